@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Names the shared library for the dynamic linker and compiles the one thread-local object that Rust
+//! cannot yet declare with the initial-exec model.
+
+fn main() {
+    println!("cargo:rerun-if-changed=src/sys/thread.c");
+    cc::Build::new()
+        .file("src/sys/thread.c")
+        .std("c11")
+        .warnings(true)
+        .extra_warnings(true)
+        .warnings_into_errors(true)
+        .opt_level(2)
+        .compile("lock_manager_thread");
+
+    // `.so.0` while the version is 0.x: what a program was linked with keeps working through all of 0.x.
+    // `nodelete`: thread-local state and the fork page outlive a dlclose, so their code must too.
+    for argument in ["-Wl,-soname,liblock_manager.so.0", "-Wl,-z,nodelete"] {
+        println!("cargo:rustc-cdylib-link-arg={argument}");
+    }
+}

@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * lock_manager: numbered locks that several processes share.
+ *
+ * Generated from src/ffi.rs by `make header`; edit that.
+ *
+ * RETURN VALUES. Every function that can fail returns int32_t: 0 is success; a positive constant is a success that
+ * says more, and one that you do not know is to be treated as 0; a negative value is -errno. No function reads or
+ * sets errno, none returns -EINTR. Outputs are written only on success. After a failure, lock_manager_last_error()
+ * says in words what happened, to this thread.
+ *
+ * OWNERSHIP. A lock_manager_t is yours from the function that wrote it until lock_manager_close(). A lock is named by
+ * its number alone; there is no handle to free. Strings that functions return are the library's.
+ *
+ * THREADS. A manager may be used from any number of threads at once. A lock belongs to the thread that took it: only
+ * that thread can unlock it, and through the manager that took it.
+ *
+ * FORK. A child made by fork holds nothing of its parent's and may use the manager at once. In a child that was cloned
+ * behind the libc's back, lock calls (and in the libpod layout allocation) are -EOPNOTSUPP; looking works.
+ *
+ * DEATH. A holder that dies frees its locks, and the next to take one is told: LOCK_MANAGER_OWNER_DIED, with the lock
+ * held. What the lock protects may be half written then. Told once. What cannot be promised stands in
+ * docs/caveats.md, installed beside this library's documentation.
+ *
+ * MANNERS. No call is a cancellation point. The library starts no thread, installs no signal handler, prints nothing,
+ * and stays mapped after dlclose().
+ */
+
+
+#ifndef LOCK_MANAGER_H
+#define LOCK_MANAGER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/** The version that this header was made for; lock_manager_version() says which one runs. */
+#define LOCK_MANAGER_VERSION "0.1.0"
+
+/**
+ * A manager: a pool of numbered locks in some storage. Made by the functions that take a lock_manager_t **, used from
+ * any number of threads at once, given back with lock_manager_close().
+ */
+typedef struct lock_manager lock_manager_t;
+
+
+/**
+ * The lock is held now; its last holder died holding it, so what it protects may be half written. Told once, to the
+ * one who acquires next.
+ */
+#define LOCK_MANAGER_OWNER_DIED 1
+
+/**
+ * What `lock_manager_available_locks` and `lock_manager_num_locks` say where there is no maximum.
+ */
+#define LOCK_MANAGER_UNLIMITED UINT32_MAX
+
+/**
+ * A layout of the library's choice for a new segment; any for one that exists.
+ */
+#define LOCK_MANAGER_LAYOUT_DEFAULT 0
+
+/**
+ * Podman's own layout: POSIX robust mutexes, a fixed number of locks.
+ */
+#define LOCK_MANAGER_LAYOUT_LIBPOD 1
+
+/**
+ * The native layout. Not in this version: -EOPNOTSUPP.
+ */
+#define LOCK_MANAGER_LAYOUT_NATIVE 2
+
+/**
+ * The locks are in a shared memory segment.
+ */
+#define LOCK_MANAGER_KIND_SHM 0
+
+/**
+ * The locks are files of a directory.
+ */
+#define LOCK_MANAGER_KIND_FILE 1
+
+/**
+ * The locks are of this process only.
+ */
+#define LOCK_MANAGER_KIND_IN_MEMORY 2
+
+/**
+ * A lock is owned by the thread that took it.
+ */
+#define LOCK_MANAGER_OWNED_BY_THREAD 0
+
+/**
+ * A lock is owned by the process that took it.
+ */
+#define LOCK_MANAGER_OWNED_BY_PROCESS 1
+
+/**
+ * The version that the header was made for, as the macro LOCK_MANAGER_VERSION gives it in one string.
+ */
+#define LOCK_MANAGER_VERSION_MAJOR 0
+
+/**
+ * See LOCK_MANAGER_VERSION_MAJOR.
+ */
+#define LOCK_MANAGER_VERSION_MINOR 1
+
+/**
+ * See LOCK_MANAGER_VERSION_MAJOR.
+ */
+#define LOCK_MANAGER_VERSION_PATCH 0
+
+/**
+ * How a new segment is to be made. Zero in a field means the default.
+ */
+typedef struct {
+        /**
+         * sizeof(lock_manager_shm_options_t)
+         */
+        size_t size;
+        /**
+         * LOCK_MANAGER_LAYOUT_…
+         */
+        uint32_t layout;
+        /**
+         * How far a native segment may grow; the libpod layout cannot, and ignores it.
+         */
+        uint32_t max_locks;
+        /**
+         * Permission bits, 0777 at most; 0 means 0600. The umask does not apply.
+         */
+        uint32_t mode;
+        /**
+         * None yet: any bit is -EINVAL.
+         */
+        uint32_t flags;
+} lock_manager_shm_options_t;
+
+/**
+ * What is known of one lock.
+ */
+typedef struct {
+        /**
+         * sizeof(lock_manager_lock_info_t)
+         */
+        size_t size;
+        /**
+         * The lock.
+         */
+        uint32_t id;
+        /**
+         * 1 if it is allocated, else 0.
+         */
+        uint32_t allocated;
+        /**
+         * 1 if somebody holds it, else 0.
+         */
+        uint32_t held;
+        /**
+         * 1 if its last holder died and nobody has taken it since, else 0.
+         */
+        uint32_t owner_died;
+        /**
+         * The holder's process as the caller's PID namespace sees it, else 0.
+         */
+        int32_t pid;
+        /**
+         * The holder's thread as the caller's PID namespace sees it, else 0.
+         */
+        int32_t tid;
+        /**
+         * Threads known to wait; 0 where the storage does not say.
+         */
+        uint32_t waiters;
+        /**
+         * LOCK_MANAGER_OWNED_BY_…
+         */
+        uint32_t ownership;
+        /**
+         * How often it was acquired; 0 where not counted.
+         */
+        uint64_t acquisitions;
+        /**
+         * The holder's PID namespace, as the inode number of /proc/PID/ns/pid; 0 if unknown.
+         */
+        uint64_t pid_namespace;
+        /**
+         * Nanoseconds that the longest present waiter has waited, so that the lock is held at least that long.
+         */
+        uint64_t waited_ns;
+} lock_manager_lock_info_t;
+
+/**
+ * What is known of a manager's storage.
+ */
+typedef struct {
+        /**
+         * sizeof(lock_manager_info_t)
+         */
+        size_t size;
+        /**
+         * LOCK_MANAGER_KIND_…
+         */
+        uint32_t kind;
+        /**
+         * LOCK_MANAGER_LAYOUT_… of a segment, else 0.
+         */
+        uint32_t layout;
+        /**
+         * How many locks there are.
+         */
+        uint32_t num_locks;
+        /**
+         * How many there may come to be.
+         */
+        uint32_t max_locks;
+        /**
+         * Processes attached; 0 where the storage does not say.
+         */
+        uint32_t attached;
+        /**
+         * 1 if the storage was removed, else 0.
+         */
+        uint32_t retired;
+} lock_manager_info_t;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * This thread's last failure in words: the storage, the lock, the numbers that disagree, the way out. Never NULL;
+ * empty before the first failure. Valid until this thread's next failing call.
+ */
+const char *lock_manager_last_error(void);
+
+/**
+ * The version of the library that runs, such as "0.1.0".
+ */
+const char *lock_manager_version(void);
+
+/**
+ * Creates a shared memory segment and opens it. Nobody ever sees it half made.
+ *
+ * path: a POSIX shm name ("/name": one slash, first) or the absolute path of a file.
+ * num_locks: 1 to 16777216, rounded up to a multiple of 32.
+ * options: NULL for the defaults.
+ *
+ * -EEXIST: the name is taken. -ENOSPC: the file system is full; nothing is left behind. -EINVAL, -EACCES,
+ * -EOPNOTSUPP (a network file system, a layout that this version lacks).
+ */
+int32_t lock_manager_new_shm(const char *path,
+                             uint32_t num_locks,
+                             const lock_manager_shm_options_t *options,
+                             lock_manager_t **out);
+
+/**
+ * Opens a segment that exists.
+ *
+ * num_locks: how many it must have, rounded as at creation; 0 takes what is there.
+ *
+ * -ENOENT: there is none. -ERANGE: it has another number of locks. -EPROTO: none of ours, damaged, or made for
+ * another libc or architecture. -EACCES: permissions, a symbolic link, or an owner that is neither the caller nor
+ * root.
+ */
+int32_t lock_manager_open_shm(const char *path,
+                              uint32_t num_locks,
+                              lock_manager_t **out);
+
+/**
+ * Opens the segment if it exists, else creates it. Of two first users at once, one creates it and both succeed.
+ *
+ * 0 locks open what is there and are -EINVAL where nothing is; mode and max_locks count at creation only. Otherwise
+ * as lock_manager_open_shm and lock_manager_new_shm.
+ */
+int32_t lock_manager_open_or_new_shm(const char *path,
+                                     uint32_t num_locks,
+                                     const lock_manager_shm_options_t *options,
+                                     lock_manager_t **out);
+
+/**
+ * Opens a segment to look at it, whoever owns it if permissions allow. What changes something is -EACCES then.
+ *
+ * Fails as lock_manager_open_shm does, but for the owner.
+ */
+int32_t lock_manager_open_shm_read_only(const char *path,
+                                        lock_manager_t **out);
+
+/**
+ * Removes a segment's name. Who has it open keeps it, and is told -ESTALE at the next allocation or wait.
+ *
+ * -ENOENT: there is none. -EPROTO: it carries no magic number of ours; it stays. A damaged segment of ours goes.
+ */
+int32_t lock_manager_remove_shm(const char *path);
+
+/**
+ * Closes a manager; the storage stays. NULL is 0.
+ *
+ * -EBUSY: this process holds a lock through it, or another thread waits in a call on it; it stays open then. A call
+ * that merely runs beside this one is the caller's error, as with free(3).
+ */
+int32_t lock_manager_close(lock_manager_t *manager);
+
+/**
+ * Allocates a lock: an id that nobody else gets until it is freed.
+ *
+ * -ENOLCK: all are allocated. -ESTALE: the segment was removed. -ENOTRECOVERABLE: the guard of the bitmaps stays
+ * taken.
+ */
+int32_t lock_manager_allocate_lock(lock_manager_t *manager,
+                                   uint32_t *id);
+
+/**
+ * Checks that an id is within range; whether it is allocated does not matter.
+ *
+ * -EINVAL: it is not.
+ */
+int32_t lock_manager_retrieve_lock(lock_manager_t *manager, uint32_t id);
+
+/**
+ * Allocates the lock of that id.
+ *
+ * -EEXIST: it is allocated. -EINVAL: out of range. Otherwise as lock_manager_allocate_lock.
+ */
+int32_t lock_manager_allocate_and_retrieve_lock(lock_manager_t *manager, uint32_t id);
+
+/**
+ * Gives an id back. A lock that is held stays held, and can still be used.
+ *
+ * -ENOENT: it is not allocated. -EINVAL: out of range. Otherwise as lock_manager_allocate_lock.
+ */
+int32_t lock_manager_free_lock(lock_manager_t *manager, uint32_t id);
+
+/**
+ * Frees every id. For tests and renumbering, when no other process is allocating.
+ *
+ * Fails as lock_manager_allocate_lock does, but for -ENOLCK.
+ */
+int32_t lock_manager_free_all_locks(lock_manager_t *manager);
+
+/**
+ * How many locks are free to be allocated, or LOCK_MANAGER_UNLIMITED.
+ */
+int32_t lock_manager_available_locks(lock_manager_t *manager, uint32_t *count);
+
+/**
+ * How many locks there are, or LOCK_MANAGER_UNLIMITED.
+ */
+int32_t lock_manager_num_locks(lock_manager_t *manager, uint32_t *count);
+
+/**
+ * Makes room for num_locks while others work. -EOPNOTSUPP: the layout is fixed, as libpod's is.
+ */
+int32_t lock_manager_grow(lock_manager_t *manager, uint32_t num_locks);
+
+/**
+ * Waits for a lock without end. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it now.
+ *
+ * -EDEADLK: this thread holds it. -ENOLCK: this thread holds 2000 locks already. -ESTALE: the segment was removed.
+ * -ENOTRECOVERABLE: the lock's state is lost. -EOPNOTSUPP: a child cloned behind the libc's back.
+ */
+int32_t lock_manager_lock(lock_manager_t *manager,
+                          uint32_t id);
+
+/**
+ * Takes a lock if it is free. -EBUSY: it is held, by whomever. Otherwise as lock_manager_lock.
+ */
+int32_t lock_manager_try_lock(lock_manager_t *manager, uint32_t id);
+
+/**
+ * Waits for a lock for at most timeout_ns nanoseconds of CLOCK_MONOTONIC; UINT64_MAX: without end; 0 takes a free
+ * lock and waits for no other.
+ *
+ * -ETIMEDOUT: it was held all the time. Otherwise as lock_manager_lock.
+ */
+int32_t lock_manager_timed_lock(lock_manager_t *manager,
+                                uint32_t id,
+                                uint64_t timeout_ns);
+
+/**
+ * Unlocks what the calling thread holds through this manager. -EPERM: it does not hold it.
+ */
+int32_t lock_manager_unlock(lock_manager_t *manager, uint32_t id);
+
+/**
+ * The locks that somebody holds. Touches no lock.
+ *
+ * count: how many there are. ids: the first of them, ascending, as many as `capacity` allows; NULL if that is 0.
+ */
+int32_t lock_manager_locks_held(lock_manager_t *manager,
+                                uint32_t *ids,
+                                size_t capacity,
+                                size_t *count);
+
+/**
+ * What is known of one lock. Touches no lock. info->size must be set.
+ */
+int32_t lock_manager_lock_info(lock_manager_t *manager, uint32_t id, lock_manager_lock_info_t *info);
+
+/**
+ * What is known of the storage. Touches no lock. info->size must be set.
+ */
+int32_t lock_manager_info(lock_manager_t *manager, lock_manager_info_t *info);
+
+/**
+ * Marks a lock whose holder is provably dead, so that the next to take it is told LOCK_MANAGER_OWNER_DIED. 0 also
+ * where there was nothing to do.
+ *
+ * -EBUSY: the holder lives, or cannot be judged.
+ */
+int32_t lock_manager_repair_lock(lock_manager_t *manager,
+                                 uint32_t id);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* LOCK_MANAGER_H */

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! Each failure as one sentence: the storage, the id, the numbers that disagree, the way out.
+
+use std::fmt::{self, Write as _};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::Reason;
+
+/// Writes the sentence of `reason`, which befell `storage`.
+pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason) -> fmt::Result {
+    if !storage.as_os_str().is_empty() {
+        write!(f, "{}: ", Escaped(storage))?;
+    }
+    match reason {
+        Reason::BadArgument(what) => write!(f, "{what}"),
+        Reason::BadPath(why) => {
+            write!(f, "not a name for a segment: {why}; give a POSIX name (\"/name\") or the absolute path of a file")
+        }
+        Reason::TooManyLocks { asked, most } => {
+            write!(f, "{asked} locks were asked for, a segment has at most {most}")
+        }
+        Reason::OutOfRange { id, num_locks } => write!(
+            f,
+            "there is no lock {id}: the storage has {num_locks}, with ids from 0 to {}",
+            num_locks.saturating_sub(1)
+        ),
+        Reason::NotFound => write!(f, "does not exist; create it, or open it with open_or_new"),
+        Reason::Exists => {
+            write!(f, "exists already; open it, or remove it first if nobody uses it any more")
+        }
+        Reason::WrongCount { there, asked } => {
+            write!(f, "holds {there} locks, {asked} were asked for; open with 0 to take what is there")
+        }
+        Reason::NotASegment(why) => write!(f, "is no segment of locks: {why}; nothing was changed"),
+        Reason::Damaged { what, found, expected } => write!(
+            f,
+            "is damaged: {what} is {found}, {expected} was expected; remove it and create it anew when nobody uses it"
+        ),
+        Reason::ForeignMutex { id, found, expected } => {
+            match id {
+                Some(id) => write!(f, "the mutex of lock {id}")?,
+                None => write!(f, "the mutex that guards the bitmaps")?,
+            }
+            write!(
+                f,
+                " was initialised by another libc or architecture, or never (its kind is {found:#x}, this libc \
+                 writes {expected:#x}); two libcs on one segment would let two holders in: give each a segment of \
+                 its own"
+            )
+        }
+        Reason::SymbolicLink => write!(f, "is a symbolic link, which is not followed; name the file itself"),
+        Reason::NotTrusted { owner, caller } => write!(
+            f,
+            "belongs to user {owner}, but only storage of the caller (user {caller}) or of root is trusted; use one \
+             of your own, or open it read only to look"
+        ),
+        Reason::ReadOnly => write!(f, "was opened read only; open it for use to change anything"),
+        Reason::NoSpace { bytes } => write!(
+            f,
+            "the file system has no room for {bytes} bytes; free some or choose another place, nothing was left behind"
+        ),
+        Reason::NetworkFileSystem { magic } => write!(
+            f,
+            "is on a network or FUSE file system (type {magic:#x}), where memory is not shared between hosts; use a \
+             local one such as /dev/shm or /run"
+        ),
+        Reason::Unsupported(what) => write!(f, "{what}"),
+        Reason::ClonedChild => write!(
+            f,
+            "this child was cloned behind the libc's back, so a mutex would be taken in its parent's name; use fork, \
+             or exec first"
+        ),
+        Reason::Exhausted { num_locks } => {
+            write!(f, "all {num_locks} locks are allocated; free some, or create a segment with more")
+        }
+        Reason::NotAllocated { id } => {
+            write!(f, "lock {id} is not allocated, so it cannot be freed")
+        }
+        Reason::Allocated { id } => write!(f, "lock {id} is allocated already; retrieve it, or allocate another"),
+        Reason::Held { id, holder } => {
+            write!(f, "lock {id} is held by {}; wait for it with lock or timed_lock", Holder(*holder))
+        }
+        Reason::TimedOut { id, timeout_ns, holder } => {
+            write!(f, "lock {id} was not free within {}: it is held by {}", Nanoseconds(*timeout_ns), Holder(*holder))
+        }
+        Reason::SelfDeadlock { id } => {
+            write!(f, "lock {id} is held by this very thread; waiting for it would never end, unlock it first")
+        }
+        Reason::NotHolder { id } => write!(
+            f,
+            "lock {id} is not held by this thread through this manager; only the thread that took it can unlock it"
+        ),
+        Reason::TooManyHeld { most } => write!(
+            f,
+            "this thread holds {most} locks already, and the kernel frees no more than that reliably when a thread \
+             dies; unlock some, or hold the others in another thread"
+        ),
+        Reason::LockLost { id } => write!(
+            f,
+            "the state of lock {id} is lost (unlocked by a program that did not repair it after its holder died); \
+             repair_lock makes it usable again"
+        ),
+        Reason::BitmapsHeld { holder, waited_ms } => write!(
+            f,
+            "the mutex that guards the bitmaps has been held for {waited_ms} ms by {}, of which it cannot be said \
+             that it is gone; end that thread, or recreate the segment when nobody uses it",
+            Holder(*holder)
+        ),
+        Reason::Removed => write!(
+            f,
+            "was removed under this manager; close it and open the name again, or others will take the same ids \
+             elsewhere"
+        ),
+        Reason::StillHeld { id } => {
+            write!(f, "lock {id} is still held through this manager; unlock it before closing")
+        }
+        Reason::StillWaiting { threads } => {
+            write!(f, "{threads} other threads wait in calls on this manager; let them end before closing")
+        }
+        Reason::HolderLives { id, holder } => {
+            write!(f, "lock {id} is held by {}, which lives; nothing was changed", Holder(*holder))
+        }
+        Reason::CannotJudge { id, holder, why } => {
+            write!(f, "lock {id} names {} as its holder, and {why}; nothing was changed", Holder(*holder))
+        }
+        Reason::Panicked(message) => write!(
+            f,
+            "a fault of the library itself: {}; if a lock was asked for, it is not held",
+            Escaped(Path::new(message))
+        ),
+        Reason::System { doing, errno } => write!(f, "{doing}: {errno}"),
+    }
+}
+
+/// A path with everything escaped that would break the line or the terminal it is shown on.
+struct Escaped<'a>(&'a Path);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.as_os_str().as_bytes().utf8_chunks() {
+            for character in chunk.valid().chars() {
+                if character.is_control() || is_line_or_direction_mark(character) {
+                    write!(f, "{}", character.escape_default())?;
+                } else {
+                    f.write_char(character)?;
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Line separators and the marks that reorder text are no control characters by Unicode, yet one line they break.
+fn is_line_or_direction_mark(character: char) -> bool {
+    matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+struct Holder(u32);
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => write!(f, "another holder"),
+            tid => write!(f, "thread {tid}"),
+        }
+    }
+}
+
+struct Nanoseconds(u64);
+
+impl fmt::Display for Nanoseconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", std::time::Duration::from_nanos(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_cannot_break_the_line() {
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"/a\nb\x1b[31m\xff\xe2\x80\xa8z"));
+        assert_eq!(Escaped(path).to_string(), "/a\\nb\\u{1b}[31m\\xff\\u{2028}z");
+    }
+}

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The C interface: every exported function, in the order of the header. Each does three things: take the arguments
+//! in, call the manager, hand the result out. What NULL, a panic or a failure becomes is in `boundary`.
+//!
+//! The contract that the `unsafe` functions ask of C, and that their unsafe blocks argue from: a pointer is NULL or
+//! points to what the header says, alive during the call; a manager came from this library and was not closed; a
+//! struct has as many bytes as its `size` says. The comments are the header's, written for its readers.
+
+#![allow(unsafe_code, reason = "pointers from C; each function states what it asks of them")]
+#![allow(non_camel_case_types, reason = "C's names, which cbindgen takes over")]
+
+mod boundary;
+mod constants;
+mod last_error;
+mod types;
+
+use std::ffi::c_char;
+
+use crate::manager::{Acquired, Manager, Wait};
+use crate::shm::ShmManager;
+
+use boundary::{call, input_path, manager, output, refuse};
+pub use constants::*;
+pub use types::*;
+
+/// What a handle points to. The header declares it without its inside.
+pub struct lock_manager_t {
+    manager: Box<dyn Manager>,
+}
+
+fn handle(manager: impl Manager + 'static) -> *mut lock_manager_t {
+    Box::into_raw(Box::new(lock_manager_t { manager: Box::new(manager) }))
+}
+
+/// This thread's last failure in words: the storage, the lock, the numbers that disagree, the way out. Never NULL;
+/// empty before the first failure. Valid until this thread's next failing call.
+#[unsafe(no_mangle)]
+pub extern "C" fn lock_manager_last_error() -> *const c_char {
+    last_error::text()
+}
+
+/// The version of the library that runs, such as "0.1.0".
+#[unsafe(no_mangle)]
+pub extern "C" fn lock_manager_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// Creates a shared memory segment and opens it. Nobody ever sees it half made.
+///
+/// path: a POSIX shm name ("/name": one slash, first) or the absolute path of a file.
+/// num_locks: 1 to 16777216, rounded up to a multiple of 32.
+/// options: NULL for the defaults.
+///
+/// -EEXIST: the name is taken. -ENOSPC: the file system is full; nothing is left behind. -EINVAL, -EACCES,
+/// -EOPNOTSUPP (a network file system, a layout that this version lacks).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_new_shm(
+    path: *const c_char,
+    num_locks: u32,
+    options: *const lock_manager_shm_options_t,
+    out: *mut *mut lock_manager_t,
+) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (path, out) = (input_path(path)?, output(out, "out")?);
+        let options = types::segment_options(options, num_locks)?;
+        *out = handle(ShmManager::create(path, num_locks, &options)?);
+        Ok(0)
+    })
+}
+
+/// Opens a segment that exists.
+///
+/// num_locks: how many it must have, rounded as at creation; 0 takes what is there.
+///
+/// -ENOENT: there is none. -ERANGE: it has another number of locks. -EPROTO: none of ours, damaged, or made for
+/// another libc or architecture. -EACCES: permissions, a symbolic link, or an owner that is neither the caller nor
+/// root.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_open_shm(
+    path: *const c_char,
+    num_locks: u32,
+    out: *mut *mut lock_manager_t,
+) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (path, out) = (input_path(path)?, output(out, "out")?);
+        *out = handle(ShmManager::open(path, num_locks)?);
+        Ok(0)
+    })
+}
+
+/// Opens the segment if it exists, else creates it. Of two first users at once, one creates it and both succeed.
+///
+/// 0 locks open what is there and are -EINVAL where nothing is; mode and max_locks count at creation only. Otherwise
+/// as lock_manager_open_shm and lock_manager_new_shm.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_open_or_new_shm(
+    path: *const c_char,
+    num_locks: u32,
+    options: *const lock_manager_shm_options_t,
+    out: *mut *mut lock_manager_t,
+) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (path, out) = (input_path(path)?, output(out, "out")?);
+        let options = types::segment_options(options, num_locks)?;
+        *out = handle(ShmManager::open_or_create(path, num_locks, &options)?);
+        Ok(0)
+    })
+}
+
+/// Opens a segment to look at it, whoever owns it if permissions allow. What changes something is -EACCES then.
+///
+/// Fails as lock_manager_open_shm does, but for the owner.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_open_shm_read_only(path: *const c_char, out: *mut *mut lock_manager_t) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (path, out) = (input_path(path)?, output(out, "out")?);
+        *out = handle(ShmManager::open_read_only(path)?);
+        Ok(0)
+    })
+}
+
+/// Removes a segment's name. Who has it open keeps it, and is told -ESTALE at the next allocation or wait.
+///
+/// -ENOENT: there is none. -EPROTO: it carries no magic number of ours; it stays. A damaged segment of ours goes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_remove_shm(path: *const c_char) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        ShmManager::remove(input_path(path)?)?;
+        Ok(0)
+    })
+}
+
+/// Closes a manager; the storage stays. NULL is 0.
+///
+/// -EBUSY: this process holds a lock through it, or another thread waits in a call on it; it stays open then. A call
+/// that merely runs beside this one is the caller's error, as with free(3).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_close(manager: *mut lock_manager_t) -> i32 {
+    // SAFETY: the module's contract; after a successful check nobody else uses the manager.
+    call(|| unsafe {
+        if let Some(opened) = manager.as_ref() {
+            opened.manager.check_idle()?;
+            drop(Box::from_raw(manager));
+        }
+        Ok(0)
+    })
+}
+
+/// Allocates a lock: an id that nobody else gets until it is freed.
+///
+/// -ENOLCK: all are allocated. -ESTALE: the segment was removed. -ENOTRECOVERABLE: the guard of the bitmaps stays
+/// taken.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_allocate_lock(manager: *mut lock_manager_t, id: *mut u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (opened, id) = (self::manager(manager)?, output(id, "id")?);
+        *id = opened.allocate_lock()?;
+        Ok(0)
+    })
+}
+
+/// Checks that an id is within range; whether it is allocated does not matter.
+///
+/// -EINVAL: it is not.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_retrieve_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { self::manager(manager)?.retrieve_lock(id).map(|()| 0) })
+}
+
+/// Allocates the lock of that id.
+///
+/// -EEXIST: it is allocated. -EINVAL: out of range. Otherwise as lock_manager_allocate_lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_allocate_and_retrieve_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { self::manager(manager)?.allocate_and_retrieve_lock(id).map(|()| 0) })
+}
+
+/// Gives an id back. A lock that is held stays held, and can still be used.
+///
+/// -ENOENT: it is not allocated. -EINVAL: out of range. Otherwise as lock_manager_allocate_lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_free_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { self::manager(manager)?.free_lock(id).map(|()| 0) })
+}
+
+/// Frees every id. For tests and renumbering, when no other process is allocating.
+///
+/// Fails as lock_manager_allocate_lock does, but for -ENOLCK.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_free_all_locks(manager: *mut lock_manager_t) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { self::manager(manager)?.free_all_locks().map(|()| 0) })
+}
+
+/// How many locks are free to be allocated, or LOCK_MANAGER_UNLIMITED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_available_locks(manager: *mut lock_manager_t, count: *mut u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (opened, count) = (self::manager(manager)?, output(count, "count")?);
+        *count = opened.available_locks()?;
+        Ok(0)
+    })
+}
+
+/// How many locks there are, or LOCK_MANAGER_UNLIMITED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_num_locks(manager: *mut lock_manager_t, count: *mut u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (opened, count) = (self::manager(manager)?, output(count, "count")?);
+        *count = opened.num_locks()?;
+        Ok(0)
+    })
+}
+
+/// Makes room for num_locks while others work. -EOPNOTSUPP: the layout is fixed, as libpod's is.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_grow(manager: *mut lock_manager_t, num_locks: u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { self::manager(manager)?.grow(num_locks).map(|()| 0) })
+}
+
+/// Waits for a lock without end. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it now.
+///
+/// -EDEADLK: this thread holds it. -ENOLCK: this thread holds 2000 locks already. -ESTALE: the segment was removed.
+/// -ENOTRECOVERABLE: the lock's state is lost. -EOPNOTSUPP: a child cloned behind the libc's back.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { self::manager(manager)?.acquire(id, Wait::Forever).map(code) })
+}
+
+/// Takes a lock if it is free. -EBUSY: it is held, by whomever. Otherwise as lock_manager_lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_try_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { self::manager(manager)?.acquire(id, Wait::Try).map(code) })
+}
+
+/// Waits for a lock for at most timeout_ns nanoseconds of CLOCK_MONOTONIC; UINT64_MAX: without end; 0 takes a free
+/// lock and waits for no other.
+///
+/// -ETIMEDOUT: it was held all the time. Otherwise as lock_manager_lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_timed_lock(manager: *mut lock_manager_t, id: u32, timeout_ns: u64) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { self::manager(manager)?.acquire(id, Wait::Nanoseconds(timeout_ns)).map(code) })
+}
+
+/// Unlocks what the calling thread holds through this manager. -EPERM: it does not hold it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_unlock(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { self::manager(manager)?.unlock(id).map(|()| 0) })
+}
+
+/// The locks that somebody holds. Touches no lock.
+///
+/// count: how many there are. ids: the first of them, ascending, as many as `capacity` allows; NULL if that is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_locks_held(
+    manager: *mut lock_manager_t,
+    ids: *mut u32,
+    capacity: usize,
+    count: *mut usize,
+) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (opened, count) = (self::manager(manager)?, output(count, "count")?);
+        if ids.is_null() && capacity > 0 {
+            return Err(refuse("ids is NULL, but capacity is not 0"));
+        }
+        let held = opened.locks_held()?;
+        if capacity > 0 {
+            ids.copy_from_nonoverlapping(held.as_ptr(), held.len().min(capacity));
+        }
+        *count = held.len();
+        Ok(0)
+    })
+}
+
+/// What is known of one lock. Touches no lock. info->size must be set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_lock_info(
+    manager: *mut lock_manager_t,
+    id: u32,
+    info: *mut lock_manager_lock_info_t,
+) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let opened = self::manager(manager)?;
+        let size = types::struct_size(info)?;
+        types::hand_out(info, size, &opened.lock_info(id)?.into());
+        Ok(0)
+    })
+}
+
+/// What is known of the storage. Touches no lock. info->size must be set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_info(manager: *mut lock_manager_t, info: *mut lock_manager_info_t) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let opened = self::manager(manager)?;
+        let size = types::struct_size(info)?;
+        types::hand_out(info, size, &opened.info()?.into());
+        Ok(0)
+    })
+}
+
+/// Marks a lock whose holder is provably dead, so that the next to take it is told LOCK_MANAGER_OWNER_DIED. 0 also
+/// where there was nothing to do.
+///
+/// -EBUSY: the holder lives, or cannot be judged.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_repair_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { self::manager(manager)?.repair_lock(id).map(|()| 0) })
+}
+
+#[inline(always)]
+fn code(acquired: Acquired) -> i32 {
+    match acquired {
+        Acquired::Clean => 0,
+        Acquired::OwnerDied => LOCK_MANAGER_OWNER_DIED,
+    }
+}

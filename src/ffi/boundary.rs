@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The line between C and Rust: NULL and panics become codes, failures become codes and a last error.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::ffi::{CStr, OsStr, c_char};
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::sync::Once;
+
+use crate::{Error, Manager, Reason, Result};
+
+use super::{last_error, lock_manager_t};
+
+thread_local! {
+    /// Whether this thread is inside of the library: then the panic hook keeps silent.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs an exported function's body. No panic passes, and none is printed.
+#[inline(always)]
+pub(super) fn call(body: impl FnOnce() -> Result<i32>) -> i32 {
+    match body_outcome(body) {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => failed(error),
+        Err(panic) => failed(panicked(panic)),
+    }
+}
+
+#[inline(always)]
+fn body_outcome(body: impl FnOnce() -> Result<i32>) -> std::thread::Result<Result<i32>> {
+    INSIDE.set(true);
+    // AssertUnwindSafe: what a body may leave half done is shared memory, whose every intermediate state is valid
+    // because its writer may be killed there just as well.
+    let outcome = panic::catch_unwind(AssertUnwindSafe(body));
+    INSIDE.set(false);
+    outcome
+}
+
+#[cold]
+fn failed(error: Error) -> i32 {
+    let code = -error.errno();
+    last_error::set(error);
+    code
+}
+
+#[cold]
+fn panicked(panic: Box<dyn Any + Send>) -> Error {
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_owned());
+    // A payload's own destructor may panic, too.
+    let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(panic)));
+    Error::without_storage(Reason::Panicked(message))
+}
+
+/// Keeps the panic hook from printing what becomes a last error. Other panics of a Rust program that links this
+/// library go to the hook that was there.
+fn silence_panics() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !INSIDE.get() {
+                others(info);
+            }
+        }));
+    });
+}
+
+/// An argument that no storage could accept.
+#[cold]
+pub(super) fn refuse(what: &'static str) -> Error {
+    Error::without_storage(Reason::BadArgument(what))
+}
+
+/// The manager behind a handle.
+///
+/// # Safety
+/// `handle` is NULL or came from this library and was not closed, and stays open during `'a`.
+#[inline(always)]
+pub(super) unsafe fn manager<'a>(handle: *const lock_manager_t) -> Result<&'a dyn Manager> {
+    // SAFETY: this function's own contract.
+    match unsafe { handle.as_ref() } {
+        Some(opened) => Ok(&*opened.manager),
+        None => Err(refuse("the manager is NULL; open one first")),
+    }
+}
+
+/// A path that C handed in.
+///
+/// # Safety
+/// `path` is NULL or a NUL-terminated string that lives during `'a`.
+pub(super) unsafe fn input_path<'a>(path: *const c_char) -> Result<&'a Path> {
+    // Every way to a manager begins with a path, so this is early enough.
+    silence_panics();
+    if path.is_null() {
+        return Err(refuse("the path is NULL; give a POSIX name (\"/name\") or the absolute path of a file"));
+    }
+    // SAFETY: this function's own contract.
+    Ok(Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes())))
+}
+
+/// A place for a result.
+///
+/// # Safety
+/// `out` is NULL or valid for a write during `'a`, and aligned.
+pub(super) unsafe fn output<'a, T>(out: *mut T, name: &'static str) -> Result<&'a mut T> {
+    // SAFETY: this function's own contract; the pointee is a number or a pointer, for which any bytes are valid.
+    unsafe { out.as_mut() }.ok_or_else(|| {
+        refuse(match name {
+            "id" => "id is NULL; give the address of a uint32_t",
+            "count" => "count is NULL; give the address of a number",
+            _ => "out is NULL; give the address of a lock_manager_t *",
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_eio_and_a_sentence() {
+        silence_panics();
+        let code = call(|| panic!("the numbers {} and {} disagree", 1, 2));
+        assert_eq!(code, -libc::EIO);
+        // SAFETY: last_error() is never NULL and stays valid until the next failure.
+        let text = unsafe { CStr::from_ptr(last_error::text()) }.to_str().unwrap();
+        assert!(text.contains("the numbers 1 and 2 disagree"), "{text}");
+    }
+}

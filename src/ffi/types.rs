@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The structs that pass the boundary. Each begins with its size, so that fields can be appended: what the caller does
+//! not know is not written, what the library does not know must be zero in options and is zeroed in infos.
+
+use std::ptr;
+
+use crate::manager::{Info, Kind, Layout, LockInfo};
+use crate::shm::SegmentOptions;
+use crate::{Error, Reason, Result};
+
+use super::boundary::refuse;
+use super::{
+    LOCK_MANAGER_KIND_SHM, LOCK_MANAGER_LAYOUT_DEFAULT, LOCK_MANAGER_LAYOUT_LIBPOD, LOCK_MANAGER_LAYOUT_NATIVE,
+    LOCK_MANAGER_OWNED_BY_PROCESS, LOCK_MANAGER_OWNED_BY_THREAD,
+};
+
+/// How a new segment is to be made. Zero in a field means the default.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct lock_manager_shm_options_t {
+    /// sizeof(lock_manager_shm_options_t)
+    pub size: usize,
+    /// LOCK_MANAGER_LAYOUT_…
+    pub layout: u32,
+    /// How far a native segment may grow; the libpod layout cannot, and ignores it.
+    pub max_locks: u32,
+    /// Permission bits, 0777 at most; 0 means 0600. The umask does not apply.
+    pub mode: u32,
+    /// None yet: any bit is -EINVAL.
+    pub flags: u32,
+}
+
+/// What is known of one lock.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct lock_manager_lock_info_t {
+    /// sizeof(lock_manager_lock_info_t)
+    pub size: usize,
+    /// The lock.
+    pub id: u32,
+    /// 1 if it is allocated, else 0.
+    pub allocated: u32,
+    /// 1 if somebody holds it, else 0.
+    pub held: u32,
+    /// 1 if its last holder died and nobody has taken it since, else 0.
+    pub owner_died: u32,
+    /// The holder's process as the caller's PID namespace sees it, else 0.
+    pub pid: i32,
+    /// The holder's thread as the caller's PID namespace sees it, else 0.
+    pub tid: i32,
+    /// Threads known to wait; 0 where the storage does not say.
+    pub waiters: u32,
+    /// LOCK_MANAGER_OWNED_BY_…
+    pub ownership: u32,
+    /// How often it was acquired; 0 where not counted.
+    pub acquisitions: u64,
+    /// The holder's PID namespace, as the inode number of /proc/PID/ns/pid; 0 if unknown.
+    pub pid_namespace: u64,
+    /// Nanoseconds that the longest present waiter has waited, so that the lock is held at least that long.
+    pub waited_ns: u64,
+}
+
+/// What is known of a manager's storage.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct lock_manager_info_t {
+    /// sizeof(lock_manager_info_t)
+    pub size: usize,
+    /// LOCK_MANAGER_KIND_…
+    pub kind: u32,
+    /// LOCK_MANAGER_LAYOUT_… of a segment, else 0.
+    pub layout: u32,
+    /// How many locks there are.
+    pub num_locks: u32,
+    /// How many there may come to be.
+    pub max_locks: u32,
+    /// Processes attached; 0 where the storage does not say.
+    pub attached: u32,
+    /// 1 if the storage was removed, else 0.
+    pub retired: u32,
+}
+
+impl From<LockInfo> for lock_manager_lock_info_t {
+    fn from(info: LockInfo) -> Self {
+        Self {
+            size: size_of::<Self>(),
+            id: info.id,
+            allocated: info.allocated.into(),
+            held: info.held.into(),
+            owner_died: info.owner_died.into(),
+            pid: info.pid,
+            tid: info.tid,
+            waiters: info.waiters,
+            ownership: match info.owned_by_process {
+                true => LOCK_MANAGER_OWNED_BY_PROCESS,
+                false => LOCK_MANAGER_OWNED_BY_THREAD,
+            },
+            acquisitions: info.acquisitions,
+            pid_namespace: info.pid_namespace,
+            waited_ns: info.waited_ns,
+        }
+    }
+}
+
+impl From<Info> for lock_manager_info_t {
+    fn from(info: Info) -> Self {
+        Self {
+            size: size_of::<Self>(),
+            kind: match info.kind {
+                Kind::Shm => LOCK_MANAGER_KIND_SHM,
+            },
+            layout: match info.layout {
+                None => LOCK_MANAGER_LAYOUT_DEFAULT,
+                Some(Layout::Libpod) => LOCK_MANAGER_LAYOUT_LIBPOD,
+            },
+            num_locks: info.num_locks,
+            max_locks: info.max_locks,
+            attached: info.attached,
+            retired: info.retired.into(),
+        }
+    }
+}
+
+/// A struct that begins with its size in bytes, as the caller was compiled with it.
+///
+/// # Safety
+/// `repr(C)`, first field `size: usize`, and any bytes are valid for every field.
+pub(super) unsafe trait Sized_ {}
+
+// SAFETY: as the declarations above show.
+unsafe impl Sized_ for lock_manager_shm_options_t {}
+// SAFETY: as the declarations above show.
+unsafe impl Sized_ for lock_manager_lock_info_t {}
+// SAFETY: as the declarations above show.
+unsafe impl Sized_ for lock_manager_info_t {}
+
+/// No struct of any version comes near it: a size beyond is memory that was never set.
+const LARGEST_STRUCT: usize = 4096;
+
+/// How large the caller says its struct is: at least as large as this version's.
+///
+/// # Safety
+/// `address` is NULL or points to readable memory for a `size_t`.
+pub(super) unsafe fn struct_size<T: Sized_>(address: *const T) -> Result<usize> {
+    if address.is_null() {
+        return Err(refuse("the struct is NULL; give one with its size field set"));
+    }
+    // SAFETY: this function's own contract; the size is the first field.
+    let size = unsafe { address.cast::<usize>().read_unaligned() };
+    if size < size_of::<T>() {
+        return Err(refuse("the struct's size is smaller than any version's; set it to sizeof of the struct"));
+    }
+    if size > LARGEST_STRUCT {
+        return Err(refuse("the struct's size is that of no struct; set it to sizeof of the struct"));
+    }
+    Ok(size)
+}
+
+/// Copies a struct out and zeroes what the caller has beyond it.
+///
+/// # Safety
+/// `address` points to `size` writable bytes, at least as many as a `T` has.
+pub(super) unsafe fn hand_out<T: Sized_>(address: *mut T, size: usize, value: &T) {
+    let known = size_of::<T>();
+    // SAFETY: this function's own contract; the caller's own size stays as it was given.
+    unsafe {
+        address.cast::<u8>().copy_from_nonoverlapping(ptr::from_ref(value).cast(), known);
+        address.cast::<u8>().add(known).write_bytes(0, size - known);
+        address.cast::<usize>().write_unaligned(size);
+    }
+}
+
+/// Understands the options that C handed in; NULL means the defaults.
+///
+/// # Safety
+/// `options` is NULL or points to as many readable bytes as its `size` says.
+pub(super) unsafe fn segment_options(
+    options: *const lock_manager_shm_options_t,
+    num_locks: u32,
+) -> Result<SegmentOptions> {
+    if options.is_null() {
+        return Ok(SegmentOptions::default());
+    }
+    let known = size_of::<lock_manager_shm_options_t>();
+    // SAFETY: this function's own contract.
+    let (given, beyond) = unsafe {
+        let size = struct_size(options)?;
+        let beyond = std::slice::from_raw_parts(options.cast::<u8>().add(known), size - known);
+        (options.read_unaligned(), beyond)
+    };
+    if beyond.iter().any(|&byte| byte != 0) {
+        return Err(refuse("the options set a field that this version does not know; update the library"));
+    }
+    if given.flags != 0 {
+        return Err(refuse("the options set a flag, but there are none yet"));
+    }
+    if given.max_locks != 0 && given.max_locks < num_locks {
+        return Err(refuse("max_locks is less than num_locks; give 0 for the default"));
+    }
+    let options = SegmentOptions::default().mode(given.mode);
+    match given.layout {
+        LOCK_MANAGER_LAYOUT_DEFAULT => Ok(options),
+        LOCK_MANAGER_LAYOUT_LIBPOD => Ok(options.layout(Layout::Libpod)),
+        LOCK_MANAGER_LAYOUT_NATIVE => Err(Error::without_storage(Reason::Unsupported(
+            "the native layout is not in this version; use LOCK_MANAGER_LAYOUT_LIBPOD",
+        ))),
+        _ => Err(refuse("the layout is none of LOCK_MANAGER_LAYOUT_DEFAULT, _LIBPOD and _NATIVE")),
+    }
+}

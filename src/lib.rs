@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Numbered locks that several processes share, each named by an id: allocated, locked, freed, and recovered when
+//! their holder dies. The segments are Podman's own, byte for byte, so that a process with this library and a real
+//! Podman work on one segment, live.
+//!
+//! Start with [`ShmManager`] and [`Lock`]. C programs include `lock_manager.h`; what cannot be promised is in
+//! `docs/caveats.md`.
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+compile_error!("lock-manager needs Linux and glibc: its locks are glibc's robust mutexes, waited for by futex(2)");
+
+/// Failures: errno, sentence, numbers.
+mod error;
+/// The C interface: every `lock_manager_*` function.
+mod ffi;
+/// One lock as a value, and its guards.
+mod lock;
+/// The trait of every manager, and its words.
+mod manager;
+/// Locks in shared memory.
+mod shm;
+/// The only door to libc and the kernel.
+mod sys;
+
+pub use error::{Error, Reason, Result};
+pub use lock::{Guard, Held, Lock};
+pub use manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, UNLIMITED, Wait};
+pub use shm::{MAX_LOCKS, SegmentOptions, ShmManager};
+pub use sys::Errno;

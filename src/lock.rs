@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! One lock of a manager as a value, and the guards that unlock it when they go out of scope.
+
+use std::marker::PhantomData;
+use std::mem;
+use std::time::Duration;
+
+use crate::manager::{Acquired, Manager, Wait};
+use crate::{LockInfo, Result};
+
+/// One numbered lock of a manager. Cheap to copy; dropping it neither unlocks nor frees anything.
+///
+/// ```
+/// use lock_manager::{Lock, Held, ShmManager, SegmentOptions};
+///
+/// # let path = format!("/dev/shm/lock_manager-doc-{}", std::process::id());
+/// let manager = ShmManager::create(&path, 64, &SegmentOptions::default())?;
+/// let lock = Lock::allocate(&manager)?;
+/// match lock.lock()? {
+///     Held::Clean(_guard) => { /* what the lock protects is whole */ }
+///     Held::OwnerDied(_guard) => { /* check and mend it first: the last holder died inside */ }
+/// }
+/// lock.free()?;
+/// # ShmManager::remove(&path)?;
+/// # Ok::<(), lock_manager::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Lock<'m> {
+    manager: &'m dyn Manager,
+    id: u32,
+}
+
+impl<'m> Lock<'m> {
+    /// Allocates a new lock.
+    ///
+    /// # Errors
+    /// As [`Manager::allocate_lock`].
+    pub fn allocate(manager: &'m dyn Manager) -> Result<Self> {
+        Ok(Self { manager, id: manager.allocate_lock()? })
+    }
+
+    /// The lock of that id, allocated or not.
+    ///
+    /// # Errors
+    /// As [`Manager::retrieve_lock`].
+    pub fn retrieve(manager: &'m dyn Manager, id: u32) -> Result<Self> {
+        manager.retrieve_lock(id)?;
+        Ok(Self { manager, id })
+    }
+
+    /// Allocates the lock of that id.
+    ///
+    /// # Errors
+    /// As [`Manager::allocate_and_retrieve_lock`].
+    pub fn allocate_and_retrieve(manager: &'m dyn Manager, id: u32) -> Result<Self> {
+        manager.allocate_and_retrieve_lock(id)?;
+        Ok(Self { manager, id })
+    }
+
+    /// The lock's number, by which other processes retrieve it.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Waits for the lock without end.
+    ///
+    /// # Errors
+    /// As [`Manager::acquire`].
+    pub fn lock(&self) -> Result<Held<'m>> {
+        self.acquire(Wait::Forever)
+    }
+
+    /// Takes the lock if it is free.
+    ///
+    /// # Errors
+    /// As [`Manager::acquire`]; `EBUSY` if it is held.
+    pub fn try_lock(&self) -> Result<Held<'m>> {
+        self.acquire(Wait::Try)
+    }
+
+    /// Waits for the lock for at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`Manager::acquire`]; `ETIMEDOUT` if it is still held then.
+    pub fn timed_lock(&self, timeout: Duration) -> Result<Held<'m>> {
+        self.acquire(Wait::at_most(timeout))
+    }
+
+    /// Gives the id back to the pool; the lock itself can still be used.
+    ///
+    /// # Errors
+    /// As [`Manager::free_lock`].
+    pub fn free(self) -> Result<()> {
+        self.manager.free_lock(self.id)
+    }
+
+    /// Who holds it, without touching it.
+    ///
+    /// # Errors
+    /// As [`Manager::lock_info`].
+    pub fn info(&self) -> Result<LockInfo> {
+        self.manager.lock_info(self.id)
+    }
+
+    fn acquire(&self, wait: Wait) -> Result<Held<'m>> {
+        let acquired = self.manager.acquire(self.id, wait)?;
+        let guard = Guard { manager: self.manager, id: self.id, not_send: PhantomData };
+        Ok(match acquired {
+            Acquired::Clean => Held::Clean(guard),
+            Acquired::OwnerDied => Held::OwnerDied(guard),
+        })
+    }
+}
+
+/// A lock that is held, with word of how the last holder left it. Carries the guard either way, so that the news can
+/// neither be missed nor lose the lock.
+#[derive(Debug)]
+#[must_use = "dropping it unlocks at once"]
+pub enum Held<'m> {
+    /// What the lock protects is as the last holder left it.
+    Clean(Guard<'m>),
+    /// The last holder died holding it: what it protects may be half written.
+    OwnerDied(Guard<'m>),
+}
+
+impl<'m> Held<'m> {
+    /// The guard, for callers to whom a dead owner makes no difference.
+    pub fn into_guard(self) -> Guard<'m> {
+        match self {
+            Self::Clean(guard) | Self::OwnerDied(guard) => guard,
+        }
+    }
+
+    /// Whether the last holder died holding the lock.
+    #[must_use]
+    pub fn owner_died(&self) -> bool {
+        matches!(self, Self::OwnerDied(_))
+    }
+}
+
+/// Holds a lock; unlocks it when dropped. Not `Send`: the lock belongs to the thread that took it.
+///
+/// ```compile_fail
+/// fn send<T: Send>() {}
+/// send::<lock_manager::Guard<'static>>();
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping it unlocks at once"]
+pub struct Guard<'m> {
+    manager: &'m dyn Manager,
+    id: u32,
+    not_send: PhantomData<*const ()>,
+}
+
+impl Guard<'_> {
+    /// The lock that is held.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Unlocks, and says so if that failed; dropping the guard does the same in silence.
+    ///
+    /// # Errors
+    /// As [`Manager::unlock`].
+    pub fn unlock(self) -> Result<()> {
+        let (manager, id) = (self.manager, self.id);
+        mem::forget(self);
+        manager.unlock(id)
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        // Fails only where the lock is not this thread's any more: in a forked child, which holds nothing, or after
+        // somebody wrote over the segment. There is nobody to tell and nothing to give back.
+        let _ = self.manager.unlock(self.id);
+    }
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! The one trait that every manager implements, and the words it speaks in.
+
+use std::time::Duration;
+
+use crate::Result;
+
+/// What [`Manager::available_locks`] and [`Manager::num_locks`] say where the storage sets no maximum.
+pub const UNLIMITED: u32 = u32::MAX;
+
+/// How a lock was acquired. Either way it **is held**.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "after OwnerDied, what the lock protects may be half written"]
+pub enum Acquired {
+    /// The last holder unlocked it, or there was none.
+    Clean,
+    /// The last holder died holding it, so what it protects may be half written. Told once, to the next holder.
+    OwnerDied,
+}
+
+/// How long an acquisition waits for a lock that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: `EBUSY`.
+    Try,
+    /// At most this many nanoseconds of CLOCK_MONOTONIC: `ETIMEDOUT`. 0 takes a free lock and waits for no other.
+    Nanoseconds(u64),
+    /// Without end.
+    Forever,
+}
+
+impl Wait {
+    /// At most `duration`; beyond 584 years without end.
+    #[must_use]
+    pub fn at_most(duration: Duration) -> Self {
+        u64::try_from(duration.as_nanos()).map_or(Self::Forever, Self::Nanoseconds)
+    }
+}
+
+/// What kind of storage a manager keeps its locks in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A shared memory segment.
+    Shm,
+}
+
+/// How the bytes of a shared memory segment are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Layout {
+    /// Podman's own: POSIX robust mutexes and bitmaps.
+    Libpod,
+}
+
+/// What is known of one lock without touching it. All zero or false where the storage does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct LockInfo {
+    /// The lock.
+    pub id: u32,
+    /// Whether it is allocated.
+    pub allocated: bool,
+    /// Whether somebody holds it.
+    pub held: bool,
+    /// Whether its last holder died and nobody has taken it since; it is not held then.
+    pub owner_died: bool,
+    /// The holder's process as the caller's PID namespace sees it, else 0.
+    pub pid: i32,
+    /// The holder's thread as the caller's PID namespace sees it, else 0.
+    pub tid: i32,
+    /// How many threads are known to wait for it.
+    pub waiters: u32,
+    /// Whether the holding process, rather than a thread of it, owns the lock.
+    pub owned_by_process: bool,
+    /// How often it was acquired.
+    pub acquisitions: u64,
+    /// The holder's PID namespace, as the inode number of `/proc/PID/ns/pid`.
+    pub pid_namespace: u64,
+    /// How long the longest present waiter has waited, so that the lock is held at least that long.
+    pub waited_ns: u64,
+}
+
+/// What is known of a manager's storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Info {
+    /// The kind of storage.
+    pub kind: Kind,
+    /// How a segment is laid out.
+    pub layout: Option<Layout>,
+    /// How many locks there are.
+    pub num_locks: u32,
+    /// How many there may come to be.
+    pub max_locks: u32,
+    /// How many processes are attached; 0 where the storage does not say.
+    pub attached: u32,
+    /// Whether the storage was removed.
+    pub retired: bool,
+}
+
+/// A pool of numbered locks in some storage that several processes may share.
+///
+/// Locks are named by their id. All managers opened on one storage, in any process, mean the same lock by the same id.
+/// A lock has one holder, by default the thread that took it. These are the plain calls; [`Lock`](crate::Lock)
+/// gives guards that unlock when they go out of scope.
+///
+/// # Errors
+///
+/// What is common to all: `EINVAL` for an id out of range, `EACCES` for a call that changes something on a manager
+/// that was opened to look, `ESTALE` where the storage was removed under the manager.
+pub trait Manager: std::fmt::Debug + Send + Sync {
+    /// Allocates a lock: an id that nobody else gets until it is freed.
+    ///
+    /// # Errors
+    /// `ENOLCK` if all are allocated; `ENOTRECOVERABLE` if the storage's own guard stays taken.
+    fn allocate_lock(&self) -> Result<u32>;
+
+    /// Checks that `id` is within range; whether it is allocated does not matter.
+    ///
+    /// # Errors
+    /// `EINVAL` if it is not.
+    fn retrieve_lock(&self, id: u32) -> Result<()>;
+
+    /// Allocates the lock of that id, as after a reboot when the ids in use are known.
+    ///
+    /// # Errors
+    /// `EEXIST` if it is allocated.
+    fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()>;
+
+    /// Gives an id back. A lock that is held stays held and can still be used.
+    ///
+    /// # Errors
+    /// `ENOENT` if it is not allocated.
+    fn free_lock(&self, id: u32) -> Result<()>;
+
+    /// Frees every id. For tests and renumbering, when no other process is allocating.
+    ///
+    /// # Errors
+    /// As for [`allocate_lock`](Self::allocate_lock), but for `ENOLCK`.
+    fn free_all_locks(&self) -> Result<()>;
+
+    /// How many locks are free to be allocated, or [`UNLIMITED`].
+    ///
+    /// # Errors
+    /// Only those of the system.
+    fn available_locks(&self) -> Result<u32>;
+
+    /// How many locks there are, or [`UNLIMITED`].
+    ///
+    /// # Errors
+    /// Only those of the system.
+    fn num_locks(&self) -> Result<u32>;
+
+    /// Acquires lock `id`, waiting as `wait` says.
+    ///
+    /// # Errors
+    /// `EBUSY` or `ETIMEDOUT` as `wait` says; `EDEADLK` if this thread holds it; `ENOLCK` if this thread holds as
+    /// many as it may; `ENOTRECOVERABLE` if its state is lost; `EOPNOTSUPP` in a child made behind the libc's back.
+    fn acquire(&self, id: u32, wait: Wait) -> Result<Acquired>;
+
+    /// Unlocks what the calling thread holds through this manager.
+    ///
+    /// # Errors
+    /// `EPERM` if it does not.
+    fn unlock(&self, id: u32) -> Result<()>;
+
+    /// The ids of all locks that somebody holds, ascending. Touches no lock.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    fn locks_held(&self) -> Result<Vec<u32>>;
+
+    /// What is known of lock `id`. Touches no lock.
+    ///
+    /// # Errors
+    /// `EINVAL` for an id out of range.
+    fn lock_info(&self, id: u32) -> Result<LockInfo>;
+
+    /// What is known of the storage. Touches no lock.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    fn info(&self) -> Result<Info>;
+
+    /// Marks a lock whose holder is provably dead, so that the next to take it is told
+    /// [`OwnerDied`](Acquired::OwnerDied). Does nothing to a lock that nobody holds.
+    ///
+    /// # Errors
+    /// `EBUSY` if the holder lives or cannot be judged.
+    fn repair_lock(&self, id: u32) -> Result<()>;
+
+    /// Whether the manager could be closed now.
+    ///
+    /// # Errors
+    /// `EBUSY` if this process holds a lock through it, or another thread waits in a call on it.
+    fn check_idle(&self) -> Result<()>;
+
+    /// [`acquire`](Self::acquire) without end.
+    ///
+    /// # Errors
+    /// As there.
+    fn lock(&self, id: u32) -> Result<Acquired> {
+        self.acquire(id, Wait::Forever)
+    }
+
+    /// [`acquire`](Self::acquire) without waiting.
+    ///
+    /// # Errors
+    /// As there.
+    fn try_lock(&self, id: u32) -> Result<Acquired> {
+        self.acquire(id, Wait::Try)
+    }
+
+    /// [`acquire`](Self::acquire) for at most `timeout`.
+    ///
+    /// # Errors
+    /// As there.
+    fn timed_lock(&self, id: u32, timeout: Duration) -> Result<Acquired> {
+        self.acquire(id, Wait::at_most(timeout))
+    }
+
+    /// Makes room for `num_locks` while others work.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where the storage is of a fixed size.
+    fn grow(&self, num_locks: u32) -> Result<()>;
+}

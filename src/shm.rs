@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![deny(unsafe_code)]
+//! The shared-memory manager: which layout a segment has decides which code serves it, here and nowhere else.
+
+mod libpod;
+mod name;
+mod segment;
+
+use std::path::Path;
+
+use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Wait};
+use crate::sys::file::Access;
+use crate::{Error, Reason, Result};
+use name::SegmentName;
+use segment::Candidate;
+
+/// The most locks that a segment may have.
+pub const MAX_LOCKS: u32 = 16_777_216;
+
+const DEFAULT_MODE: u32 = 0o600;
+const PERMISSION_BITS: u32 = 0o777;
+
+/// How often an opener that lost a race against a creator or remover looks again. Each round means that somebody else
+/// got through, so running out takes malice.
+const OPEN_ROUNDS: u32 = 1000;
+
+/// How a new segment is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct SegmentOptions {
+    /// How its bytes are laid out; `None`: the library's choice for a new segment, any for an existing one.
+    pub layout: Option<Layout>,
+    /// Permission bits, to which the umask does not apply; 0 means 0600.
+    pub mode: u32,
+}
+
+impl SegmentOptions {
+    /// The same with that layout.
+    #[must_use]
+    pub fn layout(mut self, layout: Layout) -> Self {
+        self.layout = Some(layout);
+        self
+    }
+
+    /// The same with those permission bits.
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+}
+
+/// A manager whose locks are in a shared memory segment, named by a POSIX shm name (`"/name"`: one slash, first) or
+/// the absolute path of a file.
+///
+/// Dropping it closes it. If this process still holds locks through it then, its memory stays mapped, because the
+/// kernel may yet have to look into it; [`check_idle`](Manager::check_idle) tells beforehand.
+///
+/// ```
+/// use lock_manager::{Acquired, Manager, SegmentOptions, ShmManager};
+///
+/// # let path = format!("/dev/shm/lock_manager-doc-shm-{}", std::process::id());
+/// let manager = ShmManager::open_or_create(&path, 2048, &SegmentOptions::default())?;
+/// let id = manager.allocate_lock()?;
+/// if manager.lock(id)? == Acquired::OwnerDied {
+///     // mend what the lock protects
+/// }
+/// manager.unlock(id)?;
+/// # ShmManager::remove(&path)?;
+/// # Ok::<(), lock_manager::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct ShmManager {
+    layout: AnyLayout,
+}
+
+/// The seam between manager and layout: each layout is a manager of its own.
+#[derive(Debug)]
+enum AnyLayout {
+    Libpod(libpod::Libpod),
+}
+
+impl ShmManager {
+    /// Creates a segment of at least `num_locks` locks, rounded up to a multiple of 32.
+    ///
+    /// # Errors
+    /// `EEXIST` if the name is taken; `EINVAL` for 0 or more than [`MAX_LOCKS`] locks, a bad name, or mode bits beyond
+    /// 0777; `ENOSPC` if the file system is full, and nothing is left behind; `EOPNOTSUPP` on network file systems.
+    pub fn create(path: impl AsRef<Path>, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
+        let name = SegmentName::parse(path.as_ref())?;
+        Self::check_count(&name, num_locks)?;
+        if num_locks == 0 {
+            return Err(name.error(Reason::BadArgument("a new segment needs at least one lock, 0 were asked for")));
+        }
+        let mode = match options.mode {
+            0 => DEFAULT_MODE,
+            mode if mode & !PERMISSION_BITS == 0 => mode,
+            _ => return Err(name.error(Reason::BadArgument("the mode has bits beyond 0777"))),
+        };
+        let layout = match options.layout {
+            None | Some(Layout::Libpod) => AnyLayout::Libpod(libpod::Libpod::create(&name, num_locks, mode)?),
+        };
+        Ok(Self { layout })
+    }
+
+    /// Opens a segment that exists. `num_locks`: how many it must have, rounded as creation does; 0 takes what is
+    /// there.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is none; `ERANGE` if it has another number of locks; `EPROTO` if it is none of ours, damaged,
+    /// or made for another libc or architecture; `EACCES` for a symbolic link, missing permissions, or an owner that
+    /// is neither the caller nor root.
+    pub fn open(path: impl AsRef<Path>, num_locks: u32) -> Result<Self> {
+        let name = SegmentName::parse(path.as_ref())?;
+        Self::check_count(&name, num_locks)?;
+        Self::open_named(&name, num_locks, Access::Use)
+    }
+
+    /// Opens the segment if it exists, else creates it; of two first users at once, one creates and both succeed.
+    /// Mode and sizes that `options` give are for creation alone.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) and [`create`](Self::create), but for `EEXIST` and `ENOENT`. 0 locks open what is there,
+    /// and are `EINVAL` where nothing is.
+    pub fn open_or_create(path: impl AsRef<Path>, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
+        let path = path.as_ref();
+        let mut rounds = 0;
+        loop {
+            match Self::open(path, num_locks) {
+                Err(error) if matches!(error.reason(), Reason::NotFound) => {}
+                opened => return opened,
+            }
+            match Self::create(path, num_locks, options) {
+                Err(error) if matches!(error.reason(), Reason::Exists) && rounds < OPEN_ROUNDS => rounds += 1,
+                created => return created,
+            }
+        }
+    }
+
+    /// Opens a segment to look at it, whoever owns it if permissions allow. Calls that change something are `EACCES`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for the owner.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        let name = SegmentName::parse(path.as_ref())?;
+        Self::open_named(&name, 0, Access::Look)
+    }
+
+    /// Removes a segment's name. Processes that have it open go on with what they have, apart from each later opener;
+    /// their next allocation or wait is `ESTALE`.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is none; `EPROTO` if it carries no magic number of ours, and it stays; `EACCES` as for
+    /// [`open`](Self::open).
+    pub fn remove(path: impl AsRef<Path>) -> Result<()> {
+        let name = SegmentName::parse(path.as_ref())?;
+        segment::remove(&name, libpod::is_ours)
+    }
+
+    /// Closes the manager; the storage stays.
+    ///
+    /// # Errors
+    /// `EBUSY` if this process holds a lock through it or another thread waits in a call on it; the manager comes
+    /// back with the error.
+    pub fn close(self) -> std::result::Result<(), (Self, Error)> {
+        match self.check_idle() {
+            Ok(()) => Ok(()),
+            Err(error) => Err((self, error)),
+        }
+    }
+
+    fn open_named(name: &SegmentName, num_locks: u32, access: Access) -> Result<Self> {
+        let candidate = Candidate::open(name, access)?;
+        let start = candidate.start()?;
+        if libpod::is_ours(&start) {
+            let manager = libpod::Libpod::open(candidate, &start, num_locks)?;
+            return Ok(Self { layout: AnyLayout::Libpod(manager) });
+        }
+        Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")))
+    }
+
+    fn check_count(name: &SegmentName, num_locks: u32) -> Result<()> {
+        if num_locks > MAX_LOCKS {
+            return Err(name.error(Reason::TooManyLocks { asked: num_locks, most: MAX_LOCKS }));
+        }
+        Ok(())
+    }
+
+    /// Which layout the segment has.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        match self.layout {
+            AnyLayout::Libpod(_) => Layout::Libpod,
+        }
+    }
+}
+
+/// Passes a call on to the layout's manager.
+macro_rules! serve {
+    ($self:ident, $manager:ident => $call:expr) => {
+        match &$self.layout {
+            AnyLayout::Libpod($manager) => $call,
+        }
+    };
+}
+
+impl Manager for ShmManager {
+    fn allocate_lock(&self) -> Result<u32> {
+        serve!(self, manager => manager.allocate_lock())
+    }
+
+    fn retrieve_lock(&self, id: u32) -> Result<()> {
+        serve!(self, manager => manager.retrieve_lock(id))
+    }
+
+    fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()> {
+        serve!(self, manager => manager.allocate_and_retrieve_lock(id))
+    }
+
+    fn free_lock(&self, id: u32) -> Result<()> {
+        serve!(self, manager => manager.free_lock(id))
+    }
+
+    fn free_all_locks(&self) -> Result<()> {
+        serve!(self, manager => manager.free_all_locks())
+    }
+
+    fn available_locks(&self) -> Result<u32> {
+        serve!(self, manager => manager.available_locks())
+    }
+
+    fn num_locks(&self) -> Result<u32> {
+        serve!(self, manager => manager.num_locks())
+    }
+
+    #[inline]
+    fn acquire(&self, id: u32, wait: Wait) -> Result<Acquired> {
+        serve!(self, manager => manager.acquire(id, wait))
+    }
+
+    #[inline]
+    fn unlock(&self, id: u32) -> Result<()> {
+        serve!(self, manager => manager.unlock(id))
+    }
+
+    fn locks_held(&self) -> Result<Vec<u32>> {
+        serve!(self, manager => manager.locks_held())
+    }
+
+    fn lock_info(&self, id: u32) -> Result<LockInfo> {
+        serve!(self, manager => manager.lock_info(id))
+    }
+
+    fn info(&self) -> Result<Info> {
+        serve!(self, manager => manager.info())
+    }
+
+    fn repair_lock(&self, id: u32) -> Result<()> {
+        serve!(self, manager => manager.repair_lock(id))
+    }
+
+    fn check_idle(&self) -> Result<()> {
+        serve!(self, manager => manager.check_idle())
+    }
+
+    fn grow(&self, num_locks: u32) -> Result<()> {
+        serve!(self, manager => manager.grow(num_locks))
+    }
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![deny(unsafe_code)]
+//! The libpod layout: Podman's own segments, byte for byte, with POSIX robust mutexes that a real Podman understands.
+//!
+//! A *pool* is one segment as this process has it mapped; a [`Libpod`] is a manager on it. What a thread holds is
+//! remembered in the pool, in memory that no child inherits, and never read off a mutex, whose thread id may be that
+//! of a stranger in another PID namespace.
+
+mod allocation;
+mod format;
+mod inspection;
+mod judgement;
+mod locking;
+mod pool;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::manager::{Acquired, Info, LockInfo, Manager, Wait};
+use crate::sys::file::Access;
+use crate::sys::mapping::WipedOnFork;
+use crate::sys::process::Process;
+use crate::sys::registry::Shared;
+use crate::sys::{Errno, thread};
+use crate::{Error, Reason, Result};
+
+use super::name::SegmentName;
+use super::segment::Candidate;
+use format::Geometry;
+pub(super) use format::is_ours;
+use pool::Pool;
+
+/// A manager on a segment in the libpod layout.
+pub(super) struct Libpod {
+    pool: Shared<Pool>,
+    process: &'static Process,
+    storage: Arc<Path>,
+    access: Access,
+    /// Names this manager among those of the process, above the bits of a thread's serial.
+    token: u64,
+    /// One word: how many threads wait in calls on this manager.
+    waiting: WipedOnFork,
+}
+
+impl Libpod {
+    /// Creates a segment and opens it.
+    pub(super) fn create(name: &SegmentName, num_locks: u32, mode: u32) -> Result<Self> {
+        Self::new(name, Access::Use, |process| Pool::create(process, name, num_locks, mode))
+    }
+
+    /// Opens what `candidate` found, whose first bytes are `start`.
+    pub(super) fn open(candidate: Candidate, start: &[u8], num_locks: u32) -> Result<Self> {
+        let geometry = Geometry::read(start, candidate.facts.size).map_err(|reason| candidate.name.error(reason))?;
+        if num_locks != 0 {
+            let asked = Geometry::for_locks(num_locks).num_locks();
+            if asked != geometry.num_locks() {
+                let reason = Reason::WrongCount { there: geometry.num_locks(), asked };
+                return Err(candidate.name.error(reason));
+            }
+        }
+        let (name, access) = (candidate.name.clone(), candidate.access);
+        Self::new(&name, access, |process| Pool::open(process, candidate, geometry))
+    }
+
+    fn new(
+        name: &SegmentName,
+        access: Access,
+        pool: impl FnOnce(&'static Process) -> Result<Shared<Pool>>,
+    ) -> Result<Self> {
+        static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
+        let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
+        let process = Process::current().map_err(no_memory)?;
+        let waiting = WipedOnFork::new(1).map_err(no_memory)?;
+        let pool = pool(process)?;
+        let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed) << thread::SERIAL_BITS;
+        Ok(Self { pool, process, storage: Arc::clone(name.shown()), access, token, waiting })
+    }
+
+    #[cold]
+    fn error(&self, reason: Reason) -> Error {
+        Error::new(&self.storage, reason)
+    }
+
+    #[inline(always)]
+    fn check_range(&self, id: u32) -> Result<()> {
+        let num_locks = self.pool.geometry.num_locks();
+        if id < num_locks { Ok(()) } else { Err(self.error(Reason::OutOfRange { id, num_locks })) }
+    }
+
+    #[inline(always)]
+    fn check_writable(&self) -> Result<()> {
+        if self.access == Access::Use { Ok(()) } else { Err(self.error(Reason::ReadOnly)) }
+    }
+}
+
+impl fmt::Debug for Libpod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Libpod")
+            .field("storage", &self.storage)
+            .field("num_locks", &self.pool.geometry.num_locks())
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Manager for Libpod {
+    fn allocate_lock(&self) -> Result<u32> {
+        self.with_bitmaps(|bitmaps| bitmaps.allocate())
+    }
+
+    fn retrieve_lock(&self, id: u32) -> Result<()> {
+        self.check_range(id)
+    }
+
+    fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()> {
+        self.check_range(id)?;
+        self.with_bitmaps(|bitmaps| bitmaps.allocate_given(id))
+    }
+
+    fn free_lock(&self, id: u32) -> Result<()> {
+        self.check_range(id)?;
+        self.with_bitmaps(|bitmaps| bitmaps.free(id))
+    }
+
+    fn free_all_locks(&self) -> Result<()> {
+        self.with_bitmaps(|bitmaps| {
+            bitmaps.free_all();
+            Ok(())
+        })
+    }
+
+    fn available_locks(&self) -> Result<u32> {
+        Ok(self.pool.bitmaps().count_free())
+    }
+
+    fn num_locks(&self) -> Result<u32> {
+        Ok(self.pool.geometry.num_locks())
+    }
+
+    #[inline(always)]
+    fn acquire(&self, id: u32, wait: Wait) -> Result<Acquired> {
+        self.acquire_lock(id, wait)
+    }
+
+    #[inline(always)]
+    fn unlock(&self, id: u32) -> Result<()> {
+        self.release_lock(id)
+    }
+
+    fn locks_held(&self) -> Result<Vec<u32>> {
+        Ok(self.held_ids())
+    }
+
+    fn lock_info(&self, id: u32) -> Result<LockInfo> {
+        self.check_range(id)?;
+        Ok(self.inspect(id))
+    }
+
+    fn info(&self) -> Result<Info> {
+        Ok(self.describe())
+    }
+
+    fn repair_lock(&self, id: u32) -> Result<()> {
+        self.check_range(id)?;
+        self.check_writable()?;
+        self.repair(id)
+    }
+
+    fn check_idle(&self) -> Result<()> {
+        self.check_nobody_inside()?;
+        self.check_nothing_held()
+    }
+
+    fn grow(&self, _num_locks: u32) -> Result<()> {
+        self.check_writable()?;
+        Err(self.error(Reason::Unsupported(
+            "a segment in the libpod layout has a fixed number of locks; create another with more",
+        )))
+    }
+}
+
+impl Drop for Libpod {
+    fn drop(&mut self) {
+        // The registry drops the pool with its last manager. What a robust list may still point into must stay
+        // mapped, so a manager that is dropped busy gives its part up for good.
+        if self.check_idle().is_err() || self.pool.is_pinned() {
+            self.pool.keep_for_ever();
+        }
+    }
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! The bytes of Podman's segment (x86-64 glibc; a mutex has 40 bytes there):
+//!
+//! ```text
+//!   0  u16  magic, 0x87D1
+//!   2  u16  unused, 0
+//!   8  pthread_mutex_t, guards the bitmaps
+//!  48  u32  number of bitmaps
+//!  52  u32  number of locks, 32 times that
+//!  56  groups of 32 locks, 1288 bytes each:
+//!        0  u32  bitmap, bit i set: lock i of the group is allocated
+//!        8  32 × pthread_mutex_t
+//! ```
+//!
+//! All numbers in the machine's byte order. The file ends with the last group.
+
+use crate::Reason;
+use crate::sys::mutex;
+
+use super::super::MAX_LOCKS;
+
+/// How many locks share a bitmap.
+pub(super) const GROUP: u32 = u32::BITS;
+
+/// What a segment begins with.
+pub(super) const MAGIC: u16 = 0x87D1;
+
+/// Byte offsets within the segment.
+pub(super) mod offset {
+    use super::{GROUP, mutex};
+
+    pub(crate) const MAGIC: usize = 0;
+    pub(crate) const UNUSED: usize = 2;
+    pub(crate) const GUARD: usize = 8;
+    pub(crate) const NUM_BITMAPS: usize = GUARD + mutex::SIZE;
+    pub(crate) const NUM_LOCKS: usize = NUM_BITMAPS + 4;
+    pub(crate) const GROUPS: usize = NUM_LOCKS + 4;
+
+    /// Within a group.
+    pub(crate) const MUTEXES: usize = 8;
+    pub(crate) const GROUP_SIZE: usize = MUTEXES + GROUP as usize * mutex::SIZE;
+}
+
+const _: () = assert!(offset::GUARD.is_multiple_of(mutex::ALIGN));
+const _: () = assert!(offset::GROUPS.is_multiple_of(mutex::ALIGN) && offset::GROUP_SIZE.is_multiple_of(mutex::ALIGN));
+#[cfg(target_arch = "x86_64")]
+const _: () = assert!(offset::GROUPS == 56 && offset::GROUP_SIZE == 1288);
+#[cfg(target_arch = "x86_64")]
+const _: () = assert!(Geometry::for_locks(2048).size() == 82_488);
+
+/// Whether a file that starts with these bytes carries libpod's magic number.
+pub(crate) fn is_ours(start: &[u8]) -> bool {
+    word16(start, offset::MAGIC) == Some(MAGIC)
+}
+
+/// How many locks a segment has, and so where everything stands. Private to the process: made at creation or checked
+/// at opening, never read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Geometry {
+    groups: u32,
+}
+
+impl Geometry {
+    /// Of a segment that is made for `num_locks`, rounded up to whole groups.
+    pub(super) const fn for_locks(num_locks: u32) -> Self {
+        Self { groups: num_locks.div_ceil(GROUP) }
+    }
+
+    /// Of the segment whose file has `size` bytes and starts with `start`, if its numbers agree with each other.
+    pub(super) fn read(start: &[u8], size: u64) -> Result<Self, Reason> {
+        let (Some(unused), Some(bitmaps), Some(locks)) =
+            (word16(start, offset::UNUSED), word32(start, offset::NUM_BITMAPS), word32(start, offset::NUM_LOCKS))
+        else {
+            return Err(damaged("the size of the file", size, offset::GROUPS as u64));
+        };
+        if unused != 0 {
+            return Err(damaged("the unused word after the magic number", u64::from(unused), 0));
+        }
+        if bitmaps == 0 || bitmaps > MAX_LOCKS / GROUP {
+            return Err(damaged("the number of bitmaps", u64::from(bitmaps), u64::from(locks / GROUP)));
+        }
+        let geometry = Self { groups: bitmaps };
+        if locks != geometry.num_locks() {
+            return Err(damaged("the number of locks", u64::from(locks), u64::from(geometry.num_locks())));
+        }
+        if size != geometry.size() as u64 {
+            return Err(damaged("the size of the file", size, geometry.size() as u64));
+        }
+        Ok(geometry)
+    }
+
+    pub(super) const fn groups(self) -> u32 {
+        self.groups
+    }
+
+    pub(super) const fn num_locks(self) -> u32 {
+        self.groups * GROUP
+    }
+
+    /// Of the whole file, in bytes.
+    pub(super) const fn size(self) -> usize {
+        offset::GROUPS + self.groups as usize * offset::GROUP_SIZE
+    }
+
+    /// Where the bitmap of a group stands.
+    #[inline(always)]
+    pub(super) const fn bitmap(self, group: u32) -> usize {
+        offset::GROUPS + group as usize * offset::GROUP_SIZE
+    }
+
+    /// Where the mutex of a lock stands.
+    #[inline(always)]
+    pub(super) const fn mutex(self, id: u32) -> usize {
+        self.bitmap(id / GROUP) + offset::MUTEXES + (id % GROUP) as usize * mutex::SIZE
+    }
+}
+
+fn damaged(what: &'static str, found: u64, expected: u64) -> Reason {
+    Reason::Damaged { what, found, expected }
+}
+
+fn word16(bytes: &[u8], offset: usize) -> Option<u16> {
+    bytes.get(offset..)?.first_chunk().map(|chunk| u16::from_ne_bytes(*chunk))
+}
+
+fn word32(bytes: &[u8], offset: usize) -> Option<u32> {
+    bytes.get(offset..)?.first_chunk().map(|chunk| u32::from_ne_bytes(*chunk))
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! Looking without touching: a diagnosis must not clear an owner-died mark or make anyone wait.
+
+use std::sync::atomic::Ordering;
+
+use crate::manager::{Info, Kind, Layout, LockInfo};
+use crate::sys::mutex::word;
+use crate::sys::procfs;
+
+use super::Libpod;
+
+impl Libpod {
+    pub(super) fn held_ids(&self) -> Vec<u32> {
+        (0..self.pool.geometry.num_locks()).filter(|&id| is_held(self.word(id))).collect()
+    }
+
+    pub(super) fn inspect(&self, id: u32) -> LockInfo {
+        let word = self.word(id);
+        let mut info = LockInfo {
+            id,
+            allocated: self.pool.bitmaps().is_allocated(id),
+            held: is_held(word),
+            owner_died: word & word::OWNER_DIED != 0,
+            ..LockInfo::default()
+        };
+        if info.held {
+            let tid = word & word::TID;
+            let pid = procfs::process_of(tid);
+            let process = pid.to_string();
+            // A thread of that number that does not map the segment is a stranger: the number was used again, or
+            // another PID namespace gave it.
+            let maps = || procfs::maps_inode(&process, self.pool.segment.facts.inode);
+            if pid != 0 && procfs::thread(tid) == procfs::Thread::Lives && maps() != procfs::Maps::No {
+                info.pid = pid;
+                info.tid = tid as i32;
+                info.pid_namespace = procfs::pid_namespace(&process);
+            }
+        }
+        info
+    }
+
+    pub(super) fn describe(&self) -> Info {
+        let num_locks = self.pool.geometry.num_locks();
+        Info {
+            kind: Kind::Shm,
+            layout: Some(Layout::Libpod),
+            num_locks,
+            max_locks: num_locks,
+            attached: 0,
+            retired: self.pool.segment.is_removed(),
+        }
+    }
+
+    fn word(&self, id: u32) -> u32 {
+        self.pool.mutex(id).word().load(Ordering::Relaxed)
+    }
+}
+
+fn is_held(word: u32) -> bool {
+    word & word::TID != 0 && word & word::OWNER_DIED == 0
+}

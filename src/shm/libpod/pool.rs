@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![allow(unsafe_code, reason = "only here is known that a mutex stays mapped while it is held")]
+//! One segment as this process has it mapped: once, however many managers are open on it, because a thread's robust
+//! list holds addresses.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crate::sys::clock::Instant;
+use crate::sys::file::Access;
+use crate::sys::mapping::{Mapping, WipedOnFork};
+use crate::sys::mutex::{Attempt, RobustMutex, Shape};
+use crate::sys::process::Process;
+use crate::sys::registry::{Registry, Shared};
+use crate::{Reason, Result};
+
+use super::super::name::SegmentName;
+use super::super::segment::{self, Candidate, Segment};
+use super::allocation::Bitmaps;
+use super::format::{self, Geometry, offset};
+
+static POOLS: Registry<Pool> = Registry::new();
+
+/// A segment, mapped, with what this process remembers of it.
+pub(super) struct Pool {
+    pub(super) segment: Segment,
+    pub(super) geometry: Geometry,
+    shape: &'static Shape,
+    /// For each lock that a thread of this process holds: the manager's token and the thread's serial.
+    holders: WipedOnFork,
+    /// The group in which allocation looks first.
+    pub(super) next_group: AtomicU32,
+    /// Set where a robust list may point into the mapping although nothing is held: it stays mapped then.
+    pinned: AtomicBool,
+}
+
+impl Pool {
+    /// Makes a segment and maps it.
+    pub(super) fn create(
+        process: &'static Process,
+        name: &SegmentName,
+        num_locks: u32,
+        mode: u32,
+    ) -> Result<Shared<Self>> {
+        let geometry = Geometry::for_locks(num_locks);
+        let shape = shape().map_err(|reason| name.error(reason))?;
+        let segment = segment::create(name, mode, geometry.size(), |map| write(map, geometry, shape))?;
+        Self::shared(process, name, Access::Use, segment, geometry)
+    }
+
+    /// Maps the segment that `candidate` found, unless this process has it mapped already.
+    pub(super) fn open(process: &'static Process, candidate: Candidate, geometry: Geometry) -> Result<Shared<Self>> {
+        let (name, access) = (candidate.name.clone(), candidate.access);
+        let segment = candidate.map(geometry.size())?;
+        Self::shared(process, &name, access, segment, geometry)
+    }
+
+    fn shared(
+        process: &'static Process,
+        name: &SegmentName,
+        access: Access,
+        segment: Segment,
+        geometry: Geometry,
+    ) -> Result<Shared<Self>> {
+        let shape = shape().map_err(|reason| name.error(reason))?;
+        check_mutexes(&segment.map, geometry, shape).map_err(|reason| name.error(reason))?;
+        let key = [segment.facts.device, segment.facts.inode, access as u64];
+        let alone = process.exclude_other_threads();
+        POOLS.get_or_make(
+            &alone,
+            key,
+            |pool| {
+                let (found, expected) = (geometry.num_locks().into(), pool.geometry.num_locks().into());
+                let same = geometry == pool.geometry;
+                let reason = Reason::Damaged { what: "the number of locks, while it is in use,", found, expected };
+                if same { Ok(()) } else { Err(name.error(reason)) }
+            },
+            || {
+                let holders = WipedOnFork::new(geometry.num_locks() as usize)
+                    .map_err(|errno| name.error(Reason::System { doing: "reserving memory", errno }))?;
+                let (next_group, pinned) = (AtomicU32::new(0), AtomicBool::new(false));
+                Ok(Self { segment, geometry, shape, holders, next_group, pinned })
+            },
+        )
+    }
+
+    /// The mutex of a lock.
+    #[inline(always)]
+    pub(super) fn mutex(&self, id: u32) -> RobustMutex<'_> {
+        RobustMutex::at(&self.segment.map, self.geometry.mutex(id), self.shape)
+    }
+
+    /// The mutex that guards the bitmaps.
+    pub(super) fn guard(&self) -> RobustMutex<'_> {
+        RobustMutex::at(&self.segment.map, offset::GUARD, self.shape)
+    }
+
+    /// Takes a mutex of this pool if it is free. The caller has entered as a thread of this process.
+    #[inline(always)]
+    pub(super) fn try_mutex(&self, mutex: RobustMutex<'_>) -> Attempt {
+        // SAFETY: managers that change anything map for writing. The mapping outlives every mutex that is held: a
+        // manager with a lock held cannot be closed, is kept when it is dropped, and the guard is never held across
+        // calls. Thread::enter() has ruled out a child cloned behind the libc's back.
+        unsafe { mutex.try_lock() }
+    }
+
+    /// Waits for a mutex of this pool until `deadline`. The caller has entered as a thread of this process.
+    pub(super) fn wait_mutex(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Attempt {
+        // SAFETY: as for try_mutex.
+        unsafe { mutex.wait_until(deadline) }
+    }
+
+    /// Gives back a mutex that the calling thread has taken through this pool; false if its bytes were overwritten.
+    #[inline(always)]
+    pub(super) fn unlock_mutex(&self, mutex: RobustMutex<'_>) -> bool {
+        // SAFETY: the caller took it through this same mapping, which stayed mapped since.
+        unsafe { mutex.unlock() }
+    }
+
+    pub(super) fn bitmaps(&self) -> Bitmaps<'_> {
+        Bitmaps { pool: self }
+    }
+
+    /// Who of this process holds a lock; 0: nobody.
+    #[inline(always)]
+    pub(super) fn holder(&self, id: u32) -> &AtomicU64 {
+        self.holders.word(id as usize)
+    }
+
+    /// Keeps the segment mapped for the life of the process.
+    pub(super) fn pin(&self) {
+        self.pinned.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pinned.load(Ordering::Relaxed)
+    }
+}
+
+fn shape() -> std::result::Result<&'static Shape, Reason> {
+    Shape::of_this_libc().ok_or(Reason::Unsupported(
+        "this libc's robust mutexes have a form that this library does not know, so their holders could not be told",
+    ))
+}
+
+/// Writes a segment with nothing allocated.
+fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> std::result::Result<(), Reason> {
+    let initialise = |offset| {
+        // SAFETY: nobody else knows the memory before the file has a name, and a draft is mapped for writing.
+        let made = unsafe { RobustMutex::at(map, offset, shape).initialise() };
+        made.map_err(|errno| Reason::System { doing: "initialising a robust mutex", errno })
+    };
+    initialise(offset::GUARD)?;
+    for id in 0..geometry.num_locks() {
+        initialise(geometry.mutex(id))?;
+    }
+    map.u32_at(offset::NUM_BITMAPS).store(geometry.groups(), Ordering::Relaxed);
+    map.u32_at(offset::NUM_LOCKS).store(geometry.num_locks(), Ordering::Relaxed);
+    // Last, though nobody sees the file before it is linked: linkat(2) orders all of it.
+    map.u16_at(offset::MAGIC).store(format::MAGIC, Ordering::Release);
+    Ok(())
+}
+
+/// Refuses mutexes that this libc did not make: musl's have the same size and keep their kind elsewhere, so that each
+/// would let the other in.
+fn check_mutexes(map: &Mapping, geometry: Geometry, shape: &Shape) -> std::result::Result<(), Reason> {
+    let check = |id: Option<u32>| {
+        let offset = id.map_or(offset::GUARD, |id| geometry.mutex(id));
+        let (found, expected) = RobustMutex::at(map, offset, shape).kind();
+        if found == expected { Ok(()) } else { Err(Reason::ForeignMutex { id, found, expected }) }
+    };
+    check(None)?;
+    (0..geometry.num_locks()).try_for_each(|id| check(Some(id)))
+}

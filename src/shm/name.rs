@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! What a segment may be called, and where it is then.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::{Error, Reason, Result};
+
+/// Where POSIX shared memory lives on Linux, for glibc as for libpod (which removes its segment there).
+const SHM_DIRECTORY: &str = "/dev/shm";
+
+/// NAME_MAX of Linux: the most bytes that one component of a path may have.
+const LONGEST_COMPONENT: usize = 255;
+
+/// A segment's name as the caller wrote it, and the file that it means.
+#[derive(Debug, Clone)]
+pub(super) struct SegmentName {
+    shown: Arc<Path>,
+    file: PathBuf,
+}
+
+impl SegmentName {
+    /// Understands a POSIX name (one slash, first) or the absolute path of a file.
+    pub(super) fn parse(path: &Path) -> Result<Self> {
+        let shown: Arc<Path> = Arc::from(path);
+        let bytes = path.as_os_str().as_bytes();
+        let refuse = |why| Err(Error::new(&shown, Reason::BadPath(why)));
+        let Some((b'/', rest)) = bytes.split_first() else {
+            return refuse("it does not begin with a slash");
+        };
+        let last = rest.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+        if matches!(last, b"" | b"." | b"..") {
+            return refuse("it names a directory");
+        }
+        if bytes.contains(&0) {
+            return refuse("it contains a NUL byte");
+        }
+        if rest.split(|&byte| byte == b'/').any(|component| component.len() > LONGEST_COMPONENT) {
+            return refuse("a part of it is longer than 255 bytes");
+        }
+        let file = if last.len() == rest.len() {
+            Path::new(SHM_DIRECTORY).join(path.strip_prefix("/").unwrap_or(path))
+        } else {
+            path.to_path_buf()
+        };
+        Ok(Self { shown, file })
+    }
+
+    /// As the caller wrote it.
+    pub(super) fn shown(&self) -> &Arc<Path> {
+        &self.shown
+    }
+
+    /// The file.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The directory that the file is in.
+    pub(super) fn directory(&self) -> &Path {
+        self.file.parent().unwrap_or(Path::new("/"))
+    }
+
+    pub(super) fn error(&self, reason: Reason) -> Error {
+        Error::new(&self.shown, reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slash_is_a_posix_name_and_more_are_a_path() {
+        assert_eq!(SegmentName::parse(Path::new("/locks")).unwrap().file(), Path::new("/dev/shm/locks"));
+        assert_eq!(SegmentName::parse(Path::new("/run/app/locks")).unwrap().file(), Path::new("/run/app/locks"));
+    }
+
+    #[test]
+    fn what_can_be_no_file_is_refused() {
+        let long = format!("/{}", "x".repeat(256));
+        for bad in ["", "locks", "/", "/.", "/..", "/run/", "/run/app/..", "//", "./x", &long, "/a\0b"] {
+            assert_eq!(SegmentName::parse(Path::new(bad)).unwrap_err().errno(), libc::EINVAL, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! A segment's file, whatever its layout: made whole before it gets its name, opened without trusting anything,
+//! noticed when it is removed.
+
+use std::fs::{self, File};
+use std::os::fd::IntoRawFd;
+use std::path::PathBuf;
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sys::clock::Instant;
+use crate::sys::file::{self, Access, Facts};
+use crate::sys::mapping::Mapping;
+use crate::sys::{Errno, process::effective_user, procfs};
+use crate::{Reason, Result};
+
+use super::name::SegmentName;
+
+/// How many bytes of a segment's start are read to recognise it.
+pub(super) const START: usize = 64;
+
+/// The byte whose record lock is held while a segment is removed.
+const REMOVAL_BYTE: u64 = 0;
+
+/// How long an answer about removal is good for. Half of the 100 ms within which it must be noticed.
+const REMOVAL_LOOK_INTERVAL_NS: u64 = 50_000_000;
+
+/// A file that was opened and whose owner is trusted, but of whose contents nothing is known yet.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) name: SegmentName,
+    pub(super) access: Access,
+    pub(super) facts: Facts,
+    file: File,
+}
+
+impl Candidate {
+    /// Opens the file of that name. Its size, like all facts, is measured on the open file.
+    pub(super) fn open(name: &SegmentName, access: Access) -> Result<Self> {
+        let opened = file::open(name.file(), access);
+        let file = opened.map_err(|errno| match errno.0 {
+            libc::ENOENT => name.error(Reason::NotFound),
+            libc::ELOOP => name.error(Reason::SymbolicLink),
+            // Directories and sockets: whatever else they are, they are no segment.
+            libc::EISDIR | libc::ENXIO => name.error(Reason::NotASegment("it is no regular file")),
+            _ => name.error(Reason::System { doing: "opening the segment", errno }),
+        })?;
+        let facts = Facts::of(&file).map_err(|errno| name.error(Reason::System { doing: "fstat", errno }))?;
+        if !facts.is_regular {
+            return Err(name.error(Reason::NotASegment("it is no regular file")));
+        }
+        let caller = effective_user();
+        if access == Access::Use && facts.owner != caller && facts.owner != 0 {
+            return Err(name.error(Reason::NotTrusted { owner: facts.owner, caller }));
+        }
+        refuse_network_file_system(name, &file)?;
+        Ok(Self { name: name.clone(), access, facts, file })
+    }
+
+    /// The file's first bytes, fewer if it is shorter. Read once, and not through a mapping: a file that shrinks
+    /// meanwhile gives a short read, not a signal.
+    pub(super) fn start(&self) -> Result<Vec<u8>> {
+        let mut buffer = vec![0; START];
+        let count = file::read_start(&self.file, &mut buffer)
+            .map_err(|errno| self.name.error(Reason::System { doing: "reading the segment", errno }))?;
+        buffer.truncate(count);
+        Ok(buffer)
+    }
+
+    /// Maps the first `length` bytes, which the file is known to have.
+    pub(super) fn map(self, length: usize) -> Result<Segment> {
+        let mapped = match self.access {
+            Access::Use => Mapping::writable(&self.file, length),
+            Access::Look => Mapping::read_only(&self.file, length),
+        };
+        let map = mapped.map_err(|errno| self.name.error(Reason::System { doing: "mapping the segment", errno }))?;
+        Ok(Segment::new(self.file, self.facts, map))
+    }
+}
+
+/// A segment's file, open and mapped.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) map: Mapping,
+    pub(super) facts: Facts,
+    /// Kept to ask for the number of links. `None` only while it is dropped.
+    file: Option<File>,
+    /// When removal was last looked for, by CLOCK_MONOTONIC.
+    looked: AtomicU64,
+}
+
+impl Segment {
+    fn new(file: File, facts: Facts, map: Mapping) -> Self {
+        Self { map, facts, file: Some(file), looked: AtomicU64::new(0) }
+    }
+
+    /// Whether the file has lost its last name.
+    pub(super) fn is_removed(&self) -> bool {
+        match self.own_facts() {
+            Some(facts) => facts.links == 0,
+            // The program closed the descriptor, which is its right (closefrom); the mapping is still there to ask.
+            None => procfs::mapped_file_is_deleted(self.map.as_ptr().addr()).unwrap_or(false),
+        }
+    }
+
+    /// [`is_removed`](Self::is_removed), asked often and answered from the file system now and then.
+    pub(super) fn is_removed_lately(&self) -> bool {
+        let now = Instant::recently();
+        let looked = Instant::from_nanoseconds(self.looked.load(Ordering::Relaxed));
+        if now.since(looked) < REMOVAL_LOOK_INTERVAL_NS {
+            return false;
+        }
+        let removed = self.is_removed();
+        if !removed {
+            // A removed segment stays removed, so that answer is never to be skipped.
+            self.looked.store(now.nanoseconds(), Ordering::Relaxed);
+        }
+        removed
+    }
+
+    /// What fstat says of the descriptor, if it still is this file's.
+    fn own_facts(&self) -> Option<Facts> {
+        let facts = Facts::of(self.file.as_ref()?).ok()?;
+        facts.is_same_file(&self.facts).then_some(facts)
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // If the program closed the descriptor, its number may be a file of the program's by now.
+        if self.own_facts().is_none()
+            && let Some(file) = self.file.take()
+        {
+            let _not_ours = file.into_raw_fd();
+        }
+    }
+}
+
+/// Makes a segment of `size` bytes, has `fill` write it, and only then gives it its name.
+pub(super) fn create(
+    name: &SegmentName,
+    mode: u32,
+    size: usize,
+    fill: impl FnOnce(&Mapping) -> std::result::Result<(), Reason>,
+) -> Result<Segment> {
+    // To say so before anything is written; link() below decides.
+    if Facts::of_path(name.file()).is_ok() {
+        return Err(name.error(Reason::Exists));
+    }
+    let failed = |doing| move |errno: Errno| name.error(system(doing, errno, size));
+    let draft = Draft::new(name).map_err(failed("creating the segment"))?;
+    refuse_network_file_system(name, &draft.file)?;
+    file::reserve(&draft.file, size as u64).map_err(failed("reserving the segment's space"))?;
+    let map = Mapping::writable(&draft.file, size).map_err(failed("mapping the segment"))?;
+    fill(&map).map_err(|reason| name.error(reason))?;
+    file::set_mode(&draft.file, mode).map_err(failed("setting the segment's mode"))?;
+    let facts = Facts::of(&draft.file).map_err(failed("fstat"))?;
+    let file = draft.publish(name).map_err(failed("naming the segment"))?;
+    Ok(Segment::new(file, facts, map))
+}
+
+fn system(doing: &'static str, errno: Errno, size: usize) -> Reason {
+    match errno.0 {
+        libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes: size as u64 },
+        libc::EEXIST => Reason::Exists,
+        _ => Reason::System { doing, errno },
+    }
+}
+
+/// A segment in the making, which vanishes unless it is published.
+struct Draft {
+    file: File,
+    temporary: TemporaryName,
+}
+
+/// The name of a draft on file systems where a file cannot be without one.
+struct TemporaryName(Option<PathBuf>);
+
+impl Draft {
+    fn new(name: &SegmentName) -> std::result::Result<Self, Errno> {
+        match file::create_unnamed(name.directory()) {
+            Ok(file) => Ok(Self { file, temporary: TemporaryName(None) }),
+            Err(errno) if matches!(errno.0, libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL) => Self::named(name),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn named(name: &SegmentName) -> std::result::Result<Self, Errno> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let path = name.directory().join(format!(".lock_manager-{}-{count}", process::id()));
+            match file::create_named(&path) {
+                Err(errno) if errno.0 == libc::EEXIST => {}
+                Err(errno) => return Err(errno),
+                Ok(file) => {
+                    return Ok(Self { file, temporary: TemporaryName(Some(path)) });
+                }
+            }
+        }
+    }
+
+    /// Gives the segment its name; from here on others see it, whole.
+    fn publish(self, name: &SegmentName) -> std::result::Result<File, Errno> {
+        match &self.temporary.0 {
+            None => file::link_unnamed(&self.file, name.file())?,
+            Some(path) => fs::hard_link(path, name.file())?,
+        }
+        Ok(self.file)
+    }
+}
+
+impl Drop for TemporaryName {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Removes the name of a segment whose first bytes `is_ours` recognises.
+pub(super) fn remove(name: &SegmentName, is_ours: impl FnOnce(&[u8]) -> bool) -> Result<()> {
+    let candidate = Candidate::open(name, Access::Use)?;
+    if !is_ours(&candidate.start()?) {
+        return Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")));
+    }
+    // Two removers and a creator: without this, the second remover would take away the new segment.
+    file::lock_byte(&candidate.file, REMOVAL_BYTE)
+        .map_err(|errno| name.error(Reason::System { doing: "locking the segment for removal", errno }))?;
+    match Facts::of_path(name.file()) {
+        Ok(facts) if facts.is_same_file(&candidate.facts) => {}
+        _ => return Err(name.error(Reason::NotFound)),
+    }
+    fs::remove_file(name.file()).map_err(|error| match Errno::from(error) {
+        Errno(libc::ENOENT) => name.error(Reason::NotFound),
+        errno => name.error(Reason::System { doing: "removing the segment", errno }),
+    })
+}
+
+fn refuse_network_file_system(name: &SegmentName, file: &File) -> Result<()> {
+    match file::network_file_system(file) {
+        Ok(None) => Ok(()),
+        Ok(Some(magic)) => Err(name.error(Reason::NetworkFileSystem { magic })),
+        Err(errno) => Err(name.error(Reason::System { doing: "statfs", errno })),
+    }
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The only door to libc and the kernel: each module wraps one thing of theirs and argues its unsafe blocks.
+
+#![allow(
+    unsafe_code,
+    reason = "system calls and shared memory cannot be had without; nothing above this module needs it"
+)]
+
+pub(crate) mod clock;
+mod errno;
+pub(crate) mod file;
+pub(crate) mod futex;
+pub(crate) mod mapping;
+pub(crate) mod mutex;
+pub(crate) mod process;
+pub(crate) mod procfs;
+pub(crate) mod registry;
+pub(crate) mod thread;
+
+pub use errno::Errno;

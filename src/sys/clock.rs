@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! CLOCK_MONOTONIC: the clock of every deadline, because setting the wall clock must end no wait.
+
+use std::mem::MaybeUninit;
+
+const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
+
+/// An instant of CLOCK_MONOTONIC in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Instant(u64);
+
+impl Instant {
+    /// Never reached: 584 years after boot.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
+    pub(crate) fn now() -> Self {
+        Self::read(libc::CLOCK_MONOTONIC)
+    }
+
+    /// As of the last timer tick: some milliseconds old, for a tenth of the price.
+    pub(crate) fn recently() -> Self {
+        Self::read(libc::CLOCK_MONOTONIC_COARSE)
+    }
+
+    fn read(clock: libc::clockid_t) -> Self {
+        let mut time = MaybeUninit::<libc::timespec>::uninit();
+        // SAFETY: clock_gettime(2) fills the timespec it is given; with a clock that exists and a valid address it
+        // cannot fail.
+        let time = unsafe {
+            libc::clock_gettime(clock, time.as_mut_ptr());
+            time.assume_init()
+        };
+        Self((time.tv_sec as u64).wrapping_mul(NANOSECONDS_PER_SECOND).wrapping_add(time.tv_nsec as u64))
+    }
+
+    pub(crate) fn after(self, nanoseconds: u64) -> Self {
+        Self(self.0.saturating_add(nanoseconds))
+    }
+
+    /// Nanoseconds from `earlier` to here, 0 if it is later.
+    pub(crate) fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    pub(crate) fn nanoseconds(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_nanoseconds(nanoseconds: u64) -> Self {
+        Self(nanoseconds)
+    }
+
+    pub(crate) fn timespec(self) -> libc::timespec {
+        libc::timespec {
+            tv_sec: (self.0 / NANOSECONDS_PER_SECOND) as libc::time_t,
+            tv_nsec: (self.0 % NANOSECONDS_PER_SECOND) as libc::c_long,
+        }
+    }
+}

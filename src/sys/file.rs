@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Files: opened without following links or waiting, made whole before they get their name.
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions, Permissions};
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use super::Errno;
+
+/// What a file is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Reading and writing.
+    Use,
+    /// Reading only.
+    Look,
+}
+
+/// What fstat(2) says of an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) owner: u32,
+    pub(crate) size: u64,
+    pub(crate) links: u64,
+    pub(crate) is_regular: bool,
+}
+
+impl Facts {
+    pub(crate) fn of(file: &File) -> Result<Self, Errno> {
+        Ok(Self::from(file.metadata()?))
+    }
+
+    /// Of what a path names now, without following a link.
+    pub(crate) fn of_path(path: &Path) -> Result<Self, Errno> {
+        Ok(Self::from(path.symlink_metadata()?))
+    }
+
+    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+impl From<std::fs::Metadata> for Facts {
+    fn from(metadata: std::fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            owner: metadata.uid(),
+            size: metadata.len(),
+            links: metadata.nlink(),
+            is_regular: metadata.is_file(),
+        }
+    }
+}
+
+/// Opens an existing file. A symbolic link is ELOOP; a FIFO or device neither blocks nor becomes a terminal.
+pub(crate) fn open(path: &Path, access: Access) -> Result<File, Errno> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(access == Access::Use);
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
+    Ok(options.open(path)?)
+}
+
+/// Makes a file without a name in `directory`; it vanishes with its last descriptor unless it is linked.
+pub(crate) fn create_unnamed(directory: &Path) -> Result<File, Errno> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
+    Ok(options.open(directory)?)
+}
+
+/// Makes a file under a name that must not exist.
+pub(crate) fn create_named(path: &Path) -> Result<File, Errno> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    Ok(options.open(path)?)
+}
+
+/// Sets the permission bits, which the umask does not touch here.
+pub(crate) fn set_mode(file: &File, mode: u32) -> Result<(), Errno> {
+    Ok(file.set_permissions(Permissions::from_mode(mode))?)
+}
+
+/// Gives an unnamed file its name; EEXIST if that is taken.
+pub(crate) fn link_unnamed(file: &File, path: &Path) -> Result<(), Errno> {
+    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|_| Errno(libc::EINVAL))?;
+    let to = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno(libc::EINVAL))?;
+    // SAFETY: linkat(2) reads the two strings, which live past the call.
+    let code =
+        unsafe { libc::linkat(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::AT_SYMLINK_FOLLOW) };
+    if code == 0 { Ok(()) } else { Err(Errno::last()) }
+}
+
+/// Makes the file `size` bytes long and reserves every one of them, so that no later touch is a SIGBUS.
+pub(crate) fn reserve(file: &File, size: u64) -> Result<(), Errno> {
+    // Past the limit the kernel would send SIGXFSZ, which ends the process.
+    if size > file_size_limit() {
+        return Err(Errno(libc::EFBIG));
+    }
+    let length = libc::off_t::try_from(size).map_err(|_| Errno(libc::EFBIG))?;
+    loop {
+        // SAFETY: posix_fallocate(3) acts on an open descriptor; it returns its error.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) } {
+            0 => return Ok(()),
+            libc::EINTR => {}
+            error => return Err(Errno(error)),
+        }
+    }
+}
+
+fn file_size_limit() -> u64 {
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: getrlimit(2) fills the struct it is given when it returns 0.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_FSIZE, limit.as_mut_ptr()) == 0 {
+            limit.assume_init().rlim_cur
+        } else {
+            u64::MAX
+        }
+    }
+}
+
+/// Fills `buffer` from the file's start; the number of bytes there were.
+pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Errno::from(error)),
+        }
+    }
+    Ok(filled)
+}
+
+/// The type of file system that the file is on, if memory mapped from it is not shared by all who open it.
+pub(crate) fn network_file_system(file: &File) -> Result<Option<u64>, Errno> {
+    // linux/magic.h and the file systems' own sources; most are not in the libc crate.
+    const SHARED_BETWEEN_HOSTS: [u64; 12] = [
+        0x6969,      // NFS
+        0x517b,      // SMB
+        0xff53_4d42, // CIFS
+        0xfe53_4d42, // SMB2
+        0x6573_5546, // FUSE, virtiofs among them
+        0x0102_1997, // 9p
+        0x00c3_6400, // Ceph
+        0x5346_414f, // OpenAFS
+        0x6b41_4653, // kAFS
+        0x7375_7245, // Coda
+        0x0bd0_0bd0, // Lustre
+        0x564c,      // NCP
+    ];
+    let mut facts = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: fstatfs(2) fills the struct it is given when it returns 0.
+    let kind = unsafe {
+        if libc::fstatfs(file.as_raw_fd(), facts.as_mut_ptr()) != 0 {
+            return Err(Errno::last());
+        }
+        facts.assume_init().f_type
+    };
+    // f_type is signed on some architectures; the magic numbers have 32 bits.
+    let magic = u64::from(kind as u32);
+    Ok(SHARED_BETWEEN_HOSTS.contains(&magic).then_some(magic))
+}
+
+/// Waits for a write lock on the byte at `offset`, which belongs to this open file and goes with it.
+pub(crate) fn lock_byte(file: &File, offset: u64) -> Result<(), Errno> {
+    // SAFETY: all-zero bytes are a valid flock, whose fields are set below.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_start = libc::off_t::try_from(offset).map_err(|_| Errno(libc::EINVAL))?;
+    lock.l_len = 1;
+    loop {
+        // SAFETY: fcntl(2) reads the flock, which lives past the call.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLKW, &raw mut lock) } == 0 {
+            return Ok(());
+        }
+        let errno = Errno::last();
+        if errno.0 != libc::EINTR {
+            return Err(errno);
+        }
+    }
+}

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! POSIX robust process-shared mutexes, and what must be known of their inside to judge them without locking.
+
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::mem::{self, MaybeUninit};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use libc::{c_int, pthread_mutex_t};
+
+use super::Errno;
+use super::clock::Instant;
+use super::mapping::Mapping;
+
+/// How many bytes a mutex takes.
+pub(crate) const SIZE: usize = size_of::<pthread_mutex_t>();
+/// The alignment of a mutex.
+pub(crate) const ALIGN: usize = align_of::<pthread_mutex_t>();
+
+const WORDS: usize = SIZE / size_of::<u32>();
+
+/// The parts of the word that a robust mutex shares with the kernel (linux/futex.h).
+pub(crate) mod word {
+    /// The holder's thread id; 0: nobody.
+    pub(crate) const TID: u32 = 0x3fff_ffff;
+    /// The last holder died.
+    pub(crate) const OWNER_DIED: u32 = 0x4000_0000;
+    /// Somebody may sleep.
+    pub(crate) const WAITERS: u32 = 0x8000_0000;
+}
+
+unsafe extern "C" {
+    // glibc 2.30; not in the libc crate.
+    fn pthread_mutex_clocklock(
+        mutex: *mut pthread_mutex_t,
+        clock: libc::clockid_t,
+        deadline: *const libc::timespec,
+    ) -> c_int;
+}
+
+/// Where the parts of a mutex stand, found by trying at run time and never assumed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    /// Byte offset of the word that is shared with the kernel and names the holder.
+    pub(crate) word: usize,
+    /// Byte offset of the word that says which kind of mutex it is, the only one that initialisation sets.
+    kind: usize,
+    /// What stands there for a normal, robust, process-shared mutex.
+    kind_value: u32,
+    /// Byte offset of the libc's own note of the holder.
+    owner: usize,
+    /// What stands there when the mutex was unlocked without having been made consistent.
+    lost_value: u32,
+}
+
+impl Shape {
+    /// The shape of this libc's mutexes; `None` if it is none that this library understands.
+    pub(crate) fn of_this_libc() -> Option<&'static Self> {
+        static FOUND: AtomicPtr<Shape> = AtomicPtr::new(ptr::null_mut());
+        let mut found = FOUND.load(Ordering::Acquire);
+        if found.is_null() {
+            // Every thread that probes finds the same, so the loser's copy is simply dropped. No Once: a child
+            // forked while another thread probes would wait for it for ever.
+            let fresh = Box::into_raw(Box::new(Self::probe()?));
+            match FOUND.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => found = fresh,
+                Err(winner) => {
+                    // SAFETY: fresh came from Box::into_raw above and was not published.
+                    drop(unsafe { Box::from_raw(fresh) });
+                    found = winner;
+                }
+            }
+        }
+        // SAFETY: FOUND holds a leaked box once it is not null.
+        Some(unsafe { &*found })
+    }
+
+    fn probe() -> Option<Self> {
+        // The kind: the one word that is not 0 in a fresh mutex.
+        let fresh = Probe::new()?;
+        let set: Vec<usize> = (0..WORDS).filter(|&index| fresh.load(index) != 0).collect();
+        let &[kind] = set.as_slice() else { return None };
+        let kind_value = fresh.load(kind);
+
+        // Candidates for the holder's word: those that name this thread while it holds the mutex.
+        if fresh.try_lock() != 0 {
+            return None;
+        }
+        let me = Thread::id();
+        let named: Vec<usize> = (0..WORDS).filter(|&index| fresh.load(index) == me).collect();
+        if fresh.unlock() != 0 {
+            return None;
+        }
+
+        // One is the kernel's, in which an owner's death is seen; the other is the libc's own note.
+        let &[one, other] = named.as_slice() else { return None };
+        for (word, owner) in [(one, other), (other, one)] {
+            let probe = Probe::new()?;
+            probe.store(word, word::OWNER_DIED);
+            if probe.try_lock() != libc::EOWNERDEAD {
+                probe.store(word, 0);
+                continue;
+            }
+            // Unlocked without having been made consistent: what the note says now means "lost".
+            probe.unlock();
+            if probe.load(owner) == 0 {
+                return None;
+            }
+            let bytes = |index: usize| index * size_of::<u32>();
+            return Some(Self {
+                word: bytes(word),
+                kind: bytes(kind),
+                kind_value,
+                owner: bytes(owner),
+                lost_value: probe.load(owner),
+            });
+        }
+        None
+    }
+}
+
+/// The thread id under which the libc would take a mutex for the caller: the parent's, in a child that was cloned
+/// behind its back. 0 if it cannot be found out.
+pub(super) fn libc_thread_id() -> u32 {
+    Shape::of_this_libc().map_or(0, Thread::id_by)
+}
+
+struct Thread;
+
+impl Thread {
+    /// While probing: glibc agrees with the kernel about the thread id except in a raw clone, whose probe then fails.
+    fn id() -> u32 {
+        // SAFETY: gettid(2) takes nothing and cannot fail.
+        unsafe { libc::gettid() as u32 }
+    }
+
+    fn id_by(shape: &Shape) -> u32 {
+        let Some(probe) = Probe::new() else { return 0 };
+        if probe.try_lock() != 0 {
+            return 0;
+        }
+        let id = probe.load(shape.word / size_of::<u32>()) & word::TID;
+        // In a raw clone, too, the libc finds the id it wrote itself.
+        if probe.unlock() == 0 { id } else { 0 }
+    }
+}
+
+/// A mutex of the caller's own, for trying things out.
+struct Probe(Box<UnsafeCell<pthread_mutex_t>>);
+
+impl Probe {
+    fn new() -> Option<Self> {
+        // SAFETY: all-zero bytes are a valid value of this plain C struct, about to be initialised in place.
+        let probe = Self(Box::new(UnsafeCell::new(unsafe { mem::zeroed() })));
+        // SAFETY: the box's own memory, in which no mutex lives yet.
+        (unsafe { initialise(probe.0.get()) } == 0).then_some(probe)
+    }
+
+    fn word(&self, index: usize) -> &AtomicU32 {
+        assert!(index < WORDS);
+        // SAFETY: within the mutex, whose alignment is at least that of a word; accessed as an atomic beside the libc's
+        // own accesses, which are atomics too, and by this thread alone.
+        unsafe { AtomicU32::from_ptr(self.0.get().cast::<u32>().add(index)) }
+    }
+
+    fn load(&self, index: usize) -> u32 {
+        self.word(index).load(Ordering::Relaxed)
+    }
+
+    fn store(&self, index: usize, value: u32) {
+        self.word(index).store(value, Ordering::Relaxed);
+    }
+
+    fn try_lock(&self) -> c_int {
+        // SAFETY: an initialised mutex that no other thread knows.
+        unsafe { libc::pthread_mutex_trylock(self.0.get()) }
+    }
+
+    fn unlock(&self) -> c_int {
+        // SAFETY: as for try_lock.
+        unsafe { libc::pthread_mutex_unlock(self.0.get()) }
+    }
+}
+
+/// Makes a normal, robust, process-shared mutex at `mutex`: what libpod's own code makes.
+///
+/// # Safety
+/// `mutex` must be aligned, writable memory for a mutex that nobody uses yet.
+unsafe fn initialise(mutex: *mut pthread_mutex_t) -> c_int {
+    let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+    // SAFETY: POSIX: attributes are initialised before they are set and destroyed after use; mutex is the caller's.
+    unsafe {
+        let attributes = attributes.as_mut_ptr();
+        let mut code = libc::pthread_mutexattr_init(attributes);
+        if code != 0 {
+            return code;
+        }
+        code = libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED);
+        if code == 0 {
+            code = libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST);
+        }
+        if code == 0 {
+            code = libc::pthread_mutex_init(mutex, attributes);
+        }
+        libc::pthread_mutexattr_destroy(attributes);
+        code
+    }
+}
+
+/// What came of trying for a mutex.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// Held by the caller now.
+    Acquired,
+    /// Held by the caller now and consistent again; its last holder died.
+    OwnerDied,
+    /// Somebody holds it, or the deadline has passed.
+    Held,
+    /// It was unlocked without having been made consistent; nobody can take it.
+    Lost,
+    /// Its bytes are not those of a mutex of this libc; it was not touched.
+    Foreign {
+        /// The word that says which kind of mutex it is.
+        found: u32,
+        /// What this libc writes there.
+        expected: u32,
+    },
+    /// The libc refused with an error that the specification does not provide for here.
+    Refused(c_int),
+}
+
+/// A robust mutex in a mapping.
+#[derive(Clone, Copy)]
+pub(crate) struct RobustMutex<'m> {
+    address: *mut u8,
+    shape: &'m Shape,
+    mapping: PhantomData<&'m Mapping>,
+}
+
+/// What stood in a mutex at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Snapshot([u32; WORDS]);
+
+impl<'m> RobustMutex<'m> {
+    /// The mutex at `offset` of `mapping`, which may hold anything: every call looks at its kind first.
+    ///
+    /// # Panics
+    /// If it does not lie within the mapping.
+    #[inline(always)]
+    pub(crate) fn at(mapping: &'m Mapping, offset: usize, shape: &'m Shape) -> Self {
+        Self { address: mapping.address(offset, SIZE, ALIGN), shape, mapping: PhantomData }
+    }
+
+    /// Writes a fresh mutex.
+    ///
+    /// # Safety
+    /// No other process or thread may know the memory yet, and the mapping must be writable.
+    pub(crate) unsafe fn initialise(self) -> Result<(), Errno> {
+        // SAFETY: at() checked bounds and alignment; the rest is this function's own contract.
+        match unsafe { initialise(self.address.cast()) } {
+            0 => Ok(()),
+            code => Err(Errno(code)),
+        }
+    }
+
+    /// The thread that the mutex names as its holder, 0 for none.
+    #[inline(always)]
+    pub(crate) fn holder(self) -> u32 {
+        self.word().load(Ordering::Relaxed) & word::TID
+    }
+
+    /// The word that names the holder.
+    #[inline(always)]
+    pub(crate) fn word(self) -> &'m AtomicU32 {
+        self.field(self.shape.word)
+    }
+
+    /// The word that says which kind of mutex it is, and what this libc writes there.
+    #[inline(always)]
+    pub(crate) fn kind(self) -> (u32, u32) {
+        (self.field(self.shape.kind).load(Ordering::Relaxed), self.shape.kind_value)
+    }
+
+    /// Whether the libc has given it up: unlocked without having been made consistent.
+    #[inline(always)]
+    pub(crate) fn is_lost(self) -> bool {
+        self.field(self.shape.owner).load(Ordering::Relaxed) == self.shape.lost_value
+    }
+
+    /// Makes a lost mutex one whose owner died, for the next to take.
+    pub(crate) fn revive(self) {
+        let word = self.word();
+        let old = word.load(Ordering::Relaxed);
+        if old & word::TID != 0 {
+            return;
+        }
+        // The mark before the note: until the note is gone everybody still says "lost" and keeps off, so whoever takes
+        // the mutex is told. Dying in between leaves it to be revived again.
+        if word.compare_exchange(old, old | word::OWNER_DIED, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            let note = self.field(self.shape.owner);
+            let _ = note.compare_exchange(self.shape.lost_value, 0, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// All of the mutex's words, to be compared with a later look.
+    pub(crate) fn snapshot(self) -> Snapshot {
+        Snapshot(std::array::from_fn(|index| self.field(index * size_of::<u32>()).load(Ordering::Acquire)))
+    }
+
+    #[inline(always)]
+    fn field(self, offset: usize) -> &'m AtomicU32 {
+        // SAFETY: at() checked that the whole mutex lies within the mapping, and every offset of a Shape lies within
+        // a mutex; atomics may be shared with any writer.
+        unsafe { AtomicU32::from_ptr(self.address.add(offset).cast()) }
+    }
+
+    /// What keeps the libc from being asked: with a foreign kind it would abort or let two in, and on a lost mutex
+    /// glibc's trylock takes the word and never gives it back.
+    #[inline(always)]
+    fn fault(self) -> Option<Attempt> {
+        let (found, expected) = self.kind();
+        if found != expected {
+            Some(Attempt::Foreign { found, expected })
+        } else if self.is_lost() {
+            Some(Attempt::Lost)
+        } else {
+            None
+        }
+    }
+
+    /// Takes the mutex if it is free.
+    ///
+    /// # Safety
+    /// The mapping must be writable and stay mapped until the caller has unlocked, because the thread's robust list
+    /// points into it meanwhile; the caller is not a child cloned behind the libc's back.
+    #[inline(always)]
+    pub(crate) unsafe fn try_lock(self) -> Attempt {
+        if let Some(fault) = self.fault() {
+            return fault;
+        }
+        // SAFETY: a mutex that this libc (or one like it) initialised, by its kind; the rest is the caller's promise.
+        let code = unsafe { libc::pthread_mutex_trylock(self.address.cast()) };
+        if code == 0 { Attempt::Acquired } else { self.settle(code) }
+    }
+
+    /// Waits for the mutex until `deadline`.
+    ///
+    /// # Safety
+    /// As for [`try_lock`](Self::try_lock).
+    pub(crate) unsafe fn wait_until(self, deadline: Instant) -> Attempt {
+        if let Some(fault) = self.fault() {
+            return fault;
+        }
+        let deadline = deadline.timespec();
+        // SAFETY: as in try_lock; the timespec is a local.
+        let code = unsafe { pthread_mutex_clocklock(self.address.cast(), libc::CLOCK_MONOTONIC, &deadline) };
+        self.settle(code)
+    }
+
+    /// What the libc's answer means. After an owner's death the mutex is made consistent before anything else, so
+    /// that no way leads to "not recoverable".
+    fn settle(self, code: c_int) -> Attempt {
+        match code {
+            0 => Attempt::Acquired,
+            libc::EOWNERDEAD => {
+                // SAFETY: EOWNERDEAD says that the caller holds this mutex and that it is inconsistent.
+                unsafe { libc::pthread_mutex_consistent(self.address.cast()) };
+                Attempt::OwnerDied
+            }
+            libc::EBUSY | libc::ETIMEDOUT => Attempt::Held,
+            libc::ENOTRECOVERABLE => Attempt::Lost,
+            other => Attempt::Refused(other),
+        }
+    }
+
+    /// Gives the mutex back. False if its word does not name the caller, whatever the caller remembers.
+    ///
+    /// # Safety
+    /// The caller holds the mutex through this mapping.
+    #[inline(always)]
+    pub(crate) unsafe fn unlock(self) -> bool {
+        let (found, expected) = self.kind();
+        // SAFETY: a mutex of this libc, by its kind, that the caller has locked.
+        found == expected && unsafe { libc::pthread_mutex_unlock(self.address.cast()) } == 0
+    }
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a process must not inherit: one page that the kernel hands to every child as zeros (MADV_WIPEONFORK), however
+//! the child was made. pthread_atfork would miss a raw clone(2), which container engines do by hand.
+
+use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use super::Errno;
+use super::mapping::WipedOnFork;
+
+/// The page, as this process sees it. In a child all fields are 0 until somebody settles in.
+#[repr(C)]
+pub(crate) struct Process {
+    /// Which process of its line of ancestors this is; 0: nobody has settled in since the fork.
+    epoch: AtomicU64,
+    /// The process that the epoch belongs to. A CLONE_VM child shares the page, but not this.
+    pid: AtomicI32,
+    /// Excludes the threads of this process from each other where managers are opened and closed.
+    guard: AtomicU32,
+}
+
+/// Counts epochs. Inherited on purpose: an epoch never equals one of an ancestor, which a thread may still remember.
+/// 0 means "not settled" and 1 "a new thread", so the first is 2.
+static NEXT_EPOCH: AtomicU64 = AtomicU64::new(2);
+
+static PAGE: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
+
+impl Process {
+    /// This process, settled in.
+    pub(crate) fn current() -> Result<&'static Self, Errno> {
+        let mut page = PAGE.load(Ordering::Acquire);
+        if page.is_null() {
+            let fresh = WipedOnFork::new(1 + size_of::<Self>() / size_of::<u64>())?;
+            let address = fresh.as_ptr().cast::<Self>();
+            match PAGE.compare_exchange(ptr::null_mut(), address, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    fresh.leak();
+                    page = address;
+                }
+                Err(winner) => page = winner,
+            }
+        }
+        // SAFETY: PAGE holds a page-aligned mapping, larger than Process, that is never unmapped; all fields are
+        // atomics, for which zeros are valid.
+        let process = unsafe { &*page };
+        process.settle();
+        Ok(process)
+    }
+
+    /// The epoch, 0 if nobody has settled in since the fork.
+    #[inline(always)]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Gives a new process its epoch. Threads may race: one epoch wins, the pid is the same for all.
+    pub(super) fn settle(&self) -> u64 {
+        let epoch = self.epoch();
+        if epoch != 0 {
+            return epoch;
+        }
+        self.pid.store(pid(), Ordering::Relaxed);
+        let fresh = NEXT_EPOCH.fetch_add(1, Ordering::Relaxed);
+        match self.epoch.compare_exchange(0, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => fresh,
+            Err(winner) => winner,
+        }
+    }
+
+    /// Whether the caller is the process that settled in, not a CLONE_VM child that shares its memory.
+    pub(super) fn is_caller(&self) -> bool {
+        self.pid.load(Ordering::Relaxed) == pid()
+    }
+
+    /// Excludes the other threads of this process until the guard is dropped. A child made meanwhile finds it open.
+    pub(crate) fn exclude_other_threads(&self) -> Exclusion<'_> {
+        let mut attempts = 0u32;
+        while self.guard.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            attempts += 1;
+            // Held for a few microseconds, while a segment is looked up; a sleep is for a holder that was preempted.
+            if attempts < 64 {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        }
+        Exclusion(self)
+    }
+}
+
+/// See [`Process::exclude_other_threads`].
+pub(crate) struct Exclusion<'p>(&'p Process);
+
+impl Drop for Exclusion<'_> {
+    fn drop(&mut self) {
+        self.0.guard.store(0, Ordering::Release);
+    }
+}
+
+/// The caller's process id, asked of the kernel.
+pub(crate) fn pid() -> i32 {
+    // SAFETY: getpid(2) takes nothing and cannot fail.
+    unsafe { libc::getpid() }
+}
+
+/// The caller's effective user id.
+pub(crate) fn effective_user() -> u32 {
+    // SAFETY: geteuid(2) takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What /proc and the kernel say of other threads and processes. Absence of a file proves nothing by itself: /proc may
+//! be hidden, missing, or another PID namespace's.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::process;
+
+/// The inode of the PID namespace that the machine boots into (PROC_PID_INIT_INO in the kernel's proc_ns.h). From it
+/// every process is seen.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Whether a thread of this PID namespace can still run code of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Thread {
+    Lives,
+    Gone,
+}
+
+/// Whether thread `tid` of this PID namespace lives. Stopped, frozen and traced ones do.
+pub(crate) fn thread(tid: u32) -> Thread {
+    let Ok(id) = i32::try_from(tid) else {
+        return Thread::Gone;
+    };
+    if id == 0 {
+        return Thread::Gone;
+    }
+    // SAFETY: tkill(2) with signal 0 sends nothing and touches no memory.
+    let code = unsafe { libc::syscall(libc::SYS_tkill, id, 0) };
+    if code != 0 && super::Errno::last().0 == libc::ESRCH {
+        return Thread::Gone;
+    }
+    // Zombie: the kernel has walked its robust list already, and it runs no more.
+    match state(tid) {
+        Some('Z' | 'X') => Thread::Gone,
+        _ => Thread::Lives,
+    }
+}
+
+/// Whether `tid` is a thread of the calling process.
+pub(crate) fn is_own_thread(tid: u32) -> bool {
+    // SAFETY: tgkill(2) with signal 0 sends nothing and touches no memory.
+    unsafe { libc::syscall(libc::SYS_tgkill, process::pid(), tid as i32, 0) == 0 }
+}
+
+/// The state letter of /proc/TID/stat.
+fn state(tid: u32) -> Option<char> {
+    let stat = fs::read(format!("/proc/{tid}/stat")).ok()?;
+    // The command, in parentheses, may contain anything, parentheses too; nothing after the last one does.
+    let after = stat.iter().rposition(|&byte| byte == b')')? + 2;
+    stat.get(after).map(|&byte| char::from(byte))
+}
+
+/// The process that thread `tid` belongs to, 0 if it cannot be seen.
+pub(crate) fn process_of(tid: u32) -> i32 {
+    status_field(&tid.to_string(), "Tgid:").and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
+fn status_field(process: &str, field: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(field)).map(str::to_owned)
+}
+
+/// The PID namespace of a process ("self" or a number), as the inode of its /proc/PID/ns/pid; 0 if it cannot be seen.
+pub(crate) fn pid_namespace(process: &str) -> u64 {
+    fs::metadata(format!("/proc/{process}/ns/pid")).map_or(0, |link| link.ino())
+}
+
+/// What a process is known to map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Maps {
+    Yes,
+    No,
+    Unknown,
+}
+
+/// Whether process `process` ("self" or a number) maps the file with that inode number. The device is left out: the
+/// column in /proc/PID/maps is not that of stat(2) on every file system, so a rare false "yes" is possible.
+pub(crate) fn maps_inode(process: &str, inode: u64) -> Maps {
+    let Ok(maps) = fs::read(format!("/proc/{process}/maps")) else {
+        return Maps::Unknown;
+    };
+    let wanted = inode.to_string();
+    let found = maps.split(|&byte| byte == b'\n').any(|line| {
+        // address permissions offset device inode path
+        line.split(|&byte| byte == b' ').nth(4).is_some_and(|field| field == wanted.as_bytes())
+    });
+    if found { Maps::Yes } else { Maps::No }
+}
+
+/// Whether the file mapped at `address` in this process has lost its last name. `None` if it cannot be seen.
+pub(crate) fn mapped_file_is_deleted(address: usize) -> Option<bool> {
+    let maps = fs::read(format!("/proc/{}/maps", process::pid())).ok()?;
+    let start = format!("{address:08x}-");
+    maps.split(|&byte| byte == b'\n')
+        .find(|line| line.starts_with(start.as_bytes()))
+        .map(|line| line.ends_with(b" (deleted)"))
+}
+
+/// Why it cannot be excluded that somebody outside of this PID namespace uses a segment.
+pub(crate) type Doubt = &'static str;
+
+/// Whether every process that maps the file with that inode number has its thread ids from this PID namespace: only
+/// then does a thread id found in the file mean the thread of that number here.
+pub(crate) fn only_this_namespace_maps(inode: u64) -> Result<(), Doubt> {
+    if pid_namespace("self") != INITIAL_PID_NAMESPACE {
+        return Err("a holder outside of this PID namespace could not be seen from here");
+    }
+    // A /proc that hides processes, or that belongs to an inner namespace, does not show process 1 as process 1.
+    if namespace_ids("1").as_deref() != Some(&[1]) || namespace_ids("self").as_deref() != Some(&[process::pid()]) {
+        return Err("/proc does not show all processes");
+    }
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Err("/proc cannot be read");
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(process) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else {
+            continue;
+        };
+        // One number: its threads are numbered as seen from here. No answer: it has just ended.
+        let Some(ids) = namespace_ids(process) else {
+            continue;
+        };
+        if ids.len() == 1 {
+            continue;
+        }
+        match maps_inode(process, inode) {
+            Maps::No => {}
+            Maps::Yes => return Err("a process of another PID namespace has the segment mapped"),
+            Maps::Unknown if !Path::new("/proc").join(process).exists() => {}
+            Maps::Unknown => {
+                return Err("a process of another PID namespace cannot be looked into");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The ids of a process in the PID namespaces it is in, from that of /proc inwards.
+fn namespace_ids(process: &str) -> Option<Vec<i32>> {
+    let field = status_field(process, "NSpid:")?;
+    field.split_ascii_whitespace().map(|id| id.parse().ok()).collect()
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One value a key for the whole process, shared by all who ask for it and dropped by the last. A child forked at any
+//! instant finds it whole: its only writes are single atomic stores, in an order in which each prefix is valid.
+
+use std::ops::Deref;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+use super::process::{Exclusion, Process};
+
+/// What makes two values the same.
+pub(crate) type Key = [u64; 3];
+
+/// Values by key. Made to be a static.
+pub(crate) struct Registry<T: 'static> {
+    head: AtomicPtr<Node<T>>,
+}
+
+/// Never freed, but used again: threads and forked children may hold on to it.
+struct Node<T: 'static> {
+    next: *mut Node<T>,
+    key: [AtomicU64; 3],
+    /// Null: the node is free.
+    value: AtomicPtr<T>,
+    users: AtomicUsize,
+}
+
+impl<T: Send + Sync + 'static> Registry<T> {
+    pub(crate) const fn new() -> Self {
+        Self { head: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// The value of `key`, made by `make` if nobody has it. `check` sees a value that was there already.
+    pub(crate) fn get_or_make<E>(
+        &'static self,
+        _alone: &Exclusion<'_>,
+        key: Key,
+        check: impl FnOnce(&T) -> Result<(), E>,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Shared<T>, E> {
+        let mut free = None;
+        let mut next = self.head.load(Ordering::Acquire);
+        // SAFETY: nodes are leaked boxes, linked before they are published and never unlinked.
+        while let Some(node) = unsafe { next.as_ref() } {
+            let value = node.value.load(Ordering::Acquire);
+            if value.is_null() {
+                free = Some(node);
+            } else if node.key.each_ref().map(|part| part.load(Ordering::Relaxed)) == key {
+                // SAFETY: not null; its last user can only let go under the exclusion, which the caller has.
+                check(unsafe { &*value })?;
+                node.users.fetch_add(1, Ordering::Relaxed);
+                return Ok(Shared(node));
+            }
+            next = node.next;
+        }
+        let value = Box::into_raw(Box::new(make()?));
+        let node: &'static Node<T> = match free {
+            Some(node) => node,
+            None => {
+                let node = Box::leak(Box::new(Node {
+                    next: self.head.load(Ordering::Relaxed),
+                    key: Default::default(),
+                    value: AtomicPtr::new(ptr::null_mut()),
+                    users: AtomicUsize::new(0),
+                }));
+                self.head.store(node, Ordering::Release);
+                node
+            }
+        };
+        for (part, word) in node.key.iter().zip(key) {
+            part.store(word, Ordering::Relaxed);
+        }
+        node.users.store(1, Ordering::Relaxed);
+        node.value.store(value, Ordering::Release);
+        Ok(Shared(node))
+    }
+}
+
+/// A user's part in a value of a [`Registry`].
+pub(crate) struct Shared<T: Send + Sync + 'static>(&'static Node<T>);
+
+// SAFETY: a node's fields are atomics and a pointer that never changes; the value is Send and Sync.
+unsafe impl<T: Send + Sync> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for Shared<T> {}
+
+impl<T: Send + Sync> Shared<T> {
+    /// Keeps the value for the life of the process, because something may still point into it.
+    pub(crate) fn keep_for_ever(&self) {
+        self.0.users.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl<T: Send + Sync> Deref for Shared<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: not null and not dropped as long as the node has users, of which self is one.
+        unsafe { &*self.0.value.load(Ordering::Relaxed) }
+    }
+}
+
+impl<T: Send + Sync> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // Without the page there is no exclusion: leak rather than guess. It exists, since get_or_make made it.
+        let Ok(process) = Process::current() else {
+            return;
+        };
+        let _alone = process.exclude_other_threads();
+        if self.0.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let value = self.0.value.swap(ptr::null_mut(), Ordering::AcqRel);
+            // SAFETY: made by Box::into_raw in get_or_make; the last user has let go of it, and under the exclusion
+            // nobody can have become one.
+            drop(unsafe { Box::from_raw(value) });
+        }
+    }
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * What the library knows of the calling thread. C, because Rust has no stable way to ask for the initial-exec
+ * model: with it the object is two instructions away, where thread_local! in a shared library costs a call to
+ * __tls_get_addr in each lock and unlock. glibc keeps room for such small objects of libraries that come by dlopen.
+ *
+ * Mirrored by State in thread.rs. No epoch is ever 1, so that a new thread belongs to none.
+ */
+#include <stdint.h>
+
+struct lock_manager_thread {
+	uint64_t epoch;
+	uint64_t serial;
+	uint64_t held;
+};
+
+extern __thread struct lock_manager_thread lock_manager_this_thread;
+struct lock_manager_thread *lock_manager_this_thread_address(void);
+
+__thread struct lock_manager_thread lock_manager_this_thread
+	__attribute__((tls_model("initial-exec"), visibility("hidden"))) = { .epoch = 1 };
+
+__attribute__((visibility("hidden"))) struct lock_manager_thread *lock_manager_this_thread_address(void)
+{
+	return &lock_manager_this_thread;
+}
