@@ -16,20 +16,21 @@ mod types;
 
 use std::ffi::c_char;
 
-use crate::manager::{Acquired, Manager, Wait};
-use crate::shm::ShmManager;
+use crate::manager::{Acquired, Wait};
+use crate::shm::{Release, ShmManager};
 
 use boundary::{call, input_path, manager, output, refuse};
 pub use constants::*;
 pub use types::*;
 
 /// What a handle points to. The header declares it without its inside.
-pub struct lock_manager_t {
-    manager: Box<dyn Manager>,
+pub enum lock_manager_t {
+    /// By its type, not as one of many: so the lock calls are inlined into their exported functions.
+    Shm(ShmManager),
 }
 
-fn handle(manager: impl Manager + 'static) -> *mut lock_manager_t {
-    Box::into_raw(Box::new(lock_manager_t { manager: Box::new(manager) }))
+fn shm_handle(manager: ShmManager) -> *mut lock_manager_t {
+    Box::into_raw(Box::new(lock_manager_t::Shm(manager)))
 }
 
 /// This thread's last failure in words: the storage, the lock, the numbers that disagree, the way out. Never NULL;
@@ -64,7 +65,7 @@ pub unsafe extern "C" fn lock_manager_new_shm(
     call(|| unsafe {
         let (path, out) = (input_path(path)?, output(out, "out")?);
         let options = types::segment_options(options, num_locks)?;
-        *out = handle(ShmManager::create(path, num_locks, &options)?);
+        *out = shm_handle(ShmManager::create(path, num_locks, &options)?);
         Ok(0)
     })
 }
@@ -85,7 +86,7 @@ pub unsafe extern "C" fn lock_manager_open_shm(
     // SAFETY: the module's contract.
     call(|| unsafe {
         let (path, out) = (input_path(path)?, output(out, "out")?);
-        *out = handle(ShmManager::open(path, num_locks)?);
+        *out = shm_handle(ShmManager::open(path, num_locks)?);
         Ok(0)
     })
 }
@@ -105,7 +106,7 @@ pub unsafe extern "C" fn lock_manager_open_or_new_shm(
     call(|| unsafe {
         let (path, out) = (input_path(path)?, output(out, "out")?);
         let options = types::segment_options(options, num_locks)?;
-        *out = handle(ShmManager::open_or_create(path, num_locks, &options)?);
+        *out = shm_handle(ShmManager::open_or_create(path, num_locks, &options)?);
         Ok(0)
     })
 }
@@ -118,7 +119,7 @@ pub unsafe extern "C" fn lock_manager_open_shm_read_only(path: *const c_char, ou
     // SAFETY: the module's contract.
     call(|| unsafe {
         let (path, out) = (input_path(path)?, output(out, "out")?);
-        *out = handle(ShmManager::open_read_only(path)?);
+        *out = shm_handle(ShmManager::open_read_only(path)?);
         Ok(0)
     })
 }
@@ -143,8 +144,8 @@ pub unsafe extern "C" fn lock_manager_remove_shm(path: *const c_char) -> i32 {
 pub unsafe extern "C" fn lock_manager_close(manager: *mut lock_manager_t) -> i32 {
     // SAFETY: the module's contract; after a successful check nobody else uses the manager.
     call(|| unsafe {
-        if let Some(opened) = manager.as_ref() {
-            opened.manager.check_idle()?;
+        if !manager.is_null() {
+            self::manager(manager)?.check_idle()?;
             drop(Box::from_raw(manager));
         }
         Ok(0)
@@ -237,14 +238,14 @@ pub unsafe extern "C" fn lock_manager_grow(manager: *mut lock_manager_t, num_loc
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe { self::manager(manager)?.acquire(id, Wait::Forever).map(code) })
+    unsafe { acquire(manager, id, Wait::Forever) }
 }
 
 /// Takes a lock if it is free. -EBUSY: it is held, by whomever. Otherwise as lock_manager_lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_try_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe { self::manager(manager)?.acquire(id, Wait::Try).map(code) })
+    unsafe { acquire(manager, id, Wait::Try) }
 }
 
 /// Waits for a lock for at most timeout_ns nanoseconds of CLOCK_MONOTONIC; UINT64_MAX: without end; 0 takes a free
@@ -254,14 +255,22 @@ pub unsafe extern "C" fn lock_manager_try_lock(manager: *mut lock_manager_t, id:
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_timed_lock(manager: *mut lock_manager_t, id: u32, timeout_ns: u64) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe { self::manager(manager)?.acquire(id, Wait::Nanoseconds(timeout_ns)).map(code) })
+    unsafe { acquire(manager, id, Wait::Nanoseconds(timeout_ns)) }
 }
 
 /// Unlocks what the calling thread holds through this manager. -EPERM: it does not hold it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_unlock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe { self::manager(manager)?.unlock(id).map(|()| 0) })
+    unsafe {
+        match manager.as_ref() {
+            None => unlock_refused(manager, id, Release::NotHolder),
+            Some(lock_manager_t::Shm(opened)) => match opened.release_at_once(id) {
+                Release::Done => 0,
+                release => unlock_refused(manager, id, release),
+            },
+        }
+    }
 }
 
 /// The locks that somebody holds. Touches no lock.
@@ -325,6 +334,44 @@ pub unsafe extern "C" fn lock_manager_info(manager: *mut lock_manager_t, info: *
 pub unsafe extern "C" fn lock_manager_repair_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe { self::manager(manager)?.repair_lock(id).map(|()| 0) })
+}
+
+/// What the lock calls share. A free lock is taken without anything around it: that path cannot fail or panic.
+///
+/// # Safety
+/// The module's contract.
+#[inline(always)]
+unsafe fn acquire(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
+        match manager.as_ref() {
+            Some(lock_manager_t::Shm(opened)) if let Some(acquired) = opened.acquire_at_once(id) => code(acquired),
+            _ => acquire_slowly(manager, id, wait),
+        }
+    }
+}
+
+/// # Safety
+/// The module's contract.
+#[cold]
+#[inline(never)]
+unsafe fn acquire_slowly(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { self::manager(manager)?.acquire(id, wait).map(code) })
+}
+
+/// # Safety
+/// The module's contract.
+#[cold]
+#[inline(never)]
+unsafe fn unlock_refused(manager: *mut lock_manager_t, id: u32, release: Release) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        self::manager(manager)?;
+        match &*manager {
+            lock_manager_t::Shm(opened) => opened.refused_release(id, release).map(|()| 0),
+        }
+    })
 }
 
 #[inline(always)]

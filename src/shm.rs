@@ -11,6 +11,7 @@ use std::path::Path;
 use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Wait};
 use crate::sys::file::Access;
 use crate::{Error, Reason, Result};
+pub(crate) use libpod::Release;
 use name::SegmentName;
 use segment::Candidate;
 
@@ -78,6 +79,15 @@ pub struct ShmManager {
 #[derive(Debug)]
 enum AnyLayout {
     Libpod(libpod::Libpod),
+}
+
+/// Passes a call on to the layout's manager.
+macro_rules! serve {
+    ($self:ident, $manager:ident => $call:expr) => {
+        match &$self.layout {
+            AnyLayout::Libpod($manager) => $call,
+        }
+    };
 }
 
 impl ShmManager {
@@ -162,10 +172,10 @@ impl ShmManager {
     /// # Errors
     /// `EBUSY` if this process holds a lock through it or another thread waits in a call on it; the manager comes
     /// back with the error.
-    pub fn close(self) -> std::result::Result<(), (Self, Error)> {
+    pub fn close(self) -> std::result::Result<(), Box<(Self, Error)>> {
         match self.check_idle() {
             Ok(()) => Ok(()),
-            Err(error) => Err((self, error)),
+            Err(error) => Err(Box::new((self, error))),
         }
     }
 
@@ -186,6 +196,23 @@ impl ShmManager {
         Ok(())
     }
 
+    /// Takes a lock if nothing stands in the way; `None`, with nothing done, if anything does. Never fails or panics.
+    #[inline(always)]
+    pub(crate) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
+        serve!(self, manager => manager.acquire_at_once(id))
+    }
+
+    /// Gives a lock back if the calling thread holds it. Never panics.
+    #[inline(always)]
+    pub(crate) fn release_at_once(&self, id: u32) -> Release {
+        serve!(self, manager => manager.release_at_once(id))
+    }
+
+    /// What [`release_at_once`](Self::release_at_once) has done, in the words of [`unlock`](Manager::unlock).
+    pub(crate) fn refused_release(&self, id: u32, release: Release) -> Result<()> {
+        serve!(self, manager => manager.refused_release(id, release))
+    }
+
     /// Which layout the segment has.
     #[must_use]
     pub fn layout(&self) -> Layout {
@@ -193,15 +220,6 @@ impl ShmManager {
             AnyLayout::Libpod(_) => Layout::Libpod,
         }
     }
-}
-
-/// Passes a call on to the layout's manager.
-macro_rules! serve {
-    ($self:ident, $manager:ident => $call:expr) => {
-        match &$self.layout {
-            AnyLayout::Libpod($manager) => $call,
-        }
-    };
 }
 
 impl Manager for ShmManager {

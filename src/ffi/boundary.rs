@@ -2,21 +2,16 @@
 //! The line between C and Rust: NULL and panics become codes, failures become codes and a last error.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Once;
 
+use crate::sys::thread::Thread;
 use crate::{Error, Manager, Reason, Result};
 
 use super::{last_error, lock_manager_t};
-
-thread_local! {
-    /// Whether this thread is inside of the library: then the panic hook keeps silent.
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Runs an exported function's body. No panic passes, and none is printed.
 #[inline(always)]
@@ -30,11 +25,12 @@ pub(super) fn call(body: impl FnOnce() -> Result<i32>) -> i32 {
 
 #[inline(always)]
 fn body_outcome(body: impl FnOnce() -> Result<i32>) -> std::thread::Result<Result<i32>> {
-    INSIDE.set(true);
+    let thread = Thread::calling();
+    thread.set_inside(true);
     // AssertUnwindSafe: what a body may leave half done is shared memory, whose every intermediate state is valid
     // because its writer may be killed there just as well.
     let outcome = panic::catch_unwind(AssertUnwindSafe(body));
-    INSIDE.set(false);
+    thread.set_inside(false);
     outcome
 }
 
@@ -64,7 +60,7 @@ fn silence_panics() {
     INSTALLED.call_once(|| {
         let others = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if !INSIDE.get() {
+            if !Thread::calling().is_inside() {
                 others(info);
             }
         }));
@@ -85,7 +81,7 @@ pub(super) fn refuse(what: &'static str) -> Error {
 pub(super) unsafe fn manager<'a>(handle: *const lock_manager_t) -> Result<&'a dyn Manager> {
     // SAFETY: this function's own contract.
     match unsafe { handle.as_ref() } {
-        Some(opened) => Ok(&*opened.manager),
+        Some(lock_manager_t::Shm(manager)) => Ok(manager),
         None => Err(refuse("the manager is NULL; open one first")),
     }
 }

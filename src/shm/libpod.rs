@@ -12,6 +12,7 @@ mod inspection;
 mod judgement;
 mod locking;
 mod pool;
+mod view;
 
 use std::fmt;
 use std::path::Path;
@@ -31,14 +32,15 @@ use super::segment::Candidate;
 use format::Geometry;
 pub(super) use format::is_ours;
 use pool::Pool;
+pub(crate) use view::Release;
+use view::View;
 
 /// A manager on a segment in the libpod layout.
 pub(super) struct Libpod {
-    pool: Shared<Pool>,
+    view: View,
     process: &'static Process,
     storage: Arc<Path>,
     access: Access,
-    /// Names this manager among those of the process, above the bits of a thread's serial.
     token: u64,
     /// One word: how many threads wait in calls on this manager.
     waiting: WipedOnFork,
@@ -75,7 +77,25 @@ impl Libpod {
         let waiting = WipedOnFork::new(1).map_err(no_memory)?;
         let pool = pool(process)?;
         let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed) << thread::SERIAL_BITS;
-        Ok(Self { pool, process, storage: Arc::clone(name.shown()), access, token, waiting })
+        let view = View::new(pool, process, token, access);
+        Ok(Self { view, process, storage: Arc::clone(name.shown()), access, token, waiting })
+    }
+
+    #[inline(always)]
+    fn pool(&self) -> &Pool {
+        &self.view.pool
+    }
+
+    /// See [`View::acquire_at_once`].
+    #[inline(always)]
+    pub(super) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
+        self.view.acquire_at_once(id)
+    }
+
+    /// See [`View::release`].
+    #[inline(always)]
+    pub(super) fn release_at_once(&self, id: u32) -> Release {
+        self.view.release(id)
     }
 
     #[cold]
@@ -85,7 +105,7 @@ impl Libpod {
 
     #[inline(always)]
     fn check_range(&self, id: u32) -> Result<()> {
-        let num_locks = self.pool.geometry.num_locks();
+        let num_locks = self.pool().geometry.num_locks();
         if id < num_locks { Ok(()) } else { Err(self.error(Reason::OutOfRange { id, num_locks })) }
     }
 
@@ -99,7 +119,7 @@ impl fmt::Debug for Libpod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Libpod")
             .field("storage", &self.storage)
-            .field("num_locks", &self.pool.geometry.num_locks())
+            .field("num_locks", &self.pool().geometry.num_locks())
             .field("access", &self.access)
             .finish_non_exhaustive()
     }
@@ -132,21 +152,27 @@ impl Manager for Libpod {
     }
 
     fn available_locks(&self) -> Result<u32> {
-        Ok(self.pool.bitmaps().count_free())
+        Ok(self.pool().bitmaps().count_free())
     }
 
     fn num_locks(&self) -> Result<u32> {
-        Ok(self.pool.geometry.num_locks())
+        Ok(self.pool().geometry.num_locks())
     }
 
     #[inline(always)]
     fn acquire(&self, id: u32, wait: Wait) -> Result<Acquired> {
-        self.acquire_lock(id, wait)
+        match self.view.acquire_at_once(id) {
+            Some(acquired) => Ok(acquired),
+            None => self.acquire_slowly(id, wait),
+        }
     }
 
     #[inline(always)]
     fn unlock(&self, id: u32) -> Result<()> {
-        self.release_lock(id)
+        match self.view.release(id) {
+            Release::Done => Ok(()),
+            release => self.refused_release(id, release),
+        }
     }
 
     fn locks_held(&self) -> Result<Vec<u32>> {
@@ -185,8 +211,8 @@ impl Drop for Libpod {
     fn drop(&mut self) {
         // The registry drops the pool with its last manager. What a robust list may still point into must stay
         // mapped, so a manager that is dropped busy gives its part up for good.
-        if self.check_idle().is_err() || self.pool.is_pinned() {
-            self.pool.keep_for_ever();
+        if self.check_idle().is_err() || self.pool().is_pinned() {
+            self.view.pool.keep_for_ever();
         }
     }
 }

@@ -34,7 +34,7 @@ impl Mapping {
     /// If they do not lie within the mapping, or `offset` is no multiple of `align`: offsets come from a layout that
     /// was checked against the size of the file.
     #[inline(always)]
-    pub(super) fn address(&self, offset: usize, size: usize, align: usize) -> *mut u8 {
+    pub(crate) fn address(&self, offset: usize, size: usize, align: usize) -> *mut u8 {
         let fits = offset.checked_add(size).is_some_and(|end| end <= self.0.len());
         assert!(fits && offset.is_multiple_of(align), "offset outside of the mapping");
         self.0.as_mut_ptr().wrapping_add(offset)

@@ -11,6 +11,7 @@ use libc::{c_int, pthread_mutex_t};
 
 use super::Errno;
 use super::clock::Instant;
+use super::futex;
 use super::mapping::Mapping;
 
 /// How many bytes a mutex takes.
@@ -252,6 +253,15 @@ impl<'m> RobustMutex<'m> {
         Self { address: mapping.address(offset, SIZE, ALIGN), shape, mapping: PhantomData }
     }
 
+    /// The mutex at `address`.
+    ///
+    /// # Safety
+    /// It lies, aligned, within a mapping that lives during `'m`.
+    #[inline(always)]
+    pub(crate) unsafe fn at_address(address: *mut u8, shape: &'m Shape) -> Self {
+        Self { address, shape, mapping: PhantomData }
+    }
+
     /// Writes a fresh mutex.
     ///
     /// # Safety
@@ -315,18 +325,11 @@ impl<'m> RobustMutex<'m> {
         unsafe { AtomicU32::from_ptr(self.address.add(offset).cast()) }
     }
 
-    /// What keeps the libc from being asked: with a foreign kind it would abort or let two in, and on a lost mutex
-    /// glibc's trylock takes the word and never gives it back.
+    /// What keeps the libc from being asked: with a foreign kind it would abort, or let two in.
     #[inline(always)]
     fn fault(self) -> Option<Attempt> {
         let (found, expected) = self.kind();
-        if found != expected {
-            Some(Attempt::Foreign { found, expected })
-        } else if self.is_lost() {
-            Some(Attempt::Lost)
-        } else {
-            None
-        }
+        if found == expected { None } else { Some(Attempt::Foreign { found, expected }) }
     }
 
     /// Takes the mutex if it is free.
@@ -336,12 +339,26 @@ impl<'m> RobustMutex<'m> {
     /// points into it meanwhile; the caller is not a child cloned behind the libc's back.
     #[inline(always)]
     pub(crate) unsafe fn try_lock(self) -> Attempt {
-        if let Some(fault) = self.fault() {
-            return fault;
+        // SAFETY: this function's own contract.
+        match unsafe { self.try_lock_raw() } {
+            Some(code) => self.settle(code),
+            // Only a fault keeps the libc from being asked; if it is gone by now, somebody plays with the bytes.
+            None => self.fault().unwrap_or(Attempt::Held),
+        }
+    }
+
+    /// What the libc answers to an attempt, still to be [settled](Self::settle) unless it is 0; `None` if the bytes are
+    /// such that it must not be asked.
+    ///
+    /// # Safety
+    /// As for [`try_lock`](Self::try_lock).
+    #[inline(always)]
+    pub(crate) unsafe fn try_lock_raw(self) -> Option<c_int> {
+        if self.fault().is_some() {
+            return None;
         }
         // SAFETY: a mutex that this libc (or one like it) initialised, by its kind; the rest is the caller's promise.
-        let code = unsafe { libc::pthread_mutex_trylock(self.address.cast()) };
-        if code == 0 { Attempt::Acquired } else { self.settle(code) }
+        Some(unsafe { libc::pthread_mutex_trylock(self.address.cast()) })
     }
 
     /// Waits for the mutex until `deadline`.
@@ -360,7 +377,7 @@ impl<'m> RobustMutex<'m> {
 
     /// What the libc's answer means. After an owner's death the mutex is made consistent before anything else, so
     /// that no way leads to "not recoverable".
-    fn settle(self, code: c_int) -> Attempt {
+    pub(crate) fn settle(self, code: c_int) -> Attempt {
         match code {
             0 => Attempt::Acquired,
             libc::EOWNERDEAD => {
@@ -369,8 +386,23 @@ impl<'m> RobustMutex<'m> {
                 Attempt::OwnerDied
             }
             libc::EBUSY | libc::ETIMEDOUT => Attempt::Held,
-            libc::ENOTRECOVERABLE => Attempt::Lost,
+            libc::ENOTRECOVERABLE => {
+                self.let_go_of_lost();
+                Attempt::Lost
+            }
             other => Attempt::Refused(other),
+        }
+    }
+
+    /// glibc's trylock, told that a mutex is lost, keeps the word that it has just taken (nptl/pthread_mutex_trylock.c);
+    /// nobody could ever revive it then. Its lock and clocklock give it back.
+    fn let_go_of_lost(self) {
+        let word = self.word();
+        let held = word.load(Ordering::Relaxed);
+        if held & word::TID == libc_thread_id()
+            && word.compare_exchange(held, 0, Ordering::Release, Ordering::Relaxed).is_ok()
+        {
+            futex::wake_one(word);
         }
     }
 

@@ -3,7 +3,7 @@
 //! instant finds it whole: its only writes are single atomic stores, in an order in which each prefix is valid.
 
 use std::ops::Deref;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use super::process::{Exclusion, Process};
@@ -42,18 +42,20 @@ impl<T: Send + Sync + 'static> Registry<T> {
         let mut next = self.head.load(Ordering::Acquire);
         // SAFETY: nodes are leaked boxes, linked before they are published and never unlinked.
         while let Some(node) = unsafe { next.as_ref() } {
-            let value = node.value.load(Ordering::Acquire);
-            if value.is_null() {
+            let Some(value) = NonNull::new(node.value.load(Ordering::Acquire)) else {
                 free = Some(node);
-            } else if node.key.each_ref().map(|part| part.load(Ordering::Relaxed)) == key {
+                next = node.next;
+                continue;
+            };
+            if node.key.each_ref().map(|part| part.load(Ordering::Relaxed)) == key {
                 // SAFETY: not null; its last user can only let go under the exclusion, which the caller has.
-                check(unsafe { &*value })?;
+                check(unsafe { value.as_ref() })?;
                 node.users.fetch_add(1, Ordering::Relaxed);
-                return Ok(Shared(node));
+                return Ok(Shared { node, value });
             }
             next = node.next;
         }
-        let value = Box::into_raw(Box::new(make()?));
+        let value = NonNull::from(Box::leak(Box::new(make()?)));
         let node: &'static Node<T> = match free {
             Some(node) => node,
             None => {
@@ -71,13 +73,17 @@ impl<T: Send + Sync + 'static> Registry<T> {
             part.store(word, Ordering::Relaxed);
         }
         node.users.store(1, Ordering::Relaxed);
-        node.value.store(value, Ordering::Release);
-        Ok(Shared(node))
+        node.value.store(value.as_ptr(), Ordering::Release);
+        Ok(Shared { node, value })
     }
 }
 
 /// A user's part in a value of a [`Registry`].
-pub(crate) struct Shared<T: Send + Sync + 'static>(&'static Node<T>);
+pub(crate) struct Shared<T: Send + Sync + 'static> {
+    node: &'static Node<T>,
+    /// What the node's value is as long as it has users: one step less to get there.
+    value: NonNull<T>,
+}
 
 // SAFETY: a node's fields are atomics and a pointer that never changes; the value is Send and Sync.
 unsafe impl<T: Send + Sync> Send for Shared<T> {}
@@ -87,7 +93,7 @@ unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 impl<T: Send + Sync> Shared<T> {
     /// Keeps the value for the life of the process, because something may still point into it.
     pub(crate) fn keep_for_ever(&self) {
-        self.0.users.fetch_add(1, Ordering::Relaxed);
+        self.node.users.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -97,7 +103,7 @@ impl<T: Send + Sync> Deref for Shared<T> {
     #[inline(always)]
     fn deref(&self) -> &T {
         // SAFETY: not null and not dropped as long as the node has users, of which self is one.
-        unsafe { &*self.0.value.load(Ordering::Relaxed) }
+        unsafe { self.value.as_ref() }
     }
 }
 
@@ -108,9 +114,9 @@ impl<T: Send + Sync> Drop for Shared<T> {
             return;
         };
         let _alone = process.exclude_other_threads();
-        if self.0.users.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let value = self.0.value.swap(ptr::null_mut(), Ordering::AcqRel);
-            // SAFETY: made by Box::into_raw in get_or_make; the last user has let go of it, and under the exclusion
+        if self.node.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let value = self.node.value.swap(ptr::null_mut(), Ordering::AcqRel);
+            // SAFETY: leaked from a box in get_or_make; the last user has let go of it, and under the exclusion
             // nobody can have become one.
             drop(unsafe { Box::from_raw(value) });
         }

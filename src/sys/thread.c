@@ -4,7 +4,7 @@
  * model: with it the object is two instructions away, where thread_local! in a shared library costs a call to
  * __tls_get_addr in each lock and unlock. glibc keeps room for such small objects of libraries that come by dlopen.
  *
- * Mirrored by State in thread.rs. No epoch is ever 1, so that a new thread belongs to none.
+ * Its fields are known to thread.rs by their offsets. No epoch is ever 1, so that a new thread belongs to none.
  */
 #include <stdint.h>
 
@@ -12,6 +12,7 @@ struct lock_manager_thread {
 	uint64_t epoch;
 	uint64_t serial;
 	uint64_t held;
+	uint64_t inside;
 };
 
 extern __thread struct lock_manager_thread lock_manager_this_thread;

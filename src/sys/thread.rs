@@ -9,67 +9,138 @@ use super::process::Process;
 /// How many bits a serial has, so that others may share a word with it.
 pub(crate) const SERIAL_BITS: u32 = 40;
 
-/// What stands in thread.c, field by field.
-#[repr(C)]
-struct State {
-    epoch: u64,
-    serial: u64,
-    held: u64,
+/// Where the fields of thread.c's object stand.
+mod field {
+    pub(super) const EPOCH: usize = 0;
+    pub(super) const SERIAL: usize = 8;
+    pub(super) const HELD: usize = 16;
+    pub(super) const INSIDE: usize = 24;
 }
 
 /// Serials of threads. Inherited by children on purpose: a serial is never that of a thread of an ancestor.
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn state() -> *mut State {
-    unsafe extern "C" {
-        static lock_manager_this_thread: State;
-    }
-    let address: *mut State;
-    // SAFETY: the initial-exec sequence of the x86-64 TLS ABI: the GOT entry holds the object's offset from the
-    // thread pointer, which itself stands at %fs:0. Reads only; the offset is fixed once the library is loaded.
-    unsafe {
-        std::arch::asm!(
-            "mov {offset}, qword ptr [rip + {symbol}@GOTTPOFF]",
-            "add {offset}, qword ptr fs:[0]",
-            offset = out(reg) address,
-            symbol = sym lock_manager_this_thread,
-            options(nostack, pure, readonly),
-        );
-    }
-    address
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-#[inline(always)]
-fn state() -> *mut State {
-    unsafe extern "C" {
-        fn lock_manager_this_thread_address() -> *mut State;
-    }
-    // SAFETY: the function of thread.c takes nothing and returns the address of the thread's own object.
-    unsafe { lock_manager_this_thread_address() }
-}
-
-/// The calling thread's own object. Not `Send`: it is the thread's address.
+/// The calling thread's own object. Not `Send`: it is only where the calling thread finds it.
 #[derive(Clone, Copy)]
-pub(crate) struct Thread(*mut State);
+pub(crate) struct Thread {
+    /// On x86-64 the object's distance from the thread pointer, elsewhere its address.
+    place: *mut u64,
+}
 
 /// The caller is a child made behind the libc's back, which must not lock in its parent's name.
 pub(crate) struct ClonedChild;
 
+#[cfg(target_arch = "x86_64")]
 impl Thread {
     /// The calling thread as this library last knew it, without asking whether that was before a fork.
     #[inline(always)]
     pub(crate) fn calling() -> Self {
-        Self(state())
+        unsafe extern "C" {
+            static lock_manager_this_thread: u64;
+        }
+        let place;
+        // SAFETY: the initial-exec sequence of the x86-64 TLS ABI: the GOT entry holds the object's distance from the
+        // thread pointer, the same for all threads and fixed once the library is loaded.
+        unsafe {
+            std::arch::asm!(
+                "mov {place}, qword ptr [rip + {object}@GOTTPOFF]",
+                place = out(reg) place,
+                object = sym lock_manager_this_thread,
+                options(nostack, preserves_flags),
+            );
+        }
+        Self { place }
     }
 
+    #[inline(always)]
+    fn load<const FIELD: usize>(self) -> u64 {
+        let value;
+        // SAFETY: %fs is the thread pointer, so this is a field of the calling thread's own object, which no other
+        // thread touches.
+        unsafe {
+            std::arch::asm!(
+                "mov {value}, qword ptr fs:[{place} + {field}]",
+                value = lateout(reg) value,
+                place = in(reg) self.place,
+                field = const FIELD,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        value
+    }
+
+    /// In one instruction: it stands between two locked ones.
+    #[inline(always)]
+    fn add<const FIELD: usize, const VALUE: i64>(self) {
+        // SAFETY: as for load.
+        unsafe {
+            std::arch::asm!(
+                "add qword ptr fs:[{place} + {field}], {value}",
+                value = const VALUE,
+                place = in(reg) self.place,
+                field = const FIELD,
+                options(nostack),
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn store<const FIELD: usize>(self, value: u64) {
+        // SAFETY: as for load.
+        unsafe {
+            std::arch::asm!(
+                "mov qword ptr fs:[{place} + {field}], {value}",
+                value = in(reg) value,
+                place = in(reg) self.place,
+                field = const FIELD,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Thread {
+    /// The calling thread as this library last knew it, without asking whether that was before a fork.
+    #[inline(always)]
+    pub(crate) fn calling() -> Self {
+        unsafe extern "C" {
+            fn lock_manager_this_thread_address() -> *mut u64;
+        }
+        // SAFETY: the function of thread.c takes nothing and returns the address of the thread's own object.
+        Self { place: unsafe { lock_manager_this_thread_address() } }
+    }
+
+    #[inline(always)]
+    fn load<const FIELD: usize>(self) -> u64 {
+        // SAFETY: a field of the calling thread's own object, which no other thread touches.
+        unsafe { self.place.byte_add(FIELD).read() }
+    }
+
+    #[inline(always)]
+    fn add<const FIELD: usize, const VALUE: i64>(self) {
+        self.store::<FIELD>(self.load::<FIELD>().wrapping_add_signed(VALUE));
+    }
+
+    #[inline(always)]
+    fn store<const FIELD: usize>(self, value: u64) {
+        // SAFETY: as for load.
+        unsafe { self.place.byte_add(FIELD).write(value) }
+    }
+}
+
+impl Thread {
     /// The calling thread, known to belong to this process as the libc sees it.
     #[inline(always)]
     pub(crate) fn enter(process: &Process) -> Result<Self, ClonedChild> {
         let thread = Self::calling();
-        if thread.epoch() == process.epoch() { Ok(thread) } else { thread.enter_first(process) }
+        if thread.has_entered(process) { Ok(thread) } else { thread.enter_first(process) }
+    }
+
+    /// Whether the thread has entered since its process was made.
+    #[inline(always)]
+    pub(crate) fn has_entered(self, process: &Process) -> bool {
+        self.load::<{ field::EPOCH }>() == process.epoch()
     }
 
     /// The first call of a thread, or of a thread after a fork.
@@ -79,47 +150,43 @@ impl Thread {
         if !process.is_caller() || mutex::libc_thread_id() != kernel_thread_id() {
             return Err(ClonedChild);
         }
-        // SAFETY: as for epoch(); this thread alone writes its object.
-        unsafe {
-            (*self.0).serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed) & ((1 << SERIAL_BITS) - 1);
-            (*self.0).held = 0;
-            (*self.0).epoch = epoch;
-        }
+        let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed) & ((1 << SERIAL_BITS) - 1);
+        self.store::<{ field::SERIAL }>(serial);
+        self.store::<{ field::HELD }>(0);
+        self.store::<{ field::EPOCH }>(epoch);
         Ok(self)
-    }
-
-    #[inline(always)]
-    fn epoch(self) -> u64 {
-        // SAFETY: the address of the calling thread's own object, valid as long as the thread runs; Thread is not
-        // Send, and no reference to the object is ever made.
-        unsafe { (*self.0).epoch }
     }
 
     /// Names the thread in this process; 0 before it first entered.
     #[inline(always)]
     pub(crate) fn serial(self) -> u64 {
-        // SAFETY: as for epoch().
-        unsafe { (*self.0).serial }
+        self.load::<{ field::SERIAL }>()
     }
 
     /// How many robust mutexes the thread holds through this library.
     #[inline(always)]
     pub(crate) fn held(self) -> u64 {
-        // SAFETY: as for epoch().
-        unsafe { (*self.0).held }
+        self.load::<{ field::HELD }>()
     }
 
     #[inline(always)]
     pub(crate) fn count_acquired(self) {
-        // SAFETY: as for epoch(); this thread alone writes its object.
-        unsafe { (*self.0).held += 1 }
+        self.add::<{ field::HELD }, 1>();
     }
 
+    /// What is released was acquired, so the count is not 0.
     #[inline(always)]
     pub(crate) fn count_released(self) {
-        // SAFETY: as for epoch(); this thread alone writes its object. What is released was acquired, so the count
-        // is not 0.
-        unsafe { (*self.0).held -= 1 }
+        self.add::<{ field::HELD }, { -1 }>();
+    }
+
+    /// Whether the thread is inside of an exported function.
+    pub(crate) fn is_inside(self) -> bool {
+        self.load::<{ field::INSIDE }>() != 0
+    }
+
+    pub(crate) fn set_inside(self, inside: bool) {
+        self.store::<{ field::INSIDE }>(inside.into());
     }
 }
 

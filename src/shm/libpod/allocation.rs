@@ -11,7 +11,7 @@ use crate::sys::thread::Thread;
 use crate::{Reason, Result};
 
 use super::Libpod;
-use super::format::GROUP;
+use super::format::{GROUP, Geometry};
 use super::judgement::{Verdict, Watch};
 use super::locking::{SLICE_NS, spin};
 use super::pool::Pool;
@@ -27,7 +27,7 @@ pub(super) struct Bitmaps<'p> {
 
 impl Bitmaps<'_> {
     fn word(&self, group: u32) -> &AtomicU32 {
-        self.pool.segment.map.u32_at(self.pool.geometry.bitmap(group))
+        self.pool.segment.map.u32_at(Geometry::bitmap_offset(group))
     }
 
     fn place(&self, id: u32) -> (&AtomicU32, u32) {
@@ -98,17 +98,17 @@ impl Libpod {
         if Thread::enter(self.process).is_err() {
             return Err(self.error(Reason::ClonedChild));
         }
-        if self.pool.segment.is_removed_lately() {
+        if self.pool().segment.is_removed_lately() {
             return Err(self.error(Reason::Removed));
         }
-        let guard = self.pool.guard();
-        let attempt = self.pool.try_mutex(guard);
+        let guard = self.pool().guard();
+        let attempt = self.pool().try_mutex(guard);
         if !matches!(attempt, Attempt::Acquired | Attempt::OwnerDied) {
             self.acquire_guard(guard, attempt)?;
         }
-        let changed = change(self.pool.bitmaps());
-        if !self.pool.unlock_mutex(guard) {
-            self.pool.pin();
+        let changed = change(self.pool().bitmaps());
+        if !self.pool().unlock_mutex(guard) {
+            self.pool().pin();
         }
         changed.map_err(|reason| self.error(reason))
     }
@@ -129,10 +129,10 @@ impl Libpod {
                 // The bitmaps are whole whoever left them, so there is nothing to lose by going on.
                 Attempt::Lost => guard.revive(),
                 Attempt::Held => {
-                    if let Verdict::Gone(word) = watch.look(guard, &self.pool.segment) {
+                    if let Verdict::Gone(word) = watch.look(guard, &self.pool().segment) {
                         watch.bury(guard, word);
                     }
-                    if self.pool.segment.is_removed_lately() {
+                    if self.pool().segment.is_removed_lately() {
                         return Err(self.error(Reason::Removed));
                     }
                 }
@@ -143,7 +143,7 @@ impl Libpod {
                 return Err(self.error(reason));
             }
             spin(guard);
-            attempt = self.pool.wait_mutex(guard, Instant::now().after(SLICE_NS.min(GUARD_PATIENCE_NS - waited)));
+            attempt = self.pool().wait_mutex(guard, Instant::now().after(SLICE_NS.min(GUARD_PATIENCE_NS - waited)));
         }
     }
 }

@@ -37,6 +37,8 @@ pub(super) mod offset {
     pub(crate) const NUM_LOCKS: usize = NUM_BITMAPS + 4;
     pub(crate) const GROUPS: usize = NUM_LOCKS + 4;
 
+    pub(crate) const FIRST_MUTEX: usize = GROUPS + MUTEXES;
+
     /// Within a group.
     pub(crate) const MUTEXES: usize = 8;
     pub(crate) const GROUP_SIZE: usize = MUTEXES + GROUP as usize * mutex::SIZE;
@@ -46,6 +48,7 @@ const _: () = assert!(offset::GUARD.is_multiple_of(mutex::ALIGN));
 const _: () = assert!(offset::GROUPS.is_multiple_of(mutex::ALIGN) && offset::GROUP_SIZE.is_multiple_of(mutex::ALIGN));
 #[cfg(target_arch = "x86_64")]
 const _: () = assert!(offset::GROUPS == 56 && offset::GROUP_SIZE == 1288);
+const _: () = assert!(Geometry::mutex_offset(GROUP) == offset::GROUPS + offset::GROUP_SIZE + offset::MUTEXES);
 #[cfg(target_arch = "x86_64")]
 const _: () = assert!(Geometry::for_locks(2048).size() == 82_488);
 
@@ -105,14 +108,21 @@ impl Geometry {
 
     /// Where the bitmap of a group stands.
     #[inline(always)]
-    pub(super) const fn bitmap(self, group: u32) -> usize {
+    pub(super) const fn bitmap_offset(group: u32) -> usize {
         offset::GROUPS + group as usize * offset::GROUP_SIZE
     }
 
     /// Where the mutex of a lock stands.
     #[inline(always)]
-    pub(super) const fn mutex(self, id: u32) -> usize {
-        self.bitmap(id / GROUP) + offset::MUTEXES + (id % GROUP) as usize * mutex::SIZE
+    pub(super) const fn mutex_offset(id: u32) -> usize {
+        offset::FIRST_MUTEX + Self::mutex_distance(id)
+    }
+
+    /// How far the mutex of a lock stands behind that of lock 0: a mutex for each lock before it, and what else a group
+    /// has for each group. In this form it takes the processor three steps and no multiplication.
+    #[inline(always)]
+    pub(super) const fn mutex_distance(id: u32) -> usize {
+        id as usize * mutex::SIZE + (id / GROUP) as usize * offset::MUTEXES
     }
 }
 

@@ -12,14 +12,14 @@ use super::Libpod;
 
 impl Libpod {
     pub(super) fn held_ids(&self) -> Vec<u32> {
-        (0..self.pool.geometry.num_locks()).filter(|&id| is_held(self.word(id))).collect()
+        (0..self.pool().geometry.num_locks()).filter(|&id| is_held(self.word(id))).collect()
     }
 
     pub(super) fn inspect(&self, id: u32) -> LockInfo {
         let word = self.word(id);
         let mut info = LockInfo {
             id,
-            allocated: self.pool.bitmaps().is_allocated(id),
+            allocated: self.pool().bitmaps().is_allocated(id),
             held: is_held(word),
             owner_died: word & word::OWNER_DIED != 0,
             ..LockInfo::default()
@@ -30,7 +30,7 @@ impl Libpod {
             let process = pid.to_string();
             // A thread of that number that does not map the segment is a stranger: the number was used again, or
             // another PID namespace gave it.
-            let maps = || procfs::maps_inode(&process, self.pool.segment.facts.inode);
+            let maps = || procfs::maps_inode(&process, self.pool().segment.facts.inode);
             if pid != 0 && procfs::thread(tid) == procfs::Thread::Lives && maps() != procfs::Maps::No {
                 info.pid = pid;
                 info.tid = tid as i32;
@@ -41,19 +41,19 @@ impl Libpod {
     }
 
     pub(super) fn describe(&self) -> Info {
-        let num_locks = self.pool.geometry.num_locks();
+        let num_locks = self.pool().geometry.num_locks();
         Info {
             kind: Kind::Shm,
             layout: Some(Layout::Libpod),
             num_locks,
             max_locks: num_locks,
             attached: 0,
-            retired: self.pool.segment.is_removed(),
+            retired: self.pool().segment.is_removed(),
         }
     }
 
     fn word(&self, id: u32) -> u32 {
-        self.pool.mutex(id).word().load(Ordering::Relaxed)
+        self.pool().mutex(id).word().load(Ordering::Relaxed)
     }
 }
 

@@ -91,7 +91,7 @@ impl Watch {
 
 impl Libpod {
     pub(super) fn repair(&self, id: u32) -> Result<()> {
-        let mutex = self.pool.mutex(id);
+        let mutex = self.pool().mutex(id);
         let (found, expected) = mutex.kind();
         if found != expected {
             return Err(self.error(Reason::ForeignMutex { id: Some(id), found, expected }));
@@ -103,7 +103,7 @@ impl Libpod {
         let mut watch = Watch::new();
         // Ends: each round either decides or finds that the mutex was used since the last.
         loop {
-            match watch.look(mutex, &self.pool.segment) {
+            match watch.look(mutex, &self.pool().segment) {
                 Verdict::Free => return Ok(()),
                 Verdict::Lives(holder) => {
                     return Err(self.error(Reason::HolderLives { id, holder }));

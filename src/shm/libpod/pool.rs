@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sys::clock::Instant;
 use crate::sys::file::Access;
 use crate::sys::mapping::{Mapping, WipedOnFork};
-use crate::sys::mutex::{Attempt, RobustMutex, Shape};
+use crate::sys::mutex::{self, Attempt, RobustMutex, Shape};
 use crate::sys::process::Process;
 use crate::sys::registry::{Registry, Shared};
 use crate::{Reason, Result};
@@ -24,7 +24,8 @@ static POOLS: Registry<Pool> = Registry::new();
 pub(super) struct Pool {
     pub(super) segment: Segment,
     pub(super) geometry: Geometry,
-    shape: &'static Shape,
+    /// A copy: a lock call looks at it.
+    shape: Shape,
     /// For each lock that a thread of this process holds: the manager's token and the thread's serial.
     holders: WipedOnFork,
     /// The group in which allocation looks first.
@@ -78,20 +79,30 @@ impl Pool {
                 let holders = WipedOnFork::new(geometry.num_locks() as usize)
                     .map_err(|errno| name.error(Reason::System { doing: "reserving memory", errno }))?;
                 let (next_group, pinned) = (AtomicU32::new(0), AtomicBool::new(false));
-                Ok(Self { segment, geometry, shape, holders, next_group, pinned })
+                Ok(Self { segment, geometry, shape: *shape, holders, next_group, pinned })
             },
         )
+    }
+
+    /// Where the mutex of lock 0 is mapped, and all behind it as the geometry says, and the table of holders.
+    pub(super) fn addresses(&self) -> (*mut u8, *const AtomicU64) {
+        let rest = self.geometry.size() - offset::FIRST_MUTEX;
+        (self.segment.map.address(offset::FIRST_MUTEX, rest, mutex::ALIGN), self.holders.word(0))
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
     }
 
     /// The mutex of a lock.
     #[inline(always)]
     pub(super) fn mutex(&self, id: u32) -> RobustMutex<'_> {
-        RobustMutex::at(&self.segment.map, self.geometry.mutex(id), self.shape)
+        RobustMutex::at(&self.segment.map, Geometry::mutex_offset(id), &self.shape)
     }
 
     /// The mutex that guards the bitmaps.
     pub(super) fn guard(&self) -> RobustMutex<'_> {
-        RobustMutex::at(&self.segment.map, offset::GUARD, self.shape)
+        RobustMutex::at(&self.segment.map, offset::GUARD, &self.shape)
     }
 
     /// Takes a mutex of this pool if it is free. The caller has entered as a thread of this process.
@@ -151,7 +162,7 @@ fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> std::result::Resul
     };
     initialise(offset::GUARD)?;
     for id in 0..geometry.num_locks() {
-        initialise(geometry.mutex(id))?;
+        initialise(Geometry::mutex_offset(id))?;
     }
     map.u32_at(offset::NUM_BITMAPS).store(geometry.groups(), Ordering::Relaxed);
     map.u32_at(offset::NUM_LOCKS).store(geometry.num_locks(), Ordering::Relaxed);
@@ -164,7 +175,7 @@ fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> std::result::Resul
 /// would let the other in.
 fn check_mutexes(map: &Mapping, geometry: Geometry, shape: &Shape) -> std::result::Result<(), Reason> {
     let check = |id: Option<u32>| {
-        let offset = id.map_or(offset::GUARD, |id| geometry.mutex(id));
+        let offset = id.map_or(offset::GUARD, Geometry::mutex_offset);
         let (found, expected) = RobustMutex::at(map, offset, shape).kind();
         if found == expected { Ok(()) } else { Err(Reason::ForeignMutex { id, found, expected }) }
     };
