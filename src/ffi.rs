@@ -12,6 +12,8 @@
 mod boundary;
 mod constants;
 mod last_error;
+#[cfg(test)]
+mod readback;
 mod types;
 
 use std::ffi::c_char;

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The figures that the README quotes, each beside what it is to be compared with, measured in the same run. Ratios
+//! are what counts: machines are shared and noisy, and each figure is the median of many short, interleaved rounds.
+//!
+//! `make bench` runs it against the shared library, through its C functions, as a C program would.
+
+#![allow(clippy::expect_used, clippy::print_stdout, reason = "a program of its own, which stops where it cannot go on")]
+
+mod allocation;
+mod contention;
+mod library;
+mod looking;
+mod peer;
+mod uncontended;
+
+use std::time::Instant;
+
+use library::Library;
+
+/// Nanoseconds a call of `work`, of which `calls` are made.
+fn nanoseconds(calls: u32, mut work: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    for _ in 0..calls {
+        work();
+    }
+    start.elapsed().as_nanos() as f64 / f64::from(calls)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// One row: ours, theirs, and how many times theirs ours is.
+fn row(what: &str, unit: &str, ours: f64, theirs: f64, peer: &str) {
+    println!("{what:<52} {ours:>10.1} {unit:<5} {theirs:>10.1} {unit:<5} {:>6.2} × {peer}", ours / theirs);
+}
+
+/// A figure for which there is nothing to compare with in the same run.
+fn lone(what: &str, unit: &str, ours: f64) {
+    println!("{what:<52} {ours:>10.1} {unit}");
+}
+
+fn main() {
+    let library = Library::load();
+    println!("{:<52} {:>10} {:<5} {:>10}", "figure", "here", "", "peer");
+    uncontended::run(&library);
+    allocation::run(&library);
+    contention::run(&library);
+    looking::run(&library);
+}
