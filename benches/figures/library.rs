@@ -42,8 +42,8 @@ impl Library {
                     // SAFETY: dlsym(3) on an open handle.
                     let address = unsafe { libc::dlsym(handle, symbol.as_ptr()) };
                     assert!(!address.is_null(), "{symbol:?} is missing");
-                    // SAFETY: the header declares the function with the type of this field.
-                    unsafe { std::mem::transmute::<*mut c_void, _>(address) }
+                    // SAFETY: the header declares the function with the type of this field, which is a pointer.
+                    unsafe { std::mem::transmute_copy(&address) }
                 }),* }
             };
         }
