@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# `make demo` shows the library at work, `make test` proves it; both do their own set-up. `make help` lists the rest.
+
+VERSION := 0.1.0
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+DESTDIR ?=
+CARGO ?= cargo
+CC ?= cc
+
+DOCDIR := $(PREFIX)/share/doc/lock_manager
+BUILT := $(or $(CARGO_TARGET_DIR),target)/release
+# Where the tests and the demo install to: under the build directory, never into the system.
+STAGE := $(abspath $(or $(CARGO_TARGET_DIR),target))/stage
+STAGED_PC := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig
+SONAME := liblock_manager.so.0
+EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
+
+.DELETE_ON_ERROR:
+.PHONY: all help test demo bench header lint install uninstall clean stage setup-test setup-demo
+
+all: ## build the shared and the static library
+	$(CARGO) build --release --locked
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+test: setup-test lint stage ## every test: lints, Rust, C, a real Podman
+	$(CARGO) test --locked --no-fail-fast
+	c-tests/run $(STAGE)
+
+demo: setup-demo stage ## the main job in one screen
+	@$(STAGED_PC) tools/compile-example $(STAGE) counting "$(CC)" "$(EXAMPLE_FLAGS)"
+	@$(STAGED_PC) tools/compile-example $(STAGE) segment "$(CC)" "$(EXAMPLE_FLAGS)"
+	@$(STAGE)/examples/counting
+	@examples/podman-demo.sh $(STAGE)/examples/segment
+
+bench: setup-demo all ## speed beside a raw robust mutex and libpod's way, as ratios within one run
+	$(CARGO) bench --locked --bench figures
+
+header: ## write include/lock_manager.h anew from src/ffi.rs
+	LOCK_MANAGER_WRITE_HEADER=1 $(CARGO) test --locked --test header
+
+lint: ## formatting, clippy, rustdoc: a warning is an error
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+install: all ## PREFIX (/usr/local), LIBDIR ($PREFIX/lib), DESTDIR
+	install -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(DOCDIR)"
+	install -m 755 $(BUILT)/liblock_manager.so "$(DESTDIR)$(LIBDIR)/liblock_manager.so.$(VERSION)"
+	ln -sf liblock_manager.so.$(VERSION) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
+	ln -sf $(SONAME) "$(DESTDIR)$(LIBDIR)/liblock_manager.so"
+	install -m 644 $(BUILT)/liblock_manager.a "$(DESTDIR)$(LIBDIR)/"
+	install -m 644 include/lock_manager.h "$(DESTDIR)$(PREFIX)/include/"
+	sed -e "s,@VERSION@,$(VERSION),; s,@PREFIX_FROM_PC@,$$(realpath -m --relative-to="$(LIBDIR)/pkgconfig" "$(PREFIX)")," \
+		lock_manager.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc"
+	chmod 644 "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc"
+	install -m 644 README.md CHANGELOG.md docs/caveats.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DOCDIR)/"
+
+uninstall: ## what install put there, and nothing else
+	rm -f "$(DESTDIR)$(LIBDIR)/liblock_manager.so.$(VERSION)" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
+		"$(DESTDIR)$(LIBDIR)/liblock_manager.so" "$(DESTDIR)$(LIBDIR)/liblock_manager.a" \
+		"$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc" "$(DESTDIR)$(PREFIX)/include/lock_manager.h"
+	rm -rf "$(DESTDIR)$(DOCDIR)"
+
+clean: ## what building left
+	$(CARGO) clean
+	rm -rf "$(STAGE)"
+
+stage:
+	@$(MAKE) --no-print-directory install DESTDIR= PREFIX="$(STAGE)" LIBDIR="$(STAGE)/lib" > /dev/null
+
+setup-test:
+	@tools/setup test
+
+setup-demo:
+	@tools/setup demo

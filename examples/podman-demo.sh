@@ -1,0 +1,109 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# A real Podman and this library on one segment, live. All of it happens in a mount and a PID namespace of the script's
+# own, with a /dev/shm and a storage that end with them: no container, volume or lock of the host is touched.
+#
+#     examples/podman-demo.sh PATH-OF-THE-PROGRAM-SEGMENT
+set -eu
+
+MOST_SECONDS=60
+
+skip() {
+    echo "skipped: $1"
+    exit 0
+}
+
+say() {
+    printf '\n%s\n' "$*"
+}
+
+until_true() {
+    tries=500
+    until "$@"; do
+        tries=$((tries - 1))
+        if [ "$tries" -eq 0 ]; then
+            echo "podman-demo: waited in vain for: $*" >&2
+            exit 1
+        fi
+        sleep 0.02
+    done
+}
+
+# What the host has is looked at, no more; then this script starts again inside.
+outside() {
+    segment=$(realpath -e -- "${1:?usage: podman-demo.sh PATH-OF-THE-PROGRAM-SEGMENT}")
+    if [ -r /dev/shm/libpod_lock ]; then
+        echo "The segment of this host's Podman, read only:"
+        "$segment" /libpod_lock || echo "(not readable by this library)"
+        echo
+    fi
+    [ "$(id -u)" -eq 0 ] || skip "a private /dev/shm needs root"
+    for tool in podman unshare timeout; do
+        command -v "$tool" >/dev/null || skip "$tool is not installed"
+    done
+    unshare --mount --pid --fork --mount-proc mount -t tmpfs probe /dev/shm 2>/dev/null ||
+        skip "no namespaces and mounts of our own are to be had here"
+    exec env -i PATH="$PATH" LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" \
+        timeout "$MOST_SECONDS" unshare --mount --pid --fork --kill-child --mount-proc \
+        sh "$(realpath -e -- "$0")" --inside "$segment"
+}
+
+# A thread of process $1 sleeps in futex(2) on an address in the first page of the segment, where locks 0 to 96 are.
+sleeps_in_segment() {
+    page=$(sed -n 's/^\([0-9a-f]*\)000-.*libpod_lock$/\1/p' "/proc/$1/maps")
+    [ -n "$page" ] && grep -q " 0x${page}[0-9a-f]\{3\} " "/proc/$1"/task/*/syscall 2>/dev/null
+}
+
+is_held() {
+    "$segment" /libpod_lock | grep -q 'is held by pid'
+}
+
+inside() {
+    segment=$1
+    mount -t tmpfs demo /dev/shm
+    home=/dev/shm/podman
+    mkdir "$home"
+    printf '[engine]\nevents_logger = "none"\n[network]\nnetwork_config_dir = "%s/networks"\n' "$home" \
+        >"$home/containers.conf"
+    printf '[storage]\ndriver = "vfs"\ngraphroot = "%s/root"\nrunroot = "%s/run"\n' "$home" "$home" >"$home/storage.conf"
+    export HOME="$home" TMPDIR="$home"
+    export CONTAINERS_CONF="$home/containers.conf" CONTAINERS_STORAGE_CONF="$home/storage.conf"
+    podman="podman --root $home/root --runroot $home/run --tmpdir $home/tmp"
+
+    echo "Podman makes three volumes and a pod; each takes a lock of its segment:"
+    for volume in web data logs; do
+        $podman volume create "$volume" >/dev/null
+    done
+    $podman pod create --infra=false shop >/dev/null
+    "$segment" /libpod_lock
+
+    say "A process of ours holds lock 1, the lock of the volume data, and Podman is to remove that volume:"
+    "$segment" /libpod_lock hold 1 sleep 1000 &
+    holder=$!
+    until_true is_held
+    $podman volume rm data >/dev/null &
+    remover=$!
+    until_true sleeps_in_segment "$remover"
+    "$segment" /libpod_lock
+    echo "  podman volume rm data (pid $remover) waits"
+
+    say "The holder, pid $holder, is killed by SIGKILL; Podman gets the lock and goes on:"
+    kill -KILL "$holder"
+    wait "$remover"
+    "$segment" /libpod_lock
+    echo "  volumes left: $($podman volume ls --quiet | sort | tr '\n' ' ')"
+
+    say "A process of ours is killed holding lock 2, the lock of the volume logs, while nobody waits:"
+    "$segment" /libpod_lock hold 2 sh -c 'kill -KILL $PPID' 2>/dev/null || true
+    "$segment" /libpod_lock
+    $podman volume rm logs >/dev/null
+    echo "Podman removes that volume all the same:"
+    "$segment" /libpod_lock
+}
+
+if [ "${1:-}" = --inside ]; then
+    inside "$2"
+else
+    outside "$@"
+fi
