@@ -66,7 +66,7 @@ pub unsafe extern "C" fn lock_manager_new_shm(
     // SAFETY: the module's contract.
     call(|| unsafe {
         let (path, out) = (input_path(path)?, output(out, "out")?);
-        let options = types::segment_options(options, num_locks)?;
+        let options = types::segment_options(options)?;
         *out = shm_handle(ShmManager::create(path, num_locks, &options)?);
         Ok(0)
     })
@@ -107,7 +107,7 @@ pub unsafe extern "C" fn lock_manager_open_or_new_shm(
     // SAFETY: the module's contract.
     call(|| unsafe {
         let (path, out) = (input_path(path)?, output(out, "out")?);
-        let options = types::segment_options(options, num_locks)?;
+        let options = types::segment_options(options)?;
         *out = shm_handle(ShmManager::open_or_create(path, num_locks, &options)?);
         Ok(0)
     })

@@ -16,5 +16,6 @@ pub(crate) mod process;
 pub(crate) mod procfs;
 pub(crate) mod registry;
 pub(crate) mod thread;
+pub(crate) mod undisturbed;
 
 pub use errno::Errno;

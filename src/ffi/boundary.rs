@@ -9,13 +9,16 @@ use std::path::Path;
 use std::sync::Once;
 
 use crate::sys::thread::Thread;
+use crate::sys::undisturbed::Undisturbed;
 use crate::{Error, Manager, Reason, Result};
 
 use super::{last_error, lock_manager_t};
 
-/// Runs an exported function's body. No panic passes, and none is printed.
+/// Runs an exported function's body. No panic passes, and none is printed; the thread is not cancelled inside, and
+/// finds errno as it was.
 #[inline(always)]
 pub(super) fn call(body: impl FnOnce() -> Result<i32>) -> i32 {
+    let _undisturbed = Undisturbed::begin();
     match body_outcome(body) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => failed(error),

@@ -174,10 +174,7 @@ pub(super) unsafe fn hand_out<T: Sized_>(address: *mut T, size: usize, value: &T
 ///
 /// # Safety
 /// `options` is NULL or points to as many readable bytes as its `size` says.
-pub(super) unsafe fn segment_options(
-    options: *const lock_manager_shm_options_t,
-    num_locks: u32,
-) -> Result<SegmentOptions> {
+pub(super) unsafe fn segment_options(options: *const lock_manager_shm_options_t) -> Result<SegmentOptions> {
     if options.is_null() {
         return Ok(SegmentOptions::default());
     }
@@ -193,9 +190,6 @@ pub(super) unsafe fn segment_options(
     }
     if given.flags != 0 {
         return Err(refuse("the options set a flag, but there are none yet"));
-    }
-    if given.max_locks != 0 && given.max_locks < num_locks {
-        return Err(refuse("max_locks is less than num_locks; give 0 for the default"));
     }
     let options = SegmentOptions::default().mode(given.mode);
     match given.layout {

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * NULL where a pointer is needed is -EINVAL, and no output is written. One test for each group of the header; the
+ * script `run` notices a function of the header that is missing here.
+ */
+#define _GNU_SOURCE
+#include "segment.h"
+
+#define REFUSED(call) CHECK_FAILURE(call, -EINVAL, "NULL")
+
+static int places_a_manager_never_has;
+#define UNTOUCHED ((lock_manager_t *)(void *)&places_a_manager_never_has)
+
+static void opening_without_a_path_or_a_place_for_the_manager_is_refused(void)
+{
+	lock_manager_t *out = UNTOUCHED;
+	const char *name = new_name();
+	REFUSED(lock_manager_new_shm(NULL, 32, NULL, &out));
+	REFUSED(lock_manager_new_shm(name, 32, NULL, NULL));
+	CHECK(!file_exists(file_of(name)));
+	REFUSED(lock_manager_open_or_new_shm(NULL, 32, NULL, &out));
+	REFUSED(lock_manager_open_or_new_shm(name, 32, NULL, NULL));
+	CHECK(!file_exists(file_of(name)));
+
+	CHECK_INT(lock_manager_close(new_segment(name, 32)), 0);
+	REFUSED(lock_manager_open_shm(NULL, 32, &out));
+	REFUSED(lock_manager_open_shm(name, 32, NULL));
+	REFUSED(lock_manager_open_or_new_shm(name, 32, NULL, NULL));
+	REFUSED(lock_manager_open_shm_read_only(NULL, &out));
+	REFUSED(lock_manager_open_shm_read_only(name, NULL));
+	CHECK(out == UNTOUCHED);
+}
+
+static void removing_without_a_path_is_refused(void)
+{
+	REFUSED(lock_manager_remove_shm(NULL));
+}
+
+static void closing_nothing_is_done_at_once(void)
+{
+	CHECK_INT(lock_manager_close(NULL), 0);
+}
+
+static void allocating_without_a_manager_or_a_place_for_the_id_is_refused(void)
+{
+	lock_manager_t *manager = new_segment(new_name(), 32);
+	uint32_t number = 77, available = 77;
+	REFUSED(lock_manager_allocate_lock(NULL, &number));
+	REFUSED(lock_manager_allocate_lock(manager, NULL));
+	REFUSED(lock_manager_retrieve_lock(NULL, 0));
+	REFUSED(lock_manager_allocate_and_retrieve_lock(NULL, 0));
+	REFUSED(lock_manager_free_lock(NULL, 0));
+	REFUSED(lock_manager_free_all_locks(NULL));
+	CHECK_INT(lock_manager_available_locks(manager, &available), 0);
+	CHECK_INT(available, 32);
+	CHECK_INT(number, 77);
+	CHECK_INT(lock_manager_close(manager), 0);
+}
+
+static void counting_without_a_manager_or_a_place_for_the_number_is_refused(void)
+{
+	lock_manager_t *manager = new_segment(new_name(), 32);
+	uint32_t count = 77;
+	REFUSED(lock_manager_available_locks(NULL, &count));
+	REFUSED(lock_manager_available_locks(manager, NULL));
+	REFUSED(lock_manager_num_locks(NULL, &count));
+	REFUSED(lock_manager_num_locks(manager, NULL));
+	REFUSED(lock_manager_grow(NULL, 64));
+	CHECK_INT(count, 77);
+	CHECK_INT(lock_manager_close(manager), 0);
+}
+
+static void locking_without_a_manager_is_refused(void)
+{
+	REFUSED(lock_manager_lock(NULL, 0));
+	REFUSED(lock_manager_try_lock(NULL, 0));
+	REFUSED(lock_manager_timed_lock(NULL, 0, 0));
+	REFUSED(lock_manager_timed_lock(NULL, 0, UINT64_MAX));
+	REFUSED(lock_manager_unlock(NULL, 0));
+}
+
+static void looking_without_a_manager_or_a_place_for_the_answer_is_refused(void)
+{
+	lock_manager_t *manager = new_segment(new_name(), 32);
+	lock_manager_lock_info_t lock = { .size = sizeof lock, .id = 77, .waited_ns = 77 };
+	lock_manager_info_t storage = { .size = sizeof storage, .num_locks = 77, .retired = 77 };
+	uint32_t ids[2] = { 77, 77 };
+	size_t count = 77;
+	CHECK_INT(lock_manager_lock(manager, 5), 0);
+
+	REFUSED(lock_manager_locks_held(NULL, ids, 2, &count));
+	REFUSED(lock_manager_locks_held(manager, NULL, 2, &count));
+	REFUSED(lock_manager_locks_held(manager, ids, 2, NULL));
+	REFUSED(lock_manager_lock_info(NULL, 5, &lock));
+	REFUSED(lock_manager_lock_info(manager, 5, NULL));
+	REFUSED(lock_manager_info(NULL, &storage));
+	REFUSED(lock_manager_info(manager, NULL));
+	CHECK_INT(ids[0], 77);
+	CHECK_INT(ids[1], 77);
+	CHECK_INT(count, 77);
+	CHECK_INT(lock.id, 77);
+	CHECK_INT(lock.waited_ns, 77);
+	CHECK_INT(storage.num_locks, 77);
+	CHECK_INT(storage.retired, 77);
+
+	CHECK_INT(lock_manager_locks_held(manager, NULL, 0, &count), 0);
+	CHECK_INT(count, 1);
+	CHECK_INT(lock_manager_unlock(manager, 5), 0);
+	CHECK_INT(lock_manager_close(manager), 0);
+}
+
+static void repairing_without_a_manager_is_refused(void)
+{
+	REFUSED(lock_manager_repair_lock(NULL, 0));
+}
+
+int main(void)
+{
+	RUN_TEST(opening_without_a_path_or_a_place_for_the_manager_is_refused);
+	RUN_TEST(removing_without_a_path_is_refused);
+	RUN_TEST(closing_nothing_is_done_at_once);
+	RUN_TEST(allocating_without_a_manager_or_a_place_for_the_id_is_refused);
+	RUN_TEST(counting_without_a_manager_or_a_place_for_the_number_is_refused);
+	RUN_TEST(locking_without_a_manager_is_refused);
+	RUN_TEST(looking_without_a_manager_or_a_place_for_the_answer_is_refused);
+	RUN_TEST(repairing_without_a_manager_is_refused);
+	return end_of_tests();
+}

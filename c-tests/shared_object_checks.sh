@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# shellcheck shell=bash
+#
+# The shared library as a file: what it exports, needs and asks of the dynamic linker. Sourced by `run`.
+
+exported_symbols() {
+	nm -D --defined-only "$shared" | sed 's/.* //; s/@.*//' | sort -u
+}
+
+# dynamic_entries TAG: the values of that tag in the dynamic section.
+dynamic_entries() {
+	LC_ALL=C readelf -dW "$shared" | sed -n "s/.*($1) *//p"
+}
+
+stack_flags() {
+	LC_ALL=C readelf -lW "$shared" | awk '$1 == "GNU_STACK" { print $(NF - 1) }'
+}
+
+# Segments that are both writable and executable.
+writable_code() {
+	LC_ALL=C readelf -lW "$shared" | awk '$1 == "LOAD" && /RWE/'
+}
+
+check_shared_object() {
+	group "the shared library"
+	check_same "it exports exactly the functions of the header" "$(exported_symbols)" "$(header_functions)"
+	check_same "its soname is that of all 0.x" \
+		"$(dynamic_entries SONAME)" "Library soname: [liblock_manager.so.0]"
+	check_same "it is found under its soname and under the name that linkers look for" \
+		"$(readlink -f "$libdir/liblock_manager.so")" "$(readlink -f "$libdir/liblock_manager.so.0")"
+	check_that "it stays mapped after dlclose" grep -qw NODELETE <<<"$(dynamic_entries FLAGS_1)"
+	check_same "its code is not relocated" "$(dynamic_entries TEXTREL)$(dynamic_entries FLAGS | grep -w TEXTREL)" ""
+	check_same "it asks for no executable stack" "$(stack_flags)" "RW"
+	check_same "no memory of it is writable and executable" "$(writable_code)" ""
+	check_same "it looks for no library in a path of its own" "$(dynamic_entries RPATH)$(dynamic_entries RUNPATH)" ""
+	check_same "it needs nothing but the compiler's and the C library" \
+		"$(dynamic_entries NEEDED | grep -vE '\[(libc|libm|libpthread|libdl|librt|libutil|libgcc_s|ld-linux.*)\.so')" ""
+}
