@@ -100,8 +100,18 @@ impl Segment {
         match self.own_facts() {
             Some(facts) => facts.links == 0,
             // The program closed the descriptor, which is its right (closefrom); the mapping is still there to ask.
-            None => procfs::mapped_file_is_deleted(self.map.as_ptr().addr()).unwrap_or(false),
+            None => self.as_mapped().is_some_and(|file| file.is_deleted()),
         }
+    }
+
+    /// The file as it is seen in /proc, if it is.
+    pub(super) fn as_mapped(&self) -> Option<procfs::MappedFile> {
+        procfs::MappedFile::at(self.address())
+    }
+
+    /// Where the file is mapped.
+    pub(super) fn address(&self) -> usize {
+        self.map.as_ptr().addr()
     }
 
     /// [`is_removed`](Self::is_removed), asked often and answered from the file system now and then.

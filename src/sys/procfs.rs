@@ -76,35 +76,52 @@ pub(crate) enum Maps {
     Unknown,
 }
 
-/// Whether process `process` ("self" or a number) maps the file with that inode number. The device is left out: the
-/// column in /proc/PID/maps is not that of stat(2) on every file system, so a rare false "yes" is possible.
-pub(crate) fn maps_inode(process: &str, inode: u64) -> Maps {
-    let Ok(maps) = fs::read(format!("/proc/{process}/maps")) else {
-        return Maps::Unknown;
-    };
-    let wanted = inode.to_string();
-    let found = maps.split(|&byte| byte == b'\n').any(|line| {
-        // address permissions offset device inode path
-        line.split(|&byte| byte == b' ').nth(4).is_some_and(|field| field == wanted.as_bytes())
-    });
-    if found { Maps::Yes } else { Maps::No }
+/// A file that this process maps, as the lines of /proc/PID/maps name it: by a device and an inode. The device is not
+/// that of stat(2) on every file system, so it is taken from there, too.
+pub(crate) struct MappedFile {
+    device: Vec<u8>,
+    inode: Vec<u8>,
+    is_deleted: bool,
 }
 
-/// Whether the file mapped at `address` in this process has lost its last name. `None` if it cannot be seen.
-pub(crate) fn mapped_file_is_deleted(address: usize) -> Option<bool> {
-    let maps = fs::read(format!("/proc/{}/maps", process::pid())).ok()?;
-    let start = format!("{address:08x}-");
-    maps.split(|&byte| byte == b'\n')
-        .find(|line| line.starts_with(start.as_bytes()))
-        .map(|line| line.ends_with(b" (deleted)"))
+impl MappedFile {
+    /// What is mapped at that address in this process. `None` if it cannot be seen.
+    pub(crate) fn at(address: usize) -> Option<Self> {
+        let maps = fs::read(format!("/proc/{}/maps", process::pid())).ok()?;
+        let start = format!("{address:08x}-");
+        let line = maps.split(|&byte| byte == b'\n').find(|line| line.starts_with(start.as_bytes()))?;
+        let (device, inode) = Self::fields(line)?;
+        Some(Self { device: device.to_vec(), inode: inode.to_vec(), is_deleted: line.ends_with(b" (deleted)") })
+    }
+
+    /// Device and inode of a line: address permissions offset device inode path.
+    fn fields(line: &[u8]) -> Option<(&[u8], &[u8])> {
+        let mut fields = line.split(|&byte| byte == b' ').skip(3);
+        Some((fields.next()?, fields.next()?))
+    }
+
+    /// Whether the file has lost its last name.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.is_deleted
+    }
+
+    /// Whether process `process` ("self" or a number) maps it, too.
+    pub(crate) fn is_mapped_by(&self, process: &str) -> Maps {
+        let Ok(maps) = fs::read(format!("/proc/{process}/maps")) else {
+            return Maps::Unknown;
+        };
+        let wanted = (self.device.as_slice(), self.inode.as_slice());
+        let found = maps.split(|&byte| byte == b'\n').any(|line| Self::fields(line) == Some(wanted));
+        if found { Maps::Yes } else { Maps::No }
+    }
 }
 
 /// Why it cannot be excluded that somebody outside of this PID namespace uses a segment.
 pub(crate) type Doubt = &'static str;
 
-/// Whether every process that maps the file with that inode number has its thread ids from this PID namespace: only
-/// then does a thread id found in the file mean the thread of that number here.
-pub(crate) fn only_this_namespace_maps(inode: u64) -> Result<(), Doubt> {
+/// Whether every process that maps the file mapped at `address` has its thread ids from this PID namespace: only then
+/// does a thread id found in the file mean the thread of that number here.
+pub(crate) fn only_this_namespace_maps(address: usize) -> Result<(), Doubt> {
     if pid_namespace("self") != INITIAL_PID_NAMESPACE {
         return Err("a holder outside of this PID namespace could not be seen from here");
     }
@@ -112,6 +129,9 @@ pub(crate) fn only_this_namespace_maps(inode: u64) -> Result<(), Doubt> {
     if namespace_ids("1").as_deref() != Some(&[1]) || namespace_ids("self").as_deref() != Some(&[process::pid()]) {
         return Err("/proc does not show all processes");
     }
+    let Some(file) = MappedFile::at(address) else {
+        return Err("/proc does not show what this process maps");
+    };
     let Ok(entries) = fs::read_dir("/proc") else {
         return Err("/proc cannot be read");
     };
@@ -127,7 +147,7 @@ pub(crate) fn only_this_namespace_maps(inode: u64) -> Result<(), Doubt> {
         if ids.len() == 1 {
             continue;
         }
-        match maps_inode(process, inode) {
+        match file.is_mapped_by(process) {
             Maps::No => {}
             Maps::Yes => return Err("a process of another PID namespace has the segment mapped"),
             Maps::Unknown if !Path::new("/proc").join(process).exists() => {}

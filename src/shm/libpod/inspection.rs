@@ -30,8 +30,11 @@ impl Libpod {
             let process = pid.to_string();
             // A thread of that number that does not map the segment is a stranger: the number was used again, or
             // another PID namespace gave it.
-            let maps = || procfs::maps_inode(&process, self.pool().segment.facts.inode);
-            if pid != 0 && procfs::thread(tid) == procfs::Thread::Lives && maps() != procfs::Maps::No {
+            let is_stranger = || {
+                let file = self.pool().segment.as_mapped();
+                file.is_some_and(|file| file.is_mapped_by(&process) == procfs::Maps::No)
+            };
+            if pid != 0 && procfs::thread(tid) == procfs::Thread::Lives && !is_stranger() {
                 info.pid = pid;
                 info.tid = tid as i32;
                 info.pid_namespace = procfs::pid_namespace(&process);

@@ -70,7 +70,7 @@ impl Watch {
             self.skip -= 1;
             return Verdict::Suspect;
         }
-        match procfs::only_this_namespace_maps(segment.facts.inode) {
+        match procfs::only_this_namespace_maps(segment.address()) {
             Ok(()) => Verdict::Gone(word),
             Err(doubt) => {
                 self.skip = LOOKS_SKIPPED_IN_DOUBT;
@@ -96,15 +96,11 @@ impl Libpod {
         if found != expected {
             return Err(self.error(Reason::ForeignMutex { id: Some(id), found, expected }));
         }
-        if mutex.is_lost() {
-            mutex.revive();
-            return Ok(());
-        }
         let mut watch = Watch::new();
         // Ends: each round either decides or finds that the mutex was used since the last.
         loop {
             match watch.look(mutex, &self.pool().segment) {
-                Verdict::Free => return Ok(()),
+                Verdict::Free => break,
                 Verdict::Lives(holder) => {
                     return Err(self.error(Reason::HolderLives { id, holder }));
                 }
@@ -113,7 +109,7 @@ impl Libpod {
                 }
                 Verdict::Gone(word) => {
                     watch.bury(mutex, word);
-                    return Ok(());
+                    break;
                 }
                 Verdict::Suspect => {
                     let word = mutex.word().load(Ordering::Relaxed);
@@ -121,5 +117,9 @@ impl Libpod {
                 }
             }
         }
+        if mutex.is_lost() {
+            mutex.revive();
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whatever bytes stand in a segment, opening it is refused in words or gives a manager that can be used: no signal,
+//! no hang.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper is a failing test")]
+
+mod support;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use lock_manager::{Acquired, Layout, MAX_LOCKS, Manager, Reason, SegmentOptions, ShmManager};
+use support::alone::alone;
+use support::damage::damage;
+use support::layout::{self, GROUP, KIND, LOST, OWNER, WORD};
+use support::{Child, Exit, Random, Segment, board, errno_of, fork, taken_once};
+
+const LOCKS: u32 = 2 * GROUP;
+
+/// Why opening the segment is refused: always `EPROTO`, with a sentence that names the segment.
+#[track_caller]
+fn refusal(segment: &Segment) -> Reason {
+    let error = ShmManager::open(&segment.name, 0).expect_err("should have been refused");
+    assert_eq!(error.errno(), libc::EPROTO, "{error}");
+    assert!(error.to_string().starts_with(&segment.name), "{error}");
+    // Nor is it replaced or looked at; only its removal is open.
+    assert_eq!(errno_of(ShmManager::open_or_create(&segment.name, LOCKS, &SegmentOptions::default())), libc::EPROTO);
+    assert_eq!(errno_of(ShmManager::open_read_only(&segment.name)), libc::EPROTO);
+    error.reason().clone()
+}
+
+fn disagree(what: &'static str, found: u64, expected: u64) -> Reason {
+    Reason::Damaged { what, found, expected }
+}
+
+#[test]
+fn a_foreign_magic_number_is_refused() {
+    let segment = Segment::of(LOCKS);
+    segment.write_word_at(layout::AT_MAGIC, 0x87D2);
+    assert!(matches!(refusal(&segment), Reason::NotASegment(_)));
+    // The other byte order: a segment of another architecture.
+    segment.write_word_at(layout::AT_MAGIC, u32::from(layout::MAGIC.swap_bytes()));
+    assert!(matches!(refusal(&segment), Reason::NotASegment(_)));
+}
+
+#[test]
+fn a_word_in_the_gap_after_the_magic_number_is_named() {
+    let segment = Segment::of(LOCKS);
+    segment.write_word_at(layout::AT_MAGIC, 0x0003_0000 | u32::from(layout::MAGIC));
+    assert_eq!(refusal(&segment), disagree("the unused word after the magic number", 3, 0));
+}
+
+#[test]
+fn numbers_of_bitmaps_that_cannot_be_are_named() {
+    let segment = Segment::of(LOCKS);
+    for bitmaps in [0, MAX_LOCKS / GROUP + 1, 1 << 27, 1 << 31, u32::MAX] {
+        segment.write_word_at(layout::AT_NUM_BITMAPS, bitmaps);
+        assert_eq!(refusal(&segment), disagree("the number of bitmaps", bitmaps.into(), 2));
+    }
+}
+
+#[test]
+fn numbers_of_locks_that_are_not_32_a_bitmap_are_named() {
+    let segment = Segment::of(LOCKS);
+    for locks in [0, 1, LOCKS - 1, LOCKS + 1, LOCKS + GROUP, 1 << 31, u32::MAX - 31, u32::MAX] {
+        segment.write_word_at(layout::AT_NUM_LOCKS, locks);
+        assert_eq!(refusal(&segment), disagree("the number of locks", locks.into(), LOCKS.into()));
+        let error = ShmManager::open(&segment.name, 0).unwrap_err().to_string();
+        assert!(error.contains(&format!("is {locks}, {LOCKS} was expected")), "{error}");
+    }
+}
+
+#[test]
+fn numbers_near_2_to_the_32_that_agree_with_each_other_are_refused() {
+    let segment = Segment::of(LOCKS);
+    // The last wraps around to a number of locks of 0, for whoever multiplies in 32 bits.
+    for bitmaps in [MAX_LOCKS / GROUP + 1, (1 << 27) - 1, 1 << 27] {
+        segment.write_word_at(layout::AT_NUM_BITMAPS, bitmaps);
+        segment.write_word_at(layout::AT_NUM_LOCKS, bitmaps.wrapping_mul(GROUP));
+        assert!(matches!(refusal(&segment), Reason::Damaged { what: "the number of bitmaps", .. }));
+    }
+}
+
+#[test]
+fn a_file_that_is_shorter_or_longer_than_its_numbers_say_is_refused_without_being_touched_there() {
+    let segment = Segment::of(LOCKS);
+    let whole = segment.bytes();
+    let length = whole.len();
+    assert_eq!(length as u64, layout::size(LOCKS));
+    for found in [56, 64, 100, length - 1288, length - 4096.min(length - 56), length - 1] {
+        segment.write(&whole[..found]);
+        assert_eq!(refusal(&segment), disagree("the size of the file", found as u64, length as u64));
+    }
+    for more in [1, 40, 1288, 4096, 1 << 20] {
+        segment.write(&[whole.as_slice(), &vec![0; more]].concat());
+        assert_eq!(refusal(&segment), disagree("the size of the file", (length + more) as u64, length as u64));
+    }
+}
+
+#[test]
+fn a_file_that_ends_within_the_header_is_refused() {
+    let segment = Segment::of(LOCKS);
+    let whole = segment.bytes();
+    for length in [0, 1] {
+        segment.write(&whole[..length]);
+        assert!(matches!(refusal(&segment), Reason::NotASegment(_)), "{length}");
+    }
+    for length in [2, 4, 8, 48, 52, 55] {
+        segment.write(&whole[..length]);
+        assert_eq!(refusal(&segment), disagree("the size of the file", length as u64, layout::AT_GROUPS));
+    }
+}
+
+#[test]
+fn mutexes_as_musl_initialises_them_are_refused() {
+    /// A normal, robust, process-shared mutex as musl marks it: in the first word, where glibc has the holder.
+    const MUSL: u32 = 4 | 128;
+    let segment = Segment::of(LOCKS);
+    let kind = segment.word_at(layout::AT_GUARD + KIND);
+    let make_musl = |at: u64| {
+        segment.write_word_at(at + WORD, MUSL);
+        segment.write_word_at(at + KIND, 0);
+    };
+    make_musl(layout::mutex(LOCKS - 1));
+    assert_eq!(refusal(&segment), Reason::ForeignMutex { id: Some(LOCKS - 1), found: 0, expected: kind });
+    make_musl(layout::AT_GUARD);
+    assert_eq!(refusal(&segment), Reason::ForeignMutex { id: None, found: 0, expected: kind });
+}
+
+#[test]
+fn mutexes_of_another_kind_are_refused() {
+    let segment = Segment::of(LOCKS);
+    let kind = segment.word_at(layout::mutex(9) + KIND);
+    // Recursive, error checking, priority inheriting, not robust, not shared: glibc would obey each.
+    for found in [kind | 1, kind | 2, kind | 0x20, kind & !0x10, kind & !0x80, 0x40, 0x43, 0x100] {
+        segment.write_word_at(layout::mutex(9) + KIND, found);
+        assert_eq!(refusal(&segment), Reason::ForeignMutex { id: Some(9), found, expected: kind });
+    }
+}
+
+#[test]
+fn a_mutex_whose_kind_changes_under_a_manager_is_not_given_to_the_libc() {
+    alone!({
+        let segment = Segment::of(LOCKS);
+        let manager = segment.open();
+        let kind = segment.word_at(layout::mutex(9) + KIND);
+        for found in [0, kind | 1, 0x40, 0x43, 0x100, u32::MAX] {
+            segment.write_word_at(layout::mutex(9) + KIND, found);
+            let expected = Reason::ForeignMutex { id: Some(9), found, expected: kind };
+            assert_eq!(manager.lock(9).unwrap_err().reason(), &expected);
+            assert_eq!(manager.try_lock(9).unwrap_err().reason(), &expected);
+            assert_eq!(manager.repair_lock(9).unwrap_err().reason(), &expected);
+            segment.write_word_at(layout::AT_GUARD + KIND, found);
+            assert_eq!(errno_of(manager.allocate_lock()), libc::EPROTO);
+        }
+        // While it is held: the holder hears of it, and neither he nor the process's end does harm.
+        let _ = manager.lock(8).unwrap();
+        segment.write_word_at(layout::mutex(8) + KIND, 0);
+        assert!(matches!(manager.unlock(8).unwrap_err().reason(), Reason::Damaged { .. }));
+        // The others are none the worse.
+        assert_eq!(taken_once(&manager, 10), Acquired::Clean);
+    });
+}
+
+#[test]
+fn a_lock_unlocked_without_repair_is_lost_until_it_is_repaired() {
+    alone!({
+        let segment = Segment::of(LOCKS);
+        let manager = segment.open();
+        let at = layout::mutex(5);
+        segment.write_word_at(at + OWNER, LOST);
+        for _ in 0..2 {
+            assert_eq!(errno_of(manager.lock(5)), libc::ENOTRECOVERABLE);
+            assert_eq!(errno_of(manager.try_lock(5)), libc::ENOTRECOVERABLE);
+            assert_eq!(errno_of(manager.timed_lock(5, Duration::from_secs(1))), libc::ENOTRECOVERABLE);
+            // Nobody was left holding it by the attempts.
+            assert_eq!(segment.word_at(at + WORD) & layout::TID, 0);
+        }
+        manager.repair_lock(5).unwrap();
+        assert_eq!(taken_once(&manager, 5), Acquired::OwnerDied);
+        assert_eq!(taken_once(&manager, 5), Acquired::Clean);
+    });
+}
+
+#[test]
+fn lost_bitmaps_are_taken_up_again_as_they_are() {
+    alone!({
+        let segment = Segment::of(LOCKS);
+        let manager = segment.open();
+        assert_eq!(manager.allocate_lock().unwrap(), 0);
+        segment.write_word_at(layout::AT_GUARD + OWNER, LOST);
+        assert_eq!(manager.allocate_lock().unwrap(), 1);
+        assert_eq!(manager.available_locks().unwrap(), LOCKS - 2);
+    });
+}
+
+/// How many damaged segments there are in all, and how many one child opens.
+const DAMAGED: u32 = 1000;
+const BATCH: u32 = 25;
+/// How many batches run at once: most of their time they wait for locks that a damage says are held.
+const AT_ONCE: usize = 8;
+
+#[test]
+fn a_thousand_randomly_damaged_segments_are_refused_or_usable() {
+    alone!({
+        let mut random = Random::seeded();
+        let recipe = random.recipe();
+        let tally = Tally(board(4));
+        let mut running: Vec<(Child, u64)> = Vec::new();
+        for _ in 0..DAMAGED / BATCH {
+            if running.len() == AT_ONCE {
+                finish(running.remove(0), &recipe);
+            }
+            let seed = random.next();
+            running.push((fork(|| open_damaged_batch(seed, &tally)), seed));
+        }
+        for batch in running {
+            finish(batch, &recipe);
+        }
+        let [refused, opened, locked, healed] = tally.counts();
+        assert_eq!(refused + opened, DAMAGED, "{recipe}");
+        // Far from what chance could bring: all four ways are gone.
+        assert!(refused > DAMAGED / 10 && opened > DAMAGED / 10, "{refused} refused, {opened} opened; {recipe}");
+        assert!(locked > opened && healed > 0, "{locked} locked at once, {healed} after repair; {recipe}");
+    });
+}
+
+struct Tally(&'static [AtomicU32]);
+
+impl Tally {
+    const REFUSED: usize = 0;
+    const OPENED: usize = 1;
+    const LOCKED: usize = 2;
+    const HEALED: usize = 3;
+
+    fn count(&self, what: usize) {
+        self.0[what].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn counts(&self) -> [u32; 4] {
+        [0, 1, 2, 3].map(|what| self.0[what].load(Ordering::Relaxed))
+    }
+}
+
+fn finish((child, seed): (Child, u64), recipe: &str) {
+    assert_eq!(child.wait(), Exit::Code(0), "batch {seed:#x}, {recipe}; 101: see above, signal 14: a hang");
+}
+
+fn open_damaged_batch(seed: u64, tally: &Tally) {
+    let mut random = Random::from_seed(seed);
+    for _ in 0..BATCH {
+        let segment = Segment::of(LOCKS);
+        prepare(&segment, &mut random);
+        let mut bytes = segment.bytes();
+        let damages = 1 + random.below(3);
+        let done: Vec<String> = (0..damages).map(|_| damage(&mut bytes, &mut random)).collect();
+        segment.write(&bytes);
+        match ShmManager::open(&segment.name, 0) {
+            Err(error) => {
+                assert_eq!(error.errno(), libc::EPROTO, "{error} after {done:?}");
+                tally.count(Tally::REFUSED);
+            }
+            Ok(manager) => {
+                assert_eq!(layout::size(manager.num_locks().unwrap()), bytes.len() as u64, "{done:?}");
+                tally.count(Tally::OPENED);
+                use_every_way(&manager, &mut random, tally, &done);
+            }
+        }
+    }
+}
+
+/// Some ids allocated, as in use.
+fn prepare(segment: &Segment, random: &mut Random) {
+    let manager = segment.open();
+    for _ in 0..random.below(u64::from(LOCKS)) {
+        manager.allocate_lock().unwrap();
+    }
+}
+
+/// Every call. What each may answer depends on the damage; that it answers, and keeps to what it said, does not.
+fn use_every_way(manager: &ShmManager, random: &mut Random, tally: &Tally, done: &[String]) {
+    assert_eq!(manager.layout(), Layout::Libpod);
+    let num_locks = manager.num_locks().unwrap();
+    assert!(manager.available_locks().unwrap() <= num_locks);
+    assert_eq!(manager.info().unwrap().num_locks, num_locks);
+    let held = manager.locks_held().unwrap();
+    for id in 0..num_locks {
+        let info = manager.lock_info(id).unwrap();
+        assert_eq!(info.held, held.contains(&id), "{done:?}");
+        take_and_give_back(manager, id, random, tally, done);
+    }
+    let free = manager.available_locks().unwrap();
+    match manager.allocate_lock() {
+        Ok(id) => {
+            assert!(id < num_locks);
+            assert_eq!(manager.available_locks().unwrap(), free - 1);
+            assert_eq!(errno_of(manager.allocate_and_retrieve_lock(id)), libc::EEXIST);
+            manager.free_lock(id).unwrap();
+            manager.free_all_locks().unwrap();
+            assert_eq!(manager.available_locks().unwrap(), num_locks);
+        }
+        Err(error) if error.errno() == libc::ENOLCK => assert_eq!(free, 0),
+        Err(error) => assert_eq!(error.errno(), libc::ENOTRECOVERABLE, "{error} after {done:?}"),
+    }
+}
+
+fn take_and_give_back(manager: &ShmManager, id: u32, random: &mut Random, tally: &Tally, done: &[String]) {
+    let attempt = match random.below(3) {
+        0 => manager.try_lock(id),
+        1 => manager.timed_lock(id, Duration::ZERO),
+        _ => manager.timed_lock(id, Duration::from_millis(2)),
+    };
+    let held = match attempt {
+        Ok(_) => true,
+        Err(error) => {
+            let expected = [libc::EBUSY, libc::ETIMEDOUT, libc::ENOTRECOVERABLE];
+            assert!(expected.contains(&error.errno()), "lock {id}: {error} after {done:?}");
+            match manager.repair_lock(id) {
+                Ok(()) => {
+                    let repaired = manager.try_lock(id);
+                    assert!(repaired.is_ok(), "lock {id} is repaired, yet: {repaired:?} after {done:?}");
+                    tally.count(Tally::HEALED);
+                    true
+                }
+                Err(error) => {
+                    assert_eq!(error.errno(), libc::EBUSY, "{error} after {done:?}");
+                    false
+                }
+            }
+        }
+    };
+    if held {
+        assert!(manager.lock_info(id).unwrap().held, "lock {id} after {done:?}");
+        manager.unlock(id).unwrap_or_else(|error| panic!("lock {id}: {error} after {done:?}"));
+        assert_eq!(taken_once(manager, id), Acquired::Clean);
+        tally.count(Tally::LOCKED);
+    }
+}

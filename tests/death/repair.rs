@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What repair and a waiter's own judgement do to a lock, by what can be known of its holder.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use lock_manager::{Acquired, Manager, Reason};
+
+use super::LONG;
+use super::support::alone::alone;
+use super::support::process::{gone_tid, sleep_until_killed};
+use super::support::{Segment, board, errno_of, eventually, fork, is_root_or_skip, layout, namespace, taken_once};
+
+#[test]
+fn a_lock_of_a_living_holder_is_left_alone() {
+    alone!({
+        let segment = Segment::of(32);
+        let manager = segment.open();
+        let holder = segment.holder_of(&[3]);
+        let error = manager.repair_lock(3).unwrap_err();
+        assert_eq!(error.reason(), &Reason::HolderLives { id: 3, holder: holder.pid() as u32 });
+        assert_eq!(error.errno(), libc::EBUSY);
+        assert_eq!(manager.locks_held().unwrap(), [3]);
+        // One's own is a living holder's, too.
+        let _ = manager.lock(4).unwrap();
+        assert_eq!(errno_of(manager.repair_lock(4)), libc::EBUSY);
+        manager.unlock(4).unwrap();
+    });
+}
+
+#[test]
+fn there_is_nothing_to_do_to_a_free_lock() {
+    alone!({
+        let segment = Segment::of(32);
+        let manager = segment.open();
+        let before = segment.bytes();
+        manager.repair_lock(3).unwrap();
+        assert_eq!(segment.bytes(), before);
+        assert_eq!(taken_once(&manager, 3), Acquired::Clean);
+        assert_eq!(errno_of(manager.repair_lock(32)), libc::EINVAL);
+    });
+}
+
+#[test]
+fn what_the_kernel_has_marked_stays_marked() {
+    alone!({
+        let segment = Segment::of(32);
+        let manager = segment.open();
+        segment.holder_of(&[3]).kill();
+        manager.repair_lock(3).unwrap();
+        assert!(manager.lock_info(3).unwrap().owner_died);
+        assert_eq!(taken_once(&manager, 3), Acquired::OwnerDied);
+        assert_eq!(taken_once(&manager, 3), Acquired::Clean);
+    });
+}
+
+#[test]
+fn a_lock_that_names_a_thread_that_is_gone_is_marked() {
+    alone!({
+        if !namespace::sees_all_processes_or_skip() {
+            return;
+        }
+        let segment = Segment::of(32);
+        let manager = segment.open();
+        let word = layout::mutex(3);
+        // A bit that says "somebody may sleep" alone names nobody, and yet the lock cannot be taken.
+        for lost in [gone_tid() as u32, gone_tid() as u32 | layout::WAITERS, layout::WAITERS] {
+            segment.write_word_at(word, lost);
+            assert_eq!(errno_of(manager.try_lock(3)), libc::EBUSY, "{lost:#x}");
+            manager.repair_lock(3).unwrap();
+            assert_eq!(taken_once(&manager, 3), Acquired::OwnerDied, "{lost:#x}");
+            // Who waits needs no repair.
+            segment.write_word_at(word, lost);
+            assert_eq!(manager.timed_lock(3, LONG).unwrap(), Acquired::OwnerDied, "{lost:#x}");
+            manager.unlock(3).unwrap();
+            assert_eq!(taken_once(&manager, 3), Acquired::Clean);
+        }
+    });
+}
+
+#[test]
+fn a_lost_lock_whose_word_still_names_a_thread_that_is_gone_can_be_taken_after_repair() {
+    alone!({
+        if !namespace::sees_all_processes_or_skip() {
+            return;
+        }
+        // What glibc's trylock leaves of a lost mutex when its caller dies.
+        let segment = Segment::of(32);
+        segment.write_word_at(layout::mutex(3) + layout::OWNER, layout::LOST);
+        segment.write_word_at(layout::mutex(3), gone_tid() as u32);
+        let manager = segment.open();
+        manager.repair_lock(3).unwrap();
+        assert_eq!(taken_once(&manager, 3), Acquired::OwnerDied);
+    });
+}
+
+#[test]
+fn where_another_pid_namespace_may_mean_another_thread_nothing_is_judged() {
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        let segment = Segment::of(32);
+        let manager = segment.open();
+        let ready = &board(1)[0];
+        let elsewhere = fork(|| {
+            namespace::new_pid_namespace_for_children();
+            fork(|| {
+                let _manager = segment.open();
+                ready.store(1, Ordering::Release);
+                sleep_until_killed();
+            })
+            .wait();
+        });
+        eventually("the other namespace has it open", || ready.load(Ordering::Acquire) == 1);
+        let gone = gone_tid() as u32;
+        segment.write_word_at(layout::mutex(3), gone);
+        let error = manager.repair_lock(3).unwrap_err();
+        assert_eq!(error.errno(), libc::EBUSY);
+        assert!(matches!(error.reason(), Reason::CannotJudge { id: 3, holder, .. } if *holder == gone), "{error}");
+        assert_eq!(errno_of(manager.timed_lock(3, Duration::from_millis(400))), libc::ETIMEDOUT);
+        assert_eq!(segment.word_at(layout::mutex(3)) & layout::TID, gone);
+        // The child of PID 1 there dies with it, and then there is nobody but those of this namespace.
+        elsewhere.kill();
+        if namespace::sees_all_processes_or_skip() {
+            eventually("the lock is judged", || manager.repair_lock(3).is_ok());
+            assert_eq!(taken_once(&manager, 3), Acquired::OwnerDied);
+        }
+    });
+}
+
+#[test]
+fn bitmaps_whose_guard_stays_taken_are_given_up_after_two_seconds() {
+    alone!({
+        let segment = Segment::of(32);
+        let manager = segment.open();
+        let holder = fork(|| sleep_until_killed());
+        segment.write_word_at(layout::AT_GUARD, holder.pid() as u32);
+        let start = Instant::now();
+        let error = manager.allocate_lock().unwrap_err();
+        let waited = start.elapsed();
+        assert_eq!(error.errno(), libc::ENOTRECOVERABLE);
+        assert!(matches!(error.reason(), Reason::BitmapsHeld { holder: tid, .. } if *tid == holder.pid() as u32));
+        assert!(waited >= Duration::from_secs(2) && waited < LONG, "{waited:?}");
+        // Counting and locking need no guard.
+        assert_eq!(manager.available_locks().unwrap(), 32);
+        assert_eq!(taken_once(&manager, 3), Acquired::Clean);
+    });
+}

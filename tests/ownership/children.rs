@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Children hold nothing of their parent's, however they were made; what they may do depends on how.
+
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use lock_manager::{Acquired, Manager, SegmentOptions, ShmManager};
+
+use super::support::alone::alone;
+use super::support::process::{self, sleep_until_killed};
+use super::support::{Child, Segment, board, errno_of, eventually, fork, taken_once};
+
+#[test]
+fn a_forked_child_holds_nothing_and_can_use_the_manager_at_once() {
+    alone!({
+        let segment = Segment::of(32);
+        let manager = segment.open();
+        let id = manager.allocate_lock().unwrap();
+        let _ = manager.lock(3).unwrap();
+        fork(|| {
+            assert_eq!(errno_of(manager.unlock(3)), libc::EPERM);
+            assert_eq!(errno_of(manager.try_lock(3)), libc::EBUSY);
+            // It would wait for its parent, not for itself.
+            assert_eq!(errno_of(manager.timed_lock(3, Duration::from_millis(60))), libc::ETIMEDOUT);
+            manager.check_idle().unwrap();
+            assert_eq!(taken_once(&manager, 4), Acquired::Clean);
+            assert_eq!(manager.allocate_lock().unwrap(), id + 1);
+            manager.free_lock(id).unwrap();
+            // A lock of its own is lost to its parent, and its death to nobody.
+            let _ = manager.lock(5).unwrap();
+            fork(|| assert_eq!(errno_of(manager.unlock(5)), libc::EPERM)).succeeds();
+        })
+        .succeeds();
+        assert_eq!(taken_once(&manager, 5), Acquired::OwnerDied);
+        assert_eq!(manager.locks_held().unwrap(), [3]);
+        manager.unlock(3).unwrap();
+        assert_eq!(taken_once(&manager, 3), Acquired::Clean);
+    });
+}
+
+#[test]
+fn a_child_that_outlives_its_parent_does_not_keep_its_parents_locks() {
+    alone!({
+        let segment = Segment::of(32);
+        let ready = &board(1)[0];
+        let parent = fork(|| {
+            let manager = segment.open();
+            let _ = manager.lock(3).unwrap();
+            let _child = fork(|| {
+                // SAFETY: prctl(2) with this argument touches no memory.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) };
+                ready.store(std::process::id(), Ordering::Release);
+                sleep_until_killed();
+            });
+            sleep_until_killed();
+        });
+        eventually("the grandchild is there", || ready.load(Ordering::Acquire) != 0);
+        parent.kill();
+        assert_eq!(taken_once(&segment.open(), 3), Acquired::OwnerDied);
+        let orphan = ready.load(Ordering::Acquire) as i32;
+        assert!(process::state_of(orphan).is_some(), "the grandchild was to outlive its parent");
+        // SAFETY: kill(2) touches no memory; the orphan sleeps until then, so the number is its own.
+        unsafe { libc::kill(orphan, libc::SIGKILL) };
+    });
+}
+
+/// A child made by the system call itself, of which the libc knows nothing.
+fn raw_clone(body: impl FnOnce()) -> Child {
+    // SAFETY: clone(2) without flags is fork(2), on a copy of this stack; the libc's heap is idle in other threads.
+    match unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } {
+        0 => process::run(body),
+        pid => Child::adopt(pid as i32),
+    }
+}
+
+#[test]
+fn a_child_cloned_behind_the_libcs_back_may_look_but_not_lock() {
+    alone!({
+        let segment = Segment::of(32);
+        let manager = segment.open();
+        let id = manager.allocate_lock().unwrap();
+        let _ = manager.lock(3).unwrap();
+        let before = segment.bytes();
+        let try_all = |manager: &ShmManager| {
+            for code in [
+                errno_of(manager.lock(4)),
+                errno_of(manager.try_lock(4)),
+                errno_of(manager.timed_lock(3, Duration::from_secs(20))),
+                errno_of(manager.allocate_lock()),
+                errno_of(manager.free_lock(id)),
+                errno_of(manager.free_all_locks()),
+            ] {
+                assert_eq!(code, libc::EOPNOTSUPP);
+            }
+            assert_eq!(errno_of(manager.unlock(3)), libc::EPERM);
+            assert_eq!(manager.locks_held().unwrap(), [3]);
+            assert_eq!(manager.available_locks().unwrap(), 31);
+        };
+        raw_clone(|| try_all(&manager)).succeeds();
+        // With a manager of its own, too.
+        raw_clone(|| try_all(&segment.open())).succeeds();
+        assert_eq!(segment.bytes(), before);
+        manager.unlock(3).unwrap();
+        assert_eq!(taken_once(&manager, 3), Acquired::Clean);
+    });
+}
+
+/// The stack of a child that shares its parent's memory, for the life of the process.
+fn stack() -> *mut libc::c_void {
+    const BYTES: usize = 1 << 20;
+    let stack: &'static mut [u128] = vec![0; BYTES / size_of::<u128>()].leak();
+    stack.as_mut_ptr_range().end.cast()
+}
+
+/// What a child that shares its parent's memory is given, and what it leaves.
+struct InSharedMemory {
+    manager: ShmManager,
+    codes: [AtomicI32; 4],
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_child_that_shares_the_memory_but_has_tls_of_its_own_is_refused() {
+    extern "C" fn try_all(shared: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: the address is that of the parent's leaked value.
+        let InSharedMemory { manager, codes } = unsafe { &*shared.cast::<InSharedMemory>() };
+        let found = [
+            errno_of(manager.lock(4)),
+            errno_of(manager.try_lock(4)),
+            errno_of(manager.timed_lock(4, Duration::from_secs(20))),
+            errno_of(manager.unlock(3)),
+        ];
+        codes.iter().zip(found).for_each(|(code, found)| code.store(found, Ordering::Release));
+        0
+    }
+    alone!({
+        let segment = Segment::of(32);
+        let manager = segment.open();
+        let _ = manager.lock(3).unwrap();
+        // The TLS is lent by a thread that sleeps: on x86-64 the libc's handle of a thread is its thread pointer.
+        static LENT: AtomicUsize = AtomicUsize::new(0);
+        thread::spawn(|| {
+            // SAFETY: pthread_self(3) takes nothing.
+            LENT.store(unsafe { libc::pthread_self() } as usize, Ordering::Release);
+            sleep_until_killed();
+        });
+        eventually("the lender sleeps", || LENT.load(Ordering::Acquire) != 0);
+        let shared = Box::leak(Box::new(InSharedMemory { manager, codes: Default::default() }));
+        let flags = libc::CLONE_VM | libc::CLONE_SETTLS | libc::SIGCHLD;
+        let nowhere = std::ptr::null_mut::<i32>();
+        // SAFETY: a stack and a TLS that nobody else uses; what the child is given is leaked, so it lives.
+        let pid = unsafe {
+            let shared = (&raw mut *shared).cast();
+            libc::clone(try_all, stack(), flags, shared, nowhere, LENT.load(Ordering::Acquire), nowhere)
+        };
+        Child::adopt(pid).succeeds();
+        let codes = shared.codes.each_ref().map(|code| code.load(Ordering::Acquire));
+        assert_eq!(codes, [libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EPERM]);
+        assert_eq!(shared.manager.locks_held().unwrap(), [3]);
+        shared.manager.unlock(3).unwrap();
+    });
+}
+
+#[test]
+fn a_lock_that_a_vfork_child_takes_is_its_parents_and_not_lost() {
+    extern "C" fn take(shared: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: the address is that of the parent's leaked value.
+        let InSharedMemory { manager, codes } = unsafe { &*shared.cast::<InSharedMemory>() };
+        codes[0].store(errno_of(manager.try_lock(4)), Ordering::Release);
+        0
+    }
+    alone!({
+        let segment = Segment::of(32);
+        let manager = segment.open();
+        assert_eq!(taken_once(&manager, 4), Acquired::Clean);
+        let shared = Box::leak(Box::new(InSharedMemory { manager, codes: Default::default() }));
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        // SAFETY: a stack that nobody else uses; the parent stands still until the child, which uses its TLS, ends.
+        let pid = unsafe { libc::clone(take, stack(), flags, (&raw mut *shared).cast()) };
+        Child::adopt(pid).succeeds();
+        assert_eq!(shared.codes[0].load(Ordering::Acquire), 0);
+        assert_eq!(shared.manager.locks_held().unwrap(), [4]);
+        fork(|| assert_eq!(errno_of(segment.open().try_lock(4)), libc::EBUSY)).succeeds();
+        shared.manager.unlock(4).unwrap();
+        fork(|| assert_eq!(taken_once(&segment.open(), 4), Acquired::Clean)).succeeds();
+    });
+}
+
+#[test]
+fn a_child_forked_while_other_threads_are_inside_the_library_can_use_it() {
+    const CHILDREN: u32 = 300;
+    alone!({
+        let [segment, other] = [Segment::of(64), Segment::of(64)];
+        let manager = segment.open();
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for id in [1, 2] {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        drop(ShmManager::open_or_create(&other.name, 64, &SegmentOptions::default()).unwrap());
+                        let id = manager.allocate_lock().unwrap();
+                        manager.free_lock(id).unwrap();
+                    }
+                });
+                let manager = &manager;
+                let over = &over;
+                scope.spawn(move || {
+                    while !over.load(Ordering::Relaxed) {
+                        assert_eq!(taken_once(manager, id), Acquired::Clean);
+                    }
+                });
+            }
+            // All that these threads do is the library's and the heap's, which glibc hands over whole.
+            let children = (0..CHILDREN).map(|_| {
+                fork(|| {
+                    assert_eq!(taken_once(&manager, 0), Acquired::Clean);
+                    let id = manager.allocate_lock().unwrap();
+                    manager.free_lock(id).unwrap();
+                    assert_eq!(taken_once(&other.open(), 0), Acquired::Clean);
+                })
+                .wait()
+            });
+            let failed = children.filter(|&exit| exit != process::Exit::Code(0)).count();
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(failed, 0, "of {CHILDREN} children");
+        });
+    });
+}

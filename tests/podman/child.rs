@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Processes of ours beside the test's: one that holds a lock, and one that has nothing to do with it.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::process::{self, Command, Stdio};
+
+use lock_manager::{Manager, SegmentOptions, ShmManager};
+
+use crate::sandbox::{SEGMENT, again, again_in_a_container};
+
+const HOLD: &str = "hold";
+const MAP: &str = "map";
+const READY: &str = "ready";
+
+/// A child that stays as it is until it is killed or dropped.
+pub struct Child {
+    process: process::Child,
+}
+
+impl Child {
+    /// One that holds lock `id`.
+    pub fn holding(id: u32) -> Self {
+        Self::start(&mut again(&format!("{HOLD} {id}")))
+    }
+
+    /// One in a container of its own, which maps another segment: the file of the same inode number in another /dev/shm.
+    pub fn mapping_elsewhere(inode: u64) -> Self {
+        Self::start(&mut again_in_a_container(&format!("{MAP} {inode}")))
+    }
+
+    fn start(command: &mut Command) -> Self {
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        // The test harness begins the line.
+        let ready = lines.map_while(Result::ok).any(|line| line.ends_with(READY));
+        assert!(ready, "the child ended before it was ready");
+        Self { process }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.process.id().cast_signed()
+    }
+
+    /// Ends it by SIGKILL, with whatever it holds.
+    pub fn kill(self) {}
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Fails where it has ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What the child does.
+pub fn play(role: &str) {
+    let (what, number) = role.split_once(' ').unwrap();
+    match what {
+        HOLD => hold(number.parse().unwrap()),
+        MAP => map(number.parse().unwrap()),
+        _ => unreachable!("{role} is no role"),
+    }
+}
+
+fn hold(id: u32) {
+    let manager = ShmManager::open(SEGMENT, 0).unwrap();
+    let _ = manager.lock(id).unwrap();
+    stay();
+    manager.unlock(id).unwrap();
+}
+
+fn map(inode: u64) {
+    // A tmpfs numbers its files upwards.
+    let mut managers = Vec::new();
+    for number in 0..=inode {
+        let name = format!("/file{number}");
+        managers.push(ShmManager::create(&name, 32, &SegmentOptions::default()).unwrap());
+        if fs::metadata(format!("/dev/shm{name}")).unwrap().ino() == inode {
+            return stay();
+        }
+    }
+    unreachable!("no file came to be number {inode}");
+}
+
+/// Returns when the parent is gone.
+fn stay() {
+    println!("{READY}");
+    io::copy(&mut io::stdin(), &mut io::sink()).unwrap();
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The real Podman, driven by its command line, with a storage and settings of its own.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use lock_manager::{Manager, ShmManager};
+
+use crate::sandbox::{SEGMENT, until};
+
+/// How many locks a Podman makes that was told nothing else.
+pub const DEFAULT_LOCKS: u32 = 2048;
+
+// Where the mutexes are in Podman's segment, from libpod's shm_lock.h with glibc on 64 bits.
+const HEADER_BYTES: u64 = 56;
+const LOCKS_PER_GROUP: u64 = 32;
+const BITMAP_BYTES: u64 = 8;
+const MUTEX_BYTES: u64 = 40;
+const GROUP_BYTES: u64 = BITMAP_BYTES + LOCKS_PER_GROUP * MUTEX_BYTES;
+
+/// Where in the segment the mutex is that guards the bitmaps.
+pub const GUARD_OFFSET: u64 = 8;
+
+/// Where in the segment the mutex of lock `id` is.
+pub fn mutex_offset(id: u32) -> u64 {
+    let id = u64::from(id);
+    HEADER_BYTES + id / LOCKS_PER_GROUP * GROUP_BYTES + BITMAP_BYTES + id % LOCKS_PER_GROUP * MUTEX_BYTES
+}
+
+/// The ids that are allocated.
+pub fn allocated(manager: &ShmManager) -> BTreeSet<u32> {
+    (0..manager.num_locks().unwrap()).filter(|&id| manager.lock_info(id).unwrap().allocated).collect()
+}
+
+/// A Podman with everything that it writes beneath one directory.
+pub struct Podman {
+    home: PathBuf,
+}
+
+impl Podman {
+    /// Within a sandbox: it has no volume, no pod and no segment yet.
+    pub fn without_anything() -> Self {
+        let podman = Self { home: PathBuf::from("/dev/shm/podman") };
+        fs::create_dir(&podman.home).unwrap();
+        podman.set_num_locks(DEFAULT_LOCKS);
+        let home = podman.home.display();
+        podman.write(
+            "storage.conf",
+            &format!("[storage]\ndriver = \"vfs\"\ngraphroot = \"{home}/root\"\nrunroot = \"{home}/run\"\n"),
+        );
+        podman
+    }
+
+    /// How many locks its segment is to have, from now on.
+    pub fn set_num_locks(&self, num_locks: u32) {
+        let home = self.home.display();
+        self.write(
+            "containers.conf",
+            &format!(
+                "[engine]\nevents_logger = \"none\"\nnum_locks = {num_locks}\n\
+                 [network]\nnetwork_config_dir = \"{home}/networks\"\n"
+            ),
+        );
+    }
+
+    /// Makes Podman believe that the machine was booted: it keeps word of its last start in this directory.
+    pub fn forget_boot(&self) {
+        fs::remove_dir_all(self.home.join("tmp")).unwrap();
+    }
+
+    /// Runs `podman` to its end, which must be a good one, and gives what it said.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        self.start(arguments).succeed()
+    }
+
+    /// Runs `podman`, which must fail, and gives its complaint.
+    pub fn fail(&self, arguments: &[&str]) -> String {
+        let (status, said, complaint) = self.start(arguments).end();
+        assert!(!status.success(), "podman {arguments:?} was to fail, and said {said}");
+        complaint
+    }
+
+    /// Creates a volume and gives the id of the lock that it took, by what `manager` sees.
+    pub fn create_volume(&self, manager: &ShmManager, name: &str) -> u32 {
+        self.taking_one_lock(manager, &["volume", "create", name])
+    }
+
+    /// Creates a pod without containers, otherwise as [`create_volume`](Self::create_volume).
+    pub fn create_pod(&self, manager: &ShmManager, name: &str) -> u32 {
+        self.taking_one_lock(manager, &["pod", "create", "--infra=false", name])
+    }
+
+    /// Creates a volume that [`hold_mounting`](Self::hold_mounting) can mount.
+    pub fn create_mountable_volume(&self, manager: &ShmManager, name: &str) -> u32 {
+        self.taking_one_lock(manager, &["volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", name])
+    }
+
+    /// Starts a Podman that holds the volume's lock: it mounts the volume by a `mount` of ours that does not return
+    /// before [`end_mounting`](Self::end_mounting), and then fails.
+    pub fn hold_mounting(&self, name: &str) -> Running {
+        let directory = self.home.join("bin");
+        let mount = directory.join("mount");
+        fs::create_dir_all(&directory).unwrap();
+        let home = self.home.display();
+        fs::write(&mount, format!("#!/bin/sh\nwhile [ ! -e {home}/go-on ]; do sleep 0.01; done\nexit 1\n")).unwrap();
+        fs::set_permissions(&mount, fs::Permissions::from_mode(0o700)).unwrap();
+        let path = format!("{}:{}", directory.display(), env::var("PATH").unwrap());
+        Running::start(self.command(&["volume", "mount", name]).env("PATH", path))
+    }
+
+    /// Lets the `mount` of [`hold_mounting`](Self::hold_mounting) return.
+    pub fn end_mounting(&self) {
+        self.write("go-on", "");
+    }
+
+    /// Starts `podman` and does not wait for it.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        Running::start(&mut self.command(arguments))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let beneath = |name| self.home.join(name);
+        let mut command = Command::new("podman");
+        // A CONTAINER_HOST of the user's would send all of it to another Podman.
+        command
+            .env_clear()
+            .env("PATH", env::var_os("PATH").unwrap())
+            .env("HOME", &self.home)
+            .env("TMPDIR", &self.home)
+            .env("CONTAINERS_CONF", beneath("containers.conf"))
+            .env("CONTAINERS_STORAGE_CONF", beneath("storage.conf"))
+            .arg("--root")
+            .arg(beneath("root"))
+            .arg("--runroot")
+            .arg(beneath("run"))
+            .arg("--tmpdir")
+            .arg(beneath("tmp"))
+            .args(arguments);
+        command
+    }
+
+    fn taking_one_lock(&self, manager: &ShmManager, arguments: &[&str]) -> u32 {
+        let before = allocated(manager);
+        self.run(arguments);
+        let taken: Vec<u32> = allocated(manager).difference(&before).copied().collect();
+        assert_eq!(taken.len(), 1, "podman {arguments:?} was to take one lock and took {taken:?}");
+        taken[0]
+    }
+
+    fn write(&self, name: &str, contents: &str) {
+        fs::write(self.home.join(name), contents).unwrap();
+    }
+}
+
+/// A Podman that runs.
+pub struct Running {
+    child: Child,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self { child: command.spawn().unwrap() }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until one of its threads sleeps in futex(2) on the mutex at `offset` of the segment.
+    pub fn until_it_waits_at(&mut self, offset: u64) {
+        until(&format!("podman sleeps at byte {offset} of {SEGMENT}"), || {
+            assert!(!self.has_ended(), "podman was to wait, and ended");
+            self.sleeps_at(offset)
+        });
+    }
+
+    /// Waits until it is over, which must be well, and gives what it said.
+    pub fn succeed(self) -> String {
+        let (status, said, complaint) = self.end();
+        assert!(status.success(), "podman failed with {status}: {complaint}");
+        said
+    }
+
+    /// Ends it by SIGKILL, with whatever it holds.
+    pub fn kill(self) {}
+
+    /// How it ended, what it said, and what it complained about: less than a pipe holds.
+    pub fn end(mut self) -> (ExitStatus, String, String) {
+        until("podman ends", || self.has_ended());
+        let (mut said, mut complaint) = (String::new(), String::new());
+        self.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
+        (self.child.wait().unwrap(), said, complaint)
+    }
+
+    fn sleeps_at(&self, offset: u64) -> bool {
+        let process = format!("/proc/{}", self.pid());
+        // Podman comes and goes while this reads; what is not there is not waiting.
+        let Ok(maps) = fs::read_to_string(format!("{process}/maps")) else { return false };
+        let Some(map) = maps.lines().find(|line| line.ends_with(SEGMENT)) else { return false };
+        let start = u64::from_str_radix(map.split('-').next().unwrap(), 16).unwrap();
+        let sleep = format!("{} {:#x} ", libc::SYS_futex, start + offset);
+        let Ok(threads) = fs::read_dir(format!("{process}/task")) else { return false };
+        threads
+            .flatten()
+            .any(|thread| fs::read_to_string(thread.path().join("syscall")).is_ok_and(|call| call.starts_with(&sleep)))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Fails where it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A test that runs in a process of its own: it may fork, change its umask, take signals, and die.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Names the test that this process was started for.
+const TEST: &str = "LOCK_MANAGER_TEST_ALONE";
+/// How the names of that test's segments begin.
+const PREFIX: &str = "LOCK_MANAGER_TEST_PREFIX";
+
+/// After this many seconds a test is hung, and ends by SIGALRM, unless it has [allowed](allow) itself more.
+const LIMIT_SECONDS: u32 = 150;
+
+/// Runs the rest of a test in a process of its own, which is this binary started again for that test alone. No thread
+/// but the test's does anything there, so that it may fork without exec.
+macro_rules! alone {
+    ($body:block) => {{
+        fn here() {}
+        $crate::support::alone::run(std::any::type_name_of_val(&here), || $body);
+    }};
+}
+pub(crate) use alone;
+
+/// See [`alone!`]; `place` is the path of an item within the test.
+pub fn run(place: &str, body: impl FnOnce()) {
+    let test = place.split_once("::").unwrap().1.trim_end_matches("::here");
+    if std::env::var(TEST).is_ok_and(|name| name == test) {
+        allow(LIMIT_SECONDS);
+        // SAFETY: prctl(2) with these arguments touches no memory.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        body();
+        return;
+    }
+    let prefix = own_prefix();
+    let output = Command::new("/proc/self/exe")
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(TEST, test)
+        .env(PREFIX, &prefix)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    // A test that was killed could not do it.
+    remove_leftovers(&prefix);
+    let status = output.status;
+    assert_ne!(status.signal(), Some(libc::SIGALRM), "the test hung");
+    // A name that matches no test would be a success, too.
+    let passed = String::from_utf8_lossy(&output.stdout).contains("1 passed");
+    assert!(status.success() && passed, "the test failed in its own process: {status}");
+}
+
+/// Gives the test that many seconds from here on.
+pub fn allow(seconds: u32) {
+    // SAFETY: alarm(2) touches no memory.
+    unsafe { libc::alarm(seconds) };
+}
+
+/// How the names of this process's segments begin.
+pub fn prefix() -> String {
+    std::env::var(PREFIX).unwrap_or_else(|_| own_prefix())
+}
+
+fn own_prefix() -> String {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    format!("lm-test-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+}
+
+fn remove_leftovers(prefix: &str) {
+    for entry in fs::read_dir("/dev/shm").unwrap().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&format!("{prefix}-")) {
+            let _ = fs::remove_file(entry.path());
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Namespaces of a child's own, for full file systems and for thread ids that mean two threads.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::Error;
+use std::os::unix::fs::MetadataExt;
+use std::ptr;
+
+/// The inode of the PID namespace that the machine boots into.
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Whether the holder of a lock can be judged here: only from the initial PID namespace are all processes seen.
+pub fn sees_all_processes_or_skip() -> bool {
+    let initial = fs::metadata("/proc/self/ns/pid").is_ok_and(|link| link.ino() == INITIAL_PID_NAMESPACE);
+    if !initial {
+        super::skip("needs the initial PID namespace");
+    }
+    initial
+}
+
+/// Puts an empty tmpfs of that size over /dev/shm, seen by the calling process alone. To be called in a forked child.
+pub fn private_shm(size: &str) {
+    // SAFETY: unshare(2) touches no memory.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) });
+    mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
+    mount("tmpfs", "/dev/shm", "tmpfs", 0, &format!("size={size}"));
+}
+
+fn mount(what: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) {
+    let [what, target, kind, data] = [what, target, kind, data].map(|text| CString::new(text).unwrap());
+    // SAFETY: mount(2) reads the four strings, which live past the call.
+    check(unsafe { libc::mount(what.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) });
+}
+
+/// Has the children that the caller forks from here on live in a new PID namespace, the first of them as PID 1.
+pub fn new_pid_namespace_for_children() {
+    // SAFETY: unshare(2) touches no memory.
+    check(unsafe { libc::unshare(libc::CLONE_NEWPID) });
+}
+
+/// Makes every open of the calling process that asks for a file without a name fail, as on file systems that have none.
+#[cfg(target_arch = "x86_64")]
+pub fn forbid_unnamed_files() {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
+    const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    /// Of struct seccomp_data: the number, and the low half of the third argument.
+    const NUMBER: u32 = 0;
+    const FLAGS: u32 = 16 + 2 * 8;
+    const O_TMPFILE: u32 = libc::O_TMPFILE as u32;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut steps = [
+        step(LOAD, 0, 0, NUMBER),
+        step(IF_EQUAL, 0, 3, libc::SYS_openat as u32),
+        step(LOAD, 0, 0, FLAGS),
+        step(AND, 0, 0, O_TMPFILE),
+        step(IF_EQUAL, 1, 0, O_TMPFILE),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+        step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32),
+    ];
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: prctl(2) copies the program, which lives past the call; the kernel checks it.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+        check(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, ptr::from_ref(&program)));
+    }
+}
+
+fn check(code: i32) {
+    assert_eq!(code, 0, "{}", Error::last_os_error());
+}

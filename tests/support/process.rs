@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Forked children. They die with their parent, or after a minute whatever they do, and are reaped.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::wait::eventually;
+
+/// After this many seconds a child is hung, and ends by SIGALRM.
+const LIMIT_SECONDS: u32 = 60;
+
+/// What a child's body that panicked exits with, as Rust programs do.
+const PANICKED: i32 = 101;
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+/// A child process; killed and reaped when dropped.
+#[derive(Debug)]
+pub struct Child {
+    pid: i32,
+    exit: Option<Exit>,
+}
+
+/// Forks a child that runs `body` and exits with 0, or 101 if it panics. Only from a process whose other threads are
+/// idle, as those of [`alone!`](super::alone::alone) are.
+pub fn fork(body: impl FnOnce()) -> Child {
+    // SAFETY: glibc keeps the heap usable in the child, and no other thread of the process can have left a lock of
+    // Rust's standard library taken.
+    match unsafe { libc::fork() } {
+        -1 => panic!("fork: {}", std::io::Error::last_os_error()),
+        0 => run(body),
+        pid => Child { pid, exit: None },
+    }
+}
+
+/// Runs a child's body and ends the process without running anything that belongs to the parent.
+pub fn run(body: impl FnOnce()) -> ! {
+    // SAFETY: alarm(2) and prctl(2) with these arguments touch no memory.
+    unsafe {
+        libc::alarm(LIMIT_SECONDS);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+    }
+    let code = if catch_unwind(AssertUnwindSafe(body)).is_ok() { 0 } else { PANICKED };
+    // SAFETY: _exit(2) does not return.
+    unsafe { libc::_exit(code) }
+}
+
+impl Child {
+    /// A child that was made by other means than [`fork`].
+    pub fn adopt(pid: i32) -> Self {
+        assert!(pid > 0, "{}", std::io::Error::last_os_error());
+        Self { pid, exit: None }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    pub fn signal(&self, signal: i32) {
+        assert!(self.exit.is_none(), "the child was reaped: its number may be a stranger's by now");
+        // SAFETY: kill(2) touches no memory; the child has not been reaped, so the number is still its own.
+        assert_eq!(unsafe { libc::kill(self.pid, signal) }, 0);
+    }
+
+    /// Kills the child and waits for its end.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if self.exit.is_none() {
+            self.signal(libc::SIGKILL);
+            self.reap();
+        }
+    }
+
+    /// Waits for the child's end.
+    pub fn wait(mut self) -> Exit {
+        self.reap()
+    }
+
+    /// Waits for the child's end, which must be a success.
+    #[track_caller]
+    pub fn succeeds(self) {
+        assert_eq!(self.wait(), Exit::Code(0), "the child failed; 101: a panic, SIGALRM: it hung");
+    }
+
+    fn reap(&mut self) -> Exit {
+        let mut status = 0;
+        // SAFETY: waitpid(2) fills the status, a local. A child ends at the latest by its alarm.
+        let reaped = unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
+        assert_eq!(reaped, self.pid, "{}", std::io::Error::last_os_error());
+        let exit = if libc::WIFEXITED(status) {
+            Exit::Code(libc::WEXITSTATUS(status))
+        } else {
+            Exit::Signal(libc::WTERMSIG(status))
+        };
+        *self.exit.insert(exit)
+    }
+
+    /// Waits until the child sleeps in futex(2), as a waiter for a lock does.
+    pub fn until_it_waits(&self) {
+        until_thread_waits(self.pid);
+    }
+
+    /// Waits until the child is stopped.
+    pub fn until_it_is_stopped(&self) {
+        eventually("the child is stopped", || state_of(self.pid) == Some('T'));
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.exit.is_none() {
+            // SAFETY: as in signal() and reap(); a failure is of no interest while a test unwinds.
+            unsafe {
+                libc::kill(self.pid, libc::SIGKILL);
+                libc::waitpid(self.pid, std::ptr::null_mut(), 0);
+            }
+        }
+    }
+}
+
+/// Waits until a thread sleeps in futex(2).
+pub fn until_thread_waits(tid: i32) {
+    let futex = libc::SYS_futex.to_string();
+    eventually("the thread waits in futex(2)", || {
+        let asleep = state_of(tid) == Some('S');
+        // "running", or the number of the call and its arguments. Unreadable without the right to trace: then the
+        // state has to do.
+        let call = fs::read_to_string(format!("/proc/{tid}/syscall"));
+        asleep && call.map_or(true, |call| call.split(' ').next() == Some(&futex))
+    });
+}
+
+/// The state letter of a process or thread; none if it is not there.
+pub fn state_of(tid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// The calling thread's id.
+pub fn own_tid() -> i32 {
+    // SAFETY: gettid(2) takes nothing and cannot fail.
+    unsafe { libc::gettid() }
+}
+
+/// Sleeps until a signal ends the process.
+pub fn sleep_until_killed() -> ! {
+    loop {
+        // SAFETY: pause(2) touches no memory.
+        unsafe { libc::pause() };
+    }
+}
+
+/// The id of a thread that is gone.
+pub fn gone_tid() -> i32 {
+    let child = fork(|| {});
+    let pid = child.pid();
+    child.succeeds();
+    pid
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A child that runs one instruction, or up to one system call, at a time, to be killed at any of them.
+
+use std::ptr;
+
+use super::process::{Child, fork};
+
+/// A traced child, stopped between the steps. Only the thread that started it may step it.
+#[derive(Debug)]
+pub struct Stepped {
+    child: Child,
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Done,
+    /// What the child was to do is done.
+    Over,
+}
+
+impl Stepped {
+    /// Forks a child that does `prepare`, then stops where `act` begins.
+    pub fn start<T>(prepare: impl FnOnce() -> T, act: impl FnOnce(&T)) -> Self {
+        let child = fork(|| {
+            let prepared = prepare();
+            // SAFETY: PTRACE_TRACEME and raise(3) touch no memory.
+            unsafe {
+                libc::ptrace(libc::PTRACE_TRACEME, 0, ptr::null_mut::<u8>(), ptr::null_mut::<u8>());
+                libc::raise(libc::SIGSTOP);
+            }
+            act(&prepared);
+            // SAFETY: as above.
+            unsafe { libc::raise(libc::SIGSTOP) };
+        });
+        let stepped = Self { child };
+        assert_eq!(stepped.stopped_by(), libc::SIGSTOP);
+        stepped
+    }
+
+    /// Lets the child run one instruction.
+    pub fn instruction(&self) -> Step {
+        self.go_on(libc::PTRACE_SINGLESTEP)
+    }
+
+    /// Lets the child run to where it enters or leaves a system call.
+    pub fn system_call(&self) -> Step {
+        self.go_on(libc::PTRACE_SYSCALL)
+    }
+
+    fn go_on(&self, request: libc::c_uint) -> Step {
+        // SAFETY: the child is traced by this thread and stopped; no memory of ours is involved.
+        let code = unsafe { libc::ptrace(request, self.child.pid(), ptr::null_mut::<u8>(), ptr::null_mut::<u8>()) };
+        assert_eq!(code, 0, "{}", std::io::Error::last_os_error());
+        match self.stopped_by() {
+            libc::SIGTRAP => Step::Done,
+            libc::SIGSTOP => Step::Over,
+            signal => panic!("the child got signal {signal}"),
+        }
+    }
+
+    fn stopped_by(&self) -> i32 {
+        let mut status = 0;
+        // SAFETY: waitpid(2) fills the status, a local.
+        let reaped = unsafe { libc::waitpid(self.child.pid(), &raw mut status, libc::__WALL) };
+        assert_eq!(reaped, self.child.pid());
+        assert!(libc::WIFSTOPPED(status), "the child ended with status {status:#x}");
+        libc::WSTOPSIG(status)
+    }
+
+    /// Kills the child where it is.
+    pub fn kill(self) {
+        self.child.kill();
+    }
+}
