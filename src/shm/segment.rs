@@ -75,7 +75,7 @@ impl Candidate {
             Access::Look => Mapping::read_only(&self.file, length),
         };
         let map = mapped.map_err(|errno| self.name.error(Reason::System { doing: "mapping the segment", errno }))?;
-        Ok(Segment::new(self.file, self.facts, map))
+        Ok(Segment::new(&self.name, self.file, self.facts, map))
     }
 }
 
@@ -84,6 +84,7 @@ impl Candidate {
 pub(super) struct Segment {
     pub(super) map: Mapping,
     pub(super) facts: Facts,
+    path: PathBuf,
     /// Kept to ask for the number of links. `None` only while it is dropped.
     file: Option<File>,
     /// When removal was last looked for, by CLOCK_MONOTONIC.
@@ -91,17 +92,22 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    fn new(file: File, facts: Facts, map: Mapping) -> Self {
-        Self { map, facts, file: Some(file), looked: AtomicU64::new(0) }
+    fn new(name: &SegmentName, file: File, facts: Facts, map: Mapping) -> Self {
+        Self { map, facts, path: name.file().to_owned(), file: Some(file), looked: AtomicU64::new(0) }
     }
 
     /// Whether the file has lost its last name.
     pub(super) fn is_removed(&self) -> bool {
         match self.own_facts() {
             Some(facts) => facts.links == 0,
-            // The program closed the descriptor, which is its right (closefrom); the mapping is still there to ask.
-            None => self.as_mapped().is_some_and(|file| file.is_deleted()),
+            // The program closed the descriptor, which is its right (closefrom). What still has the name is not removed;
+            // of anything else only the mapping can tell, and a draft's is shown as deleted from the start.
+            None => !self.has_its_name() && self.as_mapped().is_some_and(|file| file.is_deleted()),
         }
+    }
+
+    fn has_its_name(&self) -> bool {
+        Facts::of_path(&self.path).is_ok_and(|facts| facts.is_same_file(&self.facts))
     }
 
     /// The file as it is seen in /proc, if it is.
@@ -167,7 +173,7 @@ pub(super) fn create(
     file::set_mode(&draft.file, mode).map_err(failed("setting the segment's mode"))?;
     let facts = Facts::of(&draft.file).map_err(failed("fstat"))?;
     let file = draft.publish(name).map_err(failed("naming the segment"))?;
-    Ok(Segment::new(file, facts, map))
+    Ok(Segment::new(name, file, facts, map))
 }
 
 fn system(doing: &'static str, errno: Errno, size: usize) -> Reason {

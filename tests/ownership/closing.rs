@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use lock_manager::{Acquired, Manager, Reason};
+use lock_manager::{Acquired, Manager, Reason, SegmentOptions, ShmManager};
 
 use super::LONG;
 use super::support::alone::alone;
@@ -149,5 +149,22 @@ fn closing_every_descriptor_changes_nothing() {
         assert_eq!(errno_of(segment.open().try_lock(3)), libc::EBUSY);
         go.store(1, Ordering::Release);
         child.succeeds();
+    });
+}
+
+#[test]
+fn the_maker_of_a_segment_may_close_every_descriptor_too() {
+    alone!({
+        let segment = Segment::unused();
+        fork(|| {
+            let manager = ShmManager::create(&segment.name, 32, &SegmentOptions::default()).unwrap();
+            // SAFETY: as above.
+            assert_eq!(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) }, 0);
+            let _others = [(); 8].map(|()| File::open("/dev/null").unwrap());
+            assert_eq!(manager.allocate_lock().unwrap(), 0);
+            fs::remove_file(segment.file()).unwrap();
+            eventually("removal is noticed", || errno_of(manager.allocate_lock()) == libc::ESTALE);
+        })
+        .succeeds();
     });
 }

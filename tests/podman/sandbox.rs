@@ -122,8 +122,9 @@ fn end_by(child: &mut Child, deadline: Instant) -> bool {
             return status.success();
         }
         if Instant::now() >= deadline {
-            let group = format!("kill -KILL -- -{}", child.id());
-            Command::new("sh").args(["-c", &group]).status().unwrap();
+            let kill = format!("kill -s KILL -- -{}", child.id());
+            let killed = Command::new("sh").args(["-c", &kill]).status().unwrap();
+            assert!(killed.success(), "{kill}: {killed}");
             child.wait().unwrap();
             return false;
         }
