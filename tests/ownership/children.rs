@@ -139,27 +139,44 @@ fn a_child_that_shares_the_memory_but_has_tls_of_its_own_is_refused() {
         let manager = segment.open();
         let _ = manager.lock(3).unwrap();
         // The TLS is lent by a thread that sleeps: on x86-64 the libc's handle of a thread is its thread pointer.
+        static LENDER: AtomicI32 = AtomicI32::new(0);
         static LENT: AtomicUsize = AtomicUsize::new(0);
         thread::spawn(|| {
+            LENDER.store(process::own_tid(), Ordering::Release);
             // SAFETY: pthread_self(3) takes nothing.
             LENT.store(unsafe { libc::pthread_self() } as usize, Ordering::Release);
             sleep_until_killed();
         });
         eventually("the lender sleeps", || LENT.load(Ordering::Acquire) != 0);
+        let tls = LENT.load(Ordering::Acquire);
+        let known_id = note_of(LENDER.load(Ordering::Acquire), tls);
         let shared = Box::leak(Box::new(InSharedMemory { manager, codes: Default::default() }));
         let flags = libc::CLONE_VM | libc::CLONE_SETTLS | libc::SIGCHLD;
-        let nowhere = std::ptr::null_mut::<i32>();
-        // SAFETY: a stack and a TLS that nobody else uses; what the child is given is leaked, so it lives.
-        let pid = unsafe {
-            let shared = (&raw mut *shared).cast();
-            libc::clone(try_all, stack(), flags, shared, nowhere, LENT.load(Ordering::Acquire), nowhere)
-        };
-        Child::adopt(pid).succeeds();
-        let codes = shared.codes.each_ref().map(|code| code.load(Ordering::Acquire));
-        assert_eq!(codes, [libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EPERM]);
+        // Once the libc takes the child for the lender, and once it knows the child's own number.
+        for flags in [flags, flags | libc::CLONE_CHILD_SETTID] {
+            // SAFETY: a stack and a TLS that nobody else uses; what the child is given is leaked, so it lives; the
+            // kernel writes to the TLS that is lent.
+            let pid = unsafe {
+                let shared = (&raw mut *shared).cast();
+                libc::clone(try_all, stack(), flags, shared, std::ptr::null_mut::<i32>(), tls, known_id)
+            };
+            Child::adopt(pid).succeeds();
+            let codes = shared.codes.each_ref().map(|code| code.swap(0, Ordering::AcqRel));
+            assert_eq!(codes, [libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EPERM]);
+        }
         assert_eq!(shared.manager.locks_held().unwrap(), [3]);
         shared.manager.unlock(3).unwrap();
     });
+}
+
+/// Where the libc has noted the id of the thread whose handle that is.
+#[cfg(target_arch = "x86_64")]
+fn note_of(tid: i32, handle: usize) -> *mut i32 {
+    /// Well within glibc's struct pthread.
+    const WORDS: usize = 256;
+    // SAFETY: the words lie within what the libc keeps of a thread, and the thread sleeps.
+    let at = (0..WORDS).map(|word| (handle as *mut i32).wrapping_add(word)).find(|&at| unsafe { at.read() } == tid);
+    at.expect("the libc knows the ids of its threads")
 }
 
 #[test]
