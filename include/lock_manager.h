@@ -42,6 +42,11 @@
  */
 typedef struct lock_manager lock_manager_t;
 
+/**
+ * Ends waits from another thread. Made by lock_manager_cancel_new(), given back with lock_manager_cancel_free().
+ */
+typedef struct lock_manager_cancel lock_manager_cancel_t;
+
 
 /**
  * The lock is held now; its last holder died holding it, so what it protects may be half written. Told once, to the
@@ -293,6 +298,17 @@ int32_t lock_manager_open_shm_read_only(const char *path,
 int32_t lock_manager_remove_shm(const char *path);
 
 /**
+ * Makes a manager whose locks are of this process only, for tests of programs that use this library. In a forked
+ * child its calls are -EOPNOTSUPP.
+ *
+ * num_locks: 1 to 16777216, not rounded.
+ *
+ * -EINVAL: 0 locks, or too many.
+ */
+int32_t lock_manager_new_in_memory(uint32_t num_locks,
+                                   lock_manager_t **out);
+
+/**
  * Closes a manager; the storage stays. NULL is 0.
  *
  * -EBUSY: this process holds a lock through it, or another thread waits in a call on it; it stays open then. A call
@@ -377,9 +393,46 @@ int32_t lock_manager_timed_lock(lock_manager_t *manager,
                                 uint64_t timeout_ns);
 
 /**
- * Unlocks what the calling thread holds through this manager. -EPERM: it does not hold it.
+ * Unlocks what the calling thread, or by process ownership this process, holds through this manager. -EPERM: it does
+ * not hold it.
  */
-int32_t lock_manager_unlock(lock_manager_t *manager, uint32_t id);
+int32_t lock_manager_unlock(lock_manager_t *manager,
+                            uint32_t id);
+
+/**
+ * Says who owns the locks taken through a manager: LOCK_MANAGER_OWNED_BY_THREAD, as it is by itself, or
+ * LOCK_MANAGER_OWNED_BY_PROCESS, so that any thread of the process may unlock.
+ *
+ * -EBUSY: the manager has taken a lock already. -EOPNOTSUPP: the libpod layout's locks belong to threads. -EINVAL: no
+ * such ownership.
+ */
+int32_t lock_manager_set_ownership(lock_manager_t *manager,
+                                   uint32_t ownership);
+
+/**
+ * Makes a cancel object, which ends waits from another thread. Free it with lock_manager_cancel_free().
+ */
+int32_t lock_manager_cancel_new(lock_manager_cancel_t **out);
+
+/**
+ * Ends every wait with that object within 10 ms, and each later one at once; it stays triggered. Async-signal-safe.
+ */
+int32_t lock_manager_cancel_trigger(lock_manager_cancel_t *cancel);
+
+/**
+ * Frees a cancel object. NULL is 0. -EBUSY: a wait still uses it.
+ */
+int32_t lock_manager_cancel_free(lock_manager_cancel_t *cancel);
+
+/**
+ * lock_manager_timed_lock that another thread can end through the cancel object. NULL: nobody can.
+ *
+ * -ECANCELED: it was triggered, even if the lock was free. Otherwise as lock_manager_timed_lock.
+ */
+int32_t lock_manager_cancellable_lock(lock_manager_t *manager,
+                                      uint32_t id,
+                                      uint64_t timeout_ns,
+                                      lock_manager_cancel_t *cancel);
 
 /**
  * The locks that somebody holds. Touches no lock.

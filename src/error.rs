@@ -93,6 +93,13 @@ pub enum Reason {
         /// How many a segment may have.
         most: u32,
     },
+    /// `EINVAL`: growing to fewer locks than there are.
+    Shrinking {
+        /// How many there are.
+        there: u32,
+        /// How many were asked for.
+        asked: u32,
+    },
     /// `EINVAL`: there is no lock of that id.
     OutOfRange {
         /// The id that was asked for.
@@ -154,6 +161,8 @@ pub enum Reason {
     },
     /// `EOPNOTSUPP`: what this manager or layout cannot do.
     Unsupported(&'static str),
+    /// `EOPNOTSUPP`: an in-memory manager of the parent's, in a forked child.
+    ForkedChild,
     /// `EOPNOTSUPP`: a child made behind the libc's back, whose locks would be taken in its parent's name.
     ClonedChild,
     /// `ENOLCK`: every lock is allocated.
@@ -187,6 +196,18 @@ pub enum Reason {
         /// The thread that holds it as the storage names it; 0 where it does not say.
         holder: u32,
     },
+    /// `ECANCELED`: the wait was ended by its cancel object.
+    Cancelled {
+        /// The lock.
+        id: u32,
+    },
+    /// `EBUSY`: freeing a cancel object that waits still use.
+    CancelInUse {
+        /// How many.
+        waits: u32,
+    },
+    /// `EBUSY`: changing who owns the locks of a manager that has taken some.
+    OwnershipSettled,
     /// `EDEADLK`: the calling thread holds the lock it asks for.
     SelfDeadlock {
         /// The lock.
@@ -258,23 +279,30 @@ impl Reason {
     #[must_use]
     pub fn errno(&self) -> i32 {
         match self {
-            Self::BadArgument(_) | Self::BadPath(_) | Self::TooManyLocks { .. } | Self::OutOfRange { .. } => {
-                libc::EINVAL
-            }
+            Self::BadArgument(_)
+            | Self::BadPath(_)
+            | Self::TooManyLocks { .. }
+            | Self::Shrinking { .. }
+            | Self::OutOfRange { .. } => libc::EINVAL,
             Self::NotFound | Self::NotAllocated { .. } => libc::ENOENT,
             Self::Exists | Self::Allocated { .. } => libc::EEXIST,
             Self::WrongCount { .. } => libc::ERANGE,
             Self::NotASegment(_) | Self::Damaged { .. } | Self::ForeignMutex { .. } => libc::EPROTO,
             Self::SymbolicLink | Self::NotTrusted { .. } | Self::ReadOnly => libc::EACCES,
             Self::NoSpace { .. } => libc::ENOSPC,
-            Self::NetworkFileSystem { .. } | Self::Unsupported(_) | Self::ClonedChild => libc::EOPNOTSUPP,
+            Self::NetworkFileSystem { .. } | Self::Unsupported(_) | Self::ForkedChild | Self::ClonedChild => {
+                libc::EOPNOTSUPP
+            }
             Self::Exhausted { .. } | Self::TooManyHeld { .. } => libc::ENOLCK,
             Self::Held { .. }
             | Self::StillHeld { .. }
             | Self::StillWaiting { .. }
             | Self::HolderLives { .. }
+            | Self::CancelInUse { .. }
+            | Self::OwnershipSettled
             | Self::CannotJudge { .. } => libc::EBUSY,
             Self::TimedOut { .. } => libc::ETIMEDOUT,
+            Self::Cancelled { .. } => libc::ECANCELED,
             Self::SelfDeadlock { .. } => libc::EDEADLK,
             Self::NotHolder { .. } => libc::EPERM,
             Self::LockLost { .. } | Self::BitmapsHeld { .. } => libc::ENOTRECOVERABLE,

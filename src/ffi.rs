@@ -18,10 +18,12 @@ mod types;
 
 use std::ffi::c_char;
 
-use crate::manager::{Acquired, Wait};
+use crate::cancel::Cancel;
+use crate::manager::{Acquired, Manager, Wait};
+use crate::memory::InMemoryManager;
 use crate::shm::{Release, ShmManager};
 
-use boundary::{call, input_path, manager, output, refuse};
+use boundary::{call, cancel, input_path, manager, output, refuse, silence_panics};
 pub use constants::*;
 pub use types::*;
 
@@ -29,10 +31,19 @@ pub use types::*;
 pub enum lock_manager_t {
     /// By its type, not as one of many: so the lock calls are inlined into their exported functions.
     Shm(ShmManager),
+    /// What takes its time anyway.
+    Other(Box<dyn Manager>),
 }
+
+/// Ends waits from another thread.
+pub type lock_manager_cancel_t = Cancel;
 
 fn shm_handle(manager: ShmManager) -> *mut lock_manager_t {
     Box::into_raw(Box::new(lock_manager_t::Shm(manager)))
+}
+
+fn other_handle(manager: impl Manager + 'static) -> *mut lock_manager_t {
+    Box::into_raw(Box::new(lock_manager_t::Other(Box::new(manager))))
 }
 
 /// This thread's last failure in words: the storage, the lock, the numbers that disagree, the way out. Never NULL;
@@ -134,6 +145,23 @@ pub unsafe extern "C" fn lock_manager_remove_shm(path: *const c_char) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe {
         ShmManager::remove(input_path(path)?)?;
+        Ok(0)
+    })
+}
+
+/// Makes a manager whose locks are of this process only, for tests of programs that use this library. In a forked
+/// child its calls are -EOPNOTSUPP.
+///
+/// num_locks: 1 to 16777216, not rounded.
+///
+/// -EINVAL: 0 locks, or too many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_new_in_memory(num_locks: u32, out: *mut *mut lock_manager_t) -> i32 {
+    silence_panics();
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let out = output(out, "out")?;
+        *out = other_handle(InMemoryManager::new(num_locks)?);
         Ok(0)
     })
 }
@@ -260,19 +288,91 @@ pub unsafe extern "C" fn lock_manager_timed_lock(manager: *mut lock_manager_t, i
     unsafe { acquire(manager, id, Wait::Nanoseconds(timeout_ns)) }
 }
 
-/// Unlocks what the calling thread holds through this manager. -EPERM: it does not hold it.
+/// Unlocks what the calling thread, or by process ownership this process, holds through this manager. -EPERM: it does
+/// not hold it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_unlock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
         match manager.as_ref() {
             None => unlock_refused(manager, id, Release::NotHolder),
+            Some(lock_manager_t::Other(_)) => unlock_other(manager, id),
             Some(lock_manager_t::Shm(opened)) => match opened.release_at_once(id) {
                 Release::Done => 0,
                 release => unlock_refused(manager, id, release),
             },
         }
     }
+}
+
+/// Says who owns the locks taken through a manager: LOCK_MANAGER_OWNED_BY_THREAD, as it is by itself, or
+/// LOCK_MANAGER_OWNED_BY_PROCESS, so that any thread of the process may unlock.
+///
+/// -EBUSY: the manager has taken a lock already. -EOPNOTSUPP: the libpod layout's locks belong to threads. -EINVAL: no
+/// such ownership.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_set_ownership(manager: *mut lock_manager_t, ownership: u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let opened = self::manager(manager)?;
+        opened.set_ownership(types::ownership(ownership)?)?;
+        Ok(0)
+    })
+}
+
+/// Makes a cancel object, which ends waits from another thread. Free it with lock_manager_cancel_free().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_cancel_new(out: *mut *mut lock_manager_cancel_t) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let out = output(out, "cancel")?;
+        *out = Box::into_raw(Box::new(Cancel::new()));
+        Ok(0)
+    })
+}
+
+/// Ends every wait with that object within 10 ms, and each later one at once; it stays triggered. Async-signal-safe.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_cancel_trigger(cancel: *mut lock_manager_cancel_t) -> i32 {
+    // SAFETY: the module's contract. Outside of call() where it succeeds: a signal handler may be here.
+    match unsafe { cancel.as_ref() } {
+        Some(cancel) => {
+            cancel.trigger();
+            0
+        }
+        // SAFETY: NULL is what cancel() is asked about.
+        None => call(|| unsafe { self::cancel(cancel).map(|_| 0) }),
+    }
+}
+
+/// Frees a cancel object. NULL is 0. -EBUSY: a wait still uses it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_cancel_free(cancel: *mut lock_manager_cancel_t) -> i32 {
+    // SAFETY: the module's contract; after a successful check nobody else uses the object.
+    call(|| unsafe {
+        if !cancel.is_null() {
+            self::cancel(cancel)?.check_unused()?;
+            drop(Box::from_raw(cancel));
+        }
+        Ok(0)
+    })
+}
+
+/// lock_manager_timed_lock that another thread can end through the cancel object. NULL: nobody can.
+///
+/// -ECANCELED: it was triggered, even if the lock was free. Otherwise as lock_manager_timed_lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_cancellable_lock(
+    manager: *mut lock_manager_t,
+    id: u32,
+    timeout_ns: u64,
+    cancel: *mut lock_manager_cancel_t,
+) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let opened = self::manager(manager)?;
+        opened.acquire(id, Wait::Nanoseconds(timeout_ns), cancel.as_ref()).map(code)
+    })
 }
 
 /// The locks that somebody holds. Touches no lock.
@@ -359,7 +459,7 @@ unsafe fn acquire(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
 #[inline(never)]
 unsafe fn acquire_slowly(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe { self::manager(manager)?.acquire(id, wait).map(code) })
+    call(|| unsafe { self::manager(manager)?.acquire(id, wait, None).map(code) })
 }
 
 /// # Safety
@@ -372,8 +472,17 @@ unsafe fn unlock_refused(manager: *mut lock_manager_t, id: u32, release: Release
         self::manager(manager)?;
         match &*manager {
             lock_manager_t::Shm(opened) => opened.refused_release(id, release).map(|()| 0),
+            lock_manager_t::Other(opened) => opened.unlock(id).map(|()| 0),
         }
     })
+}
+
+/// # Safety
+/// The module's contract.
+#[inline(never)]
+unsafe fn unlock_other(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { self::manager(manager)?.unlock(id).map(|()| 0) })
 }
 
 #[inline(always)]

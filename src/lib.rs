@@ -9,6 +9,8 @@
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 compile_error!("lock-manager needs Linux and glibc: its locks are glibc's robust mutexes, waited for by futex(2)");
 
+/// Ending waits.
+mod cancel;
 /// Failures: errno, sentence, numbers.
 mod error;
 /// The C interface: every `lock_manager_*` function.
@@ -17,13 +19,23 @@ mod ffi;
 mod lock;
 /// The trait of every manager, and its words.
 mod manager;
+/// Locks of this process only.
+mod memory;
+/// Who owns the locks of a manager.
+mod ownership;
 /// Locks in shared memory.
 mod shm;
 /// The only door to libc and the kernel.
 mod sys;
+/// The locks of a storage as one process knows them.
+mod table;
+/// Being told when a thread ends that holds locks.
+mod thread_end;
 
+pub use cancel::Cancel;
 pub use error::{Error, Reason, Result};
 pub use lock::{Guard, Held, Lock};
-pub use manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, UNLIMITED, Wait};
+pub use manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, Ownership, UNLIMITED, Wait};
+pub use memory::InMemoryManager;
 pub use shm::{MAX_LOCKS, SegmentOptions, ShmManager};
 pub use sys::Errno;

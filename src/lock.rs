@@ -7,7 +7,7 @@ use std::mem;
 use std::time::Duration;
 
 use crate::manager::{Acquired, Manager, Wait};
-use crate::{LockInfo, Result};
+use crate::{Cancel, LockInfo, Result};
 
 /// One numbered lock of a manager. Cheap to copy; dropping it neither unlocks nor frees anything.
 ///
@@ -69,7 +69,7 @@ impl<'m> Lock<'m> {
     /// # Errors
     /// As [`Manager::acquire`].
     pub fn lock(&self) -> Result<Held<'m>> {
-        self.acquire(Wait::Forever)
+        self.acquire(Wait::Forever, None)
     }
 
     /// Takes the lock if it is free.
@@ -77,7 +77,7 @@ impl<'m> Lock<'m> {
     /// # Errors
     /// As [`Manager::acquire`]; `EBUSY` if it is held.
     pub fn try_lock(&self) -> Result<Held<'m>> {
-        self.acquire(Wait::Try)
+        self.acquire(Wait::Try, None)
     }
 
     /// Waits for the lock for at most `timeout`.
@@ -85,7 +85,15 @@ impl<'m> Lock<'m> {
     /// # Errors
     /// As [`Manager::acquire`]; `ETIMEDOUT` if it is still held then.
     pub fn timed_lock(&self, timeout: Duration) -> Result<Held<'m>> {
-        self.acquire(Wait::at_most(timeout))
+        self.acquire(Wait::at_most(timeout), None)
+    }
+
+    /// Waits for the lock for at most `timeout`, if one is given, and until `cancel` is triggered.
+    ///
+    /// # Errors
+    /// As [`Manager::acquire`]; `ECANCELED` if it was triggered first.
+    pub fn cancellable_lock(&self, timeout: Option<Duration>, cancel: &Cancel) -> Result<Held<'m>> {
+        self.acquire(timeout.map_or(Wait::Forever, Wait::at_most), Some(cancel))
     }
 
     /// Gives the id back to the pool; the lock itself can still be used.
@@ -104,8 +112,8 @@ impl<'m> Lock<'m> {
         self.manager.lock_info(self.id)
     }
 
-    fn acquire(&self, wait: Wait) -> Result<Held<'m>> {
-        let acquired = self.manager.acquire(self.id, wait)?;
+    fn acquire(&self, wait: Wait, cancel: Option<&Cancel>) -> Result<Held<'m>> {
+        let acquired = self.manager.acquire(self.id, wait, cancel)?;
         let guard = Guard { manager: self.manager, id: self.id, not_send: PhantomData };
         Ok(match acquired {
             Acquired::Clean => Held::Clean(guard),
@@ -140,7 +148,8 @@ impl<'m> Held<'m> {
     }
 }
 
-/// Holds a lock; unlocks it when dropped. Not `Send`: the lock belongs to the thread that took it.
+/// Holds a lock; unlocks it when dropped. Not `Send`: the lock belongs to the thread that took it. Programs that hand
+/// locks from thread to thread use the calls of [`Manager`] instead.
 ///
 /// ```compile_fail
 /// fn send<T: Send>() {}

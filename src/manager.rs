@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::Result;
+use crate::{Cancel, Result};
 
 /// What [`Manager::available_locks`] and [`Manager::num_locks`] say where the storage sets no maximum.
 pub const UNLIMITED: u32 = u32::MAX;
@@ -38,12 +38,26 @@ impl Wait {
     }
 }
 
+/// Who may unlock a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ownership {
+    /// The thread that took it, and no other.
+    #[default]
+    Thread,
+    /// Any thread of the process that took it.
+    Process,
+}
+
 /// What kind of storage a manager keeps its locks in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
     /// A shared memory segment.
     Shm,
+    /// The files of a directory.
+    File,
+    /// The memory of this process.
+    InMemory,
 }
 
 /// How the bytes of a shared memory segment are laid out.
@@ -72,8 +86,8 @@ pub struct LockInfo {
     pub tid: i32,
     /// How many threads are known to wait for it.
     pub waiters: u32,
-    /// Whether the holding process, rather than a thread of it, owns the lock.
-    pub owned_by_process: bool,
+    /// Whether a thread or its process owns the lock.
+    pub ownership: Ownership,
     /// How often it was acquired.
     pub acquisitions: u64,
     /// The holder's PID namespace, as the inode number of `/proc/PID/ns/pid`.
@@ -153,18 +167,25 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     /// Only those of the system.
     fn num_locks(&self) -> Result<u32>;
 
-    /// Acquires lock `id`, waiting as `wait` says.
+    /// Acquires lock `id`, waiting as `wait` says and as long as `cancel` lets it.
     ///
     /// # Errors
-    /// `EBUSY` or `ETIMEDOUT` as `wait` says; `EDEADLK` if this thread holds it; `ENOLCK` if this thread holds as
-    /// many as it may; `ENOTRECOVERABLE` if its state is lost; `EOPNOTSUPP` in a child made behind the libc's back.
-    fn acquire(&self, id: u32, wait: Wait) -> Result<Acquired>;
+    /// `EBUSY` or `ETIMEDOUT` as `wait` says; `ECANCELED` if `cancel` was triggered, even if the lock is free;
+    /// `EDEADLK` if this thread holds it; `ENOLCK` if this thread holds as many as it may; `ENOTRECOVERABLE` if its
+    /// state is lost; `EOPNOTSUPP` in a child made behind the libc's back.
+    fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired>;
 
-    /// Unlocks what the calling thread holds through this manager.
+    /// Unlocks what the calling thread, or with [`Ownership::Process`] this process, holds through this manager.
     ///
     /// # Errors
     /// `EPERM` if it does not.
     fn unlock(&self, id: u32) -> Result<()>;
+
+    /// Says who is to own the locks taken through this manager; [`Ownership::Thread`] if nobody says.
+    ///
+    /// # Errors
+    /// `EBUSY` after the manager's first lock; `EOPNOTSUPP` for [`Ownership::Process`] where locks belong to threads.
+    fn set_ownership(&self, ownership: Ownership) -> Result<()>;
 
     /// The ids of all locks that somebody holds, ascending. Touches no lock.
     ///
@@ -202,7 +223,7 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As there.
     fn lock(&self, id: u32) -> Result<Acquired> {
-        self.acquire(id, Wait::Forever)
+        self.acquire(id, Wait::Forever, None)
     }
 
     /// [`acquire`](Self::acquire) without waiting.
@@ -210,7 +231,7 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As there.
     fn try_lock(&self, id: u32) -> Result<Acquired> {
-        self.acquire(id, Wait::Try)
+        self.acquire(id, Wait::Try, None)
     }
 
     /// [`acquire`](Self::acquire) for at most `timeout`.
@@ -218,7 +239,15 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As there.
     fn timed_lock(&self, id: u32, timeout: Duration) -> Result<Acquired> {
-        self.acquire(id, Wait::at_most(timeout))
+        self.acquire(id, Wait::at_most(timeout), None)
+    }
+
+    /// [`acquire`](Self::acquire) for at most `timeout`, if one is given, and until `cancel` is triggered.
+    ///
+    /// # Errors
+    /// As there.
+    fn cancellable_lock(&self, id: u32, timeout: Option<Duration>, cancel: &Cancel) -> Result<Acquired> {
+        self.acquire(id, timeout.map_or(Wait::Forever, Wait::at_most), Some(cancel))
     }
 
     /// Makes room for `num_locks` while others work.

@@ -8,9 +8,9 @@ mod segment;
 
 use std::path::Path;
 
-use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Wait};
+use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Ownership, Wait};
 use crate::sys::file::Access;
-use crate::{Error, Reason, Result};
+use crate::{Cancel, Error, Reason, Result};
 pub(crate) use libpod::Release;
 use name::SegmentName;
 use segment::Candidate;
@@ -252,8 +252,12 @@ impl Manager for ShmManager {
     }
 
     #[inline]
-    fn acquire(&self, id: u32, wait: Wait) -> Result<Acquired> {
-        serve!(self, manager => manager.acquire(id, wait))
+    fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+        serve!(self, manager => manager.acquire(id, wait, cancel))
+    }
+
+    fn set_ownership(&self, ownership: Ownership) -> Result<()> {
+        serve!(self, manager => manager.set_ownership(ownership))
     }
 
     #[inline]

@@ -21,6 +21,9 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
         Reason::TooManyLocks { asked, most } => {
             write!(f, "{asked} locks were asked for, a segment has at most {most}")
         }
+        Reason::Shrinking { there, asked } => {
+            write!(f, "has {there} locks and cannot shrink to {asked}; ask for {there} or more")
+        }
         Reason::OutOfRange { id, num_locks } => write!(
             f,
             "there is no lock {id}: the storage has {num_locks}, with ids from 0 to {}",
@@ -67,6 +70,10 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
              local one such as /dev/shm or /run"
         ),
         Reason::Unsupported(what) => write!(f, "{what}"),
+        Reason::ForkedChild => write!(
+            f,
+            "the locks are of the process that made them, and this is a child of it; make a manager of its own"
+        ),
         Reason::ClonedChild => write!(
             f,
             "this child was cloned behind the libc's back, so a mutex would be taken in its parent's name; use fork, \
@@ -84,6 +91,15 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
         }
         Reason::TimedOut { id, timeout_ns, holder } => {
             write!(f, "lock {id} was not free within {}: it is held by {}", Nanoseconds(*timeout_ns), Holder(*holder))
+        }
+        Reason::Cancelled { id } => {
+            write!(f, "the wait for lock {id} was cancelled; the lock is not held. A triggered cancel object stays so")
+        }
+        Reason::CancelInUse { waits } => {
+            write!(f, "{waits} calls still use this cancel object; trigger it and let them end before freeing it")
+        }
+        Reason::OwnershipSettled => {
+            write!(f, "locks were taken through this manager already; say who owns them before the first")
         }
         Reason::SelfDeadlock { id } => {
             write!(f, "lock {id} is held by this very thread; waiting for it would never end, unlock it first")

@@ -10,7 +10,7 @@ use std::sync::Once;
 
 use crate::sys::thread::Thread;
 use crate::sys::undisturbed::Undisturbed;
-use crate::{Error, Manager, Reason, Result};
+use crate::{Cancel, Error, Manager, Reason, Result};
 
 use super::{last_error, lock_manager_t};
 
@@ -58,7 +58,7 @@ fn panicked(panic: Box<dyn Any + Send>) -> Error {
 
 /// Keeps the panic hook from printing what becomes a last error. Other panics of a Rust program that links this
 /// library go to the hook that was there.
-fn silence_panics() {
+pub(super) fn silence_panics() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let others = panic::take_hook();
@@ -85,6 +85,7 @@ pub(super) unsafe fn manager<'a>(handle: *const lock_manager_t) -> Result<&'a dy
     // SAFETY: this function's own contract.
     match unsafe { handle.as_ref() } {
         Some(lock_manager_t::Shm(manager)) => Ok(manager),
+        Some(lock_manager_t::Other(manager)) => Ok(manager.as_ref()),
         None => Err(refuse("the manager is NULL; open one first")),
     }
 }
@@ -103,6 +104,15 @@ pub(super) unsafe fn input_path<'a>(path: *const c_char) -> Result<&'a Path> {
     Ok(Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes())))
 }
 
+/// The object behind a cancel handle.
+///
+/// # Safety
+/// `handle` is NULL or came from this library and was not freed, and is not freed during `'a`.
+pub(super) unsafe fn cancel<'a>(handle: *const Cancel) -> Result<&'a Cancel> {
+    // SAFETY: this function's own contract.
+    unsafe { handle.as_ref() }.ok_or_else(|| refuse("the cancel object is NULL; make one with lock_manager_cancel_new"))
+}
+
 /// A place for a result.
 ///
 /// # Safety
@@ -113,6 +123,7 @@ pub(super) unsafe fn output<'a, T>(out: *mut T, name: &'static str) -> Result<&'
         refuse(match name {
             "id" => "id is NULL; give the address of a uint32_t",
             "count" => "count is NULL; give the address of a number",
+            "cancel" => "out is NULL; give the address of a lock_manager_cancel_t *",
             _ => "out is NULL; give the address of a lock_manager_t *",
         })
     })

@@ -4,14 +4,15 @@
 
 use std::ptr;
 
-use crate::manager::{Info, Kind, Layout, LockInfo};
+use crate::manager::{Info, Kind, Layout, LockInfo, Ownership};
 use crate::shm::SegmentOptions;
 use crate::{Error, Reason, Result};
 
 use super::boundary::refuse;
 use super::{
-    LOCK_MANAGER_KIND_SHM, LOCK_MANAGER_LAYOUT_DEFAULT, LOCK_MANAGER_LAYOUT_LIBPOD, LOCK_MANAGER_LAYOUT_NATIVE,
-    LOCK_MANAGER_OWNED_BY_PROCESS, LOCK_MANAGER_OWNED_BY_THREAD,
+    LOCK_MANAGER_KIND_FILE, LOCK_MANAGER_KIND_IN_MEMORY, LOCK_MANAGER_KIND_SHM, LOCK_MANAGER_LAYOUT_DEFAULT,
+    LOCK_MANAGER_LAYOUT_LIBPOD, LOCK_MANAGER_LAYOUT_NATIVE, LOCK_MANAGER_OWNED_BY_PROCESS,
+    LOCK_MANAGER_OWNED_BY_THREAD,
 };
 
 /// How a new segment is to be made. Zero in a field means the default.
@@ -91,9 +92,9 @@ impl From<LockInfo> for lock_manager_lock_info_t {
             pid: info.pid,
             tid: info.tid,
             waiters: info.waiters,
-            ownership: match info.owned_by_process {
-                true => LOCK_MANAGER_OWNED_BY_PROCESS,
-                false => LOCK_MANAGER_OWNED_BY_THREAD,
+            ownership: match info.ownership {
+                Ownership::Thread => LOCK_MANAGER_OWNED_BY_THREAD,
+                Ownership::Process => LOCK_MANAGER_OWNED_BY_PROCESS,
             },
             acquisitions: info.acquisitions,
             pid_namespace: info.pid_namespace,
@@ -108,6 +109,8 @@ impl From<Info> for lock_manager_info_t {
             size: size_of::<Self>(),
             kind: match info.kind {
                 Kind::Shm => LOCK_MANAGER_KIND_SHM,
+                Kind::File => LOCK_MANAGER_KIND_FILE,
+                Kind::InMemory => LOCK_MANAGER_KIND_IN_MEMORY,
             },
             layout: match info.layout {
                 None => LOCK_MANAGER_LAYOUT_DEFAULT,
@@ -118,6 +121,15 @@ impl From<Info> for lock_manager_info_t {
             attached: info.attached,
             retired: info.retired.into(),
         }
+    }
+}
+
+/// Understands an ownership that C handed in.
+pub(super) fn ownership(number: u32) -> Result<Ownership> {
+    match number {
+        LOCK_MANAGER_OWNED_BY_THREAD => Ok(Ownership::Thread),
+        LOCK_MANAGER_OWNED_BY_PROCESS => Ok(Ownership::Process),
+        _ => Err(refuse("the ownership is neither LOCK_MANAGER_OWNED_BY_THREAD nor _BY_PROCESS")),
     }
 }
 

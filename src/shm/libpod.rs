@@ -19,13 +19,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::manager::{Acquired, Info, LockInfo, Manager, Wait};
+use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait};
 use crate::sys::file::Access;
 use crate::sys::mapping::WipedOnFork;
 use crate::sys::process::Process;
 use crate::sys::registry::Shared;
 use crate::sys::{Errno, thread};
-use crate::{Error, Reason, Result};
+use crate::{Cancel, Error, Reason, Result};
 
 use super::name::SegmentName;
 use super::segment::Candidate;
@@ -160,10 +160,22 @@ impl Manager for Libpod {
     }
 
     #[inline(always)]
-    fn acquire(&self, id: u32, wait: Wait) -> Result<Acquired> {
-        match self.view.acquire_at_once(id) {
-            Some(acquired) => Ok(acquired),
-            None => self.acquire_slowly(id, wait),
+    fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+        // A triggered cancel object wins over a free lock.
+        if cancel.is_none()
+            && let Some(acquired) = self.view.acquire_at_once(id)
+        {
+            return Ok(acquired);
+        }
+        self.acquire_slowly(id, wait, cancel)
+    }
+
+    fn set_ownership(&self, ownership: Ownership) -> Result<()> {
+        match ownership {
+            Ownership::Thread => Ok(()),
+            Ownership::Process => Err(self.error(Reason::Unsupported(
+                "the libpod layout's mutexes belong to threads; unlock in the thread that locked",
+            ))),
         }
     }
 

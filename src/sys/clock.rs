@@ -13,6 +13,9 @@ impl Instant {
     /// Never reached: 584 years after boot.
     pub(crate) const NEVER: Self = Self(u64::MAX);
 
+    /// Long past: the boot.
+    pub(crate) const EVER: Self = Self(0);
+
     pub(crate) fn now() -> Self {
         Self::read(libc::CLOCK_MONOTONIC)
     }

@@ -13,13 +13,15 @@ struct lock_manager_thread {
 	uint64_t serial;
 	uint64_t held;
 	uint64_t inside;
+	uint64_t named;
+	uint64_t id;
 };
 
 extern __thread struct lock_manager_thread lock_manager_this_thread;
 struct lock_manager_thread *lock_manager_this_thread_address(void);
 
 __thread struct lock_manager_thread lock_manager_this_thread
-	__attribute__((tls_model("initial-exec"), visibility("hidden"))) = { .epoch = 1 };
+	__attribute__((tls_model("initial-exec"), visibility("hidden"))) = { .epoch = 1, .named = 1 };
 
 __attribute__((visibility("hidden"))) struct lock_manager_thread *lock_manager_this_thread_address(void)
 {

@@ -15,6 +15,9 @@ mod field {
     pub(super) const SERIAL: usize = 8;
     pub(super) const HELD: usize = 16;
     pub(super) const INSIDE: usize = 24;
+    /// The epoch in which the thread got its serial and id. Apart from EPOCH, which vouches for the libc as well.
+    pub(super) const NAMED: usize = 32;
+    pub(super) const ID: usize = 40;
 }
 
 /// Serials of threads. Inherited by children on purpose: a serial is never that of a thread of an ancestor.
@@ -146,15 +149,42 @@ impl Thread {
     /// The first call of a thread, or of a thread after a fork.
     #[cold]
     fn enter_first(self, process: &Process) -> Result<Self, ClonedChild> {
-        let epoch = process.settle();
-        if !process.is_caller() || mutex::libc_thread_id() != kernel_thread_id() {
+        self.name_first(process)?;
+        if u64::from(mutex::libc_thread_id()) != self.id() {
             return Err(ClonedChild);
         }
-        let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed) & ((1 << SERIAL_BITS) - 1);
-        self.store::<{ field::SERIAL }>(serial);
         self.store::<{ field::HELD }>(0);
-        self.store::<{ field::EPOCH }>(epoch);
+        self.store::<{ field::EPOCH }>(process.epoch());
         Ok(self)
+    }
+
+    /// The calling thread with its serial and id. For locks that are no mutexes of the libc's: a child cloned behind
+    /// its back is as good as any, unless it shares its parent's memory.
+    #[inline]
+    pub(crate) fn named(process: &Process) -> Result<Self, ClonedChild> {
+        let thread = Self::calling();
+        if thread.load::<{ field::NAMED }>() == process.epoch() { Ok(thread) } else { thread.name_first(process) }
+    }
+
+    #[cold]
+    fn name_first(self, process: &Process) -> Result<Self, ClonedChild> {
+        let epoch = process.settle();
+        if !process.is_caller() {
+            return Err(ClonedChild);
+        }
+        if self.load::<{ field::NAMED }>() != epoch {
+            let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed) & ((1 << SERIAL_BITS) - 1);
+            self.store::<{ field::SERIAL }>(serial);
+            self.store::<{ field::ID }>(kernel_thread_id().into());
+            self.store::<{ field::NAMED }>(epoch);
+        }
+        Ok(self)
+    }
+
+    /// The thread's id in its PID namespace; of a thread that was named.
+    #[inline]
+    pub(crate) fn id(self) -> u64 {
+        self.load::<{ field::ID }>()
     }
 
     /// Names the thread in this process; 0 before it first entered.

@@ -5,6 +5,7 @@
 use std::hint;
 use std::sync::atomic::Ordering;
 
+use crate::cancel::{Cancel, Cancellable};
 use crate::manager::{Acquired, Wait};
 
 use crate::sys::Errno;
@@ -13,6 +14,7 @@ use crate::sys::mapping::WipedOnFork;
 use crate::sys::mutex::{Attempt, RobustMutex};
 use crate::sys::procfs;
 use crate::sys::thread::Thread;
+
 use crate::{Error, Reason, Result};
 
 use super::Libpod;
@@ -35,9 +37,11 @@ const PAUSES_PER_READ: u32 = 8;
 impl Libpod {
     /// All that [`View::acquire_at_once`] leaves: first calls, waits, refusals.
     #[cold]
-    pub(super) fn acquire_slowly(&self, id: u32, wait: Wait) -> Result<Acquired> {
+    pub(super) fn acquire_slowly(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
         self.check_range(id)?;
         self.check_writable()?;
+        let cancellable = Cancellable::new(cancel);
+        cancellable.check(id).map_err(|reason| self.error(reason))?;
         let Ok(thread) = Thread::enter(self.process) else {
             return Err(self.error(Reason::ClonedChild));
         };
@@ -55,8 +59,8 @@ impl Libpod {
         if attempt == Attempt::Held {
             attempt = match wait {
                 Wait::Try => return Err(self.error(Reason::Held { id, holder: mutex.holder() })),
-                Wait::Forever => self.wait_for(mutex, id, u64::MAX)?,
-                Wait::Nanoseconds(timeout) => self.wait_for(mutex, id, timeout)?,
+                Wait::Forever => self.wait_for(mutex, id, u64::MAX, &cancellable)?,
+                Wait::Nanoseconds(timeout) => self.wait_for(mutex, id, timeout, &cancellable)?,
             };
         }
         let acquired = match attempt {
@@ -74,7 +78,13 @@ impl Libpod {
     }
 
     /// Waits in slices until the mutex can be had, or says why it cannot: never `Held`.
-    fn wait_for(&self, mutex: RobustMutex<'_>, id: u32, timeout_ns: u64) -> Result<Attempt> {
+    fn wait_for(
+        &self,
+        mutex: RobustMutex<'_>,
+        id: u32,
+        timeout_ns: u64,
+        cancellable: &Cancellable<'_>,
+    ) -> Result<Attempt> {
         let timed_out = || self.error(Reason::TimedOut { id, timeout_ns, holder: mutex.holder() });
         if timeout_ns == 0 {
             return Err(timed_out());
@@ -82,20 +92,27 @@ impl Libpod {
         let _inside = self.count_waiter();
         let deadline = if timeout_ns == u64::MAX { Instant::NEVER } else { Instant::now().after(timeout_ns) };
         let mut watch = Watch::new();
+        let mut judgement = Instant::now().after(SLICE_NS);
         spin(mutex);
         loop {
-            let attempt = self.pool().wait_mutex(mutex, deadline.min(Instant::now().after(SLICE_NS)));
+            let slice = cancellable.next_look(Instant::now().after(SLICE_NS));
+            let attempt = self.pool().wait_mutex(mutex, deadline.min(slice));
             if attempt != Attempt::Held {
                 return Ok(attempt);
             }
             if Instant::now() >= deadline {
                 return Err(timed_out());
             }
+            cancellable.check(id).map_err(|reason| self.error(reason))?;
             if self.pool().segment.is_removed_lately() {
                 return Err(self.error(Reason::Removed));
             }
-            if let Verdict::Gone(word) = watch.look(mutex, &self.pool().segment) {
-                watch.bury(mutex, word);
+            // Not at each look for a cancellation: two judgements are to be a slice apart.
+            if Instant::now() >= judgement {
+                judgement = Instant::now().after(SLICE_NS);
+                if let Verdict::Gone(word) = watch.look(mutex, &self.pool().segment) {
+                    watch.bury(mutex, word);
+                }
             }
         }
     }

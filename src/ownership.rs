@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! Who owns the locks of a manager that leaves the choice: said before its first lock, settled by it.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::{Ownership, Reason};
+
+const BY_PROCESS: u8 = 1;
+const SETTLED: u8 = 2;
+
+/// The ownership of one manager.
+#[derive(Debug, Default)]
+pub(crate) struct OwnershipCell(AtomicU8);
+
+impl OwnershipCell {
+    /// Says who is to own the locks.
+    pub(crate) fn choose(&self, ownership: Ownership) -> Result<(), Reason> {
+        let chosen = match ownership {
+            Ownership::Thread => 0,
+            Ownership::Process => BY_PROCESS,
+        };
+        let change = |now| (now & SETTLED == 0).then_some(chosen);
+        match self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, change) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Reason::OwnershipSettled),
+        }
+    }
+
+    /// Who owns the lock that is about to be taken; from here on nobody can say otherwise.
+    pub(crate) fn settle(&self) -> Ownership {
+        let now = self.0.load(Ordering::Acquire);
+        let now = if now & SETTLED == 0 { self.0.fetch_or(SETTLED, Ordering::AcqRel) } else { now };
+        if now & BY_PROCESS == 0 { Ownership::Thread } else { Ownership::Process }
+    }
+}
