@@ -109,6 +109,8 @@ pub enum Reason {
     },
     /// `ENOENT`: nothing of that name.
     NotFound,
+    /// `ENOENT`: the directory that something is to be made in is missing.
+    NoParent,
     /// `EEXIST`: creating what exists.
     Exists,
     /// `ERANGE`: the segment has another number of locks.
@@ -263,6 +265,15 @@ pub enum Reason {
         /// What stands in the way.
         why: &'static str,
     },
+    /// `EBADF`: the program closed the descriptor of the table file; the next call opens it anew.
+    TableLost,
+    /// `EAGAIN`: the files of a lock were removed as often as they were opened.
+    Unsettled {
+        /// The lock.
+        id: u32,
+        /// How often.
+        rounds: u32,
+    },
     /// `EIO`: a panic inside the library was caught at the C boundary.
     Panicked(String),
     /// A system call failed; its errno passes through.
@@ -284,7 +295,7 @@ impl Reason {
             | Self::TooManyLocks { .. }
             | Self::Shrinking { .. }
             | Self::OutOfRange { .. } => libc::EINVAL,
-            Self::NotFound | Self::NotAllocated { .. } => libc::ENOENT,
+            Self::NotFound | Self::NoParent | Self::NotAllocated { .. } => libc::ENOENT,
             Self::Exists | Self::Allocated { .. } => libc::EEXIST,
             Self::WrongCount { .. } => libc::ERANGE,
             Self::NotASegment(_) | Self::Damaged { .. } | Self::ForeignMutex { .. } => libc::EPROTO,
@@ -307,6 +318,8 @@ impl Reason {
             Self::NotHolder { .. } => libc::EPERM,
             Self::LockLost { .. } | Self::BitmapsHeld { .. } => libc::ENOTRECOVERABLE,
             Self::Removed => libc::ESTALE,
+            Self::TableLost => libc::EBADF,
+            Self::Unsettled { .. } => libc::EAGAIN,
             Self::Panicked(_) => libc::EIO,
             Self::System { errno, .. } => errno.0,
         }

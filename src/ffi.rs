@@ -19,6 +19,7 @@ mod types;
 use std::ffi::c_char;
 
 use crate::cancel::Cancel;
+use crate::file::FileManager;
 use crate::manager::{Acquired, Manager, Wait};
 use crate::memory::InMemoryManager;
 use crate::shm::{Release, ShmManager};
@@ -145,6 +146,60 @@ pub unsafe extern "C" fn lock_manager_remove_shm(path: *const c_char) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe {
         ShmManager::remove(input_path(path)?)?;
+        Ok(0)
+    })
+}
+
+/// Makes a directory for locks, and opens it: one file for each allocated lock, named by its decimal id, as libpod's
+/// file manager has it. An empty directory that is there already will do.
+///
+/// -EEXIST: there is something in it. -ENOENT: the directory above it is missing. -EACCES, -EOPNOTSUPP (a network file
+/// system).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_new_file(directory: *const c_char, out: *mut *mut lock_manager_t) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (directory, out) = (input_path(directory)?, output(out, "out")?);
+        *out = other_handle(FileManager::create(directory)?);
+        Ok(0)
+    })
+}
+
+/// Opens a directory of locks that exists, be it libpod's or this library's.
+///
+/// -ENOENT: there is none. -EACCES: permissions, a symbolic link, or an owner that is neither the caller nor root.
+/// -EPROTO: its file .lock_manager is of another version, or none of ours.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_open_file(directory: *const c_char, out: *mut *mut lock_manager_t) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (directory, out) = (input_path(directory)?, output(out, "out")?);
+        *out = other_handle(FileManager::open(directory)?);
+        Ok(0)
+    })
+}
+
+/// Opens the directory if it exists, else makes it. Of two first users at once, one makes it and both succeed.
+///
+/// Fails as lock_manager_open_file and lock_manager_new_file do.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_open_or_new_file(directory: *const c_char, out: *mut *mut lock_manager_t) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (directory, out) = (input_path(directory)?, output(out, "out")?);
+        *out = other_handle(FileManager::open_or_create(directory)?);
+        Ok(0)
+    })
+}
+
+/// Removes a directory with its locks. Who has it open is told -ESTALE at the next allocation or wait.
+///
+/// -ENOENT: there is none. -EPROTO: nothing in it is ours; it stays. -ENOTEMPTY: other files were in it as well.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_remove_file(directory: *const c_char) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        FileManager::remove(input_path(directory)?)?;
         Ok(0)
     })
 }

@@ -15,6 +15,8 @@ mod cancel;
 mod error;
 /// The C interface: every `lock_manager_*` function.
 mod ffi;
+/// Locks that are files of a directory.
+mod file;
 /// One lock as a value, and its guards.
 mod lock;
 /// The trait of every manager, and its words.
@@ -34,6 +36,7 @@ mod thread_end;
 
 pub use cancel::Cancel;
 pub use error::{Error, Reason, Result};
+pub use file::FileManager;
 pub use lock::{Guard, Held, Lock};
 pub use manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, Ownership, UNLIMITED, Wait};
 pub use memory::InMemoryManager;

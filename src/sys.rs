@@ -7,13 +7,17 @@
 )]
 
 pub(crate) mod clock;
+pub(crate) mod directory;
 mod errno;
 pub(crate) mod file;
 pub(crate) mod futex;
 pub(crate) mod mapping;
 pub(crate) mod mutex;
+pub(crate) mod per_process;
+pub(crate) mod pinned;
 pub(crate) mod process;
 pub(crate) mod procfs;
+pub(crate) mod record_lock;
 pub(crate) mod registry;
 pub(crate) mod thread;
 pub(crate) mod undisturbed;

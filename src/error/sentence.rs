@@ -30,6 +30,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             num_locks.saturating_sub(1)
         ),
         Reason::NotFound => write!(f, "does not exist; create it, or open it with open_or_new"),
+        Reason::NoParent => write!(f, "the directory that it is to be made in does not exist; make that first"),
         Reason::Exists => {
             write!(f, "exists already; open it, or remove it first if nobody uses it any more")
         }
@@ -141,6 +142,14 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
         Reason::CannotJudge { id, holder, why } => {
             write!(f, "lock {id} names {} as its holder, and {why}; nothing was changed", Holder(*holder))
         }
+        Reason::TableLost => {
+            write!(f, "the descriptor of .lock_manager was closed by the program; call again, and it is opened anew")
+        }
+        Reason::Unsettled { id, rounds } => write!(
+            f,
+            "the files of lock {id} were removed {rounds} times while it was being taken; call again when whoever \
+             removes them has ended"
+        ),
         Reason::Panicked(message) => write!(
             f,
             "a fault of the library itself: {}; if a lock was asked for, it is not held",

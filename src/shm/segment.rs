@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::sys::clock::Instant;
 use crate::sys::file::{self, Access, Facts};
 use crate::sys::mapping::Mapping;
+use crate::sys::record_lock::{self, Range};
 use crate::sys::{Errno, process::effective_user, procfs};
 use crate::{Reason, Result};
 
@@ -242,7 +243,7 @@ pub(super) fn remove(name: &SegmentName, is_ours: impl FnOnce(&[u8]) -> bool) ->
         return Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")));
     }
     // Two removers and a creator: without this, the second remover would take away the new segment.
-    file::lock_byte(&candidate.file, REMOVAL_BYTE)
+    record_lock::lock(&candidate.file, Range::between(REMOVAL_BYTE, REMOVAL_BYTE + 1))
         .map_err(|errno| name.error(Reason::System { doing: "locking the segment for removal", errno }))?;
     match Facts::of_path(name.file()) {
         Ok(facts) if facts.is_same_file(&candidate.facts) => {}

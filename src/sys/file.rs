@@ -29,6 +29,7 @@ pub(crate) struct Facts {
     pub(crate) size: u64,
     pub(crate) links: u64,
     pub(crate) is_regular: bool,
+    pub(crate) is_link: bool,
 }
 
 impl Facts {
@@ -55,6 +56,7 @@ impl From<std::fs::Metadata> for Facts {
             size: metadata.len(),
             links: metadata.nlink(),
             is_regular: metadata.is_file(),
+            is_link: metadata.is_symlink(),
         }
     }
 }
@@ -113,7 +115,8 @@ pub(crate) fn reserve(file: &File, size: u64) -> Result<(), Errno> {
     }
 }
 
-fn file_size_limit() -> u64 {
+/// How long a file of this process may become; a write beyond is SIGXFSZ.
+pub(crate) fn file_size_limit() -> u64 {
     let mut limit = MaybeUninit::<libc::rlimit>::uninit();
     // SAFETY: getrlimit(2) fills the struct it is given when it returns 0.
     unsafe {
@@ -127,9 +130,14 @@ fn file_size_limit() -> u64 {
 
 /// Fills `buffer` from the file's start; the number of bytes there were.
 pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> Result<usize, Errno> {
+    read_at(file, buffer, 0)
+}
+
+/// Fills `buffer` from `offset` on; the number of bytes there were.
+pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], filled as u64) {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -139,7 +147,17 @@ pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> Result<usize, Errno>
     Ok(filled)
 }
 
-/// The type of file system that the file is on, if memory mapped from it is not shared by all who open it.
+/// Writes all of `bytes` at `offset`.
+pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> Result<(), Errno> {
+    // Past the limit the kernel would send SIGXFSZ, which ends the process.
+    if offset.saturating_add(bytes.len() as u64) > file_size_limit() {
+        return Err(Errno(libc::EFBIG));
+    }
+    Ok(file.write_all_at(bytes, offset)?)
+}
+
+/// The type of file system that the file is on, if neither memory mapped from it nor its locks are shared by all who
+/// open it.
 pub(crate) fn network_file_system(file: &File) -> Result<Option<u64>, Errno> {
     // linux/magic.h and the file systems' own sources; most are not in the libc crate.
     const SHARED_BETWEEN_HOSTS: [u64; 12] = [
@@ -156,6 +174,18 @@ pub(crate) fn network_file_system(file: &File) -> Result<Option<u64>, Errno> {
         0x0bd0_0bd0, // Lustre
         0x564c,      // NCP
     ];
+    let magic = file_system(file)?;
+    Ok(SHARED_BETWEEN_HOSTS.contains(&magic).then_some(magic))
+}
+
+/// Whether the file is on overlayfs, where what is mapped is not what was opened.
+pub(crate) fn is_on_overlay(file: &File) -> Result<bool, Errno> {
+    const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
+    Ok(file_system(file)? == OVERLAYFS_SUPER_MAGIC)
+}
+
+/// The magic number of the file system that the file is on.
+fn file_system(file: &File) -> Result<u64, Errno> {
     let mut facts = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: fstatfs(2) fills the struct it is given when it returns 0.
     let kind = unsafe {
@@ -165,26 +195,5 @@ pub(crate) fn network_file_system(file: &File) -> Result<Option<u64>, Errno> {
         facts.assume_init().f_type
     };
     // f_type is signed on some architectures; the magic numbers have 32 bits.
-    let magic = u64::from(kind as u32);
-    Ok(SHARED_BETWEEN_HOSTS.contains(&magic).then_some(magic))
-}
-
-/// Waits for a write lock on the byte at `offset`, which belongs to this open file and goes with it.
-pub(crate) fn lock_byte(file: &File, offset: u64) -> Result<(), Errno> {
-    // SAFETY: all-zero bytes are a valid flock, whose fields are set below.
-    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = libc::F_WRLCK as libc::c_short;
-    lock.l_whence = libc::SEEK_SET as libc::c_short;
-    lock.l_start = libc::off_t::try_from(offset).map_err(|_| Errno(libc::EINVAL))?;
-    lock.l_len = 1;
-    loop {
-        // SAFETY: fcntl(2) reads the flock, which lives past the call.
-        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLKW, &raw mut lock) } == 0 {
-            return Ok(());
-        }
-        let errno = Errno::last();
-        if errno.0 != libc::EINTR {
-            return Err(errno);
-        }
-    }
+    Ok(u64::from(kind as u32))
 }

@@ -24,6 +24,14 @@ impl Mapping {
         Ok(Self(MmapOptions::new().len(length).map_raw_read_only(file)?))
     }
 
+    /// Maps the file's first page, never to be touched (the file may be empty), and not into any child.
+    pub(super) fn not_inherited(file: &File) -> Result<Self, Errno> {
+        let map = MmapOptions::new().len(1).map_raw_read_only(file)?;
+        // SAFETY: the range is exactly the mapping made above, as madvise(2) asks for this advice.
+        let code = unsafe { libc::madvise(map.as_mut_ptr().cast(), map.len(), libc::MADV_DONTFORK) };
+        if code == 0 { Ok(Self(map)) } else { Err(Errno::last()) }
+    }
+
     pub(crate) fn as_ptr(&self) -> *const u8 {
         self.0.as_ptr()
     }

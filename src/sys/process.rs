@@ -54,7 +54,7 @@ impl Process {
     }
 
     /// Gives a new process its epoch. Threads may race: one epoch wins, the pid is the same for all.
-    pub(super) fn settle(&self) -> u64 {
+    pub(crate) fn settle(&self) -> u64 {
         let epoch = self.epoch();
         if epoch != 0 {
             return epoch;

@@ -53,6 +53,18 @@ fn state(tid: u32) -> Option<char> {
     stat.get(after).map(|&byte| char::from(byte))
 }
 
+/// When a process ("self" or a number) started, in clock ticks since boot; 0 if it cannot be seen. With the id it names
+/// a process for good, where the id alone is used again.
+pub(crate) fn start_time(process: &str) -> u64 {
+    const FIELD: usize = 22;
+    let Ok(stat) = fs::read(format!("/proc/{process}/stat")) else { return 0 };
+    // The command, in parentheses, may contain anything; the third field follows it.
+    let Some(after) = stat.iter().rposition(|&byte| byte == b')') else { return 0 };
+    let mut fields = stat[after + 1..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+    let field = fields.nth(FIELD - 3).and_then(|field| std::str::from_utf8(field).ok());
+    field.and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
 /// The process that thread `tid` belongs to, 0 if it cannot be seen.
 pub(crate) fn process_of(tid: u32) -> i32 {
     status_field(&tid.to_string(), "Tgid:").and_then(|value| value.trim().parse().ok()).unwrap_or(0)

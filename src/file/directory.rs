@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! The directory that the locks are in: found without following a link, trusted by its owner, and the same one for
+//! good, whatever its name comes to mean.
+
+use std::fs::File;
+use std::os::fd::IntoRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::sys::Errno;
+use crate::sys::directory::{self, Making};
+use crate::sys::file::{self, Facts};
+use crate::sys::pinned::{Pinned, Pinning};
+use crate::sys::process::effective_user;
+use crate::{Error, Reason, Result};
+
+use super::record::TABLE;
+
+/// How a directory is called: as the caller wrote it, and from the root on.
+#[derive(Debug, Clone)]
+pub(super) struct DirectoryName {
+    shown: Arc<Path>,
+    path: PathBuf,
+}
+
+impl DirectoryName {
+    pub(super) fn parse(path: &Path) -> Result<Self> {
+        let shown: Arc<Path> = Arc::from(path);
+        // Without a slash at the end, which would have a link followed.
+        match std::path::absolute(path) {
+            Ok(absolute) => Ok(Self { shown, path: absolute.components().collect() }),
+            Err(_) => Err(Error::new(&shown, Reason::BadPath("it is empty"))),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn shown(&self) -> &Arc<Path> {
+        &self.shown
+    }
+
+    pub(super) fn error(&self, reason: Reason) -> Error {
+        Error::new(&self.shown, reason)
+    }
+
+    pub(super) fn failed(&self, doing: &'static str) -> impl Fn(Errno) -> Error {
+        move |errno| self.error(Reason::System { doing, errno })
+    }
+}
+
+/// A directory, open.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) name: DirectoryName,
+    pub(super) facts: Facts,
+    pinning: Pinning,
+    /// `None` only while it is dropped.
+    file: Option<File>,
+}
+
+impl Directory {
+    pub(super) fn open(name: &DirectoryName) -> Result<Self> {
+        let file = directory::open(&name.path).map_err(|errno| match errno.0 {
+            libc::ENOENT => name.error(Reason::NotFound),
+            libc::ENOTDIR if Facts::of_path(&name.path).is_ok_and(|facts| facts.is_link) => {
+                name.error(Reason::SymbolicLink)
+            }
+            _ => name.error(Reason::System { doing: "opening the directory", errno }),
+        })?;
+        let facts = Facts::of(&file).map_err(name.failed("fstat"))?;
+        let caller = effective_user();
+        if facts.owner != caller && facts.owner != 0 {
+            return Err(name.error(Reason::NotTrusted { owner: facts.owner, caller }));
+        }
+        if let Some(magic) = file::network_file_system(&file).map_err(name.failed("statfs"))? {
+            return Err(name.error(Reason::NetworkFileSystem { magic }));
+        }
+        let overlay = file::is_on_overlay(&file).map_err(name.failed("statfs"))?;
+        let pinning = if overlay { Pinning::ByDescriptor } else { Pinning::ByMapping };
+        Ok(Self { name: name.clone(), facts, pinning, file: Some(file) })
+    }
+
+    /// Runs `body` with the directory's descriptor: the one that was opened, or, if the program closed that (closefrom),
+    /// another one of the same directory.
+    fn with_descriptor<T>(&self, body: impl FnOnce(&File) -> T) -> Found<T> {
+        if let Some(file) = &self.file
+            && Facts::of(file).is_ok_and(|facts| facts.is_same_file(&self.facts))
+        {
+            return Ok(body(file));
+        }
+        let again = directory::open(&self.name.path).map_err(|errno| match errno.0 {
+            libc::ENOENT | libc::ENOTDIR => Reason::Removed,
+            _ => Reason::System { doing: "opening the directory again", errno },
+        })?;
+        match Facts::of(&again) {
+            Ok(facts) if facts.is_same_file(&self.facts) => Ok(body(&again)),
+            _ => Err(Reason::Removed),
+        }
+    }
+
+    /// Whether the directory has lost its name.
+    pub(super) fn is_removed(&self) -> bool {
+        let links = self.with_descriptor(|file| Facts::of(file).map(|facts| facts.links));
+        matches!(links, Err(Reason::Removed) | Ok(Ok(0)))
+    }
+
+    /// Opens a regular file of the directory. `None`: there is none, or with [`Making::Exclusively`] there is one.
+    pub(super) fn open_file(&self, name: &str, making: Making) -> Found<Option<File>> {
+        match self.with_descriptor(|directory| directory::open_at(directory, name, making))? {
+            Ok(file) => match Facts::of(&file) {
+                Ok(facts) if facts.is_regular => Ok(Some(file)),
+                Ok(_) => Err(Reason::NotASegment("one of its files is no regular file")),
+                Err(errno) => Err(Reason::System { doing: "fstat", errno }),
+            },
+            Err(Errno(libc::EEXIST)) if making == Making::Exclusively => Ok(None),
+            Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
+            Err(Errno(libc::ENOENT)) if making == Making::Never => Ok(None),
+            Err(Errno(libc::ELOOP)) => Err(Reason::SymbolicLink),
+            // Directories, sockets, devices: whatever they are, they are no locks.
+            Err(Errno(libc::EISDIR | libc::ENXIO)) => Err(Reason::NotASegment("one of its files is no regular file")),
+            Err(errno) => Err(Reason::System { doing: "opening a file of the directory", errno }),
+        }
+    }
+
+    /// Removes a file of the directory; `false`: there was none.
+    pub(super) fn remove_file(&self, name: &str) -> Found<bool> {
+        match self.with_descriptor(|directory| directory::remove_at(directory, name))? {
+            Ok(()) => Ok(true),
+            Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
+            Err(Errno(libc::ENOENT)) => Ok(false),
+            Err(errno) => Err(Reason::System { doing: "removing a file of the directory", errno }),
+        }
+    }
+
+    /// What is in the directory.
+    pub(super) fn contents(&self) -> Found<Contents> {
+        let mut contents = Contents::default();
+        let listed = self.with_descriptor(|directory| {
+            directory::for_each_name(directory, |name| match name.to_str() {
+                Some(TABLE) => contents.has_table = true,
+                Some(name) if id_named(name).is_some() => contents.ids.extend(id_named(name)),
+                _ => contents.has_others = true,
+            })
+        })?;
+        listed.map_err(|errno| Reason::System { doing: "reading the directory", errno })?;
+        Ok(contents)
+    }
+
+    /// Keeps the locks that `file`'s description holds for as long as the answer lives.
+    pub(super) fn pin(&self, file: File) -> Found<Pinned> {
+        Pinned::new(file, self.pinning)
+            .map_err(|errno| Reason::System { doing: "mapping a file that keeps a lock", errno })
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // If the program closed the descriptor, its number may be a file of the program's by now.
+        if let Some(file) = self.file.take()
+            && !Facts::of(&file).is_ok_and(|facts| facts.is_same_file(&self.facts))
+        {
+            let _not_ours = file.into_raw_fd();
+        }
+    }
+}
+
+/// What the pieces of the file manager return: they leave it to the manager to name the storage.
+pub(super) type Found<T> = std::result::Result<T, Reason>;
+
+/// What a directory contains.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// The allocated ids, in no order.
+    pub(super) ids: Vec<u32>,
+    pub(super) has_table: bool,
+    /// Whether there are names that are neither ids nor the table's.
+    pub(super) has_others: bool,
+}
+
+/// The id that a file name stands for: decimal, as libpod writes it, so without leading zeros or sign.
+fn id_named(name: &str) -> Option<u32> {
+    let id: u32 = name.parse().ok()?;
+    (id.to_string() == name).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_decimal_numbers_below_2_to_the_32_are_ids() {
+        assert_eq!(["0", "17", "4294967295"].map(id_named), [Some(0), Some(17), Some(u32::MAX)]);
+        for name in ["", "00", "+1", "-1", "1 ", "4294967296", "x", ".lock_manager", "1.tmp"] {
+            assert_eq!(id_named(name), None, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! Looking without touching: who has a record lock is asked for with F_OFD_GETLK, which takes none.
+
+use std::collections::BTreeSet;
+
+use crate::manager::{LockInfo, Ownership};
+use crate::sys::directory::Making;
+use crate::sys::procfs;
+use crate::sys::record_lock::{self, Conflict, Range};
+
+use super::directory::Found;
+use super::pool::Pool;
+use super::record::{self, Identity};
+use super::records::{Records, locking};
+
+impl Pool {
+    /// Every lock that somebody holds, ascending.
+    pub(super) fn held_ids(&self) -> Found<Vec<u32>> {
+        let mut held = BTreeSet::new();
+        let records = self.locks()?.storage.records()?;
+        let mut unseen = vec![record::every_range()];
+        // The kernel names one lock at a time, and not the lowest.
+        while let Some(range) = unseen.pop() {
+            let Some(conflict) = records.conflict(range)? else { continue };
+            // An attempt, too, has the record for an instant.
+            if let Some(id) = record::id(conflict.range)
+                && records.read(id)?.holder.is_some()
+            {
+                held.insert(id);
+            }
+            let start = conflict.range.start().max(range.start());
+            if range.start() < start {
+                unseen.push(Range::between(range.start(), start));
+            }
+            if let (Some(end), Some(last)) = (conflict.range.end(), range.end())
+                && end < last
+            {
+                unseen.push(Range::between(end, last));
+            }
+        }
+        for id in self.directory.contents()?.ids {
+            if !held.contains(&id) && self.file_conflict(id)?.is_some_and(|conflict| conflict.pid != 0) {
+                held.insert(id);
+            }
+        }
+        Ok(held.into_iter().collect())
+    }
+
+    /// Whoever has a lock on the file of that id. A process, where it is libpod's; none, where it is ours.
+    fn file_conflict(&self, id: u32) -> Found<Option<Conflict>> {
+        match self.directory.open_file(&id.to_string(), Making::Never)? {
+            Some(file) => record_lock::conflict(&file, Range::WHOLE).map_err(locking),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn inspect(&self, id: u32) -> Found<LockInfo> {
+        let table = self.locks()?;
+        let records = table.storage.records()?;
+        let look = table.look(id);
+        let record = records.read(id)?;
+        let is_taken = is_taken(&records, id)?;
+        let mut info = LockInfo {
+            id,
+            allocated: self.directory.open_file(&id.to_string(), Making::Never)?.is_some(),
+            held: is_taken && record.holder.is_some(),
+            owner_died: !is_taken && record.holder.is_some(),
+            waiters: look.waiters,
+            waited_ns: look.waited_ns,
+            acquisitions: record.acquisitions,
+            ..LockInfo::default()
+        };
+        if info.held {
+            info.ownership = if record.tid == 0 { Ownership::Process } else { Ownership::Thread };
+            if let Some(holder) = record.holder {
+                info.pid_namespace = holder.pid_namespace.into();
+                if is_visible(&holder) {
+                    info.pid = holder.pid as i32;
+                    info.tid = record.tid as i32;
+                }
+            }
+        } else if let Some(conflict) = self.file_conflict(id)?.filter(|conflict| conflict.pid != 0) {
+            info.held = true;
+            info.pid = conflict.pid;
+        }
+        Ok(info)
+    }
+}
+
+fn is_taken(records: &Records, id: u32) -> Found<bool> {
+    Ok(records.conflict(record::range(id))?.is_some())
+}
+
+/// Whether the process of that identity can be seen from here under its number.
+fn is_visible(holder: &Identity) -> bool {
+    u64::from(holder.pid_namespace) == procfs::pid_namespace("self")
+        && procfs::start_time(&holder.pid.to_string()) == holder.start_time
+}

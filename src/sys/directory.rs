@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Directories by descriptor: what is opened, made and removed in one stays in it, whatever its name becomes.
+
+use std::ffi::{CStr, CString, OsString};
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::Errno;
+
+/// Opens a directory itself: a symbolic link is ENOTDIR, as is everything else.
+pub(crate) fn open(path: &Path) -> Result<File, Errno> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW);
+    Ok(options.open(path)?)
+}
+
+/// What open_at() does where there is no file, or one already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Making {
+    /// ENOENT where there is none.
+    Never,
+    /// Made where there is none.
+    IfAbsent,
+    /// EEXIST where there is one.
+    Exclusively,
+}
+
+/// Opens a file of the directory for reading and writing, without following a link or waiting for a FIFO.
+pub(crate) fn open_at(directory: &File, name: &str, making: Making) -> Result<File, Errno> {
+    let name = CString::new(name).map_err(|_| Errno(libc::EINVAL))?;
+    let flags = match making {
+        Making::Never => 0,
+        Making::IfAbsent => libc::O_CREAT,
+        Making::Exclusively => libc::O_CREAT | libc::O_EXCL,
+    };
+    let flags = flags | libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    loop {
+        // SAFETY: openat(2) reads the name, which lives past the call; a descriptor that it returns is nobody's yet.
+        let descriptor = unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, 0o600) };
+        if descriptor >= 0 {
+            // SAFETY: as above.
+            return Ok(unsafe { File::from_raw_fd(descriptor) });
+        }
+        let errno = Errno::last();
+        if errno.0 != libc::EINTR {
+            return Err(errno);
+        }
+    }
+}
+
+/// Removes a file of the directory.
+pub(crate) fn remove_at(directory: &File, name: &str) -> Result<(), Errno> {
+    let name = CString::new(name).map_err(|_| Errno(libc::EINVAL))?;
+    // SAFETY: unlinkat(2) reads the name, which lives past the call.
+    match unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) } {
+        0 => Ok(()),
+        _ => Err(Errno::last()),
+    }
+}
+
+/// Calls `see` with each name in the directory, but for "." and "..".
+pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(OsString)) -> Result<(), Errno> {
+    // A description of its own: a position in the directory is shared by all who share the description.
+    let own = open_self(directory)?;
+    // SAFETY: fdopendir(3) takes the descriptor over if it succeeds; closedir(3) below closes it with the stream.
+    let stream = unsafe { libc::fdopendir(own.as_raw_fd()) };
+    if stream.is_null() {
+        return Err(Errno::last());
+    }
+    let _taken_over = own.into_raw_fd();
+    let ended = loop {
+        // SAFETY: readdir(3) on a stream that nobody else uses; the entry is valid until the next call on it. A null
+        // with errno unchanged is the end.
+        let name = unsafe {
+            *libc::__errno_location() = 0;
+            let entry = libc::readdir(stream);
+            if entry.is_null() {
+                break Errno::last();
+            }
+            CStr::from_ptr((*entry).d_name.as_ptr())
+        };
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            see(OsString::from_vec(name.to_bytes().to_vec()));
+        }
+    };
+    // SAFETY: the stream was opened above and is used no more.
+    unsafe { libc::closedir(stream) };
+    if ended.0 == 0 { Ok(()) } else { Err(ended) }
+}
+
+fn open_self(directory: &File) -> Result<File, Errno> {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    // SAFETY: as in open_at.
+    let descriptor = unsafe { libc::openat(directory.as_raw_fd(), c".".as_ptr(), flags) };
+    if descriptor < 0 {
+        return Err(Errno::last());
+    }
+    // SAFETY: as in open_at.
+    Ok(unsafe { File::from_raw_fd(descriptor) })
+}

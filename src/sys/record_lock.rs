@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Record locks of an open file description (F_OFD_SETLK): they conflict with those of every other description and
+//! with POSIX ones, and go with the description.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use super::Errno;
+
+/// A range of bytes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Range {
+    start: u64,
+    /// 0: to the end, however far the file grows.
+    length: u64,
+}
+
+impl Range {
+    /// The whole file.
+    pub(crate) const WHOLE: Self = Self { start: 0, length: 0 };
+
+    /// From `start` up to but not including `end`.
+    pub(crate) fn between(start: u64, end: u64) -> Self {
+        Self { start, length: end - start }
+    }
+
+    pub(crate) fn start(self) -> u64 {
+        self.start
+    }
+
+    /// `None`: to the end of the file.
+    pub(crate) fn end(self) -> Option<u64> {
+        (self.length != 0).then(|| self.start + self.length)
+    }
+
+    fn to_libc(self) -> Result<libc::flock, Errno> {
+        // SAFETY: all-zero bytes are a valid flock, whose fields are set below.
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        lock.l_type = libc::F_WRLCK as libc::c_short;
+        lock.l_whence = libc::SEEK_SET as libc::c_short;
+        lock.l_start = libc::off_t::try_from(self.start).map_err(|_| Errno(libc::EINVAL))?;
+        lock.l_len = libc::off_t::try_from(self.length).map_err(|_| Errno(libc::EINVAL))?;
+        Ok(lock)
+    }
+}
+
+/// Whether a lock was had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    Taken,
+    /// Another description, or another process, has it.
+    Held,
+}
+
+/// Takes a write lock if nobody else has one there; never waits.
+pub(crate) fn try_lock(file: &File, range: Range) -> Result<Attempt, Errno> {
+    let mut lock = range.to_libc()?;
+    match control(file, libc::F_OFD_SETLK, &mut lock) {
+        Ok(()) => Ok(Attempt::Taken),
+        Err(Errno(libc::EAGAIN | libc::EACCES)) => Ok(Attempt::Held),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Waits for a write lock.
+pub(crate) fn lock(file: &File, range: Range) -> Result<(), Errno> {
+    let mut lock = range.to_libc()?;
+    loop {
+        match control(file, libc::F_OFD_SETLKW, &mut lock) {
+            Err(Errno(libc::EINTR)) => {}
+            done => return done,
+        }
+    }
+}
+
+/// Somebody else's lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    pub(crate) range: Range,
+    /// The process that has it; 0 for a lock of an open file description, which belongs to no process, and for
+    /// processes that cannot be seen from this PID namespace.
+    pub(crate) pid: i32,
+}
+
+/// Somebody else's lock that lies in or reaches into the range, if there is one. Takes nothing.
+pub(crate) fn conflict(file: &File, range: Range) -> Result<Option<Conflict>, Errno> {
+    let mut lock = range.to_libc()?;
+    control(file, libc::F_OFD_GETLK, &mut lock)?;
+    if lock.l_type == libc::F_UNLCK as libc::c_short {
+        return Ok(None);
+    }
+    let range = Range { start: lock.l_start as u64, length: lock.l_len as u64 };
+    Ok(Some(Conflict { range, pid: lock.l_pid.max(0) }))
+}
+
+fn control(file: &File, command: libc::c_int, lock: &mut libc::flock) -> Result<(), Errno> {
+    // SAFETY: fcntl(2) reads and writes the flock, which lives past the call.
+    if unsafe { libc::fcntl(file.as_raw_fd(), command, std::ptr::from_mut(lock)) } == -1 {
+        return Err(Errno::last());
+    }
+    Ok(())
+}
