@@ -23,6 +23,7 @@ const LOOK_INTERVAL_NS: u64 = 5_000_000;
 /// # Ok::<(), lock_manager::Error>(())
 /// ```
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Cancel {
     triggered: AtomicBool,
     waits: AtomicU32,

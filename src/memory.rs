@@ -231,6 +231,10 @@ impl Storage for Memory {
     /// Never needed: take() fails for nobody.
     const RETRY_NS: u64 = 0;
 
+    fn check(&self) -> std::result::Result<(), Reason> {
+        Ok(())
+    }
+
     fn take(&self, id: u32, _holder: &Holder) -> std::result::Result<Option<(Hold, Acquired)>, Reason> {
         let acquired = if self.died.lock().remove(&id) { Acquired::OwnerDied } else { Acquired::Clean };
         Ok(Some((Hold { id, died: Arc::clone(&self.died), is_given_back: false }, acquired)))

@@ -25,8 +25,8 @@ use crate::sys::process::Process;
 use crate::sys::thread::Thread;
 use crate::thread_end::{self, Bereaved};
 
-/// A wait without end, as far as the condition variable is concerned: what follows it is another look.
-const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// The longest sleep in one go: half of the 100 ms within which it must be noticed that the storage was removed.
+const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 
 /// What excludes this process from others, lock by lock.
 pub(crate) trait Storage: Send + Sync + 'static {
@@ -38,6 +38,9 @@ pub(crate) trait Storage: Send + Sync + 'static {
 
     /// Gives back a lock in good order. It is free afterwards, whatever is returned.
     fn give_back(&self, id: u32, hold: Self::Hold) -> Result<(), Reason>;
+
+    /// Whether it makes sense to wait on, asked now and then.
+    fn check(&self) -> Result<(), Reason>;
 
     /// How long a waiter sleeps before it tries again to take what somebody outside of this process holds.
     const RETRY_NS: u64;
@@ -213,7 +216,11 @@ impl<S: Storage> Table<S> {
             let left = cancellable.next_look(deadline.min(again)).since(Instant::now());
             released.wait_for(slots, Duration::from_nanos(left).min(LONGEST_SLEEP));
             match self.attempt(slots, id, holder, Turn::Later) {
-                Ok(None) => {}
+                Ok(None) => {
+                    if let Err(reason) = MutexGuard::unlocked(slots, || self.storage.check()) {
+                        break Err(reason);
+                    }
+                }
                 Ok(Some(acquired)) => break Ok(acquired),
                 Err(reason) => break Err(reason),
             }

@@ -95,7 +95,7 @@ impl Worker<'_> {
     fn lock(&mut self) {
         let id = self.random.below(u64::from(CONTESTED)) as u32;
         let wait = self.random.pick(&[Wait::Forever, Wait::Forever, Wait::Try, Wait::Nanoseconds(300_000)]);
-        match self.manager.acquire(id, wait) {
+        match self.manager.acquire(id, wait, None) {
             Ok(acquired) => self.stay_inside(id, acquired),
             Err(error) => assert!([libc::EBUSY, libc::ETIMEDOUT].contains(&error.errno()), "{error}"),
         }
@@ -121,7 +121,7 @@ impl Worker<'_> {
         // Two at once now and then, always in the same order.
         if id + 1 < CONTESTED
             && self.random.below(4) == 0
-            && let Ok(acquired) = self.manager.acquire(id + 1, self.random.pick(&[Wait::Try, Wait::Forever]))
+            && let Ok(acquired) = self.manager.acquire(id + 1, self.random.pick(&[Wait::Try, Wait::Forever]), None)
         {
             self.stay_inside(id + 1, acquired);
         }

@@ -96,6 +96,10 @@ impl Storage for Files {
     /// An unlock is to be noticed within 5 ms, and nobody tells of it.
     const RETRY_NS: u64 = 3_000_000;
 
+    fn check(&self) -> Found<()> {
+        if self.directory.is_removed() { Err(Reason::Removed) } else { Ok(()) }
+    }
+
     fn take(&self, id: u32, holder: &Holder) -> Found<Option<(Hold, Acquired)>> {
         for _ in 0..ROUNDS {
             let records = self.records()?;

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What every manager promises, on every manager and layout, through Rust and through the C functions. A new one is
+//! tested by a line at the end.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper is a failing test")]
+
+#[path = "contract/allocation.rs"]
+mod allocation;
+#[path = "contract/cancelling.rs"]
+mod cancelling;
+#[path = "contract/death.rs"]
+mod death;
+#[path = "contract/door.rs"]
+mod door;
+#[path = "contract/locking.rs"]
+mod locking;
+#[path = "contract/looking.rs"]
+mod looking;
+#[path = "contract/subject.rs"]
+mod subject;
+mod support;
+
+use door::Door;
+use subject::Storage;
+
+/// Makes a module of tests for one storage and one door.
+macro_rules! promises {
+    ($name:ident, $storage:expr, $door:expr) => {
+        promises!(@each $name, $storage, $door;
+            allocation::a_lone_allocator_gets_0_1_2,
+            allocation::an_id_is_given_once_until_it_is_freed,
+            allocation::when_all_are_allocated_the_next_is_refused,
+            allocation::a_given_id_is_allocated_once,
+            allocation::freeing_what_is_not_allocated_is_refused,
+            allocation::an_id_out_of_range_is_refused_everywhere,
+            allocation::two_managers_share_one_pool,
+            allocation::growing_makes_room_or_is_not_supported,
+            allocation::many_threads_and_managers_never_get_the_same_id,
+            allocation::what_was_removed_says_so,
+            locking::a_lock_excludes_threads,
+            locking::a_lock_excludes_managers_and_processes,
+            locking::a_held_lock_is_busy_and_a_wait_for_it_ends_in_time,
+            locking::waiting_for_oneself_is_a_deadlock,
+            locking::only_the_holder_unlocks,
+            locking::allocation_changes_nothing_in_a_lock,
+            locking::a_lock_is_handed_over_to_every_waiter,
+            locking::a_forked_child_holds_nothing,
+            locking::a_process_may_own_locks_where_the_storage_can,
+            locking::ownership_is_settled_by_the_first_lock,
+            locking::a_manager_in_use_is_not_closed,
+            cancelling::a_triggered_object_wins_over_a_free_lock,
+            cancelling::triggering_ends_a_wait,
+            cancelling::a_wait_that_is_not_cancelled_ends_as_others_do,
+            death::a_thread_that_ends_holding_is_told_once,
+            death::a_killed_process_is_told_once_to_the_waiter,
+            death::a_killed_process_is_told_to_who_comes_later,
+            death::an_exec_frees_and_is_told,
+            death::closing_every_descriptor_frees_nothing,
+            death::a_child_that_outlives_the_holder_keeps_nothing,
+            looking::held_locks_are_listed_with_their_holders,
+            looking::a_death_can_be_looked_at_without_being_told,
+            looking::the_storage_says_what_it_is,
+            looking::a_living_holder_is_not_repaired,
+        );
+    };
+    (@each $name:ident, $storage:expr, $door:expr; $($module:ident::$test:ident),* $(,)?) => {
+        mod $name {
+            use super::*;
+            $(
+                #[test]
+                fn $test() {
+                    support::alone::alone!({ crate::$module::$test(&subject::Subject::new($storage, $door)) });
+                }
+            )*
+        }
+    };
+}
+
+promises!(libpod_layout_through_rust, Storage::LibpodLayout, Door::Rust);
+promises!(libpod_layout_through_c, Storage::LibpodLayout, Door::C);
+promises!(files_through_rust, Storage::Files, Door::Rust);
+promises!(files_through_c, Storage::Files, Door::C);
+promises!(in_memory_through_rust, Storage::InMemory, Door::Rust);
+promises!(in_memory_through_c, Storage::InMemory, Door::C);
