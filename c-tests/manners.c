@@ -27,6 +27,7 @@ struct scene {
 static void make_every_call(const struct scene *scene)
 {
 	lock_manager_t *manager = scene->manager, *opened = NULL;
+	lock_manager_cancel_t *cancel = NULL;
 	lock_manager_shm_options_t bad_options = { .size = 1 };
 	lock_manager_lock_info_t lock = { .size = sizeof lock };
 	lock_manager_info_t storage = { .size = sizeof storage };
@@ -52,6 +53,35 @@ static void make_every_call(const struct scene *scene)
 	CALL(lock_manager_open_shm_read_only(scene->absent, &opened));
 	CALL(lock_manager_close(opened));
 	CALL(lock_manager_remove_shm(scene->absent));
+
+	CALL(lock_manager_new_in_memory(0, &opened));
+	CALL(lock_manager_new_in_memory(4, &opened));
+	CALL(lock_manager_set_ownership(opened, LOCK_MANAGER_OWNED_BY_PROCESS));
+	CALL(lock_manager_lock(opened, 3));
+	CALL(lock_manager_timed_lock(opened, 3, 1000));
+	CALL(lock_manager_unlock(opened, 3));
+	CALL(lock_manager_close(opened));
+	CALL(lock_manager_new_file("/no/such/directory/locks", &opened));
+	CALL(lock_manager_open_file(file_of(scene->absent), &opened));
+	CALL(lock_manager_new_file(file_of(scene->absent), &opened));
+	CALL(lock_manager_allocate_lock(opened, &number));
+	CALL(lock_manager_lock(opened, number));
+	CALL(lock_manager_timed_lock(opened, number, 1000));
+	CALL(lock_manager_locks_held(opened, ids, 2, &count));
+	CALL(lock_manager_lock_info(opened, number, &lock));
+	CALL(lock_manager_unlock(opened, number));
+	CALL(lock_manager_unlock(opened, number));
+	CALL(lock_manager_close(opened));
+	CALL(lock_manager_open_or_new_file(file_of(scene->absent), &opened));
+	CALL(lock_manager_close(opened));
+	CALL(lock_manager_remove_file(file_of(scene->absent)));
+	CALL(lock_manager_remove_file(file_of(scene->absent)));
+
+	CALL(lock_manager_cancel_new(&cancel));
+	CALL(lock_manager_cancel_trigger(cancel));
+	CALL(lock_manager_cancellable_lock(manager, 4, UINT64_MAX, cancel));
+	CALL(lock_manager_cancel_free(cancel));
+	CALL(lock_manager_set_ownership(manager, LOCK_MANAGER_OWNED_BY_PROCESS));
 
 	CALL(lock_manager_allocate_lock(manager, &number));
 	CALL(lock_manager_allocate_and_retrieve_lock(manager, number));

@@ -31,9 +31,25 @@ static void opening_without_a_path_or_a_place_for_the_manager_is_refused(void)
 	CHECK(out == UNTOUCHED);
 }
 
+static void opening_a_directory_without_a_path_or_a_place_for_the_manager_is_refused(void)
+{
+	lock_manager_t *out = UNTOUCHED;
+	const char *directory = file_of(new_name());
+	REFUSED(lock_manager_new_file(NULL, &out));
+	REFUSED(lock_manager_new_file(directory, NULL));
+	REFUSED(lock_manager_open_or_new_file(NULL, &out));
+	REFUSED(lock_manager_open_or_new_file(directory, NULL));
+	REFUSED(lock_manager_open_file(NULL, &out));
+	REFUSED(lock_manager_open_file(directory, NULL));
+	CHECK(!file_exists(directory));
+	REFUSED(lock_manager_new_in_memory(32, NULL));
+	CHECK(out == UNTOUCHED);
+}
+
 static void removing_without_a_path_is_refused(void)
 {
 	REFUSED(lock_manager_remove_shm(NULL));
+	REFUSED(lock_manager_remove_file(NULL));
 }
 
 static void closing_nothing_is_done_at_once(void)
@@ -76,7 +92,25 @@ static void locking_without_a_manager_is_refused(void)
 	REFUSED(lock_manager_try_lock(NULL, 0));
 	REFUSED(lock_manager_timed_lock(NULL, 0, 0));
 	REFUSED(lock_manager_timed_lock(NULL, 0, UINT64_MAX));
+	REFUSED(lock_manager_cancellable_lock(NULL, 0, 0, NULL));
 	REFUSED(lock_manager_unlock(NULL, 0));
+	REFUSED(lock_manager_set_ownership(NULL, LOCK_MANAGER_OWNED_BY_THREAD));
+}
+
+static void a_cancel_object_that_is_not_there_cannot_be_triggered(void)
+{
+	REFUSED(lock_manager_cancel_new(NULL));
+	REFUSED(lock_manager_cancel_trigger(NULL));
+	CHECK_INT(lock_manager_cancel_free(NULL), 0);
+}
+
+/* Where a lock may be waited for with a cancel object, NULL is none. */
+static void a_wait_without_a_cancel_object_is_a_wait(void)
+{
+	lock_manager_t *manager = new_segment(new_name(), 32);
+	CHECK_INT(lock_manager_cancellable_lock(manager, 3, UINT64_MAX, NULL), 0);
+	CHECK_INT(lock_manager_unlock(manager, 3), 0);
+	CHECK_INT(lock_manager_close(manager), 0);
 }
 
 static void looking_without_a_manager_or_a_place_for_the_answer_is_refused(void)
@@ -117,11 +151,14 @@ static void repairing_without_a_manager_is_refused(void)
 int main(void)
 {
 	RUN_TEST(opening_without_a_path_or_a_place_for_the_manager_is_refused);
+	RUN_TEST(opening_a_directory_without_a_path_or_a_place_for_the_manager_is_refused);
 	RUN_TEST(removing_without_a_path_is_refused);
 	RUN_TEST(closing_nothing_is_done_at_once);
 	RUN_TEST(allocating_without_a_manager_or_a_place_for_the_id_is_refused);
 	RUN_TEST(counting_without_a_manager_or_a_place_for_the_number_is_refused);
 	RUN_TEST(locking_without_a_manager_is_refused);
+	RUN_TEST(a_cancel_object_that_is_not_there_cannot_be_triggered);
+	RUN_TEST(a_wait_without_a_cancel_object_is_a_wait);
 	RUN_TEST(looking_without_a_manager_or_a_place_for_the_answer_is_refused);
 	RUN_TEST(repairing_without_a_manager_is_refused);
 	return end_of_tests();

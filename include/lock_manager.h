@@ -13,10 +13,12 @@
  * its number alone; there is no handle to free. Strings that functions return are the library's.
  *
  * THREADS. A manager may be used from any number of threads at once. A lock belongs to the thread that took it: only
- * that thread can unlock it, and through the manager that took it.
+ * that thread can unlock it, and through the manager that took it. Files and in-memory locks may belong to the process
+ * instead: lock_manager_set_ownership().
  *
  * FORK. A child made by fork holds nothing of its parent's and may use the manager at once. In a child that was cloned
- * behind the libc's back, lock calls (and in the libpod layout allocation) are -EOPNOTSUPP; looking works.
+ * behind the libc's back, lock calls and allocation in the libpod layout are -EOPNOTSUPP; looking works. In-memory
+ * locks stay with the process that made them: -EOPNOTSUPP in every child.
  *
  * DEATH. A holder that dies frees its locks, and the next to take one is told: LOCK_MANAGER_OWNER_DIED, with the lock
  * held. What the lock protects may be half written then. Told once. What cannot be promised stands in
@@ -296,6 +298,39 @@ int32_t lock_manager_open_shm_read_only(const char *path,
  * -ENOENT: there is none. -EPROTO: it carries no magic number of ours; it stays. A damaged segment of ours goes.
  */
 int32_t lock_manager_remove_shm(const char *path);
+
+/**
+ * Makes a directory for locks, and opens it: one file for each allocated lock, named by its decimal id, as libpod's
+ * file manager has it. An empty directory that is there already will do.
+ *
+ * -EEXIST: there is something in it. -ENOENT: the directory above it is missing. -EACCES, -EOPNOTSUPP (a network file
+ * system).
+ */
+int32_t lock_manager_new_file(const char *directory,
+                              lock_manager_t **out);
+
+/**
+ * Opens a directory of locks that exists, be it libpod's or this library's.
+ *
+ * -ENOENT: there is none. -EACCES: permissions, a symbolic link, or an owner that is neither the caller nor root.
+ * -EPROTO: its file .lock_manager is of another version, or none of ours.
+ */
+int32_t lock_manager_open_file(const char *directory,
+                               lock_manager_t **out);
+
+/**
+ * Opens the directory if it exists, else makes it. Of two first users at once, one makes it and both succeed.
+ *
+ * Fails as lock_manager_open_file and lock_manager_new_file do.
+ */
+int32_t lock_manager_open_or_new_file(const char *directory, lock_manager_t **out);
+
+/**
+ * Removes a directory with its locks. Who has it open is told -ESTALE at the next allocation or wait.
+ *
+ * -ENOENT: there is none. -EPROTO: nothing in it is ours; it stays. -ENOTEMPTY: other files were in it as well.
+ */
+int32_t lock_manager_remove_file(const char *directory);
 
 /**
  * Makes a manager whose locks are of this process only, for tests of programs that use this library. In a forked
