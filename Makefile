@@ -28,6 +28,7 @@ help: ## this list
 test: setup-test lint stage ## every test: lints, Rust, C, a real Podman
 	$(CARGO) test --locked --no-fail-fast
 	c-tests/run $(STAGE)
+	tools/readme-example $(STAGE)
 
 demo: setup-demo stage ## the main job in one screen
 	@$(STAGED_PC) tools/compile-example $(STAGE) counting "$(CC)" "$(EXAMPLE_FLAGS)"

@@ -23,8 +23,8 @@ pub(super) const START: usize = 64;
 /// The byte whose record lock is held while a segment is removed.
 const REMOVAL_BYTE: u64 = 0;
 
-/// How long an answer about removal is good for. Half of the 100 ms within which it must be noticed.
-const REMOVAL_LOOK_INTERVAL_NS: u64 = 50_000_000;
+/// How long an answer about removal is good for: less than a slice of a wait, so that a waiter asks at the end of each.
+const REMOVAL_LOOK_INTERVAL_NS: u64 = 25_000_000;
 
 /// A file that was opened and whose owner is trusted, but of whose contents nothing is known yet.
 #[derive(Debug)]

@@ -89,7 +89,11 @@ impl Libpod {
                 return Ok(attempt);
             }
             if Instant::now() >= deadline {
-                return Err(timed_out());
+                // Once more: the wake-up may be one of those that get lost.
+                return match self.pool().try_mutex(mutex) {
+                    Attempt::Held => Err(timed_out()),
+                    attempt => Ok(attempt),
+                };
             }
             if self.pool().segment.is_removed_lately() {
                 return Err(self.error(Reason::Removed));
