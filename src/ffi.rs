@@ -126,7 +126,7 @@ pub unsafe extern "C" fn lock_manager_open_shm_read_only(path: *const c_char, ou
     })
 }
 
-/// Removes a segment's name. Who has it open keeps it, and is told -ESTALE at the next allocation or wait.
+/// Removes a segment's name. Who has it open keeps it; allocation and waits there are -ESTALE within 100 ms.
 ///
 /// -ENOENT: there is none. -EPROTO: it carries no magic number of ours; it stays. A damaged segment of ours goes.
 #[unsafe(no_mangle)]

@@ -157,7 +157,7 @@ impl ShmManager {
     }
 
     /// Removes a segment's name. Processes that have it open go on with what they have, apart from each later opener;
-    /// their next allocation or wait is `ESTALE`.
+    /// within 100 ms their allocations and waits are `ESTALE`.
     ///
     /// # Errors
     /// `ENOENT` if there is none; `EPROTO` if it carries no magic number of ours, and it stays; `EACCES` as for

@@ -318,6 +318,11 @@ impl<'m> RobustMutex<'m> {
         Snapshot(std::array::from_fn(|index| self.field(index * size_of::<u32>()).load(Ordering::Acquire)))
     }
 
+    /// The word that names the holder, as a snapshot has it.
+    pub(crate) fn word_in(self, snapshot: &Snapshot) -> u32 {
+        snapshot.0[self.shape.word / size_of::<u32>()]
+    }
+
     #[inline(always)]
     fn field(self, offset: usize) -> &'m AtomicU32 {
         // SAFETY: at() checked that the whole mutex lies within the mapping, and every offset of a Shape lies within
