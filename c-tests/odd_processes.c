@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #include "child.h"
@@ -37,11 +38,12 @@ static void what_a_program_without_standard_descriptors_prints_is_not_written_in
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
-static atomic_int go;
+static atomic_int ready, go;
 
 static void *make_the_first_call(void *unused)
 {
 	lock_manager_t *manager = NULL;
+	atomic_store(&ready, 1);
 	while (!atomic_load(&go))
 		;
 	CHECK_INT(lock_manager_open_shm(name, 0, &manager), 0);
@@ -53,8 +55,10 @@ static void fork_in_the_midst_of_the_first_call(int moment)
 {
 	pthread_t thread;
 	REQUIRE(pthread_create(&thread, NULL, make_the_first_call, NULL) == 0);
+	while (!atomic_load(&ready))
+		sched_yield();
 	atomic_store(&go, 1);
-	for (volatile int spin = 0; spin < moment * 50; spin++)
+	for (volatile int spin = 0; spin < moment * 100; spin++)
 		;
 	pid_t grandchild = fork_child();
 	if (grandchild == 0) {
