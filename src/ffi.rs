@@ -161,6 +161,15 @@ pub unsafe extern "C" fn lock_manager_close(manager: *mut lock_manager_t) -> i32
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_allocate_lock(manager: *mut lock_manager_t, id: *mut u32) -> i32 {
     // SAFETY: the module's contract.
+    unsafe {
+        if let (Some(lock_manager_t::Shm(opened)), Some(id)) = (manager.as_ref(), id.as_mut())
+            && let Some(allocated) = opened.allocate_at_once()
+        {
+            *id = allocated;
+            return 0;
+        }
+    }
+    // SAFETY: the module's contract.
     call(|| unsafe {
         let (opened, id) = (self::manager(manager)?, output(id, "id")?);
         *id = opened.allocate_lock()?;
@@ -191,6 +200,14 @@ pub unsafe extern "C" fn lock_manager_allocate_and_retrieve_lock(manager: *mut l
 /// -ENOENT: it is not allocated. -EINVAL: out of range. Otherwise as lock_manager_allocate_lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_free_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
+        if let Some(lock_manager_t::Shm(opened)) = manager.as_ref()
+            && opened.free_at_once(id).is_some()
+        {
+            return 0;
+        }
+    }
     // SAFETY: the module's contract.
     call(|| unsafe { self::manager(manager)?.free_lock(id).map(|()| 0) })
 }

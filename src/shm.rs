@@ -202,6 +202,18 @@ impl ShmManager {
         serve!(self, manager => manager.acquire_at_once(id))
     }
 
+    /// Allocates a lock if nothing stands in the way; `None`, with nothing done, if anything does. Never fails or panics.
+    #[inline]
+    pub(crate) fn allocate_at_once(&self) -> Option<u32> {
+        serve!(self, manager => manager.allocate_at_once())
+    }
+
+    /// Frees a lock if nothing stands in the way; `None`, with nothing done, if anything does. Never fails or panics.
+    #[inline]
+    pub(crate) fn free_at_once(&self, id: u32) -> Option<()> {
+        serve!(self, manager => manager.free_at_once(id))
+    }
+
     /// Gives a lock back if the calling thread holds it. Never panics.
     #[inline(always)]
     pub(crate) fn release_at_once(&self, id: u32) -> Release {

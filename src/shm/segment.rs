@@ -123,8 +123,7 @@ impl Segment {
     /// [`is_removed`](Self::is_removed), asked often and answered from the file system now and then.
     pub(super) fn is_removed_lately(&self) -> bool {
         let now = Instant::recently();
-        let looked = Instant::from_nanoseconds(self.looked.load(Ordering::Relaxed));
-        if now.since(looked) < REMOVAL_LOOK_INTERVAL_NS {
+        if !self.is_look_due(now) {
             return false;
         }
         let removed = self.is_removed();
@@ -133,6 +132,12 @@ impl Segment {
             self.looked.store(now.nanoseconds(), Ordering::Relaxed);
         }
         removed
+    }
+
+    /// Whether it has to be asked anew if the file was removed. Always so once it was.
+    #[inline]
+    pub(super) fn is_look_due(&self, now: Instant) -> bool {
+        now.since(Instant::from_nanoseconds(self.looked.load(Ordering::Relaxed))) >= REMOVAL_LOOK_INTERVAL_NS
     }
 
     /// What fstat says of the descriptor, if it still is this file's.

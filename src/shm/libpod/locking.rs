@@ -28,9 +28,10 @@ pub(super) const SLICE_NS: u64 = 50_000_000;
 /// rest; the difference is for mutexes of others.
 pub(super) const MOST_HELD: u64 = 2000;
 
-/// How often a held mutex is read before its waiter sleeps: some microseconds, as long as a short section takes.
-const SPIN_READS: u32 = 40;
-const PAUSES_PER_READ: u32 = 8;
+/// How often a held mutex is read before its waiter sleeps: some microseconds in all, as long as a short section takes.
+/// With long pauses: each read takes the cache line away from the holder, who needs it to unlock.
+const SPIN_READS: u32 = 8;
+const PAUSES_PER_READ: u32 = 60;
 
 impl Libpod {
     /// All that [`View::acquire_at_once`] leaves: first calls, waits, refusals.
