@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # `make demo` shows the library at work, `make test` proves it; both do their own set-up. `make help` lists the rest.
 
-VERSION := 0.1.0
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
@@ -22,12 +22,17 @@ EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 all: ## build the shared and the static library
 	$(CARGO) build --release --locked
 
+# For `sudo make install` after `make`: root may have no cargo, and what is built needs none.
+$(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a:
+	$(CARGO) build --release --locked
+
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 test: setup-test lint stage ## every test: lints, Rust, C, a real Podman
 	$(CARGO) test --locked --no-fail-fast
 	c-tests/run $(STAGE)
+	tools/readme-example $(STAGE)
 
 demo: setup-demo stage ## the main job in one screen
 	@$(STAGED_PC) tools/compile-example $(STAGE) counting "$(CC)" "$(EXAMPLE_FLAGS)"
@@ -46,7 +51,7 @@ lint: ## formatting, clippy, rustdoc: a warning is an error
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
-install: all ## PREFIX (/usr/local), LIBDIR ($PREFIX/lib), DESTDIR
+install: $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a ## PREFIX (/usr/local), LIBDIR ($PREFIX/lib), DESTDIR
 	install -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(DOCDIR)"
 	install -m 755 $(BUILT)/liblock_manager.so "$(DESTDIR)$(LIBDIR)/liblock_manager.so.$(VERSION)"
 	ln -sf liblock_manager.so.$(VERSION) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
@@ -56,7 +61,10 @@ install: all ## PREFIX (/usr/local), LIBDIR ($PREFIX/lib), DESTDIR
 	sed -e "s,@VERSION@,$(VERSION),; s,@PREFIX_FROM_PC@,$$(realpath -m --relative-to="$(LIBDIR)/pkgconfig" "$(PREFIX)")," \
 		lock_manager.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc"
 	chmod 644 "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc"
-	install -m 644 README.md CHANGELOG.md docs/caveats.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DOCDIR)/"
+	install -d "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)/examples"
+	install -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DOCDIR)/"
+	install -m 644 docs/caveats.md "$(DESTDIR)$(DOCDIR)/docs/"
+	install -m 644 examples/counting.c examples/segment.c "$(DESTDIR)$(DOCDIR)/examples/"
 
 uninstall: ## what install put there, and nothing else
 	rm -f "$(DESTDIR)$(LIBDIR)/liblock_manager.so.$(VERSION)" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
@@ -68,7 +76,7 @@ clean: ## what building left
 	$(CARGO) clean
 	rm -rf "$(STAGE)"
 
-stage:
+stage: all
 	@$(MAKE) --no-print-directory install DESTDIR= PREFIX="$(STAGE)" LIBDIR="$(STAGE)/lib" > /dev/null
 
 setup-test:

@@ -22,7 +22,7 @@
  *
  * DEATH. A holder that dies frees its locks, and the next to take one is told: LOCK_MANAGER_OWNER_DIED, with the lock
  * held. What the lock protects may be half written then. Told once. What cannot be promised stands in
- * docs/caveats.md, installed beside this library's documentation.
+ * docs/caveats.md, among this library's installed documentation.
  *
  * MANNERS. No call is a cancellation point. The library starts no thread, installs no signal handler, prints nothing,
  * and stays mapped after dlclose().
@@ -293,7 +293,7 @@ int32_t lock_manager_open_shm_read_only(const char *path,
                                         lock_manager_t **out);
 
 /**
- * Removes a segment's name. Who has it open keeps it, and is told -ESTALE at the next allocation or wait.
+ * Removes a segment's name. Who has it open keeps it; allocation and waits there are -ESTALE within 100 ms.
  *
  * -ENOENT: there is none. -EPROTO: it carries no magic number of ours; it stays. A damaged segment of ours goes.
  */

@@ -138,7 +138,7 @@ pub unsafe extern "C" fn lock_manager_open_shm_read_only(path: *const c_char, ou
     })
 }
 
-/// Removes a segment's name. Who has it open keeps it, and is told -ESTALE at the next allocation or wait.
+/// Removes a segment's name. Who has it open keeps it; allocation and waits there are -ESTALE within 100 ms.
 ///
 /// -ENOENT: there is none. -EPROTO: it carries no magic number of ours; it stays. A damaged segment of ours goes.
 #[unsafe(no_mangle)]
@@ -244,6 +244,15 @@ pub unsafe extern "C" fn lock_manager_close(manager: *mut lock_manager_t) -> i32
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_allocate_lock(manager: *mut lock_manager_t, id: *mut u32) -> i32 {
     // SAFETY: the module's contract.
+    unsafe {
+        if let (Some(lock_manager_t::Shm(opened)), Some(id)) = (manager.as_ref(), id.as_mut())
+            && let Some(allocated) = opened.allocate_at_once()
+        {
+            *id = allocated;
+            return 0;
+        }
+    }
+    // SAFETY: the module's contract.
     call(|| unsafe {
         let (opened, id) = (self::manager(manager)?, output(id, "id")?);
         *id = opened.allocate_lock()?;
@@ -274,6 +283,14 @@ pub unsafe extern "C" fn lock_manager_allocate_and_retrieve_lock(manager: *mut l
 /// -ENOENT: it is not allocated. -EINVAL: out of range. Otherwise as lock_manager_allocate_lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_free_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
+        if let Some(lock_manager_t::Shm(opened)) = manager.as_ref()
+            && opened.free_at_once(id).is_some()
+        {
+            return 0;
+        }
+    }
     // SAFETY: the module's contract.
     call(|| unsafe { self::manager(manager)?.free_lock(id).map(|()| 0) })
 }

@@ -6,8 +6,10 @@
 //! Start with [`ShmManager`] and [`Lock`]. C programs include `lock_manager.h`; what cannot be promised is in
 //! `docs/caveats.md`.
 
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-compile_error!("lock-manager needs Linux and glibc: its locks are glibc's robust mutexes, waited for by futex(2)");
+#[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
+compile_error!(
+    "lock-manager needs 64-bit Linux and glibc: its locks are glibc's robust mutexes, waited for by futex(2)"
+);
 
 /// Ending waits.
 mod cancel;

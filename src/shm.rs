@@ -157,7 +157,7 @@ impl ShmManager {
     }
 
     /// Removes a segment's name. Processes that have it open go on with what they have, apart from each later opener;
-    /// their next allocation or wait is `ESTALE`.
+    /// within 100 ms their allocations and waits are `ESTALE`.
     ///
     /// # Errors
     /// `ENOENT` if there is none; `EPROTO` if it carries no magic number of ours, and it stays; `EACCES` as for
@@ -200,6 +200,18 @@ impl ShmManager {
     #[inline(always)]
     pub(crate) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
         serve!(self, manager => manager.acquire_at_once(id))
+    }
+
+    /// Allocates a lock if nothing stands in the way; `None`, with nothing done, if anything does. Never fails or panics.
+    #[inline]
+    pub(crate) fn allocate_at_once(&self) -> Option<u32> {
+        serve!(self, manager => manager.allocate_at_once())
+    }
+
+    /// Frees a lock if nothing stands in the way; `None`, with nothing done, if anything does. Never fails or panics.
+    #[inline]
+    pub(crate) fn free_at_once(&self, id: u32) -> Option<()> {
+        serve!(self, manager => manager.free_at_once(id))
     }
 
     /// Gives a lock back if the calling thread holds it. Never panics.

@@ -6,7 +6,7 @@ use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys::thread::Thread;
 use crate::sys::undisturbed::Undisturbed;
@@ -59,15 +59,17 @@ fn panicked(panic: Box<dyn Any + Send>) -> Error {
 /// Keeps the panic hook from printing what becomes a last error. Other panics of a Rust program that links this
 /// library go to the hook that was there.
 pub(super) fn silence_panics() {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        let others = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !Thread::calling().is_inside() {
-                others(info);
-            }
-        }));
-    });
+    // No Once: a child forked while another thread is inside would wait for it for ever.
+    static INSTALLED: AtomicBool = AtomicBool::new(false);
+    if INSTALLED.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let others = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if !Thread::calling().is_inside() {
+            others(info);
+        }
+    }));
 }
 
 /// An argument that no storage could accept.

@@ -137,29 +137,42 @@ pub(super) fn ownership(number: u32) -> Result<Ownership> {
 ///
 /// # Safety
 /// `repr(C)`, first field `size: usize`, and any bytes are valid for every field.
-pub(super) unsafe trait Sized_ {}
+pub(super) unsafe trait Versioned {
+    /// The size in 0.1.0, the first version: what every caller has at least.
+    const FIRST_SIZE: usize;
+}
 
 // SAFETY: as the declarations above show.
-unsafe impl Sized_ for lock_manager_shm_options_t {}
+unsafe impl Versioned for lock_manager_shm_options_t {
+    const FIRST_SIZE: usize = 24;
+}
 // SAFETY: as the declarations above show.
-unsafe impl Sized_ for lock_manager_lock_info_t {}
+unsafe impl Versioned for lock_manager_lock_info_t {
+    const FIRST_SIZE: usize = 64;
+}
 // SAFETY: as the declarations above show.
-unsafe impl Sized_ for lock_manager_info_t {}
+unsafe impl Versioned for lock_manager_info_t {
+    const FIRST_SIZE: usize = 32;
+}
+// While nothing has been appended; what reads and writes the structs has to be looked at again when something is.
+const _: () = assert!(size_of::<lock_manager_shm_options_t>() == lock_manager_shm_options_t::FIRST_SIZE);
+const _: () = assert!(size_of::<lock_manager_lock_info_t>() == lock_manager_lock_info_t::FIRST_SIZE);
+const _: () = assert!(size_of::<lock_manager_info_t>() == lock_manager_info_t::FIRST_SIZE);
 
 /// No struct of any version comes near it: a size beyond is memory that was never set.
 const LARGEST_STRUCT: usize = 4096;
 
-/// How large the caller says its struct is: at least as large as this version's.
+/// How large the caller says its struct is: at least as large as the first version's.
 ///
 /// # Safety
 /// `address` is NULL or points to readable memory for a `size_t`.
-pub(super) unsafe fn struct_size<T: Sized_>(address: *const T) -> Result<usize> {
+pub(super) unsafe fn struct_size<T: Versioned>(address: *const T) -> Result<usize> {
     if address.is_null() {
         return Err(refuse("the struct is NULL; give one with its size field set"));
     }
     // SAFETY: this function's own contract; the size is the first field.
     let size = unsafe { address.cast::<usize>().read_unaligned() };
-    if size < size_of::<T>() {
+    if size < T::FIRST_SIZE {
         return Err(refuse("the struct's size is smaller than any version's; set it to sizeof of the struct"));
     }
     if size > LARGEST_STRUCT {
@@ -172,7 +185,7 @@ pub(super) unsafe fn struct_size<T: Sized_>(address: *const T) -> Result<usize> 
 ///
 /// # Safety
 /// `address` points to `size` writable bytes, at least as many as a `T` has.
-pub(super) unsafe fn hand_out<T: Sized_>(address: *mut T, size: usize, value: &T) {
+pub(super) unsafe fn hand_out<T: Versioned>(address: *mut T, size: usize, value: &T) {
     let known = size_of::<T>();
     // SAFETY: this function's own contract; the caller's own size stays as it was given.
     unsafe {

@@ -92,6 +92,21 @@ impl Libpod {
         self.view.acquire_at_once(id)
     }
 
+    /// Allocates a lock if nothing stands in the way.
+    #[inline]
+    pub(super) fn allocate_at_once(&self) -> Option<u32> {
+        self.with_bitmaps_at_once(|bitmaps| bitmaps.allocate())
+    }
+
+    /// Frees a lock if nothing stands in the way.
+    #[inline]
+    pub(super) fn free_at_once(&self, id: u32) -> Option<()> {
+        if id >= self.pool().geometry.num_locks() {
+            return None;
+        }
+        self.with_bitmaps_at_once(|bitmaps| bitmaps.free(id))
+    }
+
     /// See [`View::release`].
     #[inline(always)]
     pub(super) fn release_at_once(&self, id: u32) -> Release {

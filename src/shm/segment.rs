@@ -24,8 +24,8 @@ pub(super) const START: usize = 64;
 /// The byte whose record lock is held while a segment is removed.
 const REMOVAL_BYTE: u64 = 0;
 
-/// How long an answer about removal is good for. Half of the 100 ms within which it must be noticed.
-const REMOVAL_LOOK_INTERVAL_NS: u64 = 50_000_000;
+/// How long an answer about removal is good for: less than a slice of a wait, so that a waiter asks at the end of each.
+const REMOVAL_LOOK_INTERVAL_NS: u64 = 25_000_000;
 
 /// A file that was opened and whose owner is trusted, but of whose contents nothing is known yet.
 #[derive(Debug)]
@@ -124,8 +124,7 @@ impl Segment {
     /// [`is_removed`](Self::is_removed), asked often and answered from the file system now and then.
     pub(super) fn is_removed_lately(&self) -> bool {
         let now = Instant::recently();
-        let looked = Instant::from_nanoseconds(self.looked.load(Ordering::Relaxed));
-        if now.since(looked) < REMOVAL_LOOK_INTERVAL_NS {
+        if !self.is_look_due(now) {
             return false;
         }
         let removed = self.is_removed();
@@ -134,6 +133,12 @@ impl Segment {
             self.looked.store(now.nanoseconds(), Ordering::Relaxed);
         }
         removed
+    }
+
+    /// Whether it has to be asked anew if the file was removed. Always so once it was.
+    #[inline]
+    pub(super) fn is_look_due(&self, now: Instant) -> bool {
+        now.since(Instant::from_nanoseconds(self.looked.load(Ordering::Relaxed))) >= REMOVAL_LOOK_INTERVAL_NS
     }
 
     /// What fstat says of the descriptor, if it still is this file's.

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::fs::{File, OpenOptions, Permissions};
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -66,21 +66,36 @@ pub(crate) fn open(path: &Path, access: Access) -> Result<File, Errno> {
     let mut options = OpenOptions::new();
     options.read(true).write(access == Access::Use);
     options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
-    Ok(options.open(path)?)
+    above_standard(options.open(path)?)
 }
 
 /// Makes a file without a name in `directory`; it vanishes with its last descriptor unless it is linked.
 pub(crate) fn create_unnamed(directory: &Path) -> Result<File, Errno> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
-    Ok(options.open(directory)?)
+    above_standard(options.open(directory)?)
 }
 
 /// Makes a file under a name that must not exist.
 pub(crate) fn create_named(path: &Path) -> Result<File, Errno> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    Ok(options.open(path)?)
+    above_standard(options.open(path)?)
+}
+
+/// Moves a descriptor away from 0, 1 and 2: where the program has closed those, what it prints would be written into
+/// the file.
+fn above_standard(file: File) -> Result<File, Errno> {
+    const FIRST: libc::c_int = libc::STDERR_FILENO + 1;
+    if file.as_raw_fd() >= FIRST {
+        return Ok(file);
+    }
+    // SAFETY: fcntl(2) with this command touches no memory; the number it returns is this call's own.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST) } {
+        -1 => Err(Errno::last()),
+        // SAFETY: as above.
+        number => Ok(unsafe { File::from_raw_fd(number) }),
+    }
 }
 
 /// Sets the permission bits, which the umask does not touch here.
@@ -90,7 +105,7 @@ pub(crate) fn set_mode(file: &File, mode: u32) -> Result<(), Errno> {
 
 /// Gives an unnamed file its name; EEXIST if that is taken.
 pub(crate) fn link_unnamed(file: &File, path: &Path) -> Result<(), Errno> {
-    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|_| Errno(libc::EINVAL))?;
+    let from = CString::new(format!("/proc/thread-self/fd/{}", file.as_raw_fd())).map_err(|_| Errno(libc::EINVAL))?;
     let to = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno(libc::EINVAL))?;
     // SAFETY: linkat(2) reads the two strings, which live past the call.
     let code =

@@ -94,20 +94,20 @@ impl Shape {
             return None;
         }
 
-        // One is the kernel's, in which an owner's death is seen; the other is the libc's own note.
-        let &[one, other] = named.as_slice() else { return None };
-        for (word, owner) in [(one, other), (other, one)] {
+        // One is the kernel's, in which an owner's death is seen; one is the libc's own note; and half of an address in
+        // the list of held mutexes may happen to be the same number.
+        for &word in &named {
             let probe = Probe::new()?;
             probe.store(word, word::OWNER_DIED);
-            if probe.try_lock() != libc::EOWNERDEAD {
-                probe.store(word, 0);
-                continue;
+            match probe.try_lock() {
+                libc::EOWNERDEAD => {}
+                0 if probe.unlock() == 0 => continue,
+                _ => return None,
             }
-            // Unlocked without having been made consistent: what the note says now means "lost".
+            // Unlocked without having been made consistent: what the note says now means "lost", and the list is left.
             probe.unlock();
-            if probe.load(owner) == 0 {
-                return None;
-            }
+            let notes: Vec<usize> = named.iter().copied().filter(|&index| probe.load(index) != 0).collect();
+            let &[owner] = notes.as_slice() else { return None };
             let bytes = |index: usize| index * size_of::<u32>();
             return Some(Self {
                 word: bytes(word),
@@ -316,6 +316,11 @@ impl<'m> RobustMutex<'m> {
     /// All of the mutex's words, to be compared with a later look.
     pub(crate) fn snapshot(self) -> Snapshot {
         Snapshot(std::array::from_fn(|index| self.field(index * size_of::<u32>()).load(Ordering::Acquire)))
+    }
+
+    /// The word that names the holder, as a snapshot has it.
+    pub(crate) fn word_in(self, snapshot: &Snapshot) -> u32 {
+        snapshot.0[self.shape.word / size_of::<u32>()]
     }
 
     #[inline(always)]

@@ -99,7 +99,8 @@ pub(crate) struct MappedFile {
 impl MappedFile {
     /// What is mapped at that address in this process. `None` if it cannot be seen.
     pub(crate) fn at(address: usize) -> Option<Self> {
-        let maps = fs::read(format!("/proc/{}/maps", process::pid())).ok()?;
+        // Not /proc/self: it shows nothing once the main thread has ended, though others go on.
+        let maps = fs::read("/proc/thread-self/maps").ok()?;
         let start = format!("{address:08x}-");
         let line = maps.split(|&byte| byte == b'\n').find(|line| line.starts_with(start.as_bytes()))?;
         let (device, inode) = Self::fields(line)?;
@@ -119,12 +120,27 @@ impl MappedFile {
 
     /// Whether process `process` ("self" or a number) maps it, too.
     pub(crate) fn is_mapped_by(&self, process: &str) -> Maps {
-        let Ok(maps) = fs::read(format!("/proc/{process}/maps")) else {
+        let wanted = (self.device.as_slice(), self.inode.as_slice());
+        let shows = |maps: &[u8]| maps.split(|&byte| byte == b'\n').any(|line| Self::fields(line) == Some(wanted));
+        match fs::read(format!("/proc/{process}/maps")) {
+            Err(_) => return Maps::Unknown,
+            Ok(maps) if shows(&maps) => return Maps::Yes,
+            Ok(maps) if !maps.is_empty() => return Maps::No,
+            Ok(_) => {}
+        }
+        // Nothing at all: the main thread has ended. Its other threads go on with the memory that they shared.
+        let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else {
             return Maps::Unknown;
         };
-        let wanted = (self.device.as_slice(), self.inode.as_slice());
-        let found = maps.split(|&byte| byte == b'\n').any(|line| Self::fields(line) == Some(wanted));
-        if found { Maps::Yes } else { Maps::No }
+        for thread in threads {
+            match thread.and_then(|thread| fs::read(thread.path().join("maps"))) {
+                Ok(maps) if shows(&maps) => return Maps::Yes,
+                Ok(_) => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
+                Err(_) => return Maps::Unknown,
+            }
+        }
+        Maps::No
     }
 }
 

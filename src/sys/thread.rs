@@ -150,7 +150,9 @@ impl Thread {
     #[cold]
     fn enter_first(self, process: &Process) -> Result<Self, ClonedChild> {
         self.name_first(process)?;
-        if u64::from(mutex::libc_thread_id()) != self.id() {
+        // First: in a raw clone the libc's list of held mutexes is a copy of the parent's, and a robust mutex taken even
+        // for a try would write into the parent's mutex at its head.
+        if !has_robust_list() || u64::from(mutex::libc_thread_id()) != self.id() {
             return Err(ClonedChild);
         }
         self.store::<{ field::HELD }>(0);
@@ -218,6 +220,15 @@ impl Thread {
     pub(crate) fn set_inside(self, inside: bool) {
         self.store::<{ field::INSIDE }>(inside.into());
     }
+}
+
+/// Whether the kernel knows where the caller's list of robust mutexes is. The libc tells it at the start of each thread
+/// and after fork(3); a child made behind its back has none, and nobody would hear of its death.
+fn has_robust_list() -> bool {
+    let (mut head, mut length) = (std::ptr::null_mut::<u8>(), 0usize);
+    // SAFETY: get_robust_list(2) writes the two values, both alive; 0 is the caller.
+    let code = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut length) };
+    code == 0 && !head.is_null()
 }
 
 /// The caller's thread id, asked of the kernel.

@@ -2,6 +2,7 @@
 //! What repair and a waiter's own judgement do to a lock, by what can be known of its holder.
 
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lock_manager::{Acquired, Manager, Reason};
@@ -99,34 +100,51 @@ fn where_another_pid_namespace_may_mean_another_thread_nothing_is_judged() {
     if !is_root_or_skip() {
         return;
     }
+    alone!({ nothing_is_judged_beside(|| sleep_until_killed()) });
+}
+
+#[test]
+fn nor_where_the_process_there_goes_on_without_its_main_thread() {
+    if !is_root_or_skip() {
+        return;
+    }
     alone!({
-        let segment = Segment::of(32);
-        let manager = segment.open();
-        let ready = &board(1)[0];
-        let elsewhere = fork(|| {
-            namespace::new_pid_namespace_for_children();
-            fork(|| {
-                let _manager = segment.open();
-                ready.store(1, Ordering::Release);
-                sleep_until_killed();
-            })
-            .wait();
+        nothing_is_judged_beside(|| {
+            thread::spawn(|| sleep_until_killed());
+            // SAFETY: exit(2), of the system: ends this thread alone, without a look at its stack.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
         });
-        eventually("the other namespace has it open", || ready.load(Ordering::Acquire) == 1);
-        let gone = gone_tid() as u32;
-        segment.write_word_at(layout::mutex(3), gone);
-        let error = manager.repair_lock(3).unwrap_err();
-        assert_eq!(error.errno(), libc::EBUSY);
-        assert!(matches!(error.reason(), Reason::CannotJudge { id: 3, holder, .. } if *holder == gone), "{error}");
-        assert_eq!(errno_of(manager.timed_lock(3, Duration::from_millis(400))), libc::ETIMEDOUT);
-        assert_eq!(segment.word_at(layout::mutex(3)) & layout::TID, gone);
-        // The child of PID 1 there dies with it, and then there is nobody but those of this namespace.
-        elsewhere.kill();
-        if namespace::sees_all_processes_or_skip() {
-            eventually("the lock is judged", || manager.repair_lock(3).is_ok());
-            assert_eq!(taken_once(&manager, 3), Acquired::OwnerDied);
-        }
     });
+}
+
+/// Has a process of another PID namespace open a segment and go on by `living`.
+fn nothing_is_judged_beside(living: impl FnOnce()) {
+    let segment = Segment::of(32);
+    let manager = segment.open();
+    let ready = &board(1)[0];
+    let elsewhere = fork(|| {
+        namespace::new_pid_namespace_for_children();
+        fork(|| {
+            std::mem::forget(segment.open());
+            ready.store(1, Ordering::Release);
+            living();
+        })
+        .wait();
+    });
+    eventually("the other namespace has it open", || ready.load(Ordering::Acquire) == 1);
+    let gone = gone_tid() as u32;
+    segment.write_word_at(layout::mutex(3), gone);
+    let error = manager.repair_lock(3).unwrap_err();
+    assert_eq!(error.errno(), libc::EBUSY);
+    assert!(matches!(error.reason(), Reason::CannotJudge { id: 3, holder, .. } if *holder == gone), "{error}");
+    assert_eq!(errno_of(manager.timed_lock(3, Duration::from_millis(400))), libc::ETIMEDOUT);
+    assert_eq!(segment.word_at(layout::mutex(3)) & layout::TID, gone);
+    // The child of PID 1 there dies with it, and then there is nobody but those of this namespace.
+    elsewhere.kill();
+    if namespace::sees_all_processes_or_skip() {
+        eventually("the lock is judged", || manager.repair_lock(3).is_ok());
+        assert_eq!(taken_once(&manager, 3), Acquired::OwnerDied);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use lock_manager::{Acquired, Manager, SegmentOptions, ShmManager};
 
 use super::support::alone::alone;
 use super::support::process::{self, sleep_until_killed};
-use super::support::{Child, Segment, board, errno_of, eventually, fork, taken_once};
+use super::support::{self, Child, Segment, board, errno_of, eventually, fork, is_root_or_skip, taken_once};
 
 #[test]
 fn a_forked_child_holds_nothing_and_can_use_the_manager_at_once() {
@@ -242,5 +242,36 @@ fn a_child_forked_while_other_threads_are_inside_the_library_can_use_it() {
             over.store(true, Ordering::Relaxed);
             assert_eq!(failed, 0, "of {CHILDREN} children");
         });
+    });
+}
+
+#[test]
+fn a_process_whose_number_is_half_of_an_address_is_served_as_any() {
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        // Not by this process, which must not find out anything yet that its children would inherit.
+        let segment = Segment::unused();
+        fork(|| drop(ShmManager::create(&segment.name, 32, &SegmentOptions::default()).unwrap())).succeeds();
+        // SAFETY: the address alone is looked at. It is in the thread's own memory, as is the head of its list of mutexes.
+        let number = (unsafe { libc::__errno_location() }.addr() >> 32) as i32;
+        for _ in 0..10_000 {
+            if std::fs::write("/proc/sys/kernel/ns_last_pid", (number - 1).to_string()).is_err() {
+                support::skip("the number of a process cannot be chosen here");
+                return;
+            }
+            let child = fork(|| {
+                if process::own_tid() == number {
+                    assert_eq!(taken_once(&segment.open(), 3), Acquired::Clean);
+                }
+            });
+            let is_the_one = child.pid() == number;
+            child.succeeds();
+            if is_the_one {
+                return;
+            }
+        }
+        panic!("the number {number} was never free");
     });
 }

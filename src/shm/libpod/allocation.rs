@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::sys::clock::Instant;
+use crate::sys::file::Access;
 use crate::sys::mutex::{Attempt, RobustMutex};
 use crate::sys::thread::Thread;
 use crate::{Reason, Result};
@@ -89,6 +90,29 @@ impl Bitmaps<'_> {
 }
 
 impl Libpod {
+    /// [`with_bitmaps`](Self::with_bitmaps) if nothing stands in the way; `None`, with nothing changed, if anything
+    /// does. Never fails or panics, and makes no call that could be a cancellation point or set errno.
+    #[inline]
+    pub(super) fn with_bitmaps_at_once<T>(
+        &self,
+        change: impl FnOnce(Bitmaps<'_>) -> std::result::Result<T, Reason>,
+    ) -> Option<T> {
+        let is_usual = self.access == Access::Use && Thread::calling().has_entered(self.process);
+        if !is_usual || self.pool().segment.is_look_due(Instant::recently()) {
+            return None;
+        }
+        let guard = self.pool().guard();
+        if !matches!(self.pool().try_mutex(guard), Attempt::Acquired | Attempt::OwnerDied) {
+            return None;
+        }
+        // What it refuses it leaves as it was, and the caller asks again for the reason.
+        let changed = change(self.pool().bitmaps());
+        if !self.pool().unlock_mutex(guard) {
+            self.pool().pin();
+        }
+        changed.ok()
+    }
+
     /// Runs `change` with the mutex that guards the bitmaps held.
     pub(super) fn with_bitmaps<T>(
         &self,

@@ -51,7 +51,7 @@ impl Watch {
 
     pub(super) fn look(&mut self, mutex: RobustMutex<'_>, segment: &Segment) -> Verdict {
         let snapshot = mutex.snapshot();
-        let word = mutex.word().load(Ordering::Acquire);
+        let word = mutex.word_in(&snapshot);
         let tid = word & word::TID;
         if word == 0 || word & word::OWNER_DIED != 0 {
             self.last = None;

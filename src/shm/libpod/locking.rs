@@ -30,9 +30,10 @@ pub(super) const SLICE_NS: u64 = 50_000_000;
 /// rest; the difference is for mutexes of others.
 pub(super) const MOST_HELD: u64 = 2000;
 
-/// How often a held mutex is read before its waiter sleeps: some microseconds, as long as a short section takes.
-const SPIN_READS: u32 = 40;
-const PAUSES_PER_READ: u32 = 8;
+/// How often a held mutex is read before its waiter sleeps: some microseconds in all, as long as a short section takes.
+/// With long pauses: each read takes the cache line away from the holder, who needs it to unlock.
+const SPIN_READS: u32 = 8;
+const PAUSES_PER_READ: u32 = 60;
 
 impl Libpod {
     /// All that [`View::acquire_at_once`] leaves: first calls, waits, refusals.
@@ -101,7 +102,11 @@ impl Libpod {
                 return Ok(attempt);
             }
             if Instant::now() >= deadline {
-                return Err(timed_out());
+                // Once more: the wake-up may be one of those that get lost.
+                return match self.pool().try_mutex(mutex) {
+                    Attempt::Held => Err(timed_out()),
+                    attempt => Ok(attempt),
+                };
             }
             cancellable.check(id).map_err(|reason| self.error(reason))?;
             if self.pool().segment.is_removed_lately() {
