@@ -17,7 +17,7 @@ SONAME := liblock_manager.so.0
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 
 .DELETE_ON_ERROR:
-.PHONY: all help test demo bench header lint install uninstall clean stage setup-test setup-demo
+.PHONY: all help test demo bench check-libpod header lint install uninstall clean stage setup-test setup-demo
 
 all: ## build the shared and the static library
 	$(CARGO) build --release --locked
@@ -29,10 +29,11 @@ $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a:
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-test: setup-test lint stage ## every test: lints, Rust, C, a real Podman
+test: setup-test lint stage ## every test: lints, Rust, C, Go, a real Podman
 	$(CARGO) test --locked --no-fail-fast
 	c-tests/run $(STAGE)
 	tools/readme-example $(STAGE)
+	go/run-tests $(STAGE)
 
 demo: setup-demo stage ## the main job in one screen
 	@$(STAGED_PC) tools/compile-example $(STAGE) counting "$(CC)" "$(EXAMPLE_FLAGS)"
@@ -42,6 +43,9 @@ demo: setup-demo stage ## the main job in one screen
 
 bench: setup-demo all ## speed beside a raw robust mutex and libpod's way, as ratios within one run
 	$(CARGO) bench --locked --bench figures
+
+check-libpod: setup-demo stage ## build and vet libpod itself with its imports switched to the Go module
+	go/check-libpod $(STAGE)
 
 header: ## write include/lock_manager.h anew from src/ffi.rs
 	LOCK_MANAGER_WRITE_HEADER=1 $(CARGO) test --locked --test header

@@ -296,6 +296,7 @@ int32_t lock_manager_open_shm_read_only(const char *path,
  * Removes a segment's name. Who has it open keeps it; allocation and waits there are -ESTALE within 100 ms.
  *
  * -ENOENT: there is none. -EPROTO: it carries no magic number of ours; it stays. A damaged segment of ours goes.
+ * -EBUSY: somebody has kept a record lock on it for 2 s.
  */
 int32_t lock_manager_remove_shm(const char *path);
 

@@ -239,6 +239,11 @@ pub enum Reason {
     },
     /// `ESTALE`: the storage was removed under this manager.
     Removed,
+    /// `EBUSY`: somebody keeps a record lock on the segment, as its remover would.
+    RemovalHeld {
+        /// How long it was waited for.
+        waited_ms: u64,
+    },
     /// `EBUSY`: closing while this process holds a lock through the manager.
     StillHeld {
         /// One such lock.
@@ -306,6 +311,7 @@ impl Reason {
             }
             Self::Exhausted { .. } | Self::TooManyHeld { .. } => libc::ENOLCK,
             Self::Held { .. }
+            | Self::RemovalHeld { .. }
             | Self::StillHeld { .. }
             | Self::StillWaiting { .. }
             | Self::HolderLives { .. }

@@ -141,6 +141,7 @@ pub unsafe extern "C" fn lock_manager_open_shm_read_only(path: *const c_char, ou
 /// Removes a segment's name. Who has it open keeps it; allocation and waits there are -ESTALE within 100 ms.
 ///
 /// -ENOENT: there is none. -EPROTO: it carries no magic number of ours; it stays. A damaged segment of ours goes.
+/// -EBUSY: somebody has kept a record lock on it for 2 s.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_remove_shm(path: *const c_char) -> i32 {
     // SAFETY: the module's contract.

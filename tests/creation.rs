@@ -9,7 +9,8 @@ mod support;
 #[path = "creation/trust.rs"]
 mod trust;
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::thread;
 
@@ -126,6 +127,19 @@ fn a_removed_segment_is_apart_from_the_next_of_its_name() {
         assert_eq!((new.available_locks().unwrap(), old.available_locks().unwrap()), (64, 31));
         assert!(!new.info().unwrap().retired);
     });
+}
+
+#[test]
+fn a_reader_that_locks_the_file_does_not_hang_its_remover() {
+    let segment = Segment::of(32);
+    let reader = File::open(segment.file()).unwrap();
+    // As a remover's would be; anybody who can read the file can have one.
+    let mut lock = libc::flock { l_type: libc::F_RDLCK as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+    // SAFETY: fcntl(2) reads the flock, a local.
+    assert_eq!(unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) }, 0);
+    assert_eq!(errno_of(ShmManager::remove(&segment.name)), libc::EBUSY);
+    drop(reader);
+    ShmManager::remove(&segment.name).unwrap();
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             write!(f, "not a name for a segment: {why}; give a POSIX name (\"/name\") or the absolute path of a file")
         }
         Reason::TooManyLocks { asked, most } => {
-            write!(f, "{asked} locks were asked for, a segment has at most {most}")
+            write!(f, "{asked} locks were asked for, but there can be {most} at most; ask for fewer")
         }
         Reason::Shrinking { there, asked } => {
             write!(f, "has {there} locks and cannot shrink to {asked}; ask for {there} or more")
@@ -29,8 +29,11 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             "there is no lock {id}: the storage has {num_locks}, with ids from 0 to {}",
             num_locks.saturating_sub(1)
         ),
-        Reason::NotFound => write!(f, "does not exist; create it, or open it with open_or_new"),
-        Reason::NoParent => write!(f, "the directory that it is to be made in does not exist; make that first"),
+        Reason::NotFound => write!(f, "does not exist; if it is to be used, create it, or open it with open_or_new"),
+        Reason::NoParent => write!(
+            f,
+            "the directory that it is to be made in does not exist, or /proc is not mounted; see to that first"
+        ),
         Reason::Exists => {
             write!(f, "exists already; open it, or remove it first if nobody uses it any more")
         }
@@ -84,14 +87,19 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             write!(f, "all {num_locks} locks are allocated; free some, or create a segment with more")
         }
         Reason::NotAllocated { id } => {
-            write!(f, "lock {id} is not allocated, so it cannot be freed")
+            write!(f, "lock {id} is not allocated, so there is nothing to free; lock_info tells which are")
         }
         Reason::Allocated { id } => write!(f, "lock {id} is allocated already; retrieve it, or allocate another"),
         Reason::Held { id, holder } => {
             write!(f, "lock {id} is held by {}; wait for it with lock or timed_lock", Holder(*holder))
         }
         Reason::TimedOut { id, timeout_ns, holder } => {
-            write!(f, "lock {id} was not free within {}: it is held by {}", Nanoseconds(*timeout_ns), Holder(*holder))
+            write!(
+                f,
+                "lock {id} was not free within {}: it is held by {}; wait longer, or see lock_info for who that is",
+                Nanoseconds(*timeout_ns),
+                Holder(*holder)
+            )
         }
         Reason::Cancelled { id } => {
             write!(f, "the wait for lock {id} was cancelled; the lock is not held. A triggered cancel object stays so")
@@ -130,6 +138,11 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             "was removed under this manager; close it and open the name again, or others will take the same ids \
              elsewhere"
         ),
+        Reason::RemovalHeld { waited_ms } => write!(
+            f,
+            "somebody has kept a record lock on it for {waited_ms} ms, as another remover would; see /proc/locks for who \
+             that is, and call again"
+        ),
         Reason::StillHeld { id } => {
             write!(f, "lock {id} is still held through this manager; unlock it before closing")
         }
@@ -137,10 +150,19 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             write!(f, "{threads} other threads wait in calls on this manager; let them end before closing")
         }
         Reason::HolderLives { id, holder } => {
-            write!(f, "lock {id} is held by {}, which lives; nothing was changed", Holder(*holder))
+            write!(
+                f,
+                "lock {id} is held by {}, which lives; nothing was changed. Wait for it, or end it",
+                Holder(*holder)
+            )
         }
         Reason::CannotJudge { id, holder, why } => {
-            write!(f, "lock {id} names {} as its holder, and {why}; nothing was changed", Holder(*holder))
+            write!(
+                f,
+                "lock {id} names {} as its holder, and {why}; nothing was changed. Repair it from the initial PID \
+                 namespace when no other uses the storage",
+                Holder(*holder)
+            )
         }
         Reason::TableLost => {
             write!(f, "the descriptor of .lock_manager was closed by the program; call again, and it is opened anew")

@@ -8,11 +8,13 @@ use std::os::fd::IntoRawFd;
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use crate::sys::clock::Instant;
 use crate::sys::file::{self, Access, Facts};
 use crate::sys::mapping::Mapping;
-use crate::sys::record_lock::{self, Range};
+use crate::sys::record_lock::{self, Attempt, Range};
 use crate::sys::{Errno, process::effective_user, procfs};
 use crate::{Reason, Result};
 
@@ -20,6 +22,9 @@ use super::name::SegmentName;
 
 /// How many bytes of a segment's start are read to recognise it.
 pub(super) const START: usize = 64;
+
+/// How long that may take. It is held for microseconds, but anybody who can read the file may lock it.
+const REMOVAL_PATIENCE_NS: u64 = 2_000_000_000;
 
 /// The byte whose record lock is held while a segment is removed.
 const REMOVAL_BYTE: u64 = 0;
@@ -186,6 +191,7 @@ fn system(doing: &'static str, errno: Errno, size: usize) -> Reason {
     match errno.0 {
         libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes: size as u64 },
         libc::EEXIST => Reason::Exists,
+        libc::ENOENT => Reason::NoParent,
         _ => Reason::System { doing, errno },
     }
 }
@@ -248,8 +254,7 @@ pub(super) fn remove(name: &SegmentName, is_ours: impl FnOnce(&[u8]) -> bool) ->
         return Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")));
     }
     // Two removers and a creator: without this, the second remover would take away the new segment.
-    record_lock::lock(&candidate.file, Range::between(REMOVAL_BYTE, REMOVAL_BYTE + 1))
-        .map_err(|errno| name.error(Reason::System { doing: "locking the segment for removal", errno }))?;
+    exclude_other_removers(&candidate)?;
     match Facts::of_path(name.file()) {
         Ok(facts) if facts.is_same_file(&candidate.facts) => {}
         _ => return Err(name.error(Reason::NotFound)),
@@ -258,6 +263,24 @@ pub(super) fn remove(name: &SegmentName, is_ours: impl FnOnce(&[u8]) -> bool) ->
         Errno(libc::ENOENT) => name.error(Reason::NotFound),
         errno => name.error(Reason::System { doing: "removing the segment", errno }),
     })
+}
+
+/// Until the candidate's file is closed.
+fn exclude_other_removers(candidate: &Candidate) -> Result<()> {
+    let deadline = Instant::now().after(REMOVAL_PATIENCE_NS);
+    loop {
+        match record_lock::try_lock(&candidate.file, Range::between(REMOVAL_BYTE, REMOVAL_BYTE + 1)) {
+            Ok(Attempt::Taken) => return Ok(()),
+            Ok(Attempt::Held) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
+            Ok(Attempt::Held) => {
+                let waited_ms = REMOVAL_PATIENCE_NS / 1_000_000;
+                return Err(candidate.name.error(Reason::RemovalHeld { waited_ms }));
+            }
+            Err(errno) => {
+                return Err(candidate.name.error(Reason::System { doing: "locking the segment for removal", errno }));
+            }
+        }
+    }
 }
 
 fn refuse_network_file_system(name: &SegmentName, file: &File) -> Result<()> {

@@ -62,17 +62,6 @@ pub(crate) fn try_lock(file: &File, range: Range) -> Result<Attempt, Errno> {
     }
 }
 
-/// Waits for a write lock.
-pub(crate) fn lock(file: &File, range: Range) -> Result<(), Errno> {
-    let mut lock = range.to_libc()?;
-    loop {
-        match control(file, libc::F_OFD_SETLKW, &mut lock) {
-            Err(Errno(libc::EINTR)) => {}
-            done => return done,
-        }
-    }
-}
-
 /// Somebody else's lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Conflict {
