@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+// Package lockmanager offers numbered locks that several processes share: the interface of libpod's lock package, by
+// the same names, on the C library lock_manager, and what that library can do beyond it.
+//
+// # Who holds a lock
+//
+// A lock belongs to the goroutine that took it. From Lock to Unlock that goroutine is pinned to its thread
+// ([runtime.LockOSThread]), so it must be the one to unlock; every failure leaves it unpinned. That is what lets
+// deadlocks be found: taking a lock twice is EDEADLK, not a hang. With [WithProcessOwnership], where the storage can do
+// it, any goroutine may unlock, nothing is pinned, and taking a lock twice waits.
+//
+// A goroutine that ends while it holds a lock takes its thread with it, and whoever takes the lock next is told
+// [ErrOwnerDied]. The one exception is Go's: the main thread is never ended but parked, so what a goroutine pinned to
+// it held (one that was started in an init function, or main itself) stays held until the process ends. The goroutine
+// must not call [runtime.UnlockOSThread] more often than it called LockOSThread itself.
+//
+// # Waiting
+//
+// A goroutine that waits while it holds a lock waits in C on its own thread, where a cycle of holders and waiters can be
+// seen. Of the goroutines that hold nothing, one for each lock and manager waits in C; the others queue in Go and cost no
+// thread. Several managers opened on one storage queue apart from each other.
+//
+// # Errors
+//
+// Every error unwraps to the [syscall.Errno] of the C library, so that errors.Is(err, fs.ErrNotExist) and
+// errors.Is(err, syscall.EDEADLK) say what happened; those of LockContext unwrap to the context's error as well.
+// [ErrOwnerDied] is no failure: the lock is held. Lock swallows it, as libpod does, and panics on every other error;
+// Unlock panics on every error.
+//
+// # Building
+//
+// The library is found through pkg-config (lock_manager.pc). Without cgo or off Linux the package compiles, and
+// every constructor returns an error that is [errors.ErrUnsupported].
+package lockmanager

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+package lockmanager
+
+import (
+	"errors"
+	"syscall"
+
+	"github.com/lock-manager/lock-manager/go/internal/clib"
+)
+
+// ErrOwnerDied is returned with the lock held: its last holder died holding it, so what it protects may be half written.
+// It is told once, to the one who acquires next.
+var ErrOwnerDied = errors.New("the lock is held now, but its last holder died holding it: check what it protects")
+
+// Error is a call that failed. It unwraps to its Errno.
+type Error struct {
+	// Op is what was tried, such as "lock" or "open".
+	Op string
+	// Errno is the number that the C library returned.
+	Errno syscall.Errno
+	text  string
+}
+
+// Error says what happened, to which storage and lock, and the way out where there is one.
+func (e *Error) Error() string {
+	if e.text == "" {
+		return "lockmanager: " + e.Op + ": " + e.Errno.Error()
+	}
+	return "lockmanager: " + e.Op + ": " + e.text
+}
+
+// Unwrap returns the errno.
+func (e *Error) Unwrap() error { return e.Errno }
+
+// cancelledError is a wait that a context ended.
+type cancelledError struct {
+	failed *Error
+	cause  error
+}
+
+func (e *cancelledError) Error() string   { return e.failed.Error() + ": " + e.cause.Error() }
+func (e *cancelledError) Unwrap() []error { return []error{e.failed, e.cause} }
+
+func errorOf(op string, failed *clib.Failure) error {
+	if failed == nil {
+		return nil
+	}
+	return &Error{Op: op, Errno: failed.Errno, text: failed.Text}
+}
+
+func invalid(op, text string) error {
+	return &Error{Op: op, Errno: syscall.EINVAL, text: text}
+}

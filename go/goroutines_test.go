@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//go:build linux && cgo
+
+package lockmanager_test
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	lockmanager "github.com/lock-manager/lock-manager/go"
+)
+
+// pinned tells whether the calling goroutine is locked to its thread: the runtime says so in its traces.
+func pinned() bool {
+	trace := make([]byte, 256)
+	header, _, _ := strings.Cut(string(trace[:runtime.Stack(trace, false)]), "\n")
+	return strings.Contains(header, "locked to thread")
+}
+
+// waitsIn tells the state of the goroutine that runs that function, as traces call it.
+func waitsIn(function string) string {
+	all := make([]byte, 1<<20)
+	for _, trace := range strings.Split(string(all[:runtime.Stack(all, true)]), "\n\n") {
+		if strings.Contains(trace, function+"(") {
+			_, state, _ := strings.Cut(trace, "[")
+			state, _, _ = strings.Cut(state, "]")
+			return state
+		}
+	}
+	return "not there"
+}
+
+func threads(t testing.TB) int {
+	entries, err := os.ReadDir("/proc/self/task")
+	must(t, err)
+	return len(entries)
+}
+
+func TestAGoroutineIsPinnedFromLockToUnlock(t *testing.T) {
+	onEveryStorage(t, func(t *testing.T, s storage) {
+		m, _ := s.fresh(t)
+		first, second := allocated(t, m), allocated(t, m)
+		elsewhere(t, func() {
+			first.Lock()
+			second.Lock()
+			first.Unlock()
+			if !pinned() {
+				t.Error("not pinned with a lock held")
+			}
+			second.Unlock()
+			if pinned() {
+				t.Error("pinned with no lock held")
+			}
+		})
+	})
+}
+
+func TestAGoroutineIsUnpinnedByEveryFailure(t *testing.T) {
+	onEveryStorage(t, func(t *testing.T, s storage) {
+		m, _ := s.fresh(t)
+		l := allocated(t, m)
+		closed, _ := s.fresh(t)
+		nowhere := allocated(t, closed)
+		must(t, closed.Close())
+		release, held := make(chan struct{}), make(chan struct{})
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			l.Lock()
+			close(held)
+			<-release
+			l.Unlock()
+		}()
+		within(t, "Lock", held)
+		elsewhere(t, func() {
+			for name, call := range map[string]func() (bool, error){
+				"TryLock of a held lock":      l.TryLock,
+				"UnlockErr of another's":      func() (bool, error) { return false, l.UnlockErr() },
+				"LockContext that has ended":  func() (bool, error) { return false, l.LockContext(endedContext()) },
+				"LockContext that ends":       func() (bool, error) { return false, l.LockContext(endingContext(t)) },
+				"LockErr of a closed manager": func() (bool, error) { return false, nowhere.LockErr() },
+				"TryLock of a closed manager": nowhere.TryLock,
+				"LockContext of a closed one": func() (bool, error) { return false, nowhere.LockContext(endingContext(t)) },
+				"UnlockErr of a closed one":   func() (bool, error) { return false, nowhere.UnlockErr() },
+			} {
+				taken, err := call()
+				if taken || (err == nil && name != "TryLock of a held lock") {
+					t.Errorf("%s: %v, %v", name, taken, err)
+				}
+				if pinned() {
+					t.Errorf("%s has left the goroutine pinned", name)
+					runtime.UnlockOSThread()
+				}
+			}
+		})
+		close(release)
+		within(t, "the holder", ended)
+	})
+}
+
+func TestLockingWhatTheGoroutineHoldsIsEDEADLKAndLeavesItHeld(t *testing.T) {
+	onEveryStorage(t, func(t *testing.T, s storage) {
+		m, _ := s.fresh(t)
+		l := allocated(t, m)
+		l.Lock()
+		elsewhere(t, func() {}) // another goroutine has run: the holder is still on its thread
+		wantError(t, l.LockErr(), syscall.EDEADLK)
+		wantError(t, l.LockContext(endingContext(t)), syscall.EDEADLK)
+		if taken, err := l.TryLock(); taken || err != nil {
+			t.Fatalf("TryLock of one's own: %v, %v", taken, err)
+		}
+		if !pinned() {
+			t.Fatal("a refusal has unpinned the holder")
+		}
+		must(t, l.UnlockErr())
+	})
+}
+
+func TestOnlyTheGoroutineThatLockedMayUnlock(t *testing.T) {
+	onEveryStorage(t, func(t *testing.T, s storage) {
+		m, _ := s.fresh(t)
+		l := allocated(t, m)
+		l.Lock()
+		defer l.Unlock()
+		elsewhere(t, func() {
+			if err := l.UnlockErr(); !errors.Is(err, syscall.EPERM) {
+				t.Errorf("got %v", err)
+			}
+		})
+	})
+}
+
+func TestThousandsOfWaitersNeedFewThreads(t *testing.T) {
+	const goroutines, few = 5000, 64
+	onEveryStorage(t, func(t *testing.T, s storage) {
+		m, _ := s.fresh(t)
+		l := allocated(t, m)
+		l.Lock()
+		counter := 0
+		var all sync.WaitGroup
+		for range goroutines {
+			all.Add(1)
+			go func() {
+				defer all.Done()
+				if err := l.LockErr(); err != nil {
+					t.Error(err)
+					return
+				}
+				counter++
+				l.Unlock()
+			}()
+		}
+		eventually(t, "all wait", func() bool { return lockmanager.Waiting(l) == goroutines })
+		if n := threads(t); n >= few {
+			t.Errorf("%d threads for %d goroutines that wait", n, goroutines)
+		}
+		l.Unlock()
+		done := make(chan struct{})
+		go func() { all.Wait(); close(done) }()
+		within(t, "a crowd", done)
+		if counter != goroutines {
+			t.Errorf("%d of %d have had the lock", counter, goroutines)
+		}
+		if n := threads(t); n >= few {
+			t.Errorf("%d threads after %d goroutines have waited", n, goroutines)
+		}
+	})
+}
+
+func waitHolding(l extended) { pass(l) }
+
+func TestAWaiterThatHoldsALockWaitsInCAndNotInTheQueue(t *testing.T) {
+	onEveryStorage(t, func(t *testing.T, s storage) {
+		m, _ := s.fresh(t)
+		wanted, other := allocated(t, m), allocated(t, m)
+		wanted.Lock()
+		var all sync.WaitGroup
+		all.Add(2)
+		go func() {
+			defer all.Done()
+			pass(wanted)
+		}()
+		eventually(t, "the first waits", func() bool { return lockmanager.Waiting(wanted) == 1 })
+		go func() {
+			defer all.Done()
+			other.Lock()
+			waitHolding(wanted)
+			other.Unlock()
+		}()
+		eventually(t, "the holder waits in C", func() bool {
+			return strings.HasPrefix(waitsIn("waitHolding"), "syscall")
+		})
+		if n := lockmanager.Waiting(wanted); n != 1 {
+			t.Errorf("%d goroutines queue, the holder among them", n)
+		}
+		wanted.Unlock()
+		all.Wait()
+	})
+}
+
+func TestAGoroutineThatEndsWithTheLockHeldIsAnOwnerThatDied(t *testing.T) {
+	onEveryStorage(t, func(t *testing.T, s storage) {
+		m, _ := s.fresh(t)
+		l := allocated(t, m)
+		elsewhere(t, func() {
+			l.Lock()
+		})
+		if err := l.LockErr(); err != lockmanager.ErrOwnerDied {
+			t.Fatalf("got %v, want ErrOwnerDied", err)
+		}
+		must(t, l.UnlockErr())
+		must(t, l.LockErr())
+		must(t, l.UnlockErr())
+	})
+}
+
+func TestLocksOfTheProcessCanBeHandedOver(t *testing.T) {
+	onEveryStorage(t, func(t *testing.T, s storage) {
+		if !s.processOwned {
+			_, err := lockmanager.NewSHMLockManager(newSHMName(t), 64,
+				lockmanager.WithLayout(lockmanager.Libpod), lockmanager.WithProcessOwnership())
+			wantError(t, err, syscall.EOPNOTSUPP)
+			return
+		}
+		m, _ := s.fresh(t, lockmanager.WithProcessOwnership())
+		l := allocated(t, m)
+		elsewhere(t, func() {
+			l.Lock()
+			if pinned() {
+				t.Error("pinned, though the process owns the lock")
+			}
+		})
+		if info, err := l.Info(); err != nil || !info.Held || !info.ProcessOwned {
+			t.Fatalf("%+v, %v", info, err)
+		}
+		wantError(t, l.LockContext(endingContext(t)), syscall.ETIMEDOUT)
+		must(t, l.UnlockErr())
+		if taken, err := l.TryLock(); !taken || err != nil {
+			t.Fatalf("free, but not taken: %v, %v", taken, err)
+		}
+		must(t, l.UnlockErr())
+		wantError(t, l.UnlockErr(), syscall.EPERM)
+	})
+}
+
+func TestALockOfTheProcessDoesNotMakeItsThreadAHolder(t *testing.T) {
+	onEveryStorage(t, func(t *testing.T, s storage) {
+		if !s.processOwned {
+			return
+		}
+		m, _ := s.fresh(t, lockmanager.WithProcessOwnership())
+		l := allocated(t, m)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			l.Lock()
+			pass(l)
+		}()
+		eventually(t, "the goroutine waits like one that holds nothing", func() bool { return lockmanager.Waiting(l) == 1 })
+		must(t, l.UnlockErr())
+		within(t, "a goroutine", done)
+	})
+}

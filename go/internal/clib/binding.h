@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * One function for each foreign call that Go makes: it calls the library and, where that failed, takes the words along.
+ */
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <lock_manager.h>
+
+// What a call has brought. text is fetched in the foreign call that failed, because the goroutine may be on another
+// thread at its next one; it is the caller's to free.
+typedef struct {
+	int32_t code;
+	uint32_t value;
+	uintptr_t made;
+	char *text;
+} lm_result;
+
+// Managers and cancel objects travel as numbers: they are never Go memory, and a number needs no pointer check.
+#define MANAGER(number) ((lock_manager_t *)(number))
+#define CANCEL(number) ((lock_manager_cancel_t *)(number))
+
+// How many locks this thread holds through this binding for the goroutine that is pinned to it. No other goroutine
+// runs on a thread where it is not 0, so it tells whether the calling goroutine holds anything.
+static __thread uint32_t held_here;
+
+static lm_result lm_result_of(int32_t code) {
+	lm_result result = {code, 0, 0, NULL};
+	if (code < 0)
+		result.text = strdup(lock_manager_last_error());
+	return result;
+}
+
+static lm_result lm_result_of_made(int32_t code, void *made) {
+	lm_result result = lm_result_of(code);
+	if (code >= 0)
+		result.made = (uintptr_t)made;
+	return result;
+}
+
+static lm_result lm_result_of_value(int32_t code, uint32_t value) {
+	lm_result result = lm_result_of(code);
+	if (code >= 0)
+		result.value = value;
+	return result;
+}
+
+static lm_result lm_new_shm(const char *path, uint32_t num_locks, uint32_t layout, uint32_t max_locks, uint32_t mode) {
+	lock_manager_shm_options_t options = {sizeof options, layout, max_locks, mode, 0};
+	lock_manager_t *made = NULL;
+	int32_t code = lock_manager_new_shm(path, num_locks, &options, &made);
+	return lm_result_of_made(code, made);
+}
+
+static lm_result lm_open_or_new_shm(const char *path, uint32_t num_locks, uint32_t layout, uint32_t max_locks, uint32_t mode) {
+	lock_manager_shm_options_t options = {sizeof options, layout, max_locks, mode, 0};
+	lock_manager_t *made = NULL;
+	int32_t code = lock_manager_open_or_new_shm(path, num_locks, &options, &made);
+	return lm_result_of_made(code, made);
+}
+
+static lm_result lm_open_shm(const char *path, uint32_t num_locks) {
+	lock_manager_t *made = NULL;
+	int32_t code = lock_manager_open_shm(path, num_locks, &made);
+	return lm_result_of_made(code, made);
+}
+
+static lm_result lm_open_shm_read_only(const char *path) {
+	lock_manager_t *made = NULL;
+	int32_t code = lock_manager_open_shm_read_only(path, &made);
+	return lm_result_of_made(code, made);
+}
+
+static lm_result lm_remove_shm(const char *path) {
+	return lm_result_of(lock_manager_remove_shm(path));
+}
+
+static lm_result lm_new_file(const char *directory) {
+	lock_manager_t *made = NULL;
+	int32_t code = lock_manager_new_file(directory, &made);
+	return lm_result_of_made(code, made);
+}
+
+static lm_result lm_open_file(const char *directory) {
+	lock_manager_t *made = NULL;
+	int32_t code = lock_manager_open_file(directory, &made);
+	return lm_result_of_made(code, made);
+}
+
+static lm_result lm_open_or_new_file(const char *directory) {
+	lock_manager_t *made = NULL;
+	int32_t code = lock_manager_open_or_new_file(directory, &made);
+	return lm_result_of_made(code, made);
+}
+
+static lm_result lm_remove_file(const char *directory) {
+	return lm_result_of(lock_manager_remove_file(directory));
+}
+
+static lm_result lm_new_in_memory(uint32_t num_locks) {
+	lock_manager_t *made = NULL;
+	int32_t code = lock_manager_new_in_memory(num_locks, &made);
+	return lm_result_of_made(code, made);
+}
+
+static lm_result lm_own_by_process(uintptr_t manager) {
+	return lm_result_of(lock_manager_set_ownership(MANAGER(manager), LOCK_MANAGER_OWNED_BY_PROCESS));
+}
+
+static lm_result lm_close(uintptr_t manager) {
+	return lm_result_of(lock_manager_close(MANAGER(manager)));
+}
+
+static lm_result lm_allocate_lock(uintptr_t manager) {
+	uint32_t id = 0;
+	int32_t code = lock_manager_allocate_lock(MANAGER(manager), &id);
+	return lm_result_of_value(code, id);
+}
+
+static lm_result lm_retrieve_lock(uintptr_t manager, uint32_t id) {
+	return lm_result_of(lock_manager_retrieve_lock(MANAGER(manager), id));
+}
+
+static lm_result lm_allocate_and_retrieve_lock(uintptr_t manager, uint32_t id) {
+	return lm_result_of(lock_manager_allocate_and_retrieve_lock(MANAGER(manager), id));
+}
+
+static lm_result lm_free_lock(uintptr_t manager, uint32_t id) {
+	return lm_result_of(lock_manager_free_lock(MANAGER(manager), id));
+}
+
+static lm_result lm_free_all_locks(uintptr_t manager) {
+	return lm_result_of(lock_manager_free_all_locks(MANAGER(manager)));
+}
+
+static lm_result lm_available_locks(uintptr_t manager) {
+	uint32_t count = 0;
+	int32_t code = lock_manager_available_locks(MANAGER(manager), &count);
+	return lm_result_of_value(code, count);
+}
+
+static lm_result lm_num_locks(uintptr_t manager) {
+	uint32_t count = 0;
+	int32_t code = lock_manager_num_locks(MANAGER(manager), &count);
+	return lm_result_of_value(code, count);
+}
+
+static lm_result lm_grow(uintptr_t manager, uint32_t num_locks) {
+	return lm_result_of(lock_manager_grow(MANAGER(manager), num_locks));
+}
+
+// by_thread says who owns the locks of this manager: only a thread's own are counted.
+static lm_result lm_count(int32_t code, uint32_t by_thread) {
+	if (code >= 0)
+		held_here += by_thread;
+	return lm_result_of(code);
+}
+
+// The two calls that are made most bring one word back, NULL where all is well; the rest is the caller's to free.
+static lm_result *lm_more(lm_result result) {
+	lm_result *more = malloc(sizeof *more);
+	if (more == NULL)
+		abort();
+	*more = result;
+	return more;
+}
+
+static lm_result *lm_try_lock(uintptr_t manager, uint32_t id, uint32_t by_thread) {
+	int32_t code = lock_manager_try_lock(MANAGER(manager), id);
+	if (code == 0) {
+		held_here += by_thread;
+		return NULL;
+	}
+	if (code == -EBUSY)
+		return lm_more((lm_result){code, held_here, 0, NULL});
+	return lm_more(lm_count(code, by_thread));
+}
+
+static lm_result lm_lock(uintptr_t manager, uint32_t id, uint32_t by_thread) {
+	return lm_count(lock_manager_lock(MANAGER(manager), id), by_thread);
+}
+
+static lm_result lm_cancellable_lock(uintptr_t manager, uint32_t id, uint32_t by_thread, uintptr_t cancel) {
+	return lm_count(lock_manager_cancellable_lock(MANAGER(manager), id, UINT64_MAX, CANCEL(cancel)), by_thread);
+}
+
+static lm_result *lm_unlock(uintptr_t manager, uint32_t id, uint32_t by_thread) {
+	int32_t code = lock_manager_unlock(MANAGER(manager), id);
+	if (code < 0)
+		return lm_more(lm_result_of(code));
+	held_here -= by_thread;
+	return NULL;
+}
+
+static lm_result lm_cancel_new(void) {
+	lock_manager_cancel_t *made = NULL;
+	int32_t code = lock_manager_cancel_new(&made);
+	return lm_result_of_made(code, made);
+}
+
+static lm_result lm_cancel_trigger(uintptr_t cancel) {
+	return lm_result_of(lock_manager_cancel_trigger(CANCEL(cancel)));
+}
+
+static lm_result lm_cancel_free(uintptr_t cancel) {
+	return lm_result_of(lock_manager_cancel_free(CANCEL(cancel)));
+}
+
+static lm_result lm_locks_held(uintptr_t manager, uint32_t *ids, size_t capacity) {
+	size_t count = 0;
+	int32_t code = lock_manager_locks_held(MANAGER(manager), ids, capacity, &count);
+	return lm_result_of_value(code, (uint32_t)count);
+}
+
+static lm_result lm_lock_info(uintptr_t manager, uint32_t id, lock_manager_lock_info_t *info) {
+	info->size = sizeof *info;
+	return lm_result_of(lock_manager_lock_info(MANAGER(manager), id, info));
+}
+
+static lm_result lm_info(uintptr_t manager, lock_manager_info_t *info) {
+	info->size = sizeof *info;
+	return lm_result_of(lock_manager_info(MANAGER(manager), info));
+}
+
+static lm_result lm_repair_lock(uintptr_t manager, uint32_t id) {
+	return lm_result_of(lock_manager_repair_lock(MANAGER(manager), id));
+}

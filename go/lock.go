@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+package lockmanager
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"github.com/lock-manager/lock-manager/go/internal/clib"
+)
+
+// lock is what the locks of all managers have in common.
+type lock struct {
+	manager *manager
+	id      uint32
+}
+
+// ID is the lock's number, by which other processes retrieve it.
+func (l *lock) ID() uint32 { return l.id }
+
+// Lock waits for the lock without end. That its last holder died is not told; every other error is a panic.
+func (l *lock) Lock() {
+	if err := l.LockErr(); err != nil && err != ErrOwnerDied {
+		panic(err)
+	}
+}
+
+// LockErr waits for the lock without end. nil or [ErrOwnerDied]: it is held now.
+//
+// EDEADLK: the goroutine holds it, or waiting would never end. ESTALE: the storage was removed. ENOTRECOVERABLE: the
+// lock's state is lost.
+func (l *lock) LockErr() error {
+	m := l.manager
+	// Pinned before the call, because the thread that takes the lock is its owner.
+	runtime.LockOSThread()
+	taken, failed := m.c().TryLock(l.id, m.owner)
+	if taken == clib.Clean && failed == nil {
+		m.unpinUnlessOwner()
+		return nil
+	}
+	return l.finish(taken, failed, func() (clib.Taken, *clib.Failure, error) {
+		taken, failed := m.c().Lock(l.id, m.owner)
+		return taken, failed, nil
+	}, context.Background())
+}
+
+// LockContext is LockErr until ctx is done; it returns within 10 ms then. A context that is done already wins over a
+// free lock. Its error unwraps to that of ctx and to ECANCELED, or ETIMEDOUT where a deadline has passed.
+func (l *lock) LockContext(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return l.cancelled(ctx)
+	}
+	m := l.manager
+	runtime.LockOSThread()
+	taken, failed := m.c().TryLock(l.id, m.owner)
+	return l.finish(taken, failed, func() (clib.Taken, *clib.Failure, error) { return l.waitUntilDone(ctx) }, ctx)
+}
+
+// TryLock takes the lock if it is free; false without an error: it is held, by whomever. True with [ErrOwnerDied]: it is
+// held now, and its last holder died.
+func (l *lock) TryLock() (bool, error) {
+	m := l.manager
+	runtime.LockOSThread()
+	taken, failed := m.c().TryLock(l.id, m.owner)
+	switch {
+	case failed != nil:
+		runtime.UnlockOSThread()
+		return false, m.failed("try lock", failed)
+	case taken == clib.Busy || taken == clib.BusyForHolder:
+		runtime.UnlockOSThread()
+		return false, nil
+	}
+	return true, m.acquired(taken)
+}
+
+// Unlock gives the lock back. Every error is a panic.
+func (l *lock) Unlock() {
+	if err := l.UnlockErr(); err != nil {
+		panic(err)
+	}
+}
+
+// UnlockErr gives the lock back. EPERM: the caller does not hold it.
+func (l *lock) UnlockErr() error {
+	m := l.manager
+	if failed := m.c().Unlock(l.id, m.owner); failed != nil {
+		return m.failed("unlock", failed)
+	}
+	if m.owner == clib.Thread {
+		runtime.UnlockOSThread()
+	}
+	return nil
+}
+
+// Free gives the number back to the pool. The lock can still be used, and stays held if it is. ENOENT: it is not
+// allocated.
+func (l *lock) Free() error { return l.manager.failed("free", l.manager.c().FreeLock(l.id)) }
+
+// Info tells what is known of the lock. It touches no lock.
+func (l *lock) Info() (LockInfo, error) {
+	info, failed := l.manager.c().LockInfo(l.id)
+	if failed != nil {
+		return LockInfo{}, l.manager.failed("look", failed)
+	}
+	return lockInfoOf(info), nil
+}
+
+// Repair marks the lock if its holder is provably dead, so that the next to take it is told [ErrOwnerDied]; nil also
+// where there was nothing to do. EBUSY: the holder lives, or cannot be judged.
+func (l *lock) Repair() error { return l.manager.failed("repair", l.manager.c().RepairLock(l.id)) }
+
+// finish ends what a try has begun, on a goroutine that is pinned. wait waits in C.
+func (l *lock) finish(taken clib.Taken, failed *clib.Failure, wait func() (clib.Taken, *clib.Failure, error), ctx context.Context) error {
+	m := l.manager
+	var err error
+	if failed == nil && taken == clib.Busy {
+		// Queued without the thread: it is not the owner of anything yet.
+		runtime.UnlockOSThread()
+		q, ok := m.waiters.enter(l.id, ctx.Done())
+		if !ok {
+			return l.cancelled(ctx)
+		}
+		defer m.waiters.leave(l.id, q)
+		runtime.LockOSThread()
+		taken, failed, err = wait()
+	} else if failed == nil && taken == clib.BusyForHolder {
+		taken, failed, err = wait()
+	}
+	switch {
+	case err != nil:
+		runtime.UnlockOSThread()
+		return err
+	case failed != nil:
+		runtime.UnlockOSThread()
+		if failed.Errno == syscall.ECANCELED && ctx.Err() != nil {
+			return l.cancelled(ctx)
+		}
+		return m.failed("lock", failed)
+	}
+	return m.acquired(taken)
+}
+
+// waitUntilDone waits in C until ctx is done.
+func (l *lock) waitUntilDone(ctx context.Context) (clib.Taken, *clib.Failure, error) {
+	m := l.manager
+	if ctx.Done() == nil {
+		taken, failed := m.c().Lock(l.id, m.owner)
+		return taken, failed, nil
+	}
+	cancel, failed := clib.NewCancel()
+	if failed != nil {
+		return 0, nil, m.failed("lock", failed)
+	}
+	triggered := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(triggered)
+		cancel.Trigger()
+	})
+	taken, failed := m.c().CancellableLock(l.id, m.owner, cancel)
+	if !stop() {
+		// The object must outlive the call that triggers it.
+		<-triggered
+	}
+	cancel.Free()
+	return taken, failed, nil
+}
+
+func (l *lock) cancelled(ctx context.Context) error {
+	cause := ctx.Err()
+	errno := syscall.ECANCELED
+	if errors.Is(cause, context.DeadlineExceeded) {
+		errno = syscall.ETIMEDOUT
+	}
+	return &cancelledError{
+		failed: &Error{Op: "lock", Errno: errno, text: "the wait for lock " + strconv.FormatUint(uint64(l.id), 10) + " was ended"},
+		cause:  cause,
+	}
+}
+
+// acquired ends a call that has taken the lock.
+func (m *manager) acquired(taken clib.Taken) error {
+	m.unpinUnlessOwner()
+	if taken == clib.OwnerDied {
+		return ErrOwnerDied
+	}
+	return nil
+}
+
+func (m *manager) unpinUnlessOwner() {
+	if m.owner == clib.Process {
+		runtime.UnlockOSThread()
+	}
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+package lockmanager
+
+import (
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/lock-manager/lock-manager/go/internal/clib"
+)
+
+// manager is what all managers have in common; the storage makes no difference here.
+type manager struct {
+	// handle is the C library's manager; 0 once it is closed.
+	handle atomic.Uintptr
+	owner  clib.Owner
+	// known is how many locks there were when C was last asked. Storage never shrinks.
+	known atomic.Uint32
+	// heldBefore is how many locks LocksHeld found last.
+	heldBefore atomic.Int64
+	closing    sync.Mutex
+	waiters    waitingRoom
+	// locker makes a lock of the manager's own kind.
+	locker func(*manager, uint32) Locker
+}
+
+func (m *manager) c() clib.Manager { return clib.Manager(m.handle.Load()) }
+
+// start takes over what a constructor of the C library returned.
+func (m *manager) start(op string, handle clib.Manager, failed *clib.Failure, owner clib.Owner, locker func(*manager, uint32) Locker) error {
+	if failed != nil {
+		return errorOf(op, failed)
+	}
+	if owner == clib.Process {
+		if failed := handle.OwnByProcess(); failed != nil {
+			handle.Close()
+			return errorOf(op, failed)
+		}
+	}
+	count, failed := handle.NumLocks()
+	if failed != nil {
+		handle.Close()
+		return errorOf(op, failed)
+	}
+	m.handle.Store(uintptr(handle))
+	m.owner = owner
+	m.known.Store(count)
+	m.locker = locker
+	return nil
+}
+
+// failed is what a call of this manager returns.
+func (m *manager) failed(op string, failed *clib.Failure) error {
+	if failed != nil && failed.Errno == syscall.EINVAL && m.handle.Load() == 0 {
+		return invalid(op, "the manager is closed")
+	}
+	return errorOf(op, failed)
+}
+
+// AllocateLock allocates a lock: a number that nobody else gets until it is freed. ENOLCK: all are allocated.
+func (m *manager) AllocateLock() (Locker, error) {
+	id, failed := m.c().AllocateLock()
+	if failed != nil {
+		return nil, m.failed("allocate", failed)
+	}
+	return m.locker(m, id), nil
+}
+
+// RetrieveLock returns the lock of that number, allocated or not. A number beyond those that were there when C was last
+// asked makes it ask again, so that it finds what another process has added. EINVAL: there is no such lock.
+func (m *manager) RetrieveLock(id uint32) (Locker, error) {
+	if id >= m.known.Load() || m.handle.Load() == 0 {
+		if err := m.askAgain(id); err != nil {
+			return nil, err
+		}
+	}
+	return m.locker(m, id), nil
+}
+
+func (m *manager) askAgain(id uint32) error {
+	if failed := m.c().RetrieveLock(id); failed != nil {
+		return m.failed("retrieve", failed)
+	}
+	if count, failed := m.c().NumLocks(); failed == nil {
+		m.learn(count)
+	}
+	return nil
+}
+
+func (m *manager) learn(count uint32) {
+	for {
+		known := m.known.Load()
+		if count <= known || m.known.CompareAndSwap(known, count) {
+			return
+		}
+	}
+}
+
+// AllocateAndRetrieveLock allocates the lock of that number. EEXIST: it is allocated. EINVAL: there is no such lock.
+func (m *manager) AllocateAndRetrieveLock(id uint32) (Locker, error) {
+	if failed := m.c().AllocateAndRetrieveLock(id); failed != nil {
+		return nil, m.failed("allocate", failed)
+	}
+	return m.locker(m, id), nil
+}
+
+// FreeAllLocks frees every number, of all processes; held locks stay held. It is for tests and for renumbering, when no
+// other process is allocating.
+func (m *manager) FreeAllLocks() error { return m.failed("free all", m.c().FreeAllLocks()) }
+
+// AvailableLocks says how many locks can still be allocated; nil: there is no maximum.
+func (m *manager) AvailableLocks() (*uint32, error) {
+	count, failed := m.c().AvailableLocks()
+	if failed != nil {
+		return nil, m.failed("count", failed)
+	}
+	if count == clib.Unlimited {
+		return nil, nil
+	}
+	return &count, nil
+}
+
+// Room for held locks beyond those found last time, so that one call is nearly always enough.
+const heldMargin = 64
+
+// LocksHeld returns the numbers of the locks that somebody holds, ascending. It touches no lock.
+func (m *manager) LocksHeld() ([]uint32, error) {
+	for {
+		ids := make([]uint32, m.heldBefore.Load()+heldMargin)
+		count, failed := m.c().LocksHeld(ids)
+		if failed != nil {
+			return nil, m.failed("list", failed)
+		}
+		m.heldBefore.Store(int64(count))
+		if count <= len(ids) {
+			return ids[:count:count], nil
+		}
+	}
+}
+
+// Info tells what is known of the storage. It touches no lock.
+func (m *manager) Info() (Info, error) {
+	info, failed := m.c().Info()
+	if failed != nil {
+		return Info{}, m.failed("look", failed)
+	}
+	return infoOf(info), nil
+}
+
+// Grow makes room for that many locks while others work. EOPNOTSUPP: the number is fixed, as in the libpod layout.
+func (m *manager) Grow(numLocks uint32) error {
+	if failed := m.c().Grow(numLocks); failed != nil {
+		return m.failed("grow", failed)
+	}
+	if count, failed := m.c().NumLocks(); failed == nil {
+		m.learn(count)
+	}
+	return nil
+}
+
+// Close closes the manager; the storage stays, and closing it again is nil. EBUSY: this process holds a lock through it,
+// or a goroutine waits for one; it stays open then. As with free in C, no other call may run beside this one.
+func (m *manager) Close() error {
+	m.closing.Lock()
+	defer m.closing.Unlock()
+	if !m.waiters.empty() {
+		return &Error{Op: "close", Errno: syscall.EBUSY, text: "goroutines wait for locks of this manager"}
+	}
+	if failed := m.c().Close(); failed != nil {
+		return m.failed("close", failed)
+	}
+	m.handle.Store(0)
+	return nil
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+package lockmanager
+
+import "github.com/lock-manager/lock-manager/go/internal/clib"
+
+// InMemoryManager is a manager whose locks are of this process only, and of this manager. It is for tests.
+type InMemoryManager struct{ manager }
+
+// Mutex is one lock of an [InMemoryManager].
+type Mutex struct{ lock }
+
+// NewInMemoryManager makes a manager of exactly that many locks; Grow makes more. It is an [*InMemoryManager].
+//
+// EINVAL: 0 or more than 16,777,216 locks.
+func NewInMemoryManager(numLocks uint32, opts ...Option) (Manager, error) {
+	const op = "create"
+	o, err := chosen(op, opts, forOwnership)
+	if err != nil {
+		return nil, err
+	}
+	handle, failed := clib.NewInMemory(numLocks)
+	m := new(InMemoryManager)
+	if err := m.start(op, handle, failed, o.owner, func(m *manager, id uint32) Locker { return &Mutex{lock{m, id}} }); err != nil {
+		return nil, err
+	}
+	return m, nil
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+package lockmanager
+
+import (
+	"io/fs"
+
+	"github.com/lock-manager/lock-manager/go/internal/clib"
+)
+
+// Layout is how the bytes of a segment are laid out.
+type Layout uint32
+
+const (
+	// DefaultLayout is the library's choice for a new segment, and any for one that exists.
+	DefaultLayout Layout = 0
+	// Libpod is Podman's own layout: a fixed number of locks, shared live with Podman itself.
+	Libpod Layout = 1
+	// Native is the library's own layout.
+	Native Layout = 2
+)
+
+// Option says how a manager is to be made or opened. One that has no meaning for a constructor is EINVAL there.
+type Option func(*options)
+
+type options struct {
+	shm      clib.SHMOptions
+	given    optionSet
+	mode     fs.FileMode
+	owner    clib.Owner
+	readOnly bool
+}
+
+// optionSet tells which options were given.
+type optionSet uint
+
+const (
+	forNewSegments optionSet = 1 << iota
+	forOwnership
+	forReading
+)
+
+// WithLayout chooses the layout of a new segment.
+func WithLayout(layout Layout) Option {
+	return func(o *options) { o.shm.Layout, o.given = uint32(layout), o.given|forNewSegments }
+}
+
+// WithMaxLocks says how far a new segment may grow. The libpod layout cannot, and ignores it.
+func WithMaxLocks(most uint32) Option {
+	return func(o *options) { o.shm.MaxLocks, o.given = most, o.given|forNewSegments }
+}
+
+// WithMode gives a new segment those permission bits, to which the umask does not apply; without it, 0600.
+func WithMode(mode fs.FileMode) Option {
+	return func(o *options) { o.mode, o.given = mode, o.given|forNewSegments }
+}
+
+// WithProcessOwnership lets any goroutine unlock what another has locked: locks belong to the process, and goroutines
+// are not pinned. EOPNOTSUPP in the libpod layout.
+func WithProcessOwnership() Option {
+	return func(o *options) { o.owner, o.given = clib.Process, o.given|forOwnership }
+}
+
+// WithReadOnly opens a segment to look at it, whoever owns it if permissions allow: what would change something is
+// EACCES.
+func WithReadOnly() Option {
+	return func(o *options) { o.readOnly, o.given = true, o.given|forReading }
+}
+
+func chosen(op string, given []Option, allowed optionSet) (options, error) {
+	o := options{owner: clib.Thread}
+	for _, option := range given {
+		option(&o)
+	}
+	if o.given&^allowed != 0 {
+		return o, invalid(op, "an option was given that this constructor has no use for")
+	}
+	if o.mode&^fs.ModePerm != 0 {
+		return o, invalid(op, "the mode has bits beyond 0777")
+	}
+	o.shm.Mode = uint32(o.mode)
+	return o, nil
+}
