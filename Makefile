@@ -33,7 +33,8 @@ test: setup-test lint stage ## every test: lints, Rust, C, Go, a real Podman
 	$(CARGO) test --locked --no-fail-fast
 	c-tests/run $(STAGE)
 	tools/readme-example $(STAGE)
-	go/run-tests $(STAGE)
+	$(CARGO) build --release --locked --example counter
+	LOCK_MANAGER_RUST_COUNTER=$(abspath $(BUILT))/examples/counter go/run-tests $(STAGE)
 
 demo: setup-demo stage ## the main job in one screen
 	@$(STAGED_PC) tools/compile-example $(STAGE) counting "$(CC)" "$(EXAMPLE_FLAGS)"

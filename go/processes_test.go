@@ -6,6 +6,9 @@ package lockmanager_test
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 
 	lockmanager "github.com/lock-manager/lock-manager/go"
@@ -112,11 +115,27 @@ func TestLockSwallowsOwnerDeath(t *testing.T) {
 	})
 }
 
-func TestGoroutinesAndACThreadExcludeEachOther(t *testing.T) {
-	const rounds = 20_000
+// rustCounter names a program that counts in threads of Rust: examples/counter.rs.
+const rustCounter = "LOCK_MANAGER_RUST_COUNTER"
+
+func TestGoroutinesAndThreadsOfCAndRustExcludeEachOther(t *testing.T) {
+	const rounds, counting = 20_000, 5
+	program := os.Getenv(rustCounter)
+	if program == "" {
+		t.Skipf("skipped: %s does not name the built examples/counter.rs", rustCounter)
+	}
 	m, path := freshSHM(lockmanager.Libpod)(t)
 	l := allocated(t, m)
-	counter := ctest.NewCounter()
+	file, err := os.Create(filepath.Join(t.TempDir(), "counter"))
+	must(t, err)
+	must(t, file.Truncate(8))
+	counter, err := ctest.NewCounter(file)
+	must(t, err)
+
+	// Two threads of its own.
+	rust := exec.Command(program, path, fmt.Sprint(l.ID()), fmt.Sprint(rounds), file.Name())
+	rust.Stderr = os.Stderr
+	must(t, rust.Start())
 	thread, err := ctest.StartCounting(path, l.ID(), rounds, counter)
 	must(t, err)
 	done := make(chan struct{}, 2)
@@ -134,7 +153,8 @@ func TestGoroutinesAndACThreadExcludeEachOther(t *testing.T) {
 		within(t, "a counting goroutine", done)
 	}
 	must(t, thread.Join())
-	if got := counter.Value(); got != 3*rounds {
-		t.Fatalf("counted to %d, not %d", got, 3*rounds)
+	must(t, rust.Wait())
+	if got := counter.Value(); got != counting*rounds {
+		t.Fatalf("counted to %d, not %d", got, counting*rounds)
 	}
 }
