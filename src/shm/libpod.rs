@@ -7,12 +7,14 @@
 //! of a stranger in another PID namespace.
 
 mod allocation;
+mod bitmaps;
 mod format;
 mod inspection;
 mod judgement;
 mod locking;
 mod pool;
 mod view;
+mod waiting;
 
 use std::fmt;
 use std::path::Path;

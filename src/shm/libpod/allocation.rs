@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Which ids are taken: a bit each, changed under the segment's one mutex as Podman does. Each change is one store of
-//! one word, so that a death leaves no bitmap half written and whoever comes next uses them as they are.
-
-use std::sync::atomic::{AtomicU32, Ordering};
+//! Allocating and freeing: the bitmaps are changed with the segment's one mutex held, which is taken over where its
+//! holder is gone.
 
 use crate::sys::clock::Instant;
 use crate::sys::file::Access;
@@ -12,82 +10,13 @@ use crate::sys::thread::Thread;
 use crate::{Reason, Result};
 
 use super::Libpod;
-use super::format::{GROUP, Geometry};
+use super::bitmaps::Bitmaps;
 use super::judgement::{Verdict, Watch};
-use super::locking::{SLICE_NS, spin};
-use super::pool::Pool;
+use super::waiting::{SLICE_NS, spin};
 
 /// How long the mutex of the bitmaps may stay taken. It is held for a microsecond, so whoever holds it longer is
 /// stopped, dead in a way that cannot be proven, or not there at all.
 const GUARD_PATIENCE_NS: u64 = 2_000_000_000;
-
-/// The bitmaps of a pool. Counting needs no guard; all that changes them does.
-pub(super) struct Bitmaps<'p> {
-    pub(super) pool: &'p Pool,
-}
-
-impl Bitmaps<'_> {
-    fn word(&self, group: u32) -> &AtomicU32 {
-        self.pool.segment.map.u32_at(Geometry::bitmap_offset(group))
-    }
-
-    fn place(&self, id: u32) -> (&AtomicU32, u32) {
-        (self.word(id / GROUP), 1 << (id % GROUP))
-    }
-
-    /// Takes the lowest free id of the first group that has one, beginning where the last one was found.
-    pub(super) fn allocate(&self) -> std::result::Result<u32, Reason> {
-        let groups = self.pool.geometry.groups();
-        let first = self.pool.next_group.load(Ordering::Relaxed);
-        for group in (first..groups).chain(0..first) {
-            let word = self.word(group);
-            let bits = word.load(Ordering::Relaxed);
-            if bits != u32::MAX {
-                let bit = bits.trailing_ones();
-                word.store(bits | 1 << bit, Ordering::Release);
-                self.pool.next_group.store(group, Ordering::Relaxed);
-                return Ok(group * GROUP + bit);
-            }
-        }
-        Err(Reason::Exhausted { num_locks: self.pool.geometry.num_locks() })
-    }
-
-    pub(super) fn allocate_given(&self, id: u32) -> std::result::Result<(), Reason> {
-        let (word, bit) = self.place(id);
-        let bits = word.load(Ordering::Relaxed);
-        if bits & bit != 0 {
-            return Err(Reason::Allocated { id });
-        }
-        word.store(bits | bit, Ordering::Release);
-        Ok(())
-    }
-
-    pub(super) fn free(&self, id: u32) -> std::result::Result<(), Reason> {
-        let (word, bit) = self.place(id);
-        let bits = word.load(Ordering::Relaxed);
-        if bits & bit == 0 {
-            return Err(Reason::NotAllocated { id });
-        }
-        word.store(bits & !bit, Ordering::Release);
-        Ok(())
-    }
-
-    pub(super) fn free_all(&self) {
-        for group in 0..self.pool.geometry.groups() {
-            self.word(group).store(0, Ordering::Release);
-        }
-        self.pool.next_group.store(0, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_allocated(&self, id: u32) -> bool {
-        let (word, bit) = self.place(id);
-        word.load(Ordering::Acquire) & bit != 0
-    }
-
-    pub(super) fn count_free(&self) -> u32 {
-        (0..self.pool.geometry.groups()).map(|group| self.word(group).load(Ordering::Acquire).count_zeros()).sum()
-    }
-}
 
 impl Libpod {
     /// [`with_bitmaps`](Self::with_bitmaps) if nothing stands in the way; `None`, with nothing changed, if anything

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 //! Taking and giving back the locks.
 
-use std::hint;
 use std::sync::atomic::Ordering;
 
 use crate::cancel::{Cancel, Cancellable};
@@ -19,21 +18,8 @@ use crate::{Error, Reason, Result};
 
 use super::Libpod;
 use super::judgement::{Verdict, Watch};
-use super::view::Release;
-
-/// The longest sleep in one go. A plain wait can be stranded for ever on a free mutex when another waiter is killed
-/// between its wake-up and its turn, because the kernel then wakes nobody else; and whether the storage was removed
-/// must be noticed within 100 ms.
-pub(super) const SLICE_NS: u64 = 50_000_000;
-
-/// The most mutexes that a thread may hold. The kernel frees 2048 of a dead thread (ROBUST_LIST_LIMIT) and forgets the
-/// rest; the difference is for mutexes of others.
-pub(super) const MOST_HELD: u64 = 2000;
-
-/// How often a held mutex is read before its waiter sleeps: some microseconds in all, as long as a short section takes.
-/// With long pauses: each read takes the cache line away from the holder, who needs it to unlock.
-const SPIN_READS: u32 = 8;
-const PAUSES_PER_READ: u32 = 60;
+use super::view::{MOST_HELD, Release};
+use super::waiting::{SLICE_NS, spin};
 
 impl Libpod {
     /// All that [`View::acquire_at_once`] leaves: first calls, waits, refusals.
@@ -178,18 +164,6 @@ impl Libpod {
 }
 
 const SERIAL_MASK: u64 = (1 << crate::sys::thread::SERIAL_BITS) - 1;
-
-/// Reads until the mutex looks free or a short section would have ended; taking it is the caller's.
-pub(super) fn spin(mutex: RobustMutex<'_>) {
-    for _ in 0..SPIN_READS {
-        if mutex.holder() == 0 {
-            return;
-        }
-        for _ in 0..PAUSES_PER_READ {
-            hint::spin_loop();
-        }
-    }
-}
 
 /// See [`Libpod::count_waiter`].
 pub(super) struct Waiting<'m>(&'m WipedOnFork);

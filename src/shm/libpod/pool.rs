@@ -15,7 +15,7 @@ use crate::{Reason, Result};
 
 use super::super::name::SegmentName;
 use super::super::segment::{self, Candidate, Segment};
-use super::allocation::Bitmaps;
+use super::bitmaps::Bitmaps;
 use super::format::{self, Geometry, offset};
 
 static POOLS: Registry<Pool> = Registry::new();
@@ -29,7 +29,7 @@ pub(super) struct Pool {
     /// For each lock that a thread of this process holds: the manager's token and the thread's serial.
     holders: WipedOnFork,
     /// The group in which allocation looks first.
-    pub(super) next_group: AtomicU32,
+    next_group: AtomicU32,
     /// Set where a robust list may point into the mapping although nothing is held: it stays mapped then.
     pinned: AtomicBool,
 }
@@ -128,7 +128,7 @@ impl Pool {
     }
 
     pub(super) fn bitmaps(&self) -> Bitmaps<'_> {
-        Bitmaps { pool: self }
+        Bitmaps { map: &self.segment.map, geometry: self.geometry, next_group: &self.next_group }
     }
 
     /// Who of this process holds a lock; 0: nobody.

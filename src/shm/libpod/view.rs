@@ -13,8 +13,11 @@ use crate::sys::registry::Shared;
 use crate::sys::thread::Thread;
 
 use super::format::Geometry;
-use super::locking::MOST_HELD;
 use super::pool::Pool;
+
+/// The most mutexes that a thread may hold. The kernel frees 2048 of a dead thread (ROBUST_LIST_LIMIT) and forgets the
+/// rest; the difference is for mutexes of others.
+pub(super) const MOST_HELD: u64 = 2000;
 
 /// A manager's view of its pool.
 pub(super) struct View {

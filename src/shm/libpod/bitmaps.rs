@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! Which ids are taken: a bit each, changed under the segment's one mutex as Podman does. Each change is one store of
+//! one word, so that a death leaves no bitmap half written and whoever comes next uses them as they are.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::Reason;
+use crate::sys::mapping::Mapping;
+
+use super::format::{GROUP, Geometry};
+
+/// The bitmaps of a segment. Counting needs no guard; all that changes them does.
+pub(super) struct Bitmaps<'p> {
+    pub(super) map: &'p Mapping,
+    pub(super) geometry: Geometry,
+    /// The group in which allocation looks first.
+    pub(super) next_group: &'p AtomicU32,
+}
+
+impl Bitmaps<'_> {
+    fn word(&self, group: u32) -> &AtomicU32 {
+        self.map.u32_at(Geometry::bitmap_offset(group))
+    }
+
+    fn place(&self, id: u32) -> (&AtomicU32, u32) {
+        (self.word(id / GROUP), 1 << (id % GROUP))
+    }
+
+    /// Takes the lowest free id of the first group that has one, beginning where the last one was found.
+    pub(super) fn allocate(&self) -> std::result::Result<u32, Reason> {
+        let groups = self.geometry.groups();
+        let first = self.next_group.load(Ordering::Relaxed);
+        for group in (first..groups).chain(0..first) {
+            let word = self.word(group);
+            let bits = word.load(Ordering::Relaxed);
+            if bits != u32::MAX {
+                let bit = bits.trailing_ones();
+                word.store(bits | 1 << bit, Ordering::Release);
+                self.next_group.store(group, Ordering::Relaxed);
+                return Ok(group * GROUP + bit);
+            }
+        }
+        Err(Reason::Exhausted { num_locks: self.geometry.num_locks() })
+    }
+
+    pub(super) fn allocate_given(&self, id: u32) -> std::result::Result<(), Reason> {
+        let (word, bit) = self.place(id);
+        let bits = word.load(Ordering::Relaxed);
+        if bits & bit != 0 {
+            return Err(Reason::Allocated { id });
+        }
+        word.store(bits | bit, Ordering::Release);
+        Ok(())
+    }
+
+    pub(super) fn free(&self, id: u32) -> std::result::Result<(), Reason> {
+        let (word, bit) = self.place(id);
+        let bits = word.load(Ordering::Relaxed);
+        if bits & bit == 0 {
+            return Err(Reason::NotAllocated { id });
+        }
+        word.store(bits & !bit, Ordering::Release);
+        Ok(())
+    }
+
+    pub(super) fn free_all(&self) {
+        for group in 0..self.geometry.groups() {
+            self.word(group).store(0, Ordering::Release);
+        }
+        self.next_group.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_allocated(&self, id: u32) -> bool {
+        let (word, bit) = self.place(id);
+        word.load(Ordering::Acquire) & bit != 0
+    }
+
+    pub(super) fn count_free(&self) -> u32 {
+        (0..self.geometry.groups()).map(|group| self.word(group).load(Ordering::Acquire).count_zeros()).sum()
+    }
+}
