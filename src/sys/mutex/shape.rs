@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The inside of this libc's robust mutexes, found out by trying on mutexes of the caller's own.
+
+use std::cell::UnsafeCell;
+use std::mem::{self, MaybeUninit};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use libc::{c_int, pthread_mutex_t};
+
+use super::{WORDS, word};
+
+/// Where the parts of a mutex stand, found by trying at run time and never assumed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    /// Byte offset of the word that is shared with the kernel and names the holder.
+    pub(crate) word: usize,
+    /// Byte offset of the word that says which kind of mutex it is, the only one that initialisation sets.
+    pub(super) kind: usize,
+    /// What stands there for a normal, robust, process-shared mutex.
+    pub(super) kind_value: u32,
+    /// Byte offset of the libc's own note of the holder.
+    pub(super) owner: usize,
+    /// What stands there when the mutex was unlocked without having been made consistent.
+    pub(super) lost_value: u32,
+}
+
+impl Shape {
+    /// The shape of this libc's mutexes; `None` if it is none that this library understands.
+    pub(crate) fn of_this_libc() -> Option<&'static Self> {
+        static FOUND: AtomicPtr<Shape> = AtomicPtr::new(ptr::null_mut());
+        let mut found = FOUND.load(Ordering::Acquire);
+        if found.is_null() {
+            // Every thread that probes finds the same, so the loser's copy is simply dropped. No Once: a child
+            // forked while another thread probes would wait for it for ever.
+            let fresh = Box::into_raw(Box::new(Self::probe()?));
+            match FOUND.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => found = fresh,
+                Err(winner) => {
+                    // SAFETY: fresh came from Box::into_raw above and was not published.
+                    drop(unsafe { Box::from_raw(fresh) });
+                    found = winner;
+                }
+            }
+        }
+        // SAFETY: FOUND holds a leaked box once it is not null.
+        Some(unsafe { &*found })
+    }
+
+    fn probe() -> Option<Self> {
+        // The kind: the one word that is not 0 in a fresh mutex.
+        let fresh = Probe::new()?;
+        let set: Vec<usize> = (0..WORDS).filter(|&index| fresh.load(index) != 0).collect();
+        let &[kind] = set.as_slice() else { return None };
+        let kind_value = fresh.load(kind);
+
+        // Candidates for the holder's word: those that name this thread while it holds the mutex.
+        if fresh.try_lock() != 0 {
+            return None;
+        }
+        let me = Thread::id();
+        let named: Vec<usize> = (0..WORDS).filter(|&index| fresh.load(index) == me).collect();
+        if fresh.unlock() != 0 {
+            return None;
+        }
+
+        // One is the kernel's, in which an owner's death is seen; one is the libc's own note; and half of an address in
+        // the list of held mutexes may happen to be the same number.
+        for &word in &named {
+            let probe = Probe::new()?;
+            probe.store(word, word::OWNER_DIED);
+            match probe.try_lock() {
+                libc::EOWNERDEAD => {}
+                0 if probe.unlock() == 0 => continue,
+                _ => return None,
+            }
+            // Unlocked without having been made consistent: what the note says now means "lost", and the list is left.
+            probe.unlock();
+            let notes: Vec<usize> = named.iter().copied().filter(|&index| probe.load(index) != 0).collect();
+            let &[owner] = notes.as_slice() else { return None };
+            let bytes = |index: usize| index * size_of::<u32>();
+            return Some(Self {
+                word: bytes(word),
+                kind: bytes(kind),
+                kind_value,
+                owner: bytes(owner),
+                lost_value: probe.load(owner),
+            });
+        }
+        None
+    }
+}
+
+/// The thread id under which the libc would take a mutex for the caller: the parent's, in a child that was cloned
+/// behind its back. 0 if it cannot be found out.
+pub(in crate::sys) fn libc_thread_id() -> u32 {
+    Shape::of_this_libc().map_or(0, Thread::id_by)
+}
+
+struct Thread;
+
+impl Thread {
+    /// While probing: glibc agrees with the kernel about the thread id except in a raw clone, whose probe then fails.
+    fn id() -> u32 {
+        // SAFETY: gettid(2) takes nothing and cannot fail.
+        unsafe { libc::gettid() as u32 }
+    }
+
+    fn id_by(shape: &Shape) -> u32 {
+        let Some(probe) = Probe::new() else { return 0 };
+        if probe.try_lock() != 0 {
+            return 0;
+        }
+        let id = probe.load(shape.word / size_of::<u32>()) & word::TID;
+        // In a raw clone, too, the libc finds the id it wrote itself.
+        if probe.unlock() == 0 { id } else { 0 }
+    }
+}
+
+/// A mutex of the caller's own, for trying things out.
+struct Probe(Box<UnsafeCell<pthread_mutex_t>>);
+
+impl Probe {
+    fn new() -> Option<Self> {
+        // SAFETY: all-zero bytes are a valid value of this plain C struct, about to be initialised in place.
+        let probe = Self(Box::new(UnsafeCell::new(unsafe { mem::zeroed() })));
+        // SAFETY: the box's own memory, in which no mutex lives yet.
+        (unsafe { initialise(probe.0.get()) } == 0).then_some(probe)
+    }
+
+    fn word(&self, index: usize) -> &AtomicU32 {
+        assert!(index < WORDS);
+        // SAFETY: within the mutex, whose alignment is at least that of a word; accessed as an atomic beside the libc's
+        // own accesses, which are atomics too, and by this thread alone.
+        unsafe { AtomicU32::from_ptr(self.0.get().cast::<u32>().add(index)) }
+    }
+
+    fn load(&self, index: usize) -> u32 {
+        self.word(index).load(Ordering::Relaxed)
+    }
+
+    fn store(&self, index: usize, value: u32) {
+        self.word(index).store(value, Ordering::Relaxed);
+    }
+
+    fn try_lock(&self) -> c_int {
+        // SAFETY: an initialised mutex that no other thread knows.
+        unsafe { libc::pthread_mutex_trylock(self.0.get()) }
+    }
+
+    fn unlock(&self) -> c_int {
+        // SAFETY: as for try_lock.
+        unsafe { libc::pthread_mutex_unlock(self.0.get()) }
+    }
+}
+
+/// Makes a normal, robust, process-shared mutex at `mutex`: what libpod's own code makes.
+///
+/// # Safety
+/// `mutex` must be aligned, writable memory for a mutex that nobody uses yet.
+pub(super) unsafe fn initialise(mutex: *mut pthread_mutex_t) -> c_int {
+    let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+    // SAFETY: POSIX: attributes are initialised before they are set and destroyed after use; mutex is the caller's.
+    unsafe {
+        let attributes = attributes.as_mut_ptr();
+        let mut code = libc::pthread_mutexattr_init(attributes);
+        if code != 0 {
+            return code;
+        }
+        code = libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED);
+        if code == 0 {
+            code = libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST);
+        }
+        if code == 0 {
+            code = libc::pthread_mutex_init(mutex, attributes);
+        }
+        libc::pthread_mutexattr_destroy(attributes);
+        code
+    }
+}
