@@ -107,14 +107,11 @@ impl Directory {
         matches!(links, Err(Reason::Removed) | Ok(Ok(0)))
     }
 
-    /// Opens a regular file of the directory. `None`: there is none, or with [`Making::Exclusively`] there is one.
+    /// Opens a file of the directory. `None`: there is none, or with [`Making::Exclusively`] there is one. Whether it is
+    /// a regular one is for [`facts`] to say.
     pub(super) fn open_file(&self, name: &str, making: Making) -> Found<Option<File>> {
         match self.with_descriptor(|directory| directory::open_at(directory, name, making))? {
-            Ok(file) => match Facts::of(&file) {
-                Ok(facts) if facts.is_regular => Ok(Some(file)),
-                Ok(_) => Err(Reason::NotASegment("one of its files is no regular file")),
-                Err(errno) => Err(Reason::System { doing: "fstat", errno }),
-            },
+            Ok(file) => Ok(Some(file)),
             Err(Errno(libc::EEXIST)) if making == Making::Exclusively => Ok(None),
             Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
             Err(Errno(libc::ENOENT)) if making == Making::Never => Ok(None),
@@ -164,6 +161,15 @@ impl Drop for Directory {
         {
             let _not_ours = file.into_raw_fd();
         }
+    }
+}
+
+/// What fstat says of a file that must be a regular one.
+pub(super) fn facts(file: &File) -> Found<Facts> {
+    match Facts::of(file) {
+        Ok(facts) if facts.is_regular => Ok(facts),
+        Ok(_) => Err(Reason::NotASegment("one of its files is no regular file")),
+        Err(errno) => Err(Reason::System { doing: "fstat", errno }),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::sys::directory::Making;
 use crate::sys::file::{self, Facts};
 use crate::sys::record_lock::{self, Attempt, Conflict, Range};
 
-use super::directory::{Directory, Found};
+use super::directory::{Directory, Found, facts};
 use super::record::{self, Record, TABLE};
 
 /// One table file. libpod may remove it with everything else; then the next one is another.
@@ -28,7 +28,7 @@ impl Records {
         let file = directory
             .open_file(TABLE, Making::IfAbsent)?
             .ok_or(Reason::NotASegment("its file .lock_manager cannot be made"))?;
-        let facts = Facts::of(&file).map_err(fstat)?;
+        let facts = facts(&file)?;
         let mut header = [0; record::SIZE];
         let count = file::read_at(&file, &mut header, 0).map_err(reading)?;
         if count == 0 || header == [0; record::SIZE] {
@@ -55,7 +55,7 @@ impl Records {
             Attempt::Taken => {}
         }
         // After the lock: whoever removes the table from here on finds it taken.
-        let facts = Facts::of(&file).map_err(fstat)?;
+        let facts = facts(&file)?;
         let is_this = facts.is_same_file(&self.facts) && facts.links > 0;
         Ok(Some(if is_this { Locked::Here(file) } else { Locked::Elsewhere }))
     }
@@ -70,6 +70,16 @@ impl Records {
         // Behind the end of the file is as good as a hole.
         file::read_at(self.file()?, &mut bytes, record::offset(id)).map_err(reading)?;
         Ok(Record::read(&bytes))
+    }
+
+    /// Writes what `change` makes of a record, and returns what it was before.
+    pub(super) fn replace(&self, id: u32, change: impl FnOnce(Record) -> Record) -> Found<Record> {
+        let file = self.file()?;
+        let mut bytes = [0; record::SIZE];
+        file::read_at(file, &mut bytes, record::offset(id)).map_err(reading)?;
+        let before = Record::read(&bytes);
+        file::write_at(file, &change(before).bytes(), record::offset(id)).map_err(writing)?;
+        Ok(before)
     }
 
     pub(super) fn write(&self, id: u32, record: Record) -> Found<()> {
@@ -106,10 +116,6 @@ pub(super) enum Locked {
     Here(File),
     /// The directory has another table by now, or none: nothing is locked.
     Elsewhere,
-}
-
-fn fstat(errno: crate::Errno) -> Reason {
-    Reason::System { doing: "fstat", errno }
 }
 
 fn reading(errno: crate::Errno) -> Reason {

@@ -19,12 +19,11 @@ use parking_lot::Mutex;
 use crate::Reason;
 use crate::manager::{Acquired, Ownership};
 use crate::sys::directory::Making;
-use crate::sys::file::Facts;
 use crate::sys::pinned::Pinned;
 use crate::sys::record_lock::{self, Attempt, Range};
 use crate::table::{Holder, Storage};
 
-use super::directory::{Directory, Found};
+use super::directory::{Directory, Found, facts};
 use super::record::{Identity, Record};
 use super::records::{Locked, Records, locking};
 
@@ -53,6 +52,12 @@ impl Files {
         Self { directory, identity, records: Mutex::new(None) }
     }
 
+    /// The table that was current when it was last used. Whoever locks in it finds out whether it still is.
+    fn recent_records(&self) -> Found<Arc<Records>> {
+        let known = self.records.lock().clone();
+        known.map_or_else(|| self.records(), Ok)
+    }
+
     /// The directory's table as of now.
     pub(super) fn records(&self) -> Found<Arc<Records>> {
         let mut known = self.records.lock();
@@ -77,8 +82,7 @@ impl Files {
             Attempt::Taken => {}
         }
         // Freed meanwhile, and perhaps allocated again: then others lock another file.
-        let links = Facts::of(&file).map_err(|errno| Reason::System { doing: "fstat", errno })?.links;
-        Ok(Some(if links > 0 { FileLock::Taken(file) } else { FileLock::Gone }))
+        Ok(Some(if facts(&file)?.links > 0 { FileLock::Taken(file) } else { FileLock::Gone }))
     }
 }
 
@@ -101,8 +105,8 @@ impl Storage for Files {
     }
 
     fn take(&self, id: u32, holder: &Holder) -> Found<Option<(Hold, Acquired)>> {
-        for _ in 0..ROUNDS {
-            let records = self.records()?;
+        for round in 0..ROUNDS {
+            let records = if round == 0 { self.recent_records()? } else { self.records()? };
             let entry = match records.try_lock(&self.directory, id)? {
                 None => return Ok(None),
                 Some(Locked::Elsewhere) => continue,
@@ -115,11 +119,16 @@ impl Storage for Files {
                 Some(FileLock::Taken(file)) => Some(self.directory.pin(file)?),
             };
             let entry = self.directory.pin(entry)?;
-            let before = records.read(id)?;
             let tid = if holder.ownership == Ownership::Thread { holder.tid } else { 0 };
-            let acquisitions = before.acquisitions.wrapping_add(1);
-            let record = Record { holder: Some(self.identity), tid, acquisitions };
-            records.write(id, record)?;
+            let mine = |before: Record| {
+                let acquisitions = before.acquisitions.wrapping_add(1);
+                Record { holder: Some(self.identity), tid, acquisitions }
+            };
+            let before = match records.replace(id, mine) {
+                Err(Reason::TableLost) => continue,
+                replaced => replaced?,
+            };
+            let record = mine(before);
             let acquired = if before.holder.is_some() { Acquired::OwnerDied } else { Acquired::Clean };
             return Ok(Some((Hold { records, record, _file: file, _entry: entry }, acquired)));
         }
