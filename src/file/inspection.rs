@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::manager::{LockInfo, Ownership};
 use crate::sys::directory::Making;
 use crate::sys::procfs;
-use crate::sys::record_lock::{self, Conflict, Range};
+use crate::sys::record_lock::{self, Owner, Range};
 
 use super::directory::Found;
 use super::pool::Pool;
@@ -40,19 +40,22 @@ impl Pool {
             }
         }
         for id in self.directory.contents()?.ids {
-            if !held.contains(&id) && self.file_conflict(id)?.is_some_and(|conflict| conflict.pid != 0) {
+            if !held.contains(&id) && self.process_with_file(id)?.is_some() {
                 held.insert(id);
             }
         }
         Ok(held.into_iter().collect())
     }
 
-    /// Whoever has a lock on the file of that id. A process, where it is libpod's; none, where it is ours.
-    fn file_conflict(&self, id: u32) -> Found<Option<Conflict>> {
-        match self.directory.open_file(&id.to_string(), Making::Never)? {
-            Some(file) => record_lock::conflict(&file, Range::WHOLE).map_err(locking),
-            None => Ok(None),
-        }
+    /// The process that has a lock on the file of that id, as libpod does; 0 if it cannot be seen from here. Ours belong to
+    /// descriptions, and are told of by their records.
+    fn process_with_file(&self, id: u32) -> Found<Option<i32>> {
+        let Some(file) = self.directory.open_file(&id.to_string(), Making::Never)? else { return Ok(None) };
+        let conflict = record_lock::conflict(&file, Range::WHOLE).map_err(locking)?;
+        Ok(conflict.and_then(|conflict| match conflict.owner {
+            Owner::Process(pid) => Some(pid),
+            Owner::Description => None,
+        }))
     }
 
     pub(super) fn inspect(&self, id: u32) -> Found<LockInfo> {
@@ -80,9 +83,9 @@ impl Pool {
                     info.tid = record.tid as i32;
                 }
             }
-        } else if let Some(conflict) = self.file_conflict(id)?.filter(|conflict| conflict.pid != 0) {
+        } else if let Some(pid) = self.process_with_file(id)? {
             info.held = true;
-            info.pid = conflict.pid;
+            info.pid = pid;
         }
         Ok(info)
     }

@@ -66,9 +66,16 @@ pub(crate) fn try_lock(file: &File, range: Range) -> Result<Attempt, Errno> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Conflict {
     pub(crate) range: Range,
-    /// The process that has it; 0 for a lock of an open file description, which belongs to no process, and for
-    /// processes that cannot be seen from this PID namespace.
-    pub(crate) pid: i32,
+    pub(crate) owner: Owner,
+}
+
+/// Whose lock it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// An open file description's: no process's.
+    Description,
+    /// A process's; 0 if it cannot be seen from this PID namespace.
+    Process(i32),
 }
 
 /// Somebody else's lock that lies in or reaches into the range, if there is one. Takes nothing.
@@ -79,7 +86,8 @@ pub(crate) fn conflict(file: &File, range: Range) -> Result<Option<Conflict>, Er
         return Ok(None);
     }
     let range = Range { start: lock.l_start as u64, length: lock.l_len as u64 };
-    Ok(Some(Conflict { range, pid: lock.l_pid.max(0) }))
+    let owner = if lock.l_pid == -1 { Owner::Description } else { Owner::Process(lock.l_pid) };
+    Ok(Some(Conflict { range, owner }))
 }
 
 fn control(file: &File, command: libc::c_int, lock: &mut libc::flock) -> Result<(), Errno> {

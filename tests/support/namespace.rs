@@ -71,3 +71,8 @@ pub fn forbid_unnamed_files() {
 fn check(code: i32) {
     assert_eq!(code, 0, "{}", Error::last_os_error());
 }
+
+/// Lets nothing be written to /dev/shm any more, after [`private_shm`].
+pub fn make_shm_read_only() {
+    mount("none", "/dev/shm", "", libc::MS_REMOUNT | libc::MS_RDONLY, "");
+}

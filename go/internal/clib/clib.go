@@ -7,12 +7,8 @@ package clib
 /*
 #cgo pkg-config: lock_manager
 #cgo CFLAGS: -O2
-#cgo nocallback lm_try_lock
-#cgo nocallback lm_unlock
 #cgo noescape lm_lock_info
-#cgo nocallback lm_lock_info
 #cgo noescape lm_locks_held
-#cgo nocallback lm_locks_held
 
 #include "binding.h"
 */

@@ -8,7 +8,6 @@ package ctest
 /*
 #cgo pkg-config: lock_manager
 #cgo LDFLAGS: -pthread
-#cgo nocallback ct_nothing
 
 #include <lock_manager.h>
 #include <pthread.h>

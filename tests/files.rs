@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The file manager: what is its own beside the promises of every manager (`contract.rs`). One directory shared with
+//! users of POSIX locks, as libpod is, and with whatever else may be in it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper is a failing test")]
+
+/// Allocation among many ids, and by many.
+#[path = "files/allocation.rs"]
+mod allocation;
+/// Killed at random.
+#[path = "files/chaos.rs"]
+mod chaos;
+/// No descriptors, no room, no leave to write; and nothing that leaks.
+#[path = "files/exhaustion.rs"]
+mod exhaustion;
+/// Ids that are freed while they are in use.
+#[path = "files/freed.rs"]
+mod freed;
+/// What directories are made, opened, refused and removed, and what may be in them.
+#[path = "files/opening.rs"]
+mod opening;
+/// A directory of a test's own.
+#[path = "files/place.rs"]
+mod place;
+/// What libpod does to hold a lock.
+#[path = "files/posix.rs"]
+mod posix;
+/// POSIX locks and ours on the same files.
+#[path = "files/posix_users.rs"]
+mod posix_users;
+mod support;
+/// The file `.lock_manager`, and what becomes of it.
+#[path = "files/table.rs"]
+mod table;

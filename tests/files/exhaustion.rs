@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! No descriptors, no room, no leave to write: an error that says so, and nothing lost. And nothing that leaks.
+
+use std::fs;
+
+use lock_manager::{Acquired, FileManager, Manager};
+
+use super::place::Place;
+use super::support::alone::alone;
+use super::support::{errno_of, fork, is_root_or_skip, namespace, taken_once};
+
+fn limit(resource: libc::__rlimit_resource_t, soft: u64) {
+    // SAFETY: getrlimit(2) and setrlimit(2) fill and read the struct, a local.
+    unsafe {
+        let mut limit = std::mem::zeroed::<libc::rlimit>();
+        assert_eq!(libc::getrlimit(resource, &raw mut limit), 0);
+        limit.rlim_cur = soft;
+        assert_eq!(libc::setrlimit(resource, &raw const limit), 0);
+    }
+}
+
+#[test]
+fn without_descriptors_calls_say_emfile_and_work_again_later() {
+    alone!({
+        let place = Place::fresh();
+        fork(|| {
+            let manager = place.open();
+            let id = manager.allocate_lock().unwrap();
+            let _ = manager.lock(id).unwrap();
+            limit(libc::RLIMIT_NOFILE, 3);
+            assert_eq!(errno_of(manager.try_lock(7)), libc::EMFILE);
+            assert_eq!(errno_of(manager.allocate_lock()), libc::EMFILE);
+            assert_eq!(errno_of(manager.locks_held()), libc::EMFILE);
+            // What was had before is given back without a new descriptor.
+            manager.unlock(id).unwrap();
+            limit(libc::RLIMIT_NOFILE, 256);
+            assert_eq!(taken_once(&manager, 7), Acquired::Clean);
+            assert_eq!(taken_once(&manager, id), Acquired::Clean);
+            assert_eq!(manager.allocate_lock().unwrap(), id + 1);
+        })
+        .succeeds();
+    });
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_and_no_signal() {
+    alone!({
+        let place = Place::fresh();
+        fork(|| {
+            let manager = place.open();
+            limit(libc::RLIMIT_FSIZE, 4096);
+            assert_eq!(taken_once(&manager, 3), Acquired::Clean);
+            assert_eq!(errno_of(manager.try_lock(100_000)), libc::EFBIG);
+            assert_eq!(manager.locks_held().unwrap(), []);
+        })
+        .succeeds();
+    });
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_lost() {
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        fork(|| {
+            namespace::private_shm("64k");
+            let manager = FileManager::create("/dev/shm/locks").unwrap();
+            let _ = manager.lock(2).unwrap();
+            let mut allocated = 0;
+            // Records far apart take a page each, until there is none.
+            let full = (0..).map(|step| step * 10_000 + 5).find(|&id| match manager.try_lock(id) {
+                Ok(_) => {
+                    manager.unlock(id).unwrap();
+                    manager.allocate_and_retrieve_lock(id).unwrap();
+                    allocated += 1;
+                    false
+                }
+                Err(error) => {
+                    assert_eq!(error.errno(), libc::ENOSPC, "{error}");
+                    true
+                }
+            });
+            let full = full.unwrap();
+            assert!(allocated > 3);
+            assert_eq!(manager.locks_held().unwrap(), [2]);
+            manager.unlock(2).unwrap();
+            assert_eq!(taken_once(&manager, 2), Acquired::Clean);
+            assert_eq!(errno_of(manager.try_lock(full)), libc::ENOSPC);
+        })
+        .succeeds();
+    });
+}
+
+#[test]
+fn on_a_read_only_file_system_it_says_so() {
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        fork(|| {
+            namespace::private_shm("1m");
+            drop(FileManager::create("/dev/shm/locks").unwrap());
+            namespace::make_shm_read_only();
+            assert_eq!(errno_of(FileManager::open("/dev/shm/locks")), libc::EROFS);
+            assert_eq!(errno_of(FileManager::create("/dev/shm/others")), libc::EROFS);
+        })
+        .succeeds();
+    });
+}
+
+#[test]
+fn nothing_leaks() {
+    alone!({
+        let place = Place::fresh();
+        let manager = place.open();
+        let count = |what: &str| {
+            fs::read_dir("/proc/self/fd").unwrap().count() + fs::read_to_string(what).unwrap().lines().count()
+        };
+        let used = || count("/proc/self/maps");
+        let once = || {
+            let id = manager.allocate_lock().unwrap();
+            assert_eq!(taken_once(&manager, id), Acquired::Clean);
+            let _ = manager.locks_held().unwrap();
+            let _ = manager.lock_info(id).unwrap();
+            manager.free_lock(id).unwrap();
+            drop(place.open());
+        };
+        once();
+        let before = used();
+        (0..1000).for_each(|_| once());
+        assert_eq!(used(), before);
+    });
+}
