@@ -6,6 +6,9 @@
 /// Processes of ours.
 #[path = "podman/child.rs"]
 mod child;
+/// One directory, where Podman keeps its locks in files.
+#[path = "podman/files.rs"]
+mod files;
 /// One lock, two kinds of holder.
 #[path = "podman/holding.rs"]
 mod holding;

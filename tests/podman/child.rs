@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Processes of ours beside the test's: one that holds a lock, and one that has nothing to do with it.
 
+use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{self, Command, Stdio};
 
-use lock_manager::{Manager, SegmentOptions, ShmManager};
+use lock_manager::{FileManager, Manager, SegmentOptions, ShmManager};
 
 use crate::sandbox::{SEGMENT, again, again_in_a_container};
 
+/// Tells a child of [`Child::holding_file`] where.
+const DIRECTORY: &str = "LOCK_MANAGER_TEST_DIRECTORY";
+
 const HOLD: &str = "hold";
+const HOLD_FILE: &str = "hold-file";
 const MAP: &str = "map";
 const READY: &str = "ready";
 
@@ -23,6 +29,11 @@ impl Child {
     /// One that holds lock `id`.
     pub fn holding(id: u32) -> Self {
         Self::start(&mut again(&format!("{HOLD} {id}")))
+    }
+
+    /// One that holds lock `id` of that directory.
+    pub fn holding_file(directory: &Path, id: u32) -> Self {
+        Self::start(again(&format!("{HOLD_FILE} {id}")).env(DIRECTORY, directory))
     }
 
     /// One in a container of its own, which maps another segment: the file of the same inode number in another /dev/shm.
@@ -60,6 +71,7 @@ pub fn play(role: &str) {
     let (what, number) = role.split_once(' ').unwrap();
     match what {
         HOLD => hold(number.parse().unwrap()),
+        HOLD_FILE => hold_file(number.parse().unwrap()),
         MAP => map(number.parse().unwrap()),
         _ => unreachable!("{role} is no role"),
     }
@@ -67,6 +79,13 @@ pub fn play(role: &str) {
 
 fn hold(id: u32) {
     let manager = ShmManager::open(SEGMENT, 0).unwrap();
+    let _ = manager.lock(id).unwrap();
+    stay();
+    manager.unlock(id).unwrap();
+}
+
+fn hold_file(id: u32) {
+    let manager = FileManager::open(env::var_os(DIRECTORY).unwrap()).unwrap();
     let _ = manager.lock(id).unwrap();
     stay();
     manager.unlock(id).unwrap();

@@ -58,11 +58,21 @@ impl Podman {
 
     /// How many locks its segment is to have, from now on.
     pub fn set_num_locks(&self, num_locks: u32) {
+        self.configure(&format!("num_locks = {num_locks}"));
+    }
+
+    /// Has it keep its locks in files, from now on; gives the directory.
+    pub fn use_file_locks(&self) -> PathBuf {
+        self.configure("lock_type = \"file\"");
+        self.home.join("tmp/locks")
+    }
+
+    fn configure(&self, engine: &str) {
         let home = self.home.display();
         self.write(
             "containers.conf",
             &format!(
-                "[engine]\nevents_logger = \"none\"\nnum_locks = {num_locks}\n\
+                "[engine]\nevents_logger = \"none\"\n{engine}\n\
                  [network]\nnetwork_config_dir = \"{home}/networks\"\n"
             ),
         );
@@ -181,6 +191,18 @@ impl Running {
         until(&format!("podman sleeps at byte {offset} of {SEGMENT}"), || {
             assert!(!self.has_ended(), "podman was to wait, and ended");
             self.sleeps_at(offset)
+        });
+    }
+
+    /// Waits until one of its threads sleeps in fcntl(2), as one that waits for a record lock does.
+    pub fn until_it_waits_for_a_file(&mut self) {
+        let fcntl = format!("{} ", libc::SYS_fcntl);
+        until("podman sleeps in fcntl(2)", || {
+            assert!(!self.has_ended(), "podman was to wait, and ended");
+            let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid())) else { return false };
+            threads.flatten().any(|thread| {
+                fs::read_to_string(thread.path().join("syscall")).is_ok_and(|call| call.starts_with(&fcntl))
+            })
         });
     }
 
