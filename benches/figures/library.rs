@@ -4,12 +4,13 @@
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::PathBuf;
 
-type Manager = *mut c_void;
+pub type Manager = *mut c_void;
 
 /// Its functions, by the names of the header without the prefix.
 pub struct Library {
     pub new_shm: unsafe extern "C" fn(*const c_char, u32, *const c_void, *mut Manager) -> i32,
     pub open_shm: unsafe extern "C" fn(*const c_char, u32, *mut Manager) -> i32,
+    pub open_file: unsafe extern "C" fn(*const c_char, *mut Manager) -> i32,
     pub remove_shm: unsafe extern "C" fn(*const c_char) -> i32,
     pub close: unsafe extern "C" fn(Manager) -> i32,
     pub allocate_lock: unsafe extern "C" fn(Manager, *mut u32) -> i32,
@@ -50,6 +51,7 @@ impl Library {
         load!(
             new_shm,
             open_shm,
+            open_file,
             remove_shm,
             close,
             allocate_lock,

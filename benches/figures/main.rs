@@ -8,6 +8,7 @@
 
 mod allocation;
 mod contention;
+mod files;
 mod library;
 mod looking;
 mod peer;
@@ -48,4 +49,5 @@ fn main() {
     allocation::run(&library);
     contention::run(&library);
     looking::run(&library);
+    files::run(&library);
 }
