@@ -84,6 +84,16 @@ impl std::fmt::Debug for InMemoryManager {
     }
 }
 
+impl Drop for InMemoryManager {
+    fn drop(&mut self) {
+        // A child's copy stays: to take it down, it would need mutexes that a thread of its parent's may have had when it
+        // was made.
+        if !self.table.is_current() {
+            std::mem::forget(Arc::clone(&self.table));
+        }
+    }
+}
+
 fn error(reason: Reason) -> Error {
     Error::new(&Arc::from(Path::new(NAME)), reason)
 }
