@@ -10,6 +10,10 @@ mod allocation;
 /// Killed at random.
 #[path = "files/chaos.rs"]
 mod chaos;
+/// Killed at every system call.
+#[cfg(target_arch = "x86_64")]
+#[path = "files/every_call.rs"]
+mod every_call;
 /// No descriptors, no room, no leave to write; and nothing that leaks.
 #[path = "files/exhaustion.rs"]
 mod exhaustion;
