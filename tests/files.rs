@@ -23,6 +23,9 @@ mod freed;
 /// What directories are made, opened, refused and removed, and what may be in them.
 #[path = "files/opening.rs"]
 mod opening;
+/// On overlayfs.
+#[path = "files/overlay.rs"]
+mod overlay;
 /// A directory of a test's own.
 #[path = "files/place.rs"]
 mod place;

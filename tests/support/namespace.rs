@@ -76,3 +76,13 @@ fn check(code: i32) {
 pub fn make_shm_read_only() {
     mount("none", "/dev/shm", "", libc::MS_REMOUNT | libc::MS_RDONLY, "");
 }
+
+/// Mounts an overlay beneath /dev/shm, after [`private_shm`]; gives where.
+pub fn overlay() -> &'static str {
+    for directory in ["lower", "upper", "work", "merged"] {
+        fs::create_dir(format!("/dev/shm/{directory}")).unwrap();
+    }
+    let layers = "lowerdir=/dev/shm/lower,upperdir=/dev/shm/upper,workdir=/dev/shm/work";
+    mount("overlay", "/dev/shm/merged", "overlay", 0, layers);
+    "/dev/shm/merged"
+}
