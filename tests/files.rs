@@ -10,6 +10,9 @@ mod allocation;
 /// Killed at random.
 #[path = "files/chaos.rs"]
 mod chaos;
+/// Children that the libc knows nothing of.
+#[path = "files/children.rs"]
+mod children;
 /// Killed at every system call.
 #[cfg(target_arch = "x86_64")]
 #[path = "files/every_call.rs"]

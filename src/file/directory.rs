@@ -122,12 +122,12 @@ impl Directory {
         }
     }
 
-    /// Removes a file of the directory; `false`: there was none.
+    /// Removes a file of the directory; `false`: there was none, or it is a directory, which no lock is.
     pub(super) fn remove_file(&self, name: &str) -> Found<bool> {
         match self.with_descriptor(|directory| directory::remove_at(directory, name))? {
             Ok(()) => Ok(true),
             Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
-            Err(Errno(libc::ENOENT)) => Ok(false),
+            Err(Errno(libc::ENOENT | libc::EISDIR)) => Ok(false),
             Err(errno) => Err(Reason::System { doing: "removing a file of the directory", errno }),
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::Reason;
 use crate::manager::{LockInfo, Ownership};
 use crate::sys::directory::Making;
 use crate::sys::procfs;
@@ -40,7 +41,12 @@ impl Pool {
             }
         }
         for id in self.directory.contents()?.ids {
-            if !held.contains(&id) && self.process_with_file(id)?.is_some() {
+            let process = match self.process_with_file(id) {
+                // A link, a directory: nobody's lock.
+                Err(Reason::SymbolicLink | Reason::NotASegment(_)) => None,
+                found => found?,
+            };
+            if process.is_some() {
                 held.insert(id);
             }
         }

@@ -9,12 +9,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::Errno;
+use super::file::above_standard;
 
 /// Opens a directory itself: a symbolic link is ENOTDIR, as is everything else.
 pub(crate) fn open(path: &Path) -> Result<File, Errno> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW);
-    Ok(options.open(path)?)
+    above_standard(options.open(path)?)
 }
 
 /// What open_at() does where there is no file, or one already.
@@ -42,7 +43,9 @@ pub(crate) fn open_at(directory: &File, name: &str, making: Making) -> Result<Fi
         let descriptor = unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, 0o600) };
         if descriptor >= 0 {
             // SAFETY: as above.
-            return Ok(unsafe { File::from_raw_fd(descriptor) });
+            let file = unsafe { File::from_raw_fd(descriptor) };
+            // What was to be made is made by now, so there must be no error any more; and nobody keeps it open.
+            return if making == Making::Exclusively { Ok(file) } else { above_standard(file) };
         }
         let errno = Errno::last();
         if errno.0 != libc::EINTR {

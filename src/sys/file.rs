@@ -85,7 +85,7 @@ pub(crate) fn create_named(path: &Path) -> Result<File, Errno> {
 
 /// Moves a descriptor away from 0, 1 and 2: where the program has closed those, what it prints would be written into
 /// the file.
-fn above_standard(file: File) -> Result<File, Errno> {
+pub(super) fn above_standard(file: File) -> Result<File, Errno> {
     const FIRST: libc::c_int = libc::STDERR_FILENO + 1;
     if file.as_raw_fd() >= FIRST {
         return Ok(file);

@@ -4,9 +4,12 @@
 //! the process ends.
 
 use std::fs::File;
+use std::os::fd::IntoRawFd;
 
 use super::Errno;
+use super::file::Facts;
 use super::mapping::Mapping;
+use super::record_lock;
 
 /// How descriptions can be kept on a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +26,10 @@ pub(crate) struct Pinned {
 }
 
 #[derive(Debug)]
-#[expect(dead_code, reason = "kept for what their drop does")]
 enum Kept {
+    #[expect(dead_code, reason = "kept for what its drop does")]
     Mapping(Mapping),
-    Descriptor(File),
+    Descriptor(Descriptor),
 }
 
 impl Pinned {
@@ -34,8 +37,29 @@ impl Pinned {
     pub(crate) fn new(file: File, pinning: Pinning) -> Result<Self, Errno> {
         let kept = match pinning {
             Pinning::ByMapping => Kept::Mapping(Mapping::not_inherited(&file)?),
-            Pinning::ByDescriptor => Kept::Descriptor(file),
+            Pinning::ByDescriptor => Kept::Descriptor(Descriptor { facts: Facts::of(&file)?, file: Some(file) }),
         };
         Ok(Self { _kept: kept })
+    }
+}
+
+#[derive(Debug)]
+struct Descriptor {
+    facts: Facts,
+    /// `None` only while it is dropped.
+    file: Option<File>,
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        if Facts::of(&file).is_ok_and(|facts| facts.is_same_file(&self.facts)) {
+            // A forked child may have inherited the descriptor; closing ours would leave it the locks. It fails on no
+            // descriptor that is open.
+            let _ = record_lock::unlock_all(&file);
+        } else {
+            // The program closed it, and its number may be a file of the program's by now.
+            let _not_ours = file.into_raw_fd();
+        }
     }
 }

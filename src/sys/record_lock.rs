@@ -62,6 +62,13 @@ pub(crate) fn try_lock(file: &File, range: Range) -> Result<Attempt, Errno> {
     }
 }
 
+/// Gives back every lock that the file's description has, whoever else has that description open.
+pub(crate) fn unlock_all(file: &File) -> Result<(), Errno> {
+    let mut lock = Range::WHOLE.to_libc()?;
+    lock.l_type = libc::F_UNLCK as libc::c_short;
+    control(file, libc::F_OFD_SETLK, &mut lock)
+}
+
 /// Somebody else's lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Conflict {

@@ -93,6 +93,67 @@ fn on_a_full_disk_nothing_is_lost() {
 }
 
 #[test]
+fn where_no_more_files_can_be_made_nothing_is_allocated_and_nothing_lost() {
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        fork(|| {
+            // The root, the directory, the table, and two.
+            namespace::private_shm("1m,nr_inodes=5");
+            let manager = FileManager::create("/dev/shm/locks").unwrap();
+            assert_eq!([(); 2].map(|()| manager.allocate_lock().unwrap()), [0, 1]);
+            for _ in 0..20 {
+                assert_eq!(errno_of(manager.allocate_lock()), libc::ENOSPC);
+            }
+            assert_eq!(errno_of(manager.allocate_and_retrieve_lock(7)), libc::ENOSPC);
+            assert_eq!(errno_of(FileManager::create("/dev/shm/others")), libc::ENOSPC);
+            assert_eq!(taken_once(&manager, 7), Acquired::Clean);
+            manager.free_lock(1).unwrap();
+            assert_eq!(manager.allocate_lock().unwrap(), 1);
+        })
+        .succeeds();
+    });
+}
+
+#[test]
+fn a_lock_that_is_held_takes_no_descriptor() {
+    const HELD: u32 = 2000;
+    alone!({
+        let place = Place::fresh();
+        let manager = place.open();
+        (0..HELD).for_each(|_| drop(manager.allocate_lock().unwrap()));
+        limit(libc::RLIMIT_NOFILE, 32);
+        (0..HELD).for_each(|id| assert_eq!(manager.try_lock(id).unwrap(), Acquired::Clean));
+        assert_eq!(manager.locks_held().unwrap().len(), HELD as usize);
+        fork(|| assert_eq!(errno_of(place.open().try_lock(HELD - 1)), libc::EBUSY)).succeeds();
+        (0..HELD).for_each(|id| manager.unlock(id).unwrap());
+        assert_eq!(manager.locks_held().unwrap(), []);
+    });
+}
+
+#[test]
+fn where_the_standard_descriptors_are_closed_nothing_is_printed_into_the_table() {
+    alone!({
+        let place = Place::fresh();
+        fork(|| {
+            // SAFETY: close(2) touches no memory; the child has no use for them.
+            (0..3).for_each(|number| unsafe { assert_eq!(libc::close(number), 0) });
+            let manager = place.open();
+            let _ = manager.lock(0).unwrap();
+            for number in 0..3 {
+                // SAFETY: write(2) reads the bytes. It fails, as it should.
+                assert_eq!(unsafe { libc::write(number, c"to a terminal".as_ptr().cast(), 13) }, -1, "{number}");
+            }
+            assert_eq!(manager.allocate_lock().unwrap(), 0);
+            manager.unlock(0).unwrap();
+        })
+        .succeeds();
+        assert_eq!(taken_once(&place.open(), 0), Acquired::Clean);
+    });
+}
+
+#[test]
 fn on_a_read_only_file_system_it_says_so() {
     if !is_root_or_skip() {
         return;

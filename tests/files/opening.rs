@@ -10,7 +10,7 @@ use lock_manager::{Acquired, FileManager, Manager};
 
 use super::place::Place;
 use super::support::alone::alone;
-use super::support::{Child, errno_of, fork, is_root_or_skip, taken_once};
+use super::support::{Child, Exit, errno_of, fork, is_root_or_skip, taken_once};
 
 #[test]
 fn a_new_directory_is_private_and_an_empty_one_will_do() {
@@ -80,6 +80,31 @@ fn of_many_first_users_one_makes_it_and_all_have_it() {
 }
 
 #[test]
+fn of_many_creators_at_once_exactly_one_succeeds() {
+    const CREATED: i32 = 100;
+    alone!({
+        for round in 0..100 {
+            let place = Place::unused();
+            let is_there = round % 2 == 0;
+            if is_there {
+                fs::create_dir(&place.path).unwrap();
+            }
+            let creators = [(); 4].map(|()| {
+                fork(|| {
+                    let code = errno_of(FileManager::create(&place.path));
+                    // SAFETY: _exit(2) does not return.
+                    unsafe { libc::_exit(if code == 0 { CREATED } else { code }) }
+                })
+            });
+            let mut exits = creators.map(Child::wait);
+            exits.sort_by_key(|exit| *exit != Exit::Code(CREATED));
+            assert_eq!(exits, [CREATED, libc::EEXIST, libc::EEXIST, libc::EEXIST].map(Exit::Code));
+            assert_eq!(place.open().allocate_lock().unwrap(), 0);
+        }
+    });
+}
+
+#[test]
 fn names_that_are_no_ids_are_left_alone() {
     alone!({
         let place = Place::fresh();
@@ -117,9 +142,31 @@ fn what_has_an_id_for_a_name_and_is_no_file_is_refused_and_not_followed() {
             assert_eq!(errno_of(manager.allocate_and_retrieve_lock(id)), libc::EEXIST, "{id}");
         }
         assert_eq!(elsewhere.path.metadata().unwrap().size(), 0);
+        assert_eq!(manager.locks_held().unwrap(), []);
+        assert_eq!(errno_of(manager.free_lock(5)), libc::ENOENT);
+        // They stop nobody else.
+        let _ = manager.lock(1).unwrap();
+        assert_eq!(manager.locks_held().unwrap(), [1]);
+        manager.unlock(1).unwrap();
         let ids: Vec<u32> = (0..7).map(|_| manager.allocate_lock().unwrap()).collect();
         assert_eq!(ids, [0, 1, 2, 3, 4, 9, 10]);
         assert_eq!(taken_once(&manager, 9), Acquired::Clean);
+        // A directory is no lock that could be freed; all else of such a name is taken away.
+        assert_eq!(errno_of(manager.free_lock(5)), libc::ENOENT);
+        manager.free_all_locks().unwrap();
+        assert_eq!(place.names(), Place::names_of(&[5]));
+        assert!(elsewhere.path.exists());
+        assert_eq!(errno_of(FileManager::remove(&place.path)), libc::ENOTEMPTY);
+        assert!(place.file(5).is_dir());
+    });
+}
+
+#[test]
+fn twenty_directories_in_the_place_of_ids_are_passed_over() {
+    alone!({
+        let place = Place::fresh();
+        (0..20).for_each(|id| fs::create_dir(place.file(id)).unwrap());
+        assert_eq!(place.open().allocate_lock().unwrap(), 20);
     });
 }
 

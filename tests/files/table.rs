@@ -1,14 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The file `.lock_manager`, and what becomes of it.
 
+use std::ffi::CString;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::hint;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{FileExt, symlink};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use lock_manager::{Acquired, FileManager, Manager};
 
 use super::place::Place;
 use super::support::alone::alone;
-use super::support::{errno_of, fork, taken_once};
+use super::support::{Child, board, errno_of, fork, taken_once};
+
+const LONG: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_table_of_another_version_or_of_somebody_else_is_refused() {
@@ -22,6 +29,64 @@ fn a_table_of_another_version_or_of_somebody_else_is_refused() {
             assert!(error.to_string().contains(says), "{error}");
         }
     }
+}
+
+#[test]
+fn a_table_that_is_no_regular_file_is_refused_without_being_followed_or_waited_for() {
+    alone!({
+        let elsewhere = Place::unused();
+        fs::write(&elsewhere.path, "a letter").unwrap();
+        for kind in ["link", "directory", "fifo"] {
+            let place = Place::unused();
+            fs::create_dir(&place.path).unwrap();
+            let expected = match kind {
+                "link" => {
+                    symlink(&elsewhere.path, place.table()).unwrap();
+                    libc::EACCES
+                }
+                "directory" => {
+                    fs::create_dir(place.table()).unwrap();
+                    libc::EPROTO
+                }
+                _ => {
+                    let path = CString::new(place.table().into_os_string().into_vec()).unwrap();
+                    // SAFETY: mkfifo(3) reads the path, a string that lives past the call.
+                    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+                    libc::EPROTO
+                }
+            };
+            assert_eq!(errno_of(FileManager::open(&place.path)), expected, "{kind}");
+            assert_eq!(errno_of(FileManager::open_or_create(&place.path)), expected, "{kind}");
+            assert_eq!(errno_of(FileManager::create(&place.path)), libc::EEXIST, "{kind}");
+        }
+        assert_eq!(fs::read(&elsewhere.path).unwrap(), b"a letter");
+    });
+}
+
+#[test]
+fn a_table_that_is_cut_off_in_its_header_is_refused_and_an_empty_one_is_begun() {
+    let place = Place::fresh();
+    let whole = fs::read(place.table()).unwrap();
+    fs::write(place.table(), &whole[..9]).unwrap();
+    assert_eq!(errno_of(FileManager::open(&place.path)), libc::EPROTO);
+    fs::write(place.table(), "").unwrap();
+    assert_eq!(taken_once(&place.open(), 0), Acquired::Clean);
+    assert_eq!(fs::read(place.table()).unwrap()[..32], whole[..32]);
+}
+
+#[test]
+fn a_table_that_comes_in_the_place_of_ours_and_is_not_ours_stops_locking_and_no_unlock() {
+    let place = Place::fresh();
+    let manager = place.open();
+    let _ = manager.lock(0).unwrap();
+    fs::remove_file(place.table()).unwrap();
+    fs::write(place.table(), "a letter to somebody, of 32 bytes").unwrap();
+    assert_eq!(errno_of(manager.try_lock(1)), libc::EPROTO);
+    assert_eq!(errno_of(manager.locks_held()), libc::EPROTO);
+    manager.unlock(0).unwrap();
+    assert_eq!(fs::read(place.table()).unwrap(), b"a letter to somebody, of 32 bytes");
+    fs::remove_file(place.table()).unwrap();
+    assert_eq!(taken_once(&manager, 1), Acquired::Clean);
 }
 
 #[test]
@@ -78,6 +143,47 @@ fn after_libpod_has_freed_all_everybody_goes_on() {
         assert_eq!(taken_once(&manager, 0), Acquired::Clean);
         holder.kill();
         assert_eq!(taken_once(&manager, 1), Acquired::Clean);
+    });
+}
+
+#[test]
+fn while_libpod_frees_all_the_time_no_call_fails() {
+    const ROUNDS: u32 = 300;
+    alone!({
+        let place = Place::fresh();
+        let words = board(2);
+        let [turns, over] = [&words[0], &words[1]];
+        let users = [(); 3].map(|()| {
+            fork(|| {
+                let manager = place.open();
+                for round in 0..ROUNDS {
+                    let id = round % 4;
+                    let _ = manager.timed_lock(id, LONG).unwrap();
+                    (0..100).for_each(|_| hint::spin_loop());
+                    manager.unlock(id).unwrap();
+                    let own = manager.allocate_lock().unwrap();
+                    // libpod may have freed it.
+                    assert!([0, libc::ENOENT].contains(&errno_of(manager.free_lock(own))));
+                    let _ = manager.locks_held().unwrap();
+                    let _ = manager.lock_info(id).unwrap();
+                    turns.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        });
+        let libpod = fork(|| {
+            while over.load(Ordering::Acquire) == 0 {
+                place.free_all_as_libpod();
+            }
+        });
+        users.into_iter().for_each(Child::succeeds);
+        over.store(1, Ordering::Release);
+        libpod.succeeds();
+        assert_eq!(turns.load(Ordering::Relaxed), 3 * ROUNDS);
+        let manager = place.open();
+        for id in 0..4 {
+            let _ = taken_once(&manager, id);
+            assert_eq!(taken_once(&manager, id), Acquired::Clean);
+        }
     });
 }
 
