@@ -240,7 +240,7 @@ impl<S: Storage> Table<S> {
 
     /// Gives back what the caller holds.
     pub(crate) fn release(&self, manager: u64, id: u32) -> Result<(), Reason> {
-        let thread = Thread::named(self.process).map_err(|_| Reason::ClonedChild)?;
+        let thread = Thread::named(self.process).map_err(|_| Reason::NotHolder { id })?;
         let mut slots = self.slots.lock();
         let slot = slots.get_mut(&id).ok_or(Reason::NotHolder { id })?;
         let (hold, holder) = match std::mem::replace(&mut slot.state, State::Taking) {

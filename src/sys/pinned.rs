@@ -26,8 +26,8 @@ pub(crate) struct Pinned {
 }
 
 #[derive(Debug)]
+#[expect(dead_code, reason = "kept for what their drop does")]
 enum Kept {
-    #[expect(dead_code, reason = "kept for what its drop does")]
     Mapping(Mapping),
     Descriptor(Descriptor),
 }
