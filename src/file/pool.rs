@@ -111,13 +111,7 @@ impl Pool {
 
     /// `false`: there is one.
     fn make_file(&self, id: u32) -> Found<bool> {
-        match self.directory.open_file(&id.to_string(), Making::Exclusively) {
-            Ok(made) => Ok(made.is_some()),
-            Err(Reason::System { errno, .. }) if matches!(errno.0, libc::ENOSPC | libc::EDQUOT) => {
-                Err(Reason::NoSpace { bytes: 0 })
-            }
-            Err(reason) => Err(reason),
-        }
+        Ok(self.directory.open_file(&id.to_string(), Making::Exclusively)?.is_some())
     }
 
     pub(super) fn free(&self, id: u32) -> Found<()> {

@@ -14,7 +14,7 @@ use super::support::{Child, Random, board, fork};
 
 const PROCESSES: usize = 4;
 const LOCKS: u32 = 3;
-const KILLS: u32 = 600;
+const KILLS: u32 = 1000;
 const LONG: Duration = Duration::from_secs(30);
 
 /// Of each lock: two numbers that are equal while nobody is inside.
@@ -29,21 +29,35 @@ fn live(place: &Place, words: &[AtomicU32], mut random: Random) {
         let id = random.below(LOCKS.into()) as u32;
         enter(&manager, id, words);
         if random.below(8) == 0 {
-            let own = manager.allocate_lock().unwrap();
-            assert!(own >= LOCKS, "{own} was given twice");
-            manager.free_lock(own).unwrap();
+            allocate_and_free(&manager, words);
         }
     }
+}
+
+/// Whoever dies in here loses an id to nobody.
+fn allocate_and_free(manager: &FileManager, words: &[AtomicU32]) {
+    let id = manager.allocate_lock().unwrap();
+    let given = &words[(2 * LOCKS + id) as usize];
+    assert!(id >= LOCKS && given.swap(1, Ordering::AcqRel) == 0, "{id} was given twice");
+    (0..50).for_each(|_| std::hint::spin_loop());
+    // Once it is freed it may be another's.
+    given.store(0, Ordering::Release);
+    manager.free_lock(id).unwrap();
 }
 
 fn enter(manager: &FileManager, id: u32, words: &[AtomicU32]) {
     let acquired = manager.timed_lock(id, LONG).unwrap();
     let [first, second] = numbers(words, id);
     let before = first.load(Ordering::Relaxed);
+    // The last word counts how often a death was told.
+    if acquired == Acquired::OwnerDied {
+        words[words.len() - 1].fetch_add(1, Ordering::Relaxed);
+    }
     let is_whole = second.load(Ordering::Relaxed) == before;
     assert!(is_whole || acquired == Acquired::OwnerDied, "lock {id} was clean, and what it protects was not");
     first.store(before.wrapping_add(1), Ordering::Relaxed);
-    (0..50).for_each(|_| std::hint::spin_loop());
+    // Long enough that many die in here.
+    (0..2000).for_each(|_| std::hint::spin_loop());
     assert_eq!(first.load(Ordering::Relaxed), before.wrapping_add(1), "somebody else is inside of lock {id}");
     second.store(before.wrapping_add(1), Ordering::Relaxed);
     manager.unlock(id).unwrap();
@@ -55,7 +69,8 @@ fn deaths_at_random_lose_no_lock_and_let_no_two_in() {
         let place = Place::fresh();
         let manager = place.open();
         (0..LOCKS).for_each(|id| assert_eq!(manager.allocate_lock().unwrap(), id));
-        let words = board(2 * LOCKS as usize);
+        // The pairs; whether an id is given, for as many as deaths can cost; and how often a death was told.
+        let words = board((2 * LOCKS + 2 * KILLS) as usize);
         let mut random = Random::seeded();
         let mut start = || {
             let seed = Random::from_seed(random.next());
@@ -76,5 +91,10 @@ fn deaths_at_random_lose_no_lock_and_let_no_two_in() {
             manager.unlock(id).unwrap();
         }
         assert_eq!(manager.locks_held().unwrap(), []);
+        let told = words[words.len() - 1].load(Ordering::Relaxed);
+        assert!(told > KILLS / 100, "{told} of {KILLS} deaths befell a holder: the rest shows little");
+        // What is left allocated are ids of the dead.
+        let lost = place.names().len() as u32 - 1 - LOCKS;
+        assert!(lost <= KILLS, "{lost} ids were lost by {KILLS} deaths");
     });
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Killed before and after every system call of what changes something.
+//! Killed, or stopped while somebody else changes something, before and after every system call.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use lock_manager::{Acquired, Manager};
+use lock_manager::{Acquired, Lock, Manager};
 
 use super::place::Place;
+use super::posix::PosixLock;
 use super::support::alone::alone;
 use super::support::board;
 use super::support::step::{Step, Stepped};
@@ -112,5 +113,56 @@ fn an_id_is_allocated_or_not() {
             }
         });
         assert_eq!(place.names(), Place::names_of(&[]));
+    });
+}
+
+/// Stops a child that tries the lock, one stop later each time, lets somebody else `enter`, and the child go on: it must
+/// not get the lock as well. `enter` answers nothing once the child has it already.
+fn nobody_gets_in_beside<T>(place: &Place, id: u32, mut enter: impl FnMut() -> Option<T>) {
+    let entered = &board(1)[0];
+    for stop in 0.. {
+        let child = Stepped::start(
+            || place.open(),
+            |manager| entered.store(u32::from(manager.try_lock(id).is_ok()), Ordering::Release),
+        );
+        let is_over = (0..stop).any(|_| child.system_call() == Step::Over);
+        assert!(!is_over, "the child was never seen to have the lock");
+        let Some(other) = enter() else {
+            assert!(stop > 4, "{stop} stops are too few to have a lock");
+            return;
+        };
+        while child.system_call() != Step::Over {}
+        assert_eq!(entered.load(Ordering::Acquire), 0, "a second one got the lock, from stop {stop} on");
+        child.kill();
+        drop(other);
+    }
+}
+
+#[test]
+fn who_is_about_to_lock_the_file_of_an_id_that_is_freed_and_allocated_again_does_not_get_in_beside_libpod() {
+    alone!({
+        let place = Place::fresh();
+        let manager = place.open();
+        let id = manager.allocate_lock().unwrap();
+        nobody_gets_in_beside(&place, id, || {
+            drop(PosixLock::try_take(&place.file(id))?);
+            manager.free_lock(id).unwrap();
+            manager.allocate_and_retrieve_lock(id).unwrap();
+            Some(PosixLock::try_take(&place.file(id)).unwrap())
+        });
+    });
+}
+
+#[test]
+fn who_is_about_to_lock_a_record_of_a_table_that_vanishes_does_not_get_in_beside_the_next() {
+    alone!({
+        let place = Place::fresh();
+        let manager = place.open();
+        let lock = Lock::retrieve(&manager, 3).unwrap();
+        nobody_gets_in_beside(&place, 3, || {
+            drop(lock.try_lock().ok()?);
+            place.free_all_as_libpod();
+            Some(lock.try_lock().unwrap())
+        });
     });
 }
