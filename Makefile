@@ -45,7 +45,7 @@ demo: setup-demo stage ## the main job in one screen
 bench: setup-demo all ## speed beside a raw robust mutex and libpod's way, as ratios within one run
 	$(CARGO) bench --locked --bench figures
 
-check-libpod: setup-demo stage ## build and vet libpod itself with its imports switched to the Go module
+check-libpod: setup-demo stage ## build and vet the libpod of PODMAN_SOURCE with its imports switched to the Go module
 	go/check-libpod $(STAGE)
 
 header: ## write include/lock_manager.h anew from src/ffi.rs
