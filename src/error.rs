@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::manager::Layout;
 use crate::sys::Errno;
 
 /// What every fallible call of this crate returns.
@@ -76,6 +77,17 @@ impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
         Self::from_raw_os_error(error.errno())
     }
+}
+
+/// A link of a deadlock: a lock and the thread that holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// The lock.
+    pub id: u32,
+    /// The holder's process as the caller's PID namespace sees it, else 0.
+    pub pid: i32,
+    /// The holder's thread as the caller's PID namespace sees it, else 0.
+    pub tid: i32,
 }
 
 /// The ways a call can fail. Each has one errno and one sentence.
@@ -215,6 +227,13 @@ pub enum Reason {
         /// The lock.
         id: u32,
     },
+    /// `EDEADLK`: the call closed a cycle of threads that wait for each other's locks.
+    Deadlock {
+        /// The lock that was asked for.
+        id: u32,
+        /// The cycle, from that lock on: each holder waits for the next lock, and the caller holds the last.
+        cycle: Vec<Waits>,
+    },
     /// `EPERM`: unlocking what the caller does not hold.
     NotHolder {
         /// The lock.
@@ -239,6 +258,20 @@ pub enum Reason {
     },
     /// `ESTALE`: the storage was removed under this manager.
     Removed,
+    /// `ESTALE`: the segment was made before this boot, so that nobody it names is alive.
+    BeforeBoot,
+    /// `EPROTO`: the segment has another layout than the one that was asked for.
+    WrongLayout {
+        /// What it has.
+        there: Layout,
+        /// What was asked for.
+        asked: Layout,
+    },
+    /// `EUSERS`: more processes use the segment than it has room for.
+    TooManyProcesses {
+        /// How many it has room for.
+        most: u32,
+    },
     /// `EBUSY`: somebody keeps a record lock on the segment, as its remover would.
     RemovalHeld {
         /// How long it was waited for.
@@ -303,7 +336,10 @@ impl Reason {
             Self::NotFound | Self::NoParent | Self::NotAllocated { .. } => libc::ENOENT,
             Self::Exists | Self::Allocated { .. } => libc::EEXIST,
             Self::WrongCount { .. } => libc::ERANGE,
-            Self::NotASegment(_) | Self::Damaged { .. } | Self::ForeignMutex { .. } => libc::EPROTO,
+            Self::NotASegment(_) | Self::Damaged { .. } | Self::ForeignMutex { .. } | Self::WrongLayout { .. } => {
+                libc::EPROTO
+            }
+            Self::TooManyProcesses { .. } => libc::EUSERS,
             Self::SymbolicLink | Self::NotTrusted { .. } | Self::ReadOnly => libc::EACCES,
             Self::NoSpace { .. } => libc::ENOSPC,
             Self::NetworkFileSystem { .. } | Self::Unsupported(_) | Self::ForkedChild | Self::ClonedChild => {
@@ -320,10 +356,10 @@ impl Reason {
             | Self::CannotJudge { .. } => libc::EBUSY,
             Self::TimedOut { .. } => libc::ETIMEDOUT,
             Self::Cancelled { .. } => libc::ECANCELED,
-            Self::SelfDeadlock { .. } => libc::EDEADLK,
+            Self::SelfDeadlock { .. } | Self::Deadlock { .. } => libc::EDEADLK,
             Self::NotHolder { .. } => libc::EPERM,
             Self::LockLost { .. } | Self::BitmapsHeld { .. } => libc::ENOTRECOVERABLE,
-            Self::Removed => libc::ESTALE,
+            Self::Removed | Self::BeforeBoot => libc::ESTALE,
             Self::TableLost => libc::EBADF,
             Self::Unsettled { .. } => libc::EAGAIN,
             Self::Panicked(_) => libc::EIO,

@@ -544,7 +544,7 @@ unsafe fn unlock_refused(manager: *mut lock_manager_t, id: u32, release: Release
     call(|| unsafe {
         self::manager(manager)?;
         match &*manager {
-            lock_manager_t::Shm(opened) => opened.refused_release(id, release).map(|()| 0),
+            lock_manager_t::Shm(opened) => opened.release_slowly(id, release).map(|()| 0),
             lock_manager_t::Other(opened) => opened.unlock(id).map(|()| 0),
         }
     })

@@ -37,7 +37,7 @@ mod table;
 mod thread_end;
 
 pub use cancel::Cancel;
-pub use error::{Error, Reason, Result};
+pub use error::{Error, Reason, Result, Waits};
 pub use file::FileManager;
 pub use lock::{Guard, Held, Lock};
 pub use manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, Ownership, UNLIMITED, Wait};

@@ -66,6 +66,8 @@ pub enum Kind {
 pub enum Layout {
     /// Podman's own: POSIX robust mutexes and bitmaps.
     Libpod,
+    /// This library's: it grows, finds deadlocks, and does not rest on the kernel's list of robust mutexes.
+    Native,
 }
 
 /// What is known of one lock without touching it. All zero or false where the storage does not say.
@@ -171,7 +173,7 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// `EBUSY` or `ETIMEDOUT` as `wait` says; `ECANCELED` if `cancel` was triggered, even if the lock is free;
-    /// `EDEADLK` if this thread holds it; `ENOLCK` if this thread holds as many as it may; `ENOTRECOVERABLE` if its
+    /// `EDEADLK` if this thread holds it, or (native layout) if a cycle of holders and waiters runs through it; `ENOLCK` if this thread holds as many as it may; `ENOTRECOVERABLE` if its
     /// state is lost; `EOPNOTSUPP` in a child made behind the libc's back.
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired>;
 

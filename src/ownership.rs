@@ -27,6 +27,11 @@ impl OwnershipCell {
         }
     }
 
+    /// Whether a lock was taken.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.0.load(Ordering::Acquire) & SETTLED != 0
+    }
+
     /// Who owns the lock that is about to be taken; from here on nobody can say otherwise.
     pub(crate) fn settle(&self) -> Ownership {
         let now = self.0.load(Ordering::Acquire);

@@ -4,6 +4,7 @@
 
 mod libpod;
 mod name;
+mod native;
 mod segment;
 
 use std::path::Path;
@@ -11,9 +12,8 @@ use std::path::Path;
 use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Ownership, Wait};
 use crate::sys::file::Access;
 use crate::{Cancel, Error, Reason, Result};
-pub(crate) use libpod::Release;
 use name::SegmentName;
-use segment::Candidate;
+use segment::{Candidate, Recognised};
 
 /// The most locks that a segment may have.
 pub const MAX_LOCKS: u32 = 16_777_216;
@@ -29,8 +29,11 @@ const OPEN_ROUNDS: u32 = 1000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct SegmentOptions {
-    /// How its bytes are laid out; `None`: the library's choice for a new segment, any for an existing one.
+    /// How its bytes are laid out; `None`: native for a new segment, any for an existing one.
     pub layout: Option<Layout>,
+    /// How far a native segment may grow; 0: to the larger of 1,048,576 and its first number of locks. The libpod layout
+    /// cannot grow, and ignores it.
+    pub max_locks: u32,
     /// Permission bits, to which the umask does not apply; 0 means 0600.
     pub mode: u32,
 }
@@ -43,12 +46,31 @@ impl SegmentOptions {
         self
     }
 
+    /// The same with room to grow to that many locks.
+    #[must_use]
+    pub fn max_locks(mut self, max_locks: u32) -> Self {
+        self.max_locks = max_locks;
+        self
+    }
+
     /// The same with those permission bits.
     #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
         self
     }
+}
+
+/// What came of an attempt to unlock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Release {
+    Done,
+    /// The calling thread does not hold the lock through this manager, or there is no such lock.
+    NotHolder,
+    /// The thread held it until now, but its mutex was written over, so that the libc would not unlock it.
+    Overwritten,
+    /// Nothing was done yet: there is more to it than the short way can say.
+    Undecided,
 }
 
 /// A manager whose locks are in a shared memory segment, named by a POSIX shm name (`"/name"`: one slash, first) or
@@ -79,6 +101,7 @@ pub struct ShmManager {
 #[derive(Debug)]
 enum AnyLayout {
     Libpod(libpod::Libpod),
+    Native(native::Native),
 }
 
 /// Passes a call on to the layout's manager.
@@ -86,12 +109,13 @@ macro_rules! serve {
     ($self:ident, $manager:ident => $call:expr) => {
         match &$self.layout {
             AnyLayout::Libpod($manager) => $call,
+            AnyLayout::Native($manager) => $call,
         }
     };
 }
 
 impl ShmManager {
-    /// Creates a segment of at least `num_locks` locks, rounded up to a multiple of 32.
+    /// Creates a segment of at least `num_locks` locks, rounded up to a multiple of 64, in the libpod layout of 32.
     ///
     /// # Errors
     /// `EEXIST` if the name is taken; `EINVAL` for 0 or more than [`MAX_LOCKS`] locks, a bad name, or mode bits beyond
@@ -108,7 +132,10 @@ impl ShmManager {
             _ => return Err(name.error(Reason::BadArgument("the mode has bits beyond 0777"))),
         };
         let layout = match options.layout {
-            None | Some(Layout::Libpod) => AnyLayout::Libpod(libpod::Libpod::create(&name, num_locks, mode)?),
+            Some(Layout::Libpod) => AnyLayout::Libpod(libpod::Libpod::create(&name, num_locks, mode)?),
+            None | Some(Layout::Native) => {
+                AnyLayout::Native(native::Native::create(&name, num_locks, options.max_locks, mode)?)
+            }
         };
         Ok(Self { layout })
     }
@@ -117,9 +144,10 @@ impl ShmManager {
     /// there.
     ///
     /// # Errors
-    /// `ENOENT` if there is none; `ERANGE` if it has another number of locks; `EPROTO` if it is none of ours, damaged,
-    /// or made for another libc or architecture; `EACCES` for a symbolic link, missing permissions, or an owner that
-    /// is neither the caller nor root.
+    /// `ENOENT` if there is none; `ERANGE` if it has another number of locks (a native one that has grown may be asked for
+    /// by any number between its first and its present one); `EPROTO` if it is none of ours, damaged, or made for another
+    /// libc, architecture or version; `ESTALE` if it was made before this boot (native); `EACCES` for a symbolic link,
+    /// missing permissions, or an owner that is neither the caller nor root; `EUSERS` if too many processes use it.
     pub fn open(path: impl AsRef<Path>, num_locks: u32) -> Result<Self> {
         let name = SegmentName::parse(path.as_ref())?;
         Self::check_count(&name, num_locks)?;
@@ -131,19 +159,32 @@ impl ShmManager {
     ///
     /// # Errors
     /// As [`open`](Self::open) and [`create`](Self::create), but for `EEXIST` and `ENOENT`. 0 locks open what is there,
-    /// and are `EINVAL` where nothing is.
+    /// and are `EINVAL` where nothing is. A layout that is named must be the one that is there: `EPROTO`. A native segment
+    /// from before this boot is replaced.
     pub fn open_or_create(path: impl AsRef<Path>, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
         let path = path.as_ref();
-        let mut rounds = 0;
-        loop {
+        for _ in 0..OPEN_ROUNDS {
             match Self::open(path, num_locks) {
                 Err(error) if matches!(error.reason(), Reason::NotFound) => {}
-                opened => return opened,
+                Err(error) if matches!(error.reason(), Reason::BeforeBoot) => remove_if(path, native::is_of_another_boot)?,
+                opened => return opened.and_then(|manager| manager.in_layout(path, options.layout)),
             }
             match Self::create(path, num_locks, options) {
-                Err(error) if matches!(error.reason(), Reason::Exists) && rounds < OPEN_ROUNDS => rounds += 1,
+                Err(error) if matches!(error.reason(), Reason::Exists) => {}
                 created => return created,
             }
+        }
+        Self::open(path, num_locks)
+    }
+
+    /// The manager, if its layout will do.
+    fn in_layout(self, path: &Path, asked: Option<Layout>) -> Result<Self> {
+        match asked {
+            Some(asked) if asked != self.layout() => {
+                let reason = Reason::WrongLayout { there: self.layout(), asked };
+                Err(Error::new(&path.into(), reason))
+            }
+            _ => Ok(self),
         }
     }
 
@@ -156,15 +197,18 @@ impl ShmManager {
         Self::open_named(&name, 0, Access::Look)
     }
 
-    /// Removes a segment's name. Processes that have it open go on with what they have, apart from each later opener;
-    /// within 100 ms their allocations and waits are `ESTALE`.
+    /// Removes a segment's name. For processes that have it open, allocation and every lock call is `ESTALE` from then on
+    /// in the native layout; in the libpod layout, allocation and waits are within 100 ms. Unlocking and looking work.
     ///
     /// # Errors
     /// `ENOENT` if there is none; `EPROTO` if it carries no magic number of ours, and it stays; `EACCES` as for
     /// [`open`](Self::open).
     pub fn remove(path: impl AsRef<Path>) -> Result<()> {
         let name = SegmentName::parse(path.as_ref())?;
-        segment::remove(&name, libpod::is_ours)
+        segment::remove(&name, |start| match native::recognise(start) {
+            Recognised::No if libpod::is_ours(start) => Recognised::Yes,
+            recognised => recognised,
+        })
     }
 
     /// Closes the manager; the storage stays.
@@ -180,13 +224,27 @@ impl ShmManager {
     }
 
     fn open_named(name: &SegmentName, num_locks: u32, access: Access) -> Result<Self> {
+        for _ in 0..OPEN_ROUNDS {
+            match Self::open_once(name, num_locks, access) {
+                // Removed while it was opened, or its remover died before the name was gone.
+                Err(error) if matches!(error.reason(), Reason::Removed) => remove_if(name.shown(), native::is_retired)?,
+                opened => return opened,
+            }
+        }
+        Self::open_once(name, num_locks, access)
+    }
+
+    fn open_once(name: &SegmentName, num_locks: u32, access: Access) -> Result<Self> {
         let candidate = Candidate::open(name, access)?;
         let start = candidate.start()?;
-        if libpod::is_ours(&start) {
-            let manager = libpod::Libpod::open(candidate, &start, num_locks)?;
-            return Ok(Self { layout: AnyLayout::Libpod(manager) });
-        }
-        Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")))
+        let layout = if native::is_ours(&start) {
+            AnyLayout::Native(native::Native::open(candidate, &start, num_locks)?)
+        } else if libpod::is_ours(&start) {
+            AnyLayout::Libpod(libpod::Libpod::open(candidate, &start, num_locks)?)
+        } else {
+            return Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")));
+        };
+        Ok(Self { layout })
     }
 
     fn check_count(name: &SegmentName, num_locks: u32) -> Result<()> {
@@ -220,9 +278,9 @@ impl ShmManager {
         serve!(self, manager => manager.release_at_once(id))
     }
 
-    /// What [`release_at_once`](Self::release_at_once) has done, in the words of [`unlock`](Manager::unlock).
-    pub(crate) fn refused_release(&self, id: u32, release: Release) -> Result<()> {
-        serve!(self, manager => manager.refused_release(id, release))
+    /// Ends what [`release_at_once`](Self::release_at_once) began, in the words of [`unlock`](Manager::unlock).
+    pub(crate) fn release_slowly(&self, id: u32, release: Release) -> Result<()> {
+        serve!(self, manager => manager.release_slowly(id, release))
     }
 
     /// Which layout the segment has.
@@ -230,7 +288,21 @@ impl ShmManager {
     pub fn layout(&self) -> Layout {
         match self.layout {
             AnyLayout::Libpod(_) => Layout::Libpod,
+            AnyLayout::Native(_) => Layout::Native,
         }
+    }
+}
+
+/// Removes a native segment if its first bytes are such; that it is gone or another by now is no failure.
+fn remove_if(path: &Path, is_such: impl Fn(&[u8]) -> bool) -> Result<()> {
+    let name = SegmentName::parse(path)?;
+    let removed = segment::remove(&name, |start| match native::recognise(start) {
+        recognised if is_such(start) => recognised,
+        _ => Recognised::No,
+    });
+    match removed {
+        Err(error) if !matches!(error.reason(), Reason::NotFound | Reason::NotASegment(_)) => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -6,8 +6,10 @@
     reason = "system calls and shared memory cannot be had without; nothing above this module needs it"
 )]
 
+pub(crate) mod bits;
 pub(crate) mod clock;
 pub(crate) mod directory;
+pub(crate) mod ending;
 mod errno;
 pub(crate) mod file;
 pub(crate) mod futex;
@@ -17,9 +19,13 @@ pub(crate) mod per_process;
 pub(crate) mod pinned;
 pub(crate) mod process;
 pub(crate) mod procfs;
+pub(crate) mod random;
 pub(crate) mod record_lock;
 pub(crate) mod registry;
+pub(crate) mod tags;
 pub(crate) mod thread;
 pub(crate) mod undisturbed;
+pub(crate) mod watched;
+pub(crate) mod witness;
 
 pub use errno::Errno;

@@ -78,6 +78,8 @@ macro_rules! promises {
 
 promises!(libpod_layout_through_rust, Storage::LibpodLayout, Door::Rust);
 promises!(libpod_layout_through_c, Storage::LibpodLayout, Door::C);
+promises!(native_layout_through_rust, Storage::NativeLayout, Door::Rust);
+promises!(native_layout_through_c, Storage::NativeLayout, Door::C);
 promises!(files_through_rust, Storage::Files, Door::Rust);
 promises!(files_through_c, Storage::Files, Door::C);
 promises!(in_memory_through_rust, Storage::InMemory, Door::Rust);

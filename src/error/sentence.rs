@@ -6,7 +6,8 @@ use std::fmt::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::Reason;
+use super::{Reason, Waits};
+use crate::manager::Layout;
 
 /// Writes the sentence of `reason`, which befell `storage`.
 pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason) -> fmt::Result {
@@ -113,6 +114,31 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
         Reason::SelfDeadlock { id } => {
             write!(f, "lock {id} is held by this very thread; waiting for it would never end, unlock it first")
         }
+        Reason::Deadlock { id, cycle } => {
+            write!(f, "waiting for lock {id} would never end: ")?;
+            for (place, link) in cycle.iter().enumerate() {
+                let wait = if place + 1 == cycle.len() { ", which is the caller" } else { ", which waits for " };
+                write!(f, "lock {} is held by {}{wait}", link.id, Thread(link))?;
+            }
+            write!(f, "; unlock what the caller holds and begin again, always in one order of ids")
+        }
+        Reason::BeforeBoot => write!(
+            f,
+            "was made before this boot, so whoever it names is gone; open it with open_or_new to replace it, or remove \
+             it"
+        ),
+        Reason::WrongLayout { there, asked } => write!(
+            f,
+            "is in the {} layout, the {} one was asked for; open it without a layout to take what is there, or use \
+             another name",
+            layout(*there),
+            layout(*asked)
+        ),
+        Reason::TooManyProcesses { most } => write!(
+            f,
+            "{most} processes use it already, for more there is no room; close it in some, or give others a segment \
+             of their own"
+        ),
         Reason::NotHolder { id } => write!(
             f,
             "lock {id} is not held by this thread through this manager; only the thread that took it can unlock it"
@@ -205,6 +231,25 @@ impl fmt::Display for Escaped<'_> {
 /// Line separators and the marks that reorder text are no control characters by Unicode, yet one line they break.
 fn is_line_or_direction_mark(character: char) -> bool {
     matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn layout(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Libpod => "libpod",
+        Layout::Native => "native",
+    }
+}
+
+struct Thread<'a>(&'a Waits);
+
+impl fmt::Display for Thread<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self.0 {
+            Waits { pid: 0, .. } => write!(f, "a process of another PID namespace"),
+            Waits { pid, tid: 0, .. } => write!(f, "process {pid}"),
+            Waits { pid, tid, .. } => write!(f, "thread {tid} of process {pid}"),
+        }
+    }
 }
 
 struct Holder(u32);

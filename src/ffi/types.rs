@@ -6,7 +6,7 @@ use std::ptr;
 
 use crate::manager::{Info, Kind, Layout, LockInfo, Ownership};
 use crate::shm::SegmentOptions;
-use crate::{Error, Reason, Result};
+use crate::Result;
 
 use super::boundary::refuse;
 use super::{
@@ -115,6 +115,7 @@ impl From<Info> for lock_manager_info_t {
             layout: match info.layout {
                 None => LOCK_MANAGER_LAYOUT_DEFAULT,
                 Some(Layout::Libpod) => LOCK_MANAGER_LAYOUT_LIBPOD,
+                Some(Layout::Native) => LOCK_MANAGER_LAYOUT_NATIVE,
             },
             num_locks: info.num_locks,
             max_locks: info.max_locks,
@@ -216,13 +217,11 @@ pub(super) unsafe fn segment_options(options: *const lock_manager_shm_options_t)
     if given.flags != 0 {
         return Err(refuse("the options set a flag, but there are none yet"));
     }
-    let options = SegmentOptions::default().mode(given.mode);
+    let options = SegmentOptions::default().mode(given.mode).max_locks(given.max_locks);
     match given.layout {
         LOCK_MANAGER_LAYOUT_DEFAULT => Ok(options),
         LOCK_MANAGER_LAYOUT_LIBPOD => Ok(options.layout(Layout::Libpod)),
-        LOCK_MANAGER_LAYOUT_NATIVE => Err(Error::without_storage(Reason::Unsupported(
-            "the native layout is not in this version; use LOCK_MANAGER_LAYOUT_LIBPOD",
-        ))),
+        LOCK_MANAGER_LAYOUT_NATIVE => Ok(options.layout(Layout::Native)),
         _ => Err(refuse("the layout is none of LOCK_MANAGER_LAYOUT_DEFAULT, _LIBPOD and _NATIVE")),
     }
 }

@@ -29,12 +29,12 @@ use crate::sys::registry::Shared;
 use crate::sys::{Errno, thread};
 use crate::{Cancel, Error, Reason, Result};
 
+use super::Release;
 use super::name::SegmentName;
 use super::segment::Candidate;
 use format::Geometry;
 pub(super) use format::is_ours;
 use pool::Pool;
-pub(crate) use view::Release;
 use view::View;
 
 /// A manager on a segment in the libpod layout.
@@ -200,7 +200,7 @@ impl Manager for Libpod {
     fn unlock(&self, id: u32) -> Result<()> {
         match self.view.release(id) {
             Release::Done => Ok(()),
-            release => self.refused_release(id, release),
+            release => self.release_slowly(id, release),
         }
     }
 

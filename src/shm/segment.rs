@@ -4,7 +4,6 @@
 //! noticed when it is removed.
 
 use std::fs::{self, File};
-use std::os::fd::IntoRawFd;
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,22 +14,20 @@ use crate::sys::clock::Instant;
 use crate::sys::file::{self, Access, Facts};
 use crate::sys::mapping::Mapping;
 use crate::sys::record_lock::{self, Attempt, Range};
+use crate::sys::watched::Watched;
 use crate::sys::{Errno, process::effective_user, procfs};
 use crate::{Reason, Result};
 
 use super::name::SegmentName;
 
 /// How many bytes of a segment's start are read to recognise it.
-pub(super) const START: usize = 64;
+pub(super) const START: usize = 512;
 
 /// How long that may take. It is held for microseconds, but anybody who can read the file may lock it.
 const REMOVAL_PATIENCE_NS: u64 = 2_000_000_000;
 
 /// The byte whose record lock is held while a segment is removed.
 const REMOVAL_BYTE: u64 = 0;
-
-/// How long an answer about removal is good for: less than a slice of a wait, so that a waiter asks at the end of each.
-const REMOVAL_LOOK_INTERVAL_NS: u64 = 25_000_000;
 
 /// A file that was opened and whose owner is trusted, but of whose contents nothing is known yet.
 #[derive(Debug)]
@@ -74,14 +71,20 @@ impl Candidate {
         Ok(buffer)
     }
 
-    /// Maps the first `length` bytes, which the file is known to have.
-    pub(super) fn map(self, length: usize) -> Result<Segment> {
+    /// What fstat says of the file now.
+    pub(super) fn facts_now(&self) -> Result<Facts> {
+        Facts::of(&self.file).map_err(|errno| self.name.error(Reason::System { doing: "fstat", errno }))
+    }
+
+    /// Maps the first `length` bytes, as many of which are touched as the file is known to have.
+    pub(super) fn map(self, length: usize, look_interval_ns: u64) -> Result<Segment> {
         let mapped = match self.access {
             Access::Use => Mapping::writable(&self.file, length),
             Access::Look => Mapping::read_only(&self.file, length),
         };
         let map = mapped.map_err(|errno| self.name.error(Reason::System { doing: "mapping the segment", errno }))?;
-        Ok(Segment::new(&self.name, self.file, self.facts, map))
+        let file = Watched::new(self.file, self.facts, self.name.file().to_owned(), self.access);
+        Ok(Segment { map, facts: self.facts, file, looked: AtomicU64::new(0), look_interval_ns })
     }
 }
 
@@ -90,30 +93,22 @@ impl Candidate {
 pub(super) struct Segment {
     pub(super) map: Mapping,
     pub(super) facts: Facts,
-    path: PathBuf,
-    /// Kept to ask for the number of links. `None` only while it is dropped.
-    file: Option<File>,
+    pub(super) file: Watched,
     /// When removal was last looked for, by CLOCK_MONOTONIC.
     looked: AtomicU64,
+    /// How long an answer about removal is good for.
+    look_interval_ns: u64,
 }
 
 impl Segment {
-    fn new(name: &SegmentName, file: File, facts: Facts, map: Mapping) -> Self {
-        Self { map, facts, path: name.file().to_owned(), file: Some(file), looked: AtomicU64::new(0) }
-    }
-
     /// Whether the file has lost its last name.
     pub(super) fn is_removed(&self) -> bool {
-        match self.own_facts() {
+        match self.file.facts() {
             Some(facts) => facts.links == 0,
             // The program closed the descriptor, which is its right (closefrom). What still has the name is not removed;
             // of anything else only the mapping can tell, and a draft's is shown as deleted from the start.
-            None => !self.has_its_name() && self.as_mapped().is_some_and(|file| file.is_deleted()),
+            None => !self.file.has_its_name() && self.as_mapped().is_some_and(|file| file.is_deleted()),
         }
-    }
-
-    fn has_its_name(&self) -> bool {
-        Facts::of_path(&self.path).is_ok_and(|facts| facts.is_same_file(&self.facts))
     }
 
     /// The file as it is seen in /proc, if it is.
@@ -143,53 +138,51 @@ impl Segment {
     /// Whether it has to be asked anew if the file was removed. Always so once it was.
     #[inline]
     pub(super) fn is_look_due(&self, now: Instant) -> bool {
-        now.since(Instant::from_nanoseconds(self.looked.load(Ordering::Relaxed))) >= REMOVAL_LOOK_INTERVAL_NS
-    }
-
-    /// What fstat says of the descriptor, if it still is this file's.
-    fn own_facts(&self) -> Option<Facts> {
-        let facts = Facts::of(self.file.as_ref()?).ok()?;
-        facts.is_same_file(&self.facts).then_some(facts)
+        now.since(Instant::from_nanoseconds(self.looked.load(Ordering::Relaxed))) >= self.look_interval_ns
     }
 }
 
-impl Drop for Segment {
-    fn drop(&mut self) {
-        // If the program closed the descriptor, its number may be a file of the program's by now.
-        if self.own_facts().is_none()
-            && let Some(file) = self.file.take()
-        {
-            let _not_ours = file.into_raw_fd();
-        }
-    }
+/// What a segment is made of.
+pub(super) struct Blueprint<'b> {
+    /// Permission bits.
+    pub(super) mode: u32,
+    /// The bytes that are reserved, from where to where; the last of them end the file.
+    pub(super) reserved: &'b [(u64, u64)],
+    /// How much is mapped.
+    pub(super) mapped: usize,
+    /// How long an answer about removal is good for.
+    pub(super) look_interval_ns: u64,
 }
 
-/// Makes a segment of `size` bytes, has `fill` write it, and only then gives it its name.
+/// Makes a segment, has `fill` write it, and only then gives it its name.
 pub(super) fn create(
     name: &SegmentName,
-    mode: u32,
-    size: usize,
-    fill: impl FnOnce(&Mapping) -> std::result::Result<(), Reason>,
+    blueprint: &Blueprint<'_>,
+    fill: impl FnOnce(&Mapping, &Facts) -> std::result::Result<(), Reason>,
 ) -> Result<Segment> {
     // To say so before anything is written; link() below decides.
     if Facts::of_path(name.file()).is_ok() {
         return Err(name.error(Reason::Exists));
     }
+    let size = blueprint.reserved.iter().map(|(start, end)| end - start).sum();
     let failed = |doing| move |errno: Errno| name.error(system(doing, errno, size));
     let draft = Draft::new(name).map_err(failed("creating the segment"))?;
     refuse_network_file_system(name, &draft.file)?;
-    file::reserve(&draft.file, size as u64).map_err(failed("reserving the segment's space"))?;
-    let map = Mapping::writable(&draft.file, size).map_err(failed("mapping the segment"))?;
-    fill(&map).map_err(|reason| name.error(reason))?;
-    file::set_mode(&draft.file, mode).map_err(failed("setting the segment's mode"))?;
+    for &(start, end) in blueprint.reserved {
+        file::reserve(&draft.file, start, end).map_err(failed("reserving the segment's space"))?;
+    }
+    let map = Mapping::writable(&draft.file, blueprint.mapped).map_err(failed("mapping the segment"))?;
     let facts = Facts::of(&draft.file).map_err(failed("fstat"))?;
+    fill(&map, &facts).map_err(|reason| name.error(reason))?;
+    file::set_mode(&draft.file, blueprint.mode).map_err(failed("setting the segment's mode"))?;
     let file = draft.publish(name).map_err(failed("naming the segment"))?;
-    Ok(Segment::new(name, file, facts, map))
+    let file = Watched::new(file, facts, name.file().to_owned(), Access::Use);
+    Ok(Segment { map, facts, file, looked: AtomicU64::new(0), look_interval_ns: blueprint.look_interval_ns })
 }
 
-fn system(doing: &'static str, errno: Errno, size: usize) -> Reason {
+fn system(doing: &'static str, errno: Errno, bytes: u64) -> Reason {
     match errno.0 {
-        libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes: size as u64 },
+        libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes },
         libc::EEXIST => Reason::Exists,
         libc::ENOENT => Reason::NoParent,
         _ => Reason::System { doing, errno },
@@ -247,10 +240,22 @@ impl Drop for TemporaryName {
     }
 }
 
-/// Removes the name of a segment whose first bytes `is_ours` recognises.
-pub(super) fn remove(name: &SegmentName, is_ours: impl FnOnce(&[u8]) -> bool) -> Result<()> {
+/// What the first bytes of a file tell its remover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recognised {
+    /// No segment of ours.
+    No,
+    /// One whose users find out by themselves.
+    Yes,
+    /// One that has a word for them, at that offset.
+    WithRetiredWord(u64),
+}
+
+/// Removes the name of a segment that `recognise` knows by its first bytes.
+pub(super) fn remove(name: &SegmentName, recognise: impl FnOnce(&[u8]) -> Recognised) -> Result<()> {
     let candidate = Candidate::open(name, Access::Use)?;
-    if !is_ours(&candidate.start()?) {
+    let recognised = recognise(&candidate.start()?);
+    if recognised == Recognised::No {
         return Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")));
     }
     // Two removers and a creator: without this, the second remover would take away the new segment.
@@ -258,6 +263,13 @@ pub(super) fn remove(name: &SegmentName, is_ours: impl FnOnce(&[u8]) -> bool) ->
     match Facts::of_path(name.file()) {
         Ok(facts) if facts.is_same_file(&candidate.facts) => {}
         _ => return Err(name.error(Reason::NotFound)),
+    }
+    // Before the name is gone: nobody is to live on in it while others begin anew elsewhere.
+    if let Recognised::WithRetiredWord(offset) = recognised
+        && offset < candidate.facts.size
+    {
+        file::write_at(&candidate.file, &1u32.to_ne_bytes(), offset)
+            .map_err(|errno| name.error(Reason::System { doing: "marking the segment as removed", errno }))?;
     }
     fs::remove_file(name.file()).map_err(|error| match Errno::from(error) {
         Errno(libc::ENOENT) => name.error(Reason::NotFound),

@@ -5,6 +5,11 @@ use std::mem::MaybeUninit;
 
 const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
 
+/// The wall clock, for people to read.
+pub(crate) fn nanoseconds_since_1970() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
 /// An instant of CLOCK_MONOTONIC in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(u64);

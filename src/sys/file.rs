@@ -69,6 +69,13 @@ pub(crate) fn open(path: &Path, access: Access) -> Result<File, Errno> {
     above_standard(options.open(path)?)
 }
 
+/// Opens an existing file through a link of /proc.
+pub(super) fn open_following(path: &Path, access: Access) -> Result<File, Errno> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(access == Access::Use).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    above_standard(options.open(path)?)
+}
+
 /// Makes a file without a name in `directory`; it vanishes with its last descriptor unless it is linked.
 pub(crate) fn create_unnamed(directory: &Path) -> Result<File, Errno> {
     let mut options = OpenOptions::new();
@@ -113,16 +120,21 @@ pub(crate) fn link_unnamed(file: &File, path: &Path) -> Result<(), Errno> {
     if code == 0 { Ok(()) } else { Err(Errno::last()) }
 }
 
-/// Makes the file `size` bytes long and reserves every one of them, so that no later touch is a SIGBUS.
-pub(crate) fn reserve(file: &File, size: u64) -> Result<(), Errno> {
+/// Reserves the bytes from `start` up to but not including `end`, so that no later touch is a SIGBUS, and makes the file
+/// at least that long.
+pub(crate) fn reserve(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     // Past the limit the kernel would send SIGXFSZ, which ends the process.
-    if size > file_size_limit() {
+    if end > file_size_limit() {
         return Err(Errno(libc::EFBIG));
     }
-    let length = libc::off_t::try_from(size).map_err(|_| Errno(libc::EFBIG))?;
+    let start = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
+    let length = libc::off_t::try_from(end).map_err(|_| Errno(libc::EFBIG))? - start;
+    if length <= 0 {
+        return Ok(());
+    }
     loop {
         // SAFETY: posix_fallocate(3) acts on an open descriptor; it returns its error.
-        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) } {
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), start, length) } {
             0 => return Ok(()),
             libc::EINTR => {}
             error => return Err(Errno(error)),
@@ -197,6 +209,12 @@ pub(crate) fn network_file_system(file: &File) -> Result<Option<u64>, Errno> {
 pub(crate) fn is_on_overlay(file: &File) -> Result<bool, Errno> {
     const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
     Ok(file_system(file)? == OVERLAYFS_SUPER_MAGIC)
+}
+
+/// Whether a path is on the kernel's own procfs.
+pub(super) fn is_procfs(path: &str) -> bool {
+    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+    File::open(path).is_ok_and(|file| file_system(&file) == Ok(PROC_SUPER_MAGIC))
 }
 
 /// The magic number of the file system that the file is on.

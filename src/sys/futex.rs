@@ -4,6 +4,7 @@
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 
+use super::Errno;
 use super::clock::Instant;
 
 /// Wakes one waiter, if there is one.
@@ -28,4 +29,57 @@ pub(crate) fn wait_until(word: &AtomicU32, expected: u32, deadline: Instant) {
             libc::FUTEX_BITSET_MATCH_ANY,
         )
     };
+}
+
+/// Wakes one waiter of those that sleep with a bit of `classes`; whether there was one.
+pub(crate) fn wake_one_of(word: &AtomicU32, classes: u32) -> bool {
+    // SAFETY: as for wake_one.
+    let woken = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAKE_BITSET,
+            1,
+            ptr::null::<libc::timespec>(),
+            ptr::null::<u32>(),
+            classes,
+        )
+    };
+    woken > 0
+}
+
+/// How a sleep ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Awake {
+    /// Somebody woke the caller, and nobody else for it.
+    Woken,
+    /// The deadline passed.
+    Timeout,
+    /// The word was not the expected one: it did not sleep.
+    Changed,
+    /// A signal came.
+    Signal,
+}
+
+/// Sleeps as [`wait_until`] does, to be woken with any of `classes`, and tells how it ended.
+pub(crate) fn sleep_until(word: &AtomicU32, expected: u32, deadline: Instant, classes: u32) -> Awake {
+    let deadline = deadline.timespec();
+    // SAFETY: as for wait_until.
+    let code = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT_BITSET,
+            expected,
+            &raw const deadline,
+            ptr::null::<u32>(),
+            classes,
+        )
+    };
+    match (code, Errno::last().0) {
+        (0, _) => Awake::Woken,
+        (_, libc::ETIMEDOUT) => Awake::Timeout,
+        (_, libc::EINTR) => Awake::Signal,
+        _ => Awake::Changed,
+    }
 }

@@ -14,12 +14,13 @@ use super::Errno;
 pub(crate) struct Mapping(MmapRaw);
 
 impl Mapping {
-    /// Maps the first `length` bytes for reading and writing. The file must be that long, or touching it is SIGBUS.
+    /// Maps the first `length` bytes for reading and writing. What the file does not have is reserved address space,
+    /// in which it may grow; touching it before is SIGBUS.
     pub(crate) fn writable(file: &File, length: usize) -> Result<Self, Errno> {
         Ok(Self(MmapOptions::new().len(length).map_raw(file)?))
     }
 
-    /// Maps the first `length` bytes for reading only. The file must be that long, or touching it is SIGBUS.
+    /// Maps the first `length` bytes for reading only. Beyond the file's end as for [`writable`](Self::writable).
     pub(crate) fn read_only(file: &File, length: usize) -> Result<Self, Errno> {
         Ok(Self(MmapOptions::new().len(length).map_raw_read_only(file)?))
     }
@@ -60,6 +61,20 @@ impl Mapping {
     pub(crate) fn u32_at(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: as for u16_at.
         unsafe { AtomicU32::from_ptr(self.address(offset, 4, 4).cast()) }
+    }
+
+    /// The 64-bit word at `offset`.
+    #[inline(always)]
+    pub(crate) fn u64_at(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: as for u16_at.
+        unsafe { AtomicU64::from_ptr(self.address(offset, 8, 8).cast()) }
+    }
+
+    /// `count` 64-bit words from `offset` on.
+    pub(crate) fn u64s_at(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        let address = self.address(offset, count * size_of::<u64>(), 8);
+        // SAFETY: as for u16_at; an AtomicU64 has the size and here the alignment of a u64.
+        unsafe { std::slice::from_raw_parts(address.cast(), count) }
     }
 }
 

@@ -68,7 +68,7 @@ impl Process {
     }
 
     /// Whether the caller is the process that settled in, not a CLONE_VM child that shares its memory.
-    pub(super) fn is_caller(&self) -> bool {
+    pub(crate) fn is_caller(&self) -> bool {
         self.pid.load(Ordering::Relaxed) == pid()
     }
 
@@ -107,4 +107,15 @@ pub(crate) fn pid() -> i32 {
 pub(crate) fn effective_user() -> u32 {
     // SAFETY: geteuid(2) takes nothing and cannot fail.
     unsafe { libc::geteuid() }
+}
+
+/// The calling process's command as /proc/PID/comm has it, NUL-padded, in two numbers.
+pub(crate) fn command() -> [u64; 2] {
+    let name = std::fs::read("/proc/self/comm").unwrap_or_default();
+    let mut bytes = [0u8; 16];
+    for (place, byte) in bytes.iter_mut().zip(name.into_iter().filter(|&byte| byte != b'\n')) {
+        *place = byte;
+    }
+    let (halves, _) = bytes.as_chunks::<8>();
+    [u64::from_ne_bytes(halves[0]), u64::from_ne_bytes(halves[1])]
 }

@@ -187,8 +187,24 @@ pub(crate) fn only_this_namespace_maps(address: usize) -> Result<(), Doubt> {
     Ok(())
 }
 
+/// The first bytes of all write locks of open file descriptions on a file, as /proc/locks shows them.
+pub(crate) fn locked_offsets(device: u64, inode: u64) -> Option<Vec<u64>> {
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let file = format!("{major:02x}:{minor:02x}:{inode}");
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    // Number: kind, mandatory or advisory, type, pid, file, start, end. Waiters have an arrow behind the number.
+    let of_the_file = locks.lines().filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let kind = fields.next()?;
+        let lock_type = fields.nth(1)?;
+        let locked = fields.nth(1)?;
+        (kind == "OFDLCK" && lock_type == "WRITE" && locked == file).then(|| fields.next()?.parse().ok())?
+    });
+    Some(of_the_file.collect())
+}
+
 /// The ids of a process in the PID namespaces it is in, from that of /proc inwards.
-fn namespace_ids(process: &str) -> Option<Vec<i32>> {
+pub(super) fn namespace_ids(process: &str) -> Option<Vec<i32>> {
     let field = status_field(process, "NSpid:")?;
     field.split_ascii_whitespace().map(|id| id.parse().ok()).collect()
 }

@@ -97,6 +97,14 @@ pub(crate) fn conflict(file: &File, range: Range) -> Result<Option<Conflict>, Er
     Ok(Some(Conflict { range, owner }))
 }
 
+/// Whether somebody else has a write lock there. A mere reader's lock is none.
+pub(crate) fn is_write_locked(file: &File, range: Range) -> Result<bool, Errno> {
+    let mut lock = range.to_libc()?;
+    lock.l_type = libc::F_RDLCK as libc::c_short;
+    control(file, libc::F_OFD_GETLK, &mut lock)?;
+    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+}
+
 fn control(file: &File, command: libc::c_int, lock: &mut libc::flock) -> Result<(), Errno> {
     // SAFETY: fcntl(2) reads and writes the flock, which lives past the call.
     if unsafe { libc::fcntl(file.as_raw_fd(), command, std::ptr::from_mut(lock)) } == -1 {

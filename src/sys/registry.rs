@@ -78,6 +78,21 @@ impl<T: Send + Sync + 'static> Registry<T> {
     }
 }
 
+impl<T: Send + Sync + 'static> Registry<T> {
+    /// Shows every value that there is.
+    pub(crate) fn for_each(&'static self, _alone: &Exclusion<'_>, mut show: impl FnMut(&T)) {
+        let mut next = self.head.load(Ordering::Acquire);
+        // SAFETY: as in get_or_make.
+        while let Some(node) = unsafe { next.as_ref() } {
+            // SAFETY: null or not dropped: its last user can only let go under the exclusion, which the caller has.
+            if let Some(value) = unsafe { node.value.load(Ordering::Acquire).as_ref() } {
+                show(value);
+            }
+            next = node.next;
+        }
+    }
+}
+
 /// A user's part in a value of a [`Registry`].
 pub(crate) struct Shared<T: Send + Sync + 'static> {
     node: &'static Node<T>,

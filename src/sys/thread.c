@@ -4,7 +4,8 @@
  * model: with it the object is two instructions away, where thread_local! in a shared library costs a call to
  * __tls_get_addr in each lock and unlock. glibc keeps room for such small objects of libraries that come by dlopen.
  *
- * Its fields are known to thread.rs by their offsets. No epoch is ever 1, so that a new thread belongs to none.
+ * Its fields are known to thread.rs by their offsets. No epoch and no attachment is ever 1, so that a new thread belongs
+ * to none.
  */
 #include <stdint.h>
 
@@ -15,13 +16,18 @@ struct lock_manager_thread {
 	uint64_t inside;
 	uint64_t named;
 	uint64_t id;
+	uint64_t home;
+	uint64_t owner;
+	uint64_t held_words;
+	uint64_t tag;
+	uint64_t ending;
 };
 
 extern __thread struct lock_manager_thread lock_manager_this_thread;
 struct lock_manager_thread *lock_manager_this_thread_address(void);
 
 __thread struct lock_manager_thread lock_manager_this_thread
-	__attribute__((tls_model("initial-exec"), visibility("hidden"))) = { .epoch = 1, .named = 1 };
+	__attribute__((tls_model("initial-exec"), visibility("hidden"))) = { .epoch = 1, .named = 1, .home = 1 };
 
 __attribute__((visibility("hidden"))) struct lock_manager_thread *lock_manager_this_thread_address(void)
 {

@@ -18,7 +18,20 @@ mod field {
     /// The epoch in which the thread got its serial and id. Apart from EPOCH, which vouches for the libc as well.
     pub(super) const NAMED: usize = 32;
     pub(super) const ID: usize = 40;
+    /// The attachment to a native segment for which OWNER is right.
+    pub(super) const HOME: usize = 48;
+    /// How the thread is named in the lock words there.
+    pub(super) const OWNER: usize = 56;
+    /// How many locks of native segments the thread owns.
+    pub(super) const HELD_WORDS: usize = 64;
+    /// Names the thread in the lock words of native segments; 0: not yet.
+    pub(super) const TAG: usize = 72;
+    /// Whether the thread's end is going to be noticed, and how far it has come; see `ending`.
+    pub(super) const ENDING: usize = 80;
 }
+
+/// No attachment's number.
+const NOWHERE: u64 = 1;
 
 /// Serials of threads. Inherited by children on purpose: a serial is never that of a thread of an ancestor.
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
@@ -178,6 +191,7 @@ impl Thread {
             let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed) & ((1 << SERIAL_BITS) - 1);
             self.store::<{ field::SERIAL }>(serial);
             self.store::<{ field::ID }>(kernel_thread_id().into());
+            self.forget_words();
             self.store::<{ field::NAMED }>(epoch);
         }
         Ok(self)
@@ -210,6 +224,64 @@ impl Thread {
     #[inline(always)]
     pub(crate) fn count_released(self) {
         self.add::<{ field::HELD }, { -1 }>();
+    }
+
+    /// Whether what the thread knows of itself is of this process and not of a parent.
+    pub(crate) fn is_named_in(self, process: &Process) -> bool {
+        self.load::<{ field::NAMED }>() == process.epoch()
+    }
+
+    /// How the thread is named in the lock words of attachment `home`, if it was there last.
+    #[inline(always)]
+    pub(crate) fn owner_at(self, home: u64) -> Option<u64> {
+        if self.load::<{ field::HOME }>() == home { Some(self.load::<{ field::OWNER }>()) } else { None }
+    }
+
+    /// Notes how the thread is named in the lock words of an attachment.
+    pub(crate) fn settle_at(self, home: u64, owner: u64) {
+        self.store::<{ field::OWNER }>(owner);
+        self.store::<{ field::HOME }>(home);
+    }
+
+    /// How many locks of native segments the thread owns.
+    pub(crate) fn held_words(self) -> u64 {
+        self.load::<{ field::HELD_WORDS }>()
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_word_taken(self) {
+        self.add::<{ field::HELD_WORDS }, 1>();
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_word_given_back(self) {
+        self.add::<{ field::HELD_WORDS }, { -1 }>();
+    }
+
+    /// Names the thread in the lock words of native segments; 0: it has no name yet.
+    pub(crate) fn tag(self) -> u32 {
+        self.load::<{ field::TAG }>() as u32
+    }
+
+    pub(crate) fn set_tag(self, tag: u32) {
+        self.store::<{ field::TAG }>(tag.into());
+    }
+
+    pub(super) fn ending(self) -> u64 {
+        self.load::<{ field::ENDING }>()
+    }
+
+    pub(super) fn set_ending(self, ending: u64) {
+        self.store::<{ field::ENDING }>(ending);
+    }
+
+    /// What the thread knows of native segments is of a parent, or over.
+    pub(crate) fn forget_words(self) {
+        self.store::<{ field::HOME }>(NOWHERE);
+        self.store::<{ field::OWNER }>(0);
+        self.store::<{ field::HELD_WORDS }>(0);
+        self.store::<{ field::TAG }>(0);
+        self.store::<{ field::ENDING }>(0);
     }
 
     /// Whether the thread is inside of an exported function.

@@ -75,12 +75,15 @@ pub enum Making {
 struct Rust(Box<dyn Manager>);
 
 fn through_rust(storage: Storage, path: &str, num_locks: u32, making: Making) -> Outcome<Rust> {
-    let libpod = SegmentOptions::default().layout(Layout::Libpod);
+    let options = |layout| SegmentOptions::default().layout(layout);
     let manager: lock_manager::Result<Box<dyn Manager>> = match (storage, making) {
         (Storage::LibpodLayout, Making::New) => {
-            ShmManager::create(path, num_locks, &libpod).map(|it| Box::new(it) as _)
+            ShmManager::create(path, num_locks, &options(Layout::Libpod)).map(|it| Box::new(it) as _)
         }
-        (Storage::LibpodLayout, Making::Existing) => ShmManager::open(path, num_locks).map(|it| Box::new(it) as _),
+        (Storage::NativeLayout, Making::New) => {
+            ShmManager::create(path, num_locks, &options(Layout::Native)).map(|it| Box::new(it) as _)
+        }
+        (Storage::LibpodLayout | Storage::NativeLayout, Making::Existing) => ShmManager::open(path, num_locks).map(|it| Box::new(it) as _),
         (Storage::Files, Making::New) => FileManager::create(path).map(|it| Box::new(it) as _),
         (Storage::Files, Making::Existing) => FileManager::open(path).map(|it| Box::new(it) as _),
         (Storage::InMemory, _) => InMemoryManager::new(num_locks).map(|it| Box::new(it) as _),
@@ -245,14 +248,15 @@ unsafe impl Sync for C {}
 fn through_c(storage: Storage, path: &str, num_locks: u32, making: Making) -> Outcome<C> {
     let path = CString::new(path).unwrap();
     let mut handle = ptr::null_mut();
-    let options = Options { size: size_of::<Options>(), layout: 1, max_locks: 0, mode: 0, flags: 0 };
+    let layout = if storage == Storage::NativeLayout { 2 } else { 1 };
+    let options = Options { size: size_of::<Options>(), layout, max_locks: 0, mode: 0, flags: 0 };
     // SAFETY: as the header says of each function; all pointers are to locals.
     let code = unsafe {
         match (storage, making) {
-            (Storage::LibpodLayout, Making::New) => {
+            (Storage::LibpodLayout | Storage::NativeLayout, Making::New) => {
                 lock_manager_new_shm(path.as_ptr(), num_locks, &raw const options, &raw mut handle)
             }
-            (Storage::LibpodLayout, Making::Existing) => {
+            (Storage::LibpodLayout | Storage::NativeLayout, Making::Existing) => {
                 lock_manager_open_shm(path.as_ptr(), num_locks, &raw mut handle)
             }
             (Storage::Files, Making::New) => lock_manager_new_file(path.as_ptr(), &raw mut handle),

@@ -68,6 +68,7 @@ pub fn a_death_can_be_looked_at_without_being_told(subject: &Subject) {
 pub fn the_storage_says_what_it_is(subject: &Subject) {
     let kind_and_layout = match subject.storage {
         Storage::LibpodLayout => (0, 1),
+        Storage::NativeLayout => (0, 2),
         Storage::Files => (1, 0),
         Storage::InMemory => (2, 0),
     };

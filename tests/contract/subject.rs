@@ -8,6 +8,7 @@ use super::support::Segment;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
     LibpodLayout,
+    NativeLayout,
     Files,
     InMemory,
 }
@@ -29,7 +30,7 @@ impl Subject {
 
     fn path(&self) -> String {
         match self.storage {
-            Storage::LibpodLayout => self.place.name.clone(),
+            Storage::LibpodLayout | Storage::NativeLayout => self.place.name.clone(),
             Storage::Files | Storage::InMemory => self.place.file().to_str().unwrap().to_owned(),
         }
     }
@@ -66,13 +67,13 @@ impl Subject {
     }
 
     pub fn can_grow(&self) -> bool {
-        self.storage == Storage::InMemory
+        matches!(self.storage, Storage::InMemory | Storage::NativeLayout)
     }
 
     /// Removes the storage.
     pub fn remove(&self) {
         match self.storage {
-            Storage::LibpodLayout => lock_manager::ShmManager::remove(self.path()).unwrap(),
+            Storage::LibpodLayout | Storage::NativeLayout => lock_manager::ShmManager::remove(self.path()).unwrap(),
             Storage::Files => lock_manager::FileManager::remove(self.path()).unwrap(),
             Storage::InMemory => {}
         }

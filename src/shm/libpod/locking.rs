@@ -18,7 +18,8 @@ use crate::{Error, Reason, Result};
 
 use super::Libpod;
 use super::judgement::{Verdict, Watch};
-use super::view::{MOST_HELD, Release};
+use super::super::Release;
+use super::view::MOST_HELD;
 use super::waiting::{SLICE_NS, spin};
 
 impl Libpod {
@@ -110,12 +111,12 @@ impl Libpod {
 
     /// Why an unlock did nothing, or could not end as it should.
     #[cold]
-    pub(in crate::shm) fn refused_release(&self, id: u32, release: Release) -> Result<()> {
+    pub(in crate::shm) fn release_slowly(&self, id: u32, release: Release) -> Result<()> {
         self.check_range(id)?;
         self.check_writable()?;
         Err(self.error(match release {
             Release::Done => return Ok(()),
-            Release::NotHolder => Reason::NotHolder { id },
+            Release::NotHolder | Release::Undecided => Reason::NotHolder { id },
             Release::Overwritten => {
                 // The thread's robust list still points there.
                 self.pool().pin();

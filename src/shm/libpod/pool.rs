@@ -14,9 +14,12 @@ use crate::sys::registry::{Registry, Shared};
 use crate::{Reason, Result};
 
 use super::super::name::SegmentName;
-use super::super::segment::{self, Candidate, Segment};
+use super::super::segment::{self, Blueprint, Candidate, Segment};
 use super::bitmaps::Bitmaps;
 use super::format::{self, Geometry, offset};
+
+/// How long an answer about removal is good for: less than a slice of a wait, so that a waiter asks at the end of each.
+const REMOVAL_LOOK_INTERVAL_NS: u64 = 25_000_000;
 
 static POOLS: Registry<Pool> = Registry::new();
 
@@ -44,14 +47,18 @@ impl Pool {
     ) -> Result<Shared<Self>> {
         let geometry = Geometry::for_locks(num_locks);
         let shape = shape().map_err(|reason| name.error(reason))?;
-        let segment = segment::create(name, mode, geometry.size(), |map| write(map, geometry, shape))?;
+        let size = geometry.size();
+        let reserved = [(0, size as u64)];
+        let blueprint =
+            Blueprint { mode, reserved: &reserved, mapped: size, look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
+        let segment = segment::create(name, &blueprint, |map, _| write(map, geometry, shape))?;
         Self::shared(process, name, Access::Use, segment, geometry)
     }
 
     /// Maps the segment that `candidate` found, unless this process has it mapped already.
     pub(super) fn open(process: &'static Process, candidate: Candidate, geometry: Geometry) -> Result<Shared<Self>> {
         let (name, access) = (candidate.name.clone(), candidate.access);
-        let segment = candidate.map(geometry.size())?;
+        let segment = candidate.map(geometry.size(), REMOVAL_LOOK_INTERVAL_NS)?;
         Self::shared(process, &name, access, segment, geometry)
     }
 

@@ -12,6 +12,7 @@ use crate::sys::process::Process;
 use crate::sys::registry::Shared;
 use crate::sys::thread::Thread;
 
+use super::super::Release;
 use super::format::Geometry;
 use super::pool::Pool;
 
@@ -40,16 +41,6 @@ pub(super) struct View {
 unsafe impl Send for View {}
 // SAFETY: as above.
 unsafe impl Sync for View {}
-
-/// What came of an attempt to unlock.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Release {
-    Done,
-    /// The calling thread does not hold the lock through this manager, or there is no such lock.
-    NotHolder,
-    /// The thread held it until now, but its mutex was written over, so that the libc would not unlock it.
-    Overwritten,
-}
 
 impl View {
     pub(super) fn new(pool: Shared<Pool>, process: &'static Process, token: u64, access: Access) -> Self {

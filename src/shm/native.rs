@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![deny(unsafe_code)]
+//! The native layout: locks that need no list of the kernel's and in which no thread id decides.
+//!
+//! Every process that uses a segment has an entry in it, and a record lock on the entry's byte for as long as it lives.
+//! A lock word names its holder whole: entry, generation of the entry, serial of the thread. One compare-and-swap takes
+//! it, one gives it back; whoever finds the named holder dead swaps exactly the word that was judged. Nothing that
+//! decides ownership is written anywhere else.
+
+mod attachment;
+mod bitmap;
+mod cycles;
+mod deadlock;
+mod entries;
+mod format;
+mod inspection;
+mod judgement;
+mod locking;
+mod member;
+mod pool;
+mod records;
+mod view;
+mod waiting;
+mod word;
+
+/// What the bitmap is made of; the models put another in its place.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+}
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait};
+use crate::ownership::OwnershipCell;
+use crate::sys::file::Access;
+use crate::sys::process::Process;
+use crate::sys::registry::Shared;
+use crate::sys::{Errno, witness};
+use crate::{Cancel, Error, Reason, Result};
+
+use super::Release;
+use super::name::SegmentName;
+use super::segment::{Candidate, Recognised};
+use format::Geometry;
+pub(super) use format::is_ours;
+use pool::Pool;
+use view::View;
+
+/// What a remover is told of a file that starts with these bytes.
+pub(super) fn recognise(start: &[u8]) -> Recognised {
+    if is_ours(start) { Recognised::WithRetiredWord(format::header::RETIRED as u64) } else { Recognised::No }
+}
+
+/// Whether a native segment that starts with these bytes has a remover that has not come to its end.
+pub(super) fn is_retired(start: &[u8]) -> bool {
+    is_ours(start) && format::is_retired(start) == Some(true)
+}
+
+/// Whether a native segment that starts with these bytes was made in another boot.
+pub(super) fn is_of_another_boot(start: &[u8]) -> bool {
+    is_ours(start) && format::boot(start) != Some(witness::boot())
+}
+
+/// A manager on a segment in the native layout.
+pub(super) struct Native {
+    view: View,
+    process: &'static Process,
+    storage: Arc<Path>,
+    ownership: OwnershipCell,
+}
+
+impl Native {
+    /// Creates a segment and opens it.
+    pub(super) fn create(name: &SegmentName, num_locks: u32, max_locks: u32, mode: u32) -> Result<Self> {
+        let geometry = Geometry::for_locks(num_locks, max_locks).map_err(|reason| name.error(reason))?;
+        Self::new(name, |process| Pool::create(process, name, geometry, mode))
+    }
+
+    /// Opens what `candidate` found, whose first bytes are `start`. `ESTALE` where the name is to be looked up again.
+    pub(super) fn open(candidate: Candidate, start: &[u8], num_locks: u32) -> Result<Self> {
+        let name = candidate.name.clone();
+        let refuse = |reason| name.error(reason);
+        let geometry = Geometry::read(start, candidate.facts.device, candidate.facts.inode).map_err(refuse)?;
+        if format::boot(start) != Some(witness::boot()) {
+            return Err(refuse(Reason::BeforeBoot));
+        }
+        let there = geometry.check_count(format::num_locks(start).unwrap_or(0)).map_err(refuse)?;
+        // After the number was read: whoever grows the file makes it longer before saying so.
+        let (size, expected) = (candidate.facts_now()?.size, geometry.size(there) as u64);
+        if size < expected {
+            return Err(refuse(Reason::Damaged { what: "the size of the file", found: size, expected }));
+        }
+        if num_locks != 0 {
+            let asked = format::rounded(num_locks);
+            if asked < geometry.first_locks() || asked > there {
+                return Err(refuse(Reason::WrongCount { there, asked }));
+            }
+        }
+        if format::is_retired(start) == Some(true) && candidate.access == Access::Use {
+            return Err(refuse(Reason::Removed));
+        }
+        Self::new(&name, |process| Pool::open(process, candidate, geometry, there))
+    }
+
+    fn new(name: &SegmentName, pool: impl FnOnce(&'static Process) -> Result<Shared<Pool>>) -> Result<Self> {
+        static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
+        let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
+        let process = Process::current().map_err(no_memory)?;
+        let view = View::new(pool(process)?, NEXT_TOKEN.fetch_add(1, Ordering::Relaxed)).map_err(no_memory)?;
+        let native = Self { view, process, storage: Arc::clone(name.shown()), ownership: OwnershipCell::default() };
+        if native.pool().access == Access::Use {
+            native.pool().attached().map_err(|reason| native.error(reason))?;
+            // A remover that came before is not to leave anybody behind in what it removed.
+            if native.pool().is_retired() || native.pool().segment.is_removed() {
+                return Err(native.error(Reason::Removed));
+            }
+        }
+        Ok(native)
+    }
+
+    #[inline(always)]
+    fn pool(&self) -> &Pool {
+        &self.view.pool
+    }
+
+    /// See [`View::acquire_at_once`].
+    #[inline(always)]
+    pub(super) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
+        self.view.acquire_at_once(id)
+    }
+
+    /// See [`View::release_at_once`].
+    #[inline(always)]
+    pub(super) fn release_at_once(&self, id: u32) -> Release {
+        self.view.release_at_once(id)
+    }
+
+    /// Allocates a lock if nothing stands in the way.
+    #[inline]
+    pub(super) fn allocate_at_once(&self) -> Option<u32> {
+        if !self.may_allocate_at_once() {
+            return None;
+        }
+        self.pool().bitmap().allocate().ok()
+    }
+
+    /// Frees a lock if nothing stands in the way.
+    #[inline]
+    pub(super) fn free_at_once(&self, id: u32) -> Option<()> {
+        let is_usual = id < self.pool().num_locks() && self.may_allocate_at_once();
+        (is_usual && self.pool().bitmap().free(id)).then_some(())
+    }
+
+    #[inline]
+    fn may_allocate_at_once(&self) -> bool {
+        let pool = self.pool();
+        pool.access == Access::Use
+            && !pool.is_retired()
+            && !pool.segment.is_look_due(crate::sys::clock::Instant::recently())
+    }
+
+    fn check_allocation(&self) -> Result<()> {
+        self.check_writable()?;
+        if self.pool().is_removed_lately() { Err(self.error(Reason::Removed)) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn error(&self, reason: Reason) -> Error {
+        Error::new(&self.storage, reason)
+    }
+
+    #[inline(always)]
+    fn check_range(&self, id: u32) -> Result<()> {
+        if self.pool().has_lock(id) {
+            return Ok(());
+        }
+        Err(self.error(Reason::OutOfRange { id, num_locks: self.pool().num_locks() }))
+    }
+
+    #[inline(always)]
+    fn check_writable(&self) -> Result<()> {
+        if self.pool().access == Access::Use { Ok(()) } else { Err(self.error(Reason::ReadOnly)) }
+    }
+
+    /// One lock that this process holds through this manager.
+    fn held_through(&self) -> Option<u32> {
+        let base = self.pool().attachment.peek()?.base;
+        if !self.ownership.is_settled() {
+            return None;
+        }
+        let is_held = |&id: &u32| {
+            word::process(self.pool().word(id).load(Ordering::Relaxed)) == base
+                && self.pool().manager(id).load(Ordering::Relaxed) == self.view.token
+        };
+        (0..self.pool().num_locks()).find(is_held)
+    }
+}
+
+impl fmt::Debug for Native {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Native")
+            .field("storage", &self.storage)
+            .field("num_locks", &self.pool().num_locks())
+            .field("access", &self.pool().access)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Manager for Native {
+    fn allocate_lock(&self) -> Result<u32> {
+        self.check_allocation()?;
+        let first = self.pool().bitmap().allocate();
+        // Others may have made room since this process looked last.
+        first.or_else(|_| {
+            let num_locks = self.pool().num_locks_now();
+            self.pool().bitmap().allocate().map_err(|_| self.error(Reason::Exhausted { num_locks }))
+        })
+    }
+
+    fn retrieve_lock(&self, id: u32) -> Result<()> {
+        self.check_range(id)
+    }
+
+    fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()> {
+        self.check_range(id)?;
+        self.check_allocation()?;
+        if self.pool().bitmap().allocate_given(id) { Ok(()) } else { Err(self.error(Reason::Allocated { id })) }
+    }
+
+    fn free_lock(&self, id: u32) -> Result<()> {
+        self.check_range(id)?;
+        self.check_allocation()?;
+        if self.pool().bitmap().free(id) { Ok(()) } else { Err(self.error(Reason::NotAllocated { id })) }
+    }
+
+    fn free_all_locks(&self) -> Result<()> {
+        self.check_allocation()?;
+        self.pool().num_locks_now();
+        self.pool().bitmap().free_all();
+        Ok(())
+    }
+
+    fn available_locks(&self) -> Result<u32> {
+        Ok(self.pool().count_free())
+    }
+
+    fn num_locks(&self) -> Result<u32> {
+        Ok(self.pool().num_locks_now())
+    }
+
+    #[inline(always)]
+    fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+        // A triggered cancel object wins over a free lock.
+        if cancel.is_none()
+            && let Some(acquired) = self.view.acquire_at_once(id)
+        {
+            return Ok(acquired);
+        }
+        self.acquire_slowly(id, wait, cancel)
+    }
+
+    fn set_ownership(&self, ownership: Ownership) -> Result<()> {
+        self.check_writable()?;
+        self.ownership.choose(ownership).map_err(|reason| self.error(reason))
+    }
+
+    #[inline(always)]
+    fn unlock(&self, id: u32) -> Result<()> {
+        match self.view.release_at_once(id) {
+            Release::Done => Ok(()),
+            release => self.release_slowly(id, release),
+        }
+    }
+
+    fn locks_held(&self) -> Result<Vec<u32>> {
+        Ok(self.pool().held_ids())
+    }
+
+    fn lock_info(&self, id: u32) -> Result<LockInfo> {
+        self.check_range(id)?;
+        Ok(self.pool().inspect(id))
+    }
+
+    fn info(&self) -> Result<Info> {
+        Ok(self.pool().describe())
+    }
+
+    fn repair_lock(&self, id: u32) -> Result<()> {
+        self.check_range(id)?;
+        self.check_writable()?;
+        self.pool().repair(id).map_err(|reason| self.error(reason))
+    }
+
+    fn check_idle(&self) -> Result<()> {
+        match (self.view.waiting().load(Ordering::Relaxed), self.held_through()) {
+            (0, None) => Ok(()),
+            (0, Some(id)) => Err(self.error(Reason::StillHeld { id })),
+            (threads, _) => Err(self.error(Reason::StillWaiting { threads: threads as u32 })),
+        }
+    }
+
+    fn grow(&self, num_locks: u32) -> Result<()> {
+        self.check_writable()?;
+        let (there, most) = (self.pool().num_locks_now(), self.pool().geometry.max_locks());
+        if num_locks > most {
+            return Err(self.error(Reason::TooManyLocks { asked: num_locks, most }));
+        }
+        if num_locks < there {
+            return Err(self.error(Reason::Shrinking { there, asked: num_locks }));
+        }
+        self.check_allocation()?;
+        let grown = self.pool().grow(format::rounded(num_locks));
+        self.view.hear_of_more();
+        grown.map_err(|reason| self.error(reason))
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        // What is held stays held as long as the process lives, and a child that shares its parent's memory takes
+        // nothing of the parent's down.
+        if !self.process.is_caller() || self.check_idle().is_err() {
+            self.view.pool.keep_for_ever();
+        }
+    }
+}

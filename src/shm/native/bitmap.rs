@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! Which ids are taken: a bit each, and one atomic operation on it decides. The summary above only guides the search;
+//! where it is found wrong it is mended, so that a death between the two changes loses nothing.
+
+use super::atomic::{AtomicU32, AtomicU64, Ordering};
+
+const BITS: u32 = u64::BITS;
+
+/// How often the whole bitmap is searched again because ids were freed meanwhile.
+const SEARCHES: u32 = 3;
+
+/// The bitmap as one process sees it, of as many locks as it knows of.
+pub struct Bitmap<'s> {
+    /// Set: allocated.
+    pub words: &'s [AtomicU64],
+    /// Set: that word of the bitmap is full, or was.
+    pub summary: &'s [AtomicU64],
+    /// Counts what was freed, so that a search that found nothing knows whether it missed something.
+    pub frees: &'s AtomicU64,
+    /// The word in which this process looks first.
+    pub hint: &'s AtomicU32,
+}
+
+/// All ids are allocated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exhausted;
+
+impl Bitmap<'_> {
+    /// Takes a free id: the lowest of the first word that has one, from the word on where this process looked last.
+    pub fn allocate(&self) -> Result<u32, Exhausted> {
+        let first = self.hint.load(Ordering::Relaxed);
+        if let Some(id) = self.take_from(first) {
+            return Ok(id);
+        }
+        for _ in 0..SEARCHES {
+            let freed = self.frees.load(Ordering::Acquire);
+            if let Some(id) = self.search_by_summary(first).or_else(|| self.search_all()) {
+                self.hint.store(id / BITS, Ordering::Relaxed);
+                return Ok(id);
+            }
+            if self.frees.load(Ordering::Acquire) == freed {
+                break;
+            }
+        }
+        Err(Exhausted)
+    }
+
+    /// Takes the lowest free id of a word.
+    fn take_from(&self, index: u32) -> Option<u32> {
+        let word = self.words.get(index as usize)?;
+        let mut bits = word.load(Ordering::Relaxed);
+        while bits != u64::MAX {
+            let bit = bits.trailing_ones();
+            match word.compare_exchange(bits, bits | 1 << bit, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => {
+                    if bits | 1 << bit == u64::MAX {
+                        self.mark_full(index);
+                    }
+                    return Some(index * BITS + bit);
+                }
+                Err(now) => bits = now,
+            }
+        }
+        None
+    }
+
+    /// Notes that a word is full, unless it is not any more.
+    fn mark_full(&self, index: u32) {
+        let Some((summary, bit)) = self.summary_of(index) else { return };
+        summary.fetch_or(bit, Ordering::AcqRel);
+        // A free in between cleared the bit before it was set: then it is cleared again here.
+        if self.words.get(index as usize).is_some_and(|word| word.load(Ordering::Acquire) != u64::MAX) {
+            summary.fetch_and(!bit, Ordering::AcqRel);
+        }
+    }
+
+    fn summary_of(&self, index: u32) -> Option<(&AtomicU64, u64)> {
+        Some((self.summary.get((index / BITS) as usize)?, 1 << (index % BITS)))
+    }
+
+    /// Searches where the summary says that there is something, from a word on and around.
+    fn search_by_summary(&self, first: u32) -> Option<u32> {
+        let count = self.summary.len() as u32;
+        let start = (first / BITS).min(count);
+        for index in (start..count).chain(0..start) {
+            let mut candidates = !self.summary[index as usize].load(Ordering::Acquire);
+            if index == start {
+                // From `first` on: what lies before it in this word comes with the round's end, or the search of all.
+                candidates &= u64::MAX << (first % BITS);
+            }
+            while candidates != 0 {
+                let word = index * BITS + candidates.trailing_zeros();
+                candidates &= candidates - 1;
+                if word as usize >= self.words.len() {
+                    break;
+                }
+                if let Some(id) = self.take_from(word) {
+                    return Some(id);
+                }
+                self.mark_full(word);
+            }
+        }
+        None
+    }
+
+    /// Searches everywhere, and mends the summary where it hides something.
+    fn search_all(&self) -> Option<u32> {
+        for index in 0..self.words.len() as u32 {
+            if self.words[index as usize].load(Ordering::Acquire) == u64::MAX {
+                continue;
+            }
+            if let Some((summary, bit)) = self.summary_of(index) {
+                summary.fetch_and(!bit, Ordering::AcqRel);
+            }
+            if let Some(id) = self.take_from(index) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Takes that id; false if it is taken.
+    pub fn allocate_given(&self, id: u32) -> bool {
+        let Some(word) = self.words.get((id / BITS) as usize) else { return false };
+        let bit = 1 << (id % BITS);
+        let before = word.fetch_or(bit, Ordering::AcqRel);
+        if before & bit != 0 {
+            return false;
+        }
+        if before | bit == u64::MAX {
+            self.mark_full(id / BITS);
+        }
+        true
+    }
+
+    /// Gives an id back; false if it is not taken.
+    pub fn free(&self, id: u32) -> bool {
+        let Some(word) = self.words.get((id / BITS) as usize) else { return false };
+        let bit = 1 << (id % BITS);
+        let before = word.fetch_and(!bit, Ordering::AcqRel);
+        if before & bit == 0 {
+            return false;
+        }
+        if let Some((summary, full)) = self.summary_of(id / BITS)
+            && before == u64::MAX
+        {
+            summary.fetch_and(!full, Ordering::AcqRel);
+        }
+        self.frees.fetch_add(1, Ordering::AcqRel);
+        self.hint.store(id / BITS, Ordering::Relaxed);
+        true
+    }
+
+    /// Gives every id back. Nobody else allocates meanwhile.
+    pub fn free_all(&self) {
+        for word in self.words {
+            word.store(0, Ordering::Release);
+        }
+        for word in self.summary {
+            word.store(0, Ordering::Release);
+        }
+        self.frees.fetch_add(1, Ordering::AcqRel);
+        self.hint.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether that id is taken.
+    #[must_use]
+    pub fn is_allocated(&self, id: u32) -> bool {
+        let word = self.words.get((id / BITS) as usize);
+        word.is_some_and(|word| word.load(Ordering::Acquire) & 1 << (id % BITS) != 0)
+    }
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! The attach table: an entry for each process that uses the segment. Whoever lives in one has a record lock on its
+//! first byte.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::sys::mapping::Mapping;
+use crate::sys::record_lock::Range;
+
+use super::format::{Geometry, entry};
+use super::word;
+
+/// Generation and whether somebody lives there, in one number that is read and written whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct State(u64);
+
+const LIVE: u64 = 1;
+
+impl State {
+    pub(super) fn live(generation: u64) -> Self {
+        Self(generation << 1 | LIVE)
+    }
+
+    pub(super) fn gone(generation: u64) -> Self {
+        Self(generation << 1)
+    }
+
+    pub(super) fn is_live(self) -> bool {
+        self.0 & LIVE != 0
+    }
+
+    pub(super) fn generation(self) -> u64 {
+        self.0 >> 1
+    }
+
+    /// Whether it is the one that a word names.
+    pub(super) fn is_named_by(self, word: u64) -> bool {
+        self.is_live() && self.generation() & word::GENERATION_MASK == word::generation(word)
+    }
+}
+
+/// Who lives in an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tenant {
+    pub(super) pid: i32,
+    /// In clock ticks since boot.
+    pub(super) start: u64,
+    pub(super) pid_namespace: u64,
+    pub(super) time_namespace: u64,
+    /// Its description is kept by a descriptor, which closefrom(3) would close.
+    pub(super) is_kept_by_descriptor: bool,
+}
+
+/// One entry.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry<'m> {
+    map: &'m Mapping,
+    offset: usize,
+}
+
+impl<'m> Entry<'m> {
+    pub(super) fn at(map: &'m Mapping, offset: usize) -> Self {
+        Self { map, offset }
+    }
+
+    fn u32(&self, offset: usize) -> &'m AtomicU32 {
+        self.map.u32_at(self.offset + offset)
+    }
+
+    fn u64(&self, offset: usize) -> &'m AtomicU64 {
+        self.map.u64_at(self.offset + offset)
+    }
+
+    pub(super) fn state(&self) -> State {
+        State(self.u64(entry::STATE).load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_state(&self, state: State) {
+        self.u64(entry::STATE).store(state.0, Ordering::Release);
+    }
+
+    /// Marks as gone whoever lived there as `state`.
+    pub(super) fn bury(&self, state: State) {
+        let gone = State::gone(state.generation()).0;
+        let _another_did = self.u64(entry::STATE).compare_exchange(state.0, gone, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    pub(super) fn tenant(&self) -> Tenant {
+        Tenant {
+            pid: self.u32(entry::PID).load(Ordering::Relaxed) as i32,
+            start: self.u64(entry::START).load(Ordering::Relaxed),
+            pid_namespace: self.u64(entry::PID_NAMESPACE).load(Ordering::Relaxed),
+            time_namespace: self.u64(entry::TIME_NAMESPACE).load(Ordering::Relaxed),
+            is_kept_by_descriptor: self.u32(entry::FLAGS).load(Ordering::Relaxed) != 0,
+        }
+    }
+
+    pub(super) fn set_tenant(&self, tenant: &Tenant, command: [u64; 2]) {
+        self.u32(entry::PID).store(tenant.pid as u32, Ordering::Relaxed);
+        self.u32(entry::FLAGS).store(tenant.is_kept_by_descriptor.into(), Ordering::Relaxed);
+        self.u64(entry::START).store(tenant.start, Ordering::Relaxed);
+        self.u64(entry::PID_NAMESPACE).store(tenant.pid_namespace, Ordering::Relaxed);
+        self.u64(entry::TIME_NAMESPACE).store(tenant.time_namespace, Ordering::Relaxed);
+        for (part, half) in command.into_iter().enumerate() {
+            self.u64(entry::COMMAND + part * 8).store(half, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What to lock to live in an entry.
+pub(super) fn byte(geometry: Geometry, index: u32) -> Range {
+    let start = geometry.entry(index) as u64;
+    Range::between(start, start + 1)
+}

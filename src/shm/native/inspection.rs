@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! Looking without touching.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use crate::manager::{Info, Kind, Layout, LockInfo, Ownership};
+use crate::sys::clock::Instant;
+use crate::sys::witness;
+
+use super::format;
+use super::judgement::{Look, Verdict};
+use super::pool::Pool;
+use super::word::{self, D, OWNER};
+
+/// Holders that were judged already: each is asked about once in a look.
+struct Judged<'p> {
+    pool: &'p Pool,
+    last: (u64, bool),
+    known: HashMap<u64, bool>,
+}
+
+impl<'p> Judged<'p> {
+    fn new(pool: &'p Pool) -> Self {
+        Self { pool, last: (0, false), known: HashMap::new() }
+    }
+
+    fn is_dead(&mut self, named: u64) -> bool {
+        let owner = named & OWNER;
+        if self.last.0 != owner {
+            let pool = self.pool;
+            let judge = || pool.judge(owner, Look::Thorough) == Verdict::Dead;
+            self.last = (owner, *self.known.entry(owner).or_insert_with(judge));
+        }
+        self.last.1
+    }
+}
+
+impl Pool {
+    /// The locks that somebody holds who is not known to be dead.
+    pub(super) fn held_ids(&self) -> Vec<u32> {
+        let mut judged = Judged::new(self);
+        let is_held = |&id: &u32| {
+            let seen = self.word(id).load(Ordering::Acquire);
+            word::has_owner(seen) && !judged.is_dead(seen)
+        };
+        (0..self.num_locks_now()).filter(is_held).collect()
+    }
+
+    pub(super) fn inspect(&self, id: u32) -> LockInfo {
+        let seen = self.word(id).load(Ordering::Acquire);
+        let has_owner = word::has_owner(seen);
+        let is_dead = has_owner && self.judge(seen, Look::Thorough) == Verdict::Dead;
+        let mut info = LockInfo {
+            id,
+            allocated: self.bitmap().is_allocated(id),
+            held: has_owner && !is_dead,
+            owner_died: is_dead || (!has_owner && seen & D != 0),
+            acquisitions: self.acquisitions(id).load(Ordering::Relaxed),
+            ..LockInfo::default()
+        };
+        if info.held {
+            info.ownership = if word::serial(seen) == 0 { Ownership::Process } else { Ownership::Thread };
+            (info.pid, info.tid) = self.named_thread(seen).unwrap_or_default();
+            if let Ok(Some(entry)) = self.entry(word::entry(seen)) {
+                info.pid_namespace = witness::namespace_inode(entry.tenant().pid_namespace);
+            }
+        }
+        let mut judged = Judged::new(self);
+        for record in self.records() {
+            if record.wish().is_some_and(|wish| wish.lock == id) && !judged.is_dead(record.key()) {
+                info.waiters += 1;
+                info.waited_ns = info.waited_ns.max(Instant::now().since(Instant::from_nanoseconds(record.since())));
+            }
+        }
+        info
+    }
+
+    pub(super) fn describe(&self) -> Info {
+        Info {
+            kind: Kind::Shm,
+            layout: Some(Layout::Native),
+            num_locks: self.num_locks_now(),
+            max_locks: self.geometry.max_locks(),
+            attached: (1..format::ENTRIES).filter(|&index| self.is_attached(index)).count() as u32,
+            retired: self.is_retired() || self.segment.is_removed(),
+        }
+    }
+
+    fn is_attached(&self, index: u32) -> bool {
+        let is_own = || self.attachment.peek().is_some_and(|own| own.entry == index);
+        // Who cannot be asked may well be there.
+        matches!(self.entry(index), Ok(Some(entry)) if entry.state().is_live())
+            && (is_own() || self.is_inhabited(index).unwrap_or(true))
+    }
+}

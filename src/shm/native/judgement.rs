@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! Whether the holder that a word names is dead. Stopped, frozen, traced and slow holders live, and what cannot be
+//! judged is not dead. First the entry, whose byte the kernel frees when its process ends; then, where the numbers of
+//! processes mean the same here, what the kernel says of the thread: it is known to end long before its memory is gone.
+
+use crate::sys::file::Access;
+use crate::sys::record_lock;
+use crate::sys::witness::{Surroundings, Suspect};
+use crate::sys::{Errno, procfs};
+
+use super::entries::{self, Entry, State, Tenant};
+use super::pool::Pool;
+use super::word;
+
+/// What is known of a holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Alive,
+    Dead,
+    /// It cannot be asked.
+    Unknown,
+}
+
+/// How closely to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// What takes a microsecond.
+    Quick,
+    /// Into /proc, too, where a thread is known to end while its memory is taken down.
+    Thorough,
+}
+
+impl Pool {
+    /// Judges the holder that `named` names, which was read before this.
+    pub(super) fn judge(&self, named: u64, look: Look) -> Verdict {
+        let index = word::entry(named);
+        let entry = match self.entry(index) {
+            // Nobody was ever there.
+            Ok(None) => return Verdict::Dead,
+            Err(()) => return Verdict::Unknown,
+            Ok(Some(entry)) => entry,
+        };
+        let state = entry.state();
+        if !state.is_named_by(named) {
+            return Verdict::Dead;
+        }
+        let own = self.attachment.peek();
+        let is_own = own.is_some_and(|own| own.base == word::process(named));
+        let mut verdict = Verdict::Alive;
+        if !is_own {
+            match self.is_inhabited(index) {
+                Ok(true) => {}
+                Ok(false) => {
+                    if self.access == Access::Use {
+                        entry.bury(state);
+                    }
+                    return Verdict::Dead;
+                }
+                Err(_) => verdict = Verdict::Unknown,
+            }
+        } else if word::serial(named) == 0 {
+            return Verdict::Alive;
+        }
+        let here = own.map_or_else(Surroundings::here, |own| own.surroundings);
+        if self.is_ended(&entry, state, named, here, look) { Verdict::Dead } else { verdict }
+    }
+
+    /// What the kernel says of the thread, or of the process where that is the holder.
+    fn is_ended(&self, entry: &Entry<'_>, state: State, named: u64, here: Surroundings, look: Look) -> bool {
+        let tenant = entry.tenant();
+        if tenant.pid_namespace == 0 || tenant.pid_namespace != here.pid_namespace {
+            return false;
+        }
+        let record = self.record_of(named).filter(|_| word::serial(named) != 0);
+        let ended = match record {
+            Some(record) => {
+                let thread = record.thread();
+                let start = (thread.start != 0 && times_compare(&tenant, here)).then_some(thread.start);
+                let suspect = Suspect { pid: tenant.pid, tid: thread.tid, start };
+                let ended = suspect.is_gone() || (look == Look::Thorough && suspect.is_ending());
+                // The record was the thread's all the while, or what was asked was somebody else.
+                ended && record.key() == named & word::OWNER
+            }
+            None => {
+                let suspect = Suspect { pid: tenant.pid, tid: 0, start: None };
+                suspect.process_is_gone() || (look == Look::Thorough && suspect.process_is_ending())
+            }
+        };
+        ended && entry.state() == state
+    }
+
+    /// Whether the byte of an entry is locked. `Err`: it could not be asked.
+    pub(super) fn is_inhabited(&self, index: u32) -> Result<bool, Errno> {
+        let byte = entries::byte(self.geometry, index);
+        let own = self.attachment.peek().map(|own| entries::byte(self.geometry, own.entry));
+        let asked = self.segment.file.ask(|file| {
+            if record_lock::is_write_locked(file, byte)? {
+                return Ok(true);
+            }
+            // "Free" may be another file's answer: it is believed from one that knows of this process, too.
+            match own {
+                None => Ok(false),
+                Some(own) if record_lock::is_write_locked(file, own)? => record_lock::is_write_locked(file, byte),
+                Some(_) => Err(Errno(libc::EBADF)),
+            }
+        });
+        asked.or_else(|errno| self.ask_proc_locks(index).ok_or(errno))
+    }
+
+    /// The same from /proc/locks, for a process that has lost its descriptor and whose segment has lost its name.
+    fn ask_proc_locks(&self, index: u32) -> Option<bool> {
+        let own = entries::byte(self.geometry, self.attachment.peek()?.entry);
+        let facts = &self.segment.facts;
+        let locked = procfs::locked_offsets(facts.device, facts.inode)?;
+        // A list in which this process is missing is not the whole list.
+        let is_whole = locked.contains(&own.start());
+        is_whole.then(|| locked.contains(&entries::byte(self.geometry, index).start()))
+    }
+}
+
+fn times_compare(tenant: &Tenant, here: Surroundings) -> bool {
+    tenant.time_namespace == here.time_namespace
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! The calling thread as a segment knows it: its word, its record, and what becomes of both when it ends.
+
+use crate::Reason;
+use crate::manager::Ownership;
+use crate::sys::thread::Thread;
+use crate::sys::{ending, process::Process, tags, witness};
+
+use super::Native;
+use super::pool::{POOLS, Pool};
+use super::records::{Record, ThreadId};
+use super::word;
+
+/// A thread that may take locks.
+pub(super) struct Member<'p> {
+    pub(super) thread: Thread,
+    pub(super) ownership: Ownership,
+    /// The thread's word, whoever owns what it takes.
+    pub(super) owner: u64,
+    /// The word that the locks it takes are to have.
+    pub(super) word: u64,
+    /// `None`: there was no room for one.
+    pub(super) record: Option<Record<'p>>,
+}
+
+/// What the calling thread may give back.
+pub(super) struct HolderHere {
+    pub(super) thread: Thread,
+    /// `None`: it has never taken any lock of a native segment.
+    pub(super) thread_word: Option<u64>,
+    pub(super) process_word: u64,
+}
+
+impl Native {
+    /// The calling thread, attached and named. From here on it may use the fast path.
+    pub(super) fn enter(&self) -> Result<Member<'_>, Reason> {
+        let thread = Thread::named(self.process).map_err(|_| Reason::ClonedChild)?;
+        let attachment = self.pool().attached()?;
+        if thread.tag() == 0 {
+            let failed = |errno| Reason::System { doing: "making the calling thread known", errno };
+            ending::arm(thread, thread_ended).map_err(failed)?;
+            thread.set_tag(tags::claim().map_err(failed)?);
+        }
+        let owner = word::of_thread(attachment.base, thread.tag());
+        let record = self
+            .pool()
+            .claim_record(owner, || ThreadId { tid: thread.id() as i32, start: witness::own_thread_start() });
+        let ownership = self.ownership.settle();
+        thread.settle_at(attachment.number, owner);
+        let word = match ownership {
+            Ownership::Thread => {
+                self.view.open_fast_path(attachment.number);
+                owner
+            }
+            Ownership::Process => attachment.base,
+        };
+        Ok(Member { thread, ownership, owner, word, record })
+    }
+
+    /// What the calling thread may give back. `None`: nothing, since this process has taken nothing here.
+    pub(super) fn holder_here(&self) -> Option<HolderHere> {
+        let thread = Thread::named(self.process).ok()?;
+        let process_word = self.pool().attachment.peek()?.base;
+        let thread_word = (thread.tag() != 0).then(|| word::of_thread(process_word, thread.tag()));
+        Some(HolderHere { thread, thread_word, process_word })
+    }
+}
+
+/// The calling thread ends: what it holds is a dead holder's from now on.
+fn thread_ended(thread: Thread) {
+    let Ok(process) = Process::current() else { return };
+    // A child that shares its parent's memory ends no thread of the parent's, and a forked child's first thread knows
+    // itself by its parent's numbers until it makes a call.
+    if !process.is_caller() || !thread.is_named_in(process) || thread.tag() == 0 {
+        return;
+    }
+    let alone = process.exclude_other_threads();
+    POOLS.for_each(&alone, |pool| pool.thread_ended(thread));
+    tags::release(thread.tag());
+}
+
+impl Pool {
+    fn thread_ended(&self, thread: Thread) {
+        let Some(attachment) = self.attachment.peek() else { return };
+        let owner = word::of_thread(attachment.base, thread.tag());
+        if thread.held_words() != 0 {
+            self.abandon_all_of(owner);
+        }
+        self.release_record(owner);
+    }
+
+    /// The thread that a word names, by its number; 0: it names none, or one of another PID namespace.
+    pub(super) fn holder_thread(&self, named: u64) -> u32 {
+        self.named_thread(named).map_or(0, |(_, tid)| tid as u32)
+    }
+
+    /// Process and thread that a word names, by numbers of this PID namespace; the thread is 0 where the process owns
+    /// the lock or the thread has no record. `None`: they are of another one.
+    pub(super) fn named_thread(&self, named: u64) -> Option<(i32, i32)> {
+        let entry = self.entry(word::entry(named)).ok()??;
+        let tenant = entry.tenant();
+        if !entry.state().is_named_by(named) || tenant.pid_namespace != self.surroundings().pid_namespace {
+            return None;
+        }
+        let tid = self.record_of(named).filter(|_| word::serial(named) != 0).map_or(0, |record| record.thread().tid);
+        Some((tenant.pid, tid))
+    }
+
+    pub(super) fn surroundings(&self) -> witness::Surroundings {
+        self.attachment.peek().map_or_else(witness::Surroundings::here, |own| own.surroundings)
+    }
+}

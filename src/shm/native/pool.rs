@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! One segment as this process has it mapped: once, however many managers are open on it. Everything is reached through
+//! offsets of the private geometry, by numbers that were compared with private counts.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::sys::file::{self, Access};
+use crate::sys::mapping::WipedOnFork;
+use crate::sys::per_process::PerProcess;
+use crate::sys::process::Process;
+use crate::sys::registry::{Registry, Shared};
+use crate::sys::{Errno, bits, witness};
+use crate::{Reason, Result};
+
+use super::super::name::SegmentName;
+use super::super::segment::{self, Blueprint, Candidate, Segment};
+use super::attachment::Attachment;
+use super::bitmap::Bitmap;
+use super::entries::Entry;
+use super::format::{self, Geometry, header, slot};
+
+/// How long an answer about removal is good for. A slice later at most, and so within 100 ms, a waiter knows.
+const REMOVAL_LOOK_INTERVAL_NS: u64 = 90_000_000;
+
+/// Counters of waiting threads, so that many on one lock need not all look after it.
+const CROWDS: u32 = 256;
+
+pub(super) static POOLS: Registry<Pool> = Registry::new();
+
+/// A segment, mapped, with what this process knows of it.
+pub(super) struct Pool {
+    pub(super) segment: Segment,
+    pub(super) geometry: Geometry,
+    pub(super) access: Access,
+    pub(super) process: &'static Process,
+    /// This process's place in the segment. A child has none until its first call.
+    pub(super) attachment: PerProcess<Attachment>,
+    /// How many locks this process knows of; it may touch the slots of those.
+    num_locks: AtomicU32,
+    /// The pages reserved when needed that this process may touch.
+    usable: [AtomicU64; format::READY_WORDS],
+    hint: AtomicU32,
+    crowds: WipedOnFork,
+}
+
+impl Pool {
+    /// Makes a segment and maps it.
+    pub(super) fn create(
+        process: &'static Process,
+        name: &SegmentName,
+        geometry: Geometry,
+        mode: u32,
+    ) -> Result<Shared<Self>> {
+        let blueprint = Blueprint {
+            mode,
+            reserved: &geometry.reserved(geometry.first_locks()),
+            mapped: geometry.size(geometry.max_locks()),
+            look_interval_ns: REMOVAL_LOOK_INTERVAL_NS,
+        };
+        let segment = segment::create(name, &blueprint, |map, facts| {
+            let (small, large) = geometry.numbers();
+            for (offset, number) in small {
+                map.u32_at(offset).store(number, Ordering::Relaxed);
+            }
+            for (offset, number) in large.into_iter().chain([
+                (header::DEVICE, facts.device),
+                (header::INODE, facts.inode),
+                (header::CREATED, crate::sys::clock::nanoseconds_since_1970()),
+            ]) {
+                map.u64_at(offset).store(number, Ordering::Relaxed);
+            }
+            for (offset, id) in [(header::BOOT, witness::boot()), (header::IDENTITY, crate::sys::random::id())] {
+                for (part, half) in id.as_chunks::<8>().0.iter().enumerate() {
+                    map.u64_at(offset + part * 8).store(u64::from_ne_bytes(*half), Ordering::Relaxed);
+                }
+            }
+            map.u32_at(header::NUM_LOCKS).store(geometry.first_locks(), Ordering::Relaxed);
+            // Last, though nobody sees the file before it is linked: linkat(2) orders all of it.
+            map.u64_at(header::MAGIC).store(format::MAGIC, Ordering::Release);
+            Ok(())
+        })?;
+        Self::shared(process, name, Access::Use, segment, geometry, geometry.first_locks())
+    }
+
+    /// Maps the segment that `candidate` found with `num_locks` locks, unless this process has it mapped already.
+    pub(super) fn open(
+        process: &'static Process,
+        candidate: Candidate,
+        geometry: Geometry,
+        num_locks: u32,
+    ) -> Result<Shared<Self>> {
+        let (name, access) = (candidate.name.clone(), candidate.access);
+        let segment = candidate.map(geometry.size(geometry.max_locks()), REMOVAL_LOOK_INTERVAL_NS)?;
+        Self::shared(process, &name, access, segment, geometry, num_locks)
+    }
+
+    fn shared(
+        process: &'static Process,
+        name: &SegmentName,
+        access: Access,
+        segment: Segment,
+        geometry: Geometry,
+        num_locks: u32,
+    ) -> Result<Shared<Self>> {
+        let key = [segment.facts.device, segment.facts.inode, access as u64];
+        let alone = process.exclude_other_threads();
+        let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
+        POOLS.get_or_make(
+            &alone,
+            key,
+            |pool| {
+                let (found, expected) = (geometry.max_locks().into(), pool.geometry.max_locks().into());
+                let same = geometry == pool.geometry;
+                let reason = Reason::Damaged { what: "the header, while it is in use,", found, expected };
+                if same { Ok(()) } else { Err(name.error(reason)) }
+            },
+            || {
+                Ok(Self {
+                    segment,
+                    geometry,
+                    access,
+                    process,
+                    attachment: PerProcess::new().map_err(no_memory)?,
+                    num_locks: AtomicU32::new(num_locks),
+                    usable: Default::default(),
+                    hint: AtomicU32::new(0),
+                    crowds: WipedOnFork::new(CROWDS as usize).map_err(no_memory)?,
+                })
+            },
+        )
+    }
+
+    fn u32(&self, offset: usize) -> &AtomicU32 {
+        self.segment.map.u32_at(offset)
+    }
+
+    /// The word of a lock that is in range.
+    pub(super) fn word(&self, id: u32) -> &AtomicU64 {
+        self.segment.map.u64_at(self.geometry.slot(id) + slot::WORD)
+    }
+
+    pub(super) fn acquisitions(&self, id: u32) -> &AtomicU64 {
+        self.segment.map.u64_at(self.geometry.slot(id) + slot::ACQUISITIONS)
+    }
+
+    /// Which manager of the holder's process took the lock.
+    pub(super) fn manager(&self, id: u32) -> &AtomicU64 {
+        self.segment.map.u64_at(self.geometry.slot(id) + slot::MANAGER)
+    }
+
+    /// Where the slot of lock 0 is mapped, those of all that may come to be behind it, and the word that says whether
+    /// the segment was retired.
+    pub(super) fn addresses(&self) -> (*mut u8, &AtomicU32) {
+        let rest = self.geometry.size(self.geometry.max_locks()) - self.geometry.slots();
+        (self.segment.map.address(self.geometry.slots(), rest, format::size::SLOT), self.u32(header::RETIRED))
+    }
+
+    /// The lock that a deadlock's victim has to have, so that there is one at a time.
+    pub(super) fn detector(&self) -> &AtomicU64 {
+        self.segment.map.u64_at(header::DETECTOR)
+    }
+
+    pub(super) fn rotor(&self) -> &AtomicU32 {
+        self.u32(header::ROTOR)
+    }
+
+    /// Whether the segment's remover has said so.
+    #[inline]
+    pub(super) fn is_retired(&self) -> bool {
+        self.u32(header::RETIRED).load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether it was removed, by its remover's word or, asked now and then, because its file has lost its name.
+    pub(super) fn is_removed_lately(&self) -> bool {
+        self.is_retired() || self.segment.is_removed_lately()
+    }
+
+    /// How many locks this process knows of.
+    #[inline(always)]
+    pub(super) fn num_locks(&self) -> u32 {
+        self.num_locks.load(Ordering::Relaxed)
+    }
+
+    /// How many locks there are now. What others grew is believed only as far as the file reaches.
+    pub(super) fn num_locks_now(&self) -> u32 {
+        let known = self.num_locks();
+        let published = self.u32(header::NUM_LOCKS).load(Ordering::Acquire);
+        if published <= known {
+            return known;
+        }
+        let size = self.segment.file.ask(|file| file::Facts::of(file)).map_or(0, |facts| facts.size);
+        match self.geometry.check_count(published) {
+            Ok(count) if self.geometry.size(count) as u64 <= size => {
+                self.num_locks.fetch_max(count, Ordering::Relaxed).max(count)
+            }
+            _ => known,
+        }
+    }
+
+    /// Whether there is a lock of that id, be it that others have made it since this process looked last.
+    #[inline]
+    pub(super) fn has_lock(&self, id: u32) -> bool {
+        id < self.num_locks() || id < self.num_locks_now()
+    }
+
+    /// Makes room for `num_locks`, a whole number of groups.
+    pub(super) fn grow(&self, num_locks: u32) -> std::result::Result<(), Reason> {
+        let bytes = u64::from(num_locks - self.num_locks_now()) * format::size::SLOT as u64;
+        for (start, end) in self.geometry.reserved(num_locks) {
+            // Nothing is taken back where it fails: somebody else may have grown over it already.
+            self.segment.file.ask(|file| file::reserve(file, start, end)).map_err(|errno| match errno.0 {
+                libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes },
+                _ => Reason::System { doing: "reserving space for more locks", errno },
+            })?;
+        }
+        self.u32(header::NUM_LOCKS).fetch_max(num_locks, Ordering::AcqRel);
+        self.num_locks.fetch_max(num_locks, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The bitmap of the locks that this process knows of.
+    #[inline]
+    pub(super) fn bitmap(&self) -> Bitmap<'_> {
+        let count = self.num_locks();
+        let map = &self.segment.map;
+        Bitmap {
+            words: map.u64s_at(self.geometry.bitmap(), format::bitmap_words(count)),
+            summary: map.u64s_at(self.geometry.summary(), format::summary_words(count)),
+            frees: map.u64_at(header::FREES),
+            hint: &self.hint,
+        }
+    }
+
+    pub(super) fn count_free(&self) -> u32 {
+        let count = self.num_locks_now();
+        count - bits::count_ones(self.bitmap().words) as u32
+    }
+
+    /// Whether a page that is reserved when needed can be touched. `None`: nobody has needed it yet.
+    pub(super) fn page_is_usable(&self, page: u32) -> Option<bool> {
+        let (index, bit) = ((page / u64::BITS) as usize, 1u64 << (page % u64::BITS));
+        if self.usable[index].load(Ordering::Relaxed) & bit != 0 {
+            return Some(true);
+        }
+        if self.segment.map.u64_at(header::READY + index * 8).load(Ordering::Acquire) & bit == 0 {
+            return None;
+        }
+        // Whoever writes the bit may lie, and a page that is not reserved can be a SIGBUS on a full file system. Who
+        // only looks cannot reserve, and has to believe it.
+        Some(self.access == Access::Look || self.reserve_page(page).is_ok())
+    }
+
+    /// Reserves a page that is needed now.
+    pub(super) fn reserve_page(&self, page: u32) -> std::result::Result<(), Reason> {
+        let start = self.geometry.lazy_page(page);
+        let end = self.geometry.lazy_page(page + 1);
+        self.segment.file.ask(|file| file::reserve(file, start, end)).map_err(|errno| match errno.0 {
+            libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes: end - start },
+            _ => Reason::System { doing: "reserving a page of the segment", errno },
+        })?;
+        let (index, bit) = ((page / u64::BITS) as usize, 1u64 << (page % u64::BITS));
+        self.usable[index].fetch_or(bit, Ordering::Relaxed);
+        self.segment.map.u64_at(header::READY + index * 8).fetch_or(bit, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// An entry of the attach table. `None`: nobody was ever there. `Err`: it cannot be looked at.
+    pub(super) fn entry(&self, index: u32) -> std::result::Result<Option<Entry<'_>>, ()> {
+        match self.page_is_usable(format::page_of_entry(index)) {
+            None => Ok(None),
+            Some(false) => Err(()),
+            Some(true) => Ok(Some(Entry::at(&self.segment.map, self.geometry.entry(index)))),
+        }
+    }
+
+    /// The number of this process's threads that wait for locks like that one.
+    pub(super) fn crowd(&self, id: u32) -> &AtomicU64 {
+        self.crowds.word((id % CROWDS) as usize)
+    }
+
+    /// The place of this process, taken now if it has none.
+    pub(super) fn attached(&self) -> std::result::Result<&Attachment, Reason> {
+        if let Some(attachment) = self.attachment.peek() {
+            return Ok(attachment);
+        }
+        let _alone = self.process.exclude_other_threads();
+        self.attachment.get(|| Attachment::make(self))
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // In that order: whoever finds the entry's byte free finds it given up, not dead. The registry drops a pool only
+        // when nothing is held and no thread is inside.
+        if let Some(attachment) = self.attachment.peek() {
+            attachment.give_up(self);
+        }
+    }
+}

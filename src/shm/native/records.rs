@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! Thread records: which thread a lock word means, and which lock it waits for. A table hashed by the owner's word. A
+//! thread that finds no room locks all the same, without the service of the thread's death and of deadlocks.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::format::{self, record};
+use super::pool::Pool;
+use super::word;
+
+/// How many places are looked at.
+const PROBES: u32 = 16;
+/// How far they are apart: odd, so that they are all different, and far, so that the threads of one process, which lie
+/// side by side, do not crowd each other out.
+const STRIDE: u32 = 509;
+
+/// A record under construction: no owner's word has that bit.
+const UNFINISHED: u64 = word::W;
+
+/// Bits of a wish that number it.
+const WISH_SHIFT: u32 = 32;
+
+/// A thread's record, as long as it is its own.
+#[derive(Clone, Copy)]
+pub(super) struct Record<'p> {
+    pool: &'p Pool,
+    index: u32,
+}
+
+/// A thread as its record has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ThreadId {
+    pub(super) tid: i32,
+    /// When it started, in clock ticks since boot, the low half.
+    pub(super) start: u32,
+}
+
+/// A thread that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) lock: u32,
+    /// With its number.
+    pub(super) raw: u64,
+}
+
+impl<'p> Record<'p> {
+    fn word(&self, offset: usize) -> &'p AtomicU64 {
+        self.pool.segment.map.u64_at(self.pool.geometry.record(self.index) + offset)
+    }
+
+    /// The owner's word, or something that is none.
+    pub(super) fn key(&self) -> u64 {
+        self.word(record::KEY).load(Ordering::Acquire)
+    }
+
+    pub(super) fn thread(&self) -> ThreadId {
+        let both = self.word(record::THREAD).load(Ordering::Relaxed);
+        ThreadId { tid: both as u32 as i32, start: (both >> u32::BITS) as u32 }
+    }
+
+    pub(super) fn wish(&self) -> Option<Wish> {
+        let raw = self.word(record::WANTS).load(Ordering::Acquire);
+        // Plus one, so that 0 is no wish.
+        Some(Wish { lock: (raw as u32).checked_sub(1)?, raw })
+    }
+
+    /// Since when it waits, by CLOCK_MONOTONIC.
+    pub(super) fn since(&self) -> u64 {
+        self.word(record::SINCE).load(Ordering::Relaxed)
+    }
+
+    /// Publishes that the thread waits for a lock.
+    pub(super) fn wish_for(&self, lock: u32, since: u64) {
+        let wants = self.word(record::WANTS);
+        let number = (wants.load(Ordering::Relaxed) >> WISH_SHIFT).wrapping_add(1);
+        self.word(record::SINCE).store(since, Ordering::Relaxed);
+        wants.store(number << WISH_SHIFT | u64::from(lock + 1), Ordering::Release);
+    }
+
+    /// Takes the wish back. Its number stays, for the next.
+    pub(super) fn withdraw(&self) {
+        let wants = self.word(record::WANTS);
+        wants.store(wants.load(Ordering::Relaxed) >> WISH_SHIFT << WISH_SHIFT, Ordering::Release);
+    }
+}
+
+fn places(owner: u64) -> impl Iterator<Item = u32> {
+    // Processes apart, the threads of one together: then they share a page.
+    let home = word::entry(owner).wrapping_mul(0x9E37_79B1).wrapping_add(word::serial(owner));
+    (0..PROBES).map(move |probe| home.wrapping_add(probe * STRIDE) % format::RECORDS)
+}
+
+impl Pool {
+    fn record(&self, index: u32) -> Option<Record<'_>> {
+        let usable = self.page_is_usable(format::page_of_record(index)) == Some(true);
+        usable.then_some(Record { pool: self, index })
+    }
+
+    /// The record of a thread that has one.
+    pub(super) fn record_of(&self, owner: u64) -> Option<Record<'_>> {
+        let owner = owner & word::OWNER;
+        places(owner).filter_map(|index| self.record(index)).find(|record| record.key() == owner)
+    }
+
+    /// The calling thread's record, made now if it has none.
+    pub(super) fn claim_record(&self, owner: u64, thread: impl FnOnce() -> ThreadId) -> Option<Record<'_>> {
+        if let Some(record) = self.record_of(owner) {
+            return Some(record);
+        }
+        for index in places(owner) {
+            let Some(record) = self.record(index).or_else(|| {
+                self.reserve_page(format::page_of_record(index)).ok()?;
+                self.record(index)
+            }) else {
+                continue;
+            };
+            let key = record.key();
+            if key != 0 && !self.is_past(key) {
+                continue;
+            }
+            let (slot, unfinished) = (record.word(record::KEY), owner | UNFINISHED);
+            if slot.compare_exchange(key, unfinished, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            let ThreadId { tid, start } = thread();
+            record.word(record::WANTS).store(0, Ordering::Relaxed);
+            record.word(record::THREAD).store(u64::from(start) << u32::BITS | u64::from(tid as u32), Ordering::Relaxed);
+            slot.store(owner, Ordering::Release);
+            return Some(record);
+        }
+        None
+    }
+
+    /// Gives up the record of a thread that ends.
+    pub(super) fn release_record(&self, owner: u64) {
+        if let Some(record) = self.record_of(owner) {
+            record.word(record::WANTS).store(0, Ordering::Relaxed);
+            record.word(record::KEY).store(0, Ordering::Release);
+        }
+    }
+
+    /// Every record that is somebody's.
+    pub(super) fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        (0..format::RECORDS)
+            .filter_map(|index| self.record(index))
+            .filter(|record| !matches!(record.key(), 0) && record.key() & !word::OWNER == 0)
+    }
+
+    /// Whether the entry that a key names has another tenant by now, or none.
+    pub(super) fn is_past(&self, key: u64) -> bool {
+        match self.entry(word::entry(key)) {
+            Ok(None) => true,
+            Ok(Some(entry)) => !entry.state().is_named_by(key),
+            Err(()) => false,
+        }
+    }
+}

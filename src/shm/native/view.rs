@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![allow(unsafe_code, reason = "the fast path: addresses checked once, when the manager is made, not at each call")]
+//! What lock and unlock need of a pool, one load away from the manager. One compare-and-swap takes a free lock, one
+//! gives it back; whatever else there is to do is somebody else's, in `locking`.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::manager::Acquired;
+use crate::sys::file::Access;
+use crate::sys::mapping::WipedOnFork;
+use crate::sys::registry::Shared;
+use crate::sys::thread::Thread;
+
+use super::super::Release;
+use super::format::{self, slot};
+use super::pool::Pool;
+
+/// Words of a manager that no child inherits.
+mod private {
+    /// The attachment for which threads may use the fast path; 0: none, or the process owns what it locks.
+    pub(super) const TICKET: usize = 0;
+    /// How many threads wait in calls on the manager.
+    pub(super) const WAITING: usize = 1;
+    pub(super) const COUNT: usize = 2;
+}
+
+/// A manager's view of its pool.
+pub(super) struct View {
+    /// The slot of lock 0.
+    slots: *mut u8,
+    retired: *const AtomicU32,
+    ticket: *const AtomicU64,
+    /// Names the manager among those of the process.
+    pub(super) token: u64,
+    /// As many locks as may be taken through the manager, as far as it has heard: none if it was opened to look.
+    lockable: AtomicU32,
+    private: WipedOnFork,
+    /// Keeps everything above alive and in place.
+    pub(super) pool: Shared<Pool>,
+}
+
+// SAFETY: the pointers are into memory that the pool and the view's own page, themselves Send and Sync, keep mapped,
+// and which is accessed as atomics only.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+impl View {
+    pub(super) fn new(pool: Shared<Pool>, token: u64) -> Result<Self, crate::sys::Errno> {
+        let private = WipedOnFork::new(private::COUNT)?;
+        let (slots, retired) = pool.addresses();
+        let (retired, ticket) = (std::ptr::from_ref(retired), std::ptr::from_ref(private.word(private::TICKET)));
+        let view = Self { slots, retired, ticket, token, lockable: AtomicU32::new(0), private, pool };
+        view.hear_of_more();
+        Ok(view)
+    }
+
+    /// Lets the fast path reach all locks that the process knows of.
+    pub(super) fn hear_of_more(&self) {
+        if self.pool.access == Access::Use {
+            self.lockable.fetch_max(self.pool.num_locks(), Ordering::Relaxed);
+        }
+    }
+
+    /// Lets threads that have settled at an attachment use the fast path.
+    pub(super) fn open_fast_path(&self, attachment: u64) {
+        self.ticket().store(attachment, Ordering::Relaxed);
+    }
+
+    pub(super) fn waiting(&self) -> &AtomicU64 {
+        self.private.word(private::WAITING)
+    }
+
+    #[inline(always)]
+    fn ticket(&self) -> &AtomicU64 {
+        // SAFETY: a word of the view's own page, which lives as long as self.
+        unsafe { &*self.ticket }
+    }
+
+    #[inline(always)]
+    fn is_retired(&self) -> bool {
+        // SAFETY: a word of the header, which the pool keeps mapped as long as self.
+        unsafe { &*self.retired }.load(Ordering::Relaxed) != 0
+    }
+
+    #[inline(always)]
+    fn word<const OFFSET: usize>(&self, id: u32) -> &AtomicU64 {
+        debug_assert!(id < self.lockable.load(Ordering::Relaxed));
+        // SAFETY: addresses() checked that the slots of all locks that may come to be lie within the mapping, which
+        // lives as long as self; those of the lockable ones are reserved.
+        unsafe { AtomicU64::from_ptr(self.slots.add(id as usize * format::size::SLOT + OFFSET).cast()) }
+    }
+
+    /// Takes the lock if nothing stands in the way; `None`, with nothing done, if anything does.
+    #[inline(always)]
+    pub(super) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
+        if id >= self.lockable.load(Ordering::Relaxed) {
+            return None;
+        }
+        let me = Thread::calling().owner_at(self.ticket().load(Ordering::Relaxed))?;
+        let lock = self.word::<{ slot::WORD }>(id);
+        if lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            return None;
+        }
+        if self.is_retired() {
+            self.pool.hand_back(id, me, Acquired::Clean);
+            return None;
+        }
+        self.remember(id);
+        Thread::calling().count_word_taken();
+        Some(Acquired::Clean)
+    }
+
+    /// Notes who has the lock now: none of it decides.
+    #[inline(always)]
+    pub(super) fn remember(&self, id: u32) {
+        let acquisitions = self.word::<{ slot::ACQUISITIONS }>(id);
+        acquisitions.store(acquisitions.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.word::<{ slot::MANAGER }>(id).store(self.token, Ordering::Relaxed);
+    }
+
+    /// Gives the lock back if the calling thread holds it through this manager and nobody waits.
+    #[inline(always)]
+    pub(super) fn release_at_once(&self, id: u32) -> Release {
+        if id >= self.lockable.load(Ordering::Relaxed) {
+            return Release::Undecided;
+        }
+        let Some(me) = Thread::calling().owner_at(self.ticket().load(Ordering::Relaxed)) else {
+            return Release::Undecided;
+        };
+        if self.word::<{ slot::MANAGER }>(id).load(Ordering::Relaxed) != self.token {
+            return Release::Undecided;
+        }
+        let lock = self.word::<{ slot::WORD }>(id);
+        if lock.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed).is_err() {
+            return Release::Undecided;
+        }
+        Thread::calling().count_word_given_back();
+        Release::Done
+    }
+}

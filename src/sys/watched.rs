@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A descriptor that the program may close at any time (closefrom), and whose number may be a file of the program's a
+//! moment later: nothing asked through it is believed unless it was this file before and after.
+
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use super::Errno;
+use super::file::{self, Access, Facts};
+
+/// No descriptor.
+const NONE: i32 = -1;
+
+/// A file, and a descriptor of it as long as there is one.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    number: AtomicI32,
+    facts: Facts,
+    path: PathBuf,
+    access: Access,
+}
+
+impl Watched {
+    /// Watches `file`, of which `facts` tell which it is.
+    pub(crate) fn new(file: File, facts: Facts, path: PathBuf, access: Access) -> Self {
+        Self { number: AtomicI32::new(file.into_raw_fd()), facts, path, access }
+    }
+
+    /// The file's present facts, through the descriptor that is there.
+    pub(crate) fn facts(&self) -> Option<Facts> {
+        let number = self.number.load(Ordering::Acquire);
+        if number == NONE {
+            return None;
+        }
+        // SAFETY: borrowed for one fstat(2), never closed: if the number is the program's by now, it stays so.
+        let file = ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
+        Facts::of(&file).ok().filter(|facts| facts.is_same_file(&self.facts))
+    }
+
+    /// Whether the file still has the name that it was opened by.
+    pub(crate) fn has_its_name(&self) -> bool {
+        Facts::of_path(&self.path).is_ok_and(|facts| facts.is_same_file(&self.facts))
+    }
+
+    /// Asks something of the file. `Ok` only if the descriptor was of this file before and after; it is opened anew, by
+    /// its name, where it is not. `EBADF`: the descriptor was closed, and the name is another file's, or gone.
+    pub(crate) fn ask<T>(&self, question: impl Fn(&File) -> Result<T, Errno>) -> Result<T, Errno> {
+        let mut answer = Err(Errno(libc::EBADF));
+        // Twice: as it is, and once more after it was opened anew.
+        for _ in 0..2 {
+            let number = self.number.load(Ordering::Acquire);
+            if self.facts().is_some() {
+                // SAFETY: as in facts().
+                let file = ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
+                answer = question(&file);
+                if self.facts().is_some() && self.number.load(Ordering::Acquire) == number {
+                    return answer;
+                }
+                answer = Err(Errno(libc::EBADF));
+            }
+            self.reopen(number)?;
+        }
+        answer
+    }
+
+    /// Puts a new descriptor in the place of `stale`, which is forgotten, not closed.
+    fn reopen(&self, stale: i32) -> Result<(), Errno> {
+        let file = self.open_anew().map_err(|_| Errno(libc::EBADF))?;
+        let fresh = file.as_raw_fd();
+        if self.number.compare_exchange(stale, fresh, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            let _kept = file.into_raw_fd();
+        }
+        Ok(())
+    }
+
+    /// Another description of the file, by its name or through the descriptor.
+    pub(crate) fn open_anew(&self) -> Result<File, Errno> {
+        let is_it = |file: &File| Facts::of(file).is_ok_and(|facts| facts.is_same_file(&self.facts));
+        let by_name = file::open(&self.path, self.access);
+        if let Ok(file) = by_name
+            && is_it(&file)
+        {
+            return Ok(file);
+        }
+        self.facts().ok_or(Errno(libc::ESTALE))?;
+        let number = self.number.load(Ordering::Acquire);
+        let file = file::open_following(format!("/proc/thread-self/fd/{number}").as_ref(), self.access)?;
+        if is_it(&file) { Ok(file) } else { Err(Errno(libc::ESTALE)) }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // If the program closed the descriptor, its number may be a file of the program's by now.
+        if self.facts().is_some() {
+            // SAFETY: it is ours: opened here, and still this file.
+            drop(unsafe { File::from_raw_fd(self.number.load(Ordering::Acquire)) });
+        }
+    }
+}
