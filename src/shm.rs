@@ -166,7 +166,9 @@ impl ShmManager {
         for _ in 0..OPEN_ROUNDS {
             match Self::open(path, num_locks) {
                 Err(error) if matches!(error.reason(), Reason::NotFound) => {}
-                Err(error) if matches!(error.reason(), Reason::BeforeBoot) => remove_if(path, native::is_of_another_boot)?,
+                Err(error) if matches!(error.reason(), Reason::BeforeBoot) => {
+                    remove_if(path, native::is_of_another_boot)?
+                }
                 opened => return opened.and_then(|manager| manager.in_layout(path, options.layout)),
             }
             match Self::create(path, num_locks, options) {

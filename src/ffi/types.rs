@@ -4,9 +4,9 @@
 
 use std::ptr;
 
+use crate::Result;
 use crate::manager::{Info, Kind, Layout, LockInfo, Ownership};
 use crate::shm::SegmentOptions;
-use crate::Result;
 
 use super::boundary::refuse;
 use super::{

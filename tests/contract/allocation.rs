@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::thread;
 
+use lock_manager::Acquired;
+
 use super::door::Opened;
 use super::subject::{NUM_LOCKS, Subject};
 
@@ -113,11 +115,22 @@ pub fn growing_makes_room_or_is_not_supported(subject: &Subject) {
     let _ = manager.lock(NUM_LOCKS - 1).unwrap();
     assert_eq!(manager.grow(NUM_LOCKS - 1), Err(libc::EINVAL));
     assert_eq!(manager.grow(16_777_217), Err(libc::EINVAL));
+    let other = subject.is_shared().then(|| subject.open());
     manager.grow(NUM_LOCKS).unwrap();
     manager.grow(NUM_LOCKS + 3).unwrap();
-    assert_eq!((manager.num_locks(), manager.available()), (Ok(NUM_LOCKS + 3), Ok(3)));
+    let now = subject.rounded(NUM_LOCKS + 3);
+    assert_eq!((manager.num_locks(), manager.available()), (Ok(now), Ok(now - NUM_LOCKS)));
     assert_eq!(manager.allocate(), Ok(NUM_LOCKS));
     assert_eq!(manager.held(), Ok(vec![NUM_LOCKS - 1]));
+    if let Some(other) = other {
+        // Opened before, and never told.
+        assert_eq!(other.retrieve(now - 1), Ok(()));
+        assert_eq!(other.lock(now - 1), Ok(Acquired::Clean));
+        assert_eq!(manager.try_lock(now - 1), Err(libc::EBUSY));
+        assert_eq!((other.num_locks(), other.retrieve(now)), (Ok(now), Err(libc::EINVAL)));
+        other.unlock(now - 1).unwrap();
+        assert_eq!(subject.open().num_locks(), Ok(now));
+    }
     manager.unlock(NUM_LOCKS - 1).unwrap();
 }
 

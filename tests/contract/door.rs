@@ -83,7 +83,9 @@ fn through_rust(storage: Storage, path: &str, num_locks: u32, making: Making) ->
         (Storage::NativeLayout, Making::New) => {
             ShmManager::create(path, num_locks, &options(Layout::Native)).map(|it| Box::new(it) as _)
         }
-        (Storage::LibpodLayout | Storage::NativeLayout, Making::Existing) => ShmManager::open(path, num_locks).map(|it| Box::new(it) as _),
+        (Storage::LibpodLayout | Storage::NativeLayout, Making::Existing) => {
+            ShmManager::open(path, num_locks).map(|it| Box::new(it) as _)
+        }
         (Storage::Files, Making::New) => FileManager::create(path).map(|it| Box::new(it) as _),
         (Storage::Files, Making::Existing) => FileManager::open(path).map(|it| Box::new(it) as _),
         (Storage::InMemory, _) => InMemoryManager::new(num_locks).map(|it| Box::new(it) as _),

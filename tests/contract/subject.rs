@@ -70,6 +70,15 @@ impl Subject {
         matches!(self.storage, Storage::InMemory | Storage::NativeLayout)
     }
 
+    /// How many locks there are where that many were asked for.
+    pub fn rounded(&self, num_locks: u32) -> u32 {
+        match self.storage {
+            Storage::LibpodLayout => num_locks.next_multiple_of(32),
+            Storage::NativeLayout => num_locks.next_multiple_of(64),
+            Storage::Files | Storage::InMemory => num_locks,
+        }
+    }
+
     /// Removes the storage.
     pub fn remove(&self) {
         match self.storage {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use lock_manager::{Acquired, Manager, SegmentOptions, ShmManager};
+use lock_manager::{Acquired, Layout, Manager, SegmentOptions, ShmManager};
 
 use super::support::alone::alone;
 use super::support::process::{self, sleep_until_killed};
@@ -215,7 +215,14 @@ fn a_child_forked_while_other_threads_are_inside_the_library_can_use_it() {
             for id in [1, 2] {
                 scope.spawn(|| {
                     while !over.load(Ordering::Relaxed) {
-                        drop(ShmManager::open_or_create(&other.name, 64, &SegmentOptions::default()).unwrap());
+                        drop(
+                            ShmManager::open_or_create(
+                                &other.name,
+                                64,
+                                &SegmentOptions::default().layout(Layout::Libpod),
+                            )
+                            .unwrap(),
+                        );
                         let id = manager.allocate_lock().unwrap();
                         manager.free_lock(id).unwrap();
                     }
@@ -253,7 +260,10 @@ fn a_process_whose_number_is_half_of_an_address_is_served_as_any() {
     alone!({
         // Not by this process, which must not find out anything yet that its children would inherit.
         let segment = Segment::unused();
-        fork(|| drop(ShmManager::create(&segment.name, 32, &SegmentOptions::default()).unwrap())).succeeds();
+        fork(|| {
+            drop(ShmManager::create(&segment.name, 32, &SegmentOptions::default().layout(Layout::Libpod)).unwrap())
+        })
+        .succeeds();
         // SAFETY: the address alone is looked at. It is in the thread's own memory, as is the head of its list of mutexes.
         let number = (unsafe { libc::__errno_location() }.addr() >> 32) as i32;
         for _ in 0..10_000 {

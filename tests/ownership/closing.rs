@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use lock_manager::{Acquired, Manager, Reason, SegmentOptions, ShmManager};
+use lock_manager::{Acquired, Layout, Manager, Reason, SegmentOptions, ShmManager};
 
 use super::LONG;
 use super::support::alone::alone;
@@ -157,7 +157,8 @@ fn the_maker_of_a_segment_may_close_every_descriptor_too() {
     alone!({
         let segment = Segment::unused();
         fork(|| {
-            let manager = ShmManager::create(&segment.name, 32, &SegmentOptions::default()).unwrap();
+            let manager =
+                ShmManager::create(&segment.name, 32, &SegmentOptions::default().layout(Layout::Libpod)).unwrap();
             // SAFETY: as above.
             assert_eq!(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) }, 0);
             let _others = [(); 8].map(|()| File::open("/dev/null").unwrap());

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{self, Command, Stdio};
 
-use lock_manager::{FileManager, Manager, SegmentOptions, ShmManager};
+use lock_manager::{FileManager, Layout, Manager, SegmentOptions, ShmManager};
 
 use crate::sandbox::{SEGMENT, again, again_in_a_container};
 
@@ -96,7 +96,7 @@ fn map(inode: u64) {
     let mut managers = Vec::new();
     for number in 0..=inode {
         let name = format!("/file{number}");
-        managers.push(ShmManager::create(&name, 32, &SegmentOptions::default()).unwrap());
+        managers.push(ShmManager::create(&name, 32, &SegmentOptions::default().layout(Layout::Libpod)).unwrap());
         if fs::metadata(format!("/dev/shm{name}")).unwrap().ino() == inode {
             return stay();
         }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use lock_manager::{Acquired, LockInfo, Manager, SegmentOptions, ShmManager};
+use lock_manager::{Acquired, Layout, LockInfo, Manager, SegmentOptions, ShmManager};
 
 use crate::child::Child;
 use crate::real::{DEFAULT_LOCKS, GUARD_OFFSET, Podman, Running, mutex_offset};
@@ -20,7 +20,8 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// A manager, and the lock of a volume of Podman's named data.
 fn with_volume(podman: &Podman) -> (ShmManager, u32) {
-    let manager = ShmManager::create(SEGMENT, DEFAULT_LOCKS, &SegmentOptions::default()).unwrap();
+    let manager =
+        ShmManager::create(SEGMENT, DEFAULT_LOCKS, &SegmentOptions::default().layout(Layout::Libpod)).unwrap();
     let id = podman.create_volume(&manager, "data");
     (manager, id)
 }
@@ -45,7 +46,8 @@ fn assert_held_by(info: &LockInfo, pid: i32) {
 
 /// A volume whose lock a Podman holds, mounting it without end.
 fn held_by_podman(podman: &Podman) -> (ShmManager, u32, Running) {
-    let manager = ShmManager::create(SEGMENT, DEFAULT_LOCKS, &SegmentOptions::default()).unwrap();
+    let manager =
+        ShmManager::create(SEGMENT, DEFAULT_LOCKS, &SegmentOptions::default().layout(Layout::Libpod)).unwrap();
     let id = podman.create_mountable_volume(&manager, "data");
     let mut mounting = podman.hold_mounting("data");
     until("podman holds the lock of its volume", || {

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use lock_manager::{Manager, SegmentOptions, ShmManager};
+use lock_manager::{Layout, Manager, SegmentOptions, ShmManager};
 
 use super::process::{Child, fork, sleep_until_killed};
 use super::wait::eventually;
@@ -30,10 +30,20 @@ impl Segment {
         Self { name: format!("/{}-{maker}-{count}", alone::prefix()), maker }
     }
 
-    /// A name with a fresh segment behind it.
+    /// A name with a fresh segment in the libpod layout behind it.
     pub fn of(num_locks: u32) -> Self {
+        Self::made(num_locks, &SegmentOptions::default().layout(Layout::Libpod))
+    }
+
+    /// A name with a fresh segment in the native layout behind it.
+    pub fn native(num_locks: u32) -> Self {
+        Self::made(num_locks, &SegmentOptions::default().layout(Layout::Native))
+    }
+
+    /// A name with a fresh segment of that kind behind it.
+    pub fn made(num_locks: u32, options: &SegmentOptions) -> Self {
         let segment = Self::unused();
-        drop(ShmManager::create(&segment.name, num_locks, &SegmentOptions::default()).unwrap());
+        drop(ShmManager::create(&segment.name, num_locks, options).unwrap());
         segment
     }
 

@@ -16,9 +16,9 @@ use crate::sys::thread::Thread;
 
 use crate::{Error, Reason, Result};
 
+use super::super::Release;
 use super::Libpod;
 use super::judgement::{Verdict, Watch};
-use super::super::Release;
 use super::view::MOST_HELD;
 use super::waiting::{SLICE_NS, spin};
 

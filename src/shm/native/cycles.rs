@@ -4,8 +4,8 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::error::Waits;
 use crate::Reason;
+use crate::error::Waits;
 
 use super::deadlock::{self, Graph, Link};
 use super::judgement::{Look, Verdict};
@@ -43,7 +43,10 @@ impl Pool {
             record.withdraw();
         }
         let _taken_over = self.detector().compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed);
-        cycle.map(|links| Reason::Deadlock { id: wanted, cycle: links.iter().map(|link| self.describe_link(link)).collect() })
+        cycle.map(|links| Reason::Deadlock {
+            id: wanted,
+            cycle: links.iter().map(|link| self.describe_link(link)).collect(),
+        })
     }
 
     fn describe_link(&self, link: &Link) -> Waits {

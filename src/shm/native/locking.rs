@@ -214,9 +214,7 @@ impl Native {
     /// Takes a dead holder's lock over, with one swap of exactly the word that was judged.
     fn take_over(&self, lock: &AtomicU64, seen: u64, member: &Member<'_>, look: Look) -> bool {
         self.is_dead(seen, look)
-            && lock
-                .compare_exchange(seen, word::taken_over(member.word), Ordering::Acquire, Ordering::Relaxed)
-                .is_ok()
+            && lock.compare_exchange(seen, word::taken_over(member.word), Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     fn check_wait(&self, wait: &Waited<'_>, cancellable: &Cancellable<'_>) -> std::result::Result<(), Leaving> {
