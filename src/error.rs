@@ -267,6 +267,8 @@ pub enum Reason {
         /// What was asked for.
         asked: Layout,
     },
+    /// `EMFILE`: this process has as many managers open on native segments as there can be.
+    TooManyManagers,
     /// `EUSERS`: more processes use the segment than it has room for.
     TooManyProcesses {
         /// How many it has room for.
@@ -340,6 +342,7 @@ impl Reason {
                 libc::EPROTO
             }
             Self::TooManyProcesses { .. } => libc::EUSERS,
+            Self::TooManyManagers => libc::EMFILE,
             Self::SymbolicLink | Self::NotTrusted { .. } | Self::ReadOnly => libc::EACCES,
             Self::NoSpace { .. } => libc::ENOSPC,
             Self::NetworkFileSystem { .. } | Self::Unsupported(_) | Self::ForkedChild | Self::ClonedChild => {

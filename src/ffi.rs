@@ -22,7 +22,7 @@ use crate::cancel::Cancel;
 use crate::file::FileManager;
 use crate::manager::{Acquired, Manager, Wait};
 use crate::memory::InMemoryManager;
-use crate::shm::{Release, ShmManager};
+use crate::shm::{AtOnce, Release, ShmManager};
 
 use boundary::{call, cancel, input_path, manager, output, refuse, silence_panics};
 pub use constants::*;
@@ -372,7 +372,7 @@ pub unsafe extern "C" fn lock_manager_unlock(manager: *mut lock_manager_t, id: u
             Some(lock_manager_t::Other(_)) => unlock_other(manager, id),
             Some(lock_manager_t::Shm(opened)) => match opened.release_at_once(id) {
                 Release::Done => 0,
-                release => unlock_refused(manager, id, release),
+                _ => unlock_mutex(manager, id),
             },
         }
     }
@@ -511,7 +511,8 @@ pub unsafe extern "C" fn lock_manager_repair_lock(manager: *mut lock_manager_t, 
     call(|| unsafe { self::manager(manager)?.repair_lock(id).map(|()| 0) })
 }
 
-/// What the lock calls share. A free lock is taken without anything around it: that path cannot fail or panic.
+/// What the lock calls share. A free lock of a native segment is taken without anything around it: that path cannot fail
+/// or panic, and every other ends in a call of its own, by the C convention, out of which nothing unwinds: so this one keeps nothing.
 ///
 /// # Safety
 /// The module's contract.
@@ -519,8 +520,28 @@ pub unsafe extern "C" fn lock_manager_repair_lock(manager: *mut lock_manager_t, 
 unsafe fn acquire(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
+        let Some(lock_manager_t::Shm(opened)) = manager.as_ref() else { return acquire_slowly(manager, id, wait) };
+        match opened.acquire_at_once(id) {
+            AtOnce::Acquired(acquired) => code(acquired),
+            AtOnce::Undecided => acquire_mutex(manager, id, wait),
+            AtOnce::Retired => acquire_retired(manager, id, wait),
+        }
+    }
+}
+
+/// A free lock of a libpod segment is taken with as little around it as the libc allows.
+///
+/// # Safety
+/// The module's contract.
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
+unsafe extern "C" fn acquire_mutex(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
         match manager.as_ref() {
-            Some(lock_manager_t::Shm(opened)) if let Some(acquired) = opened.acquire_at_once(id) => code(acquired),
+            Some(lock_manager_t::Shm(opened)) if let Some(acquired) = opened.acquire_mutex_at_once(id) => {
+                code(acquired)
+            }
             _ => acquire_slowly(manager, id, wait),
         }
     }
@@ -530,16 +551,47 @@ unsafe fn acquire(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
 /// The module's contract.
 #[cold]
 #[inline(never)]
-unsafe fn acquire_slowly(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
+unsafe extern "C" fn acquire_retired(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe { self::manager(manager)?.acquire(id, wait, None).map(code) })
+    unsafe {
+        if let Some(lock_manager_t::Shm(opened)) = manager.as_ref() {
+            opened.hand_back(id);
+        }
+        acquire_slowly(manager, id, wait)
+    }
 }
 
 /// # Safety
 /// The module's contract.
 #[cold]
 #[inline(never)]
-unsafe fn unlock_refused(manager: *mut lock_manager_t, id: u32, release: Release) -> i32 {
+#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
+unsafe extern "C" fn acquire_slowly(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { self::manager(manager)?.acquire(id, wait, None).map(code) })
+}
+
+/// # Safety
+/// The module's contract.
+#[inline(never)]
+unsafe extern "C" fn unlock_mutex(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
+        let Some(lock_manager_t::Shm(opened)) = manager.as_ref() else { return unlock_other(manager, id) };
+        match opened.release_mutex_at_once(id) {
+            Release::Done => 0,
+            release => unlock_refused(manager, id, release),
+        }
+    }
+}
+
+/// # Safety
+/// The module's contract.
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
+unsafe extern "C" fn unlock_refused(manager: *mut lock_manager_t, id: u32, release: Release) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe {
         self::manager(manager)?;
@@ -553,7 +605,7 @@ unsafe fn unlock_refused(manager: *mut lock_manager_t, id: u32, release: Release
 /// # Safety
 /// The module's contract.
 #[inline(never)]
-unsafe fn unlock_other(manager: *mut lock_manager_t, id: u32) -> i32 {
+unsafe extern "C" fn unlock_other(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe { self::manager(manager)?.unlock(id).map(|()| 0) })
 }

@@ -61,6 +61,16 @@ impl SegmentOptions {
     }
 }
 
+/// What came of an attempt to lock by the short way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtOnce {
+    Acquired(Acquired),
+    /// Nothing was done: the long way decides.
+    Undecided,
+    /// The lock was taken, but the segment was removed before: it has to be given back.
+    Retired,
+}
+
 /// What came of an attempt to unlock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Release {
@@ -256,10 +266,30 @@ impl ShmManager {
         Ok(())
     }
 
-    /// Takes a lock if nothing stands in the way; `None`, with nothing done, if anything does. Never fails or panics.
+    /// Takes a native lock if nothing stands in the way. Never fails or panics, and calls nothing, so that its caller
+    /// need not keep anything.
     #[inline(always)]
-    pub(crate) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
-        serve!(self, manager => manager.acquire_at_once(id))
+    pub(crate) fn acquire_at_once(&self, id: u32) -> AtOnce {
+        match &self.layout {
+            AnyLayout::Native(manager) => manager.acquire_at_once(id),
+            AnyLayout::Libpod(_) => AtOnce::Undecided,
+        }
+    }
+
+    /// The same for the libpod layout, which cannot do without the libc.
+    #[inline(always)]
+    pub(crate) fn acquire_mutex_at_once(&self, id: u32) -> Option<Acquired> {
+        match &self.layout {
+            AnyLayout::Libpod(manager) => manager.acquire_at_once(id),
+            AnyLayout::Native(_) => None,
+        }
+    }
+
+    /// Gives back what [`acquire_at_once`](Self::acquire_at_once) took though the segment was removed.
+    pub(crate) fn hand_back(&self, id: u32) {
+        if let AnyLayout::Native(manager) = &self.layout {
+            manager.hand_back(id);
+        }
     }
 
     /// Allocates a lock if nothing stands in the way; `None`, with nothing done, if anything does. Never fails or panics.
@@ -274,10 +304,22 @@ impl ShmManager {
         serve!(self, manager => manager.free_at_once(id))
     }
 
-    /// Gives a lock back if the calling thread holds it. Never panics.
+    /// Gives a native lock back if the calling thread holds it and nobody waits. Never panics, and calls nothing.
     #[inline(always)]
     pub(crate) fn release_at_once(&self, id: u32) -> Release {
-        serve!(self, manager => manager.release_at_once(id))
+        match &self.layout {
+            AnyLayout::Native(manager) => manager.release_at_once(id),
+            AnyLayout::Libpod(_) => Release::Undecided,
+        }
+    }
+
+    /// The same for the libpod layout, which cannot do without the libc.
+    #[inline(always)]
+    pub(crate) fn release_mutex_at_once(&self, id: u32) -> Release {
+        match &self.layout {
+            AnyLayout::Libpod(manager) => manager.release_at_once(id),
+            AnyLayout::Native(_) => Release::Undecided,
+        }
     }
 
     /// Ends what [`release_at_once`](Self::release_at_once) began, in the words of [`unlock`](Manager::unlock).

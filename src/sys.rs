@@ -15,6 +15,7 @@ pub(crate) mod file;
 pub(crate) mod futex;
 pub(crate) mod mapping;
 pub(crate) mod mutex;
+pub(crate) mod numbers;
 pub(crate) mod per_process;
 pub(crate) mod pinned;
 pub(crate) mod process;

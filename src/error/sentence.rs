@@ -134,6 +134,9 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             layout(*there),
             layout(*asked)
         ),
+        Reason::TooManyManagers => {
+            write!(f, "this process has 65535 managers open on native segments already; close some, or share them")
+        }
         Reason::TooManyProcesses { most } => write!(
             f,
             "{most} processes use it already, for more there is no room; close it in some, or give others a segment \

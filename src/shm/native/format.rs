@@ -97,8 +97,9 @@ pub(super) mod header {
 /// Byte offsets within a slot.
 pub(super) mod slot {
     pub(crate) const WORD: usize = 0;
-    pub(crate) const ACQUISITIONS: usize = 8;
-    pub(crate) const MANAGER: usize = 16;
+    /// What a holder notes: by which manager it took the lock, and how often that has happened. One word, because each
+    /// store before an unlock is waited for.
+    pub(crate) const NOTE: usize = 8;
 }
 
 /// Byte offsets within an entry.

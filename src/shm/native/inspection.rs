@@ -11,6 +11,7 @@ use crate::sys::witness;
 
 use super::format;
 use super::judgement::{Look, Verdict};
+use super::note;
 use super::pool::Pool;
 use super::word::{self, D, OWNER};
 
@@ -57,7 +58,7 @@ impl Pool {
             allocated: self.bitmap().is_allocated(id),
             held: has_owner && !is_dead,
             owner_died: is_dead || (!has_owner && seen & D != 0),
-            acquisitions: self.acquisitions(id).load(Ordering::Relaxed),
+            acquisitions: note::acquisitions(self.note(id)),
             ..LockInfo::default()
         };
         if info.held {

@@ -14,6 +14,7 @@ use super::super::Release;
 use super::Native;
 use super::judgement::{Look, Verdict};
 use super::member::Member;
+use super::note;
 use super::pool::Pool;
 use super::waiting::{self, CLASSES, Slices, classes, futex_of, starves};
 use super::word::{self, D, OWNER, R, S, Step, W, Waiter};
@@ -159,7 +160,7 @@ impl Native {
         let (pool, lock) = (self.pool(), self.pool().word(id));
         let mut slices = Slices::new(start);
         let mut is_first = true;
-        let mut held_since = pool.acquisitions(id).load(Ordering::Relaxed);
+        let mut noted = pool.note(id);
         loop {
             let mut seen = lock.load(Ordering::Acquire);
             match word::step(seen, member.word, *waiter) {
@@ -182,7 +183,7 @@ impl Native {
             }
             self.check_wait(wait, cancellable)?;
             let was_reserved = !word::has_owner(seen);
-            let taken_before = pool.acquisitions(id).load(Ordering::Relaxed);
+            let noted_before = pool.note(id);
             let until = cancellable.next_look(slices.end.min(deadline));
             let awake =
                 futex::sleep_until(futex_of(lock), word::futex(seen), until, classes(Instant::now().since(start)));
@@ -196,11 +197,11 @@ impl Native {
             }
             slices.next(now, wait.crowd.load(Ordering::Relaxed));
             let seen = lock.load(Ordering::Acquire);
-            let taken = pool.acquisitions(id).load(Ordering::Relaxed);
-            waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & R != 0 && taken == taken_before;
-            // Where locks change hands, nobody has died with this one; a look into /proc costs more than a short turn.
-            let look = if taken == held_since { Look::Thorough } else { Look::Quick };
-            held_since = taken;
+            let note = pool.note(id);
+            waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & R != 0 && note == noted_before;
+            // Where the lock changed hands, its holder has not had it for long; a look into /proc costs as much as a turn.
+            let look = if note == noted { Look::Thorough } else { Look::Quick };
+            noted = note;
             if self.take_over(lock, seen, member, look) {
                 return Ok(Acquired::OwnerDied);
             }
@@ -266,7 +267,7 @@ impl Native {
             if !is_threads && owner != holder.process_word {
                 return Err(Reason::NotHolder { id });
             }
-            if self.pool().manager(id).load(Ordering::Relaxed) != self.view.token {
+            if note::manager(self.pool().note(id)) != self.view.token {
                 return Err(Reason::NotHolder { id });
             }
             if lock.compare_exchange(seen, word::released(seen), Ordering::Release, Ordering::Relaxed).is_ok() {

@@ -140,13 +140,9 @@ impl Pool {
         self.segment.map.u64_at(self.geometry.slot(id) + slot::WORD)
     }
 
-    pub(super) fn acquisitions(&self, id: u32) -> &AtomicU64 {
-        self.segment.map.u64_at(self.geometry.slot(id) + slot::ACQUISITIONS)
-    }
-
-    /// Which manager of the holder's process took the lock.
-    pub(super) fn manager(&self, id: u32) -> &AtomicU64 {
-        self.segment.map.u64_at(self.geometry.slot(id) + slot::MANAGER)
+    /// What the holder of a lock has noted.
+    pub(super) fn note(&self, id: u32) -> u64 {
+        self.segment.map.u64_at(self.geometry.slot(id) + slot::NOTE).load(Ordering::Relaxed)
     }
 
     /// Where the slot of lock 0 is mapped, those of all that may come to be behind it, and the word that says whether
