@@ -87,18 +87,26 @@ func (l *lock) TryLock() (bool, error) {
 // Unlock gives the lock back. Every error is a panic.
 func (l *lock) Unlock() {
 	if answer := l.manager.giveBack(l.id); !answer.IsClean() {
-		panic(l.manager.failed("unlock", answer.Failure()))
+		panic(l.refused(answer.Failure()))
 	}
 	l.manager.unpinOwner()
 }
 
-// UnlockErr gives the lock back. EPERM: the caller does not hold it.
+// UnlockErr gives the lock back. EPERM: the caller does not hold it. After an error of the storage, such as EIO, it is free
+// all the same, but the next to take it is told [ErrOwnerDied].
 func (l *lock) UnlockErr() error {
 	if answer := l.manager.giveBack(l.id); !answer.IsClean() {
-		return l.manager.failed("unlock", answer.Failure())
+		return l.refused(answer.Failure())
 	}
 	l.manager.unpinOwner()
 	return nil
+}
+
+func (l *lock) refused(failed *clib.Failure) error {
+	if failed.Freed {
+		l.manager.unpinOwner()
+	}
+	return l.manager.failed("unlock", failed)
 }
 
 // giveBack gives the lock back if the caller holds it. Small, as try is.

@@ -191,14 +191,21 @@ static lm_result lm_cancellable_lock(uintptr_t manager, uint32_t id, uint32_t by
 	return lm_count(lock_manager_cancellable_lock(MANAGER(manager), id, UINT64_MAX, CANCEL(cancel)), by_thread);
 }
 
-static __attribute__((noinline, cold)) lm_result *lm_refused(int32_t code) {
-	return lm_more(lm_result_of(code));
+// What the caller does not hold it has not given back. After every other failure the lock is free, though something
+// about it went wrong, such as a record that could not be written: value is 1 then.
+static __attribute__((noinline, cold)) lm_result *lm_refused(int32_t code, uint32_t by_thread) {
+	lm_result result = lm_result_of(code);
+	if (code != -EPERM && code != -EINVAL && code != -EACCES && code != -EOPNOTSUPP) {
+		held_here -= by_thread;
+		result.value = 1;
+	}
+	return lm_more(result);
 }
 
 static lm_result *lm_unlock(uintptr_t manager, uint32_t id, uint32_t by_thread) {
 	int32_t code = lock_manager_unlock(MANAGER(manager), id);
 	if (code < 0)
-		return lm_refused(code);
+		return lm_refused(code, by_thread);
 	held_here -= by_thread;
 	return NULL;
 }

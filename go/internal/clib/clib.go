@@ -179,7 +179,10 @@ func (a Answer) Failure() *Failure {
 	if a.more == nil {
 		return nil
 	}
-	return failure(unpacked(a.more))
+	result := unpacked(a.more)
+	failed := failureOf(result)
+	failed.Freed = result.value != 0
+	return failed
 }
 
 func unpacked(more *C.lm_result) C.lm_result {
