@@ -30,7 +30,7 @@ impl DirectoryName {
         // Without a slash at the end, which would have a link followed.
         match std::path::absolute(path) {
             Ok(absolute) => Ok(Self { shown, path: absolute.components().collect() }),
-            Err(_) => Err(Error::new(&shown, Reason::BadPath("it is empty"))),
+            Err(_) => Err(Error::new(&shown, Reason::BadArgument("the name of the directory is empty; give its path"))),
         }
     }
 
@@ -115,9 +115,9 @@ impl Directory {
             Err(Errno(libc::EEXIST)) if making == Making::Exclusively => Ok(None),
             Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
             Err(Errno(libc::ENOENT)) if making == Making::Never => Ok(None),
-            Err(Errno(libc::ELOOP)) => Err(Reason::SymbolicLink),
+            Err(Errno(libc::ELOOP)) => Err(Reason::StrayFile { name: name.to_owned(), is_link: true }),
             // Directories, sockets, devices: whatever they are, they are no locks.
-            Err(Errno(libc::EISDIR | libc::ENXIO)) => Err(Reason::NotASegment("one of its files is no regular file")),
+            Err(Errno(libc::EISDIR | libc::ENXIO)) => Err(stray(name)),
             Err(errno) => Err(Reason::System { doing: "opening a file of the directory", errno }),
         }
     }
@@ -164,11 +164,15 @@ impl Drop for Directory {
     }
 }
 
-/// What fstat says of a file that must be a regular one.
-pub(super) fn facts(file: &File) -> Found<Facts> {
+fn stray(name: &str) -> Reason {
+    Reason::StrayFile { name: name.to_owned(), is_link: false }
+}
+
+/// What fstat says of the file of that name, which must be a regular one.
+pub(super) fn facts(file: &File, name: &str) -> Found<Facts> {
     match Facts::of(file) {
         Ok(facts) if facts.is_regular => Ok(facts),
-        Ok(_) => Err(Reason::NotASegment("one of its files is no regular file")),
+        Ok(_) => Err(stray(name)),
         Err(errno) => Err(Reason::System { doing: "fstat", errno }),
     }
 }
