@@ -136,10 +136,10 @@ impl Directory {
     pub(super) fn contents(&self) -> Found<Contents> {
         let mut contents = Contents::default();
         let listed = self.with_descriptor(|directory| {
-            directory::for_each_name(directory, |name| match name.to_str() {
-                Some(TABLE) => contents.has_table = true,
-                Some(name) if id_named(name).is_some() => contents.ids.extend(id_named(name)),
-                _ => contents.has_others = true,
+            directory::for_each_name(directory, |name| match id_named(name) {
+                Some(id) => contents.ids.push(id),
+                None if name == TABLE.as_bytes() => contents.has_table = true,
+                None => contents.has_others = true,
             })
         })?;
         listed.map_err(|errno| Reason::System { doing: "reading the directory", errno })?;
@@ -191,9 +191,9 @@ pub(super) struct Contents {
 }
 
 /// The id that a file name stands for: decimal, as libpod writes it, so without leading zeros or sign.
-fn id_named(name: &str) -> Option<u32> {
-    let id: u32 = name.parse().ok()?;
-    (id.to_string() == name).then_some(id)
+fn id_named(name: &[u8]) -> Option<u32> {
+    let is_plain = name.iter().all(u8::is_ascii_digit) && (name.len() == 1 || name.first() != Some(&b'0'));
+    if is_plain { str::from_utf8(name).ok()?.parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -202,9 +202,9 @@ mod tests {
 
     #[test]
     fn only_plain_decimal_numbers_below_2_to_the_32_are_ids() {
-        assert_eq!(["0", "17", "4294967295"].map(id_named), [Some(0), Some(17), Some(u32::MAX)]);
-        for name in ["", "00", "+1", "-1", "1 ", "4294967296", "x", ".lock_manager", "1.tmp"] {
-            assert_eq!(id_named(name), None, "{name:?}");
+        assert_eq!([b"0".as_slice(), b"17", b"4294967295"].map(id_named), [Some(0), Some(17), Some(u32::MAX)]);
+        for name in ["", "00", "007", "+1", "-1", "1 ", "4294967296", "x", ".lock_manager", "1.tmp"] {
+            assert_eq!(id_named(name.as_bytes()), None, "{name:?}");
         }
     }
 }
