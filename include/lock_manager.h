@@ -430,7 +430,7 @@ int32_t lock_manager_timed_lock(lock_manager_t *manager,
 
 /**
  * Unlocks what the calling thread, or by process ownership this process, holds through this manager. -EPERM: it does
- * not hold it.
+ * not hold it. After an error of the storage (-EIO, -EFBIG, -EPROTO) it holds it no more, either.
  */
 int32_t lock_manager_unlock(lock_manager_t *manager,
                             uint32_t id);

@@ -362,7 +362,7 @@ pub unsafe extern "C" fn lock_manager_timed_lock(manager: *mut lock_manager_t, i
 }
 
 /// Unlocks what the calling thread, or by process ownership this process, holds through this manager. -EPERM: it does
-/// not hold it.
+/// not hold it. After an error of the storage (-EIO, -EFBIG, -EPROTO) it holds it no more, either.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_unlock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.

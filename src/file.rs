@@ -156,6 +156,14 @@ impl FileManager {
     fn error(&self, reason: Reason) -> Error {
         Error::new(&self.storage, reason)
     }
+
+    /// The same, of a call that one lock is the matter of.
+    fn error_at(&self, id: u32) -> impl Fn(Reason) -> Error {
+        move |reason| match reason {
+            Reason::System { doing, errno } => self.error(Reason::SystemAtLock { id, doing, errno }),
+            reason => self.error(reason),
+        }
+    }
 }
 
 impl std::fmt::Debug for FileManager {
@@ -174,11 +182,11 @@ impl Manager for FileManager {
     }
 
     fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()> {
-        self.pool.allocate_given(id).map_err(|reason| self.error(reason))
+        self.pool.allocate_given(id).map_err(self.error_at(id))
     }
 
     fn free_lock(&self, id: u32) -> Result<()> {
-        self.pool.free(id).map_err(|reason| self.error(reason))
+        self.pool.free(id).map_err(self.error_at(id))
     }
 
     fn free_all_locks(&self) -> Result<()> {
@@ -195,12 +203,12 @@ impl Manager for FileManager {
 
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
         let acquire = || self.pool.locks()?.acquire(self.token, self.ownership.settle(), id, wait, cancel);
-        acquire().map_err(|reason| self.error(reason))
+        acquire().map_err(self.error_at(id))
     }
 
     fn unlock(&self, id: u32) -> Result<()> {
         let unlock = || self.pool.locks()?.release(self.token, id);
-        unlock().map_err(|reason| self.error(reason))
+        unlock().map_err(self.error_at(id))
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {
@@ -212,7 +220,7 @@ impl Manager for FileManager {
     }
 
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
-        self.pool.inspect(id).map_err(|reason| self.error(reason))
+        self.pool.inspect(id).map_err(self.error_at(id))
     }
 
     fn info(&self) -> Result<Info> {
@@ -233,7 +241,7 @@ impl Manager for FileManager {
         }
         // The kernel gives a dead holder's record locks back by itself, so whoever has one lives, or is a child that
         // inherited it.
-        Err(self.error(Reason::HolderLives { id, holder: info.pid as u32 }))
+        Err(self.error(Reason::ProcessHolds { id, pid: info.pid as u32 }))
     }
 
     fn check_idle(&self) -> Result<()> {

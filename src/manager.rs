@@ -180,7 +180,7 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     /// Unlocks what the calling thread, or with [`Ownership::Process`] this process, holds through this manager.
     ///
     /// # Errors
-    /// `EPERM` if it does not.
+    /// `EPERM` if it does not. After an error of the storage it holds it no more, either.
     fn unlock(&self, id: u32) -> Result<()>;
 
     /// Says who is to own the locks taken through this manager; [`Ownership::Thread`] if nobody says.

@@ -43,7 +43,7 @@ impl Pool {
         for id in self.directory.contents()?.ids {
             let process = match self.process_with_file(id) {
                 // A link, a directory: nobody's lock.
-                Err(Reason::SymbolicLink | Reason::NotASegment(_)) => None,
+                Err(Reason::StrayFile { .. }) => None,
                 found => found?,
             };
             if process.is_some() {

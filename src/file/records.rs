@@ -28,7 +28,7 @@ impl Records {
         let file = directory
             .open_file(TABLE, Making::IfAbsent)?
             .ok_or(Reason::NotASegment("its file .lock_manager cannot be made"))?;
-        let facts = facts(&file)?;
+        let facts = facts(&file, TABLE)?;
         let mut header = [0; record::SIZE];
         let count = file::read_at(&file, &mut header, 0).map_err(reading)?;
         if count == 0 || header == [0; record::SIZE] {
@@ -55,7 +55,7 @@ impl Records {
             Attempt::Taken => {}
         }
         // After the lock: whoever removes the table from here on finds it taken.
-        let facts = facts(&file)?;
+        let facts = facts(&file, TABLE)?;
         let is_this = facts.is_same_file(&self.facts) && facts.links > 0;
         Ok(Some(if is_this { Locked::Here(file) } else { Locked::Elsewhere }))
     }

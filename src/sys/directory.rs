@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Directories by descriptor: what is opened, made and removed in one stays in it, whatever its name becomes.
 
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -65,7 +64,7 @@ pub(crate) fn remove_at(directory: &File, name: &str) -> Result<(), Errno> {
 }
 
 /// Calls `see` with each name in the directory, but for "." and "..".
-pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(OsString)) -> Result<(), Errno> {
+pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(&[u8])) -> Result<(), Errno> {
     // A description of its own: a position in the directory is shared by all who share the description.
     let own = open_self(directory)?;
     // SAFETY: fdopendir(3) takes the descriptor over if it succeeds; closedir(3) below closes it with the stream.
@@ -86,7 +85,7 @@ pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(OsString)) -> 
             CStr::from_ptr((*entry).d_name.as_ptr())
         };
         if !matches!(name.to_bytes(), b"." | b"..") {
-            see(OsString::from_vec(name.to_bytes().to_vec()));
+            see(name.to_bytes());
         }
     };
     // SAFETY: the stream was opened above and is used no more.
