@@ -40,7 +40,7 @@ pub use cancel::Cancel;
 pub use error::{Error, Reason, Result};
 pub use file::FileManager;
 pub use lock::{Guard, Held, Lock};
-pub use manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, Ownership, UNLIMITED, Wait};
+pub use manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 pub use memory::InMemoryManager;
 pub use shm::{MAX_LOCKS, SegmentOptions, ShmManager};
 pub use sys::Errno;

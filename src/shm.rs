@@ -8,7 +8,7 @@ mod segment;
 
 use std::path::Path;
 
-use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Ownership, Wait};
+use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::sys::file::Access;
 use crate::{Cancel, Error, Reason, Result};
 pub(crate) use libpod::Release;
@@ -232,6 +232,13 @@ impl ShmManager {
             AnyLayout::Libpod(_) => Layout::Libpod,
         }
     }
+
+    /// Which lock's futex word stands at that byte of the segment's file: what `/proc/PID/task/TID/syscall` and
+    /// `/proc/PID/maps` say of a waiting thread, whatever program it belongs to. `None`: none does.
+    #[must_use]
+    pub fn lock_at(&self, offset: u64) -> Option<u32> {
+        serve!(self, manager => manager.lock_at(offset))
+    }
 }
 
 impl Manager for ShmManager {
@@ -283,6 +290,10 @@ impl Manager for ShmManager {
 
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
         serve!(self, manager => manager.lock_info(id))
+    }
+
+    fn waiters(&self) -> Result<Vec<Waiter>> {
+        serve!(self, manager => manager.waiters())
     }
 
     fn info(&self) -> Result<Info> {
