@@ -99,6 +99,9 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Of a lock that was never taken.
+    pub(super) const NOBODYS: Self = Self { holder: None, tid: 0, acquisitions: 0 };
+
     pub(super) fn read(bytes: &[u8; SIZE]) -> Self {
         let pid = u32::from_le_bytes(part(bytes, 0));
         let start_time = u64::from_le_bytes(part(bytes, 8));
