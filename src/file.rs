@@ -28,6 +28,7 @@ use crate::{Error, Reason, Result};
 use directory::{Directory, DirectoryName};
 use pool::Pool;
 use record::TABLE;
+pub(crate) use record::VERSION as FORMAT_VERSION;
 use records::Records;
 
 const DIRECTORY_MODE: u32 = 0o700;

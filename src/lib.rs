@@ -35,6 +35,8 @@ mod sys;
 mod table;
 /// Being told when a thread ends that holds locks.
 mod thread_end;
+/// Versions of the library, its interface and its formats.
+mod version;
 
 pub use cancel::Cancel;
 pub use error::{Error, Reason, Result};
@@ -44,3 +46,4 @@ pub use manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, Ownership, UN
 pub use memory::InMemoryManager;
 pub use shm::{MAX_LOCKS, SegmentOptions, ShmManager};
 pub use sys::Errno;
+pub use version::{SONAME, VERSION, formats};

@@ -51,6 +51,11 @@ impl SegmentOptions {
     }
 }
 
+/// Each layout, and which version of it this library has; libpod's carries a magic number and no version.
+pub(crate) fn formats() -> Vec<(&'static str, String)> {
+    vec![("libpod segment", format!("magic {:#x}", libpod::MAGIC))]
+}
+
 /// A manager whose locks are in a shared memory segment, named by a POSIX shm name (`"/name"`: one slash, first) or
 /// the absolute path of a file.
 ///

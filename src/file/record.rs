@@ -30,7 +30,8 @@ pub(super) const TABLE: &str = ".lock_manager";
 pub(super) const SIZE: usize = 32;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"lockfile");
-const VERSION: u32 = 1;
+/// The version of this format.
+pub(crate) const VERSION: u32 = 1;
 
 /// What the table file begins with.
 pub(super) fn header() -> [u8; SIZE] {

@@ -69,10 +69,7 @@ impl Files {
         self.current_records(Records::look)
     }
 
-    fn current_records(
-        &self,
-        open: impl FnOnce(&Directory) -> Found<Option<Records>>,
-    ) -> Found<Option<Arc<Records>>> {
+    fn current_records(&self, open: impl FnOnce(&Directory) -> Found<Option<Records>>) -> Found<Option<Arc<Records>>> {
         let mut known = self.records.lock();
         if let Some(records) = known.as_ref().filter(|records| records.is_current()) {
             return Ok(Some(Arc::clone(records)));

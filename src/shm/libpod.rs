@@ -32,7 +32,7 @@ use crate::{Cancel, Error, Reason, Result};
 use super::name::SegmentName;
 use super::segment::Candidate;
 use format::Geometry;
-pub(super) use format::is_ours;
+pub(super) use format::{MAGIC, is_ours};
 use pool::Pool;
 pub(crate) use view::Release;
 use view::View;

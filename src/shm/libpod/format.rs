@@ -24,7 +24,7 @@ use super::super::MAX_LOCKS;
 pub(super) const GROUP: u32 = u32::BITS;
 
 /// What a segment begins with.
-pub(super) const MAGIC: u16 = 0x87D1;
+pub(crate) const MAGIC: u16 = 0x87D1;
 
 /// Byte offsets within the segment.
 pub(super) mod offset {
