@@ -35,12 +35,15 @@ mod sys;
 mod table;
 /// Being told when a thread ends that holds locks.
 mod thread_end;
+/// Versions of the library, its interface and its formats.
+mod version;
 
 pub use cancel::Cancel;
 pub use error::{Error, Reason, Result, Waits};
 pub use file::FileManager;
 pub use lock::{Guard, Held, Lock};
-pub use manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, Ownership, UNLIMITED, Wait};
+pub use manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 pub use memory::InMemoryManager;
 pub use shm::{MAX_LOCKS, SegmentOptions, ShmManager};
 pub use sys::Errno;
+pub use version::{SONAME, VERSION, formats};

@@ -9,7 +9,7 @@ mod segment;
 
 use std::path::Path;
 
-use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Ownership, Wait};
+use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::sys::file::Access;
 use crate::{Cancel, Error, Reason, Result};
 use name::SegmentName;
@@ -59,6 +59,14 @@ impl SegmentOptions {
         self.mode = mode;
         self
     }
+}
+
+/// Each layout, and which version of it this library has; libpod's carries a magic number and no version.
+pub(crate) fn formats() -> Vec<(&'static str, String)> {
+    vec![
+        ("libpod segment", format!("magic {:#x}", libpod::MAGIC)),
+        ("native segment", format!("version {}", native::VERSION)),
+    ]
 }
 
 /// What came of an attempt to lock by the short way.
@@ -335,6 +343,13 @@ impl ShmManager {
             AnyLayout::Native(_) => Layout::Native,
         }
     }
+
+    /// Which lock's futex word stands at that byte of the segment's file: what `/proc/PID/task/TID/syscall` and
+    /// `/proc/PID/maps` say of a waiting thread, whatever program it belongs to. `None`: none does.
+    #[must_use]
+    pub fn lock_at(&self, offset: u64) -> Option<u32> {
+        serve!(self, manager => manager.lock_at(offset))
+    }
 }
 
 /// Removes a native segment if its first bytes are such; that it is gone or another by now is no failure.
@@ -399,6 +414,10 @@ impl Manager for ShmManager {
 
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
         serve!(self, manager => manager.lock_info(id))
+    }
+
+    fn waiters(&self) -> Result<Vec<Waiter>> {
+        serve!(self, manager => manager.waiters())
     }
 
     fn info(&self) -> Result<Info> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::sys::Errno;
 use crate::sys::directory::{self, Making};
-use crate::sys::file::{self, Facts};
+use crate::sys::file::{self, Access, Facts};
 use crate::sys::pinned::{Pinned, Pinning};
 use crate::sys::process::effective_user;
 use crate::{Error, Reason, Result};
@@ -56,13 +56,14 @@ impl DirectoryName {
 pub(super) struct Directory {
     pub(super) name: DirectoryName,
     pub(super) facts: Facts,
+    pub(super) access: Access,
     pinning: Pinning,
     /// `None` only while it is dropped.
     file: Option<File>,
 }
 
 impl Directory {
-    pub(super) fn open(name: &DirectoryName) -> Result<Self> {
+    pub(super) fn open(name: &DirectoryName, access: Access) -> Result<Self> {
         let file = directory::open(&name.path).map_err(|errno| match errno.0 {
             libc::ENOENT => name.error(Reason::NotFound),
             libc::ENOTDIR if Facts::of_path(&name.path).is_ok_and(|facts| facts.is_link) => {
@@ -72,7 +73,7 @@ impl Directory {
         })?;
         let facts = Facts::of(&file).map_err(name.failed("fstat"))?;
         let caller = effective_user();
-        if facts.owner != caller && facts.owner != 0 {
+        if access == Access::Use && facts.owner != caller && facts.owner != 0 {
             return Err(name.error(Reason::NotTrusted { owner: facts.owner, caller }));
         }
         if let Some(magic) = file::network_file_system(&file).map_err(name.failed("statfs"))? {
@@ -80,7 +81,7 @@ impl Directory {
         }
         let overlay = file::is_on_overlay(&file).map_err(name.failed("statfs"))?;
         let pinning = if overlay { Pinning::ByDescriptor } else { Pinning::ByMapping };
-        Ok(Self { name: name.clone(), facts, pinning, file: Some(file) })
+        Ok(Self { name: name.clone(), facts, access, pinning, file: Some(file) })
     }
 
     /// Runs `body` with the directory's descriptor: the one that was opened, or, if the program closed that (closefrom),
@@ -110,11 +111,12 @@ impl Directory {
     /// Opens a file of the directory. `None`: there is none, or with [`Making::Exclusively`] there is one. Whether it is
     /// a regular one is for [`facts`] to say.
     pub(super) fn open_file(&self, name: &str, making: Making) -> Found<Option<File>> {
+        let making = if self.access == Access::Look { Making::NeverToLook } else { making };
         match self.with_descriptor(|directory| directory::open_at(directory, name, making))? {
             Ok(file) => Ok(Some(file)),
             Err(Errno(libc::EEXIST)) if making == Making::Exclusively => Ok(None),
             Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
-            Err(Errno(libc::ENOENT)) if making == Making::Never => Ok(None),
+            Err(Errno(libc::ENOENT)) if matches!(making, Making::Never | Making::NeverToLook) => Ok(None),
             Err(Errno(libc::ELOOP)) => Err(Reason::StrayFile { name: name.to_owned(), is_link: true }),
             // Directories, sockets, devices: whatever they are, they are no locks.
             Err(Errno(libc::EISDIR | libc::ENXIO)) => Err(stray(name)),

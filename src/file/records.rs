@@ -23,6 +23,19 @@ pub(super) struct Records {
 }
 
 impl Records {
+    /// Opens the directory's table as it is; `None`: there is none that says anything.
+    pub(super) fn look(directory: &Directory) -> Found<Option<Self>> {
+        let Some(file) = directory.open_file(TABLE, Making::Never)? else { return Ok(None) };
+        let facts = facts(&file, TABLE)?;
+        let mut header = [0; record::SIZE];
+        file::read_at(&file, &mut header, 0).map_err(reading)?;
+        if header == [0; record::SIZE] {
+            return Ok(None);
+        }
+        record::check_header(&header)?;
+        Ok(Some(Self { facts, file: Some(file) }))
+    }
+
     /// Opens the directory's table, and makes it where there is none.
     pub(super) fn open(directory: &Directory) -> Found<Self> {
         let file = directory

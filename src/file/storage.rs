@@ -58,17 +58,27 @@ impl Files {
         known.map_or_else(|| self.records(), Ok)
     }
 
-    /// The directory's table as of now.
+    /// The directory's table as of now, made where there is none.
     pub(super) fn records(&self) -> Found<Arc<Records>> {
+        let records = self.current_records(|directory| Records::open(directory).map(Some))?;
+        records.ok_or(Reason::TableLost)
+    }
+
+    /// The directory's table as of now, if there is one.
+    pub(super) fn records_to_look(&self) -> Found<Option<Arc<Records>>> {
+        self.current_records(Records::look)
+    }
+
+    fn current_records(&self, open: impl FnOnce(&Directory) -> Found<Option<Records>>) -> Found<Option<Arc<Records>>> {
         let mut known = self.records.lock();
         if let Some(records) = known.as_ref().filter(|records| records.is_current()) {
-            return Ok(Arc::clone(records));
+            return Ok(Some(Arc::clone(records)));
         }
         if self.directory.is_removed() {
             return Err(Reason::Removed);
         }
-        let records = Arc::new(Records::open(&self.directory)?);
-        *known = Some(Arc::clone(&records));
+        let records = open(&self.directory)?.map(Arc::new);
+        known.clone_from(&records);
         Ok(records)
     }
 

@@ -34,7 +34,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait};
+use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::ownership::OwnershipCell;
 use crate::sys::file::Access;
 use crate::sys::process::Process;
@@ -46,7 +46,7 @@ use super::name::SegmentName;
 use super::segment::{Candidate, Recognised};
 use super::{AtOnce, Release};
 use format::Geometry;
-pub(super) use format::is_ours;
+pub(super) use format::{VERSION, is_ours};
 use pool::Pool;
 use view::View;
 
@@ -192,6 +192,11 @@ impl Native {
         if self.pool().access == Access::Use { Ok(()) } else { Err(self.error(Reason::ReadOnly)) }
     }
 
+    /// Which lock's word stands at that byte of the file.
+    pub(super) fn lock_at(&self, offset: u64) -> Option<u32> {
+        self.pool().geometry.lock_at(offset, self.pool().num_locks_now())
+    }
+
     /// One lock that this process holds through this manager.
     fn held_through(&self) -> Option<u32> {
         let base = self.pool().attachment.peek()?.base;
@@ -291,6 +296,10 @@ impl Manager for Native {
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
         self.check_range(id)?;
         Ok(self.pool().inspect(id))
+    }
+
+    fn waiters(&self) -> Result<Vec<Waiter>> {
+        Ok(self.pool().waiters())
     }
 
     fn info(&self) -> Result<Info> {

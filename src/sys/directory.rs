@@ -22,21 +22,24 @@ pub(crate) fn open(path: &Path) -> Result<File, Errno> {
 pub(crate) enum Making {
     /// ENOENT where there is none.
     Never,
+    /// The same, and it is opened for reading only.
+    NeverToLook,
     /// Made where there is none.
     IfAbsent,
     /// EEXIST where there is one.
     Exclusively,
 }
 
-/// Opens a file of the directory for reading and writing, without following a link or waiting for a FIFO.
+/// Opens a file of the directory, for reading and writing unless only to look, without following a link or waiting for a FIFO.
 pub(crate) fn open_at(directory: &File, name: &str, making: Making) -> Result<File, Errno> {
     let name = CString::new(name).map_err(|_| Errno(libc::EINVAL))?;
     let flags = match making {
-        Making::Never => 0,
-        Making::IfAbsent => libc::O_CREAT,
-        Making::Exclusively => libc::O_CREAT | libc::O_EXCL,
+        Making::Never => libc::O_RDWR,
+        Making::NeverToLook => libc::O_RDONLY,
+        Making::IfAbsent => libc::O_RDWR | libc::O_CREAT,
+        Making::Exclusively => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
     };
-    let flags = flags | libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     loop {
         // SAFETY: openat(2) reads the name, which lives past the call; a descriptor that it returns is nobody's yet.
         let descriptor = unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, 0o600) };

@@ -36,7 +36,7 @@ use super::super::MAX_LOCKS;
 
 /// What a segment begins with.
 pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"lock-mgr");
-pub(super) const VERSION: u32 = 1;
+pub(in crate::shm) const VERSION: u32 = 1;
 const BYTE_ORDER: u32 = 0x0102_0304;
 
 const PAGE: u64 = 4096;
