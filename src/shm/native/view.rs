@@ -59,7 +59,7 @@ impl View {
     /// Lets the fast path reach all locks that the process knows of.
     pub(super) fn hear_of_more(&self) {
         if self.pool.access == Access::Use {
-            self.lockable.fetch_max(self.pool.num_locks(), Ordering::Relaxed);
+            self.lockable.fetch_max(self.pool.num_locks(), Ordering::Release);
         }
     }
 
