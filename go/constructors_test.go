@@ -69,7 +69,13 @@ func TestOpenOrNewMakesASegmentOnceAndRemoveSHMTakesItAway(t *testing.T) {
 }
 
 func TestASegmentOpenedReadOnlyCanBeLookedAtOnly(t *testing.T) {
-	m, path := freshSHM(lockmanager.Libpod)(t)
+	for _, s := range []storage{libpod, native} {
+		t.Run(s.name, func(t *testing.T) { lookOnly(t, s) })
+	}
+}
+
+func lookOnly(t *testing.T, s storage) {
+	m, path := s.fresh(t)
 	l := allocated(t, m)
 	l.Lock()
 	defer l.Unlock()
@@ -80,6 +86,21 @@ func TestASegmentOpenedReadOnlyCanBeLookedAtOnly(t *testing.T) {
 	}
 	_, err = looker.AllocateLock()
 	wantError(t, err, syscall.EACCES)
+	wantError(t, looker.(extendedManager).Grow(128), syscall.EACCES)
+	wantError(t, retrieved(t, looker, l.ID()).LockErr(), syscall.EACCES)
+}
+
+func TestTheLayoutIsNativeUnlessAnotherIsNamed(t *testing.T) {
+	path := newSHMName(t)
+	m, err := lockmanager.NewSHMLockManager(path, 33, lockmanager.WithMaxLocks(1000))
+	must(t, err)
+	info, err := m.(extendedManager).Info()
+	must(t, err)
+	if info.Layout != lockmanager.Native || info.NumLocks != 64 || info.MaxLocks != 1024 || info.Attached != 1 {
+		t.Errorf("%+v", info)
+	}
+	_, err = lockmanager.OpenOrNewSHMLockManager(path, 0, lockmanager.WithLayout(lockmanager.Libpod))
+	wantError(t, err, syscall.EPROTO)
 }
 
 func TestAnOptionThatAConstructorHasNoUseForIsEINVAL(t *testing.T) {
@@ -157,26 +178,30 @@ func TestGrowMakesRoomWhereTheNumberIsNotFixed(t *testing.T) {
 }
 
 func TestLocksHeldIsOneForeignCall(t *testing.T) {
-	m, _ := freshSHM(lockmanager.Libpod)(t)
-	before := runtime.NumCgoCall()
-	_, err := m.LocksHeld()
-	must(t, err)
-	if calls := runtime.NumCgoCall() - before; calls != 1 {
-		t.Fatalf("%d foreign calls", calls)
-	}
+	onEveryStorage(t, func(t *testing.T, s storage) {
+		m, _ := s.fresh(t)
+		before := runtime.NumCgoCall()
+		_, err := m.LocksHeld()
+		must(t, err)
+		if calls := runtime.NumCgoCall() - before; calls != 1 {
+			t.Fatalf("%d foreign calls", calls)
+		}
+	})
 }
 
 func TestAnUncontendedPairIsTwoForeignCallsAndNoAllocation(t *testing.T) {
-	m, _ := freshSHM(lockmanager.Libpod)(t)
-	l := allocated(t, m)
-	before := runtime.NumCgoCall()
-	allocations := testing.AllocsPerRun(100, func() {
-		pass(l)
+	onEveryStorage(t, func(t *testing.T, s storage) {
+		m, _ := s.fresh(t)
+		l := allocated(t, m)
+		before := runtime.NumCgoCall()
+		allocations := testing.AllocsPerRun(100, func() {
+			pass(l)
+		})
+		if calls := runtime.NumCgoCall() - before; calls != 202 {
+			t.Errorf("%d foreign calls for 101 pairs", calls)
+		}
+		if allocations != 0 {
+			t.Errorf("%v allocations a pair", allocations)
+		}
 	})
-	if calls := runtime.NumCgoCall() - before; calls != 202 {
-		t.Errorf("%d foreign calls for 101 pairs", calls)
-	}
-	if allocations != 0 {
-		t.Errorf("%v allocations a pair", allocations)
-	}
 }

@@ -60,9 +60,12 @@ type storage struct {
 
 var storages = []storage{
 	{name: "shm-libpod", fresh: freshSHM(lockmanager.Libpod), open: openSHM, limited: true},
+	{name: "shm-native", fresh: freshSHM(lockmanager.Native), open: openSHM, limited: true, processOwned: true},
 	{name: "file", fresh: freshFile, open: openFile, processOwned: true},
 	{name: "in-memory", fresh: freshInMemory, limited: true, processOwned: true},
 }
+
+var libpod, native = storages[0], storages[1]
 
 var names atomic.Uint32
 
@@ -201,8 +204,14 @@ type child struct {
 // startChild starts a process that has the storage open.
 func startChild(t testing.TB, s storage, place string) *child {
 	t.Helper()
+	return startProcess(t, childVariable+"="+s.name+" "+place)
+}
+
+// startProcess starts this program once more, with variables that say what it is to be.
+func startProcess(t testing.TB, variables ...string) *child {
+	t.Helper()
 	command := exec.Command("/proc/self/exe")
-	command.Env = append(os.Environ(), childVariable+"="+s.name+" "+place)
+	command.Env = append(os.Environ(), variables...)
 	command.Stderr = os.Stderr
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in, err := command.StdinPipe()
@@ -254,9 +263,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serve is a child's life: a line names a call and a lock, the answer is what it returned.
+// serve is a child's life: a line names a call and a number, the answer is what it returned.
 func serve(what string) {
 	kind, place, _ := strings.Cut(what, " ")
+	if kind == afterExec {
+		fmt.Println("ok")
+		io.Copy(io.Discard, os.Stdin)
+		return
+	}
 	var m lockmanager.Manager
 	err := errors.New("no such storage: " + kind)
 	for _, s := range storages {
@@ -268,50 +282,113 @@ func serve(what string) {
 		fmt.Println(err)
 		return
 	}
+	aside := make(chan string)
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		var call string
-		var id uint32
-		fmt.Sscan(lines.Text(), &call, &id)
-		fmt.Println(serveOne(m, call, id))
+		var number uint32
+		fmt.Sscan(lines.Text(), &call, &number)
+		switch call {
+		case "aside":
+			answer := make(chan string)
+			go holdAside(m, number, answer, aside)
+			fmt.Println(<-answer)
+		case "end", "exec":
+			aside <- call
+		case "remove":
+			fmt.Println(answerOf(lockmanager.RemoveSHM(place)))
+		default:
+			fmt.Println(serveOne(m, call, number))
+		}
 	}
 }
 
-func serveOne(m lockmanager.Manager, call string, id uint32) string {
-	l, err := m.RetrieveLock(id)
-	if err != nil {
-		return err.Error()
+// afterExec is what a child is once it has replaced its program.
+const afterExec = "after-exec"
+
+// holdAside takes a lock in a goroutine off the main thread, and ends with it held as it is told: alone, or by executing
+// another program.
+func holdAside(m lockmanager.Manager, id uint32, answer chan<- string, orders <-chan string) {
+	got := serveOne(m, "lock", id)
+	if syscall.Gettid() == syscall.Getpid() {
+		got = "on the main thread"
 	}
+	answer <- got
+	if <-orders == "end" {
+		return
+	}
+	os.Setenv(childVariable, afterExec)
+	err := syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+	fmt.Println("exec:", err)
+}
+
+// serveOne makes one call of a manager, or of its lock of that number.
+func serveOne(m lockmanager.Manager, call string, number uint32) string {
+	switch call {
+	case "grow":
+		return answerOf(m.(extendedManager).Grow(number))
+	case "allocate":
+		l, err := m.AllocateLock()
+		if err != nil {
+			return answerOf(err)
+		}
+		return fmt.Sprint(l.ID())
+	}
+	locker, err := m.RetrieveLock(number)
+	if err != nil {
+		return answerOf(err)
+	}
+	l := locker.(extended)
 	switch call {
 	case "lock":
-		err = l.(extended).LockErr()
+		err = l.LockErr()
+	case "lockcontext":
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		err = l.LockContext(ctx)
+	case "lockorpanic":
+		err = recovered(l.Lock)
 	case "unlock":
-		err = l.(extended).UnlockErr()
+		err = l.UnlockErr()
 	case "try":
 		var taken bool
-		if taken, err = l.(extended).TryLock(); err == nil && !taken {
+		if taken, err = l.TryLock(); err == nil && !taken {
 			return "busy"
 		}
 	case "lockandend":
 		// On the main goroutine, which init has pinned to the main thread.
-		if err = l.(extended).LockErr(); err == nil {
+		if err = l.LockErr(); err == nil {
 			fmt.Println("ok")
 			go func() { io.Copy(io.Discard, os.Stdin); os.Exit(0) }()
 			runtime.Goexit()
-		}
-	case "allocate":
-		if l, err = m.AllocateLock(); err == nil {
-			return fmt.Sprint(l.ID())
 		}
 	case "free":
 		err = l.Free()
 	default:
 		return "no such call: " + call
 	}
+	return answerOf(err)
+}
+
+// recovered is what f panics with, if that is an error.
+func recovered(f func()) (err error) {
+	defer func() { err, _ = recover().(error) }()
+	f()
+	return nil
+}
+
+// answerOf puts an error into a line. Its number comes first.
+func answerOf(err error) string {
+	var number syscall.Errno
 	switch {
+	case err == nil:
+		return "ok"
 	case err == lockmanager.ErrOwnerDied:
 		return "owner died"
-	case err != nil:
-		return err.Error()
+	case errors.As(err, &number):
+		return failedWith(number) + err.Error()
 	}
-	return "ok"
+	return err.Error()
 }
+
+// failedWith is how the answer of a call begins that failed with that number.
+func failedWith(number syscall.Errno) string { return fmt.Sprintf("%d: ", int(number)) }

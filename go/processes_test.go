@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
 	lockmanager "github.com/lock-manager/lock-manager/go"
 	"github.com/lock-manager/lock-manager/go/internal/ctest"
@@ -81,18 +83,70 @@ func TestAWaiterIsToldThatTheHolderWasKilled(t *testing.T) {
 		l := allocated(t, m)
 		holder := startChild(t, s, place)
 		holder.ask(t, "lock %d", l.ID())
-		got := make(chan error, 1)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			got <- l.LockErr()
-			l.UnlockErr()
-		}()
-		eventually(t, "the goroutine waits", func() bool { return lockmanager.Waiting(l) == 1 })
+		got := waitedFor(t, l)
 		holder.kill()
-		within(t, "a wait for a dead holder", done)
-		if err := <-got; err != lockmanager.ErrOwnerDied {
+		wantOwnerDied(t, got)
+	})
+}
+
+func waitedFor(t *testing.T, l extended) <-chan error {
+	t.Helper()
+	got := make(chan error, 1)
+	go func() {
+		err := l.LockErr()
+		l.UnlockErr()
+		got <- err
+	}()
+	eventually(t, "the goroutine waits", func() bool { return lockmanager.Waiting(l) == 1 })
+	return got
+}
+
+func wantOwnerDied(t *testing.T, got <-chan error) {
+	t.Helper()
+	select {
+	case err := <-got:
+		if err != lockmanager.ErrOwnerDied {
 			t.Fatalf("got %v, want ErrOwnerDied", err)
+		}
+	case <-time.After(patience):
+		t.Fatalf("a waiter was not told of the holder's end within %v", patience)
+	}
+}
+
+// Off the main thread the one that calls exec takes over the main thread's number, so that its list of robust mutexes is
+// lost to the kernel.
+func TestAWaiterIsToldThatTheHolderHasExecutedAnotherProgram(t *testing.T) {
+	onSharedStorages(t, func(t *testing.T, s storage) {
+		m, place := s.fresh(t)
+		l := allocated(t, m)
+		holder := startChild(t, s, place)
+		if got := holder.ask(t, "aside %d", l.ID()); got != "ok" {
+			t.Fatalf("lock: %s", got)
+		}
+		got := waitedFor(t, l)
+		if answer := holder.ask(t, "exec"); answer != "ok" {
+			t.Fatalf("exec: %s", answer)
+		}
+		wantOwnerDied(t, got)
+		if err := holder.command.Process.Signal(syscall.Signal(0)); err != nil {
+			t.Fatalf("the new program was to live on: %v", err)
+		}
+	})
+}
+
+func TestAWaiterInAnotherProcessIsToldThatTheHoldersGoroutineHasEnded(t *testing.T) {
+	onSharedStorages(t, func(t *testing.T, s storage) {
+		m, place := s.fresh(t)
+		l := allocated(t, m)
+		holder := startChild(t, s, place)
+		if got := holder.ask(t, "aside %d", l.ID()); got != "ok" {
+			t.Fatalf("lock: %s", got)
+		}
+		got := waitedFor(t, l)
+		holder.tell(t, "end")
+		wantOwnerDied(t, got)
+		if answer := holder.ask(t, "lock %d", l.ID()); answer != "ok" {
+			t.Fatalf("what is left of the holder's process cannot take it: %s", answer)
 		}
 	})
 }
@@ -143,18 +197,20 @@ func TestLockSwallowsOwnerDeath(t *testing.T) {
 const rustCounter = "LOCK_MANAGER_RUST_COUNTER"
 
 func TestGoroutinesAndThreadsOfCAndRustExcludeEachOther(t *testing.T) {
-	const rounds, counting = 20_000, 5
 	program := os.Getenv(rustCounter)
 	if program == "" {
 		t.Skipf("skipped: %s does not name the built examples/counter.rs", rustCounter)
 	}
-	m, path := freshSHM(lockmanager.Libpod)(t)
+	for _, layout := range []lockmanager.Layout{lockmanager.Libpod, lockmanager.Native} {
+		t.Run(fmt.Sprint("layout-", layout), func(t *testing.T) { countInThreeLanguages(t, program, layout) })
+	}
+}
+
+func countInThreeLanguages(t *testing.T, program string, layout lockmanager.Layout) {
+	const rounds, counting = 20_000, 5
+	m, path := freshSHM(layout)(t)
 	l := allocated(t, m)
-	file, err := os.Create(filepath.Join(t.TempDir(), "counter"))
-	must(t, err)
-	must(t, file.Truncate(8))
-	counter, err := ctest.NewCounter(file)
-	must(t, err)
+	file, counter := newCounter(t)
 
 	// Two threads of its own.
 	rust := exec.Command(program, path, fmt.Sprint(l.ID()), fmt.Sprint(rounds), file.Name())
@@ -181,4 +237,15 @@ func TestGoroutinesAndThreadsOfCAndRustExcludeEachOther(t *testing.T) {
 	if got := counter.Value(); got != counting*rounds {
 		t.Fatalf("counted to %d, not %d", got, counting*rounds)
 	}
+}
+
+func newCounter(t *testing.T) (*os.File, ctest.Counter) {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "counter"))
+	must(t, err)
+	t.Cleanup(func() { file.Close() })
+	must(t, file.Truncate(8))
+	counter, err := ctest.NewCounter(file)
+	must(t, err)
+	return file, counter
 }
