@@ -47,9 +47,18 @@ func benchmarkPair(b *testing.B, l lockmanager.Locker, libpod float64) {
 // use as well is not as fast at one time as at another; what counts is the medians. robust-ns is a robust mutex with
 // nothing around it but two foreign calls and the pinning: where not even that is within what is allowed, the machine is
 // too busy to tell.
-func BenchmarkPairSHM(b *testing.B) {
+func BenchmarkPairSHM(b *testing.B) { onEveryLayout(b, benchmarkPairSHM) }
+
+// onEveryLayout measures the layouts of a segment beside each other.
+func onEveryLayout(b *testing.B, measure func(b *testing.B, s storage)) {
+	for _, s := range []storage{libpod, native} {
+		b.Run(s.name, func(b *testing.B) { measure(b, s) })
+	}
+}
+
+func benchmarkPairSHM(b *testing.B, s storage) {
 	const rounds, calls = 201, 10_000
-	m, _ := freshSHM(lockmanager.Libpod)(b)
+	m, _ := s.fresh(b)
 	l := allocated(b, m)
 	mutex := ctest.NewMutex()
 	var bare, pair, robust [rounds]float64
@@ -100,43 +109,78 @@ func BenchmarkPairInMemory(b *testing.B) {
 }
 
 func BenchmarkPairLockContext(b *testing.B) {
-	m, _ := freshSHM(lockmanager.Libpod)(b)
-	l := allocated(b, m)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	for b.Loop() {
-		if err := l.LockContext(ctx); err != nil {
-			b.Fatal(err)
+	onEveryLayout(b, func(b *testing.B, s storage) {
+		m, _ := s.fresh(b)
+		l := allocated(b, m)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		for b.Loop() {
+			if err := l.LockContext(ctx); err != nil {
+				b.Fatal(err)
+			}
+			l.Unlock()
 		}
-		l.Unlock()
-	}
+	})
+}
+
+// Of a lock that another thread of this process holds: what each goroutine pays before it queues.
+func BenchmarkTryLockOfAHeldLock(b *testing.B) {
+	onEveryLayout(b, func(b *testing.B, s storage) {
+		m, _ := s.fresh(b)
+		l := allocated(b, m)
+		held, release := make(chan struct{}), make(chan struct{})
+		go func() {
+			l.Lock()
+			close(held)
+			<-release
+			l.Unlock()
+		}()
+		<-held
+		for b.Loop() {
+			if taken, err := l.TryLock(); taken || err != nil {
+				b.Fatal(taken, err)
+			}
+		}
+		close(release)
+	})
 }
 
 func BenchmarkRetrieveLock(b *testing.B) {
-	m, _ := freshSHM(lockmanager.Libpod)(b)
-	for b.Loop() {
-		if _, err := m.RetrieveLock(7); err != nil {
-			b.Fatal(err)
+	onEveryLayout(b, func(b *testing.B, s storage) {
+		m, _ := s.fresh(b)
+		for b.Loop() {
+			if _, err := m.RetrieveLock(7); err != nil {
+				b.Fatal(err)
+			}
 		}
-	}
+	})
 }
 
 func BenchmarkLocksHeldOf2048(b *testing.B) {
-	m, err := lockmanager.NewSHMLockManager(newSHMName(b), 2048, lockmanager.WithLayout(lockmanager.Libpod))
-	must(b, err)
-	for b.Loop() {
-		if _, err := m.LocksHeld(); err != nil {
-			b.Fatal(err)
-		}
+	for _, layout := range []struct {
+		name   string
+		option lockmanager.Option
+	}{{libpod.name, lockmanager.WithLayout(lockmanager.Libpod)}, {native.name, lockmanager.WithLayout(lockmanager.Native)}} {
+		b.Run(layout.name, func(b *testing.B) {
+			m, err := lockmanager.NewSHMLockManager(newSHMName(b), 2048, layout.option)
+			must(b, err)
+			for b.Loop() {
+				if _, err := m.LocksHeld(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(libpodListHeld, "libpod-ns/op")
+		})
 	}
-	b.ReportMetric(libpodListHeld, "libpod-ns/op")
 }
 
 // From cancellation until LockContext has returned; it may be 10 ms.
-func BenchmarkCancellation(b *testing.B) {
-	m, place := freshSHM(lockmanager.Libpod)(b)
+func BenchmarkCancellation(b *testing.B) { onEveryLayout(b, benchmarkCancellation) }
+
+func benchmarkCancellation(b *testing.B, s storage) {
+	m, place := s.fresh(b)
 	l := allocated(b, m)
-	holder := startChild(b, storages[0], place)
+	holder := startChild(b, s, place)
 	holder.ask(b, "lock %d", l.ID())
 	var longest, all time.Duration
 	for range b.N {
