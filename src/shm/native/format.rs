@@ -303,13 +303,6 @@ impl Geometry {
             range(self.slots(), num_locks as usize * size::SLOT),
         ]
     }
-
-    /// Which lock's word the kernel would be asked about for that byte of the file.
-    pub(super) fn lock_at(self, offset: u64, num_locks: u32) -> Option<u32> {
-        let distance = offset.checked_sub(self.slots() as u64)?;
-        let id = u32::try_from(distance / size::SLOT as u64).ok()?;
-        (id < num_locks && distance % (size::SLOT as u64) < size_of::<u64>() as u64).then_some(id)
-    }
 }
 
 /// That many locks, rounded up to whole words of the bitmap.
