@@ -145,6 +145,9 @@ pub(super) fn num_locks(start: &[u8]) -> Option<u32> {
     word32(start, header::NUM_LOCKS)
 }
 
+/// Numbers by their offsets.
+type Numbers<T, const COUNT: usize> = [(usize, T); COUNT];
+
 /// How far a segment may grow, and so where everything stands. Private to the process: made at creation or checked at
 /// opening, never read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,7 +211,7 @@ impl Geometry {
     }
 
     /// The numbers that a header has for good, by their offsets; the magic number is not among them.
-    pub(super) fn numbers(self) -> ([(usize, u32); 10], [(usize, u64); 5]) {
+    pub(super) fn numbers(self) -> (Numbers<u32, 10>, Numbers<u64, 5>) {
         (
             [
                 (header::VERSION, VERSION),

@@ -189,7 +189,7 @@ impl Pool {
         if published <= known {
             return known;
         }
-        let size = self.segment.file.ask(|file| file::Facts::of(file)).map_or(0, |facts| facts.size);
+        let size = self.segment.file.ask(file::Facts::of).map_or(0, |facts| facts.size);
         match self.geometry.check_count(published) {
             Ok(count) if self.geometry.size(count) as u64 <= size => {
                 self.num_locks.fetch_max(count, Ordering::Relaxed).max(count)
