@@ -140,6 +140,11 @@ pub(super) fn boot(start: &[u8]) -> Option<[u8; 16]> {
     start.get(header::BOOT..)?.first_chunk().copied()
 }
 
+/// The inode of the file that a segment that starts with these bytes was made in.
+pub(super) fn inode(start: &[u8]) -> Option<u64> {
+    word64(start, header::INODE)
+}
+
 /// How many locks a segment that starts with these bytes says that it has.
 pub(super) fn num_locks(start: &[u8]) -> Option<u32> {
     word32(start, header::NUM_LOCKS)
