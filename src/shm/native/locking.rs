@@ -168,10 +168,13 @@ impl Native {
                     if lock.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                         return Ok(left_by(seen));
                     }
+                    // Whoever changes the word all the while does not make this one wait for ever.
+                    self.check_wait(wait, cancellable)?;
                     continue;
                 }
                 Step::Announce(next) => {
                     if lock.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+                        self.check_wait(wait, cancellable)?;
                         continue;
                     }
                     seen = next;
