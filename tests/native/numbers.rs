@@ -11,10 +11,10 @@ use lock_manager::{Acquired, Manager, Ownership};
 use super::LONG;
 use super::lost_by_robust_mutexes::recovered;
 use super::support::alone::alone;
-use super::support::made::{leak, pthread, raw_exit};
+use super::support::made::{leak, pthread, raw_clone, raw_exit};
 use super::support::process::{own_tid, sleep_until_killed};
 use super::support::timing::{RECOVERED, mostly_within};
-use super::support::{Segment, board, errno_of, eventually, fork, is_root_or_skip, namespace, taken_once};
+use super::support::{Child, Segment, board, errno_of, eventually, fork, is_root_or_skip, namespace, taken_once};
 
 /// Has the next process or thread of this PID namespace be of that number, if it is free.
 fn next_number(number: i32) {
@@ -150,4 +150,75 @@ fn two_pid_namespaces_with_the_same_numbers() {
             time
         });
     });
+}
+
+/// Has process 1 of a new PID namespace do something and live on until it is dropped.
+fn elsewhere(body: impl FnOnce()) -> Child {
+    let ready = &board(1)[0];
+    let keeper = fork(|| {
+        namespace::new_pid_namespace_for_children();
+        fork(|| {
+            body();
+            ready.store(1, Ordering::Release);
+            sleep_until_killed();
+        })
+        .wait();
+    });
+    eventually("it is done", || ready.load(Ordering::Acquire) == 1);
+    keeper
+}
+
+/// Where the numbers of threads say nothing, a thread's end is known because the thread itself says so.
+#[test]
+fn a_thread_that_ends_in_another_pid_namespace() {
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        let segment = Segment::native(64);
+        let manager = segment.open();
+        let _lives = elsewhere(|| {
+            let manager = leak(segment.open());
+            pthread(move || assert_eq!(manager.lock(3).unwrap(), Acquired::Clean)).join();
+            let _ = manager.lock(4).unwrap();
+        });
+        assert_eq!(taken_once(&manager, 3), Acquired::OwnerDied);
+        assert_eq!(errno_of(manager.try_lock(4)), libc::EBUSY);
+    });
+}
+
+/// And a process's end by its record lock alone, which no child keeps.
+#[test]
+fn a_process_of_another_pid_namespace_whose_child_outlives_it() {
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        for make in [fork_a_sleeper, clone_a_sleeper] {
+            let segment = Segment::native(64);
+            let manager = segment.open();
+            let _lives = elsewhere(|| {
+                fork(|| {
+                    let _ = segment.open().lock(3).unwrap();
+                    make();
+                })
+                .succeeds();
+            });
+            assert_eq!(taken_once(&manager, 3), Acquired::OwnerDied);
+        }
+    });
+}
+
+fn fork_a_sleeper() {
+    std::mem::forget(fork(outlive));
+}
+
+fn clone_a_sleeper() {
+    std::mem::forget(raw_clone(outlive));
+}
+
+fn outlive() {
+    // SAFETY: prctl(2) with this argument touches no memory. The process ends with its PID namespace.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) };
+    sleep_until_killed();
 }
