@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Numbered locks that several processes share, each named by an id: allocated, locked, freed, and recovered when
-//! their holder dies. The segments are Podman's own, byte for byte, so that a process with this library and a real
-//! Podman work on one segment, live.
+//! their holder dies. Shared memory has two layouts: the library's own, which grows and finds deadlocks, and Podman's,
+//! byte for byte, so that a process with this library and a real Podman work on one segment, live.
 //!
 //! Start with [`ShmManager`] and [`Lock`]. C programs include `lock_manager.h`; what cannot be promised is in
 //! `docs/caveats.md`.

@@ -190,7 +190,8 @@ impl ShmManager {
                 opened => return opened.and_then(|manager| manager.in_layout(path, options.layout)),
             }
             match Self::create(path, num_locks, options) {
-                Err(error) if matches!(error.reason(), Reason::Exists) => {}
+                // Somebody else was faster, or removed it before this process was in.
+                Err(error) if matches!(error.reason(), Reason::Exists | Reason::Removed) => {}
                 created => return created,
             }
         }

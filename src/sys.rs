@@ -13,6 +13,7 @@ pub(crate) mod ending;
 mod errno;
 pub(crate) mod file;
 pub(crate) mod futex;
+pub(crate) mod glance;
 pub(crate) mod mapping;
 pub(crate) mod mutex;
 pub(crate) mod numbers;

@@ -77,7 +77,19 @@ impl Native {
     /// Creates a segment and opens it.
     pub(super) fn create(name: &SegmentName, num_locks: u32, max_locks: u32, mode: u32) -> Result<Self> {
         let geometry = Geometry::for_locks(num_locks, max_locks).map_err(|reason| name.error(reason))?;
-        Self::new(name, |process| Pool::create(process, name, geometry, mode))
+        let mut made = None;
+        let created = Self::new(name, |process| {
+            let pool = Pool::create(process, name, geometry, mode)?;
+            made = Some(pool.segment.facts.inode);
+            Ok(pool)
+        });
+        created.inspect_err(|_| {
+            // What cannot be used, for want of a descriptor to attach with, is not left behind.
+            if let Some(inode) = made {
+                let is_it = |start: &[u8]| is_ours(start) && format::inode(start) == Some(inode);
+                let _gone_already = super::remove_if(name.shown(), is_it);
+            }
+        })
     }
 
     /// Opens what `candidate` found, whose first bytes are `start`. `ESTALE` where the name is to be looked up again.

@@ -49,10 +49,12 @@ impl Bitmap<'_> {
     /// Takes the lowest free id of a word.
     fn take_from(&self, index: u32) -> Option<u32> {
         let word = self.words.get(index as usize)?;
-        let mut bits = word.load(Ordering::Relaxed);
+        // Acquire, also where nothing is taken: who finds a word full because somebody moved there from another is to
+        // see that something was freed.
+        let mut bits = word.load(Ordering::Acquire);
         while bits != u64::MAX {
             let bit = bits.trailing_ones();
-            match word.compare_exchange(bits, bits | 1 << bit, Ordering::AcqRel, Ordering::Relaxed) {
+            match word.compare_exchange(bits, bits | 1 << bit, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
                     if bits | 1 << bit == u64::MAX {
                         self.mark_full(index);

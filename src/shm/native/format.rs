@@ -141,10 +141,18 @@ pub(super) fn boot(start: &[u8]) -> Option<[u8; 16]> {
     start.get(header::BOOT..)?.first_chunk().copied()
 }
 
+/// The inode of the file that a segment that starts with these bytes was made in.
+pub(super) fn inode(start: &[u8]) -> Option<u64> {
+    word64(start, header::INODE)
+}
+
 /// How many locks a segment that starts with these bytes says that it has.
 pub(super) fn num_locks(start: &[u8]) -> Option<u32> {
     word32(start, header::NUM_LOCKS)
 }
+
+/// Numbers by their offsets.
+type Numbers<T, const COUNT: usize> = [(usize, T); COUNT];
 
 /// How far a segment may grow, and so where everything stands. Private to the process: made at creation or checked at
 /// opening, never read again.
@@ -209,7 +217,7 @@ impl Geometry {
     }
 
     /// The numbers that a header has for good, by their offsets; the magic number is not among them.
-    pub(super) fn numbers(self) -> ([(usize, u32); 10], [(usize, u64); 5]) {
+    pub(super) fn numbers(self) -> (Numbers<u32, 10>, Numbers<u64, 5>) {
         (
             [
                 (header::VERSION, VERSION),
@@ -305,7 +313,7 @@ impl Geometry {
         ]
     }
 
-    /// Which lock's word the kernel would be asked about for that byte of the file.
+    /// Which lock the kernel is asked about for that byte of the file.
     pub(super) fn lock_at(self, offset: u64, num_locks: u32) -> Option<u32> {
         let distance = offset.checked_sub(self.slots() as u64)?;
         let id = u32::try_from(distance / size::SLOT as u64).ok()?;

@@ -126,7 +126,7 @@ impl Native {
         let start = Instant::now();
         let deadline = if timeout_ns == u64::MAX { Instant::NEVER } else { start.after(timeout_ns) };
         let crowd = Counted::new(self.pool().crowd(id));
-        let wait = Waited { id, member, start, deadline, timeout_ns, crowd: crowd.0 };
+        let wait = Waited { id, member, start, deadline, timeout_ns, place: crowd.before, crowd: crowd.word };
         let ended = self.wait_in_slices(&wait, &mut waiter, cancellable);
         // After the swap, or instead of it: whoever walks meanwhile finds that the cycle is none.
         if let Some(record) = member.record {
@@ -158,7 +158,7 @@ impl Native {
     ) -> std::result::Result<Acquired, Leaving> {
         let &Waited { id, member, start, deadline, .. } = wait;
         let (pool, lock) = (self.pool(), self.pool().word(id));
-        let mut slices = Slices::new(start);
+        let mut slices = Slices::new(start, wait.place);
         let mut is_first = true;
         let mut noted = pool.note(id);
         loop {
@@ -168,10 +168,13 @@ impl Native {
                     if lock.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                         return Ok(left_by(seen));
                     }
+                    // Whoever changes the word all the while does not make this one wait for ever.
+                    self.check_wait(wait, cancellable)?;
                     continue;
                 }
                 Step::Announce(next) => {
                     if lock.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+                        self.check_wait(wait, cancellable)?;
                         continue;
                     }
                     seen = next;
@@ -357,8 +360,9 @@ struct Waited<'w> {
     start: Instant,
     deadline: Instant,
     timeout_ns: u64,
-    /// How many threads of this process wait for such locks.
+    /// How many threads of this process wait for such locks, and how many did when this one came.
     crowd: &'w AtomicU64,
+    place: u64,
 }
 
 /// How the last holder left a lock that was taken from this word.
@@ -404,17 +408,21 @@ fn unreserve(lock: &AtomicU64) {
 }
 
 /// Counts the calling thread in a word until it is dropped.
-struct Counted<'w>(&'w AtomicU64);
+struct Counted<'w> {
+    word: &'w AtomicU64,
+    /// What the count was.
+    before: u64,
+}
 
 impl<'w> Counted<'w> {
     fn new(word: &'w AtomicU64) -> Self {
-        word.fetch_add(1, Ordering::Relaxed);
-        Self(word)
+        let before = word.fetch_add(1, Ordering::Relaxed);
+        Self { word, before }
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.word.fetch_sub(1, Ordering::Relaxed);
     }
 }

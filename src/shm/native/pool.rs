@@ -52,9 +52,13 @@ impl Pool {
         geometry: Geometry,
         mode: u32,
     ) -> Result<Shared<Self>> {
+        let [head, bitmap, slots] = geometry.reserved(geometry.first_locks());
+        // With room for the first processes to attach: the creator is one of them, and it would be too late for it to
+        // find none once the segment has its name.
+        let first_entries = (geometry.lazy_page(0), geometry.lazy_page(1));
         let blueprint = Blueprint {
             mode,
-            reserved: &geometry.reserved(geometry.first_locks()),
+            reserved: &[head, bitmap, first_entries, slots],
             most: geometry.size(geometry.max_locks()),
             look_interval_ns: REMOVAL_LOOK_INTERVAL_NS,
         };
@@ -76,6 +80,7 @@ impl Pool {
                 }
             }
             map.u32_at(header::NUM_LOCKS).store(geometry.first_locks(), Ordering::Relaxed);
+            map.u64_at(header::READY).store(1, Ordering::Relaxed);
             // Last, though nobody sees the file before it is linked: linkat(2) orders all of it.
             map.u64_at(header::MAGIC).store(format::MAGIC, Ordering::Release);
             Ok(())
@@ -207,7 +212,8 @@ impl Pool {
 
     /// Makes room for `num_locks`, a whole number of groups.
     pub(super) fn grow(&self, num_locks: u32) -> std::result::Result<(), Reason> {
-        let bytes = u64::from(num_locks - self.num_locks_now()) * format::size::SLOT as u64;
+        // Somebody else may have grown it further meanwhile.
+        let bytes = u64::from(num_locks.saturating_sub(self.num_locks_now())) * format::size::SLOT as u64;
         for (start, end) in self.geometry.reserved(num_locks) {
             // Nothing is taken back where it fails: somebody else may have grown over it already.
             self.segment.file.ask(|file| file::reserve(file, start, end)).map_err(|errno| match errno.0 {

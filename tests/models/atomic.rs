@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The atomics that the bitmap's source is compiled with here: loom's, of which a thread can die at any.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+pub use loom::sync::atomic::Ordering;
+use loom::sync::atomic::{AtomicU32 as Loom32, AtomicU64 as Loom64};
+
+/// What of the machine is broken, so that the models can be seen to notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    Nothing,
+    /// A compare-and-swap is a load and a store.
+    Swaps,
+    /// What is added to a counter is lost.
+    Counters,
+}
+
+thread_local! {
+    /// Of the test: loom runs all threads of a model in the thread of its test.
+    static BROKEN: Cell<Broken> = const { Cell::new(Broken::Nothing) };
+    static LOADS: Cell<Loads> = const { Cell::new(Loads::Allowed) };
+}
+
+/// What a load gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loads {
+    /// Each value that its ordering allows.
+    Allowed,
+    /// The newest. Of the accesses to a word loom remembers the last alone, so that of two threads that load before one
+    /// of them swaps it may miss an order; made as a change that changes nothing, no load is missed. Not for words that
+    /// are stored to: loom does not know whether such a change comes before or after a store beside it.
+    Newest,
+}
+
+/// How loads are for the rest of the test.
+pub fn set_loads(loads: Loads) {
+    LOADS.set(loads);
+}
+
+/// Breaks the machine for the rest of the test.
+pub fn break_machine(broken: Broken) {
+    BROKEN.set(broken);
+}
+
+loom::thread_local! {
+    /// How many steps the thread of the model has left. `None`: it does not die.
+    static LEFT: Cell<Option<u32>> = Cell::new(None);
+}
+
+/// What a thread unwinds with that dies.
+struct Death;
+
+/// Runs `body`, which dies after that many atomic operations. Whether it came to its end.
+pub fn dying_after(steps: u32, body: impl FnOnce()) -> bool {
+    LEFT.with(|left| left.set(Some(steps)));
+    let ended = catch_unwind(AssertUnwindSafe(body));
+    LEFT.with(|left| left.set(None));
+    match ended {
+        Ok(()) => true,
+        Err(cause) if cause.is::<Death>() => false,
+        Err(cause) => resume_unwind(cause),
+    }
+}
+
+fn step() {
+    let left = LEFT.with(Cell::get);
+    match left {
+        None => {}
+        Some(0) => resume_unwind(Box::new(Death)),
+        Some(left) => LEFT.with(|place| place.set(Some(left - 1))),
+    }
+}
+
+macro_rules! atomic {
+    ($name:ident, $loom:ident, $number:ty) => {
+        #[derive(Debug)]
+        pub struct $name($loom);
+
+        #[allow(dead_code, reason = "each width is used in its own ways")]
+        impl $name {
+            pub fn new(value: $number) -> Self {
+                Self($loom::new(value))
+            }
+
+            pub fn load(&self, order: Ordering) -> $number {
+                step();
+                match LOADS.get() {
+                    Loads::Allowed => self.0.load(order),
+                    Loads::Newest => self.0.fetch_or(0, order),
+                }
+            }
+
+            pub fn store(&self, value: $number, order: Ordering) {
+                step();
+                self.0.store(value, order);
+            }
+
+            pub fn swap(&self, value: $number, order: Ordering) -> $number {
+                step();
+                self.0.swap(value, order)
+            }
+
+            pub fn compare_exchange(
+                &self,
+                current: $number,
+                new: $number,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$number, $number> {
+                step();
+                if BROKEN.get() == Broken::Swaps {
+                    let found = self.0.load(Ordering::Acquire);
+                    if found != current {
+                        return Err(found);
+                    }
+                    self.0.store(new, Ordering::Release);
+                    return Ok(found);
+                }
+                self.0.compare_exchange(current, new, success, failure)
+            }
+
+            pub fn fetch_or(&self, bits: $number, order: Ordering) -> $number {
+                step();
+                self.0.fetch_or(bits, order)
+            }
+
+            pub fn fetch_and(&self, bits: $number, order: Ordering) -> $number {
+                step();
+                self.0.fetch_and(bits, order)
+            }
+
+            pub fn fetch_add(&self, more: $number, order: Ordering) -> $number {
+                step();
+                if BROKEN.get() == Broken::Counters {
+                    return self.0.load(order_of_load(order));
+                }
+                self.0.fetch_add(more, order)
+            }
+        }
+    };
+}
+
+fn order_of_load(order: Ordering) -> Ordering {
+    if order == Ordering::AcqRel { Ordering::Acquire } else { order }
+}
+
+atomic!(AtomicU32, Loom32, u32);
+atomic!(AtomicU64, Loom64, u64);

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! No room: said in words, nothing changed, nothing left behind, and no signal however late the room runs out.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use lock_manager::{Acquired, Manager, Reason, ShmManager};
+
+use super::support::alone::alone;
+use super::support::{errno_of, fork, is_root_or_skip, namespace, taken_once};
+use super::{names_in, options};
+
+/// Takes all room but that many pages, in a file that can be removed.
+fn fill_but(pages: u64) {
+    let _ = fs::remove_file("/dev/shm/filler");
+    let file = File::create("/dev/shm/filler").unwrap();
+    let mut length = 0;
+    while file.write_all_at(&[1; 4096], length).is_ok() {
+        length += 4096;
+    }
+    file.set_len(length - pages * 4096).unwrap();
+}
+
+#[test]
+fn creation_without_room_is_enospc_and_leaves_nothing() {
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        fork(|| {
+            namespace::private_shm("64k");
+            for made in
+                [ShmManager::create("/locks", 2048, &options()), ShmManager::open_or_create("/locks", 2048, &options())]
+            {
+                let error = made.unwrap_err();
+                assert_eq!(error.errno(), libc::ENOSPC);
+                assert!(matches!(error.reason(), Reason::NoSpace { .. }), "{error}");
+                assert_eq!(names_in("/dev/shm"), [""; 0]);
+            }
+            // All of it is free again, and what fits can be used to the last byte.
+            let manager = ShmManager::create("/locks", 512, &options()).unwrap();
+            assert!((0..512).all(|id| taken_once(&manager, id) == Acquired::Clean));
+        })
+        .succeeds();
+    });
+}
+
+#[test]
+fn however_many_pages_are_left_each_call_works_or_is_enospc() {
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        let mut outcomes = Vec::new();
+        for pages in 0..10 {
+            fork(|| {
+                namespace::private_shm("1m");
+                fill_but(pages);
+                match ShmManager::create("/locks", 64, &options()) {
+                    Err(error) => {
+                        assert_eq!(error.errno(), libc::ENOSPC, "{error}");
+                        assert_eq!(names_in("/dev/shm"), ["filler"]);
+                    }
+                    Ok(manager) => {
+                        for id in 0..64 {
+                            assert_eq!(taken_once(&manager, id), Acquired::Clean);
+                        }
+                        assert_eq!(manager.locks_held().unwrap(), [0; 0]);
+                        assert!(!manager.lock_info(3).unwrap().held);
+                    }
+                }
+            })
+            .succeeds();
+            // The same for a segment that somebody else made before the room ran out.
+            let there = super::support::board(1);
+            fork(|| {
+                namespace::private_shm("1m");
+                drop(ShmManager::create("/locks", 64, &options()).unwrap());
+                fill_but(pages);
+                fork(|| match ShmManager::open("/locks", 0) {
+                    Err(error) => assert_eq!(error.errno(), libc::ENOSPC, "{error}"),
+                    Ok(manager) => {
+                        // The page of thread records may be missing: locks work without.
+                        assert!((0..64).all(|id| taken_once(&manager, id) == Acquired::Clean));
+                        assert_eq!(manager.allocate_lock().unwrap(), 0);
+                        let _ = manager.lock(1).unwrap();
+                        assert_eq!(manager.locks_held().unwrap(), [1]);
+                        manager.unlock(1).unwrap();
+                        there[0].store(1, std::sync::atomic::Ordering::Relaxed);
+                    }
+                })
+                .succeeds();
+            })
+            .succeeds();
+            outcomes.push(there[0].load(std::sync::atomic::Ordering::Relaxed));
+        }
+        assert!(outcomes.contains(&1), "{outcomes:?}");
+    });
+}
+
+#[test]
+fn growth_without_room_is_enospc_and_changes_nothing() {
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        fork(|| {
+            namespace::private_shm("1m");
+            let manager = ShmManager::create("/locks", 64, &options()).unwrap();
+            let _ = manager.lock(5).unwrap();
+            fill_but(3);
+            let error = manager.grow(100_000).unwrap_err();
+            assert_eq!((error.errno(), manager.num_locks().unwrap()), (libc::ENOSPC, 64));
+            assert!(matches!(error.reason(), Reason::NoSpace { .. }), "{error}");
+            assert_eq!(errno_of(manager.try_lock(64)), libc::EINVAL);
+            manager.unlock(5).unwrap();
+            assert_eq!(ShmManager::open("/locks", 64).unwrap().available_locks().unwrap(), 64);
+            fs::remove_file("/dev/shm/filler").unwrap();
+            manager.grow(4096).unwrap();
+            assert!((0..4096).all(|id| taken_once(&manager, id) == Acquired::Clean));
+        })
+        .succeeds();
+    });
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_efbig_and_no_signal() {
+    alone!({
+        let segment = super::support::Segment::made(64, &options());
+        fork(|| {
+            let manager = segment.open();
+            let limit = Path::new(&segment.file()).metadata().unwrap().len();
+            let limits = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+            // SAFETY: setrlimit(2) reads the struct, a local.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limits) }, 0);
+            assert_eq!(errno_of(manager.grow(4096)), libc::EFBIG);
+            assert_eq!(manager.num_locks().unwrap(), 64);
+            assert_eq!(taken_once(&manager, 63), Acquired::Clean);
+            assert_eq!(errno_of(ShmManager::create(format!("{}-x", segment.name), 4096, &options())), libc::EFBIG);
+            assert!(!Path::new(&format!("/dev/shm{}-x", segment.name)).exists());
+        })
+        .succeeds();
+    });
+}
+
+#[test]
+fn without_descriptors_opening_is_emfile_and_works_again_later() {
+    alone!({
+        let segment = super::support::Segment::made(64, &options());
+        fork(|| {
+            let open = segment.open();
+            let mut files: Vec<File> = Vec::new();
+            let limits = libc::rlimit { rlim_cur: 40, rlim_max: 40 };
+            // SAFETY: setrlimit(2) reads the struct, a local.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits) }, 0);
+            while let Ok(file) = File::open("/dev/null") {
+                files.push(file);
+            }
+            let other = super::support::Segment::unused();
+            // With each number of descriptors left, from none on.
+            let mut made = None;
+            for _ in 0..8 {
+                assert_eq!(taken_once(&open, 3), Acquired::Clean);
+                assert_eq!(open.locks_held().unwrap(), [0; 0]);
+                match ShmManager::create(&other.name, 64, &options()) {
+                    Ok(manager) => {
+                        made = Some(manager);
+                        break;
+                    }
+                    Err(error) => assert_eq!(error.errno(), libc::EMFILE, "{error}"),
+                }
+                let _ = fs::remove_file(other.file());
+                let _ = files.pop();
+            }
+            assert_eq!(taken_once(&made.expect("with eight descriptors it works"), 3), Acquired::Clean);
+        })
+        .succeeds();
+    });
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Creation beside opening, removal and death: nobody meets half a segment, or lives on in one that was removed.
+
+use std::sync::atomic::Ordering;
+
+use lock_manager::{Manager, ShmManager};
+
+use super::support::alone::{allow, alone};
+use super::support::{Child, Exit, Random, Segment, board, errno_of, eventually, fork};
+use super::{names_in, options};
+
+#[test]
+fn in_five_thousand_rounds_of_creation_opening_and_kills_no_opener_meets_half_a_segment() {
+    const ROUNDS: u32 = 5000;
+    const OPENERS: u32 = 3;
+    alone!({
+        allow(600);
+        let mut random = Random::seeded();
+        let directory = Segment::directory();
+        let path = directory.file().join("locks");
+        let mut killed = 0;
+        for round in 0..ROUNDS {
+            let go = &board(1)[0];
+            let mut openers: Vec<Child> = (0..OPENERS)
+                .map(|_| {
+                    fork(|| {
+                        while go.load(Ordering::Acquire) == 0 {
+                            std::hint::spin_loop();
+                        }
+                        let manager = ShmManager::open_or_create(&path, 64, &options()).unwrap();
+                        let id = manager.allocate_lock().unwrap();
+                        let _ = manager.try_lock(id).unwrap();
+                        manager.unlock(id).unwrap();
+                    })
+                })
+                .collect();
+            go.store(1, Ordering::Release);
+            if round % 2 == 1 {
+                let victim = openers.remove(random.below(OPENERS.into()) as usize);
+                for _ in 0..random.below(30_000) {
+                    std::hint::spin_loop();
+                }
+                victim.kill();
+                killed += 1;
+            }
+            for opener in openers {
+                assert_eq!(opener.wait(), Exit::Code(0), "round {round}, {}", random.recipe());
+            }
+            let names = names_in(directory.file());
+            assert_eq!(names, ["locks"], "round {round}: something was left behind");
+            ShmManager::remove(&path).unwrap();
+        }
+        assert_eq!(killed, ROUNDS / 2);
+    });
+}
+
+#[test]
+fn two_removers_beside_a_creator_remove_each_segment_once() {
+    const SEGMENTS: u32 = 1500;
+    alone!({
+        allow(300);
+        let segment = Segment::unused();
+        let [over, removed] = [&board(1)[0], &board(1)[0]];
+        let removers = [0, 1].map(|_| {
+            fork(|| {
+                while over.load(Ordering::Acquire) == 0 {
+                    match errno_of(ShmManager::remove(&segment.name)) {
+                        0 => drop(removed.fetch_add(1, Ordering::Relaxed)),
+                        code => assert_eq!(code, libc::ENOENT),
+                    }
+                }
+            })
+        });
+        for number in 0..SEGMENTS {
+            let manager = ShmManager::create(&segment.name, 64, &options()).unwrap();
+            // Each was there until one of them retired it: none loses its name without its users being told.
+            eventually("it is gone", || removed.load(Ordering::Relaxed) > number);
+            assert_eq!(errno_of(manager.try_lock(1)), libc::ESTALE);
+            assert_eq!(errno_of(manager.allocate_lock()), libc::ESTALE);
+        }
+        over.store(1, Ordering::Release);
+        removers.into_iter().for_each(Child::succeeds);
+        assert_eq!(removed.load(Ordering::Relaxed), SEGMENTS);
+    });
+}
+
+#[test]
+fn who_opens_beside_removers_never_gets_what_was_removed() {
+    const ROUNDS: u32 = 1500;
+    alone!({
+        let segment = Segment::unused();
+        let [stage, live] = [&board(1)[0], &board(1)[0]];
+        let opener = fork(|| {
+            while stage.load(Ordering::Acquire) == 0 {
+                let before = live.load(Ordering::Acquire);
+                match ShmManager::open(&segment.name, 0) {
+                    // What is removed after it was opened says so; what was removed before is not opened.
+                    Ok(manager) => match manager.try_lock(0) {
+                        Ok(_) => manager.unlock(0).unwrap(),
+                        Err(error) => {
+                            assert_eq!(error.errno(), libc::ESTALE, "{error}");
+                            assert!(before % 2 == 1 || live.load(Ordering::Acquire) != before, "removed long ago");
+                        }
+                    },
+                    Err(error) => assert_eq!(error.errno(), libc::ENOENT, "{error}"),
+                }
+            }
+        });
+        for _ in 0..ROUNDS {
+            live.fetch_add(1, Ordering::Release);
+            drop(ShmManager::create(&segment.name, 64, &options()).unwrap());
+            // An opener that finds it half removed may be the one who removes it.
+            assert!([0, libc::ENOENT].contains(&errno_of(ShmManager::remove(&segment.name))));
+            live.fetch_add(1, Ordering::Release);
+        }
+        stage.store(1, Ordering::Release);
+        opener.succeeds();
+    });
+}
