@@ -88,7 +88,9 @@ impl Native {
             let waiter = Waiter { is_leaving: timeout_ns == 0, ..Waiter::default() };
             let next = match word::step(seen, member.word, waiter) {
                 Step::Take(next) => next,
-                _ if timeout_ns == 0 && self.is_dead(seen, Look::Thorough) => word::taken_over(member.word),
+                _ if timeout_ns == 0 && word::has_owner(seen) && self.pool().is_dead_at_once(seen) => {
+                    word::taken_over(member.word)
+                }
                 _ => break,
             };
             if lock.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed).is_ok() {

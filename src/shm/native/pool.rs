@@ -19,6 +19,7 @@ use super::attachment::Attachment;
 use super::bitmap::Bitmap;
 use super::entries::Entry;
 use super::format::{self, Geometry, header, slot};
+use super::judgement::LastLook;
 
 /// How long an answer about removal is good for. A slice later at most, and so within 100 ms, a waiter knows.
 const REMOVAL_LOOK_INTERVAL_NS: u64 = 90_000_000;
@@ -42,6 +43,7 @@ pub(super) struct Pool {
     usable: [AtomicU64; format::READY_WORDS],
     hint: AtomicU32,
     crowds: WipedOnFork,
+    pub(super) last_look: LastLook,
 }
 
 impl Pool {
@@ -132,6 +134,7 @@ impl Pool {
                     usable: Default::default(),
                     hint: AtomicU32::new(0),
                     crowds: WipedOnFork::new(CROWDS as usize).map_err(no_memory)?,
+                    last_look: LastLook::default(),
                 })
             },
         )
