@@ -19,10 +19,23 @@
 //
 // The goroutine must not call [runtime.UnlockOSThread] more often than it called LockOSThread itself.
 //
+// A process that is killed or executes another program ([syscall.Exec], from whichever goroutine) leaves what it held to
+// others in the same way.
+//
+// # Segments
+//
+// A shared memory segment is made in the native layout unless [WithLayout] says otherwise. It grows online ([WithMaxLocks],
+// Grow), its locks can belong to the process, and a process that removes it ([RemoveSHM]) does not leave others behind in
+// it: each of their lock calls and allocations is ESTALE from then on, and they open or make a new one. Programs that share
+// a segment with Podman itself make it in Podman's own layout, WithLayout(Libpod). Opening takes either as it is.
+//
 // # Waiting
 //
 // A goroutine that waits while it holds a lock waits in C on its own thread, where a cycle of holders and waiters can be
-// seen. Of the goroutines that hold nothing, one for each lock and manager waits in C; the others queue in Go and cost no
+// seen. Among the locks of one native segment it is: of goroutines, threads and processes that wait for each other, one is
+// told EDEADLK, with the locks and their holders in the error's text; when it has given back what it holds, the others
+// come through. It is a mistake of the program's all the same: locks that are always taken in the order of their numbers
+// form no cycle. Of the goroutines that hold nothing, one for each lock and manager waits in C; the others queue in Go and cost no
 // thread. Several managers opened on one storage queue apart from each other.
 //
 // # Errors

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,7 +19,7 @@ import (
 
 func Example() {
 	path := fmt.Sprintf("/lm-test-go-example-%d", os.Getpid())
-	manager, err := lockmanager.OpenOrNewSHMLockManager(path, 2048, lockmanager.WithLayout(lockmanager.Libpod))
+	manager, err := lockmanager.OpenOrNewSHMLockManager(path, 2048)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -41,7 +43,7 @@ func Example() {
 
 func ExampleSHMLock_LockErr() {
 	path := fmt.Sprintf("/lm-test-go-example-lock-%d", os.Getpid())
-	manager, err := lockmanager.NewSHMLockManager(path, 32, lockmanager.WithLayout(lockmanager.Libpod))
+	manager, err := lockmanager.NewSHMLockManager(path, 64)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -70,6 +72,85 @@ func ExampleSHMLock_LockErr() {
 	}
 	lock.Unlock()
 	// Output: held now; what it protects may be half written
+}
+
+func ExampleSHMLockManager_Grow() {
+	path := fmt.Sprintf("/lm-test-go-example-grow-%d", os.Getpid())
+	manager, err := lockmanager.NewSHMLockManager(path, 64)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer lockmanager.RemoveSHM(path)
+	// Another process would have it open like this.
+	other, err := lockmanager.OpenSHMLockManager(path, 0)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	_, err = other.RetrieveLock(100)
+	fmt.Println("before:", errors.Is(err, syscall.EINVAL))
+	if err := manager.(*lockmanager.SHMLockManager).Grow(128); err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = other.RetrieveLock(100)
+	fmt.Println("after:", err)
+	// Output:
+	// before: true
+	// after: <nil>
+}
+
+// Two goroutines that each hold a lock and want the other's: one is told, gives back what it holds, and begins again.
+func ExampleSHMLock_LockErr_deadlock() {
+	path := fmt.Sprintf("/lm-test-go-example-deadlock-%d", os.Getpid())
+	manager, err := lockmanager.NewSHMLockManager(path, 64)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer lockmanager.RemoveSHM(path)
+
+	var both, done sync.WaitGroup
+	var victims atomic.Int32
+	both.Add(2)
+	takeBoth := func(first, second uint32) {
+		defer done.Done()
+		a, _ := manager.RetrieveLock(first)
+		b, _ := manager.RetrieveLock(second)
+		a.Lock()
+		both.Done()
+		both.Wait()
+		if err := b.(*lockmanager.SHMLock).LockErr(); errors.Is(err, syscall.EDEADLK) {
+			victims.Add(1)
+			a.Unlock()
+			b.Lock() // in the other's order now
+			a.Lock()
+		}
+		b.Unlock()
+		a.Unlock()
+	}
+	done.Add(2)
+	go takeBoth(0, 1)
+	go takeBoth(1, 0)
+	done.Wait()
+	fmt.Println(victims.Load(), "victim")
+	// Output: 1 victim
+}
+
+// Beside Podman, on a segment that both use.
+func ExampleWithLayout() {
+	path := fmt.Sprintf("/lm-test-go-example-podman-%d", os.Getpid())
+	manager, err := lockmanager.OpenOrNewSHMLockManager(path, 2048, lockmanager.WithLayout(lockmanager.Libpod))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer lockmanager.RemoveSHM(path)
+	info, err := manager.(*lockmanager.SHMLockManager).Info()
+	fmt.Println(info.NumLocks, info.Layout == lockmanager.Libpod, err)
+	// Output: 2048 true <nil>
 }
 
 func ExampleMutex_LockContext() {

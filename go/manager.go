@@ -148,7 +148,9 @@ func (m *manager) Info() (Info, error) {
 	return infoOf(info), nil
 }
 
-// Grow makes room for that many locks while others work. EOPNOTSUPP: the number is fixed, as in the libpod layout.
+// Grow makes room for that many locks while others work: every process that has a native segment open sees them without
+// opening it anew. EINVAL: fewer than there are, or more than there may be. ENOSPC: the file system is full; nothing has
+// changed. EOPNOTSUPP: the number is fixed, as in the libpod layout.
 func (m *manager) Grow(numLocks uint32) error {
 	if failed := m.c().Grow(numLocks); failed != nil {
 		return m.failed("grow", failed)

@@ -12,11 +12,13 @@ import (
 type Layout uint32
 
 const (
-	// DefaultLayout is the library's choice for a new segment, and any for one that exists.
+	// DefaultLayout is [Native] for a new segment, and whichever there is for one that exists.
 	DefaultLayout Layout = 0
-	// Libpod is Podman's own layout: a fixed number of locks, shared live with Podman itself.
+	// Libpod is Podman's own layout, for programs that live beside Podman on one segment. The number of locks is fixed,
+	// locks belong to goroutines only, cycles of waiters are not found, and a removal is noticed late.
 	Libpod Layout = 1
-	// Native is the library's own layout.
+	// Native is the library's own layout: it grows while others work, finds cycles of goroutines and processes that wait
+	// for each other, frees what a holder leaves however it ended, and tells a removal to every call.
 	Native Layout = 2
 )
 
@@ -40,12 +42,14 @@ const (
 	forReading
 )
 
-// WithLayout chooses the layout of a new segment.
+// WithLayout chooses the layout of a new segment; without it, [Native]. WithLayout(Libpod) is for a segment that Podman is
+// to use as well. A segment that exists in the other layout is EPROTO.
 func WithLayout(layout Layout) Option {
 	return func(o *options) { o.shm.Layout, o.given = uint32(layout), o.given|forNewSegments }
 }
 
-// WithMaxLocks says how far a new segment may grow. The libpod layout cannot, and ignores it.
+// WithMaxLocks says how far a new segment may grow; without it, to 1,048,576 locks or the number it is made with,
+// whichever is larger. What is not used costs address space only. The libpod layout cannot grow, and ignores it.
 func WithMaxLocks(most uint32) Option {
 	return func(o *options) { o.shm.MaxLocks, o.given = most, o.given|forNewSegments }
 }

@@ -175,6 +175,26 @@ func TestWhatAGoroutineHoldsThatEndsOnTheMainThreadIsHeldUntilTheProcessEnds(t *
 	})
 }
 
+// That the holder was found alive a moment ago must not keep its death from whoever tries next.
+func TestWhoTriesALockRightAfterItsHoldersDeathHasIt(t *testing.T) {
+	onSharedStorages(t, func(t *testing.T, s storage) {
+		m, place := s.fresh(t)
+		l := allocated(t, m)
+		for range 5 {
+			holder := startChild(t, s, place)
+			wantOK(t, holder.ask(t, "lock %d", l.ID()))
+			if taken, err := l.TryLock(); taken || err != nil {
+				t.Fatalf("taken while the child holds it: %v, %v", taken, err)
+			}
+			holder.kill()
+			if taken, err := l.TryLock(); !taken || err != lockmanager.ErrOwnerDied {
+				t.Fatalf("TryLock after a death: %v, %v", taken, err)
+			}
+			l.Unlock()
+		}
+	})
+}
+
 func TestLockSwallowsOwnerDeath(t *testing.T) {
 	onSharedStorages(t, func(t *testing.T, s storage) {
 		m, place := s.fresh(t)

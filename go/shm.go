@@ -11,7 +11,8 @@ type SHMLockManager struct{ manager }
 // SHMLock is one lock of a [SHMLockManager].
 type SHMLock struct{ lock }
 
-// NewSHMLockManager creates a segment of at least that many locks: the number is rounded up to what the layout needs.
+// NewSHMLockManager creates a segment of at least that many locks: the number is rounded up to what the layout needs, a
+// multiple of 64 in the native one. The layout is [Native]; where Podman itself is to use the segment, WithLayout(Libpod).
 // The manager is a [*SHMLockManager].
 //
 // fs.ErrExist: the name is taken. ENOSPC: the file system is full; nothing is left behind. EINVAL: 0 or more than
@@ -28,8 +29,9 @@ func NewSHMLockManager(path string, numLocks uint32, opts ...Option) (Manager, e
 
 // OpenSHMLockManager opens a segment that exists; 0 locks takes what is there. The manager is a [*SHMLockManager].
 //
-// fs.ErrNotExist: there is none. ERANGE: it has another number of locks. EPROTO: it is none of ours, damaged, or made for
-// another libc or architecture. EACCES: permissions, a symbolic link, or an owner that is neither the caller nor root.
+// fs.ErrNotExist: there is none. ERANGE: it has another number of locks, and has never had that many. EPROTO: it is none of
+// ours, damaged, or made for another libc, architecture or version. EACCES: permissions, a symbolic link, or an owner that
+// is neither the caller nor root. EUSERS: more processes use it than there is room for.
 func OpenSHMLockManager(path string, numLocks uint32, opts ...Option) (Manager, error) {
 	const op = "open"
 	o, err := chosen(op, opts, forOwnership|forReading)
@@ -59,7 +61,9 @@ func OpenOrNewSHMLockManager(path string, numLocks uint32, opts ...Option) (Mana
 	return shmManager(op, handle, failed, o)
 }
 
-// RemoveSHM removes a segment's name. Who has it open keeps it, and is told ESTALE at the next allocation or wait.
+// RemoveSHM removes a segment. Who has it open keeps it, can unlock and look, and is told ESTALE: in the native layout by
+// every lock call and allocation from then on, and where it waits; in the libpod layout at allocation and in waits, within
+// 100 ms.
 //
 // fs.ErrNotExist: there is none. EPROTO: it carries no magic number of ours; it stays.
 func RemoveSHM(path string) error { return errorOf("remove", clib.RemoveSHM(path)) }
