@@ -101,7 +101,7 @@ fn what_takes_the_storage_from_others_needs_force_and_names_them() {
 fn what_is_none_of_ours_is_not_removed_and_what_is_damaged_is() {
     let place = Place::unused();
     std::fs::write(&place.path, b"somebody's file, long enough to be a header of some kind or other").unwrap();
-    assert!(lockctl(["remove", &place.name]).failure(65).contains("no segment of locks"));
+    assert!(lockctl(["remove", &place.name]).failure(65).contains("does not hold locks"));
     assert!(place.path.exists());
     let damaged = Place::segment(32, &[]);
     let mut bytes = damaged.bytes();
