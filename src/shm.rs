@@ -172,7 +172,8 @@ impl ShmManager {
                 opened => return opened.and_then(|manager| manager.in_layout(path, options.layout)),
             }
             match Self::create(path, num_locks, options) {
-                Err(error) if matches!(error.reason(), Reason::Exists) => {}
+                // Or removed again before it could be used.
+                Err(error) if matches!(error.reason(), Reason::Exists | Reason::Removed) => {}
                 created => return created,
             }
         }
