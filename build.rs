@@ -2,7 +2,11 @@
 //! Names the shared library for the dynamic linker and compiles the one thread-local object that Rust
 //! cannot yet declare with the initial-exec model.
 
+/// `.so.0` while the version is 0.x: what a program was linked with keeps working through all of 0.x.
+const SONAME: &str = "liblock_manager.so.0";
+
 fn main() {
+    println!("cargo:rustc-env=LOCK_MANAGER_SONAME={SONAME}");
     println!("cargo:rerun-if-changed=src/sys/thread.c");
     cc::Build::new()
         .file("src/sys/thread.c")
@@ -13,9 +17,7 @@ fn main() {
         .opt_level(2)
         .compile("lock_manager_thread");
 
-    // `.so.0` while the version is 0.x: what a program was linked with keeps working through all of 0.x.
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{SONAME}");
     // `nodelete`: thread-local state and the fork page outlive a dlclose, so their code must too.
-    for argument in ["-Wl,-soname,liblock_manager.so.0", "-Wl,-z,nodelete"] {
-        println!("cargo:rustc-cdylib-link-arg={argument}");
-    }
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
 }

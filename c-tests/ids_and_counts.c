@@ -85,7 +85,8 @@ static void another_number_of_locks_than_there_are_is_named(void)
 	lock_manager_t *out = UNTOUCHED;
 	CHECK_INT(lock_manager_close(new_segment(name, 33)), 0);
 	CHECK_FAILURE(lock_manager_open_shm(name, 65, &out), -ERANGE, name);
-	CHECK_FAILURE(lock_manager_open_shm(name, 32, &out), -ERANGE, "64");
+	if (layout_under_test() == LOCK_MANAGER_LAYOUT_LIBPOD)
+		CHECK_FAILURE(lock_manager_open_shm(name, 32, &out), -ERANGE, "64");
 	CHECK_FAILURE(lock_manager_open_shm(name, MOST_LOCKS, &out), -ERANGE, "16777216");
 	CHECK_FAILURE(lock_manager_open_or_new_shm(name, 65, NULL, &out), -ERANGE, name);
 	CHECK(out == UNTOUCHED);
@@ -111,9 +112,9 @@ static void a_number_of_locks_is_rounded_up_at_creation_and_at_opening(void)
 static void an_exhausted_segment_writes_no_id(void)
 {
 	const char *name = new_name();
-	lock_manager_t *manager = new_segment(name, 32);
+	lock_manager_t *manager = new_segment(name, 64);
 	uint32_t id = 77, count = 77;
-	for (uint32_t i = 0; i < 32; i++) {
+	for (uint32_t i = 0; i < 64; i++) {
 		CHECK_INT(lock_manager_allocate_lock(manager, &id), 0);
 		CHECK_INT(id, i);
 	}
@@ -133,14 +134,47 @@ static void a_fixed_layout_does_not_grow(void)
 	static const uint32_t sizes[] = { 0, 32, 64, 65, UINT32_MAX };
 	const char *name = new_name();
 	lock_manager_t *manager = new_segment(name, 64);
-	lock_manager_info_t info = { .size = sizeof info };
-	CHECK_INT(lock_manager_info(manager, &info), 0);
-	if (info.layout != LOCK_MANAGER_LAYOUT_LIBPOD) {
+	if (layout_under_test() != LOCK_MANAGER_LAYOUT_LIBPOD) {
 		CHECK_INT(lock_manager_close(manager), 0);
-		SKIP("the default layout is not libpod's");
+		return;
 	}
 	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
 		CHECK_FAILURE(lock_manager_grow(manager, sizes[i]), -EOPNOTSUPP, name);
+	CHECK_INT(lock_manager_close(manager), 0);
+}
+
+static void a_layout_that_grows_has_its_bounds(void)
+{
+	const char *name = new_name();
+	lock_manager_shm_options_t options = { .size = sizeof options, .layout = LOCK_MANAGER_LAYOUT_NATIVE, .max_locks = 200 };
+	lock_manager_info_t info = { .size = sizeof info };
+	lock_manager_t *manager = NULL, *other = NULL, *out = UNTOUCHED;
+	uint32_t count = 77;
+	CHECK_INT(lock_manager_new_shm(name, 64, &options, &manager), 0);
+	CHECK_INT(lock_manager_open_shm(name, 64, &other), 0);
+	CHECK_FAILURE(lock_manager_grow(manager, 63), -EINVAL, "63");
+	CHECK_FAILURE(lock_manager_grow(manager, 257), -EINVAL, "256");
+	CHECK_FAILURE(lock_manager_lock(other, 129), -EINVAL, "64");
+	CHECK_INT(lock_manager_grow(manager, 129), 0);
+	CHECK_INT(lock_manager_lock(other, 129), 0);
+	CHECK_FAILURE(lock_manager_try_lock(manager, 129), -EBUSY, "129");
+	CHECK_INT(lock_manager_unlock(other, 129), 0);
+	CHECK_INT(lock_manager_available_locks(other, &count), 0);
+	CHECK_INT(count, 192);
+	CHECK_INT(lock_manager_info(other, &info), 0);
+	CHECK_INT(info.num_locks, 192);
+	CHECK_INT(info.max_locks, 256);
+	CHECK_INT(lock_manager_close(other), 0);
+	for (uint32_t asked = 64; asked <= 192; asked += 64) {
+		CHECK_INT(lock_manager_open_shm(name, asked, &other), 0);
+		CHECK_INT(lock_manager_close(other), 0);
+	}
+	CHECK_FAILURE(lock_manager_open_shm(name, 193, &out), -ERANGE, "192");
+	options.max_locks = 63;
+	CHECK_FAILURE(lock_manager_new_shm(new_name(), 65, &options, &out), -EINVAL, "64");
+	options.max_locks = MOST_LOCKS + 1;
+	CHECK_FAILURE(lock_manager_new_shm(new_name(), 64, &options, &out), -EINVAL, "16777216");
+	CHECK(out == UNTOUCHED);
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
@@ -183,6 +217,7 @@ int main(void)
 	RUN_TEST(a_number_of_locks_is_rounded_up_at_creation_and_at_opening);
 	RUN_TEST(an_exhausted_segment_writes_no_id);
 	RUN_TEST(a_fixed_layout_does_not_grow);
+	RUN_TEST(a_layout_that_grows_has_its_bounds);
 	RUN_TEST(the_held_locks_are_written_as_far_as_there_is_room);
 	return end_of_tests();
 }

@@ -59,7 +59,7 @@ static void closing_nothing_is_done_at_once(void)
 
 static void allocating_without_a_manager_or_a_place_for_the_id_is_refused(void)
 {
-	lock_manager_t *manager = new_segment(new_name(), 32);
+	lock_manager_t *manager = new_segment(new_name(), 64);
 	uint32_t number = 77, available = 77;
 	REFUSED(lock_manager_allocate_lock(NULL, &number));
 	REFUSED(lock_manager_allocate_lock(manager, NULL));
@@ -68,7 +68,7 @@ static void allocating_without_a_manager_or_a_place_for_the_id_is_refused(void)
 	REFUSED(lock_manager_free_lock(NULL, 0));
 	REFUSED(lock_manager_free_all_locks(NULL));
 	CHECK_INT(lock_manager_available_locks(manager, &available), 0);
-	CHECK_INT(available, 32);
+	CHECK_INT(available, 64);
 	CHECK_INT(number, 77);
 	CHECK_INT(lock_manager_close(manager), 0);
 }

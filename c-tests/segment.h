@@ -10,10 +10,22 @@
 #include "check.h"
 #include "names.h"
 
+/* The layout of the segments that are made here: each program runs once for each. */
+static inline uint32_t layout_under_test(void)
+{
+	const char *layout = getenv("LOCK_MANAGER_TEST_LAYOUT");
+	return layout && strcmp(layout, "libpod") == 0 ? LOCK_MANAGER_LAYOUT_LIBPOD : LOCK_MANAGER_LAYOUT_NATIVE;
+}
+
 static inline lock_manager_t *new_segment(const char *name, uint32_t num_locks)
 {
+	/* Field by field: C++ includes this, too. */
+	lock_manager_shm_options_t options;
 	lock_manager_t *manager = NULL;
-	REQUIRE(lock_manager_new_shm(name, num_locks, NULL, &manager) == 0 && manager != NULL);
+	memset(&options, 0, sizeof options);
+	options.size = sizeof options;
+	options.layout = layout_under_test();
+	REQUIRE(lock_manager_new_shm(name, num_locks, &options, &manager) == 0 && manager != NULL);
 	return manager;
 }
 

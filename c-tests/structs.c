@@ -103,12 +103,39 @@ static void a_layout_that_nobody_knows_is_refused(void)
 	check_options(&options, 0);
 	options.layout = LOCK_MANAGER_LAYOUT_LIBPOD;
 	check_options(&options, 0);
+	options.layout = LOCK_MANAGER_LAYOUT_NATIVE;
+	check_options(&options, 0);
 }
 
-static void the_native_layout_is_not_in_this_version(void)
+static void the_layout_that_is_there_is_no_other(void)
 {
-	lock_manager_shm_options_t options = { .size = sizeof options, .layout = LOCK_MANAGER_LAYOUT_NATIVE };
-	check_options(&options, -EOPNOTSUPP);
+	static const uint32_t layouts[] = { LOCK_MANAGER_LAYOUT_LIBPOD, LOCK_MANAGER_LAYOUT_NATIVE };
+	for (int i = 0; i < 2; i++) {
+		const char *name = new_name();
+		lock_manager_shm_options_t options = { .size = sizeof options, .layout = layouts[i] };
+		lock_manager_info_t info = { .size = sizeof info };
+		lock_manager_t *manager = NULL, *none = NULL;
+		CHECK_INT(lock_manager_new_shm(name, 64, &options, &manager), 0);
+		CHECK_INT(lock_manager_info(manager, &info), 0);
+		CHECK_INT(info.layout, layouts[i]);
+		CHECK_INT(lock_manager_close(manager), 0);
+		CHECK_INT(lock_manager_open_or_new_shm(name, 64, NULL, &manager), 0);
+		CHECK_INT(lock_manager_close(manager), 0);
+		options.layout = layouts[!i];
+		CHECK_FAILURE(lock_manager_open_or_new_shm(name, 64, &options, &none), -EPROTO, name);
+		CHECK(none == NULL);
+	}
+}
+
+static void the_default_layout_is_native(void)
+{
+	lock_manager_info_t info = { .size = sizeof info };
+	lock_manager_t *manager = NULL;
+	CHECK_INT(lock_manager_new_shm(new_name(), 64, NULL, &manager), 0);
+	CHECK_INT(lock_manager_info(manager, &info), 0);
+	CHECK_INT(info.layout, LOCK_MANAGER_LAYOUT_NATIVE);
+	CHECK_INT(info.max_locks, 1048576);
+	CHECK_INT(lock_manager_close(manager), 0);
 }
 
 static void a_mode_has_permission_bits_only(void)
@@ -204,10 +231,11 @@ static void every_known_field_is_written_and_none_behind_it(void)
 	CHECK_INT(lock_manager_info(manager, &storage.known), 0);
 	CHECK_INT(storage.known.size, sizeof storage.known);
 	CHECK_INT(storage.known.kind, LOCK_MANAGER_KIND_SHM);
-	CHECK_INT(storage.known.layout, LOCK_MANAGER_LAYOUT_LIBPOD);
+	int is_libpod = layout_under_test() == LOCK_MANAGER_LAYOUT_LIBPOD;
+	CHECK_INT(storage.known.layout, layout_under_test());
 	CHECK_INT(storage.known.num_locks, 64);
-	CHECK_INT(storage.known.max_locks, 64);
-	CHECK_INT(storage.known.attached, 0);
+	CHECK_INT(storage.known.max_locks, is_libpod ? 64 : 1048576);
+	CHECK_INT(storage.known.attached, is_libpod ? 0 : 1);
 	CHECK_INT(storage.known.retired, 0);
 	CHECK(all_bytes_are(storage.tail, sizeof storage.tail, 0xa5));
 	CHECK_INT(lock_manager_close(manager), 0);
@@ -241,7 +269,8 @@ int main(void)
 	RUN_TEST(options_without_a_proper_size_are_refused);
 	RUN_TEST(a_flag_is_refused_whichever_it_is);
 	RUN_TEST(a_layout_that_nobody_knows_is_refused);
-	RUN_TEST(the_native_layout_is_not_in_this_version);
+	RUN_TEST(the_layout_that_is_there_is_no_other);
+	RUN_TEST(the_default_layout_is_native);
 	RUN_TEST(a_mode_has_permission_bits_only);
 	RUN_TEST(the_umask_does_not_apply);
 	RUN_TEST(mode_and_max_locks_are_for_creation_only);

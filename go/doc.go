@@ -11,9 +11,13 @@
 // it, any goroutine may unlock, nothing is pinned, and taking a lock twice waits.
 //
 // A goroutine that ends while it holds a lock takes its thread with it, and whoever takes the lock next is told
-// [ErrOwnerDied]. The one exception is Go's: the main thread is never ended but parked, so what a goroutine pinned to
-// it held (one that was started in an init function, or main itself) stays held until the process ends. The goroutine
-// must not call [runtime.UnlockOSThread] more often than it called LockOSThread itself.
+// [ErrOwnerDied]. The one exception is Go's: it never ends a program's main thread but parks it, and any goroutine may
+// happen to run there. What one holds that ends on the main thread stays held until the process ends. A program that
+// wants none of this keeps its main goroutine there, and so every other away:
+//
+//	func init() { runtime.LockOSThread() }
+//
+// The goroutine must not call [runtime.UnlockOSThread] more often than it called LockOSThread itself.
 //
 // # Waiting
 //

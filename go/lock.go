@@ -23,8 +23,11 @@ func (l *lock) ID() uint32 { return l.id }
 
 // Lock waits for the lock without end. That its last holder died is not told; every other error is a panic.
 func (l *lock) Lock() {
-	if err := l.LockErr(); err != nil && err != ErrOwnerDied {
-		panic(err)
+	runtime.LockOSThread()
+	if answer := l.manager.try(l.id); !answer.IsClean() || l.manager.owner != clib.Thread {
+		if err := l.lockFrom(answer); err != nil && err != ErrOwnerDied {
+			panic(err)
+		}
 	}
 }
 
@@ -33,16 +36,22 @@ func (l *lock) Lock() {
 // EDEADLK: the goroutine holds it, or waiting would never end. ESTALE: the storage was removed. ENOTRECOVERABLE: the
 // lock's state is lost.
 func (l *lock) LockErr() error {
-	m := l.manager
-	// Pinned before the call, because the thread that takes the lock is its owner.
 	runtime.LockOSThread()
-	taken, failed := m.c().TryLock(l.id, m.owner)
-	if taken == clib.Clean && failed == nil {
-		m.unpinUnlessOwner()
-		return nil
+	if answer := l.manager.try(l.id); !answer.IsClean() || l.manager.owner != clib.Thread {
+		return l.lockFrom(answer)
 	}
+	return nil
+}
+
+// try takes the lock if it is free. Called with the goroutine pinned, because the thread that takes a lock is its owner.
+// Small, so that it is inlined: next to a foreign call, each call of Go's own is felt.
+func (m *manager) try(id uint32) clib.Answer { return m.c().TryLock(id, m.owner) }
+
+// lockFrom ends what a try has begun.
+func (l *lock) lockFrom(answer clib.Answer) error {
+	taken, failed := answer.Taken()
 	return l.finish(taken, failed, func() (clib.Taken, *clib.Failure, error) {
-		taken, failed := m.c().Lock(l.id, m.owner)
+		taken, failed := l.manager.c().Lock(l.id, l.manager.owner)
 		return taken, failed, nil
 	}, context.Background())
 }
@@ -53,9 +62,8 @@ func (l *lock) LockContext(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return l.cancelled(ctx)
 	}
-	m := l.manager
 	runtime.LockOSThread()
-	taken, failed := m.c().TryLock(l.id, m.owner)
+	taken, failed := l.manager.try(l.id).Taken()
 	return l.finish(taken, failed, func() (clib.Taken, *clib.Failure, error) { return l.waitUntilDone(ctx) }, ctx)
 }
 
@@ -64,7 +72,7 @@ func (l *lock) LockContext(ctx context.Context) error {
 func (l *lock) TryLock() (bool, error) {
 	m := l.manager
 	runtime.LockOSThread()
-	taken, failed := m.c().TryLock(l.id, m.owner)
+	taken, failed := l.manager.try(l.id).Taken()
 	switch {
 	case failed != nil:
 		runtime.UnlockOSThread()
@@ -78,22 +86,31 @@ func (l *lock) TryLock() (bool, error) {
 
 // Unlock gives the lock back. Every error is a panic.
 func (l *lock) Unlock() {
-	if err := l.UnlockErr(); err != nil {
-		panic(err)
+	if answer := l.manager.giveBack(l.id); !answer.IsClean() {
+		panic(l.refused(answer.Failure()))
 	}
+	l.manager.unpinOwner()
 }
 
-// UnlockErr gives the lock back. EPERM: the caller does not hold it.
+// UnlockErr gives the lock back. EPERM: the caller does not hold it. After an error of the storage, such as EIO, it is free
+// all the same, but the next to take it is told [ErrOwnerDied].
 func (l *lock) UnlockErr() error {
-	m := l.manager
-	if failed := m.c().Unlock(l.id, m.owner); failed != nil {
-		return m.failed("unlock", failed)
+	if answer := l.manager.giveBack(l.id); !answer.IsClean() {
+		return l.refused(answer.Failure())
 	}
-	if m.owner == clib.Thread {
-		runtime.UnlockOSThread()
-	}
+	l.manager.unpinOwner()
 	return nil
 }
+
+func (l *lock) refused(failed *clib.Failure) error {
+	if failed.Freed {
+		l.manager.unpinOwner()
+	}
+	return l.manager.failed("unlock", failed)
+}
+
+// giveBack gives the lock back if the caller holds it. Small, as try is.
+func (m *manager) giveBack(id uint32) clib.Answer { return m.c().Unlock(id, m.owner) }
 
 // Free gives the number back to the pool. The lock can still be used, and stays held if it is. ENOENT: it is not
 // allocated.
@@ -189,8 +206,16 @@ func (m *manager) acquired(taken clib.Taken) error {
 	return nil
 }
 
+// unpinUnlessOwner leaves the goroutine pinned if the lock it has taken is its thread's.
 func (m *manager) unpinUnlessOwner() {
 	if m.owner == clib.Process {
+		runtime.UnlockOSThread()
+	}
+}
+
+// unpinOwner ends what a lock of the goroutine's has begun.
+func (m *manager) unpinOwner() {
+	if m.owner == clib.Thread {
 		runtime.UnlockOSThread()
 	}
 }

@@ -97,6 +97,30 @@ func TestAWaiterIsToldThatTheHolderWasKilled(t *testing.T) {
 	})
 }
 
+// The runtime parks the main thread where it would end any other, and what it holds stays held, until the process ends.
+func TestWhatAGoroutineHoldsThatEndsOnTheMainThreadIsHeldUntilTheProcessEnds(t *testing.T) {
+	onSharedStorages(t, func(t *testing.T, s storage) {
+		m, place := s.fresh(t)
+		l := allocated(t, m)
+		other := startChild(t, s, place)
+		if got := other.ask(t, "lockandend %d", l.ID()); got != "ok" {
+			t.Fatalf("lock: %s", got)
+		}
+		if taken, err := l.TryLock(); taken || err != nil {
+			t.Errorf("taken, or not merely held: %v, %v", taken, err)
+		}
+		if info, err := l.Info(); err != nil || !info.Held || info.PID != other.command.Process.Pid {
+			t.Errorf("%+v, %v of a lock that process %d holds", info, err, other.command.Process.Pid)
+		}
+		must(t, other.in.Close())
+		must(t, other.command.Wait())
+		if err := l.LockErr(); err != lockmanager.ErrOwnerDied {
+			t.Fatalf("got %v, want ErrOwnerDied", err)
+		}
+		l.Unlock()
+	})
+}
+
 func TestLockSwallowsOwnerDeath(t *testing.T) {
 	onSharedStorages(t, func(t *testing.T, s storage) {
 		m, place := s.fresh(t)

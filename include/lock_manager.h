@@ -16,9 +16,11 @@
  * that thread can unlock it, and through the manager that took it. Files and in-memory locks may belong to the process
  * instead: lock_manager_set_ownership().
  *
- * FORK. A child made by fork holds nothing of its parent's and may use the manager at once. In a child that was cloned
- * behind the libc's back, lock calls and allocation in the libpod layout are -EOPNOTSUPP; looking works. In-memory
- * locks stay with the process that made them: -EOPNOTSUPP in every child.
+ * FORK. A child holds nothing of its parent's and may use the manager at once, however it was made, if it may still open
+ * the storage: before it drops privileges or changes its root, make one call. In the libpod layout, lock calls and
+ * allocation are -EOPNOTSUPP in a child that was cloned behind the libc's back, and lock calls in every layout in one
+ * that shares its parent's memory with thread-local storage of its own. In-memory locks stay with the process that made
+ * them: -EOPNOTSUPP in every child.
  *
  * DEATH. A holder that dies frees its locks, and the next to take one is told: LOCK_MANAGER_OWNER_DIED, with the lock
  * held. What the lock protects may be half written then. Told once. What cannot be promised stands in
@@ -62,7 +64,7 @@ typedef struct lock_manager_cancel lock_manager_cancel_t;
 #define LOCK_MANAGER_UNLIMITED UINT32_MAX
 
 /**
- * A layout of the library's choice for a new segment; any for one that exists.
+ * The native layout for a new segment; any for one that exists.
  */
 #define LOCK_MANAGER_LAYOUT_DEFAULT 0
 
@@ -72,7 +74,7 @@ typedef struct lock_manager_cancel lock_manager_cancel_t;
 #define LOCK_MANAGER_LAYOUT_LIBPOD 1
 
 /**
- * The native layout. Not in this version: -EOPNOTSUPP.
+ * The library's own layout: it grows, finds deadlocks, and does not rest on the kernel's list of robust mutexes.
  */
 #define LOCK_MANAGER_LAYOUT_NATIVE 2
 
@@ -129,7 +131,8 @@ typedef struct {
          */
         uint32_t layout;
         /**
-         * How far a native segment may grow; the libpod layout cannot, and ignores it.
+         * How far a native segment may grow; 0: to the larger of num_locks and 1048576. The libpod layout cannot, and ignores
+         * it.
          */
         uint32_t max_locks;
         /**
@@ -249,11 +252,11 @@ const char *lock_manager_version(void);
  * Creates a shared memory segment and opens it. Nobody ever sees it half made.
  *
  * path: a POSIX shm name ("/name": one slash, first) or the absolute path of a file.
- * num_locks: 1 to 16777216, rounded up to a multiple of 32.
- * options: NULL for the defaults.
+ * num_locks: 1 to 16777216, rounded up to a multiple of 64; in the libpod layout of 32.
+ * options: NULL for the defaults: the native layout, which may grow to 1048576 locks.
  *
  * -EEXIST: the name is taken. -ENOSPC: the file system is full; nothing is left behind. -EINVAL, -EACCES,
- * -EOPNOTSUPP (a network file system, a layout that this version lacks).
+ * -EOPNOTSUPP (a network file system).
  */
 int32_t lock_manager_new_shm(const char *path,
                              uint32_t num_locks,
@@ -263,11 +266,12 @@ int32_t lock_manager_new_shm(const char *path,
 /**
  * Opens a segment that exists.
  *
- * num_locks: how many it must have, rounded as at creation; 0 takes what is there.
+ * num_locks: how many it must have, rounded as at creation; 0 takes what is there. One that has grown may be asked for by
+ * any number between its first and its present one.
  *
  * -ENOENT: there is none. -ERANGE: it has another number of locks. -EPROTO: none of ours, damaged, or made for
- * another libc or architecture. -EACCES: permissions, a symbolic link, or an owner that is neither the caller nor
- * root.
+ * another libc, architecture or version. -ESTALE: it was made before this boot (native). -EUSERS: 8191 processes use it
+ * (native). -EACCES: permissions, a symbolic link, or an owner that is neither the caller nor root.
  */
 int32_t lock_manager_open_shm(const char *path,
                               uint32_t num_locks,
@@ -276,8 +280,9 @@ int32_t lock_manager_open_shm(const char *path,
 /**
  * Opens the segment if it exists, else creates it. Of two first users at once, one creates it and both succeed.
  *
- * 0 locks open what is there and are -EINVAL where nothing is; mode and max_locks count at creation only. Otherwise
- * as lock_manager_open_shm and lock_manager_new_shm.
+ * 0 locks open what is there and are -EINVAL where nothing is; mode and max_locks count at creation only; a layout that
+ * is named must be the one that is there (-EPROTO). A native segment from before this boot is replaced by a new one.
+ * Otherwise as lock_manager_open_shm and lock_manager_new_shm.
  */
 int32_t lock_manager_open_or_new_shm(const char *path,
                                      uint32_t num_locks,
@@ -293,7 +298,8 @@ int32_t lock_manager_open_shm_read_only(const char *path,
                                         lock_manager_t **out);
 
 /**
- * Removes a segment's name. Who has it open keeps it; allocation and waits there are -ESTALE within 100 ms.
+ * Removes a segment's name. Who has it open is told -ESTALE: in the native layout at each allocation and lock call from
+ * then on, in the libpod layout by allocation and waits within 100 ms. Unlocking and looking work.
  *
  * -ENOENT: there is none. -EPROTO: it carries no magic number of ours; it stays. A damaged segment of ours goes.
  * -EBUSY: somebody has kept a record lock on it for 2 s.
@@ -356,7 +362,7 @@ int32_t lock_manager_close(lock_manager_t *manager);
  * Allocates a lock: an id that nobody else gets until it is freed.
  *
  * -ENOLCK: all are allocated. -ESTALE: the segment was removed. -ENOTRECOVERABLE: the guard of the bitmaps stays
- * taken.
+ * taken (libpod layout).
  */
 int32_t lock_manager_allocate_lock(lock_manager_t *manager,
                                    uint32_t *id);
@@ -400,15 +406,22 @@ int32_t lock_manager_available_locks(lock_manager_t *manager, uint32_t *count);
 int32_t lock_manager_num_locks(lock_manager_t *manager, uint32_t *count);
 
 /**
- * Makes room for num_locks while others work. -EOPNOTSUPP: the layout is fixed, as libpod's is.
+ * Makes room for num_locks, rounded as at creation, while others work: every process that has the segment open can use
+ * the new locks, and nothing moves. In memory, too.
+ *
+ * -EINVAL: fewer than there are, or more than max_locks. -ENOSPC: the file system is full; nothing has changed.
+ * -EOPNOTSUPP: the layout is fixed, as libpod's is, or there is no number, as with files.
  */
-int32_t lock_manager_grow(lock_manager_t *manager, uint32_t num_locks);
+int32_t lock_manager_grow(lock_manager_t *manager,
+                          uint32_t num_locks);
 
 /**
  * Waits for a lock without end. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it now.
  *
- * -EDEADLK: this thread holds it. -ENOLCK: this thread holds 2000 locks already. -ESTALE: the segment was removed.
- * -ENOTRECOVERABLE: the lock's state is lost. -EOPNOTSUPP: a child cloned behind the libc's back.
+ * -EDEADLK: this thread holds it, or (native layout) the wait would close a cycle of threads that wait for each other's
+ * locks, which the last error names with their processes. -ESTALE: the segment was removed. In the libpod layout also
+ * -ENOLCK: this thread holds 2000 locks already. -ENOTRECOVERABLE: the lock's state is lost. -EOPNOTSUPP: a child cloned
+ * behind the libc's back.
  */
 int32_t lock_manager_lock(lock_manager_t *manager,
                           uint32_t id);
@@ -430,7 +443,7 @@ int32_t lock_manager_timed_lock(lock_manager_t *manager,
 
 /**
  * Unlocks what the calling thread, or by process ownership this process, holds through this manager. -EPERM: it does
- * not hold it.
+ * not hold it. After an error of the storage (-EIO, -EFBIG, -EPROTO) it holds it no more, either.
  */
 int32_t lock_manager_unlock(lock_manager_t *manager,
                             uint32_t id);

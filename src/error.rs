@@ -267,6 +267,8 @@ pub enum Reason {
         /// What was asked for.
         asked: Layout,
     },
+    /// `EMFILE`: this process has as many managers open on native segments as there can be.
+    TooManyManagers,
     /// `EUSERS`: more processes use the segment than it has room for.
     TooManyProcesses {
         /// How many it has room for.
@@ -314,8 +316,32 @@ pub enum Reason {
     },
     /// `EIO`: a panic inside the library was caught at the C boundary.
     Panicked(String),
+    /// `EACCES` for a symbolic link, `EPROTO` for what else is no regular file: where the file of a lock, or the table, would
+    /// be.
+    StrayFile {
+        /// Its name in the directory.
+        name: String,
+        /// Whether it is a symbolic link.
+        is_link: bool,
+    },
+    /// `EBUSY`: repairing a lock that a living process has.
+    ProcessHolds {
+        /// The lock.
+        id: u32,
+        /// The process; 0 where it cannot be seen from here.
+        pid: u32,
+    },
     /// A system call failed; its errno passes through.
     System {
+        /// What was being done.
+        doing: &'static str,
+        /// The errno.
+        errno: Errno,
+    },
+    /// A system call failed in a call that one lock was the matter of; its errno passes through.
+    SystemAtLock {
+        /// The lock.
+        id: u32,
         /// What was being done.
         doing: &'static str,
         /// The errno.
@@ -336,11 +362,14 @@ impl Reason {
             Self::NotFound | Self::NoParent | Self::NotAllocated { .. } => libc::ENOENT,
             Self::Exists | Self::Allocated { .. } => libc::EEXIST,
             Self::WrongCount { .. } => libc::ERANGE,
-            Self::NotASegment(_) | Self::Damaged { .. } | Self::ForeignMutex { .. } | Self::WrongLayout { .. } => {
-                libc::EPROTO
-            }
+            Self::NotASegment(_)
+            | Self::Damaged { .. }
+            | Self::ForeignMutex { .. }
+            | Self::WrongLayout { .. }
+            | Self::StrayFile { is_link: false, .. } => libc::EPROTO,
             Self::TooManyProcesses { .. } => libc::EUSERS,
-            Self::SymbolicLink | Self::NotTrusted { .. } | Self::ReadOnly => libc::EACCES,
+            Self::TooManyManagers => libc::EMFILE,
+            Self::SymbolicLink | Self::StrayFile { .. } | Self::NotTrusted { .. } | Self::ReadOnly => libc::EACCES,
             Self::NoSpace { .. } => libc::ENOSPC,
             Self::NetworkFileSystem { .. } | Self::Unsupported(_) | Self::ForkedChild | Self::ClonedChild => {
                 libc::EOPNOTSUPP
@@ -351,6 +380,7 @@ impl Reason {
             | Self::StillHeld { .. }
             | Self::StillWaiting { .. }
             | Self::HolderLives { .. }
+            | Self::ProcessHolds { .. }
             | Self::CancelInUse { .. }
             | Self::OwnershipSettled
             | Self::CannotJudge { .. } => libc::EBUSY,
@@ -363,7 +393,7 @@ impl Reason {
             Self::TableLost => libc::EBADF,
             Self::Unsettled { .. } => libc::EAGAIN,
             Self::Panicked(_) => libc::EIO,
-            Self::System { errno, .. } => errno.0,
+            Self::System { errno, .. } | Self::SystemAtLock { errno, .. } => errno.0,
         }
     }
 }

@@ -12,6 +12,7 @@
 mod boundary;
 mod constants;
 mod last_error;
+mod locking;
 #[cfg(test)]
 mod readback;
 mod types;
@@ -20,9 +21,9 @@ use std::ffi::c_char;
 
 use crate::cancel::Cancel;
 use crate::file::FileManager;
-use crate::manager::{Acquired, Manager, Wait};
+use crate::manager::{Manager, Wait};
 use crate::memory::InMemoryManager;
-use crate::shm::{Release, ShmManager};
+use crate::shm::ShmManager;
 
 use boundary::{call, cancel, input_path, manager, output, refuse, silence_panics};
 pub use constants::*;
@@ -63,11 +64,11 @@ pub extern "C" fn lock_manager_version() -> *const c_char {
 /// Creates a shared memory segment and opens it. Nobody ever sees it half made.
 ///
 /// path: a POSIX shm name ("/name": one slash, first) or the absolute path of a file.
-/// num_locks: 1 to 16777216, rounded up to a multiple of 32.
-/// options: NULL for the defaults.
+/// num_locks: 1 to 16777216, rounded up to a multiple of 64; in the libpod layout of 32.
+/// options: NULL for the defaults: the native layout, which may grow to 1048576 locks.
 ///
 /// -EEXIST: the name is taken. -ENOSPC: the file system is full; nothing is left behind. -EINVAL, -EACCES,
-/// -EOPNOTSUPP (a network file system, a layout that this version lacks).
+/// -EOPNOTSUPP (a network file system).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_new_shm(
     path: *const c_char,
@@ -86,11 +87,12 @@ pub unsafe extern "C" fn lock_manager_new_shm(
 
 /// Opens a segment that exists.
 ///
-/// num_locks: how many it must have, rounded as at creation; 0 takes what is there.
+/// num_locks: how many it must have, rounded as at creation; 0 takes what is there. One that has grown may be asked for by
+/// any number between its first and its present one.
 ///
 /// -ENOENT: there is none. -ERANGE: it has another number of locks. -EPROTO: none of ours, damaged, or made for
-/// another libc or architecture. -EACCES: permissions, a symbolic link, or an owner that is neither the caller nor
-/// root.
+/// another libc, architecture or version. -ESTALE: it was made before this boot (native). -EUSERS: 8191 processes use it
+/// (native). -EACCES: permissions, a symbolic link, or an owner that is neither the caller nor root.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_open_shm(
     path: *const c_char,
@@ -107,8 +109,9 @@ pub unsafe extern "C" fn lock_manager_open_shm(
 
 /// Opens the segment if it exists, else creates it. Of two first users at once, one creates it and both succeed.
 ///
-/// 0 locks open what is there and are -EINVAL where nothing is; mode and max_locks count at creation only. Otherwise
-/// as lock_manager_open_shm and lock_manager_new_shm.
+/// 0 locks open what is there and are -EINVAL where nothing is; mode and max_locks count at creation only; a layout that
+/// is named must be the one that is there (-EPROTO). A native segment from before this boot is replaced by a new one.
+/// Otherwise as lock_manager_open_shm and lock_manager_new_shm.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_open_or_new_shm(
     path: *const c_char,
@@ -138,7 +141,8 @@ pub unsafe extern "C" fn lock_manager_open_shm_read_only(path: *const c_char, ou
     })
 }
 
-/// Removes a segment's name. Who has it open keeps it; allocation and waits there are -ESTALE within 100 ms.
+/// Removes a segment's name. Who has it open is told -ESTALE: in the native layout at each allocation and lock call from
+/// then on, in the libpod layout by allocation and waits within 100 ms. Unlocking and looking work.
 ///
 /// -ENOENT: there is none. -EPROTO: it carries no magic number of ours; it stays. A damaged segment of ours goes.
 /// -EBUSY: somebody has kept a record lock on it for 2 s.
@@ -241,7 +245,7 @@ pub unsafe extern "C" fn lock_manager_close(manager: *mut lock_manager_t) -> i32
 /// Allocates a lock: an id that nobody else gets until it is freed.
 ///
 /// -ENOLCK: all are allocated. -ESTALE: the segment was removed. -ENOTRECOVERABLE: the guard of the bitmaps stays
-/// taken.
+/// taken (libpod layout).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_allocate_lock(manager: *mut lock_manager_t, id: *mut u32) -> i32 {
     // SAFETY: the module's contract.
@@ -327,7 +331,11 @@ pub unsafe extern "C" fn lock_manager_num_locks(manager: *mut lock_manager_t, co
     })
 }
 
-/// Makes room for num_locks while others work. -EOPNOTSUPP: the layout is fixed, as libpod's is.
+/// Makes room for num_locks, rounded as at creation, while others work: every process that has the segment open can use
+/// the new locks, and nothing moves. In memory, too.
+///
+/// -EINVAL: fewer than there are, or more than max_locks. -ENOSPC: the file system is full; nothing has changed.
+/// -EOPNOTSUPP: the layout is fixed, as libpod's is, or there is no number, as with files.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_grow(manager: *mut lock_manager_t, num_locks: u32) -> i32 {
     // SAFETY: the module's contract.
@@ -336,19 +344,21 @@ pub unsafe extern "C" fn lock_manager_grow(manager: *mut lock_manager_t, num_loc
 
 /// Waits for a lock without end. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it now.
 ///
-/// -EDEADLK: this thread holds it. -ENOLCK: this thread holds 2000 locks already. -ESTALE: the segment was removed.
-/// -ENOTRECOVERABLE: the lock's state is lost. -EOPNOTSUPP: a child cloned behind the libc's back.
+/// -EDEADLK: this thread holds it, or (native layout) the wait would close a cycle of threads that wait for each other's
+/// locks, which the last error names with their processes. -ESTALE: the segment was removed. In the libpod layout also
+/// -ENOLCK: this thread holds 2000 locks already. -ENOTRECOVERABLE: the lock's state is lost. -EOPNOTSUPP: a child cloned
+/// behind the libc's back.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { acquire(manager, id, Wait::Forever) }
+    unsafe { locking::acquire(manager, id, Wait::Forever) }
 }
 
 /// Takes a lock if it is free. -EBUSY: it is held, by whomever. Otherwise as lock_manager_lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_try_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { acquire(manager, id, Wait::Try) }
+    unsafe { locking::acquire(manager, id, Wait::Try) }
 }
 
 /// Waits for a lock for at most timeout_ns nanoseconds of CLOCK_MONOTONIC; UINT64_MAX: without end; 0 takes a free
@@ -358,24 +368,15 @@ pub unsafe extern "C" fn lock_manager_try_lock(manager: *mut lock_manager_t, id:
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_timed_lock(manager: *mut lock_manager_t, id: u32, timeout_ns: u64) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { acquire(manager, id, Wait::Nanoseconds(timeout_ns)) }
+    unsafe { locking::acquire(manager, id, Wait::Nanoseconds(timeout_ns)) }
 }
 
 /// Unlocks what the calling thread, or by process ownership this process, holds through this manager. -EPERM: it does
-/// not hold it.
+/// not hold it. After an error of the storage (-EIO, -EFBIG, -EPROTO) it holds it no more, either.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_unlock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe {
-        match manager.as_ref() {
-            None => unlock_refused(manager, id, Release::NotHolder),
-            Some(lock_manager_t::Other(_)) => unlock_other(manager, id),
-            Some(lock_manager_t::Shm(opened)) => match opened.release_at_once(id) {
-                Release::Done => 0,
-                release => unlock_refused(manager, id, release),
-            },
-        }
-    }
+    unsafe { locking::release(manager, id) }
 }
 
 /// Says who owns the locks taken through a manager: LOCK_MANAGER_OWNED_BY_THREAD, as it is by itself, or
@@ -444,7 +445,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock(
     // SAFETY: the module's contract.
     call(|| unsafe {
         let opened = self::manager(manager)?;
-        opened.acquire(id, Wait::Nanoseconds(timeout_ns), cancel.as_ref()).map(code)
+        opened.acquire(id, Wait::Nanoseconds(timeout_ns), cancel.as_ref()).map(locking::code)
     })
 }
 
@@ -509,59 +510,4 @@ pub unsafe extern "C" fn lock_manager_info(manager: *mut lock_manager_t, info: *
 pub unsafe extern "C" fn lock_manager_repair_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe { self::manager(manager)?.repair_lock(id).map(|()| 0) })
-}
-
-/// What the lock calls share. A free lock is taken without anything around it: that path cannot fail or panic.
-///
-/// # Safety
-/// The module's contract.
-#[inline(always)]
-unsafe fn acquire(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
-    // SAFETY: the module's contract.
-    unsafe {
-        match manager.as_ref() {
-            Some(lock_manager_t::Shm(opened)) if let Some(acquired) = opened.acquire_at_once(id) => code(acquired),
-            _ => acquire_slowly(manager, id, wait),
-        }
-    }
-}
-
-/// # Safety
-/// The module's contract.
-#[cold]
-#[inline(never)]
-unsafe fn acquire_slowly(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
-    // SAFETY: the module's contract.
-    call(|| unsafe { self::manager(manager)?.acquire(id, wait, None).map(code) })
-}
-
-/// # Safety
-/// The module's contract.
-#[cold]
-#[inline(never)]
-unsafe fn unlock_refused(manager: *mut lock_manager_t, id: u32, release: Release) -> i32 {
-    // SAFETY: the module's contract.
-    call(|| unsafe {
-        self::manager(manager)?;
-        match &*manager {
-            lock_manager_t::Shm(opened) => opened.release_slowly(id, release).map(|()| 0),
-            lock_manager_t::Other(opened) => opened.unlock(id).map(|()| 0),
-        }
-    })
-}
-
-/// # Safety
-/// The module's contract.
-#[inline(never)]
-unsafe fn unlock_other(manager: *mut lock_manager_t, id: u32) -> i32 {
-    // SAFETY: the module's contract.
-    call(|| unsafe { self::manager(manager)?.unlock(id).map(|()| 0) })
-}
-
-#[inline(always)]
-fn code(acquired: Acquired) -> i32 {
-    match acquired {
-        Acquired::Clean => 0,
-        Acquired::OwnerDied => LOCK_MANAGER_OWNER_DIED,
-    }
 }

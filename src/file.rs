@@ -22,11 +22,13 @@ use crate::cancel::Cancel;
 use crate::manager::{Acquired, Info, Kind, LockInfo, Manager, Ownership, UNLIMITED, Wait};
 use crate::ownership::OwnershipCell;
 use crate::sys::Errno;
+use crate::sys::file::Access;
 use crate::sys::registry::Shared;
 use crate::{Error, Reason, Result};
 use directory::{Directory, DirectoryName};
 use pool::Pool;
 use record::TABLE;
+pub(crate) use record::VERSION as FORMAT_VERSION;
 use records::Records;
 
 const DIRECTORY_MODE: u32 = 0o700;
@@ -65,7 +67,7 @@ impl FileManager {
             Err(Errno(libc::ENOENT)) => return Err(name.error(Reason::NoParent)),
             Err(errno) => return Err(name.failed("making the directory")(errno)),
         }
-        let directory = Directory::open(&name).map_err(|error| match error.reason() {
+        let directory = Directory::open(&name, Access::Use).map_err(|error| match error.reason() {
             Reason::System { errno: Errno(libc::ENOTDIR), .. } => name.error(Reason::Exists),
             _ => error,
         })?;
@@ -88,7 +90,16 @@ impl FileManager {
     /// caller nor root; `EPROTO` if its table file is of another version or none of ours; `EOPNOTSUPP` on network
     /// file systems.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::serve(Directory::open(&DirectoryName::parse(path.as_ref())?)?)
+        Self::serve(Directory::open(&DirectoryName::parse(path.as_ref())?, Access::Use)?)
+    }
+
+    /// Opens a directory to look at it, whoever owns it if permissions allow. Nothing is made in it, and calls that
+    /// change something are `EACCES`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for the owner.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        Self::serve(Directory::open(&DirectoryName::parse(path.as_ref())?, Access::Look)?)
     }
 
     /// Opens the directory if it exists, else makes it; of two first users at once, one makes it and both succeed.
@@ -114,7 +125,7 @@ impl FileManager {
     /// `ENOTEMPTY` if there is something else in it beside the locks, which go.
     pub fn remove(path: impl AsRef<Path>) -> Result<()> {
         let name = DirectoryName::parse(path.as_ref())?;
-        let directory = Directory::open(&name)?;
+        let directory = Directory::open(&name, Access::Use)?;
         let located = |reason| name.error(reason);
         let contents = directory.contents().map_err(located)?;
         if contents.has_others && !contents.has_table {
@@ -134,7 +145,11 @@ impl FileManager {
     fn serve(directory: Directory) -> Result<Self> {
         static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
         // To say now, not at the first lock, that it does not fit.
-        Records::open(&directory).map_err(|reason| directory.name.error(reason))?;
+        let checked = match directory.access {
+            Access::Use => Records::open(&directory).map(drop),
+            Access::Look => Records::look(&directory).map(drop),
+        };
+        checked.map_err(|reason| directory.name.error(reason))?;
         let storage = Arc::clone(directory.name.shown());
         let pool = Pool::open(directory)?;
         let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed);
@@ -156,6 +171,21 @@ impl FileManager {
     fn error(&self, reason: Reason) -> Error {
         Error::new(&self.storage, reason)
     }
+
+    /// The same, of a call that one lock is the matter of.
+    fn error_at(&self, id: u32) -> impl Fn(Reason) -> Error {
+        move |reason| match reason {
+            Reason::System { doing, errno } => self.error(Reason::SystemAtLock { id, doing, errno }),
+            reason => self.error(reason),
+        }
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        match self.pool.directory.access {
+            Access::Use => Ok(()),
+            Access::Look => Err(self.error(Reason::ReadOnly)),
+        }
+    }
 }
 
 impl std::fmt::Debug for FileManager {
@@ -166,6 +196,7 @@ impl std::fmt::Debug for FileManager {
 
 impl Manager for FileManager {
     fn allocate_lock(&self) -> Result<u32> {
+        self.check_writable()?;
         self.pool.allocate().map_err(|reason| self.error(reason))
     }
 
@@ -174,14 +205,17 @@ impl Manager for FileManager {
     }
 
     fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()> {
-        self.pool.allocate_given(id).map_err(|reason| self.error(reason))
+        self.check_writable()?;
+        self.pool.allocate_given(id).map_err(self.error_at(id))
     }
 
     fn free_lock(&self, id: u32) -> Result<()> {
-        self.pool.free(id).map_err(|reason| self.error(reason))
+        self.check_writable()?;
+        self.pool.free(id).map_err(self.error_at(id))
     }
 
     fn free_all_locks(&self) -> Result<()> {
+        self.check_writable()?;
         self.pool.free_all().map_err(|reason| self.error(reason))
     }
 
@@ -194,13 +228,14 @@ impl Manager for FileManager {
     }
 
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+        self.check_writable()?;
         let acquire = || self.pool.locks()?.acquire(self.token, self.ownership.settle(), id, wait, cancel);
-        acquire().map_err(|reason| self.error(reason))
+        acquire().map_err(self.error_at(id))
     }
 
     fn unlock(&self, id: u32) -> Result<()> {
         let unlock = || self.pool.locks()?.release(self.token, id);
-        unlock().map_err(|reason| self.error(reason))
+        unlock().map_err(self.error_at(id))
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {
@@ -212,7 +247,7 @@ impl Manager for FileManager {
     }
 
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
-        self.pool.inspect(id).map_err(|reason| self.error(reason))
+        self.pool.inspect(id).map_err(self.error_at(id))
     }
 
     fn info(&self) -> Result<Info> {
@@ -227,13 +262,14 @@ impl Manager for FileManager {
     }
 
     fn repair_lock(&self, id: u32) -> Result<()> {
+        self.check_writable()?;
         let info = self.lock_info(id)?;
         if !info.held {
             return Ok(());
         }
         // The kernel gives a dead holder's record locks back by itself, so whoever has one lives, or is a child that
         // inherited it.
-        Err(self.error(Reason::HolderLives { id, holder: info.pid as u32 }))
+        Err(self.error(Reason::ProcessHolds { id, pid: info.pid as u32 }))
     }
 
     fn check_idle(&self) -> Result<()> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Numbered locks that several processes share, each named by an id: allocated, locked, freed, and recovered when
-//! their holder dies. The segments are Podman's own, byte for byte, so that a process with this library and a real
-//! Podman work on one segment, live.
+//! their holder dies. Shared memory has two layouts: the library's own, which grows and finds deadlocks, and Podman's,
+//! byte for byte, so that a process with this library and a real Podman work on one segment, live.
 //!
 //! Start with [`ShmManager`] and [`Lock`]. C programs include `lock_manager.h`; what cannot be promised is in
 //! `docs/caveats.md`.
@@ -35,12 +35,15 @@ mod sys;
 mod table;
 /// Being told when a thread ends that holds locks.
 mod thread_end;
+/// Versions of the library, its interface and its formats.
+mod version;
 
 pub use cancel::Cancel;
 pub use error::{Error, Reason, Result, Waits};
 pub use file::FileManager;
 pub use lock::{Guard, Held, Lock};
-pub use manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, Ownership, UNLIMITED, Wait};
+pub use manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 pub use memory::InMemoryManager;
 pub use shm::{MAX_LOCKS, SegmentOptions, ShmManager};
 pub use sys::Errno;
+pub use version::{SONAME, VERSION, formats};

@@ -98,6 +98,22 @@ pub struct LockInfo {
     pub waited_ns: u64,
 }
 
+/// A thread that is known to wait for a lock. All zero where the storage does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Waiter {
+    /// The lock.
+    pub id: u32,
+    /// Its process as the caller's PID namespace sees it, else 0.
+    pub pid: i32,
+    /// The thread as the caller's PID namespace sees it, else 0.
+    pub tid: i32,
+    /// Its PID namespace, as the inode number of `/proc/PID/ns/pid`.
+    pub pid_namespace: u64,
+    /// How long it has waited.
+    pub waited_ns: u64,
+}
+
 /// What is known of a manager's storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -180,7 +196,7 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     /// Unlocks what the calling thread, or with [`Ownership::Process`] this process, holds through this manager.
     ///
     /// # Errors
-    /// `EPERM` if it does not.
+    /// `EPERM` if it does not. After an error of the storage it holds it no more, either.
     fn unlock(&self, id: u32) -> Result<()>;
 
     /// Says who is to own the locks taken through this manager; [`Ownership::Thread`] if nobody says.
@@ -200,6 +216,14 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// `EINVAL` for an id out of range.
     fn lock_info(&self, id: u32) -> Result<LockInfo>;
+
+    /// The threads that are known to wait, in storages that say so; elsewhere none. Touches no lock.
+    ///
+    /// # Errors
+    /// Only those of the system.
+    fn waiters(&self) -> Result<Vec<Waiter>> {
+        Ok(Vec::new())
+    }
 
     /// What is known of the storage. Touches no lock.
     ///

@@ -9,7 +9,7 @@ mod segment;
 
 use std::path::Path;
 
-use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Ownership, Wait};
+use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::sys::file::Access;
 use crate::{Cancel, Error, Reason, Result};
 use name::SegmentName;
@@ -59,6 +59,24 @@ impl SegmentOptions {
         self.mode = mode;
         self
     }
+}
+
+/// Each layout, and which version of it this library has; libpod's carries a magic number and no version.
+pub(crate) fn formats() -> Vec<(&'static str, String)> {
+    vec![
+        ("libpod segment", format!("magic {:#x}", libpod::MAGIC)),
+        ("native segment", format!("version {}", native::VERSION)),
+    ]
+}
+
+/// What came of an attempt to lock by the short way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtOnce {
+    Acquired(Acquired),
+    /// Nothing was done: the long way decides.
+    Undecided,
+    /// The lock was taken, but the segment was removed before: it has to be given back.
+    Retired,
 }
 
 /// What came of an attempt to unlock.
@@ -172,7 +190,7 @@ impl ShmManager {
                 opened => return opened.and_then(|manager| manager.in_layout(path, options.layout)),
             }
             match Self::create(path, num_locks, options) {
-                // Or removed again before it could be used.
+                // Somebody else was faster, or removed it before this process was in.
                 Err(error) if matches!(error.reason(), Reason::Exists | Reason::Removed) => {}
                 created => return created,
             }
@@ -257,10 +275,30 @@ impl ShmManager {
         Ok(())
     }
 
-    /// Takes a lock if nothing stands in the way; `None`, with nothing done, if anything does. Never fails or panics.
+    /// Takes a native lock if nothing stands in the way. Never fails or panics, and calls nothing, so that its caller
+    /// need not keep anything.
     #[inline(always)]
-    pub(crate) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
-        serve!(self, manager => manager.acquire_at_once(id))
+    pub(crate) fn acquire_at_once(&self, id: u32) -> AtOnce {
+        match &self.layout {
+            AnyLayout::Native(manager) => manager.acquire_at_once(id),
+            AnyLayout::Libpod(_) => AtOnce::Undecided,
+        }
+    }
+
+    /// The same for the libpod layout, which cannot do without the libc.
+    #[inline(always)]
+    pub(crate) fn acquire_mutex_at_once(&self, id: u32) -> Option<Acquired> {
+        match &self.layout {
+            AnyLayout::Libpod(manager) => manager.acquire_at_once(id),
+            AnyLayout::Native(_) => None,
+        }
+    }
+
+    /// Gives back what [`acquire_at_once`](Self::acquire_at_once) took though the segment was removed.
+    pub(crate) fn hand_back(&self, id: u32) {
+        if let AnyLayout::Native(manager) = &self.layout {
+            manager.hand_back(id);
+        }
     }
 
     /// Allocates a lock if nothing stands in the way; `None`, with nothing done, if anything does. Never fails or panics.
@@ -275,10 +313,22 @@ impl ShmManager {
         serve!(self, manager => manager.free_at_once(id))
     }
 
-    /// Gives a lock back if the calling thread holds it. Never panics.
+    /// Gives a native lock back if the calling thread holds it and nobody waits. Never panics, and calls nothing.
     #[inline(always)]
     pub(crate) fn release_at_once(&self, id: u32) -> Release {
-        serve!(self, manager => manager.release_at_once(id))
+        match &self.layout {
+            AnyLayout::Native(manager) => manager.release_at_once(id),
+            AnyLayout::Libpod(_) => Release::Undecided,
+        }
+    }
+
+    /// The same for the libpod layout, which cannot do without the libc.
+    #[inline(always)]
+    pub(crate) fn release_mutex_at_once(&self, id: u32) -> Release {
+        match &self.layout {
+            AnyLayout::Libpod(manager) => manager.release_at_once(id),
+            AnyLayout::Native(_) => Release::Undecided,
+        }
     }
 
     /// Ends what [`release_at_once`](Self::release_at_once) began, in the words of [`unlock`](Manager::unlock).
@@ -293,6 +343,13 @@ impl ShmManager {
             AnyLayout::Libpod(_) => Layout::Libpod,
             AnyLayout::Native(_) => Layout::Native,
         }
+    }
+
+    /// Which lock's futex word stands at that byte of the segment's file: what `/proc/PID/task/TID/syscall` and
+    /// `/proc/PID/maps` say of a waiting thread, whatever program it belongs to. `None`: none does.
+    #[must_use]
+    pub fn lock_at(&self, offset: u64) -> Option<u32> {
+        serve!(self, manager => manager.lock_at(offset))
     }
 }
 
@@ -358,6 +415,10 @@ impl Manager for ShmManager {
 
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
         serve!(self, manager => manager.lock_info(id))
+    }
+
+    fn waiters(&self) -> Result<Vec<Waiter>> {
+        serve!(self, manager => manager.waiters())
     }
 
     fn info(&self) -> Result<Info> {

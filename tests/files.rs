@@ -38,6 +38,9 @@ mod posix;
 /// POSIX locks and ours on the same files.
 #[path = "files/posix_users.rs"]
 mod posix_users;
+/// What errors say.
+#[path = "files/sentences.rs"]
+mod sentences;
 mod support;
 /// The file `.lock_manager`, and what becomes of it.
 #[path = "files/table.rs"]

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{Reason, Waits};
+use crate::Errno;
 use crate::manager::Layout;
 
 /// Writes the sentence of `reason`, which befell `storage`.
@@ -41,7 +42,13 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
         Reason::WrongCount { there, asked } => {
             write!(f, "holds {there} locks, {asked} were asked for; open with 0 to take what is there")
         }
-        Reason::NotASegment(why) => write!(f, "is no segment of locks: {why}; nothing was changed"),
+        Reason::NotASegment(why) => write!(f, "does not hold locks of this library: {why}; nothing was changed"),
+        Reason::StrayFile { name, is_link } => write!(
+            f,
+            "its file {} is {}, which no lock is; remove that file, nothing was changed",
+            Escaped(Path::new(name)),
+            if *is_link { "a symbolic link" } else { "no regular file" }
+        ),
         Reason::Damaged { what, found, expected } => write!(
             f,
             "is damaged: {what} is {found}, {expected} was expected; remove it and create it anew when nobody uses it"
@@ -58,7 +65,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
                  its own"
             )
         }
-        Reason::SymbolicLink => write!(f, "is a symbolic link, which is not followed; name the file itself"),
+        Reason::SymbolicLink => write!(f, "is a symbolic link, which is not followed; name what it points to"),
         Reason::NotTrusted { owner, caller } => write!(
             f,
             "belongs to user {owner}, but only storage of the caller (user {caller}) or of root is trusted; use one \
@@ -85,7 +92,10 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
              or exec first"
         ),
         Reason::Exhausted { num_locks } => {
-            write!(f, "all {num_locks} locks are allocated; free some, or create a segment with more")
+            write!(
+                f,
+                "all {num_locks} locks are allocated; free some, grow the storage if it can, or create a larger one"
+            )
         }
         Reason::NotAllocated { id } => {
             write!(f, "lock {id} is not allocated, so there is nothing to free; lock_info tells which are")
@@ -109,7 +119,10 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             write!(f, "{waits} calls still use this cancel object; trigger it and let them end before freeing it")
         }
         Reason::OwnershipSettled => {
-            write!(f, "locks were taken through this manager already; say who owns them before the first")
+            write!(
+                f,
+                "locks were taken, or asked for, through this manager already; say who owns them before the first"
+            )
         }
         Reason::SelfDeadlock { id } => {
             write!(f, "lock {id} is held by this very thread; waiting for it would never end, unlock it first")
@@ -134,6 +147,9 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             layout(*there),
             layout(*asked)
         ),
+        Reason::TooManyManagers => {
+            write!(f, "this process has 65535 managers open on native segments already; close some, or share them")
+        }
         Reason::TooManyProcesses { most } => write!(
             f,
             "{most} processes use it already, for more there is no room; close it in some, or give others a segment \
@@ -141,7 +157,8 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
         ),
         Reason::NotHolder { id } => write!(
             f,
-            "lock {id} is not held by this thread through this manager; only the thread that took it can unlock it"
+            "lock {id} is not held through this manager by this thread or, where the process owns it, by this process; \
+             only its holder can unlock it"
         ),
         Reason::TooManyHeld { most } => write!(
             f,
@@ -182,6 +199,14 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
                 Holder(*holder)
             )
         }
+        Reason::ProcessHolds { id, pid } => {
+            write!(f, "lock {id} is held by ")?;
+            match pid {
+                0 => write!(f, "a process that cannot be seen from here")?,
+                pid => write!(f, "process {pid}")?,
+            }
+            write!(f, ", which lives, or by a child of it; nothing was changed. Wait for it, or end it")
+        }
         Reason::CannotJudge { id, holder, why } => {
             write!(
                 f,
@@ -203,7 +228,8 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             "a fault of the library itself: {}; if a lock was asked for, it is not held",
             Escaped(Path::new(message))
         ),
-        Reason::System { doing, errno } => write!(f, "{doing}: {errno}"),
+        Reason::System { doing, errno } => write!(f, "{doing}: {errno}{}", WayOut(*errno)),
+        Reason::SystemAtLock { id, doing, errno } => write!(f, "lock {id}: {doing}: {errno}{}", WayOut(*errno)),
     }
 }
 
@@ -248,6 +274,29 @@ impl fmt::Display for Thread<'_> {
             Waits { pid: 0, .. } => write!(f, "a process of another PID namespace"),
             Waits { pid, tid: 0, .. } => write!(f, "process {pid}"),
             Waits { pid, tid, .. } => write!(f, "thread {tid} of process {pid}"),
+        }
+    }
+}
+
+/// What can be done about an error of the system's, where that is known.
+struct WayOut(Errno);
+
+impl fmt::Display for WayOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.0 {
+            libc::EMFILE => write!(f, "; close some descriptors, or raise RLIMIT_NOFILE (ulimit -n)"),
+            libc::ENFILE => write!(f, "; the system has no more open files: end some processes, or raise fs.file-max"),
+            libc::ENOMEM => {
+                write!(f, "; free some memory, or raise RLIMIT_AS or vm.max_map_count, whichever is used up")
+            }
+            libc::EROFS => write!(f, "; remount the file system for writing, or choose another place"),
+            libc::EACCES | libc::EPERM => write!(f, "; see the permissions of it and of the directories above it"),
+            libc::EFBIG => write!(f, "; raise RLIMIT_FSIZE (ulimit -f)"),
+            libc::ENOTDIR => write!(f, "; a part of the path is no directory"),
+            libc::ENOLCK => write!(f, "; the kernel has no room for more record locks: unlock some"),
+            libc::ENOSPC | libc::EDQUOT => write!(f, "; free some space or inodes, or choose another place"),
+            libc::EIO => write!(f, "; see the kernel's log for what ails the device"),
+            _ => Ok(()),
         }
     }
 }

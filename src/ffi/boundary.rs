@@ -100,7 +100,7 @@ pub(super) unsafe fn input_path<'a>(path: *const c_char) -> Result<&'a Path> {
     // Every way to a manager begins with a path, so this is early enough.
     silence_panics();
     if path.is_null() {
-        return Err(refuse("the path is NULL; give a POSIX name (\"/name\") or the absolute path of a file"));
+        return Err(refuse("the path is NULL; give the name of a segment, or the path of a directory of locks"));
     }
     // SAFETY: this function's own contract.
     Ok(Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes())))

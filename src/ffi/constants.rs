@@ -11,11 +11,11 @@ pub const LOCK_MANAGER_OWNER_DIED: i32 = 1;
 pub const LOCK_MANAGER_UNLIMITED: u32 = u32::MAX;
 const _: () = assert!(LOCK_MANAGER_UNLIMITED == crate::UNLIMITED);
 
-/// A layout of the library's choice for a new segment; any for one that exists.
+/// The native layout for a new segment; any for one that exists.
 pub const LOCK_MANAGER_LAYOUT_DEFAULT: u32 = 0;
 /// Podman's own layout: POSIX robust mutexes, a fixed number of locks.
 pub const LOCK_MANAGER_LAYOUT_LIBPOD: u32 = 1;
-/// The native layout. Not in this version: -EOPNOTSUPP.
+/// The library's own layout: it grows, finds deadlocks, and does not rest on the kernel's list of robust mutexes.
 pub const LOCK_MANAGER_LAYOUT_NATIVE: u32 = 2;
 
 /// The locks are in a shared memory segment.

@@ -23,7 +23,8 @@ pub struct lock_manager_shm_options_t {
     pub size: usize,
     /// LOCK_MANAGER_LAYOUT_…
     pub layout: u32,
-    /// How far a native segment may grow; the libpod layout cannot, and ignores it.
+    /// How far a native segment may grow; 0: to the larger of num_locks and 1048576. The libpod layout cannot, and ignores
+    /// it.
     pub max_locks: u32,
     /// Permission bits, 0777 at most; 0 means 0600. The umask does not apply.
     pub mode: u32,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::sys::Errno;
 use crate::sys::directory::{self, Making};
-use crate::sys::file::{self, Facts};
+use crate::sys::file::{self, Access, Facts};
 use crate::sys::pinned::{Pinned, Pinning};
 use crate::sys::process::effective_user;
 use crate::{Error, Reason, Result};
@@ -30,7 +30,7 @@ impl DirectoryName {
         // Without a slash at the end, which would have a link followed.
         match std::path::absolute(path) {
             Ok(absolute) => Ok(Self { shown, path: absolute.components().collect() }),
-            Err(_) => Err(Error::new(&shown, Reason::BadPath("it is empty"))),
+            Err(_) => Err(Error::new(&shown, Reason::BadArgument("the name of the directory is empty; give its path"))),
         }
     }
 
@@ -56,13 +56,14 @@ impl DirectoryName {
 pub(super) struct Directory {
     pub(super) name: DirectoryName,
     pub(super) facts: Facts,
+    pub(super) access: Access,
     pinning: Pinning,
     /// `None` only while it is dropped.
     file: Option<File>,
 }
 
 impl Directory {
-    pub(super) fn open(name: &DirectoryName) -> Result<Self> {
+    pub(super) fn open(name: &DirectoryName, access: Access) -> Result<Self> {
         let file = directory::open(&name.path).map_err(|errno| match errno.0 {
             libc::ENOENT => name.error(Reason::NotFound),
             libc::ENOTDIR if Facts::of_path(&name.path).is_ok_and(|facts| facts.is_link) => {
@@ -72,7 +73,7 @@ impl Directory {
         })?;
         let facts = Facts::of(&file).map_err(name.failed("fstat"))?;
         let caller = effective_user();
-        if facts.owner != caller && facts.owner != 0 {
+        if access == Access::Use && facts.owner != caller && facts.owner != 0 {
             return Err(name.error(Reason::NotTrusted { owner: facts.owner, caller }));
         }
         if let Some(magic) = file::network_file_system(&file).map_err(name.failed("statfs"))? {
@@ -80,7 +81,7 @@ impl Directory {
         }
         let overlay = file::is_on_overlay(&file).map_err(name.failed("statfs"))?;
         let pinning = if overlay { Pinning::ByDescriptor } else { Pinning::ByMapping };
-        Ok(Self { name: name.clone(), facts, pinning, file: Some(file) })
+        Ok(Self { name: name.clone(), facts, access, pinning, file: Some(file) })
     }
 
     /// Runs `body` with the directory's descriptor: the one that was opened, or, if the program closed that (closefrom),
@@ -110,14 +111,15 @@ impl Directory {
     /// Opens a file of the directory. `None`: there is none, or with [`Making::Exclusively`] there is one. Whether it is
     /// a regular one is for [`facts`] to say.
     pub(super) fn open_file(&self, name: &str, making: Making) -> Found<Option<File>> {
+        let making = if self.access == Access::Look { Making::NeverToLook } else { making };
         match self.with_descriptor(|directory| directory::open_at(directory, name, making))? {
             Ok(file) => Ok(Some(file)),
             Err(Errno(libc::EEXIST)) if making == Making::Exclusively => Ok(None),
             Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
-            Err(Errno(libc::ENOENT)) if making == Making::Never => Ok(None),
-            Err(Errno(libc::ELOOP)) => Err(Reason::SymbolicLink),
+            Err(Errno(libc::ENOENT)) if matches!(making, Making::Never | Making::NeverToLook) => Ok(None),
+            Err(Errno(libc::ELOOP)) => Err(Reason::StrayFile { name: name.to_owned(), is_link: true }),
             // Directories, sockets, devices: whatever they are, they are no locks.
-            Err(Errno(libc::EISDIR | libc::ENXIO)) => Err(Reason::NotASegment("one of its files is no regular file")),
+            Err(Errno(libc::EISDIR | libc::ENXIO)) => Err(stray(name)),
             Err(errno) => Err(Reason::System { doing: "opening a file of the directory", errno }),
         }
     }
@@ -136,10 +138,10 @@ impl Directory {
     pub(super) fn contents(&self) -> Found<Contents> {
         let mut contents = Contents::default();
         let listed = self.with_descriptor(|directory| {
-            directory::for_each_name(directory, |name| match name.to_str() {
-                Some(TABLE) => contents.has_table = true,
-                Some(name) if id_named(name).is_some() => contents.ids.extend(id_named(name)),
-                _ => contents.has_others = true,
+            directory::for_each_name(directory, |name| match id_named(name) {
+                Some(id) => contents.ids.push(id),
+                None if name == TABLE.as_bytes() => contents.has_table = true,
+                None => contents.has_others = true,
             })
         })?;
         listed.map_err(|errno| Reason::System { doing: "reading the directory", errno })?;
@@ -164,11 +166,15 @@ impl Drop for Directory {
     }
 }
 
-/// What fstat says of a file that must be a regular one.
-pub(super) fn facts(file: &File) -> Found<Facts> {
+fn stray(name: &str) -> Reason {
+    Reason::StrayFile { name: name.to_owned(), is_link: false }
+}
+
+/// What fstat says of the file of that name, which must be a regular one.
+pub(super) fn facts(file: &File, name: &str) -> Found<Facts> {
     match Facts::of(file) {
         Ok(facts) if facts.is_regular => Ok(facts),
-        Ok(_) => Err(Reason::NotASegment("one of its files is no regular file")),
+        Ok(_) => Err(stray(name)),
         Err(errno) => Err(Reason::System { doing: "fstat", errno }),
     }
 }
@@ -187,9 +193,9 @@ pub(super) struct Contents {
 }
 
 /// The id that a file name stands for: decimal, as libpod writes it, so without leading zeros or sign.
-fn id_named(name: &str) -> Option<u32> {
-    let id: u32 = name.parse().ok()?;
-    (id.to_string() == name).then_some(id)
+fn id_named(name: &[u8]) -> Option<u32> {
+    let is_plain = name.iter().all(u8::is_ascii_digit) && (name.len() == 1 || name.first() != Some(&b'0'));
+    if is_plain { str::from_utf8(name).ok()?.parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -198,9 +204,9 @@ mod tests {
 
     #[test]
     fn only_plain_decimal_numbers_below_2_to_the_32_are_ids() {
-        assert_eq!(["0", "17", "4294967295"].map(id_named), [Some(0), Some(17), Some(u32::MAX)]);
-        for name in ["", "00", "+1", "-1", "1 ", "4294967296", "x", ".lock_manager", "1.tmp"] {
-            assert_eq!(id_named(name), None, "{name:?}");
+        assert_eq!([b"0".as_slice(), b"17", b"4294967295"].map(id_named), [Some(0), Some(17), Some(u32::MAX)]);
+        for name in ["", "00", "007", "+1", "-1", "1 ", "4294967296", "x", ".lock_manager", "1.tmp"] {
+            assert_eq!(id_named(name.as_bytes()), None, "{name:?}");
         }
     }
 }

@@ -12,17 +12,17 @@ use crate::sys::record_lock::{self, Owner, Range};
 
 use super::directory::Found;
 use super::pool::Pool;
-use super::record::{self, Identity};
+use super::record::{self, Identity, Record};
 use super::records::{Records, locking};
 
 impl Pool {
     /// Every lock that somebody holds, ascending.
     pub(super) fn held_ids(&self) -> Found<Vec<u32>> {
         let mut held = BTreeSet::new();
-        let records = self.locks()?.storage.records()?;
+        let records = self.locks()?.storage.records_to_look()?;
         let mut unseen = vec![record::every_range()];
         // The kernel names one lock at a time, and not the lowest.
-        while let Some(range) = unseen.pop() {
+        while let (Some(records), Some(range)) = (&records, unseen.pop()) {
             let Some(conflict) = records.conflict(range)? else { continue };
             // An attempt, too, has the record for an instant.
             if let Some(id) = record::id(conflict.range)
@@ -43,7 +43,7 @@ impl Pool {
         for id in self.directory.contents()?.ids {
             let process = match self.process_with_file(id) {
                 // A link, a directory: nobody's lock.
-                Err(Reason::SymbolicLink | Reason::NotASegment(_)) => None,
+                Err(Reason::StrayFile { .. }) => None,
                 found => found?,
             };
             if process.is_some() {
@@ -66,10 +66,11 @@ impl Pool {
 
     pub(super) fn inspect(&self, id: u32) -> Found<LockInfo> {
         let table = self.locks()?;
-        let records = table.storage.records()?;
         let look = table.look(id);
-        let record = records.read(id)?;
-        let is_taken = is_taken(&records, id)?;
+        let (record, is_taken) = match table.storage.records_to_look()? {
+            Some(records) => (records.read(id)?, is_taken(&records, id)?),
+            None => (Record::NOBODYS, false),
+        };
         let mut info = LockInfo {
             id,
             allocated: self.directory.open_file(&id.to_string(), Making::Never)?.is_some(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::sys::directory::Making;
+use crate::sys::file::Access;
 use crate::sys::per_process::PerProcess;
 use crate::sys::process::{self, Process};
 use crate::sys::procfs;
@@ -40,7 +41,7 @@ impl Pool {
         let name = directory.name.clone();
         let reserving = name.failed("reserving memory");
         let process = Process::current().map_err(&reserving)?;
-        let key = [directory.facts.device, directory.facts.inode, 0];
+        let key = [directory.facts.device, directory.facts.inode, u64::from(directory.access == Access::Look)];
         let alone = process.exclude_other_threads();
         POOLS.get_or_make(
             &alone,

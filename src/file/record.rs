@@ -30,7 +30,8 @@ pub(super) const TABLE: &str = ".lock_manager";
 pub(super) const SIZE: usize = 32;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"lockfile");
-const VERSION: u32 = 1;
+/// The version of this format.
+pub(crate) const VERSION: u32 = 1;
 
 /// What the table file begins with.
 pub(super) fn header() -> [u8; SIZE] {
@@ -99,6 +100,9 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Of a lock that was never taken.
+    pub(super) const NOBODYS: Self = Self { holder: None, tid: 0, acquisitions: 0 };
+
     pub(super) fn read(bytes: &[u8; SIZE]) -> Self {
         let pid = u32::from_le_bytes(part(bytes, 0));
         let start_time = u64::from_le_bytes(part(bytes, 8));

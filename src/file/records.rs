@@ -23,12 +23,25 @@ pub(super) struct Records {
 }
 
 impl Records {
+    /// Opens the directory's table as it is; `None`: there is none that says anything.
+    pub(super) fn look(directory: &Directory) -> Found<Option<Self>> {
+        let Some(file) = directory.open_file(TABLE, Making::Never)? else { return Ok(None) };
+        let facts = facts(&file, TABLE)?;
+        let mut header = [0; record::SIZE];
+        file::read_at(&file, &mut header, 0).map_err(reading)?;
+        if header == [0; record::SIZE] {
+            return Ok(None);
+        }
+        record::check_header(&header)?;
+        Ok(Some(Self { facts, file: Some(file) }))
+    }
+
     /// Opens the directory's table, and makes it where there is none.
     pub(super) fn open(directory: &Directory) -> Found<Self> {
         let file = directory
             .open_file(TABLE, Making::IfAbsent)?
             .ok_or(Reason::NotASegment("its file .lock_manager cannot be made"))?;
-        let facts = facts(&file)?;
+        let facts = facts(&file, TABLE)?;
         let mut header = [0; record::SIZE];
         let count = file::read_at(&file, &mut header, 0).map_err(reading)?;
         if count == 0 || header == [0; record::SIZE] {
@@ -55,7 +68,7 @@ impl Records {
             Attempt::Taken => {}
         }
         // After the lock: whoever removes the table from here on finds it taken.
-        let facts = facts(&file)?;
+        let facts = facts(&file, TABLE)?;
         let is_this = facts.is_same_file(&self.facts) && facts.links > 0;
         Ok(Some(if is_this { Locked::Here(file) } else { Locked::Elsewhere }))
     }

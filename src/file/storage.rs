@@ -58,23 +58,34 @@ impl Files {
         known.map_or_else(|| self.records(), Ok)
     }
 
-    /// The directory's table as of now.
+    /// The directory's table as of now, made where there is none.
     pub(super) fn records(&self) -> Found<Arc<Records>> {
+        let records = self.current_records(|directory| Records::open(directory).map(Some))?;
+        records.ok_or(Reason::TableLost)
+    }
+
+    /// The directory's table as of now, if there is one.
+    pub(super) fn records_to_look(&self) -> Found<Option<Arc<Records>>> {
+        self.current_records(Records::look)
+    }
+
+    fn current_records(&self, open: impl FnOnce(&Directory) -> Found<Option<Records>>) -> Found<Option<Arc<Records>>> {
         let mut known = self.records.lock();
         if let Some(records) = known.as_ref().filter(|records| records.is_current()) {
-            return Ok(Arc::clone(records));
+            return Ok(Some(Arc::clone(records)));
         }
         if self.directory.is_removed() {
             return Err(Reason::Removed);
         }
-        let records = Arc::new(Records::open(&self.directory)?);
-        *known = Some(Arc::clone(&records));
+        let records = open(&self.directory)?.map(Arc::new);
+        known.clone_from(&records);
         Ok(records)
     }
 
     /// Takes the lock on the file of that id. `None`: somebody else has it.
     fn lock_file(&self, id: u32) -> Found<Option<FileLock>> {
-        let Some(file) = self.directory.open_file(&id.to_string(), Making::Never)? else {
+        let name = id.to_string();
+        let Some(file) = self.directory.open_file(&name, Making::Never)? else {
             return Ok(Some(FileLock::NotNeeded));
         };
         match record_lock::try_lock(&file, Range::WHOLE).map_err(locking)? {
@@ -82,7 +93,7 @@ impl Files {
             Attempt::Taken => {}
         }
         // Freed meanwhile, and perhaps allocated again: then others lock another file.
-        Ok(Some(if facts(&file)?.links > 0 { FileLock::Taken(file) } else { FileLock::Gone }))
+        Ok(Some(if facts(&file, &name)?.links > 0 { FileLock::Taken(file) } else { FileLock::Gone }))
     }
 }
 
@@ -139,10 +150,12 @@ impl Storage for Files {
         let cleared = Record { holder: None, tid: 0, ..hold.record };
         match hold.records.write(id, cleared) {
             // The program closed our descriptor. The table may still be there, under its name.
-            Err(Reason::TableLost) => {
-                let records = self.records()?;
-                if records.is_same_table(&hold.records) { records.write(id, cleared) } else { Ok(()) }
-            }
+            Err(Reason::TableLost) => match self.records() {
+                Ok(records) if records.is_same_table(&hold.records) => records.write(id, cleared),
+                // Nobody will look into the old one.
+                Ok(_) | Err(Reason::Removed) => Ok(()),
+                Err(reason) => Err(reason),
+            },
             written => written,
         }
     }

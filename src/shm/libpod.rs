@@ -33,7 +33,7 @@ use super::Release;
 use super::name::SegmentName;
 use super::segment::Candidate;
 use format::Geometry;
-pub(super) use format::is_ours;
+pub(super) use format::{MAGIC, is_ours};
 use pool::Pool;
 use view::View;
 

@@ -17,6 +17,7 @@ mod inspection;
 mod judgement;
 mod locking;
 mod member;
+mod note;
 mod pool;
 mod records;
 mod view;
@@ -31,9 +32,9 @@ mod atomic {
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait};
+use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::ownership::OwnershipCell;
 use crate::sys::file::Access;
 use crate::sys::process::Process;
@@ -41,11 +42,11 @@ use crate::sys::registry::Shared;
 use crate::sys::{Errno, witness};
 use crate::{Cancel, Error, Reason, Result};
 
-use super::Release;
 use super::name::SegmentName;
 use super::segment::{Candidate, Recognised};
+use super::{AtOnce, Release};
 use format::Geometry;
-pub(super) use format::is_ours;
+pub(super) use format::{VERSION, is_ours};
 use pool::Pool;
 use view::View;
 
@@ -118,10 +119,11 @@ impl Native {
     }
 
     fn new(name: &SegmentName, pool: impl FnOnce(&'static Process) -> Result<Shared<Pool>>) -> Result<Self> {
-        static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
         let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
         let process = Process::current().map_err(no_memory)?;
-        let view = View::new(pool(process)?, NEXT_TOKEN.fetch_add(1, Ordering::Relaxed)).map_err(no_memory)?;
+        let pool = pool(process)?;
+        let number = note::managers().claim().ok_or_else(|| name.error(Reason::TooManyManagers))?;
+        let view = View::new(pool, number.into()).map_err(no_memory)?;
         let native = Self { view, process, storage: Arc::clone(name.shown()), ownership: OwnershipCell::default() };
         if native.pool().access == Access::Use {
             native.pool().attached().map_err(|reason| native.error(reason))?;
@@ -140,8 +142,13 @@ impl Native {
 
     /// See [`View::acquire_at_once`].
     #[inline(always)]
-    pub(super) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
+    pub(super) fn acquire_at_once(&self, id: u32) -> AtOnce {
         self.view.acquire_at_once(id)
+    }
+
+    /// See [`View::hand_back`].
+    pub(super) fn hand_back(&self, id: u32) {
+        self.view.hand_back(id);
     }
 
     /// See [`View::release_at_once`].
@@ -197,6 +204,11 @@ impl Native {
         if self.pool().access == Access::Use { Ok(()) } else { Err(self.error(Reason::ReadOnly)) }
     }
 
+    /// Which lock's word stands at that byte of the file.
+    pub(super) fn lock_at(&self, offset: u64) -> Option<u32> {
+        self.pool().geometry.lock_at(offset, self.pool().num_locks_now())
+    }
+
     /// One lock that this process holds through this manager.
     fn held_through(&self) -> Option<u32> {
         let base = self.pool().attachment.peek()?.base;
@@ -205,7 +217,7 @@ impl Native {
         }
         let is_held = |&id: &u32| {
             word::process(self.pool().word(id).load(Ordering::Relaxed)) == base
-                && self.pool().manager(id).load(Ordering::Relaxed) == self.view.token
+                && note::manager(self.pool().note(id)) == self.view.token
         };
         (0..self.pool().num_locks()).find(is_held)
     }
@@ -266,10 +278,12 @@ impl Manager for Native {
     #[inline(always)]
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
         // A triggered cancel object wins over a free lock.
-        if cancel.is_none()
-            && let Some(acquired) = self.view.acquire_at_once(id)
-        {
-            return Ok(acquired);
+        if cancel.is_none() {
+            match self.view.acquire_at_once(id) {
+                AtOnce::Acquired(acquired) => return Ok(acquired),
+                AtOnce::Retired => self.view.hand_back(id),
+                AtOnce::Undecided => {}
+            }
         }
         self.acquire_slowly(id, wait, cancel)
     }
@@ -294,6 +308,10 @@ impl Manager for Native {
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
         self.check_range(id)?;
         Ok(self.pool().inspect(id))
+    }
+
+    fn waiters(&self) -> Result<Vec<Waiter>> {
+        Ok(self.pool().waiters())
     }
 
     fn info(&self) -> Result<Info> {
@@ -336,6 +354,8 @@ impl Drop for Native {
         // nothing of the parent's down.
         if !self.process.is_caller() || self.check_idle().is_err() {
             self.view.pool.keep_for_ever();
+        } else {
+            note::managers().release(self.view.token as u32);
         }
     }
 }

@@ -76,12 +76,9 @@ impl Candidate {
         Facts::of(&self.file).map_err(|errno| self.name.error(Reason::System { doing: "fstat", errno }))
     }
 
-    /// Maps the first `length` bytes, as many of which are touched as the file is known to have.
-    pub(super) fn map(self, length: usize, look_interval_ns: u64) -> Result<Segment> {
-        let mapped = match self.access {
-            Access::Use => Mapping::writable(&self.file, length),
-            Access::Look => Mapping::read_only(&self.file, length),
-        };
+    /// Maps the first `length` bytes, which the file is known to have, with room for `most`.
+    pub(super) fn map(self, length: usize, most: usize, look_interval_ns: u64) -> Result<Segment> {
+        let mapped = Mapping::new(&self.file, self.access, length, most);
         let map = mapped.map_err(|errno| self.name.error(Reason::System { doing: "mapping the segment", errno }))?;
         let file = Watched::new(self.file, self.facts, self.name.file().to_owned(), self.access);
         Ok(Segment { map, facts: self.facts, file, looked: AtomicU64::new(0), look_interval_ns })
@@ -148,8 +145,8 @@ pub(super) struct Blueprint<'b> {
     pub(super) mode: u32,
     /// The bytes that are reserved, from where to where; the last of them end the file.
     pub(super) reserved: &'b [(u64, u64)],
-    /// How much is mapped.
-    pub(super) mapped: usize,
+    /// How much the mapping has room for.
+    pub(super) most: usize,
     /// How long an answer about removal is good for.
     pub(super) look_interval_ns: u64,
 }
@@ -171,7 +168,9 @@ pub(super) fn create(
     for &(start, end) in blueprint.reserved {
         file::reserve(&draft.file, start, end).map_err(failed("reserving the segment's space"))?;
     }
-    let map = Mapping::writable(&draft.file, blueprint.mapped).map_err(failed("mapping the segment"))?;
+    let length = blueprint.reserved.iter().map(|&(_, end)| end).max().unwrap_or(0) as usize;
+    let mapped = Mapping::new(&draft.file, Access::Use, length, blueprint.most);
+    let map = mapped.map_err(failed("mapping the segment"))?;
     let facts = Facts::of(&draft.file).map_err(failed("fstat"))?;
     fill(&map, &facts).map_err(|reason| name.error(reason))?;
     file::set_mode(&draft.file, blueprint.mode).map_err(failed("setting the segment's mode"))?;

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Directories by descriptor: what is opened, made and removed in one stays in it, whatever its name becomes.
 
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -23,21 +22,24 @@ pub(crate) fn open(path: &Path) -> Result<File, Errno> {
 pub(crate) enum Making {
     /// ENOENT where there is none.
     Never,
+    /// The same, and it is opened for reading only.
+    NeverToLook,
     /// Made where there is none.
     IfAbsent,
     /// EEXIST where there is one.
     Exclusively,
 }
 
-/// Opens a file of the directory for reading and writing, without following a link or waiting for a FIFO.
+/// Opens a file of the directory, for reading and writing unless only to look, without following a link or waiting for a FIFO.
 pub(crate) fn open_at(directory: &File, name: &str, making: Making) -> Result<File, Errno> {
     let name = CString::new(name).map_err(|_| Errno(libc::EINVAL))?;
     let flags = match making {
-        Making::Never => 0,
-        Making::IfAbsent => libc::O_CREAT,
-        Making::Exclusively => libc::O_CREAT | libc::O_EXCL,
+        Making::Never => libc::O_RDWR,
+        Making::NeverToLook => libc::O_RDONLY,
+        Making::IfAbsent => libc::O_RDWR | libc::O_CREAT,
+        Making::Exclusively => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
     };
-    let flags = flags | libc::O_RDWR | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     loop {
         // SAFETY: openat(2) reads the name, which lives past the call; a descriptor that it returns is nobody's yet.
         let descriptor = unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, 0o600) };
@@ -65,7 +67,7 @@ pub(crate) fn remove_at(directory: &File, name: &str) -> Result<(), Errno> {
 }
 
 /// Calls `see` with each name in the directory, but for "." and "..".
-pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(OsString)) -> Result<(), Errno> {
+pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(&[u8])) -> Result<(), Errno> {
     // A description of its own: a position in the directory is shared by all who share the description.
     let own = open_self(directory)?;
     // SAFETY: fdopendir(3) takes the descriptor over if it succeeds; closedir(3) below closes it with the stream.
@@ -86,7 +88,7 @@ pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(OsString)) -> 
             CStr::from_ptr((*entry).d_name.as_ptr())
         };
         if !matches!(name.to_bytes(), b"." | b"..") {
-            see(OsString::from_vec(name.to_bytes().to_vec()));
+            see(name.to_bytes());
         }
     };
     // SAFETY: the stream was opened above and is used no more.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Files: opened without following links or waiting, made whole before they get their name.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{File, OpenOptions, Permissions};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -211,22 +211,28 @@ pub(crate) fn is_on_overlay(file: &File) -> Result<bool, Errno> {
     Ok(file_system(file)? == OVERLAYFS_SUPER_MAGIC)
 }
 
-/// Whether a path is on the kernel's own procfs.
-pub(super) fn is_procfs(path: &str) -> bool {
+/// Whether a path is on the kernel's own procfs. Without a descriptor, which the program could close meanwhile.
+pub(super) fn is_procfs(path: &CStr) -> bool {
     const PROC_SUPER_MAGIC: u64 = 0x9fa0;
-    File::open(path).is_ok_and(|file| file_system(&file) == Ok(PROC_SUPER_MAGIC))
+    let mut facts = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: statfs(2) reads the path and fills the struct it is given when it returns 0.
+    unsafe { libc::statfs(path.as_ptr(), facts.as_mut_ptr()) == 0 && magic(facts.assume_init()) == PROC_SUPER_MAGIC }
 }
 
 /// The magic number of the file system that the file is on.
 fn file_system(file: &File) -> Result<u64, Errno> {
     let mut facts = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: fstatfs(2) fills the struct it is given when it returns 0.
-    let kind = unsafe {
+    let facts = unsafe {
         if libc::fstatfs(file.as_raw_fd(), facts.as_mut_ptr()) != 0 {
             return Err(Errno::last());
         }
-        facts.assume_init().f_type
+        facts.assume_init()
     };
+    Ok(magic(facts))
+}
+
+fn magic(facts: libc::statfs) -> u64 {
     // f_type is signed on some architectures; the magic numbers have 32 bits.
-    Ok(u64::from(kind as u32))
+    u64::from(facts.f_type as u32)
 }

@@ -3,26 +3,76 @@
 
 use std::fs::File;
 use std::mem;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::Errno;
+use super::file::Access;
 
-/// A file mapped as a whole, shared with every process that maps it.
+/// The largest page that Linux has on any processor that it runs on.
+const LARGEST_PAGE: usize = 65536;
+
+/// The first bytes of a file, shared with every process that maps it, at the start of a range of addresses that nothing
+/// else has: so the file may grow, and what is mapped stays where it is.
 #[derive(Debug)]
-pub(crate) struct Mapping(MmapRaw);
+pub(crate) struct Mapping {
+    /// What is not mapped yet cannot be touched.
+    range: MmapRaw,
+    mapped: AtomicUsize,
+    access: Access,
+}
 
 impl Mapping {
-    /// Maps the first `length` bytes for reading and writing. What the file does not have is reserved address space,
-    /// in which it may grow; touching it before is SIGBUS.
-    pub(crate) fn writable(file: &File, length: usize) -> Result<Self, Errno> {
-        Ok(Self(MmapOptions::new().len(length).map_raw(file)?))
+    /// Maps the first `length` bytes for what `access` says, with room for `most`. The file must be that long, or
+    /// touching it is SIGBUS.
+    pub(crate) fn new(file: &File, access: Access, length: usize, most: usize) -> Result<Self, Errno> {
+        if most <= length {
+            let mut options = MmapOptions::new();
+            options.len(length);
+            let range = match access {
+                Access::Use => options.map_raw(file)?,
+                Access::Look => options.map_raw_read_only(file)?,
+            };
+            return Ok(Self { range, mapped: AtomicUsize::new(length), access });
+        }
+        // Not the file, mapped beyond its end: whoever scans memory would meet a SIGBUS on each page.
+        let range = MmapRaw::from(MmapOptions::new().len(most).no_reserve_swap().map_anon()?);
+        // SAFETY: the range is exactly the private anonymous mapping made above, which nobody has touched.
+        if unsafe { libc::mprotect(range.as_mut_ptr().cast(), range.len(), libc::PROT_NONE) } != 0 {
+            return Err(Errno::last());
+        }
+        let mapping = Self { range, mapped: AtomicUsize::new(0), access };
+        mapping.extend(file, length)?;
+        Ok(mapping)
     }
 
-    /// Maps the first `length` bytes for reading only. Beyond the file's end as for [`writable`](Self::writable).
-    pub(crate) fn read_only(file: &File, length: usize) -> Result<Self, Errno> {
-        Ok(Self(MmapOptions::new().len(length).map_raw_read_only(file)?))
+    /// Maps as much of the file as `length` says, if less is mapped. Threads may do the same at the same time.
+    pub(crate) fn extend(&self, file: &File, length: usize) -> Result<(), Errno> {
+        let mapped = self.mapped.load(Ordering::Acquire);
+        // On a page of its own, whatever the size of pages is here: what is mapped twice is the same memory.
+        let start = mapped / LARGEST_PAGE * LARGEST_PAGE;
+        if length <= mapped || length > self.range.len() {
+            return if length <= mapped { Ok(()) } else { Err(Errno(libc::EINVAL)) };
+        }
+        let protection = match self.access {
+            Access::Use => libc::PROT_READ | libc::PROT_WRITE,
+            Access::Look => libc::PROT_READ,
+        };
+        let offset = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
+        // SAFETY: MAP_FIXED replaces pages of this mapping's own range only: such as nobody may have touched, and at
+        // most one large page's worth of the same file at the same offset, which is the same memory before and after.
+        let address = unsafe {
+            let address = self.range.as_mut_ptr().add(start).cast();
+            let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+            libc::mmap(address, length - start, protection, flags, file.as_raw_fd(), offset)
+        };
+        if address == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        self.mapped.fetch_max(length, Ordering::AcqRel);
+        Ok(())
     }
 
     /// Maps the file's first page, never to be touched (the file may be empty), and not into any child.
@@ -30,23 +80,24 @@ impl Mapping {
         let map = MmapOptions::new().len(1).map_raw_read_only(file)?;
         // SAFETY: the range is exactly the mapping made above, as madvise(2) asks for this advice.
         let code = unsafe { libc::madvise(map.as_mut_ptr().cast(), map.len(), libc::MADV_DONTFORK) };
-        if code == 0 { Ok(Self(map)) } else { Err(Errno::last()) }
+        let mapped = AtomicUsize::new(map.len());
+        if code == 0 { Ok(Self { range: map, mapped, access: Access::Look }) } else { Err(Errno::last()) }
     }
 
     pub(crate) fn as_ptr(&self) -> *const u8 {
-        self.0.as_ptr()
+        self.range.as_ptr()
     }
 
     /// The address of `size` bytes at `offset`.
     ///
     /// # Panics
-    /// If they do not lie within the mapping, or `offset` is no multiple of `align`: offsets come from a layout that
+    /// If they do not lie within the range, or `offset` is no multiple of `align`: offsets come from a layout that
     /// was checked against the size of the file.
     #[inline(always)]
     pub(crate) fn address(&self, offset: usize, size: usize, align: usize) -> *mut u8 {
-        let fits = offset.checked_add(size).is_some_and(|end| end <= self.0.len());
+        let fits = offset.checked_add(size).is_some_and(|end| end <= self.range.len());
         assert!(fits && offset.is_multiple_of(align), "offset outside of the mapping");
-        self.0.as_mut_ptr().wrapping_add(offset)
+        self.range.as_mut_ptr().wrapping_add(offset)
     }
 
     /// The 16-bit word at `offset`.

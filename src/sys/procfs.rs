@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::process;
+use super::{glance, process};
 
 /// The inode of the PID namespace that the machine boots into (PROC_PID_INIT_INO in the kernel's proc_ns.h). From it
 /// every process is seen.
@@ -47,7 +47,7 @@ pub(crate) fn is_own_thread(tid: u32) -> bool {
 
 /// The state letter of /proc/TID/stat.
 fn state(tid: u32) -> Option<char> {
-    let stat = fs::read(format!("/proc/{tid}/stat")).ok()?;
+    let stat = glance::stat(&format!("/proc/{tid}/stat"), i32::try_from(tid).ok()?)?;
     // The command, in parentheses, may contain anything, parentheses too; nothing after the last one does.
     let after = stat.iter().rposition(|&byte| byte == b')')? + 2;
     stat.get(after).map(|&byte| char::from(byte))
@@ -71,8 +71,8 @@ pub(crate) fn process_of(tid: u32) -> i32 {
 }
 
 fn status_field(process: &str, field: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix(field)).map(str::to_owned)
+    let status = glance::file(&format!("/proc/{process}/status"))?;
+    std::str::from_utf8(&status).ok()?.lines().find_map(|line| line.strip_prefix(field)).map(str::to_owned)
 }
 
 /// The PID namespace of a process ("self" or a number), as the inode of its /proc/PID/ns/pid; 0 if it cannot be seen.
@@ -191,7 +191,7 @@ pub(crate) fn only_this_namespace_maps(address: usize) -> Result<(), Doubt> {
 pub(crate) fn locked_offsets(device: u64, inode: u64) -> Option<Vec<u64>> {
     let (major, minor) = (libc::major(device), libc::minor(device));
     let file = format!("{major:02x}:{minor:02x}:{inode}");
-    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let locks = String::from_utf8(glance::at_rest("/proc/locks")?).ok()?;
     // Number: kind, mandatory or advisory, type, pid, file, start, end. Waiters have an arrow behind the number.
     let of_the_file = locks.lines().filter_map(|line| {
         let mut fields = line.split_ascii_whitespace().skip(1);

@@ -7,64 +7,44 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use super::Errno;
 use super::mapping::WipedOnFork;
+use super::numbers::Numbers;
 
 /// How many bits a tag has.
-pub(crate) const TAG_BITS: u32 = 22;
+const TAG_BITS: u32 = 22;
 
-const COUNT: u32 = 1 << TAG_BITS;
-const WORDS: usize = COUNT as usize / u64::BITS as usize;
+const WORDS: usize = (1 << TAG_BITS) / u64::BITS as usize;
 
 /// Inherited by children on purpose: a thread that was named before the fork may still remember its tag.
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
 /// A bit for each tag in use. A child finds none set.
-static IN_USE: AtomicPtr<u64> = AtomicPtr::new(ptr::null_mut());
+static IN_USE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
 
-fn table() -> Result<*mut u64, Errno> {
-    let known = IN_USE.load(Ordering::Acquire);
-    if !known.is_null() {
-        return Ok(known);
-    }
-    let fresh = WipedOnFork::new(WORDS)?;
-    let address = fresh.as_ptr().cast::<u64>();
-    match IN_USE.compare_exchange(ptr::null_mut(), address, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => {
-            fresh.leak();
-            Ok(address)
+fn tags() -> Result<Numbers<'static>, Errno> {
+    let mut table = IN_USE.load(Ordering::Acquire);
+    if table.is_null() {
+        let fresh = WipedOnFork::new(WORDS)?;
+        let address = fresh.as_ptr().cast::<AtomicU64>();
+        match IN_USE.compare_exchange(ptr::null_mut(), address, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                fresh.leak();
+                table = address;
+            }
+            Err(winner) => table = winner,
         }
-        Err(winner) => Ok(winner),
     }
-}
-
-fn place(table: *mut u64, tag: u32) -> (&'static AtomicU64, u64) {
-    let index = (tag / u64::BITS) as usize;
-    assert!(index < WORDS);
-    // SAFETY: within the table, which is never unmapped and reached as atomics only.
-    (unsafe { AtomicU64::from_ptr(table.add(index)) }, 1 << (tag % u64::BITS))
+    // SAFETY: a page-aligned mapping of that many words, never unmapped, reached as atomics only.
+    Ok(Numbers { in_use: unsafe { std::slice::from_raw_parts(table, WORDS) }, next: &NEXT })
 }
 
 /// A tag, not 0, that no living thread has. `EAGAIN` if all are in use.
 pub(crate) fn claim() -> Result<u32, Errno> {
-    let table = table()?;
-    for _ in 0..COUNT {
-        let tag = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
-        if tag == 0 {
-            continue;
-        }
-        let (word, bit) = place(table, tag);
-        if word.fetch_or(bit, Ordering::AcqRel) & bit == 0 {
-            return Ok(tag);
-        }
-    }
-    Err(Errno(libc::EAGAIN))
+    tags()?.claim().ok_or(Errno(libc::EAGAIN))
 }
 
 /// Gives a tag back. Nothing names it any more.
 pub(crate) fn release(tag: u32) {
-    if let Ok(table) = table()
-        && tag < COUNT
-    {
-        let (word, bit) = place(table, tag);
-        word.fetch_and(!bit, Ordering::AcqRel);
+    if let Ok(tags) = tags() {
+        tags.release(tag);
     }
 }

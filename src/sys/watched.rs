@@ -72,32 +72,60 @@ impl Watched {
         let fresh = file.as_raw_fd();
         if self.number.compare_exchange(stale, fresh, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             let _kept = file.into_raw_fd();
+        } else {
+            self.let_go(file);
         }
         Ok(())
     }
 
     /// Another description of the file, by its name or through the descriptor.
     pub(crate) fn open_anew(&self) -> Result<File, Errno> {
-        let is_it = |file: &File| Facts::of(file).is_ok_and(|facts| facts.is_same_file(&self.facts));
-        let by_name = file::open(&self.path, self.access);
-        if let Ok(file) = by_name
-            && is_it(&file)
+        // The name is looked at first, so that no other file is opened and would have to be closed.
+        if self.has_its_name()
+            && let Ok(file) = file::open(&self.path, self.access)
         {
-            return Ok(file);
+            match self.checked(file) {
+                Err(_) => {}
+                opened => return opened,
+            }
         }
         self.facts().ok_or(Errno(libc::ESTALE))?;
         let number = self.number.load(Ordering::Acquire);
-        let file = file::open_following(format!("/proc/thread-self/fd/{number}").as_ref(), self.access)?;
-        if is_it(&file) { Ok(file) } else { Err(Errno(libc::ESTALE)) }
+        self.checked(file::open_following(format!("/proc/thread-self/fd/{number}").as_ref(), self.access)?)
+    }
+
+    /// What was opened, if it is this file. If not, the program has closed it, and its number may be another file's: it is
+    /// forgotten, not closed.
+    fn checked(&self, file: File) -> Result<File, Errno> {
+        if self.is_it(&file) {
+            return Ok(file);
+        }
+        let _not_ours = file.into_raw_fd();
+        Err(Errno(libc::ESTALE))
+    }
+
+    fn is_it(&self, file: &File) -> bool {
+        Facts::of(file).is_ok_and(|facts| facts.is_same_file(&self.facts))
+    }
+
+    /// Closes a descriptor if it still is of this file. Not by dropping it, which ends a process in which somebody else
+    /// has closed it.
+    fn let_go(&self, file: File) {
+        let is_it = self.is_it(&file);
+        let number = file.into_raw_fd();
+        if is_it {
+            // SAFETY: close(2) of a descriptor that was opened here and is no longer owned by a File.
+            unsafe { libc::close(number) };
+        }
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        // If the program closed the descriptor, its number may be a file of the program's by now.
-        if self.facts().is_some() {
-            // SAFETY: it is ours: opened here, and still this file.
-            drop(unsafe { File::from_raw_fd(self.number.load(Ordering::Acquire)) });
+        let number = self.number.load(Ordering::Acquire);
+        if number != NONE {
+            // SAFETY: let_go() closes it only if it still is this file, and then it is ours: opened here.
+            self.let_go(unsafe { File::from_raw_fd(number) });
         }
     }
 }

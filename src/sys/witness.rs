@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{Errno, file, process, procfs};
+use super::{Errno, file, glance, process, procfs};
 
 /// PF_EXITING and PF_SIGNALED of the kernel's sched.h: such a thread never runs code of its own again.
 const ENDING: u64 = 0x4 | 0x400;
@@ -45,7 +45,7 @@ pub(crate) fn namespace_inode(namespace: u64) -> u64 {
 
 /// Whether the files of /proc are the kernel's and number processes as this one's namespace does.
 pub(crate) fn proc_shows_this_namespace() -> bool {
-    file::is_procfs("/proc") && procfs::namespace_ids("self").as_deref() == Some(&[process::pid()])
+    file::is_procfs(c"/proc") && procfs::namespace_ids("self").as_deref() == Some(&[process::pid()])
 }
 
 /// A thread, by numbers of this PID namespace.
@@ -108,13 +108,12 @@ fn is_ending(fields: &[u64]) -> bool {
 }
 
 fn threads(pid: i32) -> Option<Vec<i32>> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    entries.map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+    glance::numbers(&format!("/proc/{pid}/task"))
 }
 
 /// The numbers of a stat file from the third field on; what is no number, such as the state's letter, is 0.
 fn stat(pid: i32, tid: i32) -> Option<Vec<u64>> {
-    parse(&fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok()?)
+    parse(&glance::stat(&format!("/proc/{pid}/task/{tid}/stat"), tid)?)
 }
 
 fn parse(stat: &[u8]) -> Option<Vec<u64>> {
@@ -126,7 +125,9 @@ fn parse(stat: &[u8]) -> Option<Vec<u64>> {
 
 /// When the calling thread started, in clock ticks since boot, the low half; 0 if it cannot be seen.
 pub(crate) fn own_thread_start() -> u32 {
-    let stat = fs::read("/proc/thread-self/stat").ok();
+    // The number that this /proc gives the thread: it may be one of an outer PID namespace.
+    let number = fs::read_link("/proc/thread-self").ok().and_then(|link| link.file_name()?.to_str()?.parse().ok());
+    let stat = number.and_then(|number| glance::stat("/proc/thread-self/stat", number));
     stat.and_then(|stat| parse(&stat)?.get(START).copied()).unwrap_or(0) as u32
 }
 

@@ -342,16 +342,25 @@ impl Opened for C {
         done(c!(lock_manager_set_ownership(self.0, 1)))
     }
     fn held(&self) -> Outcome<Vec<u32>> {
-        let mut count = 0;
-        done(c!(lock_manager_locks_held(self.0, ptr::null_mut(), 0, &raw mut count)))?;
-        // One less than there are, then room to spare: neither is written beyond.
-        let mut ids = vec![u32::MAX; count + 1];
-        let mut again = 0;
-        done(c!(lock_manager_locks_held(self.0, ids.as_mut_ptr(), count.saturating_sub(1), &raw mut again)))?;
-        assert_eq!((again, ids[count.saturating_sub(1)]), (count, u32::MAX));
-        done(c!(lock_manager_locks_held(self.0, ids.as_mut_ptr(), count + 1, &raw mut again)))?;
-        assert_eq!((again, ids.pop()), (count, Some(u32::MAX)));
-        Ok(ids)
+        let held = |ids: &mut [u32]| -> Outcome<usize> {
+            let mut count = 0;
+            let place = if ids.is_empty() { ptr::null_mut() } else { ids.as_mut_ptr() };
+            done(c!(lock_manager_locks_held(self.0, place, ids.len(), &raw mut count)))?;
+            Ok(count)
+        };
+        loop {
+            let count = held(&mut [])?;
+            // One less than there are, then room to spare: neither is written beyond.
+            let mut ids = vec![u32::MAX; count + 1];
+            let less = held(&mut ids[..count.saturating_sub(1)])?;
+            assert_eq!(ids[count.saturating_sub(1)], u32::MAX);
+            let more = held(&mut ids)?;
+            // Other threads may take and release meanwhile.
+            if (less, more) == (count, count) {
+                assert_eq!(ids.pop(), Some(u32::MAX));
+                return Ok(ids);
+            }
+        }
     }
     fn look(&self, id: u32) -> Outcome<Seen> {
         let mut info = Info { size: size_of::<Info>(), ..Info::default() };

@@ -7,32 +7,11 @@ use std::time::Duration;
 use lock_manager::{Manager, ShmManager};
 
 use super::support::alone::alone;
-use super::support::step::{Step, Stepped};
-use super::support::{Random, Segment, fork, layout};
-
-/// How many single steps a test may take. A death after the n-th instruction takes n of them, so that for long calls
-/// it is not each that is tried, but each so many, from a start that differs from run to run.
-const BUDGET: u64 = 500_000;
+use super::support::step::{Stepped, at_every_instruction};
+use super::support::{Segment, fork, layout};
 
 /// Where the waits below would be lost.
 const LONG: Duration = Duration::from_secs(20);
-
-/// Calls `die_after` with numbers of instructions over the whole of the call, whose length `start` finds out.
-fn at_every_instruction(start: impl Fn() -> Stepped, mut die_after: impl FnMut(Stepped, u64)) {
-    let whole = start();
-    let length = (1..).find(|_| whole.instruction() == Step::Over).unwrap();
-    // One is killed at the end, with everything done.
-    die_after(whole, length);
-    let stride = 1 + length * length / 2 / BUDGET;
-    let mut random = Random::seeded();
-    let first = random.below(stride);
-    for count in (first..length).step_by(stride as usize) {
-        let stepped = start();
-        // Not each time as long: now and then a call looks whether the segment was removed.
-        let _over = (0..count).any(|_| stepped.instruction() == Step::Over);
-        die_after(stepped, count);
-    }
-}
 
 /// Opens the segment and uses it once, so that what follows is no first call.
 fn opened_and_used(segment: &Segment) -> ShmManager {

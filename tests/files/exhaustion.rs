@@ -9,7 +9,7 @@ use super::place::Place;
 use super::support::alone::alone;
 use super::support::{errno_of, fork, is_root_or_skip, namespace, taken_once};
 
-fn limit(resource: libc::__rlimit_resource_t, soft: u64) {
+pub fn limit(resource: libc::__rlimit_resource_t, soft: u64) {
     // SAFETY: getrlimit(2) and setrlimit(2) fill and read the struct, a local.
     unsafe {
         let mut limit = std::mem::zeroed::<libc::rlimit>();
@@ -37,6 +37,66 @@ fn without_descriptors_calls_say_emfile_and_work_again_later() {
             assert_eq!(taken_once(&manager, 7), Acquired::Clean);
             assert_eq!(taken_once(&manager, id), Acquired::Clean);
             assert_eq!(manager.allocate_lock().unwrap(), id + 1);
+        })
+        .succeeds();
+    });
+}
+
+/// As many mappings as a process may have; gone when it is dropped.
+pub struct Mappings(Vec<*mut libc::c_void>);
+
+const PAGE: usize = 4096;
+
+/// Uses up what vm.max_map_count allows.
+pub fn every_mapping_used() -> Mappings {
+    let most: usize = fs::read_to_string("/proc/sys/vm/max_map_count").unwrap().trim().parse().unwrap();
+    let mut pages = Vec::with_capacity(most);
+    loop {
+        // Neighbours of one kind would become one mapping.
+        let protection = if pages.len() % 2 == 0 { libc::PROT_READ } else { libc::PROT_NONE };
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a mapping of its own, of which the kernel chooses the place.
+        let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, protection, flags, -1, 0) };
+        if page == libc::MAP_FAILED {
+            return Mappings(pages);
+        }
+        assert!(pages.len() < most, "there is always room for another mapping");
+        pages.push(page);
+    }
+}
+
+impl Drop for Mappings {
+    fn drop(&mut self) {
+        for &page in &self.0 {
+            // SAFETY: the page was mapped by every_mapping_used() and nobody points into it.
+            unsafe { libc::munmap(page, PAGE) };
+        }
+    }
+}
+
+#[test]
+fn without_mappings_calls_say_enomem_and_nothing_is_lost() {
+    alone!({
+        let place = Place::fresh();
+        fork(|| {
+            let manager = place.open();
+            let id = manager.allocate_lock().unwrap();
+            let _ = manager.lock(id).unwrap();
+            let full = every_mapping_used();
+            for _ in 0..10 {
+                assert_eq!(errno_of(manager.try_lock(7)), libc::ENOMEM);
+            }
+            // What needs no new mapping works.
+            let next = manager.allocate_lock();
+            let held = manager.locks_held();
+            let given = manager.unlock(id);
+            drop(full);
+            assert_eq!(next.unwrap(), id + 1);
+            assert_eq!(held.unwrap(), [id]);
+            given.unwrap();
+            assert_eq!(taken_once(&manager, 7), Acquired::Clean);
+            assert_eq!(taken_once(&manager, id), Acquired::Clean);
+            fork(|| assert_eq!(taken_once(&place.open(), 7), Acquired::Clean)).succeeds();
         })
         .succeeds();
     });

@@ -51,6 +51,47 @@ fn what_can_be_no_directory_of_locks_is_refused() {
 }
 
 #[test]
+fn who_only_looks_makes_nothing_changes_nothing_and_sees_what_is_there() {
+    let place = Place::unused();
+    fs::create_dir(&place.path).unwrap();
+    File::create_new(place.file(3)).unwrap();
+    let looker = FileManager::open_read_only(&place.path).unwrap();
+    let info = looker.lock_info(3).unwrap();
+    assert_eq!((info.allocated, info.held, info.owner_died), (true, false, false));
+    assert_eq!(looker.locks_held().unwrap(), [0; 0]);
+    let only_the_id = BTreeSet::from(["3".to_owned()]);
+    assert_eq!(place.names(), only_the_id, "looking made a file");
+    let refusals = [
+        errno_of(looker.allocate_lock()),
+        errno_of(looker.allocate_and_retrieve_lock(4)),
+        errno_of(looker.free_lock(3)),
+        errno_of(looker.free_all_locks()),
+        errno_of(looker.try_lock(3)),
+        errno_of(looker.repair_lock(3)),
+    ];
+    assert_eq!(refusals, [libc::EACCES; 6]);
+    assert_eq!(place.names(), only_the_id);
+    // The table is made by whoever uses the directory first, and seen from then on.
+    let user = FileManager::open(&place.path).unwrap();
+    let _ = user.lock(3).unwrap();
+    let info = looker.lock_info(3).unwrap();
+    assert_eq!((info.held, info.pid, info.acquisitions), (true, std::process::id().cast_signed(), 1));
+    assert_eq!(looker.locks_held().unwrap(), [3]);
+    user.unlock(3).unwrap();
+    assert_eq!(errno_of(FileManager::open_read_only(place.path.join("deeper"))), libc::ENOENT);
+}
+
+#[test]
+fn root_may_look_into_a_directory_of_somebody_else() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let place = Place::fresh();
+    chown(&place.path, Some(1234), None).unwrap();
+    assert!(!FileManager::open_read_only(&place.path).unwrap().lock_info(0).unwrap().held);
+}
+
+#[test]
 fn a_directory_of_somebody_else_is_not_trusted() {
     if !is_root_or_skip() {
         return;

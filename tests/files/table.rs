@@ -90,6 +90,24 @@ fn a_table_that_comes_in_the_place_of_ours_and_is_not_ours_stops_locking_and_no_
 }
 
 #[test]
+fn an_unlock_works_without_the_table_its_descriptor_and_the_directory() {
+    alone!({
+        let place = Place::fresh();
+        fork(|| {
+            let manager = place.open();
+            let _ = manager.lock(0).unwrap();
+            FileManager::remove(&place.path).unwrap();
+            // SAFETY: close_range(2) touches no memory; nothing else in this child uses a descriptor.
+            assert_eq!(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) }, 0);
+            manager.unlock(0).unwrap();
+            assert_eq!(errno_of(manager.unlock(0)), libc::EPERM);
+            assert_eq!(errno_of(manager.allocate_lock()), libc::ESTALE);
+        })
+        .succeeds();
+    });
+}
+
+#[test]
 fn records_are_as_the_format_says() {
     let place = Place::fresh();
     let manager = place.open();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use lock_manager::{Acquired, Layout, Manager, SegmentOptions, ShmManager};
 
 use super::support::alone::alone;
+use super::support::made::{raw_clone, stack};
 use super::support::process::{self, sleep_until_killed};
 use super::support::{self, Child, Segment, board, errno_of, eventually, fork, is_root_or_skip, taken_once};
 
@@ -65,15 +66,6 @@ fn a_child_that_outlives_its_parent_does_not_keep_its_parents_locks() {
     });
 }
 
-/// A child made by the system call itself, of which the libc knows nothing.
-fn raw_clone(body: impl FnOnce()) -> Child {
-    // SAFETY: clone(2) without flags is fork(2), on a copy of this stack; the libc's heap is idle in other threads.
-    match unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } {
-        0 => process::run(body),
-        pid => Child::adopt(pid as i32),
-    }
-}
-
 #[test]
 fn a_child_cloned_behind_the_libcs_back_may_look_but_not_lock() {
     alone!({
@@ -104,13 +96,6 @@ fn a_child_cloned_behind_the_libcs_back_may_look_but_not_lock() {
         manager.unlock(3).unwrap();
         assert_eq!(taken_once(&manager, 3), Acquired::Clean);
     });
-}
-
-/// The stack of a child that shares its parent's memory, for the life of the process.
-fn stack() -> *mut libc::c_void {
-    const BYTES: usize = 1 << 20;
-    let stack: &'static mut [u128] = vec![0; BYTES / size_of::<u128>()].leak();
-    stack.as_mut_ptr_range().end.cast()
 }
 
 /// What a child that shares its parent's memory is given, and what it leaves.

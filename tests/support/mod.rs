@@ -9,13 +9,16 @@ pub mod alone;
 pub mod board;
 pub mod damage;
 pub mod layout;
+pub mod made;
 pub mod namespace;
+pub mod native_layout;
 pub mod process;
 pub mod random;
 pub mod raw_mutex;
 pub mod segment;
 #[cfg(target_arch = "x86_64")]
 pub mod step;
+pub mod timing;
 pub mod wait;
 
 pub use board::board;
@@ -42,6 +45,12 @@ pub fn taken_once(manager: &dyn Manager, id: u32) -> Acquired {
 pub fn skip(reason: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+}
+
+/// Says what was seen: of a test that passes, whoever runs it alone reads it.
+pub fn note(seen: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{seen}");
 }
 
 /// Whether the caller is root; if not, says that the test is skipped.

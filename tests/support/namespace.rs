@@ -86,3 +86,11 @@ pub fn overlay() -> &'static str {
     mount("overlay", "/dev/shm/merged", "overlay", 0, layers);
     "/dev/shm/merged"
 }
+
+/// Mounts a /proc that numbers processes as the calling one's PID namespace does, seen by the caller alone.
+pub fn private_proc() {
+    // SAFETY: unshare(2) touches no memory.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) });
+    mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
+    mount("proc", "/proc", "proc", 0, "");
+}

@@ -93,7 +93,11 @@ impl Child {
     fn reap(&mut self) -> Exit {
         let mut status = 0;
         // SAFETY: waitpid(2) fills the status, a local. A child ends at the latest by its alarm.
-        let reaped = unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
+        let mut wait = || unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
+        let mut reaped = wait();
+        while reaped == -1 && std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted {
+            reaped = wait();
+        }
         assert_eq!(reaped, self.pid, "{}", std::io::Error::last_os_error());
         let exit = if libc::WIFEXITED(status) {
             Exit::Code(libc::WEXITSTATUS(status))
@@ -101,6 +105,18 @@ impl Child {
             Exit::Signal(libc::WTERMSIG(status))
         };
         *self.exit.insert(exit)
+    }
+
+    /// Whether the child has ended. It is still to be reaped.
+    pub fn has_ended(&self) -> bool {
+        // SAFETY: all-zero bytes are a valid siginfo_t for waitid(2) to fill; a child that lives leaves it so.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: as above.
+        let code = unsafe { libc::waitid(libc::P_PID, self.pid as libc::id_t, &raw mut info, options) };
+        assert_eq!(code, 0, "{}", std::io::Error::last_os_error());
+        // SAFETY: filled, or all zero, by waitid(2).
+        unsafe { info.si_pid() != 0 }
     }
 
     /// Waits until the child sleeps in futex(2), as a waiter for a lock does.

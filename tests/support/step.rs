@@ -4,6 +4,15 @@
 use std::ptr;
 
 use super::process::{Child, fork};
+use super::random::Random;
+
+/// How many single steps and how many deaths a test may take. A death after the n-th instruction takes n of them, so
+/// that for long calls it is not each that is tried, but each so many, from a start that differs from run to run.
+const STEPS: u64 = 500_000;
+const DEATHS: u64 = 250;
+
+/// Tries each instruction, however long that takes.
+const EACH: &str = "LOCK_MANAGER_TEST_EVERY_INSTRUCTION";
 
 /// A traced child, stopped between the steps. Only the thread that started it may step it.
 #[derive(Debug)]
@@ -71,5 +80,26 @@ impl Stepped {
     /// Kills the child where it is.
     pub fn kill(self) {
         self.child.kill();
+    }
+}
+
+/// Calls `die_after` with numbers of instructions over the whole of the call, whose length `start` finds out.
+pub fn at_every_instruction(start: impl Fn() -> Stepped, mut die_after: impl FnMut(Stepped, u64)) {
+    let whole = start();
+    let length = (1..).find(|_| whole.instruction() == Step::Over).unwrap();
+    // One is killed at the end, with everything done.
+    die_after(whole, length);
+    let tries_each = std::env::var_os(EACH).is_some();
+    let stride = if tries_each { 1 } else { (1 + length * length / 2 / STEPS).max(length / DEATHS) };
+    if tries_each {
+        super::alone::allow(3600);
+    }
+    let mut random = Random::seeded();
+    let first = random.below(stride);
+    for count in (first..length).step_by(stride as usize) {
+        let stepped = start();
+        // Not each time as long: now and then a call looks whether the segment was removed.
+        let _over = (0..count).any(|_| stepped.instruction() == Step::Over);
+        die_after(stepped, count);
     }
 }

@@ -159,8 +159,9 @@ static lm_result lm_count(int32_t code, uint32_t by_thread) {
 	return lm_result_of(code);
 }
 
-// The two calls that are made most bring one word back, NULL where all is well; the rest is the caller's to free.
-static lm_result *lm_more(lm_result result) {
+// The two calls that are made most bring one word back, NULL where all is well; the rest is the caller's to free. What
+// seldom happens stands apart, or each call would save the registers that only it needs.
+static __attribute__((noinline, cold)) lm_result *lm_more(lm_result result) {
 	lm_result *more = malloc(sizeof *more);
 	if (more == NULL)
 		abort();
@@ -168,15 +169,18 @@ static lm_result *lm_more(lm_result result) {
 	return more;
 }
 
-static lm_result *lm_try_lock(uintptr_t manager, uint32_t id, uint32_t by_thread) {
-	int32_t code = lock_manager_try_lock(MANAGER(manager), id);
-	if (code == 0) {
-		held_here += by_thread;
-		return NULL;
-	}
+static __attribute__((noinline, cold)) lm_result *lm_tried(int32_t code, uint32_t by_thread) {
 	if (code == -EBUSY)
 		return lm_more((lm_result){code, held_here, 0, NULL});
 	return lm_more(lm_count(code, by_thread));
+}
+
+static lm_result *lm_try_lock(uintptr_t manager, uint32_t id, uint32_t by_thread) {
+	int32_t code = lock_manager_try_lock(MANAGER(manager), id);
+	if (code != 0)
+		return lm_tried(code, by_thread);
+	held_here += by_thread;
+	return NULL;
 }
 
 static lm_result lm_lock(uintptr_t manager, uint32_t id, uint32_t by_thread) {
@@ -187,10 +191,21 @@ static lm_result lm_cancellable_lock(uintptr_t manager, uint32_t id, uint32_t by
 	return lm_count(lock_manager_cancellable_lock(MANAGER(manager), id, UINT64_MAX, CANCEL(cancel)), by_thread);
 }
 
+// What the caller does not hold it has not given back. After every other failure the lock is free, though something
+// about it went wrong, such as a record that could not be written: value is 1 then.
+static __attribute__((noinline, cold)) lm_result *lm_refused(int32_t code, uint32_t by_thread) {
+	lm_result result = lm_result_of(code);
+	if (code != -EPERM && code != -EINVAL && code != -EACCES && code != -EOPNOTSUPP) {
+		held_here -= by_thread;
+		result.value = 1;
+	}
+	return lm_more(result);
+}
+
 static lm_result *lm_unlock(uintptr_t manager, uint32_t id, uint32_t by_thread) {
 	int32_t code = lock_manager_unlock(MANAGER(manager), id);
 	if (code < 0)
-		return lm_more(lm_result_of(code));
+		return lm_refused(code, by_thread);
 	held_here -= by_thread;
 	return NULL;
 }

@@ -7,8 +7,6 @@ package clib
 /*
 #cgo pkg-config: lock_manager
 #cgo CFLAGS: -O2
-#cgo noescape lm_lock_info
-#cgo noescape lm_locks_held
 
 #include "binding.h"
 */
@@ -151,13 +149,19 @@ func (m Manager) Grow(numLocks uint32) *Failure {
 	return failure(C.lm_grow(C.uintptr_t(m), C.uint32_t(numLocks)))
 }
 
-// TryLock takes a lock if it is free.
-func (m Manager) TryLock(id uint32, owner Owner) (Taken, *Failure) {
-	more := C.lm_try_lock(C.uintptr_t(m), C.uint32_t(id), C.uint32_t(owner))
-	if more == nil {
+// An Answer is what a call has brought that is made often: nothing where all is well. What else it is has to be asked
+// for, once.
+type Answer struct{ more *C.lm_result }
+
+// IsClean tells that all is well.
+func (a Answer) IsClean() bool { return a.more == nil }
+
+// Taken is what became of a TryLock.
+func (a Answer) Taken() (Taken, *Failure) {
+	if a.more == nil {
 		return Clean, nil
 	}
-	result := unpacked(more)
+	result := unpacked(a.more)
 	switch {
 	case result.code > 0:
 		return acquired(result), nil
@@ -170,10 +174,26 @@ func (m Manager) TryLock(id uint32, owner Owner) (Taken, *Failure) {
 	}
 }
 
+// Failure is what became of an Unlock.
+func (a Answer) Failure() *Failure {
+	if a.more == nil {
+		return nil
+	}
+	result := unpacked(a.more)
+	failed := failureOf(result)
+	failed.Freed = result.value != 0
+	return failed
+}
+
 func unpacked(more *C.lm_result) C.lm_result {
 	result := *more
 	C.free(unsafe.Pointer(more))
 	return result
+}
+
+// TryLock takes a lock if it is free.
+func (m Manager) TryLock(id uint32, owner Owner) Answer {
+	return Answer{C.lm_try_lock(C.uintptr_t(m), C.uint32_t(id), C.uint32_t(owner))}
 }
 
 func acquired(result C.lm_result) Taken {
@@ -196,12 +216,8 @@ func (m Manager) CancellableLock(id uint32, owner Owner, cancel Cancel) (Taken, 
 }
 
 // Unlock gives a lock back.
-func (m Manager) Unlock(id uint32, owner Owner) *Failure {
-	more := C.lm_unlock(C.uintptr_t(m), C.uint32_t(id), C.uint32_t(owner))
-	if more == nil {
-		return nil
-	}
-	return failure(unpacked(more))
+func (m Manager) Unlock(id uint32, owner Owner) Answer {
+	return Answer{C.lm_unlock(C.uintptr_t(m), C.uint32_t(id), C.uint32_t(owner))}
 }
 
 // NewCancel makes a cancel object.

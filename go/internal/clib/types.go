@@ -18,6 +18,8 @@ const Unlimited = ^uint32(0)
 type Failure struct {
 	Errno syscall.Errno
 	Text  string
+	// Freed: it was an Unlock, and the lock is free all the same.
+	Freed bool
 }
 
 // Owner says whom a manager's locks belong to.

@@ -33,14 +33,21 @@ func (Manager) FreeAllLocks() *Failure                                  { return
 func (Manager) AvailableLocks() (uint32, *Failure)                      { return 0, unsupported }
 func (Manager) NumLocks() (uint32, *Failure)                            { return 0, unsupported }
 func (Manager) Grow(uint32) *Failure                                    { return unsupported }
-func (Manager) TryLock(uint32, Owner) (Taken, *Failure)                 { return 0, unsupported }
+func (Manager) TryLock(uint32, Owner) Answer                            { return Answer{} }
 func (Manager) Lock(uint32, Owner) (Taken, *Failure)                    { return 0, unsupported }
 func (Manager) CancellableLock(uint32, Owner, Cancel) (Taken, *Failure) { return 0, unsupported }
-func (Manager) Unlock(uint32, Owner) *Failure                           { return unsupported }
+func (Manager) Unlock(uint32, Owner) Answer                             { return Answer{} }
 func (Manager) LocksHeld([]uint32) (int, *Failure)                      { return 0, unsupported }
 func (Manager) LockInfo(uint32) (LockInfo, *Failure)                    { return LockInfo{}, unsupported }
 func (Manager) Info() (Info, *Failure)                                  { return Info{}, unsupported }
 func (Manager) RepairLock(uint32) *Failure                              { return unsupported }
+
+// Answer is always that nothing can be done.
+type Answer struct{}
+
+func (Answer) IsClean() bool            { return false }
+func (Answer) Taken() (Taken, *Failure) { return 0, unsupported }
+func (Answer) Failure() *Failure        { return unsupported }
 
 func NewCancel() (Cancel, *Failure) { return 0, unsupported }
 func (Cancel) Trigger() *Failure    { return unsupported }

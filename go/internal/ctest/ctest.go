@@ -16,6 +16,25 @@ package ctest
 static void ct_nothing(void) {
 }
 
+// As a number, which Go need not check for pointers.
+static uintptr_t ct_mutex_new(void) {
+	pthread_mutexattr_t attributes;
+	pthread_mutex_t *mutex = calloc(1, sizeof *mutex);
+	pthread_mutexattr_init(&attributes);
+	pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+	pthread_mutex_init(mutex, &attributes);
+	return (uintptr_t)mutex;
+}
+
+static int ct_mutex_lock(uintptr_t mutex) {
+	return pthread_mutex_lock((pthread_mutex_t *)mutex);
+}
+
+static int ct_mutex_unlock(uintptr_t mutex) {
+	return pthread_mutex_unlock((pthread_mutex_t *)mutex);
+}
+
 typedef struct {
 	lock_manager_t *manager;
 	uint32_t id;
@@ -71,6 +90,18 @@ import (
 
 // Nothing is a foreign call that does nothing.
 func Nothing() { C.ct_nothing() }
+
+// Mutex is a robust mutex with nothing around it but the foreign calls.
+type Mutex uintptr
+
+// NewMutex makes one that is never freed.
+func NewMutex() Mutex { return Mutex(C.ct_mutex_new()) }
+
+// Lock waits for it, for the calling thread.
+func (m Mutex) Lock() bool { return C.ct_mutex_lock(C.uintptr_t(m)) == 0 }
+
+// Unlock gives it back.
+func (m Mutex) Unlock() bool { return C.ct_mutex_unlock(C.uintptr_t(m)) == 0 }
 
 // Counter is a number in a file's memory that only a lock guards.
 type Counter struct{ value *C.uint64_t }

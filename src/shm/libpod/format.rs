@@ -24,7 +24,7 @@ use super::super::MAX_LOCKS;
 pub(super) const GROUP: u32 = u32::BITS;
 
 /// What a segment begins with.
-pub(super) const MAGIC: u16 = 0x87D1;
+pub(crate) const MAGIC: u16 = 0x87D1;
 
 /// Byte offsets within the segment.
 pub(super) mod offset {
@@ -118,6 +118,15 @@ impl Geometry {
         offset::FIRST_MUTEX + Self::mutex_distance(id)
     }
 
+    /// The lock whose mutex begins at that byte.
+    pub(super) fn lock_at(self, offset: u64) -> Option<u32> {
+        let distance = usize::try_from(offset).ok()?.checked_sub(offset::GROUPS)?;
+        let group = u32::try_from(distance / offset::GROUP_SIZE).ok()?;
+        let within = (distance % offset::GROUP_SIZE).checked_sub(offset::MUTEXES)? / mutex::SIZE;
+        let id = group.checked_mul(GROUP)? + within as u32;
+        (id < self.num_locks() && Self::mutex_offset(id) as u64 == offset).then_some(id)
+    }
+
     /// How far the mutex of a lock stands behind that of lock 0: a mutex for each lock before it, and what else a group
     /// has for each group. In this form it takes the processor three steps and no multiplication.
     #[inline(always)]
@@ -136,4 +145,20 @@ fn word16(bytes: &[u8], offset: usize) -> Option<u16> {
 
 fn word32(bytes: &[u8], offset: usize) -> Option<u32> {
     bytes.get(offset..)?.first_chunk().map(|chunk| u32::from_ne_bytes(*chunk))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_byte_of_a_mutex_and_no_other_is_a_locks() {
+        let geometry = Geometry::for_locks(96);
+        let found: Vec<(u64, u32)> = (0..geometry.size() as u64 + 64)
+            .filter_map(|offset| geometry.lock_at(offset).map(|id| (offset, id)))
+            .collect();
+        let expected: Vec<(u64, u32)> = (0..96).map(|id| (Geometry::mutex_offset(id) as u64, id)).collect();
+        assert_eq!(found, expected);
+        assert_eq!(geometry.lock_at(u64::MAX), None);
+    }
 }

@@ -43,6 +43,11 @@ impl Libpod {
         info
     }
 
+    /// Which lock's mutex begins at that byte of the file; its first word is what threads sleep on.
+    pub(in crate::shm) fn lock_at(&self, offset: u64) -> Option<u32> {
+        self.pool().geometry.lock_at(offset)
+    }
+
     pub(super) fn describe(&self) -> Info {
         let num_locks = self.pool().geometry.num_locks();
         Info {

@@ -28,6 +28,9 @@ const ON_A_PAGE: u32 = format::ENTRIES / format::ENTRY_PAGES;
 /// the kernel.
 const PATIENCE: u32 = 32;
 
+/// How often a word that names a former tenant is tried to be changed; more is a writer that means harm.
+const FORGET_ROUNDS: u32 = 16;
+
 /// This process's place.
 #[derive(Debug)]
 pub(super) struct Attachment {
@@ -163,17 +166,28 @@ fn take(pool: &Pool, file: &File, index: u32) -> Result<bool, Reason> {
     Ok(record_lock::try_lock(file, byte).map_err(locking)? == Attempt::Taken)
 }
 
-/// The generations begin again: no word may name this entry any more.
+/// The generations begin again: nothing may name this entry any more, or it would come to mean a new tenant.
 fn forget_words_of(pool: &Pool, index: u32) {
     for id in 0..pool.num_locks_now() {
-        let lock = pool.word(id);
+        forget(pool.word(id), index);
+    }
+    forget(pool.detector(), index);
+    // A thread of the new tenant's would take such a record for its own, and be judged by the number of a dead one.
+    pool.release_records_of(index);
+}
+
+/// Turns a word that names the entry into a dead holder's.
+fn forget(lock: &AtomicU64, index: u32) {
+    // Waiters set bits meanwhile, each once, and a word may be taken over by somebody else: a few rounds do.
+    for _ in 0..FORGET_ROUNDS {
         let named = lock.load(Ordering::Acquire);
         if word::entry(named) != index {
-            continue;
+            return;
         }
         let abandoned = word::abandoned(named);
         if lock.compare_exchange(named, abandoned, Ordering::Release, Ordering::Relaxed).is_ok() {
             futex::wake_one(super::waiting::futex_of(lock));
+            return;
         }
     }
 }

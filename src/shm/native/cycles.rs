@@ -37,7 +37,10 @@ impl Pool {
         if !deadlock::comes_back(self, me, wanted) || !self.try_detector(me) {
             return None;
         }
-        let cycle = deadlock::confirm(self, me, wanted);
+        // The dead wait for nobody, though until somebody has found them dead their words and records say so. Asked last:
+        // whoever lives now lived at both looks.
+        let lives = |link: &Link| link.holder == me || self.judge(link.holder, Look::Thorough) != Verdict::Dead;
+        let cycle = deadlock::confirm(self, me, wanted).filter(|links| links.iter().all(lives));
         if cycle.is_some() {
             // Before the detector is free: the next victim finds that this cycle is broken.
             record.withdraw();

@@ -36,7 +36,7 @@ use super::super::MAX_LOCKS;
 
 /// What a segment begins with.
 pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"lock-mgr");
-pub(super) const VERSION: u32 = 1;
+pub(in crate::shm) const VERSION: u32 = 1;
 const BYTE_ORDER: u32 = 0x0102_0304;
 
 const PAGE: u64 = 4096;
@@ -97,8 +97,9 @@ pub(super) mod header {
 /// Byte offsets within a slot.
 pub(super) mod slot {
     pub(crate) const WORD: usize = 0;
-    pub(crate) const ACQUISITIONS: usize = 8;
-    pub(crate) const MANAGER: usize = 16;
+    /// What a holder notes: by which manager it took the lock, and how often that has happened. One word, because each
+    /// store before an unlock is waited for.
+    pub(crate) const NOTE: usize = 8;
 }
 
 /// Byte offsets within an entry.
@@ -310,6 +311,13 @@ impl Geometry {
             range(self.bitmap(), bitmap_words(num_locks) * size_of::<u64>()),
             range(self.slots(), num_locks as usize * size::SLOT),
         ]
+    }
+
+    /// Which lock the kernel is asked about for that byte of the file.
+    pub(super) fn lock_at(self, offset: u64, num_locks: u32) -> Option<u32> {
+        let distance = offset.checked_sub(self.slots() as u64)?;
+        let id = u32::try_from(distance / size::SLOT as u64).ok()?;
+        (id < num_locks && distance % (size::SLOT as u64) < size_of::<u64>() as u64).then_some(id)
     }
 }
 

@@ -5,12 +5,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use crate::manager::{Info, Kind, Layout, LockInfo, Ownership};
+use crate::manager::{Info, Kind, Layout, LockInfo, Ownership, Waiter};
 use crate::sys::clock::Instant;
 use crate::sys::witness;
 
 use super::format;
 use super::judgement::{Look, Verdict};
+use super::note;
 use super::pool::Pool;
 use super::word::{self, D, OWNER};
 
@@ -57,7 +58,7 @@ impl Pool {
             allocated: self.bitmap().is_allocated(id),
             held: has_owner && !is_dead,
             owner_died: is_dead || (!has_owner && seen & D != 0),
-            acquisitions: self.acquisitions(id).load(Ordering::Relaxed),
+            acquisitions: note::acquisitions(self.note(id)),
             ..LockInfo::default()
         };
         if info.held {
@@ -67,14 +68,32 @@ impl Pool {
                 info.pid_namespace = witness::namespace_inode(entry.tenant().pid_namespace);
             }
         }
-        let mut judged = Judged::new(self);
-        for record in self.records() {
-            if record.wish().is_some_and(|wish| wish.lock == id) && !judged.is_dead(record.key()) {
-                info.waiters += 1;
-                info.waited_ns = info.waited_ns.max(Instant::now().since(Instant::from_nanoseconds(record.since())));
-            }
+        for waiter in self.waiters().into_iter().filter(|waiter| waiter.id == id) {
+            info.waiters += 1;
+            info.waited_ns = info.waited_ns.max(waiter.waited_ns);
         }
         info
+    }
+
+    /// The threads that have waited for longer than a slice.
+    pub(super) fn waiters(&self) -> Vec<Waiter> {
+        let mut judged = Judged::new(self);
+        let waiting = self.records().filter_map(|record| {
+            let (wish, key) = (record.wish()?, record.key());
+            if judged.is_dead(key) {
+                return None;
+            }
+            let (pid, tid) = self.named_thread(key).unwrap_or_default();
+            let entry = self.entry(word::entry(key)).ok().flatten();
+            Some(Waiter {
+                id: wish.lock,
+                pid,
+                tid,
+                pid_namespace: entry.map_or(0, |entry| witness::namespace_inode(entry.tenant().pid_namespace)),
+                waited_ns: Instant::now().since(Instant::from_nanoseconds(record.since())),
+            })
+        });
+        waiting.collect()
     }
 
     pub(super) fn describe(&self) -> Info {

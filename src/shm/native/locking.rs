@@ -14,6 +14,7 @@ use super::super::Release;
 use super::Native;
 use super::judgement::{Look, Verdict};
 use super::member::Member;
+use super::note;
 use super::pool::Pool;
 use super::waiting::{self, CLASSES, Slices, classes, futex_of, starves};
 use super::word::{self, D, OWNER, R, S, Step, W, Waiter};
@@ -125,7 +126,7 @@ impl Native {
         let start = Instant::now();
         let deadline = if timeout_ns == u64::MAX { Instant::NEVER } else { start.after(timeout_ns) };
         let crowd = Counted::new(self.pool().crowd(id));
-        let wait = Waited { id, member, start, deadline, timeout_ns, crowd: crowd.0 };
+        let wait = Waited { id, member, start, deadline, timeout_ns, place: crowd.before, crowd: crowd.word };
         let ended = self.wait_in_slices(&wait, &mut waiter, cancellable);
         // After the swap, or instead of it: whoever walks meanwhile finds that the cycle is none.
         if let Some(record) = member.record {
@@ -157,9 +158,9 @@ impl Native {
     ) -> std::result::Result<Acquired, Leaving> {
         let &Waited { id, member, start, deadline, .. } = wait;
         let (pool, lock) = (self.pool(), self.pool().word(id));
-        let mut slices = Slices::new(start);
+        let mut slices = Slices::new(start, wait.place);
         let mut is_first = true;
-        let mut held_since = pool.acquisitions(id).load(Ordering::Relaxed);
+        let mut noted = pool.note(id);
         loop {
             let mut seen = lock.load(Ordering::Acquire);
             match word::step(seen, member.word, *waiter) {
@@ -185,7 +186,7 @@ impl Native {
             }
             self.check_wait(wait, cancellable)?;
             let was_reserved = !word::has_owner(seen);
-            let taken_before = pool.acquisitions(id).load(Ordering::Relaxed);
+            let noted_before = pool.note(id);
             let until = cancellable.next_look(slices.end.min(deadline));
             let awake =
                 futex::sleep_until(futex_of(lock), word::futex(seen), until, classes(Instant::now().since(start)));
@@ -199,11 +200,11 @@ impl Native {
             }
             slices.next(now, wait.crowd.load(Ordering::Relaxed));
             let seen = lock.load(Ordering::Acquire);
-            let taken = pool.acquisitions(id).load(Ordering::Relaxed);
-            waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & R != 0 && taken == taken_before;
-            // Where locks change hands, nobody has died with this one; a look into /proc costs more than a short turn.
-            let look = if taken == held_since { Look::Thorough } else { Look::Quick };
-            held_since = taken;
+            let note = pool.note(id);
+            waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & R != 0 && note == noted_before;
+            // Where the lock changed hands, its holder has not had it for long; a look into /proc costs as much as a turn.
+            let look = if note == noted { Look::Thorough } else { Look::Quick };
+            noted = note;
             if self.take_over(lock, seen, member, look) {
                 return Ok(Acquired::OwnerDied);
             }
@@ -269,7 +270,7 @@ impl Native {
             if !is_threads && owner != holder.process_word {
                 return Err(Reason::NotHolder { id });
             }
-            if self.pool().manager(id).load(Ordering::Relaxed) != self.view.token {
+            if note::manager(self.pool().note(id)) != self.view.token {
                 return Err(Reason::NotHolder { id });
             }
             if lock.compare_exchange(seen, word::released(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
@@ -359,8 +360,9 @@ struct Waited<'w> {
     start: Instant,
     deadline: Instant,
     timeout_ns: u64,
-    /// How many threads of this process wait for such locks.
+    /// How many threads of this process wait for such locks, and how many did when this one came.
     crowd: &'w AtomicU64,
+    place: u64,
 }
 
 /// How the last holder left a lock that was taken from this word.
@@ -406,17 +408,21 @@ fn unreserve(lock: &AtomicU64) {
 }
 
 /// Counts the calling thread in a word until it is dropped.
-struct Counted<'w>(&'w AtomicU64);
+struct Counted<'w> {
+    word: &'w AtomicU64,
+    /// What the count was.
+    before: u64,
+}
 
 impl<'w> Counted<'w> {
     fn new(word: &'w AtomicU64) -> Self {
-        word.fetch_add(1, Ordering::Relaxed);
-        Self(word)
+        let before = word.fetch_add(1, Ordering::Relaxed);
+        Self { word, before }
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.word.fetch_sub(1, Ordering::Relaxed);
     }
 }

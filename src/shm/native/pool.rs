@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::sys::file::{self, Access};
+use crate::sys::file::{self, Access, Facts};
 use crate::sys::mapping::WipedOnFork;
 use crate::sys::per_process::PerProcess;
 use crate::sys::process::Process;
@@ -59,7 +59,7 @@ impl Pool {
         let blueprint = Blueprint {
             mode,
             reserved: &[head, bitmap, first_entries, slots],
-            mapped: geometry.size(geometry.max_locks()),
+            most: geometry.size(geometry.max_locks()),
             look_interval_ns: REMOVAL_LOOK_INTERVAL_NS,
         };
         let segment = segment::create(name, &blueprint, |map, facts| {
@@ -96,7 +96,8 @@ impl Pool {
         num_locks: u32,
     ) -> Result<Shared<Self>> {
         let (name, access) = (candidate.name.clone(), candidate.access);
-        let segment = candidate.map(geometry.size(geometry.max_locks()), REMOVAL_LOOK_INTERVAL_NS)?;
+        let segment =
+            candidate.map(geometry.size(num_locks), geometry.size(geometry.max_locks()), REMOVAL_LOOK_INTERVAL_NS)?;
         Self::shared(process, &name, access, segment, geometry, num_locks)
     }
 
@@ -145,13 +146,9 @@ impl Pool {
         self.segment.map.u64_at(self.geometry.slot(id) + slot::WORD)
     }
 
-    pub(super) fn acquisitions(&self, id: u32) -> &AtomicU64 {
-        self.segment.map.u64_at(self.geometry.slot(id) + slot::ACQUISITIONS)
-    }
-
-    /// Which manager of the holder's process took the lock.
-    pub(super) fn manager(&self, id: u32) -> &AtomicU64 {
-        self.segment.map.u64_at(self.geometry.slot(id) + slot::MANAGER)
+    /// What the holder of a lock has noted.
+    pub(super) fn note(&self, id: u32) -> u64 {
+        self.segment.map.u64_at(self.geometry.slot(id) + slot::NOTE).load(Ordering::Relaxed)
     }
 
     /// Where the slot of lock 0 is mapped, those of all that may come to be behind it, and the word that says whether
@@ -184,22 +181,26 @@ impl Pool {
     /// How many locks this process knows of.
     #[inline(always)]
     pub(super) fn num_locks(&self) -> u32 {
-        self.num_locks.load(Ordering::Relaxed)
+        self.num_locks.load(Ordering::Acquire)
     }
 
     /// How many locks there are now. What others grew is believed only as far as the file reaches.
     pub(super) fn num_locks_now(&self) -> u32 {
         let known = self.num_locks();
         let published = self.u32(header::NUM_LOCKS).load(Ordering::Acquire);
-        if published <= known {
+        if published <= known || self.geometry.check_count(published).is_err() {
             return known;
         }
-        let size = self.segment.file.ask(file::Facts::of).map_or(0, |facts| facts.size);
-        match self.geometry.check_count(published) {
-            Ok(count) if self.geometry.size(count) as u64 <= size => {
-                self.num_locks.fetch_max(count, Ordering::Relaxed).max(count)
+        let size = self.geometry.size(published);
+        let reached = self.segment.file.ask(|file| {
+            if Facts::of(file)?.size < size as u64 {
+                return Err(Errno(libc::ENXIO));
             }
-            _ => known,
+            self.segment.map.extend(file, size)
+        });
+        match reached {
+            Ok(()) => self.num_locks.fetch_max(published, Ordering::AcqRel).max(published),
+            Err(_) => known,
         }
     }
 
@@ -221,7 +222,10 @@ impl Pool {
             })?;
         }
         self.u32(header::NUM_LOCKS).fetch_max(num_locks, Ordering::AcqRel);
-        self.num_locks.fetch_max(num_locks, Ordering::Relaxed);
+        if self.num_locks_now() < num_locks {
+            let errno = Errno(libc::ENOMEM);
+            return Err(Reason::System { doing: "mapping the locks that were added, which others can use", errno });
+        }
         Ok(())
     }
 

@@ -140,6 +140,17 @@ impl Pool {
         }
     }
 
+    /// Gives up the records of whoever lived in an entry, finished or not; nobody lives there.
+    pub(super) fn release_records_of(&self, entry: u32) {
+        for record in (0..format::RECORDS).filter_map(|index| self.record(index)) {
+            let key = record.key();
+            if word::entry(key) == entry {
+                let slot = record.word(record::KEY);
+                let _anothers_by_now = slot.compare_exchange(key, 0, Ordering::AcqRel, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Every record that is somebody's.
     pub(super) fn records(&self) -> impl Iterator<Item = Record<'_>> {
         (0..format::RECORDS)

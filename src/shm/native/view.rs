@@ -11,8 +11,9 @@ use crate::sys::mapping::WipedOnFork;
 use crate::sys::registry::Shared;
 use crate::sys::thread::Thread;
 
-use super::super::Release;
+use super::super::{AtOnce, Release};
 use super::format::{self, slot};
+use super::note;
 use super::pool::Pool;
 
 /// Words of a manager that no child inherits.
@@ -30,7 +31,7 @@ pub(super) struct View {
     slots: *mut u8,
     retired: *const AtomicU32,
     ticket: *const AtomicU64,
-    /// Names the manager among those of the process.
+    /// The manager's number among those of the process; see `note`.
     pub(super) token: u64,
     /// As many locks as may be taken through the manager, as far as it has heard: none if it was opened to look.
     lockable: AtomicU32,
@@ -58,7 +59,7 @@ impl View {
     /// Lets the fast path reach all locks that the process knows of.
     pub(super) fn hear_of_more(&self) {
         if self.pool.access == Access::Use {
-            self.lockable.fetch_max(self.pool.num_locks(), Ordering::Relaxed);
+            self.lockable.fetch_max(self.pool.num_locks(), Ordering::Release);
         }
     }
 
@@ -78,9 +79,9 @@ impl View {
     }
 
     #[inline(always)]
-    fn is_retired(&self) -> bool {
+    fn retired(&self) -> &AtomicU32 {
         // SAFETY: a word of the header, which the pool keeps mapped as long as self.
-        unsafe { &*self.retired }.load(Ordering::Relaxed) != 0
+        unsafe { &*self.retired }
     }
 
     #[inline(always)]
@@ -91,32 +92,42 @@ impl View {
         unsafe { AtomicU64::from_ptr(self.slots.add(id as usize * format::size::SLOT + OFFSET).cast()) }
     }
 
-    /// Takes the lock if nothing stands in the way; `None`, with nothing done, if anything does.
+    /// Takes the lock if nothing stands in the way; does nothing if anything does.
     #[inline(always)]
-    pub(super) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
+    pub(super) fn acquire_at_once(&self, id: u32) -> AtOnce {
         if id >= self.lockable.load(Ordering::Relaxed) {
-            return None;
+            return AtOnce::Undecided;
         }
-        let me = Thread::calling().owner_at(self.ticket().load(Ordering::Relaxed))?;
-        let lock = self.word::<{ slot::WORD }>(id);
+        let thread = Thread::calling();
+        let Some(me) = thread.owner_at(self.ticket().load(Ordering::Relaxed)) else {
+            return AtOnce::Undecided;
+        };
+        // Before the swap, behind which the processor begins anew: nothing is left to be looked up there.
+        let (lock, note, token) = (self.word::<{ slot::WORD }>(id), self.word::<{ slot::NOTE }>(id), self.token);
+        let retired = self.retired();
         if lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            return None;
+            return AtOnce::Undecided;
         }
-        if self.is_retired() {
+        if retired.load(Ordering::Relaxed) != 0 {
+            return AtOnce::Retired;
+        }
+        note.store(note::taken(note.load(Ordering::Relaxed), token), Ordering::Relaxed);
+        thread.count_word_taken();
+        AtOnce::Acquired(Acquired::Clean)
+    }
+
+    /// Gives a lock back that was taken though the segment was retired.
+    pub(super) fn hand_back(&self, id: u32) {
+        if let Some(me) = Thread::calling().owner_at(self.ticket().load(Ordering::Relaxed)) {
             self.pool.hand_back(id, me, Acquired::Clean);
-            return None;
         }
-        self.remember(id);
-        Thread::calling().count_word_taken();
-        Some(Acquired::Clean)
     }
 
     /// Notes who has the lock now: none of it decides.
     #[inline(always)]
     pub(super) fn remember(&self, id: u32) {
-        let acquisitions = self.word::<{ slot::ACQUISITIONS }>(id);
-        acquisitions.store(acquisitions.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
-        self.word::<{ slot::MANAGER }>(id).store(self.token, Ordering::Relaxed);
+        let note = self.word::<{ slot::NOTE }>(id);
+        note.store(note::taken(note.load(Ordering::Relaxed), self.token), Ordering::Relaxed);
     }
 
     /// Gives the lock back if the calling thread holds it through this manager and nobody waits.
@@ -125,17 +136,17 @@ impl View {
         if id >= self.lockable.load(Ordering::Relaxed) {
             return Release::Undecided;
         }
-        let Some(me) = Thread::calling().owner_at(self.ticket().load(Ordering::Relaxed)) else {
+        let thread = Thread::calling();
+        let Some(me) = thread.owner_at(self.ticket().load(Ordering::Relaxed)) else {
             return Release::Undecided;
         };
-        if self.word::<{ slot::MANAGER }>(id).load(Ordering::Relaxed) != self.token {
+        let (lock, note) = (self.word::<{ slot::WORD }>(id), self.word::<{ slot::NOTE }>(id));
+        if note::manager(note.load(Ordering::Relaxed)) != self.token
+            || lock.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed).is_err()
+        {
             return Release::Undecided;
         }
-        let lock = self.word::<{ slot::WORD }>(id);
-        if lock.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed).is_err() {
-            return Release::Undecided;
-        }
-        Thread::calling().count_word_given_back();
+        thread.count_word_given_back();
         Release::Done
     }
 }

@@ -71,18 +71,66 @@ pub(super) fn starves(waited_ns: u64) -> bool {
 /// The slices of one wait.
 pub(super) struct Slices {
     length_ns: u64,
+    /// The waiter's place among those of its process, as they came.
+    place: u64,
     pub(super) end: Instant,
 }
 
 impl Slices {
-    pub(super) fn new(start: Instant) -> Self {
-        Self { length_ns: MILLISECOND_NS, end: start.after(MILLISECOND_NS) }
+    pub(super) fn new(start: Instant, place: u64) -> Self {
+        Self { length_ns: MILLISECOND_NS, place, end: start.after(MILLISECOND_NS) }
     }
 
     /// Begins the next slice. `crowd`: how many threads of this process wait for the lock and may share the looking.
     pub(super) fn next(&mut self, now: Instant, crowd: u64) {
         self.length_ns = (self.length_ns + MILLISECOND_NS).min(LONGEST_SLICE_NS);
-        let stretched = crowd.saturating_mul(LOOK_APART_NS).min(LONGEST_STRETCH_NS);
-        self.end = now.after(self.length_ns.max(stretched));
+        let round = crowd.saturating_mul(LOOK_APART_NS).min(LONGEST_STRETCH_NS);
+        self.end = if round <= self.length_ns {
+            now.after(self.length_ns)
+        } else {
+            self.turn(now.after(MILLISECOND_NS), round)
+        };
+    }
+
+    /// When it is next this waiter's turn to look, in rounds in which each has one. By the clock and its place: those who
+    /// came together would otherwise all look together, and nobody in between.
+    fn turn(&self, earliest: Instant, round: u64) -> Instant {
+        let place = self.place.wrapping_mul(LOOK_APART_NS) % round;
+        let past = (earliest.nanoseconds() + round - place) % round;
+        earliest.after(round - past)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_waiters_one_looks_every_two_milliseconds_whenever_they_came() {
+        const CROWD: u64 = 40;
+        let now = Instant::from_nanoseconds(77_777_777_777);
+        let mut ends: Vec<u64> = (0..CROWD)
+            .map(|place| {
+                let mut slices = Slices::new(now, place);
+                slices.next(now, CROWD);
+                slices.end.since(now)
+            })
+            .collect();
+        ends.sort_unstable();
+        assert!(
+            ends[0] >= MILLISECOND_NS && ends.iter().zip(&ends[1..]).all(|(one, next)| next - one == LOOK_APART_NS),
+            "{ends:?}"
+        );
+        assert!(ends[CROWD as usize - 1] <= MILLISECOND_NS + CROWD * LOOK_APART_NS);
+    }
+
+    #[test]
+    fn a_lone_waiters_slices_grow() {
+        let now = Instant::from_nanoseconds(5);
+        let mut slices = Slices::new(now, 0);
+        for milliseconds in [2, 3, 4, 5, 5] {
+            slices.next(now, 1);
+            assert_eq!(slices.end.since(now), milliseconds * MILLISECOND_NS);
+        }
     }
 }

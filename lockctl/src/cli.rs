@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! The command line: every verb and option, from which the help, the man pages and the completions are made.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use lock_manager::{Layout, MAX_LOCKS};
+
+use crate::layouts;
+use crate::output::table::Column;
+
+const EXIT_STATUS: &str = "\
+Exit status: 0 for yes and done, 1 for no (a conflict, a deadlock, something that is wrong), 64 and up as sysexits(3) \
+has it: 64 usage, 65 no segment of ours or damaged, 66 not there, 69 not possible, 73 cannot be made, 75 in use, 77 \
+not permitted. `run` exits with the status of the command.";
+
+const STORAGE_HELP: &str = "A shm name (/libpod_lock), the path of a segment, or a directory of locks";
+
+/// See who holds and who waits for the locks of lock_manager and Podman, and run commands under them
+#[derive(Debug, Parser)]
+#[command(name = "lockctl", version = crate::versions::short(), long_version = crate::versions::long())]
+#[command(after_help = EXIT_STATUS, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    List(List),
+    Graph(Graph),
+    Watch(Watch),
+    Check(Check),
+    Run(Run),
+    Repair(Repair),
+    Create(Create),
+    Allocate(Allocate),
+    Free(Free),
+    FreeAll(FreeAll),
+    Grow(Grow),
+    Remove(Remove),
+    Reconcile(Reconcile),
+    Generate(Generate),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct StorageArgument {
+    #[arg(help = STORAGE_HELP, value_hint = ValueHint::AnyPath)]
+    pub storage: PathBuf,
+}
+
+/// Say who holds which lock, and how many wait
+///
+/// One row a lock that is allocated or held. Takes, repairs and disturbs nothing. Waiters are those that the storage
+/// tells of, and every thread that sleeps on a lock's futex word or waits for its file, whatever program it belongs to.
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    pub storage: StorageArgument,
+    /// Write JSON, with a schema version
+    #[arg(long, conflicts_with_all = ["columns", "no_heading"])]
+    pub json: bool,
+    /// Columns to show, with commas between them
+    #[arg(short = 'o', long = "output", value_name = "COLUMNS", value_delimiter = ',', ignore_case = true)]
+    pub columns: Vec<Column>,
+    /// Leave the heading out
+    #[arg(short = 'n', long = "noheadings")]
+    pub no_heading: bool,
+    /// Only locks that this process holds or waits for
+    #[arg(short, long, value_name = "PID")]
+    pub pid: Option<i32>,
+    /// Every lock, also those that are neither allocated nor held
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Say who waits for whom; a deadlock is marked and exits with 1
+///
+/// The text shows holders with those that wait for them indented below.
+#[derive(Debug, Args)]
+pub struct Graph {
+    #[command(flatten)]
+    pub storage: StorageArgument,
+    /// Write it in the language of graphviz
+    #[arg(long)]
+    pub dot: bool,
+}
+
+/// Watch locks live, the most wanted first
+///
+/// Keys: q quits, s changes the order, / filters by id, command or note, arrows scroll, space pauses. Without a terminal
+/// a table is written at each look.
+#[derive(Debug, Args)]
+pub struct Watch {
+    #[command(flatten)]
+    pub storage: StorageArgument,
+    /// Seconds between two looks
+    #[arg(short = 'd', long, value_name = "SECONDS", default_value = "1", value_parser = parse_interval)]
+    pub delay: Duration,
+    /// End after so many looks
+    #[arg(short = 'c', long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+}
+
+/// Exit with 1 and a line each if something is wrong, for monitoring
+///
+/// Wrong is: a lock that was waited for longer than --max-wait, a pool that is nearly full, a lock whose last holder died
+/// and that nobody has taken since, a deadlock, a removed segment. Where the storage does not say since when a thread waits
+/// (libpod's layout), and one does, check looks again and again until --max-wait is over.
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    pub storage: StorageArgument,
+    /// How long a lock may be waited for
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
+    pub max_wait: Duration,
+    /// How many percent of the locks may be allocated
+    #[arg(long, value_name = "PERCENT", default_value_t = 90, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub warn: u8,
+}
+
+/// Run a command while holding a lock, with flock(1)'s manners
+///
+/// The lock stays with lockctl; the command gets nothing of it but LOCK_ID in its environment. Exits with the command's
+/// status, or 128 and the signal that killed it. Signals are forwarded to the command.
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub storage: StorageArgument,
+    /// The lock
+    pub id: u32,
+    /// Fail rather than wait
+    #[arg(short = 'n', long, visible_alias = "nb")]
+    pub nonblock: bool,
+    /// Wait for so long at most
+    #[arg(short = 'w', long, visible_alias = "wait", value_name = "SECONDS", value_parser = parse_seconds)]
+    pub timeout: Option<Duration>,
+    /// What to exit with if the lock was not had
+    #[arg(short = 'E', long, value_name = "CODE", default_value_t = crate::exit::NO)]
+    pub conflict_exit_code: u8,
+    /// Say how long it took, and who holds the lock
+    #[arg(long)]
+    pub verbose: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<OsString>,
+}
+
+/// Mark locks whose holder is provably dead, so that the next to take them is told
+///
+/// Exits with 1 if there is a lock whose holder could not be judged, or if the one that was asked for has a living holder.
+#[derive(Debug, Args)]
+pub struct Repair {
+    #[command(flatten)]
+    pub storage: StorageArgument,
+    /// The lock; every one if none is given
+    pub id: Option<u32>,
+}
+
+/// Make a segment, or a directory of locks
+#[derive(Debug, Args)]
+pub struct Create {
+    /// A shm name (/myapp), the absolute path of a file, or with --directory a directory
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub storage: PathBuf,
+    /// How many locks, 1 to 16777216, rounded up to a multiple of 32 or 64 as the layout has it
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOCKS)), required_unless_present = "directory")]
+    pub locks: Option<u32>,
+    /// How the segment is laid out [default: the library's choice]
+    #[arg(long, value_parser = layouts::named, value_name = "LAYOUT")]
+    pub layout: Option<Layout>,
+    /// Permission bits of the segment, in octal
+    #[arg(long, default_value = "0600", value_parser = parse_mode)]
+    pub mode: u32,
+    /// A directory, which has no number of locks
+    #[arg(long, conflicts_with_all = ["locks", "layout", "mode"])]
+    pub directory: bool,
+}
+
+/// Allocate locks and print their ids
+#[derive(Debug, Args)]
+pub struct Allocate {
+    #[command(flatten)]
+    pub storage: StorageArgument,
+    /// The locks of these ids; one that is free if none is given
+    pub ids: Vec<u32>,
+    /// So many that are free
+    #[arg(short = 'c', long, value_name = "NUMBER", default_value_t = 1, conflicts_with = "ids")]
+    pub count: u32,
+}
+
+/// Free locks by their ids
+#[derive(Debug, Args)]
+pub struct Free {
+    #[command(flatten)]
+    pub storage: StorageArgument,
+    /// The locks
+    #[arg(required = true)]
+    pub ids: Vec<u32>,
+    /// Also those that somebody holds or waits for
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Free every lock
+#[derive(Debug, Args)]
+pub struct FreeAll {
+    #[command(flatten)]
+    pub storage: StorageArgument,
+    /// Also while others use the storage
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Make room for more locks while others work
+#[derive(Debug, Args)]
+pub struct Grow {
+    #[command(flatten)]
+    pub storage: StorageArgument,
+    /// How many locks there are to be, at most 16777216 and what the segment was made to grow to
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOCKS)))]
+    pub locks: u32,
+}
+
+/// Remove a segment or a directory of locks
+#[derive(Debug, Args)]
+pub struct Remove {
+    #[command(flatten)]
+    pub storage: StorageArgument,
+    /// Also while others use it
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Free ids that programs allocated and left behind
+///
+/// An id is freed only if it was allocated before the list of those in use was made, still is, is on no list, and nobody
+/// holds it or waits for it. So: `lockctl reconcile STORAGE --record BEFORE`, then make the list, then
+/// `lockctl reconcile STORAGE --before BEFORE --in-use LIST`, which shows what it would free, and with --free frees it.
+/// An id that is freed and allocated anew while the list is made looks the same before and after: stop what allocates, or
+/// ask it for the list only when it is quiet.
+#[derive(Debug, Args)]
+pub struct Reconcile {
+    #[command(flatten)]
+    pub storage: StorageArgument,
+    /// Ids in use, with white space between them and # before remarks; - is the standard input
+    #[arg(long, value_name = "FILE", required_unless_present = "record", value_hint = ValueHint::FilePath)]
+    pub in_use: Vec<PathBuf>,
+    /// What was recorded before the list was made
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub before: Option<PathBuf>,
+    /// Write down what is allocated now, and free nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["in_use", "before", "free"], value_hint = ValueHint::FilePath)]
+    pub record: Option<PathBuf>,
+    /// Show what would be freed, which is what happens anyway
+    #[arg(long, conflicts_with = "free")]
+    pub dry_run: bool,
+    /// Free it
+    #[arg(long, requires = "before")]
+    pub free: bool,
+}
+
+/// Write the man pages or the completions of the shells, for `make install`
+#[derive(Debug, Args)]
+#[command(hide = true)]
+pub struct Generate {
+    pub what: Generated,
+    pub directory: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Generated {
+    Man,
+    Completions,
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "give a number of seconds, such as 2.5".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "give a number of seconds from 0 up, such as 2.5".to_owned())
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_millis(50);
+    match parse_seconds(text)? {
+        interval if interval < SHORTEST => Err("looking costs time itself; give at least 0.05".to_owned()),
+        interval => Ok(interval),
+    }
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode @ 1..=0o777) => Ok(mode),
+        _ => Err("give permission bits from 0001 to 0777, such as 0660".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_agree_with_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_may_have_a_point_and_no_sign() {
+        assert_eq!(parse_seconds("2.5"), Ok(Duration::from_millis(2500)));
+        for bad in ["-1", "x", "nan", "inf", ""] {
+            assert!(parse_seconds(bad).is_err(), "{bad}");
+        }
+        assert!(parse_interval("0.01").is_err());
+    }
+
+    #[test]
+    fn a_mode_is_octal() {
+        assert_eq!(parse_mode("0660"), Ok(0o660));
+        for bad in ["", "0", "1777", "0o600", "8"] {
+            assert!(parse_mode(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! A look as JSON. Fields are only ever added under one schema version; what is unknown is null.
+
+use std::io::{self, Write};
+
+use lock_manager::{Kind, UNLIMITED};
+use serde::Serialize;
+
+use super::table::owner;
+use crate::proc::process;
+use crate::storage::Storage;
+use crate::survey::{Row, Survey};
+
+/// Raised when a field is taken away or comes to mean something else.
+pub const SCHEMA: u32 = 1;
+
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    schema: u32,
+    storage: String,
+    kind: &'static str,
+    layout: Option<String>,
+    num_locks: Option<u32>,
+    max_locks: Option<u32>,
+    allocated: u32,
+    attached: Option<u32>,
+    users: &'a [i32],
+    removed: bool,
+    locks: Vec<LockView>,
+    remarks: Vec<String>,
+    not_seen: NotSeen,
+}
+
+#[derive(Debug, Serialize)]
+struct LockView {
+    id: u32,
+    allocated: bool,
+    held: bool,
+    owner_died: bool,
+    holder: Option<HolderView>,
+    held_for_ns_at_least: Option<u64>,
+    waiters: usize,
+    waiting: Vec<WaitingView>,
+    acquisitions: Option<u64>,
+    notes: Vec<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct HolderView {
+    pid: Option<i32>,
+    tid: Option<i32>,
+    pid_namespace: Option<u64>,
+    command: Option<String>,
+    owner: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct WaitingView {
+    pid: Option<i32>,
+    tid: Option<i32>,
+    pid_namespace: Option<u64>,
+    command: Option<String>,
+    waited_ns: Option<u64>,
+    seen: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct NotSeen {
+    processes: usize,
+    proc_hides: bool,
+    outside_pid_namespace: bool,
+}
+
+/// Writes the look, with the rows that are to be shown of it.
+pub fn write(out: &mut dyn Write, storage: &Storage, survey: &Survey, rows: &[&Row]) -> io::Result<()> {
+    let info = &survey.info;
+    let document = Document {
+        schema: SCHEMA,
+        storage: storage.name.to_string_lossy().into_owned(),
+        kind: match info.kind {
+            Kind::Shm => "shm",
+            Kind::File => "file",
+            _ => "other",
+        },
+        layout: info.layout.map(crate::layouts::name),
+        num_locks: (info.num_locks != UNLIMITED).then_some(info.num_locks),
+        max_locks: (info.max_locks != UNLIMITED).then_some(info.max_locks),
+        allocated: survey.allocated,
+        attached: (info.attached != 0).then_some(info.attached),
+        users: &survey.users,
+        removed: info.retired,
+        locks: rows.iter().map(|row| LockView::of(row)).collect(),
+        remarks: survey.remarks(),
+        not_seen: NotSeen {
+            processes: survey.blind.processes.len(),
+            proc_hides: survey.blind.proc_hides,
+            outside_pid_namespace: survey.blind.outside,
+        },
+    };
+    serde_json::to_writer_pretty(&mut *out, &document)?;
+    writeln!(out)
+}
+
+impl LockView {
+    fn of(row: &Row) -> Self {
+        let lock = &row.lock;
+        Self {
+            id: lock.id,
+            allocated: lock.allocated,
+            held: lock.held,
+            owner_died: lock.owner_died,
+            holder: lock.held.then(|| HolderView {
+                pid: known(lock.pid),
+                tid: known(lock.tid),
+                pid_namespace: (lock.pid_namespace != 0).then_some(lock.pid_namespace),
+                command: row.command.clone(),
+                owner: owner(row),
+            }),
+            held_for_ns_at_least: row.held_for_ns(),
+            waiters: row.waiters(),
+            waiting: row
+                .waiting
+                .iter()
+                .map(|wait| WaitingView {
+                    pid: known(wait.pid),
+                    tid: known(wait.tid),
+                    pid_namespace: (wait.pid_namespace != 0).then_some(wait.pid_namespace),
+                    command: process::command(wait.pid),
+                    waited_ns: wait.waited_ns,
+                    seen: wait.seen.text(),
+                })
+                .collect(),
+            acquisitions: (lock.acquisitions != 0).then_some(lock.acquisitions),
+            notes: row.notes.iter().map(|note| note.text()).collect(),
+        }
+    }
+}
+
+fn known(number: i32) -> Option<i32> {
+    (number != 0).then_some(number)
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! Words and numbers as people read them, with nothing in them that breaks a line or a terminal.
+
+use std::time::Duration;
+
+/// The text with every character escaped that would break the line or the terminal it is shown on.
+pub fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() || is_line_or_direction_mark(character) {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// Line separators and the marks that reorder text are no control characters by Unicode, yet they break a line.
+fn is_line_or_direction_mark(character: char) -> bool {
+    matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A time in at most three parts of a word: 250ms, 3.2s, 4m05s, 2h10m, 41d03h.
+pub fn duration(nanoseconds: u64) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    let time = Duration::from_nanos(nanoseconds);
+    let seconds = time.as_secs();
+    match seconds {
+        0 => format!("{}ms", time.as_millis()),
+        1..MINUTE => format!("{seconds}.{}s", time.subsec_millis() / 100),
+        MINUTE..HOUR => format!("{}m{:02}s", seconds / MINUTE, seconds % MINUTE),
+        HOUR..DAY => format!("{}h{:02}m", seconds / HOUR, seconds % HOUR / MINUTE),
+        _ => format!("{}d{:02}h", seconds / DAY, seconds % DAY / HOUR),
+    }
+}
+
+/// "1 process", "2 processes".
+pub fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// The text in so many columns, the end cut off where it has more. Every character is taken to be one wide.
+pub fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_cannot_break_the_line() {
+        assert_eq!(escaped("a\nb\x1b[31m\u{2028}z"), "a\\nb\\u{1b}[31m\\u{2028}z");
+    }
+
+    #[test]
+    fn times_are_short_at_every_length() {
+        let shown = [0, 250, 3_290, 245_000, 7_800_000, 3_553_200_000].map(|ms: u64| duration(ms * 1_000_000));
+        assert_eq!(shown, ["0ms", "250ms", "3.2s", "4m05s", "2h10m", "41d03h"]);
+    }
+
+    #[test]
+    fn what_is_too_long_says_so() {
+        assert_eq!([cut("podman", 6), cut("podman", 5), cut("podman", 0)], ["podman", "podm…", "…"]);
+    }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! What STORAGE on the command line names, and opening it: to look, which changes nothing, or to use.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use lock_manager::{FileManager, Manager, ShmManager};
+
+use crate::exit::{Failure, sysexits};
+use crate::output::text::escaped;
+
+const SHM_DIRECTORY: &str = "/dev/shm";
+
+/// A storage that somebody named; nothing is known yet of whether it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Storage {
+    /// As the library takes it.
+    pub name: PathBuf,
+    pub place: Place,
+}
+
+/// Where a storage keeps its locks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In the segment that this file is.
+    Segment(PathBuf),
+    /// In the files of this directory.
+    Directory(PathBuf),
+}
+
+impl Storage {
+    /// A shm name (`/libpod_lock`, or without the slash), the path of a segment, or a directory.
+    pub fn named(argument: &Path) -> Result<Self, Failure> {
+        if let Some(in_shm) = shm_file(argument) {
+            // Where both are there, a name with one slash means what it means to shm_open(3).
+            if in_shm.exists() || !argument.is_dir() {
+                return Ok(Self { name: argument.to_owned(), place: Place::Segment(in_shm) });
+            }
+        }
+        if argument.is_absolute() || argument.exists() {
+            let path = std::path::absolute(argument).map_err(|error| Failure::system(argument.display(), &error))?;
+            let is_directory = path.is_dir();
+            let place = if is_directory { Place::Directory(path.clone()) } else { Place::Segment(path.clone()) };
+            // One slash would make it a shm name.
+            let name = if !is_directory && shm_file(&path).is_some() { Path::new("//").join(&path) } else { path };
+            return Ok(Self { name, place });
+        }
+        let with_slash = Path::new("/").join(argument);
+        match shm_file(&with_slash).filter(|file| file.exists()) {
+            Some(file) => Ok(Self { name: with_slash, place: Place::Segment(file) }),
+            None => Err(Failure::new(
+                sysexits::NOINPUT,
+                format!(
+                    "{}: there is no file, directory or segment of that name; give a shm name (\"/libpod_lock\"), the \
+                     path of a segment, or a directory of locks",
+                    escaped(&argument.to_string_lossy())
+                ),
+            )),
+        }
+    }
+
+    /// One that is to be made: a segment.
+    pub fn new_segment(argument: &Path) -> Self {
+        let name = if argument.as_os_str().as_bytes().contains(&b'/') {
+            std::path::absolute(argument).unwrap_or_else(|_| argument.to_owned())
+        } else {
+            Path::new("/").join(argument)
+        };
+        let file = shm_file(&name).unwrap_or_else(|| name.clone());
+        Self { name, place: Place::Segment(file) }
+    }
+
+    /// As shown to the user.
+    pub fn shown(&self) -> String {
+        escaped(&self.name.to_string_lossy())
+    }
+
+    /// Opens it to look: whoever owns it if permissions allow, and nothing in it is taken, made or changed.
+    pub fn look(&self) -> Result<Opened, Failure> {
+        Ok(match &self.place {
+            Place::Segment(_) => Opened::Shm(ShmManager::open_read_only(&self.name)?),
+            Place::Directory(path) => Opened::File(FileManager::open_read_only(path)?),
+        })
+    }
+
+    /// Opens it to change something.
+    pub fn open(&self) -> Result<Opened, Failure> {
+        Ok(match &self.place {
+            Place::Segment(_) => Opened::Shm(ShmManager::open(&self.name, 0)?),
+            Place::Directory(path) => Opened::File(FileManager::open(path)?),
+        })
+    }
+
+    /// The segment's file, or the directory.
+    pub fn path(&self) -> &Path {
+        match &self.place {
+            Place::Segment(path) | Place::Directory(path) => path,
+        }
+    }
+}
+
+/// The file that a POSIX shm name means; `None` for what is none: it has one slash, which is its first byte.
+fn shm_file(name: &Path) -> Option<PathBuf> {
+    let rest = name.as_os_str().as_bytes().strip_prefix(b"/")?;
+    let is_name = !rest.is_empty() && !rest.contains(&b'/');
+    is_name.then(|| Path::new(SHM_DIRECTORY).join(OsStr::from_bytes(rest)))
+}
+
+/// A storage that is open.
+#[derive(Debug)]
+pub enum Opened {
+    Shm(ShmManager),
+    File(FileManager),
+}
+
+impl Opened {
+    pub fn manager(&self) -> &dyn Manager {
+        match self {
+            Self::Shm(manager) => manager,
+            Self::File(manager) => manager,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slash_names_shared_memory() {
+        let storage = Storage::named(Path::new("/lockctl-unit-test-none")).unwrap();
+        assert_eq!(storage.place, Place::Segment("/dev/shm/lockctl-unit-test-none".into()));
+    }
+
+    #[test]
+    fn what_is_a_directory_is_one_of_locks() {
+        let storage = Storage::named(Path::new("/dev/shm")).unwrap();
+        assert_eq!(storage.place, Place::Directory("/dev/shm".into()));
+        assert_eq!(Storage::named(Path::new("/tmp")).unwrap().place, Place::Directory("/tmp".into()));
+    }
+
+    #[test]
+    fn a_relative_name_of_nothing_is_refused_with_what_to_give() {
+        let failure = Storage::named(Path::new("no/such/thing")).unwrap_err();
+        assert_eq!(failure.code, sysexits::NOINPUT);
+        assert!(failure.sentence.contains("give a shm name"));
+    }
+}

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! One look at a storage: what the storage says of its locks, joined with what /proc says of those who hold them and
+//! wait for them. Takes, repairs and disturbs nothing.
+
+/// Threads that wait for each other.
+pub mod deadlock;
+/// Who waits for what.
+pub mod waiting;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lock_manager::{Info, LockInfo, UNLIMITED};
+
+use crate::exit::Failure;
+use crate::output::text::count;
+use crate::proc::process;
+use crate::proc::users::Users;
+use crate::storage::{Opened, Place, Storage};
+use waiting::Waiting;
+
+/// What a look has found.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    pub info: Info,
+    /// How many locks are allocated.
+    pub allocated: u32,
+    /// The locks that are allocated, held, marked or waited for, or all if so asked; by id.
+    pub rows: Vec<Row>,
+    /// Processes that have the storage open.
+    pub users: Vec<i32>,
+    /// Threads that sleep on the segment, but on the word of no lock: on the guard of its bitmaps, say.
+    pub elsewhere: Vec<i32>,
+    pub blind: Blind,
+}
+
+/// One lock.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub lock: LockInfo,
+    /// How the holder was called.
+    pub command: Option<String>,
+    /// Those that are known by number.
+    pub waiting: Vec<Waiting>,
+    pub notes: Vec<Note>,
+}
+
+/// What is remarkable about a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    OwnerDied,
+    NotAllocated,
+    HolderStopped,
+    HolderTraced,
+    OtherPidNamespace,
+    ThreadGone,
+    /// The holder is gone, or where it cannot be seen from here.
+    HolderNotSeen,
+}
+
+impl Note {
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::OwnerDied => "owner died",
+            Self::NotAllocated => "not allocated",
+            Self::HolderStopped => "holder is stopped",
+            Self::HolderTraced => "holder is being traced",
+            Self::OtherPidNamespace => "other PID namespace",
+            Self::ThreadGone => "thread gone",
+            Self::HolderNotSeen => "holder not seen from here",
+        }
+    }
+}
+
+/// How many processes a sentence names by number.
+const MOST_NUMBERS: usize = 5;
+
+/// What a look could not see.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Blind {
+    /// Processes that the caller may not look into.
+    pub processes: Vec<i32>,
+    /// Whether /proc leaves other users' processes out.
+    pub proc_hides: bool,
+    /// Whether there may be processes outside of this PID namespace.
+    pub outside: bool,
+}
+
+impl Blind {
+    /// What it means for the answer, a sentence each.
+    pub fn sentences(&self) -> Vec<String> {
+        let mut sentences = Vec::new();
+        if !self.processes.is_empty() {
+            let many = count(self.processes.len(), "process", "processes");
+            let way_out = if rustix::process::geteuid().is_root() {
+                let numbers: Vec<String> = self.processes.iter().take(MOST_NUMBERS).map(i32::to_string).collect();
+                let more = if self.processes.len() > MOST_NUMBERS { ", …" } else { "" };
+                format!("not even by root here ({}{more})", numbers.join(", "))
+            } else {
+                "run as root".to_owned()
+            };
+            sentences.push(format!("{many} could not be looked at, so waiters and users may be missing: {way_out}"));
+        }
+        if self.proc_hides {
+            sentences.push(
+                "/proc hides the processes of others, so holders, waiters and users may be missing: run as root"
+                    .to_owned(),
+            );
+        }
+        if self.outside {
+            sentences
+                .push("processes outside of this PID namespace cannot be seen: run on the host to see them".to_owned());
+        }
+        sentences
+    }
+
+    fn of(users: &Users) -> Self {
+        Self {
+            processes: users.hidden.clone(),
+            proc_hides: process::are_some_left_out(),
+            outside: process::are_some_outside(),
+        }
+    }
+}
+
+/// Which locks a look is to tell of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Those that are allocated, held, marked or waited for.
+    InUse,
+    All,
+}
+
+impl Survey {
+    pub fn take(storage: &Storage, opened: &Opened, which: Which) -> Result<Self, Failure> {
+        let manager = opened.manager();
+        let info = manager.info()?;
+        let users = Users::of(storage);
+        let waits = waiting::collect(storage, opened, &users)?;
+        let mut by_lock: BTreeMap<u32, Vec<Waiting>> = BTreeMap::new();
+        for wait in waits.for_locks {
+            by_lock.entry(wait.id).or_default().push(wait);
+        }
+        let mut rows = Vec::new();
+        let mut allocated = 0;
+        for id in ids(storage, opened, &by_lock)? {
+            let lock = manager.lock_info(id)?;
+            allocated += u32::from(lock.allocated);
+            let waiting = by_lock.remove(&id).unwrap_or_default();
+            let is_used = lock.allocated || lock.held || lock.owner_died || lock.waiters > 0 || !waiting.is_empty();
+            if is_used || which == Which::All {
+                rows.push(Row::new(lock, waiting, &users));
+            }
+        }
+        Ok(Self { info, allocated, rows, blind: Blind::of(&users), users: users.pids, elsewhere: waits.elsewhere })
+    }
+
+    /// How many locks are held.
+    pub fn held(&self) -> usize {
+        self.rows.iter().filter(|row| row.lock.held).count()
+    }
+
+    /// How many threads wait.
+    pub fn waiters(&self) -> usize {
+        self.rows.iter().map(Row::waiters).sum()
+    }
+
+    /// What else is to be said of the storage as a whole, a sentence each.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if self.info.retired {
+            remarks.push(
+                "the storage was removed: whoever has it open is apart from those who open its name now".to_owned(),
+            );
+        }
+        if !self.elsewhere.is_empty() {
+            let threads = count(self.elsewhere.len(), "thread waits", "threads wait");
+            let who: Vec<String> = self.elsewhere.iter().map(|&pid| process::described(pid)).collect();
+            remarks.push(format!(
+                "{threads} on the segment but for no lock, as where one that allocates or frees is stuck: {}",
+                who.join(", ")
+            ));
+        }
+        remarks
+    }
+}
+
+/// Every lock that there may be something to say of.
+fn ids(storage: &Storage, opened: &Opened, waiting: &BTreeMap<u32, Vec<Waiting>>) -> Result<Vec<u32>, Failure> {
+    let manager = opened.manager();
+    if let Place::Directory(path) = &storage.place {
+        let mut ids: BTreeSet<u32> = waiting.keys().copied().collect();
+        ids.extend(ids_in(path)?);
+        ids.extend(manager.locks_held()?);
+        return Ok(ids.into_iter().collect());
+    }
+    let number = manager.num_locks()?;
+    Ok((0..if number == UNLIMITED { 0 } else { number }).collect())
+}
+
+/// The ids whose files are in a directory of locks.
+pub fn ids_in(directory: &std::path::Path) -> Result<Vec<u32>, Failure> {
+    let listing = |error| Failure::system(format!("{}: reading the directory", directory.display()), &error);
+    let mut ids = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(listing)? {
+        let name = entry.map_err(listing)?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        // Decimal, as libpod writes it, so without leading zeros or sign.
+        ids.extend(name.parse::<u32>().ok().filter(|id| id.to_string() == name));
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+impl Row {
+    fn new(lock: LockInfo, waiting: Vec<Waiting>, users: &Users) -> Self {
+        let command = if lock.held && lock.pid != 0 { process::command(lock.pid) } else { None };
+        Self { lock, command, waiting, notes: notes(&lock, users) }
+    }
+
+    /// How many threads are known to wait, by number or not.
+    pub fn waiters(&self) -> usize {
+        self.waiting.len().max(self.lock.waiters as usize)
+    }
+
+    /// How long it is held at least: as long as the longest present waiter has waited, where somebody knows.
+    pub fn held_for_ns(&self) -> Option<u64> {
+        let longest = self.waiting.iter().filter_map(|wait| wait.waited_ns).max().unwrap_or(0);
+        let longest = longest.max(self.lock.waited_ns);
+        (self.lock.held && longest > 0).then_some(longest)
+    }
+}
+
+fn notes(lock: &LockInfo, users: &Users) -> Vec<Note> {
+    let mut notes = Vec::new();
+    if lock.owner_died {
+        notes.push(Note::OwnerDied);
+    }
+    if !lock.allocated && (lock.held || lock.owner_died) {
+        notes.push(Note::NotAllocated);
+    }
+    if lock.held {
+        notes.extend(if lock.pid == 0 { Some(why_unnamed(lock, users)) } else { of_holder(lock) });
+    }
+    notes
+}
+
+/// Why a holder has no number here.
+fn why_unnamed(lock: &LockInfo, users: &Users) -> Note {
+    let own = process::own_pid_namespace();
+    if lock.pid_namespace != 0 && lock.pid_namespace != own {
+        return Note::OtherPidNamespace;
+    }
+    // The storage's number is nobody's here. If everybody who has the storage open is seen, and is of here, it is gone.
+    let is_all_seen = users.hidden.is_empty() && !process::are_some_outside() && !process::are_some_left_out();
+    let are_all_here = users.pids.iter().all(|&pid| process::pid_namespace(pid) == own);
+    match (is_all_seen, are_all_here) {
+        (true, true) => Note::ThreadGone,
+        (true, false) => Note::OtherPidNamespace,
+        (false, _) => Note::HolderNotSeen,
+    }
+}
+
+fn of_holder(lock: &LockInfo) -> Option<Note> {
+    let tid = if lock.tid == 0 { lock.pid } else { lock.tid };
+    if lock.pid_namespace != 0 && lock.pid_namespace != process::own_pid_namespace() {
+        return Some(Note::OtherPidNamespace);
+    }
+    match process::state(lock.pid, tid) {
+        None | Some('Z' | 'X') => Some(Note::ThreadGone),
+        Some('T') => Some(Note::HolderStopped),
+        Some('t') => Some(Note::HolderTraced),
+        Some(_) => None,
+    }
+}

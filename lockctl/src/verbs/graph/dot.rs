@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! The drawing, in the language of graphviz: threads are boxes, locks are ellipses, a deadlock is red.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+
+use super::Picture;
+use super::tree::number;
+use crate::output::text::duration;
+use crate::proc::process;
+use crate::storage::Storage;
+use crate::survey::deadlock::{Edge, Thread};
+
+pub fn write(out: &mut dyn Write, storage: &Storage, picture: &Picture) -> io::Result<()> {
+    let deadlocked = picture.deadlocked();
+    writeln!(out, "digraph locks {{")?;
+    writeln!(out, "  label={};", quoted(&storage.shown()))?;
+    writeln!(out, "  rankdir=LR;")?;
+    let threads: BTreeSet<Thread> = picture.edges.iter().flat_map(|edge| [edge.waiter, edge.holder]).collect();
+    for thread in threads {
+        let command = process::command(thread.pid).unwrap_or_default();
+        let label =
+            if thread.pid == 0 { "not seen from here".to_owned() } else { format!("{}\n{command}", number(thread)) };
+        writeln!(out, "  {} [shape=box, label={}];", node(thread), quoted(&label))?;
+    }
+    let locks: BTreeSet<u32> = picture.edges.iter().map(|edge| edge.lock).collect();
+    for lock in locks {
+        writeln!(out, "  {} [label={}];", quoted(&format!("lock {lock}")), quoted(&format!("lock {lock}")))?;
+    }
+    for edge in &picture.edges {
+        let colour = if deadlocked.contains(edge) { ", color=red, penwidth=2" } else { "" };
+        let label = waited(picture, edge).map_or_else(|| "waits".to_owned(), |time| format!("waits {time}"));
+        let lock = quoted(&format!("lock {}", edge.lock));
+        writeln!(out, "  {} -> {lock} [label={}{colour}];", node(edge.waiter), quoted(&label))?;
+    }
+    let held: BTreeSet<(u32, Thread, bool)> = picture
+        .edges
+        .iter()
+        .map(|edge| (edge.lock, edge.holder, deadlocked.iter().any(|red| red.lock == edge.lock)))
+        .collect();
+    for (lock, holder, is_red) in held {
+        let colour = if is_red { ", color=red, penwidth=2" } else { "" };
+        let lock = quoted(&format!("lock {lock}"));
+        writeln!(out, "  {lock} -> {} [label=\"held by\"{colour}];", node(holder))?;
+    }
+    writeln!(out, "}}")
+}
+
+fn waited(picture: &Picture, edge: &Edge) -> Option<String> {
+    let row = picture.survey.rows.iter().find(|row| row.lock.id == edge.lock)?;
+    let wait = row.waiting.iter().find(|wait| (wait.pid, wait.tid) == (edge.waiter.pid, edge.waiter.tid))?;
+    wait.waited_ns.map(duration)
+}
+
+fn node(thread: Thread) -> String {
+    quoted(&number(thread))
+}
+
+/// A string of the language. What the text has escaped already keeps its backslash.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_cannot_end_its_string() {
+        assert_eq!(quoted("7\nsh -c \"a\\n\""), "\"7\\nsh -c \\\"a\\\\n\\\"\"");
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! `lockctl create`, `allocate`, `free`, `free-all`, `grow` and `remove`: storages, and the ids in them. What would hit
+//! others needs `--force`, and they are named.
+
+/// Whom a change would hit.
+mod others;
+
+use std::io::{self, Write};
+
+use lock_manager::{FileManager, Manager as _, SegmentOptions, ShmManager, UNLIMITED};
+
+use crate::cli;
+use crate::exit::{Failure, Outcome, sysexits};
+use crate::storage::{Place, Storage};
+
+pub fn create(arguments: &cli::Create) -> Outcome {
+    let mut out = io::stdout().lock();
+    let Some(locks) = arguments.locks.filter(|_| !arguments.directory) else {
+        FileManager::create(&arguments.storage)?;
+        writeln!(out, "made directory {}, which has no number of locks", arguments.storage.display())?;
+        return Ok(0);
+    };
+    let storage = Storage::new_segment(&arguments.storage);
+    let mut options = SegmentOptions::default().mode(arguments.mode);
+    options.layout = arguments.layout;
+    let manager = ShmManager::create(&storage.name, locks, &options)?;
+    let layout = crate::layouts::name(manager.layout());
+    writeln!(out, "made segment {} in the {layout} layout, {} locks", storage.shown(), manager.num_locks()?)?;
+    Ok(0)
+}
+
+pub fn allocate(arguments: &cli::Allocate) -> Outcome {
+    let opened = Storage::named(&arguments.storage.storage)?.open()?;
+    let manager = opened.manager();
+    let mut out = io::stdout().lock();
+    for &id in &arguments.ids {
+        manager.allocate_and_retrieve_lock(id)?;
+        writeln!(out, "{id}")?;
+    }
+    if arguments.ids.is_empty() {
+        let free = manager.available_locks()?;
+        if free != UNLIMITED && free < arguments.count {
+            return Err(Failure::new(
+                sysexits::TEMPFAIL,
+                format!(
+                    "{} locks were asked for and {free} of {} are free; ask for fewer, free some, or make a larger \
+                     segment",
+                    arguments.count,
+                    manager.num_locks()?
+                ),
+            ));
+        }
+        for _ in 0..arguments.count {
+            writeln!(out, "{}", manager.allocate_lock()?)?;
+        }
+    }
+    Ok(0)
+}
+
+pub fn free(arguments: &cli::Free) -> Outcome {
+    let storage = Storage::named(&arguments.storage.storage)?;
+    let opened = storage.open()?;
+    let manager = opened.manager();
+    for &id in &arguments.ids {
+        manager.retrieve_lock(id)?;
+    }
+    if !arguments.force {
+        others::none_at(&storage, &opened, &arguments.ids)?;
+    }
+    for &id in &arguments.ids {
+        manager.free_lock(id)?;
+    }
+    Ok(0)
+}
+
+pub fn free_all(arguments: &cli::FreeAll) -> Outcome {
+    let storage = Storage::named(&arguments.storage.storage)?;
+    let opened = storage.open()?;
+    if !arguments.force {
+        others::none_in(&storage, &opened, "freeing every lock would let others be given ids that these use")?;
+    }
+    opened.manager().free_all_locks()?;
+    Ok(0)
+}
+
+pub fn grow(arguments: &cli::Grow) -> Outcome {
+    let storage = Storage::named(&arguments.storage.storage)?;
+    let opened = storage.open()?;
+    opened.manager().grow(arguments.locks)?;
+    let (there, most) = (opened.manager().num_locks()?, opened.manager().info()?.max_locks);
+    writeln!(io::stdout().lock(), "{}: {there} locks, and {most} at most", storage.shown())?;
+    Ok(0)
+}
+
+pub fn remove(arguments: &cli::Remove) -> Outcome {
+    let storage = Storage::named(&arguments.storage.storage)?;
+    if !arguments.force {
+        match storage.look() {
+            Ok(opened) => {
+                others::none_in(&storage, &opened, "removing it would keep these apart from all who come later")?;
+            }
+            // What is damaged can still be removed, if nobody has it open.
+            Err(failure) if failure.code == sysexits::DATAERR => others::none_have_open(&storage)?,
+            Err(failure) => return Err(failure),
+        }
+    }
+    match &storage.place {
+        Place::Segment(_) => ShmManager::remove(&storage.name)?,
+        Place::Directory(path) => FileManager::remove(path)?,
+    }
+    Ok(0)
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The built `lockctl`, driven as its users drive it: real segments and directories, real processes, real faults.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail and speak")]
+
+/// For monitoring.
+#[path = "lockctl/check.rs"]
+mod check;
+/// Locks in files.
+#[path = "lockctl/files.rs"]
+mod files;
+/// Who waits for whom.
+#[path = "lockctl/graph.rs"]
+mod graph;
+/// Who holds what.
+#[path = "lockctl/list.rs"]
+mod list;
+/// What is made from the definitions of the command line.
+#[path = "lockctl/manuals.rs"]
+mod manuals;
+/// Segments and ids.
+#[path = "lockctl/pool.rs"]
+mod pool;
+/// A process that does what it is told.
+#[path = "lockctl/puppet.rs"]
+mod puppet;
+/// Ids that were left behind.
+#[path = "lockctl/reconcile.rs"]
+mod reconcile;
+/// Locks of the dead.
+#[path = "lockctl/repair.rs"]
+mod repair;
+/// A command under a lock.
+#[path = "lockctl/run.rs"]
+mod run;
+/// A command under a lock, while it runs.
+#[path = "lockctl/running.rs"]
+mod running;
+/// Starting lockctl, and storages of a test's own.
+#[path = "lockctl/stage.rs"]
+mod stage;
+/// Another user's eyes.
+#[path = "lockctl/strangers.rs"]
+mod strangers;
+/// The live view.
+#[path = "lockctl/watch.rs"]
+mod watch;

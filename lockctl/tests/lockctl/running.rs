@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A command under a lock, while it runs. What a failed test leaves behind is ended.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::stage::{Place, command};
+
+/// A `lockctl run` whose command has said a first line, and so has the lock.
+pub struct Running {
+    lockctl: Child,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    /// Runs a shell script under a lock; also gives the first line that it says.
+    pub fn start(place: &Place, id: u32, script: &str) -> (Self, String) {
+        let mut command = command(["run", &place.name, &id.to_string(), "--", "sh", "-c", script]);
+        let mut lockctl = command.stdout(Stdio::piped()).spawn().unwrap();
+        let said = BufReader::new(lockctl.stdout.take().unwrap()).lines();
+        let mut running = Self { lockctl, said };
+        let first = running.says();
+        (running, first)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.lockctl.id()
+    }
+
+    /// The next line.
+    pub fn says(&mut self) -> String {
+        self.said.next().unwrap().unwrap()
+    }
+
+    pub fn send(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.lockctl), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn end(&mut self) -> ExitStatus {
+        self.lockctl.wait().unwrap()
+    }
+
+    /// Ends lockctl by SIGKILL, and not its command.
+    pub fn kill(mut self) {
+        self.lockctl.kill().unwrap();
+        self.lockctl.wait().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.lockctl.try_wait(), Ok(None)) {
+            // With its command.
+            self.send(Signal::TERM);
+            let _ = self.lockctl.wait();
+        }
+    }
+}
+
+/// A process that somebody else started and left; it ends with the value.
+pub struct Left(Pid);
+
+impl Left {
+    /// By its number as a shell says it.
+    pub fn of(said: &str) -> Self {
+        Self(Pid::from_raw(said.trim().parse().unwrap()).unwrap())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.as_raw_nonzero().get().cast_unsigned()
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `lockctl watch`: on a real terminal, which tmux is, and without one.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use crate::puppet::Puppet;
+use crate::stage::{LOCKCTL, Place, command, eventually, has, lockctl, skip};
+
+/// A terminal of 100 columns and 12 lines, in a server of its own, that runs one command.
+struct Terminal {
+    server: String,
+}
+
+impl Terminal {
+    /// `None`: there is no tmux.
+    fn running(place: &Place, command: &str) -> Option<Self> {
+        if !has("tmux") {
+            skip("there is no tmux to be a terminal");
+            return None;
+        }
+        let server = place.beside("tmux").to_str().unwrap().to_owned();
+        let terminal = Self { server };
+        // What the shell says after the command is seen as well.
+        let script = format!(
+            "stty -a > {0}.before; {command}; echo \"ended with $?\"; stty -a > {0}.after; cat",
+            terminal.server
+        );
+        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "12", &script]);
+        Some(terminal)
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> String {
+        let output = Command::new("tmux")
+            .env_remove("TMUX")
+            .env("LC_ALL", "C.UTF-8")
+            .args(["-u", "-S", &self.server])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "tmux {arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn screen(&self) -> String {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    fn press(&self, key: &str) {
+        self.tmux(&["send-keys", key]);
+    }
+
+    /// Until the screen is as it should be; gives it.
+    #[track_caller]
+    fn until(&self, what: &str, holds: impl Fn(&str) -> bool) -> String {
+        let mut screen = String::new();
+        eventually(&format!("{what} is on the screen"), || {
+            screen = self.screen();
+            holds(&screen)
+        });
+        screen
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = Command::new("tmux").args(["-S", &self.server, "kill-server"]).output();
+    }
+}
+
+/// The numbers at the left of the table, in their order.
+fn ids(screen: &str) -> Vec<u32> {
+    let rows = screen.lines().filter(|line| line.contains(" held ") || line.contains(" unlocked "));
+    rows.filter_map(|line| line.split_ascii_whitespace().next()?.parse().ok()).collect()
+}
+
+#[test]
+fn it_draws_answers_keys_and_gives_the_terminal_back() {
+    let place = Place::segment(32, &[0, 1, 2]);
+    let holder = Puppet::holding(&place, &[2]);
+    let mut waiter = Puppet::of(&place);
+    waiter.begins("lock 2");
+    let command = format!("{LOCKCTL} watch -d 0.1 {}", place.name);
+    let Some(terminal) = Terminal::running(&place, &command) else { return };
+    let screen = terminal.until("the waiter", |screen| screen.contains("1 thread waits"));
+    assert!(screen.starts_with(&format!("{}: 3 of 32 allocated, 1 held", place.name)), "{screen}");
+    // The most wanted comes first.
+    let screen = terminal.until("the order", |screen| ids(screen) == [2, 0, 1]);
+    assert!(screen.contains("sort: contention") && screen.contains(&format!("{} ", holder.pid())), "{screen}");
+    terminal.until("the sparkline", |screen| screen.contains('█'));
+    terminal.press("s");
+    terminal.press("s");
+    let screen = terminal.until("the order by id", |screen| screen.contains("sort: id"));
+    assert_eq!(ids(&screen), [0, 1, 2], "{screen}");
+    for key in ["/", "p", "l", "a", "y", "e", "d", "Enter"] {
+        terminal.press(key);
+    }
+    terminal.until("the filter", |screen| screen.contains("filter: played") && ids(screen) == [2]);
+    terminal.press("Space");
+    terminal.until("the pause", |screen| screen.contains("PAUSED"));
+    terminal.press("q");
+    terminal.until("the end", |screen| screen.contains("ended with 0") && !screen.contains("STATE"));
+    let modes = |when| std::fs::read_to_string(format!("{}.{when}", terminal.server)).unwrap();
+    eventually("the shell has looked at its terminal", || !modes("after").is_empty());
+    assert_eq!(modes("after"), modes("before"), "the terminal's modes were not given back");
+}
+
+#[test]
+fn an_end_by_signal_gives_the_terminal_back_too() {
+    let place = Place::segment(32, &[0]);
+    let command =
+        format!("sh -c 'echo $$ > {0}.pid; exec {LOCKCTL} watch {1}'", place.beside("tmux").display(), place.name);
+    let Some(terminal) = Terminal::running(&place, &command) else { return };
+    terminal.until("the table", |screen| screen.contains("STATE"));
+    let pid = std::fs::read_to_string(format!("{}.pid", terminal.server)).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    terminal.until("the end", |screen| screen.contains("ended with") && !screen.contains("STATE"));
+}
+
+#[test]
+fn a_list_in_a_terminal_has_colours_and_keeps_to_its_width() {
+    let place = Place::segment(32, &[2]);
+    let _holder = Puppet::holding(&place, &[2]);
+    let Some(terminal) = Terminal::running(&place, &format!("{LOCKCTL} list {}", place.name)) else { return };
+    let screen = terminal.until("the list", |screen| screen.contains("ended with 0"));
+    let rows: Vec<&str> = screen.lines().take_while(|line| !line.starts_with("lockctl:")).take(2).collect();
+    assert!(rows[0].starts_with("ID  STATE") && rows[1].starts_with(" 2  held"), "{screen}");
+    assert!(rows[1].contains('…') && rows[1].ends_with("not allocated") | rows[1].ends_with('-'), "{screen}");
+    let coloured = terminal.tmux(&["capture-pane", "-p", "-e"]);
+    assert!(coloured.contains("\x1b[1m"), "the heading is not bold: {coloured:?}");
+    // Not into a pipe.
+    assert!(!lockctl(["list", &place.name]).with(0).contains('\x1b'));
+}
+
+#[test]
+fn without_a_terminal_a_table_is_written_at_each_look() {
+    let place = Place::segment(32, &[0, 2]);
+    let _holder = Puppet::holding(&place, &[2]);
+    let said = lockctl(["watch", "-c", "2", "-d", "0.05", &place.name]).with(0);
+    assert_eq!(said.matches("2 of 32 allocated, 1 held").count(), 2, "{said}");
+    assert_eq!(said.matches("ID  STATE").count(), 2, "{said}");
+    assert!(!said.contains('\x1b'), "{said:?}");
+    assert_eq!(lockctl(["watch", "-d", "0", &place.name]).code, Some(64));
+}
+
+#[test]
+fn rates_come_from_the_acquisition_counts() {
+    let place = Place::directory(&[5]);
+    let acquire = || assert_eq!(lockctl(["run", &place.name, "5", "--", "true"]).code, Some(0));
+    acquire();
+    let mut watch = command(["watch", "-d", "0.1", &place.name]);
+    let mut watching = Killed(watch.stdout(Stdio::piped()).spawn().unwrap());
+    let output = BufReader::new(watching.0.stdout.take().unwrap());
+    let mut rates = output.lines().map_while(Result::ok).filter(|line| line.starts_with("5 "));
+    let rate = |line: String| line.split_ascii_whitespace().nth(3).unwrap().to_owned();
+    assert_eq!(rate(rates.next().unwrap()), "-", "there is no rate after one look");
+    // Acquired once after each look: sooner or later a look finds one.
+    let found = rates.map(rate).find(|rate| {
+        acquire();
+        rate != "-" && rate != "0/s"
+    });
+    assert!(found.unwrap().ends_with("/s"));
+}
+
+/// A process that ends with the value.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Lock and unlock at the boundary. A free lock of a native segment is taken and given back without anything around it:
+//! that path cannot fail or panic. Every other one ends in a call by the C convention, out of which nothing unwinds, so
+//! that the short path keeps nothing and needs no way out.
+//!
+//! Each function asks of its caller what the parent module asks of C.
+
+use crate::manager::{Acquired, Wait};
+use crate::shm::{AtOnce, Release};
+
+use super::boundary::{call, manager as opened};
+use super::{LOCK_MANAGER_OWNER_DIED, lock_manager_t};
+
+/// Takes a lock.
+///
+/// # Safety
+/// The module's contract.
+#[inline(always)]
+pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
+        let Some(lock_manager_t::Shm(opened)) = manager.as_ref() else { return acquire_slowly(manager, id, wait) };
+        match opened.acquire_at_once(id) {
+            AtOnce::Acquired(acquired) => code(acquired),
+            AtOnce::Undecided => acquire_mutex(manager, id, wait),
+            AtOnce::Retired => acquire_retired(manager, id, wait),
+        }
+    }
+}
+
+/// Gives a lock back.
+///
+/// # Safety
+/// The module's contract.
+#[inline(always)]
+pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
+        match manager.as_ref() {
+            None => unlock_refused(manager, id, Release::NotHolder),
+            Some(lock_manager_t::Other(_)) => unlock_other(manager, id),
+            Some(lock_manager_t::Shm(opened)) => match opened.release_at_once(id) {
+                Release::Done => 0,
+                _ => unlock_mutex(manager, id),
+            },
+        }
+    }
+}
+
+/// A free lock of a libpod segment is taken with as little around it as the libc allows.
+///
+/// # Safety
+/// The module's contract.
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
+unsafe extern "C" fn acquire_mutex(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
+        match manager.as_ref() {
+            Some(lock_manager_t::Shm(opened)) if let Some(acquired) = opened.acquire_mutex_at_once(id) => {
+                code(acquired)
+            }
+            _ => acquire_slowly(manager, id, wait),
+        }
+    }
+}
+
+/// # Safety
+/// The module's contract.
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
+unsafe extern "C" fn acquire_retired(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
+        if let Some(lock_manager_t::Shm(opened)) = manager.as_ref() {
+            opened.hand_back(id);
+        }
+        acquire_slowly(manager, id, wait)
+    }
+}
+
+/// # Safety
+/// The module's contract.
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
+unsafe extern "C" fn acquire_slowly(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { opened(manager)?.acquire(id, wait, None).map(code) })
+}
+
+/// # Safety
+/// The module's contract.
+#[inline(never)]
+unsafe extern "C" fn unlock_mutex(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
+        let Some(lock_manager_t::Shm(opened)) = manager.as_ref() else { return unlock_other(manager, id) };
+        match opened.release_mutex_at_once(id) {
+            Release::Done => 0,
+            release => unlock_refused(manager, id, release),
+        }
+    }
+}
+
+/// # Safety
+/// The module's contract.
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
+unsafe extern "C" fn unlock_refused(manager: *mut lock_manager_t, id: u32, release: Release) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        opened(manager)?;
+        match &*manager {
+            lock_manager_t::Shm(opened) => opened.release_slowly(id, release).map(|()| 0),
+            lock_manager_t::Other(opened) => opened.unlock(id).map(|()| 0),
+        }
+    })
+}
+
+/// # Safety
+/// The module's contract.
+#[inline(never)]
+unsafe extern "C" fn unlock_other(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { opened(manager)?.unlock(id).map(|()| 0) })
+}
+
+#[inline(always)]
+pub(super) fn code(acquired: Acquired) -> i32 {
+    match acquired {
+        Acquired::Clean => 0,
+        Acquired::OwnerDied => LOCK_MANAGER_OWNER_DIED,
+    }
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! What a holder notes in a slot: the manager by which it took the lock, in the low 16 bits, and above them how often the
+//! lock was taken. Only the holder writes it, and it decides nothing that another process rests on.
+
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use crate::sys::numbers::Numbers;
+
+const MANAGER_BITS: u32 = 16;
+const MANAGER_MASK: u64 = (1 << MANAGER_BITS) - 1;
+
+/// The note of the next holder.
+#[inline(always)]
+pub(super) const fn taken(note: u64, manager: u64) -> u64 {
+    (note & !MANAGER_MASK).wrapping_add(1 << MANAGER_BITS) | manager
+}
+
+/// By which manager of the holder's process the lock was taken.
+#[inline(always)]
+pub(super) const fn manager(note: u64) -> u64 {
+    note & MANAGER_MASK
+}
+
+/// How often the lock was taken.
+pub(super) const fn acquisitions(note: u64) -> u64 {
+    note >> MANAGER_BITS
+}
+
+/// The numbers of this process's managers. A child has them with the managers.
+pub(super) fn managers() -> Numbers<'static> {
+    const WORDS: usize = (1 << MANAGER_BITS) / u64::BITS as usize;
+    static IN_USE: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    Numbers { in_use: &IN_USE, next: &NEXT }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_counts_and_names() {
+        let note = taken(taken(taken(0, 7), 9), 0xffff);
+        assert_eq!((acquisitions(note), manager(note)), (3, 0xffff));
+        assert_eq!(manager(taken(u64::MAX, 5)), 5);
+    }
+}

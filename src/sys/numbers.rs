@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! Small numbers of which no two users have the same at a time.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// A bit for each number: set while it is in use. 0 is never given.
+pub(crate) struct Numbers<'n> {
+    pub(crate) in_use: &'n [AtomicU64],
+    /// Where to look first: a number that was given back is not used again at once.
+    pub(crate) next: &'n AtomicU32,
+}
+
+impl Numbers<'_> {
+    fn place(&self, number: u32) -> Option<(&AtomicU64, u64)> {
+        Some((self.in_use.get((number / u64::BITS) as usize)?, 1 << (number % u64::BITS)))
+    }
+
+    /// A number that nobody uses; `None` if all are in use.
+    pub(crate) fn claim(&self) -> Option<u32> {
+        let count = self.in_use.len() as u32 * u64::BITS;
+        (0..count).find_map(|_| {
+            let number = self.next.fetch_add(1, Ordering::Relaxed) % count;
+            let (word, bit) = self.place(number)?;
+            (number != 0 && word.fetch_or(bit, Ordering::AcqRel) & bit == 0).then_some(number)
+        })
+    }
+
+    /// Gives a number back. Nothing names it any more.
+    pub(crate) fn release(&self, number: u32) {
+        if let Some((word, bit)) = self.place(number) {
+            word.fetch_and(!bit, Ordering::AcqRel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_number_is_given_once_until_it_comes_back() {
+        let (in_use, next) = ([const { AtomicU64::new(0) }; 1], AtomicU32::new(60));
+        let numbers = Numbers { in_use: &in_use, next: &next };
+        let mut given: Vec<u32> = std::iter::from_fn(|| numbers.claim()).collect();
+        given.sort_unstable();
+        assert_eq!(given, (1..64).collect::<Vec<_>>());
+        numbers.release(7);
+        assert_eq!((numbers.claim(), numbers.claim()), (Some(7), None));
+    }
+}

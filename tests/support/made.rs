@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Children and threads that the libc does not make in its usual way, or that end in an unusual one.
+
+use std::ffi::c_void;
+use std::ptr;
+
+use super::process::{self, Child};
+
+/// A child made by the system call itself, of which the libc knows nothing.
+pub fn raw_clone(body: impl FnOnce()) -> Child {
+    // SAFETY: clone(2) without flags is fork(2), on a copy of this stack; the libc's heap is idle in other threads.
+    match unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } {
+        0 => process::run(body),
+        pid => Child::adopt(pid as i32),
+    }
+}
+
+/// A stack for a child or context that shares the caller's memory, for the life of the process: its upper end.
+pub fn stack() -> *mut c_void {
+    const BYTES: usize = 1 << 20;
+    let stack: &'static mut [u128] = vec![0; BYTES / size_of::<u128>()].leak();
+    stack.as_mut_ptr_range().end.cast()
+}
+
+/// A thread of the libc's, which may end in ways that Rust's threads must not.
+#[derive(Debug, Clone, Copy)]
+pub struct Pthread(libc::pthread_t);
+
+type Body = Box<dyn FnOnce()>;
+
+/// Starts a thread that runs `body`, which must be sound to run there: what it borrows outlives the thread.
+pub fn pthread(body: impl FnOnce() + 'static) -> Pthread {
+    extern "C" fn start(body: *mut c_void) -> *mut c_void {
+        // SAFETY: made by Box::into_raw below, for this thread alone.
+        let body = unsafe { Box::from_raw(body.cast::<Body>()) };
+        body();
+        ptr::null_mut()
+    }
+    let body: *mut Body = Box::into_raw(Box::new(Box::new(body)));
+    let mut thread = 0;
+    // SAFETY: pthread_create(3) writes the handle; the body is given to the new thread.
+    let code = unsafe { libc::pthread_create(&raw mut thread, ptr::null(), start, body.cast()) };
+    assert_eq!(code, 0);
+    Pthread(thread)
+}
+
+impl Pthread {
+    /// Waits for the thread's end, by whatever means.
+    pub fn join(self) {
+        // SAFETY: pthread_join(3) of a thread that was made above and is joined once.
+        assert_eq!(unsafe { libc::pthread_join(self.0, ptr::null_mut()) }, 0);
+    }
+
+    /// Lets it go on without anybody to wait for its end.
+    pub fn detach(self) {
+        // SAFETY: pthread_detach(3) of a thread that was made above and is not joined.
+        assert_eq!(unsafe { libc::pthread_detach(self.0) }, 0);
+    }
+}
+
+/// Ends the calling thread by the system call, of which the libc hears nothing.
+pub fn raw_exit() -> ! {
+    loop {
+        // SAFETY: exit(2), of the system: ends this thread alone, without a look at its stack.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    }
+}
+
+/// A library's handle of itself in which nothing is borrowed, for threads that outlive every scope.
+pub fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
