@@ -68,7 +68,7 @@ install: $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a ## PREFIX (/usr/
 	chmod 644 "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc"
 	install -d "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)/examples"
 	install -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DOCDIR)/"
-	install -m 644 docs/caveats.md "$(DESTDIR)$(DOCDIR)/docs/"
+	install -m 644 docs/caveats.md docs/segment-format.md "$(DESTDIR)$(DOCDIR)/docs/"
 	install -m 644 examples/counting.c examples/segment.c "$(DESTDIR)$(DOCDIR)/examples/"
 
 uninstall: ## what install put there, and nothing else
