@@ -57,6 +57,11 @@ impl Stepped {
         self.go_on(libc::PTRACE_SYSCALL)
     }
 
+    /// Lets the child do all of the rest.
+    pub fn finish(&self) {
+        assert_eq!(self.go_on(libc::PTRACE_CONT), Step::Over);
+    }
+
     fn go_on(&self, request: libc::c_uint) -> Step {
         // SAFETY: the child is traced by this thread and stopped; no memory of ours is involved.
         let code = unsafe { libc::ptrace(request, self.child.pid(), ptr::null_mut::<u8>(), ptr::null_mut::<u8>()) };
