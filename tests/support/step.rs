@@ -8,8 +8,8 @@ use super::random::Random;
 
 /// How many single steps and how many deaths a test may take. A death after the n-th instruction takes n of them, so
 /// that for long calls it is not each that is tried, but each so many, from a start that differs from run to run.
-const STEPS: u64 = 500_000;
-const DEATHS: u64 = 250;
+const STEPS: u64 = 150_000;
+const DEATHS: u64 = 100;
 
 /// Tries each instruction, however long that takes.
 const EACH: &str = "LOCK_MANAGER_TEST_EVERY_INSTRUCTION";
