@@ -99,6 +99,23 @@ fn a_podman_that_is_stuck_in_allocation_is_told_of_as_waiting_for_no_lock() {
 }
 
 #[test]
+fn a_podman_that_sleeps_on_a_free_lock_is_told_of_as_stranded() {
+    within_host_pids(|podman| {
+        let (_manager, id) = with_volume(podman);
+        let _holder = Child::holding(id);
+        let mut removal = podman.start(&["volume", "rm", "data"]);
+        removal.until_it_waits_at(mutex_offset(id));
+        // As after an unlock whose wake-up went to a waiter that was killed.
+        let segment = std::fs::File::options().write(true).open("/dev/shm/libpod_lock").unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&segment, &[0; 4], mutex_offset(id)).unwrap();
+        let (said, code) = lockctl(&["check", "--max-wait", "0.3", SEGMENT]);
+        assert_eq!(code, 1);
+        assert!(said.contains("has waited for 300ms or longer though nobody holds it"), "{said}");
+        removal.kill();
+    });
+}
+
+#[test]
 fn a_podman_that_waits_for_a_file_is_named_with_its_holder() {
     within_host_pids(|podman| {
         let directory = podman.use_file_locks();
