@@ -4,8 +4,10 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::puppet::Puppet;
-use crate::stage::{LOCKCTL, Place, command, eventually, has, lockctl, skip};
+use crate::stage::{LOCKCTL, Place, command, eventually, has, lockctl, skip, state_of};
 
 /// A terminal of 100 columns and 12 lines, in a server of its own, that runs one command.
 struct Terminal {
@@ -105,17 +107,30 @@ fn it_draws_answers_keys_and_gives_the_terminal_back() {
     assert_eq!(modes("after"), modes("before"), "the terminal's modes were not given back");
 }
 
+/// A terminal with a watch in it, and the number of that.
+fn watched_by_number(place: &Place) -> Option<(Terminal, Pid)> {
+    let file = place.beside("pid");
+    let command = format!("sh -c 'echo $$ > {}; exec {LOCKCTL} watch {}'", file.display(), place.name);
+    let terminal = Terminal::running(place, &command)?;
+    terminal.until("the table", |screen| screen.contains("STATE"));
+    let pid = std::fs::read_to_string(file).unwrap();
+    Some((terminal, Pid::from_raw(pid.trim().parse().unwrap()).unwrap()))
+}
+
 #[test]
 fn an_end_by_signal_gives_the_terminal_back_too() {
     let place = Place::segment(32, &[0]);
-    let command =
-        format!("sh -c 'echo $$ > {0}.pid; exec {LOCKCTL} watch {1}'", place.beside("tmux").display(), place.name);
-    let Some(terminal) = Terminal::running(&place, &command) else { return };
-    terminal.until("the table", |screen| screen.contains("STATE"));
-    let pid = std::fs::read_to_string(format!("{}.pid", terminal.server)).unwrap();
-    let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    terminal.until("the end", |screen| screen.contains("ended with") && !screen.contains("STATE"));
+    let Some((terminal, pid)) = watched_by_number(&place) else { return };
+    kill_process(pid, Signal::TERM).unwrap();
+    terminal.until("the end", |screen| screen.contains("ended with 143") && !screen.contains("STATE"));
+}
+
+#[test]
+fn it_ends_with_its_terminal() {
+    let place = Place::segment(32, &[0]);
+    let Some((terminal, pid)) = watched_by_number(&place) else { return };
+    drop(terminal);
+    eventually("watch has ended", || state_of(pid.as_raw_nonzero().get().cast_unsigned()).is_none());
 }
 
 #[test]
