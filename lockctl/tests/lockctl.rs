@@ -18,6 +18,9 @@ mod list;
 /// What is made from the definitions of the command line.
 #[path = "lockctl/manuals.rs"]
 mod manuals;
+/// The native layout.
+#[path = "lockctl/native.rs"]
+mod native;
 /// Segments and ids.
 #[path = "lockctl/pool.rs"]
 mod pool;

@@ -85,6 +85,16 @@ pub fn has(program: &str) -> bool {
     Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap().status.success()
 }
 
+/// Whether other processes' threads can be seen waiting; if not, says that the test is skipped.
+pub fn sees_waiters_or_skips() -> bool {
+    let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let sees = is_root() || matches!(yama.trim(), "" | "0");
+    if !sees {
+        skip("kernel.yama.ptrace_scope lets only root see where threads wait");
+    }
+    sees
+}
+
 /// The state letter of a process; none if it is not there.
 pub fn state_of(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::puppet::Puppet;
-use crate::stage::{LOCKCTL, Place, command, eventually, has, lockctl, skip, state_of};
+use crate::stage::{LOCKCTL, Place, command, eventually, has, lockctl, sees_waiters_or_skips, skip, state_of};
 
 /// A terminal of 100 columns and 12 lines, in a server of its own, that runs one command.
 struct Terminal {
@@ -78,6 +78,9 @@ fn ids(screen: &str) -> Vec<u32> {
 
 #[test]
 fn it_draws_answers_keys_and_gives_the_terminal_back() {
+    if !sees_waiters_or_skips() {
+        return;
+    }
     let place = Place::segment(32, &[0, 1, 2]);
     let holder = Puppet::holding(&place, &[2]);
     let mut waiter = Puppet::of(&place);
@@ -102,7 +105,7 @@ fn it_draws_answers_keys_and_gives_the_terminal_back() {
     terminal.until("the pause", |screen| screen.contains("PAUSED"));
     terminal.press("q");
     terminal.until("the end", |screen| screen.contains("ended with 0") && !screen.contains("STATE"));
-    let modes = |when| std::fs::read_to_string(format!("{}.{when}", terminal.server)).unwrap();
+    let modes = |when| std::fs::read_to_string(format!("{}.{when}", terminal.server)).unwrap_or_default();
     eventually("the shell has looked at its terminal", || !modes("after").is_empty());
     assert_eq!(modes("after"), modes("before"), "the terminal's modes were not given back");
 }
