@@ -121,7 +121,9 @@ fn signals_go_to_the_command_and_the_lock_is_given_back() {
         (Signal::USR1, "USR1"),
         (Signal::USR2, "USR2"),
     ] {
-        let script = format!("trap 'echo got {name}; exit 23' {name}; echo ready; while :; do sleep 0.01; done");
+        let script = format!(
+            "trap 'echo got {name}; exit 23' {name}; echo ready; for i in $(seq 3000); do sleep 0.01; done; exit 99"
+        );
         let (mut running, first) = Running::start(&place, 3, &script);
         assert_eq!(first, "ready");
         running.send(signal);

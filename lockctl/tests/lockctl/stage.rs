@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +17,21 @@ pub const LOCKCTL: &str = env!("CARGO_BIN_EXE_lockctl");
 
 /// Longer than anything here takes on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// After this the tests of a process are hung, and end.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Ends this process when it is hung, whatever waits in it: a call of lockctl, or a line of its output.
+pub fn watch_over() {
+    static WATCHING: Once = Once::new();
+    WATCHING.call_once(|| {
+        thread::spawn(|| {
+            thread::sleep(LIMIT);
+            let _ = writeln!(io::stderr(), "the tests hung for {LIMIT:?}");
+            std::process::abort();
+        });
+    });
+}
 
 /// What a call of lockctl came to.
 #[derive(Debug)]
@@ -113,6 +129,7 @@ impl Place {
     /// A shm name with nothing behind it.
     pub fn unused() -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
+        watch_over();
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("/lockctl-test-{}-{number}", std::process::id());
         let path = Path::new("/dev/shm").join(&name[1..]);
