@@ -45,6 +45,9 @@ mod stage;
 /// Another user's eyes.
 #[path = "lockctl/strangers.rs"]
 mod strangers;
+/// A real terminal.
+#[path = "lockctl/terminal.rs"]
+mod terminal;
 /// The live view.
 #[path = "lockctl/watch.rs"]
 mod watch;

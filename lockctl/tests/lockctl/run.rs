@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::puppet::Puppet;
 use crate::running::{Left, Running};
 use crate::stage::{Answer, LOCKCTL, Place, command, eventually, lockctl, sees_waiters_or_skips, state_of};
+use crate::terminal::Terminal;
 
 fn run(place: &Place, options: &[&str], command: &[&str]) -> Answer {
     lockctl(["run", &place.name, "3"].iter().chain(options).chain(&["--"]).chain(command))
@@ -137,6 +138,24 @@ fn signals_go_to_the_command_and_the_lock_is_given_back() {
     assert_eq!(running.end().code(), Some(128 + 15));
     let rows = lockctl(["list", "-n", "-o", "state,note", &place.name]).with(0);
     assert_eq!(rows, "unlocked  -\n", "the lock was not given back well");
+}
+
+#[test]
+fn the_interrupt_key_reaches_the_command_once() {
+    let place = Place::segment(32, &[3]);
+    let script = "trap 'echo got it' INT; trap 'exit 0' TERM; echo ready; for i in $(seq 3000); do sleep 0.01; done";
+    let file = place.beside("script");
+    std::fs::write(&file, script).unwrap();
+    let command = format!("{LOCKCTL} run {} 3 -- sh {}", place.name, file.display());
+    let Some(terminal) = Terminal::running(&place, &command) else { return };
+    terminal.until("the command", |screen| screen.contains("ready"));
+    terminal.press("C-c");
+    terminal.until("the interrupt", |screen| screen.contains("got it"));
+    // One that lockctl forwarded would be there before this one is.
+    let holder = lockctl(["list", "-n", "-o", "pid", &place.name]).with(0);
+    kill_process(Pid::from_raw(holder.trim().parse().unwrap()).unwrap(), Signal::TERM).unwrap();
+    let screen = terminal.until("the end", |screen| screen.contains("ended with 0"));
+    assert_eq!(screen.matches("got it").count(), 1, "{screen}");
 }
 
 #[test]
