@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-use lock_manager::{FileManager, Manager, SegmentOptions, ShmManager};
+use lock_manager::{FileManager, Layout, Manager, SegmentOptions, ShmManager};
 
 use crate::child::Child;
 use crate::real::{DEFAULT_LOCKS, GUARD_OFFSET, Podman, mutex_offset};
@@ -17,8 +17,14 @@ fn lockctl(arguments: &[&str]) -> (String, i32) {
     (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
 }
 
+/// The segment that Podman is to find.
+fn segment() -> ShmManager {
+    let options = SegmentOptions::default().layout(Layout::Libpod);
+    ShmManager::create(SEGMENT, DEFAULT_LOCKS, &options).unwrap()
+}
+
 fn with_volume(podman: &Podman) -> (ShmManager, u32) {
-    let manager = ShmManager::create(SEGMENT, DEFAULT_LOCKS, &SegmentOptions::default()).unwrap();
+    let manager = segment();
     let id = podman.create_volume(&manager, "data");
     (manager, id)
 }
@@ -60,7 +66,7 @@ fn so_it_is_from_within_a_container() {
 #[test]
 fn a_podman_that_holds_is_named_with_our_waiter() {
     within_host_pids(|podman| {
-        let manager = ShmManager::create(SEGMENT, DEFAULT_LOCKS, &SegmentOptions::default()).unwrap();
+        let manager = segment();
         let id = podman.create_mountable_volume(&manager, "data");
         let mut mounting = podman.hold_mounting("data");
         until("podman holds the lock of its volume", || {
