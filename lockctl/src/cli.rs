@@ -125,7 +125,8 @@ pub struct Check {
 /// Run a command while holding a lock, with flock(1)'s manners
 ///
 /// The lock stays with lockctl; the command gets nothing of it but LOCK_ID in its environment. Exits with the command's
-/// status, or 128 and the signal that killed it. Signals are forwarded to the command.
+/// status, or 128 and the signal that killed it. Signals are forwarded to the command. If lockctl itself is killed by
+/// SIGKILL, the command runs on without the lock, and the next to take it is told that its holder died.
 #[derive(Debug, Args)]
 pub struct Run {
     #[command(flatten)]
