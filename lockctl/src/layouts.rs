@@ -5,7 +5,7 @@
 use lock_manager::Layout;
 
 /// Each layout by its name.
-pub const LAYOUTS: &[(&str, Layout)] = &[("libpod", Layout::Libpod)];
+pub const LAYOUTS: &[(&str, Layout)] = &[("native", Layout::Native), ("libpod", Layout::Libpod)];
 
 /// What a layout is called.
 pub fn name(layout: Layout) -> String {
