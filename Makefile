@@ -8,10 +8,19 @@ DESTDIR ?=
 CARGO ?= cargo
 CC ?= cc
 
+BINDIR := $(PREFIX)/bin
+MANDIR := $(PREFIX)/share/man/man1
+BASH_COMPLETIONS := $(PREFIX)/share/bash-completion/completions
+ZSH_COMPLETIONS := $(PREFIX)/share/zsh/site-functions
+FISH_COMPLETIONS := $(PREFIX)/share/fish/vendor_completions.d
 DOCDIR := $(PREFIX)/share/doc/lock_manager
 BUILT := $(or $(CARGO_TARGET_DIR),target)/release
 # Where the tests and the demo install to: under the build directory, never into the system.
 STAGE := $(abspath $(or $(CARGO_TARGET_DIR),target))/stage
+# Man pages and completions, made by lockctl itself from the definitions of its command line.
+PAGES := $(BUILT)/lockctl-pages
+MAN_PAGES := lockctl.1 $(patsubst %,lockctl-%.1,list graph watch check run repair create allocate free free-all grow \
+	remove reconcile)
 STAGED_PC := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig
 SONAME := liblock_manager.so.0
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
@@ -19,19 +28,27 @@ EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 .DELETE_ON_ERROR:
 .PHONY: all help test demo bench check-libpod header lint install uninstall clean stage setup-test setup-demo
 
-all: ## build the shared and the static library
-	$(CARGO) build --release --locked
+all: ## build the shared and the static library, and lockctl with its man pages and completions
+	$(CARGO) build --release --locked --workspace
+	@$(MAKE) --no-print-directory $(PAGES)/made
 
 # For `sudo make install` after `make`: root may have no cargo, and what is built needs none.
-$(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a:
-	$(CARGO) build --release --locked
+$(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(BUILT)/lockctl:
+	$(CARGO) build --release --locked --workspace
+
+$(PAGES)/made: $(BUILT)/lockctl
+	@rm -rf "$(PAGES)"
+	@"$(BUILT)/lockctl" generate man "$(PAGES)/man"
+	@"$(BUILT)/lockctl" generate completions "$(PAGES)/completions"
+	@touch "$@"
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-test: setup-test lint stage ## every test: lints, Rust, C, Go, a real Podman
-	$(CARGO) test --locked --no-fail-fast
+test: setup-test lint stage ## every test: lints, Rust, C, Go, the command line, a real Podman
+	$(CARGO) test --locked --workspace --no-fail-fast
 	c-tests/run $(STAGE)
+	lockctl/run-tests $(STAGE)
 	tools/readme-example $(STAGE)
 	$(CARGO) build --release --locked --example counter
 	LOCK_MANAGER_RUST_COUNTER=$(abspath $(BUILT))/examples/counter go/run-tests $(STAGE)
@@ -40,7 +57,7 @@ demo: setup-demo stage ## the main job in one screen
 	@$(STAGED_PC) tools/compile-example $(STAGE) counting "$(CC)" "$(EXAMPLE_FLAGS)"
 	@$(STAGED_PC) tools/compile-example $(STAGE) segment "$(CC)" "$(EXAMPLE_FLAGS)"
 	@$(STAGE)/examples/counting
-	@examples/podman-demo.sh $(STAGE)/examples/segment
+	@examples/podman-demo.sh $(STAGE)/examples/segment $(STAGE)/bin/lockctl
 
 bench: setup-demo all ## speed beside a raw robust mutex and libpod's way, as ratios within one run
 	$(CARGO) bench --locked --bench figures
@@ -52,11 +69,11 @@ header: ## write include/lock_manager.h anew from src/ffi.rs
 	LOCK_MANAGER_WRITE_HEADER=1 $(CARGO) test --locked --test header
 
 lint: ## formatting, clippy, rustdoc: a warning is an error
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
 
-install: $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a ## PREFIX (/usr/local), LIBDIR ($PREFIX/lib), DESTDIR
+install: $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(PAGES)/made ## PREFIX (/usr/local), LIBDIR ($PREFIX/lib), DESTDIR
 	install -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(DOCDIR)"
 	install -m 755 $(BUILT)/liblock_manager.so "$(DESTDIR)$(LIBDIR)/liblock_manager.so.$(VERSION)"
 	ln -sf liblock_manager.so.$(VERSION) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
@@ -66,15 +83,24 @@ install: $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a ## PREFIX (/usr/
 	sed -e "s,@VERSION@,$(VERSION),; s,@PREFIX_FROM_PC@,$$(realpath -m --relative-to="$(LIBDIR)/pkgconfig" "$(PREFIX)")," \
 		lock_manager.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc"
 	chmod 644 "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc"
+	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(MANDIR)"
+	install -m 755 $(BUILT)/lockctl "$(DESTDIR)$(BINDIR)/"
+	install -m 644 $(MAN_PAGES:%=$(PAGES)/man/%) "$(DESTDIR)$(MANDIR)/"
+	install -D -m 644 $(PAGES)/completions/lockctl.bash "$(DESTDIR)$(BASH_COMPLETIONS)/lockctl"
+	install -D -m 644 $(PAGES)/completions/_lockctl "$(DESTDIR)$(ZSH_COMPLETIONS)/_lockctl"
+	install -D -m 644 $(PAGES)/completions/lockctl.fish "$(DESTDIR)$(FISH_COMPLETIONS)/lockctl.fish"
 	install -d "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)/examples"
 	install -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DOCDIR)/"
-	install -m 644 docs/caveats.md "$(DESTDIR)$(DOCDIR)/docs/"
+	install -m 644 docs/caveats.md docs/diagnosing.md docs/segment-format.md "$(DESTDIR)$(DOCDIR)/docs/"
 	install -m 644 examples/counting.c examples/segment.c "$(DESTDIR)$(DOCDIR)/examples/"
 
 uninstall: ## what install put there, and nothing else
 	rm -f "$(DESTDIR)$(LIBDIR)/liblock_manager.so.$(VERSION)" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
 		"$(DESTDIR)$(LIBDIR)/liblock_manager.so" "$(DESTDIR)$(LIBDIR)/liblock_manager.a" \
-		"$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc" "$(DESTDIR)$(PREFIX)/include/lock_manager.h"
+		"$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc" "$(DESTDIR)$(PREFIX)/include/lock_manager.h" \
+		"$(DESTDIR)$(BINDIR)/lockctl" $(MAN_PAGES:%="$(DESTDIR)$(MANDIR)/%") \
+		"$(DESTDIR)$(BASH_COMPLETIONS)/lockctl" "$(DESTDIR)$(ZSH_COMPLETIONS)/_lockctl" \
+		"$(DESTDIR)$(FISH_COMPLETIONS)/lockctl.fish"
 	rm -rf "$(DESTDIR)$(DOCDIR)"
 
 clean: ## what building left

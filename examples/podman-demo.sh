@@ -4,7 +4,7 @@
 # A real Podman and this library on one segment, live. All of it happens in a mount and a PID namespace of the script's
 # own, with a /dev/shm and a storage that end with them: no container, volume or lock of the host is touched.
 #
-#     examples/podman-demo.sh PATH-OF-THE-PROGRAM-SEGMENT
+#     examples/podman-demo.sh PATH-OF-THE-PROGRAM-SEGMENT PATH-OF-LOCKCTL
 set -eu
 
 MOST_SECONDS=60
@@ -32,7 +32,9 @@ until_true() {
 
 # What the host has is looked at, no more; then this script starts again inside.
 outside() {
-    segment=$(realpath -e -- "${1:?usage: podman-demo.sh PATH-OF-THE-PROGRAM-SEGMENT}")
+    usage="usage: podman-demo.sh PATH-OF-THE-PROGRAM-SEGMENT PATH-OF-LOCKCTL"
+    segment=$(realpath -e -- "${1:?$usage}")
+    lockctl=$(realpath -e -- "${2:?$usage}")
     if [ -r /dev/shm/libpod_lock ]; then
         echo "The segment of this host's Podman, read only:"
         "$segment" /libpod_lock || echo "(not readable by this library)"
@@ -46,7 +48,7 @@ outside() {
         skip "no namespaces and mounts of our own are to be had here"
     exec env -i PATH="$PATH" LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" \
         timeout "$MOST_SECONDS" unshare --mount --pid --fork --kill-child --mount-proc \
-        sh "$(realpath -e -- "$0")" --inside "$segment"
+        sh "$(realpath -e -- "$0")" --inside "$segment" "$lockctl"
 }
 
 # A thread of process $1 sleeps in futex(2) on an address in the first page of the segment, where locks 0 to 96 are.
@@ -61,6 +63,7 @@ is_held() {
 
 inside() {
     segment=$1
+    lockctl=$2
     mount -t tmpfs demo /dev/shm
     home=/dev/shm/podman
     mkdir "$home"
@@ -86,7 +89,11 @@ inside() {
     remover=$!
     until_true sleeps_in_segment "$remover"
     "$segment" /libpod_lock
-    echo "  podman volume rm data (pid $remover) waits"
+
+    say "lockctl names both sides, Podman's thread by the futex call that it sleeps in:"
+    "$lockctl" graph /libpod_lock 2>/dev/null
+    say "and so the table has it:"
+    "$lockctl" list -o id,state,pid,waiters,waiting-pids /libpod_lock 2>/dev/null
 
     say "The holder, pid $holder, is killed by SIGKILL; Podman gets the lock and goes on:"
     kill -KILL "$holder"
@@ -103,7 +110,7 @@ inside() {
 }
 
 if [ "${1:-}" = --inside ]; then
-    inside "$2"
+    inside "$2" "$3"
 else
     outside "$@"
 fi

@@ -18,7 +18,8 @@ use lock_manager::{Layout, MAX_LOCKS, Manager, Reason, SegmentOptions, ShmManage
 use support::alone::alone;
 use support::{Segment, errno_of, eventually, layout};
 
-const DEFAULT: fn() -> SegmentOptions = SegmentOptions::default;
+/// The native layout's creation is tested in `native_storage.rs`.
+const DEFAULT: fn() -> SegmentOptions = || SegmentOptions::default().layout(Layout::Libpod);
 
 #[test]
 fn a_new_segment_is_podmans_byte_for_byte() {

@@ -1,26 +1,34 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Allocating the last free lock of 2048, again and again and as the first call of a process.
+//! Allocating the last free lock, again and again and as the first call of a process; counting the free ones.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::library::Library;
+use crate::library::{Layout, Library};
 use crate::peer::{self, LinearPool};
-use crate::{median, nanoseconds, row};
+use crate::{lone, median, nanoseconds, row};
 
-const LOCKS: u32 = 2048;
 const ROUNDS: usize = 101;
 const CALLS: u32 = 2000;
+const FIRST_CALLS: usize = 41;
 
 pub fn run(library: &Library) {
-    let segment = library.segment(LOCKS);
-    let peer = LinearPool::new(LOCKS);
+    for (layout, locks) in [(Layout::Native, 2048), (Layout::Libpod, 2048), (Layout::Native, 1_048_576)] {
+        last_of(library, layout, locks);
+    }
+}
+
+fn last_of(library: &Library, layout: Layout, locks: u32) {
+    let segment = library.segment(layout, locks);
+    let peer = LinearPool::new(locks);
     let mut id = 0;
-    for _ in 1..LOCKS {
+    for _ in 1..locks {
         // SAFETY: the manager is open and the id writable.
         library.check(unsafe { (library.allocate_lock)(segment.manager, &mut id) });
         peer.allocate().expect("the peer has as many");
     }
+    let of = format!("{} locks, {}", locks, layout.name());
+    let their_calls = if locks > 10_000 { 3 } else { CALLS };
 
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -32,19 +40,25 @@ pub fn run(library: &Library) {
                 (library.free_lock)(segment.manager, id);
             }
         }));
-        theirs.push(nanoseconds(CALLS, || {
+        theirs.push(nanoseconds(their_calls, || {
             let id = peer.allocate().expect("one is free");
             peer.free(id);
         }));
     }
-    row("allocate + free the last of 2048, warm", "ns", median(ours), median(theirs), "search from the start");
+    row(
+        &format!("allocate + free the last of {of}, warm"),
+        "ns",
+        median(ours),
+        median(theirs),
+        "search from the start",
+    );
 
     // The children write here how long their first allocation took.
     let took = peer::shared::<AtomicU64>(1);
     // SAFETY: shared memory of the benchmark's own, never unmapped.
     let took = unsafe { &*took };
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..FIRST_CALLS {
         peer::in_child(|| {
             let (mut manager, mut id) = (std::ptr::null_mut(), 0);
             // SAFETY: as the header says.
@@ -65,11 +79,13 @@ pub fn run(library: &Library) {
         });
         theirs.push(took.load(Ordering::Relaxed) as f64 / 1000.0);
     }
-    row(
-        "allocate the last of 2048, a process's first call",
-        "µs",
-        median(ours),
-        median(theirs),
-        "search from the start",
-    );
+    let what = format!("allocate the last of {of}, a process's first call");
+    row(&what, "µs", median(ours), median(theirs), "search from the start");
+
+    let mut count = 0;
+    let available = (0..ROUNDS).map(|_| {
+        // SAFETY: as above.
+        nanoseconds(20, || library.check(unsafe { (library.available_locks)(segment.manager, &mut count) })) / 1000.0
+    });
+    lone(&format!("available_locks, one of {of} is free"), "µs", median(available.collect()));
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Two processes that want one lock for some 50 ns at a time.
+//! Two processes: one lock for some 50 ns at a time, and locks side by side.
 
 use std::hint;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::library::Library;
+use crate::library::{Layout, Library};
 use crate::peer::{self, RawMutex};
 use crate::{median, row};
 
@@ -19,27 +19,51 @@ struct Board {
 }
 
 pub fn run(library: &Library) {
-    let segment = library.segment(2048);
-    let manager = segment.manager;
-    let raw = RawMutex::new();
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        theirs.push(compete(|| {
-            raw.lock();
-            inside();
-            raw.unlock();
-        }));
-        ours.push(compete(|| {
-            // SAFETY: the manager is open; a forked child may use it at once.
-            unsafe {
-                (library.lock)(manager, 7);
+    for layout in Layout::BOTH {
+        let segment = library.segment(layout, 2048);
+        let raw = RawMutex::new();
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            theirs.push(compete(|_| {
+                raw.lock();
                 inside();
-                (library.unlock)(manager, 7);
-            }
-        }));
+                raw.unlock();
+            }));
+            ours.push(compete(|_| {
+                // SAFETY: the manager is open; a forked child may use it at once.
+                unsafe {
+                    (library.lock)(segment.manager, 7);
+                    inside();
+                    (library.unlock)(segment.manager, 7);
+                }
+            }));
+        }
+        let what = format!("two processes, one lock, 50 ns inside, {} (more is better)", layout.name());
+        row(&what, "M/s", median(ours), median(theirs), "raw robust pthread mutex");
+        side_by_side(library, layout);
     }
-    let (ours, theirs) = (median(ours), median(theirs));
-    row("two processes, one lock, 50 ns inside (more is better)", "M/s", ours, theirs, "raw robust pthread mutex");
+}
+
+/// What each of two processes pays for a lock beside the other's, and for one far away.
+fn side_by_side(library: &Library, layout: Layout) {
+    let segment = library.segment(layout, 2048);
+    let pairs = |ids: [u32; 2]| {
+        let rate = compete(|process| {
+            // SAFETY: as above.
+            unsafe {
+                (library.lock)(segment.manager, ids[process]);
+                (library.unlock)(segment.manager, ids[process]);
+            }
+        });
+        2000.0 / rate
+    };
+    let (mut near, mut far) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        near.push(pairs([5, 6]));
+        far.push(pairs([5, 1005]));
+    }
+    let what = format!("lock + unlock of neighbours by two processes, {}", layout.name());
+    row(&what, "ns", median(near), median(far), "locks far from each other");
 }
 
 fn inside() {
@@ -49,18 +73,24 @@ fn inside() {
 }
 
 /// Millions of turns a second that two processes have together.
-fn compete(turn: impl Fn() + Copy) -> f64 {
+fn compete(turn: impl Fn(usize) + Copy) -> f64 {
     let board = peer::shared::<Board>(1);
     // SAFETY: fresh zeroed shared memory; atomics may hold zeros.
     let board = unsafe { &*board };
     let children: Vec<_> = board
         .turns
         .iter()
-        .map(|turns| {
+        .enumerate()
+        .map(|(process, turns)| {
             peer::spawn(|| {
+                // Counted here and told now and then: a counter beside the other's would be what is measured.
+                let mut count = 0;
                 while !board.stop.load(Ordering::Relaxed) {
-                    turn();
-                    turns.fetch_add(1, Ordering::Relaxed);
+                    turn(process);
+                    count += 1;
+                    if count % 64 == 0 {
+                        turns.store(count, Ordering::Relaxed);
+                    }
                 }
             })
         })

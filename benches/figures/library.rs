@@ -6,9 +6,38 @@ use std::path::PathBuf;
 
 pub type Manager = *mut c_void;
 
+/// lock_manager_shm_options_t.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Options {
+    pub size: usize,
+    pub layout: u32,
+    pub max_locks: u32,
+    pub mode: u32,
+    pub flags: u32,
+}
+
+/// LOCK_MANAGER_LAYOUT_…
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    Libpod = 1,
+    Native = 2,
+}
+
+impl Layout {
+    pub const BOTH: [Self; 2] = [Self::Native, Self::Libpod];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Libpod => "libpod",
+            Self::Native => "native",
+        }
+    }
+}
+
 /// Its functions, by the names of the header without the prefix.
 pub struct Library {
-    pub new_shm: unsafe extern "C" fn(*const c_char, u32, *const c_void, *mut Manager) -> i32,
+    pub new_shm: unsafe extern "C" fn(*const c_char, u32, *const Options, *mut Manager) -> i32,
     pub open_shm: unsafe extern "C" fn(*const c_char, u32, *mut Manager) -> i32,
     pub open_file: unsafe extern "C" fn(*const c_char, *mut Manager) -> i32,
     pub remove_shm: unsafe extern "C" fn(*const c_char) -> i32,
@@ -74,11 +103,13 @@ impl Library {
     }
 
     /// A fresh segment of the benchmark's own.
-    pub fn segment(&self, num_locks: u32) -> Segment<'_> {
-        let path = CString::new(format!("/lock_manager-bench-{}-{num_locks}", std::process::id())).expect("no NUL");
+    pub fn segment(&self, layout: Layout, num_locks: u32) -> Segment<'_> {
+        let name = format!("/lock_manager-bench-{}-{}-{num_locks}", std::process::id(), layout.name());
+        let path = CString::new(name).expect("no NUL");
         let mut manager = std::ptr::null_mut();
-        // SAFETY: as the header says: a string, no options, a place for the result.
-        self.check(unsafe { (self.new_shm)(path.as_ptr(), num_locks, std::ptr::null(), &mut manager) });
+        let options = Options { size: size_of::<Options>(), layout: layout as u32, max_locks: 0, mode: 0, flags: 0 };
+        // SAFETY: as the header says: a string, options, a place for the result.
+        self.check(unsafe { (self.new_shm)(path.as_ptr(), num_locks, &options, &mut manager) });
         Segment { library: self, path, manager }
     }
 }

@@ -8,6 +8,8 @@
 
 mod allocation;
 mod contention;
+mod death;
+mod fairness;
 mod files;
 mod library;
 mod looking;
@@ -34,20 +36,22 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// One row: ours, theirs, and how many times theirs ours is.
 fn row(what: &str, unit: &str, ours: f64, theirs: f64, peer: &str) {
-    println!("{what:<52} {ours:>10.1} {unit:<5} {theirs:>10.1} {unit:<5} {:>6.2} × {peer}", ours / theirs);
+    println!("{what:<66} {ours:>10.1} {unit:<4} {theirs:>10.1} {unit:<4} {:>6.2} × {peer}", ours / theirs);
 }
 
 /// A figure for which there is nothing to compare with in the same run.
 fn lone(what: &str, unit: &str, ours: f64) {
-    println!("{what:<52} {ours:>10.1} {unit}");
+    println!("{what:<66} {ours:>10.3} {unit}");
 }
 
 fn main() {
     let library = Library::load();
-    println!("{:<52} {:>10} {:<5} {:>10}", "figure", "here", "", "peer");
+    println!("{:<66} {:>10} {:<4} {:>10}", "figure", "here", "", "peer");
     uncontended::run(&library);
     allocation::run(&library);
     contention::run(&library);
     looking::run(&library);
+    death::run(&library);
+    fairness::run(&library);
     files::run(&library);
 }

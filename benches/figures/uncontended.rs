@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A lock that nobody else wants.
+//! A lock that nobody else wants: beside the libc's robust mutex, and beside the floor under any lock.
 
-use crate::library::Library;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::library::{Layout, Library};
 use crate::peer::RawMutex;
 use crate::{median, nanoseconds, row};
 
@@ -9,23 +11,35 @@ const ROUNDS: usize = 401;
 const CALLS: u32 = 20_000;
 
 pub fn run(library: &Library) {
-    let segment = library.segment(2048);
-    let (manager, lock, unlock) = (segment.manager, library.lock, library.unlock);
+    let [native, libpod] = Layout::BOTH.map(|layout| library.segment(layout, 2048));
     let raw = RawMutex::new();
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut taken: [Vec<f64>; 4] = Default::default();
     for _ in 0..ROUNDS {
-        theirs.push(nanoseconds(CALLS, || {
+        taken[0].push(nanoseconds(CALLS, floor));
+        taken[1].push(nanoseconds(CALLS, || {
             raw.lock();
             raw.unlock();
         }));
-        ours.push(nanoseconds(CALLS, || {
-            // SAFETY: the manager is open.
-            unsafe {
-                lock(manager, 5);
-                unlock(manager, 5);
-            }
-        }));
+        for (times, manager) in taken[2..].iter_mut().zip([native.manager, libpod.manager]) {
+            times.push(nanoseconds(CALLS, || {
+                // SAFETY: the manager is open.
+                unsafe {
+                    (library.lock)(manager, 5);
+                    (library.unlock)(manager, 5);
+                }
+            }));
+        }
     }
-    let (ours, theirs) = (median(ours), median(theirs));
-    row("lock + unlock, uncontended", "ns", ours, theirs, "raw robust pthread mutex");
+    let [floor, raw, native, libpod] = taken.map(median);
+    row("lock + unlock, native", "ns", native, floor, "floor: cmpxchg + xchg");
+    row("lock + unlock, native", "ns", native, raw, "raw robust pthread mutex");
+    row("lock + unlock, libpod layout", "ns", libpod, raw, "raw robust pthread mutex");
+}
+
+/// What no lock of two processes can do without.
+#[inline(never)]
+fn floor() {
+    static WORD: AtomicU64 = AtomicU64::new(0);
+    let _taken = WORD.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
+    WORD.swap(0, Ordering::Release);
 }

@@ -125,7 +125,8 @@ pub struct Check {
 /// Run a command while holding a lock, with flock(1)'s manners
 ///
 /// The lock stays with lockctl; the command gets nothing of it but LOCK_ID in its environment. Exits with the command's
-/// status, or 128 and the signal that killed it. Signals are forwarded to the command.
+/// status, or 128 and the signal that killed it. Signals are forwarded to the command. If lockctl itself is killed by
+/// SIGKILL, the command runs on without the lock, and the next to take it is told that its holder died.
 #[derive(Debug, Args)]
 pub struct Run {
     #[command(flatten)]
@@ -172,11 +173,14 @@ pub struct Create {
     /// How the segment is laid out [default: the library's choice]
     #[arg(long, value_parser = layouts::named, value_name = "LAYOUT")]
     pub layout: Option<Layout>,
+    /// How far the segment may grow; of the native layout [default: 1048576, or LOCKS if that is more]
+    #[arg(long, value_name = "LOCKS", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOCKS)))]
+    pub max_locks: Option<u32>,
     /// Permission bits of the segment, in octal
     #[arg(long, default_value = "0600", value_parser = parse_mode)]
     pub mode: u32,
     /// A directory, which has no number of locks
-    #[arg(long, conflicts_with_all = ["locks", "layout", "mode"])]
+    #[arg(long, conflicts_with_all = ["locks", "layout", "max_locks", "mode"])]
     pub directory: bool,
 }
 

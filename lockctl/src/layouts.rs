@@ -5,7 +5,7 @@
 use lock_manager::Layout;
 
 /// Each layout by its name.
-pub const LAYOUTS: [(&str, Layout); 1] = [("libpod", Layout::Libpod)];
+pub const LAYOUTS: &[(&str, Layout)] = &[("native", Layout::Native), ("libpod", Layout::Libpod)];
 
 /// What a layout is called.
 pub fn name(layout: Layout) -> String {

@@ -18,6 +18,9 @@ mod list;
 /// What is made from the definitions of the command line.
 #[path = "lockctl/manuals.rs"]
 mod manuals;
+/// The native layout.
+#[path = "lockctl/native.rs"]
+mod native;
 /// Segments and ids.
 #[path = "lockctl/pool.rs"]
 mod pool;
@@ -42,6 +45,9 @@ mod stage;
 /// Another user's eyes.
 #[path = "lockctl/strangers.rs"]
 mod strangers;
+/// A real terminal.
+#[path = "lockctl/terminal.rs"]
+mod terminal;
 /// The live view.
 #[path = "lockctl/watch.rs"]
 mod watch;

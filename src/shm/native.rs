@@ -83,9 +83,9 @@ impl Native {
             made = Some(pool.segment.facts.inode);
             Ok(pool)
         });
-        created.inspect_err(|_| {
+        created.inspect_err(|error| {
             // What cannot be used, for want of a descriptor to attach with, is not left behind.
-            if let Some(inode) = made {
+            if let Some(inode) = made.filter(|_| !matches!(error.reason(), Reason::Removed)) {
                 let is_it = |start: &[u8]| is_ours(start) && format::inode(start) == Some(inode);
                 let _gone_already = super::remove_if(name.shown(), is_it);
             }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lock_manager::{Acquired, Manager, Ownership};
 
@@ -119,12 +119,12 @@ fn a_waiter_has_the_lock_of_a_holder_that_dumps_core_before_the_core_is_written(
         let start = Instant::now();
         go.store(1, Ordering::Release);
         let acquired = manager.timed_lock(3, LONG);
-        let (recovered, was_early) = (start.elapsed(), !has_ended(&holder));
+        let recovered = start.elapsed();
         let _ended = holder.wait();
         let ended = start.elapsed();
         let _ = fs::remove_dir_all(&directory);
         super::support::note(format_args!("had it after {recovered:?}, the core was written after {ended:?}"));
         assert_eq!(acquired.unwrap(), Acquired::OwnerDied);
-        assert!(was_early || ended < Duration::from_millis(100), "{recovered:?} of {ended:?}");
+        assert!(recovered < RECOVERED || recovered < ended / 2, "{recovered:?} of {ended:?}");
     });
 }

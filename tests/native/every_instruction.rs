@@ -9,13 +9,16 @@ use lock_manager::{Acquired, Manager, ShmManager};
 
 use super::LONG;
 use super::support::alone::alone;
-use super::support::native_layout::{self, WAITERS};
+use super::support::native_layout::{self, OWNER_DIED, WAITERS};
 use super::support::step::{Step, Stepped, at_every_instruction};
-use super::support::{Segment, board, fork};
+use super::support::{Segment, board, errno_of, fork};
 
 /// Where the stepped child is, as it says itself.
 const OUTSIDE: u32 = 0;
 const INSIDE: u32 = 1;
+
+/// No errno.
+const UNKNOWN: u32 = u32::MAX;
 
 /// Opens the segment and uses it once, so that what follows is no first call.
 fn opened_and_used(segment: &Segment) -> ShmManager {
@@ -166,6 +169,56 @@ fn of_allocate_and_free_at_most_one_id_is_lost_and_none_is_given_twice() {
                 (IN_USE..128).for_each(|id| manager.free_lock(id).unwrap());
             },
         );
+    });
+}
+
+/// Retired at any instruction of a lock call, the segment lets the caller have the lock or refuses it, and then the lock
+/// is as it was before.
+#[test]
+fn of_a_lock_call_the_removal_is_heard_of_or_comes_after() {
+    alone!({
+        for is_death_due in [false, true] {
+            let (segment, outcome) = (Segment::native(64), &board(1)[0]);
+            let manager = segment.open();
+            let start = || {
+                segment.write_word_at(native_layout::AT_RETIRED, 0);
+                outcome.store(UNKNOWN, Ordering::Release);
+                if is_death_due {
+                    segment.holder_of(&[0]).kill();
+                    manager.repair_lock(0).unwrap();
+                }
+                Stepped::start(
+                    || opened_and_used(&segment),
+                    |manager| outcome.store(errno_of(manager.try_lock(0)) as u32, Ordering::Release),
+                )
+            };
+            let (mut had, mut refused) = (0, 0);
+            at_every_instruction(start, |stepped, count| {
+                segment.write_word_at(native_layout::AT_RETIRED, 1);
+                if outcome.load(Ordering::Acquire) == UNKNOWN {
+                    stepped.finish();
+                }
+                match outcome.load(Ordering::Acquire) as i32 {
+                    0 => {
+                        had += 1;
+                        assert_ne!(holder(&segment, 0), 0, "after {count} instructions");
+                    }
+                    libc::ESTALE => {
+                        refused += 1;
+                        let left = segment.number_at(native_layout::word(0));
+                        let due = if is_death_due { OWNER_DIED } else { 0 };
+                        assert_eq!(left & !WAITERS, due, "after {count} instructions");
+                    }
+                    other => panic!("{other} after {count} instructions"),
+                }
+                stepped.kill();
+                segment.write_word_at(native_layout::AT_RETIRED, 0);
+                if manager.try_lock(0).is_ok() {
+                    manager.unlock(0).unwrap();
+                }
+            });
+            assert!(had > 0 && refused > 0, "{had} had it, {refused} were refused");
+        }
     });
 }
 

@@ -8,8 +8,8 @@ use super::random::Random;
 
 /// How many single steps and how many deaths a test may take. A death after the n-th instruction takes n of them, so
 /// that for long calls it is not each that is tried, but each so many, from a start that differs from run to run.
-const STEPS: u64 = 500_000;
-const DEATHS: u64 = 250;
+const STEPS: u64 = 150_000;
+const DEATHS: u64 = 100;
 
 /// Tries each instruction, however long that takes.
 const EACH: &str = "LOCK_MANAGER_TEST_EVERY_INSTRUCTION";
@@ -55,6 +55,11 @@ impl Stepped {
     /// Lets the child run to where it enters or leaves a system call.
     pub fn system_call(&self) -> Step {
         self.go_on(libc::PTRACE_SYSCALL)
+    }
+
+    /// Lets the child do all of the rest.
+    pub fn finish(&self) {
+        assert_eq!(self.go_on(libc::PTRACE_CONT), Step::Over);
     }
 
     fn go_on(&self, request: libc::c_uint) -> Step {

@@ -4,6 +4,7 @@
 //! says on which address a thread sleeps, and /proc/PID/maps what is mapped there.
 
 use std::fs;
+use std::time::Duration;
 
 use super::identity::FileId;
 use super::{Looked, process};
@@ -20,8 +21,9 @@ const WAITING: [u64; 5] = [0, 6, 9, 11, 13];
 const FLAGS: u64 = 128 | 256;
 
 /// A thread on its way in or out of its sleep reads as "running"; a waiter that looks around between two sleeps is back
-/// at the next look.
-const LOOKS: usize = 4;
+/// a little later.
+const LOOKS: usize = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_micros(200);
 
 /// Where a process has part of a file mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +100,7 @@ fn sleeps_at(pid: i32, tid: i32) -> Looked<Option<u64>> {
     let path = format!("/proc/{pid}/task/{tid}/syscall");
     for _ in 0..LOOKS {
         match Looked::from_read(fs::read_to_string(&path)) {
-            Looked::Seen(call) if call.starts_with("running") => std::thread::yield_now(),
+            Looked::Seen(call) if call.starts_with("running") => std::thread::sleep(BETWEEN_LOOKS),
             Looked::Seen(call) => return Looked::Seen(parse_syscall(&call)),
             Looked::Gone => return Looked::Gone,
             Looked::Hidden => return Looked::Hidden,

@@ -74,6 +74,10 @@ fn fullness(survey: &Survey, warn: u8) -> Option<String> {
     })
 }
 
+/// A waiter of ours looks around between its sleeps and may be missed by a look then. One that is missed by so many in a
+/// row waits no more.
+const MISSED_LOOKS: usize = 3;
+
 /// A waiter at a lock, and who held it: as long as all of that stays, the wait is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct OneWait {
@@ -89,38 +93,61 @@ fn long_waits(storage: &Storage, opened: &Opened, survey: &Survey, most: Duratio
     let mut unknown = Vec::new();
     for row in &survey.rows {
         let longest = row.held_for_ns().unwrap_or(row.lock.waited_ns);
-        if u128::from(longest) >= most.as_nanos() && longest > 0 {
-            wrong.push(sentence(row, row.waiting.first(), longest));
+        if longest > 0 && longest >= nanoseconds(most) {
+            wrong.push(sentence(row, row.waiting.first().map_or(0, |wait| wait.pid), longest));
         } else {
             unknown.extend(row.waiting.iter().filter(|wait| wait.waited_ns.is_none()).map(|wait| one(row, wait)));
         }
     }
-    // A millisecond of this on a busy machine would be no wait at all, so the pauses are real ones.
+    let mut unknown: Vec<(OneWait, usize)> = unknown.into_iter().map(|wait| (wait, 0)).collect();
     let mut last = None;
     while !unknown.is_empty() && start.elapsed() < most {
         thread::sleep(BETWEEN_LOOKS.min(most.saturating_sub(start.elapsed())));
         let again = Survey::take(storage, opened, Which::InUse)?;
-        let now: Vec<OneWait> =
-            again.rows.iter().flat_map(|row| row.waiting.iter().map(move |wait| one(row, wait))).collect();
-        unknown.retain(|wait| now.contains(wait));
+        for (wait, missed) in &mut unknown {
+            let row = again.rows.iter().find(|row| row.lock.id == wait.id);
+            let is_there = row.is_some_and(|row| row.waiting.iter().any(|other| one(row, other) == *wait));
+            *missed = if is_there { 0 } else { *missed + 1 };
+        }
+        unknown.retain(|(_, missed)| *missed < MISSED_LOOKS);
         last = Some(again);
     }
     let survey = last.as_ref().unwrap_or(survey);
     for row in &survey.rows {
-        let wait = row.waiting.iter().find(|wait| unknown.contains(&one(row, wait)));
-        wrong.extend(wait.map(|wait| sentence(row, Some(wait), most.as_nanos() as u64)));
+        // One that the very last looks missed waits still if the same holder has the lock: it cannot have got it.
+        let is_still = |wait: &OneWait| wait.id == row.lock.id && wait.holder == holder_of(row);
+        let wait = unknown.iter().map(|(wait, _)| wait).find(|wait| is_still(wait));
+        wrong.extend(wait.map(|wait| sentence(row, wait.waiter.0, nanoseconds(most))));
     }
     Ok(wrong)
 }
 
 fn one(row: &Row, wait: &Waiting) -> OneWait {
-    OneWait { id: row.lock.id, waiter: (wait.pid, wait.tid), holder: (row.lock.pid, row.lock.tid) }
+    OneWait { id: row.lock.id, waiter: (wait.pid, wait.tid), holder: holder_of(row) }
 }
 
-fn sentence(row: &Row, wait: Option<&Waiting>, waited_ns: u64) -> String {
-    let waiter = wait.filter(|wait| wait.pid != 0);
-    let waiter = waiter.map_or_else(|| "a thread".to_owned(), |wait| process::described(wait.pid));
+/// Zeros: nobody.
+fn holder_of(row: &Row) -> (i32, i32) {
+    if row.lock.held { (row.lock.pid, row.lock.tid) } else { (0, 0) }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn sentence(row: &Row, waiter: i32, waited_ns: u64) -> String {
+    let waiter = if waiter == 0 { "a thread".to_owned() } else { process::described(waiter) };
+    let (id, time) = (row.lock.id, duration(waited_ns));
+    if !row.lock.held {
+        return format!(
+            "lock {id}: {waiter} has waited for {time} or longer though nobody holds it, so its wake-up was lost: end it \
+             and start it again"
+        );
+    }
     let notes: Vec<String> = row.notes.iter().map(|note| format!(": {}", note.text())).collect();
-    let (id, holder, time) = (row.lock.id, table::holder(row), duration(waited_ns));
-    format!("lock {id}: {waiter} has waited for {time} or longer; it is held by {holder}{}", notes.concat())
+    format!(
+        "lock {id}: {waiter} has waited for {time} or longer; it is held by {}{}",
+        table::holder(row),
+        notes.concat()
+    )
 }

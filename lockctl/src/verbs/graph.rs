@@ -7,7 +7,7 @@ mod dot;
 /// The text, holders first and who waits for them indented below.
 mod tree;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use crate::cli::Graph;
@@ -23,19 +23,32 @@ pub struct Picture {
     pub cycles: Vec<Vec<Edge>>,
 }
 
+/// How many looks at most. One is read thread by thread while they go on, so a circle in it may never have been, and a
+/// waiter that looked around just then is not in it.
+const LOOKS: usize = 4;
+
+/// In how many of them a circle must be.
+const SEEN_IN: usize = 2;
+
 impl Picture {
-    /// One look is read thread by thread while they go on, so a circle in it may never have been. It is one if a second
-    /// look finds all of it again.
     pub fn take(storage: &Storage, opened: &Opened) -> Result<Self, Failure> {
-        let survey = Survey::take(storage, opened, Which::InUse)?;
-        let edges = deadlock::edges(&survey);
-        let mut cycles = deadlock::cycles(&edges);
-        if !cycles.is_empty() {
-            let again = Survey::take(storage, opened, Which::InUse)?;
-            let confirmed = deadlock::cycles(&deadlock::edges(&again));
-            cycles.retain(|cycle| confirmed.contains(cycle));
+        let mut seen: BTreeMap<Vec<Edge>, usize> = BTreeMap::new();
+        for look in 1.. {
+            let survey = Survey::take(storage, opened, Which::InUse)?;
+            let edges = deadlock::edges(&survey);
+            let cycles = deadlock::cycles(&edges);
+            let is_whole = cycles.len() >= seen.len();
+            for cycle in cycles {
+                *seen.entry(cycle).or_default() += 1;
+            }
+            let are_all_sure = !seen.is_empty() && seen.values().all(|&times| times >= SEEN_IN);
+            // Where nobody waits nobody is in a circle.
+            if edges.is_empty() || look == LOOKS || (is_whole && are_all_sure) {
+                seen.retain(|_, times| *times >= SEEN_IN);
+                return Ok(Self { survey, edges, cycles: seen.into_keys().collect() });
+            }
         }
-        Ok(Self { survey, edges, cycles: cycles.into_iter().collect() })
+        unreachable!("the last look returns")
     }
 
     /// The waits that are part of a deadlock.

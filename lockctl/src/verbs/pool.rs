@@ -24,6 +24,7 @@ pub fn create(arguments: &cli::Create) -> Outcome {
     let storage = Storage::new_segment(&arguments.storage);
     let mut options = SegmentOptions::default().mode(arguments.mode);
     options.layout = arguments.layout;
+    options.max_locks = arguments.max_locks.unwrap_or(0);
     let manager = ShmManager::create(&storage.name, locks, &options)?;
     let layout = crate::layouts::name(manager.layout());
     writeln!(out, "made segment {} in the {layout} layout, {} locks", storage.shown(), manager.num_locks()?)?;

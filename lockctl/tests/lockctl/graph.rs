@@ -2,7 +2,7 @@
 //! `lockctl graph`: who waits for whom, and deadlocks.
 
 use crate::puppet::Puppet;
-use crate::stage::{Answer, Place, eventually, lockctl};
+use crate::stage::{Answer, Place, eventually, lockctl, sees_waiters_or_skips};
 
 fn graph(place: &Place) -> Answer {
     lockctl(["graph", &place.name])
@@ -35,6 +35,9 @@ fn nobody_waits_and_that_is_said() {
 
 #[test]
 fn a_chain_is_drawn_from_who_holds_to_who_waits_and_is_no_deadlock() {
+    if !sees_waiters_or_skips() {
+        return;
+    }
     let place = Place::segment(32, &[0, 1]);
     let first = Puppet::holding(&place, &[0]);
     let mut second = Puppet::holding(&place, &[1]);
@@ -52,6 +55,9 @@ fn a_chain_is_drawn_from_who_holds_to_who_waits_and_is_no_deadlock() {
 
 #[test]
 fn two_holders_that_wait_for_each_other_are_one_deadlock_and_exit_with_1() {
+    if !sees_waiters_or_skips() {
+        return;
+    }
     let place = Place::segment(32, &[0, 1]);
     let (first, second) = deadlock(&place);
     let mut behind = Puppet::of(&place);
@@ -70,6 +76,9 @@ fn two_holders_that_wait_for_each_other_are_one_deadlock_and_exit_with_1() {
 
 #[test]
 fn the_drawing_marks_the_deadlock_and_nothing_else() {
+    if !sees_waiters_or_skips() {
+        return;
+    }
     let place = Place::segment(32, &[0, 1]);
     let (first, second) = deadlock(&place);
     let mut behind = Puppet::of(&place);

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use lock_manager::{Manager, ShmManager};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::stage::{Place, eventually, state_of};
+use crate::stage::{Place, eventually, state_of, watch_over};
 
 /// The segment of a puppet; unset in the run that the user started.
 const SEGMENT: &str = "LOCKCTL_TEST_PUPPET";
@@ -104,6 +104,7 @@ impl Drop for Puppet {
 #[test]
 fn is_played_by_this_binary() {
     let Ok(segment) = env::var(SEGMENT) else { return };
+    watch_over();
     let manager = ShmManager::open(segment, 0).unwrap();
     println!("{READY}");
     for line in io::stdin().lines() {

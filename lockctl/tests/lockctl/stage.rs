@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +17,21 @@ pub const LOCKCTL: &str = env!("CARGO_BIN_EXE_lockctl");
 
 /// Longer than anything here takes on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// After this the tests of a process are hung, and end.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Ends this process when it is hung, whatever waits in it: a call of lockctl, or a line of its output.
+pub fn watch_over() {
+    static WATCHING: Once = Once::new();
+    WATCHING.call_once(|| {
+        thread::spawn(|| {
+            thread::sleep(LIMIT);
+            let _ = writeln!(io::stderr(), "the tests hung for {LIMIT:?}");
+            std::process::abort();
+        });
+    });
+}
 
 /// What a call of lockctl came to.
 #[derive(Debug)]
@@ -85,6 +101,16 @@ pub fn has(program: &str) -> bool {
     Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap().status.success()
 }
 
+/// Whether other processes' threads can be seen waiting; if not, says that the test is skipped.
+pub fn sees_waiters_or_skips() -> bool {
+    let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let sees = is_root() || matches!(yama.trim(), "" | "0");
+    if !sees {
+        skip("kernel.yama.ptrace_scope lets only root see where threads wait");
+    }
+    sees
+}
+
 /// The state letter of a process; none if it is not there.
 pub fn state_of(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -103,6 +129,7 @@ impl Place {
     /// A shm name with nothing behind it.
     pub fn unused() -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
+        watch_over();
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("/lockctl-test-{}-{number}", std::process::id());
         let path = Path::new("/dev/shm").join(&name[1..]);

@@ -2,71 +2,13 @@
 //! `lockctl watch`: on a real terminal, which tmux is, and without one.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::puppet::Puppet;
-use crate::stage::{LOCKCTL, Place, command, eventually, has, lockctl, skip};
-
-/// A terminal of 100 columns and 12 lines, in a server of its own, that runs one command.
-struct Terminal {
-    server: String,
-}
-
-impl Terminal {
-    /// `None`: there is no tmux.
-    fn running(place: &Place, command: &str) -> Option<Self> {
-        if !has("tmux") {
-            skip("there is no tmux to be a terminal");
-            return None;
-        }
-        let server = place.beside("tmux").to_str().unwrap().to_owned();
-        let terminal = Self { server };
-        // What the shell says after the command is seen as well.
-        let script = format!(
-            "stty -a > {0}.before; {command}; echo \"ended with $?\"; stty -a > {0}.after; cat",
-            terminal.server
-        );
-        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "12", &script]);
-        Some(terminal)
-    }
-
-    fn tmux(&self, arguments: &[&str]) -> String {
-        let output = Command::new("tmux")
-            .env_remove("TMUX")
-            .env("LC_ALL", "C.UTF-8")
-            .args(["-u", "-S", &self.server])
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "tmux {arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn screen(&self) -> String {
-        self.tmux(&["capture-pane", "-p"])
-    }
-
-    fn press(&self, key: &str) {
-        self.tmux(&["send-keys", key]);
-    }
-
-    /// Until the screen is as it should be; gives it.
-    #[track_caller]
-    fn until(&self, what: &str, holds: impl Fn(&str) -> bool) -> String {
-        let mut screen = String::new();
-        eventually(&format!("{what} is on the screen"), || {
-            screen = self.screen();
-            holds(&screen)
-        });
-        screen
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = Command::new("tmux").args(["-S", &self.server, "kill-server"]).output();
-    }
-}
+use crate::stage::{LOCKCTL, Place, command, eventually, lockctl, sees_waiters_or_skips, state_of};
+use crate::terminal::Terminal;
 
 /// The numbers at the left of the table, in their order.
 fn ids(screen: &str) -> Vec<u32> {
@@ -76,6 +18,9 @@ fn ids(screen: &str) -> Vec<u32> {
 
 #[test]
 fn it_draws_answers_keys_and_gives_the_terminal_back() {
+    if !sees_waiters_or_skips() {
+        return;
+    }
     let place = Place::segment(32, &[0, 1, 2]);
     let holder = Puppet::holding(&place, &[2]);
     let mut waiter = Puppet::of(&place);
@@ -100,37 +45,35 @@ fn it_draws_answers_keys_and_gives_the_terminal_back() {
     terminal.until("the pause", |screen| screen.contains("PAUSED"));
     terminal.press("q");
     terminal.until("the end", |screen| screen.contains("ended with 0") && !screen.contains("STATE"));
-    let modes = |when| std::fs::read_to_string(format!("{}.{when}", terminal.server)).unwrap();
+    let modes = |when| std::fs::read_to_string(format!("{}.{when}", terminal.path())).unwrap_or_default();
     eventually("the shell has looked at its terminal", || !modes("after").is_empty());
     assert_eq!(modes("after"), modes("before"), "the terminal's modes were not given back");
+}
+
+/// A terminal with a watch in it, and the number of that.
+fn watched_by_number(place: &Place) -> Option<(Terminal, Pid)> {
+    let file = place.beside("pid");
+    let command = format!("sh -c 'echo $$ > {}; exec {LOCKCTL} watch {}'", file.display(), place.name);
+    let terminal = Terminal::running(place, &command)?;
+    terminal.until("the table", |screen| screen.contains("STATE"));
+    let pid = std::fs::read_to_string(file).unwrap();
+    Some((terminal, Pid::from_raw(pid.trim().parse().unwrap()).unwrap()))
 }
 
 #[test]
 fn an_end_by_signal_gives_the_terminal_back_too() {
     let place = Place::segment(32, &[0]);
-    let command =
-        format!("sh -c 'echo $$ > {0}.pid; exec {LOCKCTL} watch {1}'", place.beside("tmux").display(), place.name);
-    let Some(terminal) = Terminal::running(&place, &command) else { return };
-    terminal.until("the table", |screen| screen.contains("STATE"));
-    let pid = std::fs::read_to_string(format!("{}.pid", terminal.server)).unwrap();
-    let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    terminal.until("the end", |screen| screen.contains("ended with") && !screen.contains("STATE"));
+    let Some((terminal, pid)) = watched_by_number(&place) else { return };
+    kill_process(pid, Signal::TERM).unwrap();
+    terminal.until("the end", |screen| screen.contains("ended with 143") && !screen.contains("STATE"));
 }
 
 #[test]
-fn a_list_in_a_terminal_has_colours_and_keeps_to_its_width() {
-    let place = Place::segment(32, &[2]);
-    let _holder = Puppet::holding(&place, &[2]);
-    let Some(terminal) = Terminal::running(&place, &format!("{LOCKCTL} list {}", place.name)) else { return };
-    let screen = terminal.until("the list", |screen| screen.contains("ended with 0"));
-    let rows: Vec<&str> = screen.lines().take_while(|line| !line.starts_with("lockctl:")).take(2).collect();
-    assert!(rows[0].starts_with("ID  STATE") && rows[1].starts_with(" 2  held"), "{screen}");
-    assert!(rows[1].contains('…') && rows[1].ends_with("not allocated") | rows[1].ends_with('-'), "{screen}");
-    let coloured = terminal.tmux(&["capture-pane", "-p", "-e"]);
-    assert!(coloured.contains("\x1b[1m"), "the heading is not bold: {coloured:?}");
-    // Not into a pipe.
-    assert!(!lockctl(["list", &place.name]).with(0).contains('\x1b'));
+fn it_ends_with_its_terminal() {
+    let place = Place::segment(32, &[0]);
+    let Some((terminal, pid)) = watched_by_number(&place) else { return };
+    drop(terminal);
+    eventually("watch has ended", || state_of(pid.as_raw_nonzero().get().cast_unsigned()).is_none());
 }
 
 #[test]

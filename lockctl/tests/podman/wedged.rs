@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-use lock_manager::{FileManager, Manager, SegmentOptions, ShmManager};
+use lock_manager::{FileManager, Layout, Manager, SegmentOptions, ShmManager};
 
 use crate::child::Child;
 use crate::real::{DEFAULT_LOCKS, GUARD_OFFSET, Podman, mutex_offset};
@@ -17,8 +17,14 @@ fn lockctl(arguments: &[&str]) -> (String, i32) {
     (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
 }
 
+/// The segment that Podman is to find.
+fn segment() -> ShmManager {
+    let options = SegmentOptions::default().layout(Layout::Libpod);
+    ShmManager::create(SEGMENT, DEFAULT_LOCKS, &options).unwrap()
+}
+
 fn with_volume(podman: &Podman) -> (ShmManager, u32) {
-    let manager = ShmManager::create(SEGMENT, DEFAULT_LOCKS, &SegmentOptions::default()).unwrap();
+    let manager = segment();
     let id = podman.create_volume(&manager, "data");
     (manager, id)
 }
@@ -60,7 +66,7 @@ fn so_it_is_from_within_a_container() {
 #[test]
 fn a_podman_that_holds_is_named_with_our_waiter() {
     within_host_pids(|podman| {
-        let manager = ShmManager::create(SEGMENT, DEFAULT_LOCKS, &SegmentOptions::default()).unwrap();
+        let manager = segment();
         let id = podman.create_mountable_volume(&manager, "data");
         let mut mounting = podman.hold_mounting("data");
         until("podman holds the lock of its volume", || {
@@ -95,6 +101,23 @@ fn a_podman_that_is_stuck_in_allocation_is_told_of_as_waiting_for_no_lock() {
         assert!(said.contains("1 thread waits on the segment but for no lock"), "{said}");
         assert!(said.contains("volume create logs"), "{said}");
         creation.kill();
+    });
+}
+
+#[test]
+fn a_podman_that_sleeps_on_a_free_lock_is_told_of_as_stranded() {
+    within_host_pids(|podman| {
+        let (_manager, id) = with_volume(podman);
+        let _holder = Child::holding(id);
+        let mut removal = podman.start(&["volume", "rm", "data"]);
+        removal.until_it_waits_at(mutex_offset(id));
+        // As after an unlock whose wake-up went to a waiter that was killed.
+        let segment = std::fs::File::options().write(true).open("/dev/shm/libpod_lock").unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&segment, &[0; 4], mutex_offset(id)).unwrap();
+        let (said, code) = lockctl(&["check", "--max-wait", "0.3", SEGMENT]);
+        assert_eq!(code, 1);
+        assert!(said.contains("has waited for 300ms or longer though nobody holds it"), "{said}");
+        removal.kill();
     });
 }
 

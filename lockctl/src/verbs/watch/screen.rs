@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 //! `watch` on a terminal: draws the board, and does what the keys say.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ratatui::Frame;
@@ -13,6 +13,10 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+
 use super::Source;
 use super::board::{self, Board, Entry, HISTORY, Order, TITLES};
 use crate::cli::Watch;
@@ -20,8 +24,8 @@ use crate::exit::{Failure, Outcome};
 use crate::output::table;
 use crate::verbs::list::beside;
 
-/// How soon a signal is noticed.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// Where nothing is due because the view is paused.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What the user has chosen.
 struct View {
@@ -49,11 +53,7 @@ impl Drop for Restored {
 }
 
 pub fn show(arguments: &Watch, source: &mut Source) -> Outcome {
-    let ended = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP, signal_hook::consts::SIGINT] {
-        let caught = signal_hook::flag::register(signal, Arc::clone(&ended));
-        caught.map_err(|error| Failure::system("catching signals", &error))?;
-    }
+    end_by_signal().map_err(|error| Failure::system("catching signals", &error))?;
     // The first look before the screen is taken: what fails is said where it can be read.
     let mut survey = source.look()?;
     let mut looked = Instant::now();
@@ -72,14 +72,11 @@ pub fn show(arguments: &Watch, source: &mut Source) -> Outcome {
     loop {
         let heading = format!("{}: {}", source.storage.shown(), table::summary(&survey));
         terminal.draw(|frame| draw(frame, &board, &mut view, &heading, &beside(&survey)))?;
-        let rest = arguments.delay.saturating_sub(looked.elapsed());
+        let rest = if view.is_paused { PAUSE } else { arguments.delay.saturating_sub(looked.elapsed()) };
         if rest.is_zero() && arguments.count == Some(looks) {
             return Ok(0);
         }
-        if event::poll(rest.min(PATIENCE))? && answer(&mut view, &event::read()?) == Answer::Quit {
-            return Ok(0);
-        }
-        if ended.load(Ordering::Relaxed) {
+        if event::poll(rest)? && answer(&mut view, &event::read()?) == Answer::Quit {
             return Ok(0);
         }
         if !view.is_paused && looked.elapsed() >= arguments.delay {
@@ -89,6 +86,20 @@ pub fn show(arguments: &Watch, source: &mut Source) -> Outcome {
             looks += 1;
         }
     }
+}
+
+/// From here on a signal gives the terminal back and then does what it does to any program. In a thread of its own: the
+/// one that reads keys never comes back from a terminal that is gone.
+fn end_by_signal() -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT])?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            // Fails where the terminal is gone.
+            let _ = ratatui::try_restore();
+            let _ = emulate_default_handler(signal);
+        }
+    })?;
+    Ok(())
 }
 
 /// Does what the event says.
@@ -143,11 +154,12 @@ fn draw(frame: &mut Frame<'_>, board: &Board, view: &mut View, heading: &str, be
 
     let entries = board.shown(view.order, &view.filter);
     let rows = entries.iter().map(|entry| Row::new(board::cells(entry).map(Cell::from)).style(style(entry)));
+    let digits = entries.iter().map(|entry| entry.row.lock.id.to_string().len()).max().unwrap_or(0) as u16;
     let widths = [
-        Constraint::Length(8),
+        Constraint::Length(digits.max(2)),
         Constraint::Length(8),
         Constraint::Length(7),
-        Constraint::Length(9),
+        Constraint::Length(8),
         Constraint::Length(HISTORY as u16),
         Constraint::Length(8),
         Constraint::Fill(3),

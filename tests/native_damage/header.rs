@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a header says that does not fit is refused with both numbers; what can be seen to be ours can be removed.
+
+use std::fs::{self, File};
+
+use lock_manager::{Layout, Manager, Reason, SegmentOptions, ShmManager};
+
+use super::damage::MOST;
+use super::format::{self, parts};
+use super::support::{Segment, errno_of};
+use super::{options, write_at};
+
+const LOCKS: u64 = 128;
+
+/// Why opening it is refused: always `EPROTO`, however it is opened.
+#[track_caller]
+fn refusal(segment: &Segment) -> Reason {
+    let error = ShmManager::open(&segment.name, 0).expect_err("should have been refused");
+    assert_eq!(error.errno(), libc::EPROTO, "{error}");
+    assert!(error.to_string().starts_with(&segment.name), "{error}");
+    assert_eq!(errno_of(ShmManager::open_read_only(&segment.name)), libc::EPROTO);
+    assert_eq!(errno_of(ShmManager::open_or_create(&segment.name, 64, &options())), libc::EPROTO);
+    error.reason().clone()
+}
+
+fn fresh() -> Segment {
+    Segment::made(LOCKS as u32, &options())
+}
+
+fn set_size(segment: &Segment, bytes: u64) {
+    File::options().write(true).open(segment.file()).unwrap().set_len(bytes).unwrap();
+}
+
+#[test]
+fn each_number_of_the_header_that_is_wrong_is_named_with_what_it_should_be() {
+    let parts = parts(MOST);
+    for (at, what, expected) in [
+        (format::AT_BYTE_ORDER, "the mark of the byte order", 0x0102_0304),
+        (format::AT_VERSION, "the version of the format", 1),
+        (format::AT_HEADER_SIZE, "the size of the header", format::HEADER),
+        (format::AT_SLOT_SIZE, "the size of a slot", format::SLOT),
+        (format::AT_ENTRY_SIZE, "the size of an entry", format::ENTRY),
+        (format::AT_ENTRIES, "the number of entries", format::ENTRIES),
+        (format::AT_RECORD_SIZE, "the size of a thread record", format::RECORD),
+        (format::AT_RECORDS, "the number of thread records", format::RECORDS),
+        (format::AT_SUMMARY, "the offset of the summary", parts.summary),
+        (format::AT_BITMAP, "the offset of the bitmap", parts.bitmap),
+        (format::AT_ENTRY_TABLE, "the offset of the entries", parts.entries),
+        (format::AT_RECORD_TABLE, "the offset of the thread records", parts.records),
+        (format::AT_SLOTS, "the offset of the slots", parts.slots),
+    ] {
+        let segment = fresh();
+        let found = expected + 7;
+        write_at(&segment, at, &(found as u32).to_ne_bytes());
+        assert_eq!(refusal(&segment), Reason::Damaged { what, found, expected });
+        let said = ShmManager::open(&segment.name, 0).unwrap_err().to_string();
+        assert!(said.contains(what) && said.contains(&format!("{found}, {expected}")), "{said}");
+        ShmManager::remove(&segment.name).unwrap();
+        assert!(!segment.file().exists());
+    }
+}
+
+#[test]
+fn a_segment_of_the_other_byte_order_is_one_of_another_byte_order() {
+    let segment = fresh();
+    write_at(&segment, format::AT_BYTE_ORDER, &0x0403_0201u32.to_ne_bytes());
+    write_at(&segment, format::AT_VERSION, &1u32.swap_bytes().to_ne_bytes());
+    let Reason::Damaged { what, found, .. } = refusal(&segment) else { panic!("another reason") };
+    assert_eq!((what, found), ("the mark of the byte order", 0x0403_0201));
+}
+
+#[test]
+fn numbers_of_locks_that_cannot_be_are_refused() {
+    for (at, numbers) in [
+        (format::AT_FIRST_LOCKS, [0, 1, 65, 320, u32::MAX]),
+        (format::AT_MAX_LOCKS, [0, 64, 257, (16 << 20) + 64, u32::MAX]),
+        (format::AT_NUM_LOCKS, [0, 64, 129, 320, u32::MAX]),
+    ] {
+        for number in numbers {
+            let segment = fresh();
+            write_at(&segment, at, &number.to_ne_bytes());
+            assert!(matches!(refusal(&segment), Reason::Damaged { .. }), "{number} at {at}");
+        }
+    }
+}
+
+#[test]
+fn a_file_one_byte_shorter_than_it_was_made_or_last_grown_is_refused() {
+    let segment = fresh();
+    let made = format::size(MOST, LOCKS);
+    assert_eq!(segment.file().metadata().unwrap().len(), made);
+    let what = "the size of the file";
+    set_size(&segment, made - 1);
+    assert_eq!(refusal(&segment), Reason::Damaged { what, found: made - 1, expected: made });
+    set_size(&segment, made);
+    segment.open().grow(MOST as u32).unwrap();
+    let grown = format::size(MOST, MOST);
+    assert_eq!(segment.file().metadata().unwrap().len(), grown);
+    set_size(&segment, grown - 1);
+    assert_eq!(refusal(&segment), Reason::Damaged { what, found: grown - 1, expected: grown });
+    for short in [511, 256, 100, 9, 8] {
+        set_size(&segment, short);
+        assert!(matches!(refusal(&segment), Reason::Damaged { .. }), "{short}");
+    }
+    ShmManager::remove(&segment.name).unwrap();
+    assert!(!segment.file().exists());
+}
+
+#[test]
+fn a_copy_is_no_segment() {
+    let (segment, copy) = (fresh(), Segment::unused());
+    fs::copy(segment.file(), copy.file()).unwrap();
+    let Reason::Damaged { what, .. } = refusal(&copy) else { panic!("another reason") };
+    assert_eq!(what, "the inode of the file that it was made in");
+    ShmManager::remove(&copy.name).unwrap();
+    segment.open();
+}
+
+#[test]
+fn a_segment_from_before_this_boot_is_stale_and_replaced() {
+    let segment = fresh();
+    let _ = segment.open().allocate_lock().unwrap();
+    write_at(&segment, format::AT_BOOT, &[7; 16]);
+    for refused in [ShmManager::open(&segment.name, 0), ShmManager::open_read_only(&segment.name)] {
+        let error = refused.unwrap_err();
+        assert_eq!((error.errno(), error.reason()), (libc::ESTALE, &Reason::BeforeBoot));
+    }
+    let manager = ShmManager::open_or_create(&segment.name, 64, &options()).unwrap();
+    assert_eq!((manager.num_locks().unwrap(), manager.available_locks().unwrap()), (64, 64));
+    drop(manager);
+    write_at(&segment, format::AT_BOOT, &[7; 16]);
+    ShmManager::remove(&segment.name).unwrap();
+    assert!(!segment.file().exists());
+}
+
+#[test]
+fn a_layout_that_is_named_must_be_the_one_that_is_there() {
+    let (native, libpod) = (fresh(), Segment::of(64));
+    for (segment, there, asked) in
+        [(&native, Layout::Native, Layout::Libpod), (&libpod, Layout::Libpod, Layout::Native)]
+    {
+        let options = SegmentOptions::default().layout(asked);
+        let error = ShmManager::open_or_create(&segment.name, 0, &options).unwrap_err();
+        assert_eq!((error.errno(), error.reason()), (libc::EPROTO, &Reason::WrongLayout { there, asked }));
+        assert_eq!(ShmManager::open(&segment.name, 0).unwrap().layout(), there);
+    }
+}
+
+#[test]
+fn a_strangers_file_is_not_removed() {
+    let segment = fresh();
+    write_at(&segment, format::AT_MAGIC, b"lock-mgR");
+    assert!(matches!(refusal(&segment), Reason::NotASegment(_)));
+    assert_eq!(errno_of(ShmManager::remove(&segment.name)), libc::EPROTO);
+    assert!(segment.file().exists());
+}
+
+#[test]
+fn what_its_remover_left_half_done_is_removed_by_who_opens() {
+    let segment = fresh();
+    write_at(&segment, format::AT_RETIRED, &1u32.to_ne_bytes());
+    assert_eq!(errno_of(ShmManager::open(&segment.name, 0)), libc::ENOENT);
+    assert!(!segment.file().exists());
+}
