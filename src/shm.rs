@@ -12,7 +12,9 @@ use std::path::Path;
 use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::sys::file::Access;
 use crate::{Cancel, Error, Reason, Result};
+pub(crate) use libpod::Libpod;
 use name::SegmentName;
+pub(crate) use native::Native;
 use segment::{Candidate, Recognised};
 
 /// The most locks that a segment may have.
@@ -112,12 +114,12 @@ pub(crate) enum Release {
 /// ```
 #[derive(Debug)]
 pub struct ShmManager {
-    layout: AnyLayout,
+    layout: ByLayout,
 }
 
 /// The seam between manager and layout: each layout is a manager of its own.
 #[derive(Debug)]
-enum AnyLayout {
+pub(crate) enum ByLayout {
     Libpod(libpod::Libpod),
     Native(native::Native),
 }
@@ -126,8 +128,8 @@ enum AnyLayout {
 macro_rules! serve {
     ($self:ident, $manager:ident => $call:expr) => {
         match &$self.layout {
-            AnyLayout::Libpod($manager) => $call,
-            AnyLayout::Native($manager) => $call,
+            ByLayout::Libpod($manager) => $call,
+            ByLayout::Native($manager) => $call,
         }
     };
 }
@@ -150,9 +152,9 @@ impl ShmManager {
             _ => return Err(name.error(Reason::BadArgument("the mode has bits beyond 0777"))),
         };
         let layout = match options.layout {
-            Some(Layout::Libpod) => AnyLayout::Libpod(libpod::Libpod::create(&name, num_locks, mode)?),
+            Some(Layout::Libpod) => ByLayout::Libpod(libpod::Libpod::create(&name, num_locks, mode)?),
             None | Some(Layout::Native) => {
-                AnyLayout::Native(native::Native::create(&name, num_locks, options.max_locks, mode)?)
+                ByLayout::Native(native::Native::create(&name, num_locks, options.max_locks, mode)?)
             }
         };
         Ok(Self { layout })
@@ -259,9 +261,9 @@ impl ShmManager {
         let candidate = Candidate::open(name, access)?;
         let start = candidate.start()?;
         let layout = if native::is_ours(&start) {
-            AnyLayout::Native(native::Native::open(candidate, &start, num_locks)?)
+            ByLayout::Native(native::Native::open(candidate, &start, num_locks)?)
         } else if libpod::is_ours(&start) {
-            AnyLayout::Libpod(libpod::Libpod::open(candidate, &start, num_locks)?)
+            ByLayout::Libpod(libpod::Libpod::open(candidate, &start, num_locks)?)
         } else {
             return Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")));
         };
@@ -275,30 +277,10 @@ impl ShmManager {
         Ok(())
     }
 
-    /// Takes a native lock if nothing stands in the way. Never fails or panics, and calls nothing, so that its caller
-    /// need not keep anything.
+    /// The layout's own manager: the lock calls of the boundary know both, so that each has the shortest way.
     #[inline(always)]
-    pub(crate) fn acquire_at_once(&self, id: u32) -> AtOnce {
-        match &self.layout {
-            AnyLayout::Native(manager) => manager.acquire_at_once(id),
-            AnyLayout::Libpod(_) => AtOnce::Undecided,
-        }
-    }
-
-    /// The same for the libpod layout, which cannot do without the libc.
-    #[inline(always)]
-    pub(crate) fn acquire_mutex_at_once(&self, id: u32) -> Option<Acquired> {
-        match &self.layout {
-            AnyLayout::Libpod(manager) => manager.acquire_at_once(id),
-            AnyLayout::Native(_) => None,
-        }
-    }
-
-    /// Gives back what [`acquire_at_once`](Self::acquire_at_once) took though the segment was removed.
-    pub(crate) fn hand_back(&self, id: u32) {
-        if let AnyLayout::Native(manager) = &self.layout {
-            manager.hand_back(id);
-        }
+    pub(crate) fn by_layout(&self) -> &ByLayout {
+        &self.layout
     }
 
     /// Allocates a lock if nothing stands in the way; `None`, with nothing done, if anything does. Never fails or panics.
@@ -313,35 +295,12 @@ impl ShmManager {
         serve!(self, manager => manager.free_at_once(id))
     }
 
-    /// Gives a native lock back if the calling thread holds it and nobody waits. Never panics, and calls nothing.
-    #[inline(always)]
-    pub(crate) fn release_at_once(&self, id: u32) -> Release {
-        match &self.layout {
-            AnyLayout::Native(manager) => manager.release_at_once(id),
-            AnyLayout::Libpod(_) => Release::Undecided,
-        }
-    }
-
-    /// The same for the libpod layout, which cannot do without the libc.
-    #[inline(always)]
-    pub(crate) fn release_mutex_at_once(&self, id: u32) -> Release {
-        match &self.layout {
-            AnyLayout::Libpod(manager) => manager.release_at_once(id),
-            AnyLayout::Native(_) => Release::Undecided,
-        }
-    }
-
-    /// Ends what [`release_at_once`](Self::release_at_once) began, in the words of [`unlock`](Manager::unlock).
-    pub(crate) fn release_slowly(&self, id: u32, release: Release) -> Result<()> {
-        serve!(self, manager => manager.release_slowly(id, release))
-    }
-
     /// Which layout the segment has.
     #[must_use]
     pub fn layout(&self) -> Layout {
         match self.layout {
-            AnyLayout::Libpod(_) => Layout::Libpod,
-            AnyLayout::Native(_) => Layout::Native,
+            ByLayout::Libpod(_) => Layout::Libpod,
+            ByLayout::Native(_) => Layout::Native,
         }
     }
 

@@ -87,5 +87,5 @@ fn last_of(library: &Library, layout: Layout, locks: u32) {
         // SAFETY: as above.
         nanoseconds(20, || library.check(unsafe { (library.available_locks)(segment.manager, &mut count) })) / 1000.0
     });
-    lone(&format!("available_locks, one of {of} is free"), "µs", median(available.collect()));
+    lone(&format!("available_locks of {of}, one free"), "µs", median(available.collect()));
 }

@@ -3,6 +3,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub type Manager = *mut c_void;
 
@@ -104,7 +105,9 @@ impl Library {
 
     /// A fresh segment of the benchmark's own.
     pub fn segment(&self, layout: Layout, num_locks: u32) -> Segment<'_> {
-        let name = format!("/lock_manager-bench-{}-{}-{num_locks}", std::process::id(), layout.name());
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("/lock_manager-bench-{}-{count}", std::process::id());
         let path = CString::new(name).expect("no NUL");
         let mut manager = std::ptr::null_mut();
         let options = Options { size: size_of::<Options>(), layout: layout as u32, max_locks: 0, mode: 0, flags: 0 };

@@ -6,7 +6,7 @@
 //! Each function asks of its caller what the parent module asks of C.
 
 use crate::manager::{Acquired, Wait};
-use crate::shm::{AtOnce, Release};
+use crate::shm::{AtOnce, ByLayout, Libpod, Native, Release};
 
 use super::boundary::{call, manager as opened};
 use super::{LOCK_MANAGER_OWNER_DIED, lock_manager_t};
@@ -19,11 +19,14 @@ use super::{LOCK_MANAGER_OWNER_DIED, lock_manager_t};
 pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
-        let Some(lock_manager_t::Shm(opened)) = manager.as_ref() else { return acquire_slowly(manager, id, wait) };
-        match opened.acquire_at_once(id) {
-            AtOnce::Acquired(acquired) => code(acquired),
-            AtOnce::Undecided => acquire_mutex(manager, id, wait),
-            AtOnce::Retired => acquire_retired(manager, id, wait),
+        let Some(lock_manager_t::Shm(shm)) = manager.as_ref() else { return acquire_slowly(manager, id, wait) };
+        match shm.by_layout() {
+            ByLayout::Libpod(libpod) => acquire_mutex(libpod, manager, id, wait),
+            ByLayout::Native(native) => match native.acquire_at_once(id) {
+                AtOnce::Acquired(acquired) => code(acquired),
+                AtOnce::Undecided => acquire_slowly(manager, id, wait),
+                AtOnce::Retired => acquire_retired(native, manager, id, wait),
+            },
         }
     }
 }
@@ -36,12 +39,12 @@ pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, wait: Wait) 
 pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
-        match manager.as_ref() {
-            None => unlock_refused(manager, id, Release::NotHolder),
-            Some(lock_manager_t::Other(_)) => unlock_other(manager, id),
-            Some(lock_manager_t::Shm(opened)) => match opened.release_at_once(id) {
+        let Some(lock_manager_t::Shm(shm)) = manager.as_ref() else { return unlock_slowly(manager, id) };
+        match shm.by_layout() {
+            ByLayout::Libpod(libpod) => unlock_mutex(libpod, id),
+            ByLayout::Native(native) => match native.release_at_once(id) {
                 Release::Done => 0,
-                _ => unlock_mutex(manager, id),
+                _ => unlock_slowly(manager, id),
             },
         }
     }
@@ -53,15 +56,11 @@ pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
 /// The module's contract.
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
-unsafe extern "C" fn acquire_mutex(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
-    // SAFETY: the module's contract.
-    unsafe {
-        match manager.as_ref() {
-            Some(lock_manager_t::Shm(opened)) if let Some(acquired) = opened.acquire_mutex_at_once(id) => {
-                code(acquired)
-            }
-            _ => acquire_slowly(manager, id, wait),
-        }
+unsafe extern "C" fn acquire_mutex(libpod: &Libpod, manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+    match libpod.acquire_at_once(id) {
+        Some(acquired) => code(acquired),
+        // SAFETY: the module's contract.
+        None => unsafe { acquire_slowly(manager, id, wait) },
     }
 }
 
@@ -70,14 +69,10 @@ unsafe extern "C" fn acquire_mutex(manager: *mut lock_manager_t, id: u32, wait: 
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
-unsafe extern "C" fn acquire_retired(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+unsafe extern "C" fn acquire_retired(native: &Native, manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+    native.hand_back(id);
     // SAFETY: the module's contract.
-    unsafe {
-        if let Some(lock_manager_t::Shm(opened)) = manager.as_ref() {
-            opened.hand_back(id);
-        }
-        acquire_slowly(manager, id, wait)
-    }
+    unsafe { acquire_slowly(manager, id, wait) }
 }
 
 /// # Safety
@@ -90,40 +85,25 @@ unsafe extern "C" fn acquire_slowly(manager: *mut lock_manager_t, id: u32, wait:
     call(|| unsafe { opened(manager)?.acquire(id, wait, None).map(code) })
 }
 
-/// # Safety
-/// The module's contract.
 #[inline(never)]
-unsafe extern "C" fn unlock_mutex(manager: *mut lock_manager_t, id: u32) -> i32 {
-    // SAFETY: the module's contract.
-    unsafe {
-        let Some(lock_manager_t::Shm(opened)) = manager.as_ref() else { return unlock_other(manager, id) };
-        match opened.release_mutex_at_once(id) {
-            Release::Done => 0,
-            release => unlock_refused(manager, id, release),
-        }
+#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
+extern "C" fn unlock_mutex(libpod: &Libpod, id: u32) -> i32 {
+    match libpod.release_at_once(id) {
+        Release::Done => 0,
+        release => unlock_refused(libpod, id, release),
     }
 }
 
-/// # Safety
-/// The module's contract.
 #[cold]
 #[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
-unsafe extern "C" fn unlock_refused(manager: *mut lock_manager_t, id: u32, release: Release) -> i32 {
-    // SAFETY: the module's contract.
-    call(|| unsafe {
-        opened(manager)?;
-        match &*manager {
-            lock_manager_t::Shm(opened) => opened.release_slowly(id, release).map(|()| 0),
-            lock_manager_t::Other(opened) => opened.unlock(id).map(|()| 0),
-        }
-    })
+fn unlock_refused(libpod: &Libpod, id: u32, release: Release) -> i32 {
+    call(|| libpod.release_slowly(id, release).map(|()| 0))
 }
 
 /// # Safety
 /// The module's contract.
 #[inline(never)]
-unsafe extern "C" fn unlock_other(manager: *mut lock_manager_t, id: u32) -> i32 {
+unsafe extern "C" fn unlock_slowly(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe { opened(manager)?.unlock(id).map(|()| 0) })
 }

@@ -38,7 +38,7 @@ use pool::Pool;
 use view::View;
 
 /// A manager on a segment in the libpod layout.
-pub(super) struct Libpod {
+pub(crate) struct Libpod {
     view: View,
     process: &'static Process,
     storage: Arc<Path>,
@@ -90,7 +90,7 @@ impl Libpod {
 
     /// See [`View::acquire_at_once`].
     #[inline(always)]
-    pub(super) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
+    pub(crate) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
         self.view.acquire_at_once(id)
     }
 
@@ -111,7 +111,7 @@ impl Libpod {
 
     /// See [`View::release`].
     #[inline(always)]
-    pub(super) fn release_at_once(&self, id: u32) -> Release {
+    pub(crate) fn release_at_once(&self, id: u32) -> Release {
         self.view.release(id)
     }
 

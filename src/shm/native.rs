@@ -66,7 +66,7 @@ pub(super) fn is_of_another_boot(start: &[u8]) -> bool {
 }
 
 /// A manager on a segment in the native layout.
-pub(super) struct Native {
+pub(crate) struct Native {
     view: View,
     process: &'static Process,
     storage: Arc<Path>,
@@ -142,18 +142,18 @@ impl Native {
 
     /// See [`View::acquire_at_once`].
     #[inline(always)]
-    pub(super) fn acquire_at_once(&self, id: u32) -> AtOnce {
+    pub(crate) fn acquire_at_once(&self, id: u32) -> AtOnce {
         self.view.acquire_at_once(id)
     }
 
     /// See [`View::hand_back`].
-    pub(super) fn hand_back(&self, id: u32) {
+    pub(crate) fn hand_back(&self, id: u32) {
         self.view.hand_back(id);
     }
 
     /// See [`View::release_at_once`].
     #[inline(always)]
-    pub(super) fn release_at_once(&self, id: u32) -> Release {
+    pub(crate) fn release_at_once(&self, id: u32) -> Release {
         self.view.release_at_once(id)
     }
 

@@ -111,7 +111,7 @@ impl Libpod {
 
     /// Why an unlock did nothing, or could not end as it should.
     #[cold]
-    pub(in crate::shm) fn release_slowly(&self, id: u32, release: Release) -> Result<()> {
+    pub(crate) fn release_slowly(&self, id: u32, release: Release) -> Result<()> {
         self.check_range(id)?;
         self.check_writable()?;
         Err(self.error(match release {

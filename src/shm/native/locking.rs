@@ -252,7 +252,7 @@ impl Native {
 
     /// Gives back what the calling thread, or this process, holds.
     #[cold]
-    pub(in crate::shm) fn release_slowly(&self, id: u32, release: Release) -> Result<()> {
+    pub(crate) fn release_slowly(&self, id: u32, release: Release) -> Result<()> {
         if release == Release::Done {
             return Ok(());
         }
