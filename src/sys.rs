@@ -6,6 +6,7 @@
     reason = "system calls and shared memory cannot be had without; nothing above this module needs it"
 )]
 
+pub(crate) mod arena;
 pub(crate) mod bits;
 pub(crate) mod clock;
 pub(crate) mod directory;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::sys::Errno;
 use crate::sys::directory::{self, Making};
-use crate::sys::file::{self, Access, Facts};
+use crate::sys::file::{self, Access, Facts, FileSystem};
 use crate::sys::pinned::{Pinned, Pinning};
 use crate::sys::process::effective_user;
 use crate::{Error, Reason, Result};
@@ -76,7 +76,7 @@ impl Directory {
         if access == Access::Use && facts.owner != caller && facts.owner != 0 {
             return Err(name.error(Reason::NotTrusted { owner: facts.owner, caller }));
         }
-        if let Some(magic) = file::network_file_system(&file).map_err(name.failed("statfs"))? {
+        if let FileSystem::Network(magic) = file::file_system_of(&file).map_err(name.failed("statfs"))? {
             return Err(name.error(Reason::NetworkFileSystem { magic }));
         }
         let overlay = file::is_on_overlay(&file).map_err(name.failed("statfs"))?;

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait};
+use crate::sys::arena::Line;
 use crate::sys::file::Access;
-use crate::sys::mapping::WipedOnFork;
 use crate::sys::process::Process;
 use crate::sys::registry::Shared;
 use crate::sys::{Errno, thread};
@@ -45,7 +45,7 @@ pub(crate) struct Libpod {
     access: Access,
     token: u64,
     /// One word: how many threads wait in calls on this manager.
-    waiting: WipedOnFork,
+    waiting: Line,
 }
 
 impl Libpod {
@@ -76,7 +76,7 @@ impl Libpod {
         static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
         let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
         let process = Process::current().map_err(no_memory)?;
-        let waiting = WipedOnFork::new(1).map_err(no_memory)?;
+        let waiting = Line::claim().map_err(no_memory)?;
         let pool = pool(process)?;
         let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed) << thread::SERIAL_BITS;
         let view = View::new(pool, process, token, access);

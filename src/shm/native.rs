@@ -20,6 +20,7 @@ mod member;
 mod note;
 mod pool;
 mod records;
+mod space;
 mod view;
 mod waiting;
 mod word;
@@ -36,9 +37,8 @@ use std::sync::atomic::Ordering;
 
 use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::ownership::OwnershipCell;
-use crate::sys::file::Access;
+use crate::sys::file::{Access, FileSystem};
 use crate::sys::process::Process;
-use crate::sys::registry::Shared;
 use crate::sys::{Errno, witness};
 use crate::{Cancel, Error, Reason, Result};
 
@@ -48,6 +48,7 @@ use super::{AtOnce, Release};
 use format::Geometry;
 pub(super) use format::{VERSION, is_ours};
 use pool::Pool;
+use space::Space;
 use view::View;
 
 /// What a remover is told of a file that starts with these bytes.
@@ -78,10 +79,10 @@ impl Native {
     pub(super) fn create(name: &SegmentName, num_locks: u32, max_locks: u32, mode: u32) -> Result<Self> {
         let geometry = Geometry::for_locks(num_locks, max_locks).map_err(|reason| name.error(reason))?;
         let mut made = None;
-        let created = Self::new(name, |process| {
-            let pool = Pool::create(process, name, geometry, mode)?;
-            made = Some(pool.segment.facts.inode);
-            Ok(pool)
+        let created = Self::new(name, || {
+            let space = Space::create(name, geometry, mode)?;
+            made = Some(space.segment.facts.inode);
+            Ok(space)
         });
         created.inspect_err(|error| {
             // What cannot be used, for want of a descriptor to attach with, is not left behind.
@@ -97,7 +98,8 @@ impl Native {
         let name = candidate.name.clone();
         let refuse = |reason| name.error(reason);
         let geometry = Geometry::read(start, candidate.facts.device, candidate.facts.inode).map_err(refuse)?;
-        if format::boot(start) != Some(witness::boot()) {
+        // What is in memory was made since the boot.
+        if candidate.file_system != FileSystem::Memory && format::boot(start) != Some(witness::boot()) {
             return Err(refuse(Reason::BeforeBoot));
         }
         let there = geometry.check_count(format::num_locks(start).unwrap_or(0)).map_err(refuse)?;
@@ -115,13 +117,13 @@ impl Native {
         if format::is_retired(start) == Some(true) && candidate.access == Access::Use {
             return Err(refuse(Reason::Removed));
         }
-        Self::new(&name, |process| Pool::open(process, candidate, geometry, there))
+        Self::new(&name, || Space::open(candidate, geometry, there))
     }
 
-    fn new(name: &SegmentName, pool: impl FnOnce(&'static Process) -> Result<Shared<Pool>>) -> Result<Self> {
+    fn new(name: &SegmentName, space: impl FnOnce() -> Result<Space>) -> Result<Self> {
         let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
         let process = Process::current().map_err(no_memory)?;
-        let pool = pool(process)?;
+        let pool = Pool::of(process, name, space()?)?;
         let number = note::managers().claim().ok_or_else(|| name.error(Reason::TooManyManagers))?;
         let view = View::new(pool, number.into()).map_err(no_memory)?;
         let native = Self { view, process, storage: Arc::clone(name.shown()), ownership: OwnershipCell::default() };

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::sys::clock::Instant;
-use crate::sys::file::{self, Access, Facts};
+use crate::sys::file::{self, Access, Facts, FileSystem};
 use crate::sys::mapping::Mapping;
 use crate::sys::record_lock::{self, Attempt, Range};
 use crate::sys::watched::Watched;
@@ -35,6 +35,7 @@ pub(super) struct Candidate {
     pub(super) name: SegmentName,
     pub(super) access: Access,
     pub(super) facts: Facts,
+    pub(super) file_system: FileSystem,
     file: File,
 }
 
@@ -57,8 +58,8 @@ impl Candidate {
         if access == Access::Use && facts.owner != caller && facts.owner != 0 {
             return Err(name.error(Reason::NotTrusted { owner: facts.owner, caller }));
         }
-        refuse_network_file_system(name, &file)?;
-        Ok(Self { name: name.clone(), access, facts, file })
+        let file_system = local_file_system(name, &file)?;
+        Ok(Self { name: name.clone(), access, facts, file_system, file })
     }
 
     /// The file's first bytes, fewer if it is shorter. Read once, and not through a mapping: a file that shrinks
@@ -164,7 +165,7 @@ pub(super) fn create(
     let size = blueprint.reserved.iter().map(|(start, end)| end - start).sum();
     let failed = |doing| move |errno: Errno| name.error(system(doing, errno, size));
     let draft = Draft::new(name).map_err(failed("creating the segment"))?;
-    refuse_network_file_system(name, &draft.file)?;
+    local_file_system(name, &draft.file)?;
     for &(start, end) in blueprint.reserved {
         file::reserve(&draft.file, start, end).map_err(failed("reserving the segment's space"))?;
     }
@@ -294,10 +295,11 @@ fn exclude_other_removers(candidate: &Candidate) -> Result<()> {
     }
 }
 
-fn refuse_network_file_system(name: &SegmentName, file: &File) -> Result<()> {
-    match file::network_file_system(file) {
-        Ok(None) => Ok(()),
-        Ok(Some(magic)) => Err(name.error(Reason::NetworkFileSystem { magic })),
+/// The file system that a segment is on, where one can be.
+fn local_file_system(name: &SegmentName, file: &File) -> Result<FileSystem> {
+    match file::file_system_of(file) {
+        Ok(FileSystem::Network(magic)) => Err(name.error(Reason::NetworkFileSystem { magic })),
+        Ok(local) => Ok(local),
         Err(errno) => Err(name.error(Reason::System { doing: "statfs", errno })),
     }
 }

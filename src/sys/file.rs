@@ -183,9 +183,22 @@ pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> Result<(), Err
     Ok(file.write_all_at(bytes, offset)?)
 }
 
-/// The type of file system that the file is on, if neither memory mapped from it nor its locks are shared by all who
-/// open it.
-pub(crate) fn network_file_system(file: &File) -> Result<Option<u64>, Errno> {
+/// What kind of file system a file is on, as far as locks are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileSystem {
+    /// In memory: no file of it outlives the boot.
+    Memory,
+    Local,
+    /// Of that type: neither memory mapped from it nor its locks are shared by all who open it.
+    Network(u64),
+}
+
+/// The file system that the file is on.
+pub(crate) fn file_system_of(file: &File) -> Result<FileSystem, Errno> {
+    const IN_MEMORY: [u64; 2] = [
+        0x0102_1994, // tmpfs
+        0x8584_58f6, // ramfs
+    ];
     // linux/magic.h and the file systems' own sources; most are not in the libc crate.
     const SHARED_BETWEEN_HOSTS: [u64; 12] = [
         0x6969,      // NFS
@@ -202,7 +215,11 @@ pub(crate) fn network_file_system(file: &File) -> Result<Option<u64>, Errno> {
         0x564c,      // NCP
     ];
     let magic = file_system(file)?;
-    Ok(SHARED_BETWEEN_HOSTS.contains(&magic).then_some(magic))
+    Ok(match magic {
+        _ if IN_MEMORY.contains(&magic) => FileSystem::Memory,
+        _ if SHARED_BETWEEN_HOSTS.contains(&magic) => FileSystem::Network(magic),
+        _ => FileSystem::Local,
+    })
 }
 
 /// Whether the file is on overlayfs, where what is mapped is not what was opened.

@@ -7,11 +7,11 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::Errno;
-use super::mapping::WipedOnFork;
+use super::arena::Line;
 
 /// One value for each process that comes by.
 pub(crate) struct PerProcess<T> {
-    place: WipedOnFork,
+    place: Line,
     holds: PhantomData<Box<T>>,
 }
 
@@ -22,7 +22,7 @@ unsafe impl<T: Send + Sync> Send for PerProcess<T> {}
 
 impl<T> PerProcess<T> {
     pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Self { place: WipedOnFork::new(1)?, holds: PhantomData })
+        Ok(Self { place: Line::claim()?, holds: PhantomData })
     }
 
     fn pointer(&self) -> &AtomicPtr<T> {

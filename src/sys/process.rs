@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a process must not inherit: one page that the kernel hands to every child as zeros (MADV_WIPEONFORK), however
+//! What a process must not inherit: memory that the kernel hands to every child as zeros (MADV_WIPEONFORK), however
 //! the child was made. pthread_atfork would miss a raw clone(2), which container engines do by hand.
 
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-use super::Errno;
-use super::mapping::WipedOnFork;
+use super::{Errno, arena, glance};
 
-/// The page, as this process sees it. In a child all fields are 0 until somebody settles in.
+/// The line of the arena, as this process sees it. In a child all fields are 0 until somebody settles in.
 #[repr(C)]
 pub(crate) struct Process {
     /// Which process of its line of ancestors this is; 0: nobody has settled in since the fork.
@@ -30,18 +29,11 @@ impl Process {
     pub(crate) fn current() -> Result<&'static Self, Errno> {
         let mut page = PAGE.load(Ordering::Acquire);
         if page.is_null() {
-            let fresh = WipedOnFork::new(1 + size_of::<Self>() / size_of::<u64>())?;
-            let address = fresh.as_ptr().cast::<Self>();
-            match PAGE.compare_exchange(ptr::null_mut(), address, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    fresh.leak();
-                    page = address;
-                }
-                Err(winner) => page = winner,
-            }
+            page = arena::process()?.as_ptr().cast_mut().cast();
+            PAGE.store(page, Ordering::Release);
         }
-        // SAFETY: PAGE holds a page-aligned mapping, larger than Process, that is never unmapped; all fields are
-        // atomics, for which zeros are valid.
+        // SAFETY: PAGE holds the address of a line of the arena, larger than Process, that is never unmapped; all fields
+        // are atomics, for which zeros are valid.
         let process = unsafe { &*page };
         process.settle();
         Ok(process)
@@ -111,10 +103,15 @@ pub(crate) fn effective_user() -> u32 {
 
 /// The calling process's command as /proc/PID/comm has it, NUL-padded, in two numbers.
 pub(crate) fn command() -> [u64; 2] {
-    let name = std::fs::read("/proc/self/comm").unwrap_or_default();
     let mut bytes = [0u8; 16];
-    for (place, byte) in bytes.iter_mut().zip(name.into_iter().filter(|&byte| byte != b'\n')) {
-        *place = byte;
+    // SAFETY: gettid(2) cannot fail; prctl(2) writes at most 16 bytes for PR_GET_NAME, which is the calling thread's name.
+    let is_main =
+        unsafe { libc::gettid() == libc::getpid() && libc::prctl(libc::PR_GET_NAME, bytes.as_mut_ptr()) == 0 };
+    if !is_main {
+        let name = glance::file("/proc/self/comm").unwrap_or_default();
+        for (place, byte) in bytes.iter_mut().zip(name.into_iter().filter(|&byte| byte != b'\n')) {
+            *place = byte;
+        }
     }
     let (halves, _) = bytes.as_chunks::<8>();
     [u64::from_ne_bytes(halves[0]), u64::from_ne_bytes(halves[1])]

@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{Errno, file, glance, process, procfs};
 
@@ -133,7 +134,25 @@ pub(crate) fn own_thread_start() -> u32 {
 
 /// The id of this boot; zeros if it cannot be read.
 pub(crate) fn boot() -> [u8; 16] {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().and_then(|text| uuid(&text)).unwrap_or_default()
+    // Once a process: it does not change.
+    static KNOWN: AtomicBool = AtomicBool::new(false);
+    static HALVES: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+    let mut id = [0; 16];
+    if KNOWN.load(Ordering::Acquire) {
+        for (place, half) in id.as_chunks_mut::<8>().0.iter_mut().zip(&HALVES) {
+            *place = half.load(Ordering::Relaxed).to_ne_bytes();
+        }
+        return id;
+    }
+    let text = glance::file("/proc/sys/kernel/random/boot_id").and_then(|text| String::from_utf8(text).ok());
+    if let Some(read) = text.and_then(|text| uuid(&text)) {
+        id = read;
+        for (half, place) in HALVES.iter().zip(id.as_chunks::<8>().0) {
+            half.store(u64::from_ne_bytes(*place), Ordering::Relaxed);
+        }
+        KNOWN.store(true, Ordering::Release);
+    }
+    id
 }
 
 fn uuid(text: &str) -> Option<[u8; 16]> {

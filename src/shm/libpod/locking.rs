@@ -8,8 +8,8 @@ use crate::cancel::{Cancel, Cancellable};
 use crate::manager::{Acquired, Wait};
 
 use crate::sys::Errno;
+use crate::sys::arena::Line;
 use crate::sys::clock::Instant;
-use crate::sys::mapping::WipedOnFork;
 use crate::sys::mutex::{Attempt, RobustMutex};
 use crate::sys::procfs;
 use crate::sys::thread::Thread;
@@ -167,7 +167,7 @@ impl Libpod {
 const SERIAL_MASK: u64 = (1 << crate::sys::thread::SERIAL_BITS) - 1;
 
 /// See [`Libpod::count_waiter`].
-pub(super) struct Waiting<'m>(&'m WipedOnFork);
+pub(super) struct Waiting<'m>(&'m Line);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {

@@ -7,7 +7,7 @@
 //! Dying at any step of this needs no repair: no word names an entry before it is live.
 
 use std::fs::File;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crate::Reason;
 use crate::sys::file::Access;
@@ -16,9 +16,9 @@ use crate::sys::record_lock::{self, Attempt};
 use crate::sys::witness::Surroundings;
 use crate::sys::{Errno, futex, process, procfs};
 
-use super::entries::{self, Entry, State, Tenant};
+use super::entries::{self, Entry, State};
 use super::format;
-use super::pool::Pool;
+use super::space::Space;
 use super::word;
 
 /// Entries on a page.
@@ -40,21 +40,22 @@ pub(super) struct Attachment {
     generation: u64,
     /// The word of a lock that the process owns.
     pub(super) base: u64,
-    pub(super) surroundings: Surroundings,
+    /// Where the process looks from, once it has been introduced.
+    surroundings: [AtomicU64; 2],
+    is_introduced: AtomicBool,
     _witness: Pinned,
 }
 
 impl Attachment {
     /// Takes a place for the calling process. Its other threads are excluded.
-    pub(super) fn make(pool: &Pool) -> Result<Self, Reason> {
+    pub(super) fn make(space: &Space) -> Result<Self, Reason> {
         // 0 is nowhere, 1 is what a thread remembers that was nowhere. Inherited, so that a child's are others.
         static NEXT_NUMBER: AtomicU64 = AtomicU64::new(2);
-        if pool.access == Access::Look {
+        if space.access == Access::Look {
             return Err(Reason::ReadOnly);
         }
-        let (index, witness, by_descriptor) = move_in(pool)?;
-        let surroundings = Surroundings::here();
-        let entry = entry_of(pool, index)?;
+        let (index, witness, by_descriptor) = move_in(space)?;
+        let entry = entry_of(space, index)?;
         let left = entry.state();
         if left.is_live() {
             // Whoever lived here is dead: the byte was free.
@@ -62,56 +63,80 @@ impl Attachment {
         }
         let generation = left.generation().wrapping_add(1) & (u64::MAX >> 1);
         if generation & word::GENERATION_MASK == 0 {
-            forget_words_of(pool, index);
+            forget_words_of(space, index);
         }
-        let tenant = Tenant {
-            pid: process::pid(),
-            start: procfs::start_time("self"),
-            pid_namespace: surroundings.pid_namespace,
-            time_namespace: surroundings.time_namespace,
-            is_kept_by_descriptor: by_descriptor,
-        };
-        entry.set_tenant(&tenant, process::command());
+        entry.move_in(process::pid(), by_descriptor, process::command());
         entry.set_state(State::live(generation));
         fence(Ordering::SeqCst);
         let base = word::of_process(index, generation);
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { number, entry: index, generation, base, surroundings, _witness: witness })
+        let (surroundings, is_introduced) = (Default::default(), AtomicBool::new(false));
+        Ok(Self { number, entry: index, generation, base, surroundings, is_introduced, _witness: witness })
+    }
+
+    /// Says of whom the entry is, in numbers by which others may judge it. Before the process's first lock: until then no
+    /// word names it, and asking /proc is dearer than all the rest of opening a segment.
+    #[inline]
+    pub(super) fn introduce(&self, space: &Space) {
+        if !self.is_introduced.load(Ordering::Acquire) {
+            self.introduce_first(space);
+        }
+    }
+
+    #[cold]
+    fn introduce_first(&self, space: &Space) {
+        let here = Surroundings::here();
+        if let Ok(Some(entry)) = space.entry(self.entry) {
+            entry.introduce(procfs::start_time("self"), here);
+        }
+        for (place, number) in self.surroundings.iter().zip([here.pid_namespace, here.time_namespace]) {
+            place.store(number, Ordering::Relaxed);
+        }
+        self.is_introduced.store(true, Ordering::Release);
+    }
+
+    /// Where the process looks from.
+    pub(super) fn surroundings(&self) -> Surroundings {
+        if !self.is_introduced.load(Ordering::Acquire) {
+            return Surroundings::here();
+        }
+        let [pid_namespace, time_namespace] = self.surroundings.each_ref().map(|number| number.load(Ordering::Relaxed));
+        Surroundings { pid_namespace, time_namespace }
     }
 
     /// Says that nobody lives in the entry any more; what is held there, if anything, is a dead holder's.
-    pub(super) fn give_up(&self, pool: &Pool) {
-        if let Ok(Some(entry)) = pool.entry(self.entry) {
+    pub(super) fn give_up(&self, space: &Space) {
+        if let Ok(Some(entry)) = space.entry(self.entry) {
             entry.bury(State::live(self.generation));
         }
     }
 }
 
-fn entry_of(pool: &Pool, index: u32) -> Result<Entry<'_>, Reason> {
+fn entry_of(space: &Space, index: u32) -> Result<Entry<'_>, Reason> {
     let unusable = Reason::System { doing: "reaching an entry of the attach table", errno: Errno(libc::EIO) };
-    pool.entry(index).ok().flatten().ok_or(unusable)
+    space.entry(index).ok().flatten().ok_or(unusable)
 }
 
 /// Finds an entry whose byte is free and takes the byte.
-fn move_in(pool: &Pool) -> Result<(u32, Pinned, bool), Reason> {
+fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
     let opening = |errno: Errno| match errno.0 {
         libc::ESTALE | libc::ENOENT => Reason::Removed,
         _ => Reason::System { doing: "opening the segment to attach to it", errno },
     };
     let locking = |errno| Reason::System { doing: "locking an entry of the attach table", errno };
     // A description of its own: what holds a lock cannot be asked about it.
-    let mut file = pool.segment.file.open_anew().map_err(opening)?;
+    let mut file = space.segment.file.open_anew().map_err(opening)?;
     loop {
-        let index = find(pool, &file)?;
+        let index = find(space, &file)?;
         let witness = Pinned::new(file, Pinning::ByMapping).map_err(locking)?;
-        let byte = entries::byte(pool.geometry, index);
-        let is_kept = pool.segment.file.ask(|asked| record_lock::is_write_locked(asked, byte)).map_err(locking)?;
+        let byte = entries::byte(space.geometry, index);
+        let is_kept = space.segment.file.ask(|asked| record_lock::is_write_locked(asked, byte)).map_err(locking)?;
         if is_kept {
             return Ok((index, witness, false));
         }
         // overlayfs maps another file than the one that was opened, so the lock went with the descriptor.
         drop(witness);
-        file = pool.segment.file.open_anew().map_err(opening)?;
+        file = space.segment.file.open_anew().map_err(opening)?;
         if record_lock::try_lock(&file, byte).map_err(locking)? == Attempt::Taken {
             return Ok((index, Pinned::new(file, Pinning::ByDescriptor).map_err(locking)?, true));
         }
@@ -119,15 +144,15 @@ fn move_in(pool: &Pool) -> Result<(u32, Pinned, bool), Reason> {
 }
 
 /// Takes the byte of a free entry through `file`.
-fn find(pool: &Pool, file: &File) -> Result<u32, Reason> {
+fn find(space: &Space, file: &File) -> Result<u32, Reason> {
     let mut first = None;
     loop {
         let mut pages = 0;
-        while pages < format::ENTRY_PAGES && pool.page_is_usable(pages) == Some(true) {
+        while pages < format::ENTRY_PAGES && space.page_is_usable(pages) == Some(true) {
             pages += 1;
         }
         let (capacity, may_extend) = (pages * ON_A_PAGE, pages < format::ENTRY_PAGES);
-        let start = first.take().unwrap_or_else(|| pool.rotor().fetch_add(1, Ordering::Relaxed));
+        let start = first.take().unwrap_or_else(|| space.rotor().fetch_add(1, Ordering::Relaxed));
         let mut met = 0;
         for step in 0..capacity {
             let index = start.wrapping_add(step) % capacity;
@@ -138,23 +163,23 @@ fn find(pool: &Pool, file: &File) -> Result<u32, Reason> {
                 break;
             }
             met += 1;
-            if take(pool, file, index)? {
+            if take(space, file, index)? {
                 return Ok(index);
             }
         }
         if !may_extend {
             return Err(Reason::TooManyProcesses { most: format::ENTRIES - 1 });
         }
-        pool.reserve_page(pages)?;
+        space.reserve_page(pages)?;
         // Entry 0 is nobody's.
         first = Some(capacity.max(1));
     }
 }
 
-fn take(pool: &Pool, file: &File, index: u32) -> Result<bool, Reason> {
-    let byte = entries::byte(pool.geometry, index);
+fn take(space: &Space, file: &File, index: u32) -> Result<bool, Reason> {
+    let byte = entries::byte(space.geometry, index);
     let locking = |errno| Reason::System { doing: "locking an entry of the attach table", errno };
-    let entry = entry_of(pool, index)?;
+    let entry = entry_of(space, index)?;
     let seen = entry.state();
     if seen.is_live() {
         if record_lock::is_write_locked(file, byte).map_err(locking)? {
@@ -167,13 +192,13 @@ fn take(pool: &Pool, file: &File, index: u32) -> Result<bool, Reason> {
 }
 
 /// The generations begin again: nothing may name this entry any more, or it would come to mean a new tenant.
-fn forget_words_of(pool: &Pool, index: u32) {
-    for id in 0..pool.num_locks_now() {
-        forget(pool.word(id), index);
+fn forget_words_of(space: &Space, index: u32) {
+    for id in 0..space.num_locks_now() {
+        forget(space.word(id), index);
     }
-    forget(pool.detector(), index);
+    forget(space.detector(), index);
     // A thread of the new tenant's would take such a record for its own, and be judged by the number of a dead one.
-    pool.release_records_of(index);
+    space.release_records_of(index);
 }
 
 /// Turns a word that names the entry into a dead holder's.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::mapping::Mapping;
 use crate::sys::record_lock::Range;
+use crate::sys::witness::Surroundings;
 
 use super::format::{Geometry, entry};
 use super::word;
@@ -90,21 +91,27 @@ impl<'m> Entry<'m> {
         Tenant {
             pid: self.u32(entry::PID).load(Ordering::Relaxed) as i32,
             start: self.u64(entry::START).load(Ordering::Relaxed),
-            pid_namespace: self.u64(entry::PID_NAMESPACE).load(Ordering::Relaxed),
+            pid_namespace: self.u64(entry::PID_NAMESPACE).load(Ordering::Acquire),
             time_namespace: self.u64(entry::TIME_NAMESPACE).load(Ordering::Relaxed),
             is_kept_by_descriptor: self.u32(entry::FLAGS).load(Ordering::Relaxed) != 0,
         }
     }
 
-    pub(super) fn set_tenant(&self, tenant: &Tenant, command: [u64; 2]) {
-        self.u32(entry::PID).store(tenant.pid as u32, Ordering::Relaxed);
-        self.u32(entry::FLAGS).store(tenant.is_kept_by_descriptor.into(), Ordering::Relaxed);
-        self.u64(entry::START).store(tenant.start, Ordering::Relaxed);
-        self.u64(entry::PID_NAMESPACE).store(tenant.pid_namespace, Ordering::Relaxed);
-        self.u64(entry::TIME_NAMESPACE).store(tenant.time_namespace, Ordering::Relaxed);
+    /// Writes who moves in. Nobody lives there yet, and what a former tenant said of itself is not to be taken for its.
+    pub(super) fn move_in(&self, pid: i32, is_kept_by_descriptor: bool, command: [u64; 2]) {
+        self.introduce(0, Surroundings { pid_namespace: 0, time_namespace: 0 });
+        self.u32(entry::PID).store(pid as u32, Ordering::Relaxed);
+        self.u32(entry::FLAGS).store(is_kept_by_descriptor.into(), Ordering::Relaxed);
         for (part, half) in command.into_iter().enumerate() {
             self.u64(entry::COMMAND + part * 8).store(half, Ordering::Relaxed);
         }
+    }
+
+    /// Writes what the tenant's numbers mean.
+    pub(super) fn introduce(&self, start: u64, from: Surroundings) {
+        self.u64(entry::START).store(start, Ordering::Relaxed);
+        self.u64(entry::TIME_NAMESPACE).store(from.time_namespace, Ordering::Relaxed);
+        self.u64(entry::PID_NAMESPACE).store(from.pid_namespace, Ordering::Release);
     }
 }
 

@@ -4,7 +4,7 @@
 //! judged is not dead. First the entry, whose byte the kernel frees when its process ends; then, where the numbers of
 //! processes mean the same here, what the kernel says of the thread: it is known to end long before its memory is gone.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::sys::clock::Instant;
 use crate::sys::file::Access;
@@ -13,7 +13,7 @@ use crate::sys::witness::{Surroundings, Suspect};
 use crate::sys::{Errno, procfs};
 
 use super::entries::{self, Entry, State, Tenant};
-use super::pool::Pool;
+use super::pool::{LastLook, Pool};
 use super::word;
 
 /// What is known of a holder.
@@ -34,17 +34,9 @@ pub(super) enum Look {
     Thorough,
 }
 
-/// How long "it lives" of a thorough look is good for in calls that do not wait.
+/// How long "it lives" of a thorough look is good for in calls that do not wait: such a look costs a hundred times what
+/// trying a held lock costs otherwise, and a program may try as often as it can.
 const GOOD_FOR_NS: u64 = 1_000_000;
-
-/// The holder that a thorough look of this process found alive last, and until when that is good. Such a look costs a
-/// hundred times what trying a held lock costs otherwise, and a program may try as often as it can. Two who store at the
-/// same time may leave the one's holder with the other's time, which is as good for as long.
-#[derive(Debug, Default)]
-pub(super) struct LastLook {
-    holder: AtomicU64,
-    until: AtomicU64,
-}
 
 impl Pool {
     /// Whether the holder that `named` names is dead, for a call that does not wait. Whoever is gone is found at once;
@@ -94,13 +86,12 @@ impl Pool {
         } else if word::serial(named) == 0 {
             return Verdict::Alive;
         }
-        let here = own.map_or_else(Surroundings::here, |own| own.surroundings);
-        if self.is_ended(&entry, state, named, here, look) { Verdict::Dead } else { verdict }
+        if self.is_ended(&entry, state, named, look) { Verdict::Dead } else { verdict }
     }
 
     /// What the kernel says of the thread, or of the process where that is the holder.
-    fn is_ended(&self, entry: &Entry<'_>, state: State, named: u64, here: Surroundings, look: Look) -> bool {
-        let tenant = entry.tenant();
+    fn is_ended(&self, entry: &Entry<'_>, state: State, named: u64, look: Look) -> bool {
+        let (tenant, here) = (entry.tenant(), self.surroundings());
         if tenant.pid_namespace == 0 || tenant.pid_namespace != here.pid_namespace {
             return false;
         }

@@ -37,6 +37,7 @@ impl Native {
     pub(super) fn enter(&self) -> Result<Member<'_>, Reason> {
         let thread = Thread::named(self.process).map_err(|_| Reason::ClonedChild)?;
         let attachment = self.pool().attached()?;
+        attachment.introduce(self.pool());
         if thread.tag() == 0 {
             let failed = |errno| Reason::System { doing: "making the calling thread known", errno };
             ending::arm(thread, thread_ended).map_err(failed)?;
@@ -105,9 +106,5 @@ impl Pool {
         }
         let tid = self.record_of(named).filter(|_| word::serial(named) != 0).map_or(0, |record| record.thread().tid);
         Some((tenant.pid, tid))
-    }
-
-    pub(super) fn surroundings(&self) -> witness::Surroundings {
-        self.attachment.peek().map_or_else(witness::Surroundings::here, |own| own.surroundings)
     }
 }

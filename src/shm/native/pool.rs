@@ -1,117 +1,55 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! One segment as this process has it mapped: once, however many managers are open on it. Everything is reached through
-//! offsets of the private geometry, by numbers that were compared with private counts.
+//! One segment as this process uses it: mapped once, and attached to once, however many managers are open on it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::AtomicU64;
 
-use crate::sys::file::{self, Access, Facts};
-use crate::sys::mapping::WipedOnFork;
 use crate::sys::per_process::PerProcess;
 use crate::sys::process::Process;
 use crate::sys::registry::{Registry, Shared};
-use crate::sys::{Errno, bits, witness};
+use crate::sys::witness::Surroundings;
+use crate::sys::{Errno, arena};
 use crate::{Reason, Result};
 
 use super::super::name::SegmentName;
-use super::super::segment::{self, Blueprint, Candidate, Segment};
 use super::attachment::Attachment;
-use super::bitmap::Bitmap;
-use super::entries::Entry;
-use super::format::{self, Geometry, header, slot};
-use super::judgement::LastLook;
-
-/// How long an answer about removal is good for. A slice later at most, and so within 100 ms, a waiter knows.
-const REMOVAL_LOOK_INTERVAL_NS: u64 = 90_000_000;
-
-/// Counters of waiting threads, so that many on one lock need not all look after it.
-const CROWDS: u32 = 256;
+use super::space::Space;
 
 pub(super) static POOLS: Registry<Pool> = Registry::new();
 
-/// A segment, mapped, with what this process knows of it.
+/// A segment, mapped, with what this process is in it.
 pub(super) struct Pool {
-    pub(super) segment: Segment,
-    pub(super) geometry: Geometry,
-    pub(super) access: Access,
-    pub(super) process: &'static Process,
+    space: Space,
+    process: &'static Process,
     /// This process's place in the segment. A child has none until its first call.
     pub(super) attachment: PerProcess<Attachment>,
-    /// How many locks this process knows of; it may touch the slots of those.
-    num_locks: AtomicU32,
-    /// The pages reserved when needed that this process may touch.
-    usable: [AtomicU64; format::READY_WORDS],
-    hint: AtomicU32,
-    crowds: WipedOnFork,
     pub(super) last_look: LastLook,
 }
 
+/// The holder that a thorough look of this process found alive last, and until when that is good. Two who store at the
+/// same time may leave the one's holder with the other's time, which is as good for as long.
+#[derive(Debug, Default)]
+pub(super) struct LastLook {
+    pub(super) holder: AtomicU64,
+    pub(super) until: AtomicU64,
+}
+
+impl Deref for Pool {
+    type Target = Space;
+
+    #[inline(always)]
+    fn deref(&self) -> &Space {
+        &self.space
+    }
+}
+
 impl Pool {
-    /// Makes a segment and maps it.
-    pub(super) fn create(
-        process: &'static Process,
-        name: &SegmentName,
-        geometry: Geometry,
-        mode: u32,
-    ) -> Result<Shared<Self>> {
-        let [head, bitmap, slots] = geometry.reserved(geometry.first_locks());
-        // With room for the first processes to attach: the creator is one of them, and it would be too late for it to
-        // find none once the segment has its name.
-        let first_entries = (geometry.lazy_page(0), geometry.lazy_page(1));
-        let blueprint = Blueprint {
-            mode,
-            reserved: &[head, bitmap, first_entries, slots],
-            most: geometry.size(geometry.max_locks()),
-            look_interval_ns: REMOVAL_LOOK_INTERVAL_NS,
-        };
-        let segment = segment::create(name, &blueprint, |map, facts| {
-            let (small, large) = geometry.numbers();
-            for (offset, number) in small {
-                map.u32_at(offset).store(number, Ordering::Relaxed);
-            }
-            for (offset, number) in large.into_iter().chain([
-                (header::DEVICE, facts.device),
-                (header::INODE, facts.inode),
-                (header::CREATED, crate::sys::clock::nanoseconds_since_1970()),
-            ]) {
-                map.u64_at(offset).store(number, Ordering::Relaxed);
-            }
-            for (offset, id) in [(header::BOOT, witness::boot()), (header::IDENTITY, crate::sys::random::id())] {
-                for (part, half) in id.as_chunks::<8>().0.iter().enumerate() {
-                    map.u64_at(offset + part * 8).store(u64::from_ne_bytes(*half), Ordering::Relaxed);
-                }
-            }
-            map.u32_at(header::NUM_LOCKS).store(geometry.first_locks(), Ordering::Relaxed);
-            map.u64_at(header::READY).store(1, Ordering::Relaxed);
-            // Last, though nobody sees the file before it is linked: linkat(2) orders all of it.
-            map.u64_at(header::MAGIC).store(format::MAGIC, Ordering::Release);
-            Ok(())
-        })?;
-        Self::shared(process, name, Access::Use, segment, geometry, geometry.first_locks())
-    }
-
-    /// Maps the segment that `candidate` found with `num_locks` locks, unless this process has it mapped already.
-    pub(super) fn open(
-        process: &'static Process,
-        candidate: Candidate,
-        geometry: Geometry,
-        num_locks: u32,
-    ) -> Result<Shared<Self>> {
-        let (name, access) = (candidate.name.clone(), candidate.access);
-        let segment =
-            candidate.map(geometry.size(num_locks), geometry.size(geometry.max_locks()), REMOVAL_LOOK_INTERVAL_NS)?;
-        Self::shared(process, &name, access, segment, geometry, num_locks)
-    }
-
-    fn shared(
-        process: &'static Process,
-        name: &SegmentName,
-        access: Access,
-        segment: Segment,
-        geometry: Geometry,
-        num_locks: u32,
-    ) -> Result<Shared<Self>> {
-        let key = [segment.facts.device, segment.facts.inode, access as u64];
+    /// The pool of a segment that was mapped just now, or the one that this process has of it already.
+    pub(super) fn of(process: &'static Process, name: &SegmentName, space: Space) -> Result<Shared<Self>> {
+        let facts = &space.segment.facts;
+        let key = [facts.device, facts.inode, space.access as u64];
+        let geometry = space.geometry;
         let alone = process.exclude_other_threads();
         let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
         POOLS.get_or_make(
@@ -124,172 +62,17 @@ impl Pool {
                 if same { Ok(()) } else { Err(name.error(reason)) }
             },
             || {
-                Ok(Self {
-                    segment,
-                    geometry,
-                    access,
-                    process,
-                    attachment: PerProcess::new().map_err(no_memory)?,
-                    num_locks: AtomicU32::new(num_locks),
-                    usable: Default::default(),
-                    hint: AtomicU32::new(0),
-                    crowds: WipedOnFork::new(CROWDS as usize).map_err(no_memory)?,
-                    last_look: LastLook::default(),
-                })
+                let attachment = PerProcess::new().map_err(no_memory)?;
+                Ok(Self { space, process, attachment, last_look: LastLook::default() })
             },
         )
     }
 
-    fn u32(&self, offset: usize) -> &AtomicU32 {
-        self.segment.map.u32_at(offset)
-    }
-
-    /// The word of a lock that is in range.
-    pub(super) fn word(&self, id: u32) -> &AtomicU64 {
-        self.segment.map.u64_at(self.geometry.slot(id) + slot::WORD)
-    }
-
-    /// What the holder of a lock has noted.
-    pub(super) fn note(&self, id: u32) -> u64 {
-        self.segment.map.u64_at(self.geometry.slot(id) + slot::NOTE).load(Ordering::Relaxed)
-    }
-
-    /// Where the slot of lock 0 is mapped, those of all that may come to be behind it, and the word that says whether
-    /// the segment was retired.
-    pub(super) fn addresses(&self) -> (*mut u8, &AtomicU32) {
-        let rest = self.geometry.size(self.geometry.max_locks()) - self.geometry.slots();
-        (self.segment.map.address(self.geometry.slots(), rest, format::size::SLOT), self.u32(header::RETIRED))
-    }
-
-    /// The lock that a deadlock's victim has to have, so that there is one at a time.
-    pub(super) fn detector(&self) -> &AtomicU64 {
-        self.segment.map.u64_at(header::DETECTOR)
-    }
-
-    pub(super) fn rotor(&self) -> &AtomicU32 {
-        self.u32(header::ROTOR)
-    }
-
-    /// Whether the segment's remover has said so.
-    #[inline]
-    pub(super) fn is_retired(&self) -> bool {
-        self.u32(header::RETIRED).load(Ordering::Relaxed) != 0
-    }
-
-    /// Whether it was removed, by its remover's word or, asked now and then, because its file has lost its name.
-    pub(super) fn is_removed_lately(&self) -> bool {
-        self.is_retired() || self.segment.is_removed_lately()
-    }
-
-    /// How many locks this process knows of.
-    #[inline(always)]
-    pub(super) fn num_locks(&self) -> u32 {
-        self.num_locks.load(Ordering::Acquire)
-    }
-
-    /// How many locks there are now. What others grew is believed only as far as the file reaches.
-    pub(super) fn num_locks_now(&self) -> u32 {
-        let known = self.num_locks();
-        let published = self.u32(header::NUM_LOCKS).load(Ordering::Acquire);
-        if published <= known || self.geometry.check_count(published).is_err() {
-            return known;
-        }
-        let size = self.geometry.size(published);
-        let reached = self.segment.file.ask(|file| {
-            if Facts::of(file)?.size < size as u64 {
-                return Err(Errno(libc::ENXIO));
-            }
-            self.segment.map.extend(file, size)
-        });
-        match reached {
-            Ok(()) => self.num_locks.fetch_max(published, Ordering::AcqRel).max(published),
-            Err(_) => known,
-        }
-    }
-
-    /// Whether there is a lock of that id, be it that others have made it since this process looked last.
-    #[inline]
-    pub(super) fn has_lock(&self, id: u32) -> bool {
-        id < self.num_locks() || id < self.num_locks_now()
-    }
-
-    /// Makes room for `num_locks`, a whole number of groups.
-    pub(super) fn grow(&self, num_locks: u32) -> std::result::Result<(), Reason> {
-        // Somebody else may have grown it further meanwhile.
-        let bytes = u64::from(num_locks.saturating_sub(self.num_locks_now())) * format::size::SLOT as u64;
-        for (start, end) in self.geometry.reserved(num_locks) {
-            // Nothing is taken back where it fails: somebody else may have grown over it already.
-            self.segment.file.ask(|file| file::reserve(file, start, end)).map_err(|errno| match errno.0 {
-                libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes },
-                _ => Reason::System { doing: "reserving space for more locks", errno },
-            })?;
-        }
-        self.u32(header::NUM_LOCKS).fetch_max(num_locks, Ordering::AcqRel);
-        if self.num_locks_now() < num_locks {
-            let errno = Errno(libc::ENOMEM);
-            return Err(Reason::System { doing: "mapping the locks that were added, which others can use", errno });
-        }
-        Ok(())
-    }
-
-    /// The bitmap of the locks that this process knows of.
-    #[inline]
-    pub(super) fn bitmap(&self) -> Bitmap<'_> {
-        let count = self.num_locks();
-        let map = &self.segment.map;
-        Bitmap {
-            words: map.u64s_at(self.geometry.bitmap(), format::bitmap_words(count)),
-            summary: map.u64s_at(self.geometry.summary(), format::summary_words(count)),
-            frees: map.u64_at(header::FREES),
-            hint: &self.hint,
-        }
-    }
-
-    pub(super) fn count_free(&self) -> u32 {
-        let count = self.num_locks_now();
-        count - bits::count_ones(self.bitmap().words) as u32
-    }
-
-    /// Whether a page that is reserved when needed can be touched. `None`: nobody has needed it yet.
-    pub(super) fn page_is_usable(&self, page: u32) -> Option<bool> {
-        let (index, bit) = ((page / u64::BITS) as usize, 1u64 << (page % u64::BITS));
-        if self.usable[index].load(Ordering::Relaxed) & bit != 0 {
-            return Some(true);
-        }
-        if self.segment.map.u64_at(header::READY + index * 8).load(Ordering::Acquire) & bit == 0 {
-            return None;
-        }
-        // Whoever writes the bit may lie, and a page that is not reserved can be a SIGBUS on a full file system. Who
-        // only looks cannot reserve, and has to believe it.
-        Some(self.access == Access::Look || self.reserve_page(page).is_ok())
-    }
-
-    /// Reserves a page that is needed now.
-    pub(super) fn reserve_page(&self, page: u32) -> std::result::Result<(), Reason> {
-        let start = self.geometry.lazy_page(page);
-        let end = self.geometry.lazy_page(page + 1);
-        self.segment.file.ask(|file| file::reserve(file, start, end)).map_err(|errno| match errno.0 {
-            libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes: end - start },
-            _ => Reason::System { doing: "reserving a page of the segment", errno },
-        })?;
-        let (index, bit) = ((page / u64::BITS) as usize, 1u64 << (page % u64::BITS));
-        self.usable[index].fetch_or(bit, Ordering::Relaxed);
-        self.segment.map.u64_at(header::READY + index * 8).fetch_or(bit, Ordering::AcqRel);
-        Ok(())
-    }
-
-    /// An entry of the attach table. `None`: nobody was ever there. `Err`: it cannot be looked at.
-    pub(super) fn entry(&self, index: u32) -> std::result::Result<Option<Entry<'_>>, ()> {
-        match self.page_is_usable(format::page_of_entry(index)) {
-            None => Ok(None),
-            Some(false) => Err(()),
-            Some(true) => Ok(Some(Entry::at(&self.segment.map, self.geometry.entry(index)))),
-        }
-    }
-
-    /// The number of this process's threads that wait for locks like that one.
-    pub(super) fn crowd(&self, id: u32) -> &AtomicU64 {
-        self.crowds.word((id % CROWDS) as usize)
+    /// The number of this process's threads that wait for locks like that one: of many, not all need look after it.
+    pub(super) fn crowd(&self, id: u32) -> &'static AtomicU64 {
+        // The process has its arena since the pool was made; a count that all share only makes for longer slices.
+        static ALL: AtomicU64 = AtomicU64::new(0);
+        arena::counter(id.wrapping_add(self.segment.facts.inode as u32)).unwrap_or(&ALL)
     }
 
     /// The place of this process, taken now if it has none.
@@ -298,7 +81,12 @@ impl Pool {
             return Ok(attachment);
         }
         let _alone = self.process.exclude_other_threads();
-        self.attachment.get(|| Attachment::make(self))
+        self.attachment.get(|| Attachment::make(&self.space))
+    }
+
+    /// Where this process looks from.
+    pub(super) fn surroundings(&self) -> Surroundings {
+        self.attachment.peek().map_or_else(Surroundings::here, Attachment::surroundings)
     }
 }
 
@@ -307,7 +95,7 @@ impl Drop for Pool {
         // In that order: whoever finds the entry's byte free finds it given up, not dead. The registry drops a pool only
         // when nothing is held and no thread is inside.
         if let Some(attachment) = self.attachment.peek() {
-            attachment.give_up(self);
+            attachment.give_up(&self.space);
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::format::{self, record};
-use super::pool::Pool;
+use super::space::Space;
 use super::word;
 
 /// How many places are looked at.
@@ -24,7 +24,7 @@ const WISH_SHIFT: u32 = 32;
 /// A thread's record, as long as it is its own.
 #[derive(Clone, Copy)]
 pub(super) struct Record<'p> {
-    pool: &'p Pool,
+    space: &'p Space,
     index: u32,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Wish {
 
 impl<'p> Record<'p> {
     fn word(&self, offset: usize) -> &'p AtomicU64 {
-        self.pool.segment.map.u64_at(self.pool.geometry.record(self.index) + offset)
+        self.space.segment.map.u64_at(self.space.geometry.record(self.index) + offset)
     }
 
     /// The owner's word, or something that is none.
@@ -91,10 +91,10 @@ fn places(owner: u64) -> impl Iterator<Item = u32> {
     (0..PROBES).map(move |probe| home.wrapping_add(probe * STRIDE) % format::RECORDS)
 }
 
-impl Pool {
+impl Space {
     fn record(&self, index: u32) -> Option<Record<'_>> {
         let usable = self.page_is_usable(format::page_of_record(index)) == Some(true);
-        usable.then_some(Record { pool: self, index })
+        usable.then_some(Record { space: self, index })
     }
 
     /// The record of a thread that has one.

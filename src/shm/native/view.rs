@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::manager::Acquired;
+use crate::sys::arena::Line;
 use crate::sys::file::Access;
-use crate::sys::mapping::WipedOnFork;
 use crate::sys::registry::Shared;
 use crate::sys::thread::Thread;
 
@@ -22,7 +22,6 @@ mod private {
     pub(super) const TICKET: usize = 0;
     /// How many threads wait in calls on the manager.
     pub(super) const WAITING: usize = 1;
-    pub(super) const COUNT: usize = 2;
 }
 
 /// A manager's view of its pool.
@@ -35,7 +34,7 @@ pub(super) struct View {
     pub(super) token: u64,
     /// As many locks as may be taken through the manager, as far as it has heard: none if it was opened to look.
     lockable: AtomicU32,
-    private: WipedOnFork,
+    private: Line,
     /// Keeps everything above alive and in place.
     pub(super) pool: Shared<Pool>,
 }
@@ -48,7 +47,7 @@ unsafe impl Sync for View {}
 
 impl View {
     pub(super) fn new(pool: Shared<Pool>, token: u64) -> Result<Self, crate::sys::Errno> {
-        let private = WipedOnFork::new(private::COUNT)?;
+        let private = Line::claim()?;
         let (slots, retired) = pool.addresses();
         let (retired, ticket) = (std::ptr::from_ref(retired), std::ptr::from_ref(private.word(private::TICKET)));
         let view = Self { slots, retired, ticket, token, lockable: AtomicU32::new(0), private, pool };

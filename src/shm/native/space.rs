@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! A segment's memory as this process has it mapped. Everything is reached through offsets of the private geometry, by
+//! numbers that were compared with private counts.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::sys::file::{self, Access, Facts};
+use crate::sys::{Errno, bits, witness};
+use crate::{Reason, Result};
+
+use super::super::name::SegmentName;
+use super::super::segment::{self, Blueprint, Candidate, Segment};
+use super::bitmap::Bitmap;
+use super::entries::Entry;
+use super::format::{self, Geometry, header, slot};
+
+/// How long an answer about removal is good for. A slice later at most, and so within 100 ms, a waiter knows.
+const REMOVAL_LOOK_INTERVAL_NS: u64 = 90_000_000;
+
+/// A segment, mapped.
+pub(super) struct Space {
+    pub(super) segment: Segment,
+    pub(super) geometry: Geometry,
+    pub(super) access: Access,
+    /// How many locks this process knows of; it may touch the slots of those.
+    num_locks: AtomicU32,
+    /// The pages reserved when needed that this process may touch.
+    usable: [AtomicU64; format::READY_WORDS],
+    hint: AtomicU32,
+}
+
+impl Space {
+    /// Makes a segment and maps it.
+    pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Result<Self> {
+        let [head, bitmap, slots] = geometry.reserved(geometry.first_locks());
+        // With room for the first processes to attach: the creator is one of them, and it would be too late for it to
+        // find none once the segment has its name.
+        let first_entries = (geometry.lazy_page(0), geometry.lazy_page(1));
+        let blueprint = Blueprint {
+            mode,
+            reserved: &[head, bitmap, first_entries, slots],
+            most: geometry.size(geometry.max_locks()),
+            look_interval_ns: REMOVAL_LOOK_INTERVAL_NS,
+        };
+        let segment = segment::create(name, &blueprint, |map, facts| {
+            let (small, large) = geometry.numbers();
+            for (offset, number) in small {
+                map.u32_at(offset).store(number, Ordering::Relaxed);
+            }
+            for (offset, number) in large.into_iter().chain([
+                (header::DEVICE, facts.device),
+                (header::INODE, facts.inode),
+                (header::CREATED, crate::sys::clock::nanoseconds_since_1970()),
+            ]) {
+                map.u64_at(offset).store(number, Ordering::Relaxed);
+            }
+            for (offset, id) in [(header::BOOT, witness::boot()), (header::IDENTITY, crate::sys::random::id())] {
+                for (part, half) in id.as_chunks::<8>().0.iter().enumerate() {
+                    map.u64_at(offset + part * 8).store(u64::from_ne_bytes(*half), Ordering::Relaxed);
+                }
+            }
+            map.u32_at(header::NUM_LOCKS).store(geometry.first_locks(), Ordering::Relaxed);
+            map.u64_at(header::READY).store(1, Ordering::Relaxed);
+            // Last, though nobody sees the file before it is linked: linkat(2) orders all of it.
+            map.u64_at(header::MAGIC).store(format::MAGIC, Ordering::Release);
+            Ok(())
+        })?;
+        Ok(Self::new(segment, geometry, Access::Use, geometry.first_locks()))
+    }
+
+    /// Maps the segment that `candidate` found with `num_locks` locks.
+    pub(super) fn open(candidate: Candidate, geometry: Geometry, num_locks: u32) -> Result<Self> {
+        let (access, most) = (candidate.access, geometry.size(geometry.max_locks()));
+        let segment = candidate.map(geometry.size(num_locks), most, REMOVAL_LOOK_INTERVAL_NS)?;
+        Ok(Self::new(segment, geometry, access, num_locks))
+    }
+
+    fn new(segment: Segment, geometry: Geometry, access: Access, num_locks: u32) -> Self {
+        let (num_locks, usable, hint) = (AtomicU32::new(num_locks), Default::default(), AtomicU32::new(0));
+        Self { segment, geometry, access, num_locks, usable, hint }
+    }
+
+    fn u32(&self, offset: usize) -> &AtomicU32 {
+        self.segment.map.u32_at(offset)
+    }
+
+    /// The word of a lock that is in range.
+    pub(super) fn word(&self, id: u32) -> &AtomicU64 {
+        self.segment.map.u64_at(self.geometry.slot(id) + slot::WORD)
+    }
+
+    /// What the holder of a lock has noted.
+    pub(super) fn note(&self, id: u32) -> u64 {
+        self.segment.map.u64_at(self.geometry.slot(id) + slot::NOTE).load(Ordering::Relaxed)
+    }
+
+    /// Where the slot of lock 0 is mapped, those of all that may come to be behind it, and the word that says whether
+    /// the segment was retired.
+    pub(super) fn addresses(&self) -> (*mut u8, &AtomicU32) {
+        let rest = self.geometry.size(self.geometry.max_locks()) - self.geometry.slots();
+        (self.segment.map.address(self.geometry.slots(), rest, format::size::SLOT), self.u32(header::RETIRED))
+    }
+
+    /// The lock that a deadlock's victim has to have, so that there is one at a time.
+    pub(super) fn detector(&self) -> &AtomicU64 {
+        self.segment.map.u64_at(header::DETECTOR)
+    }
+
+    pub(super) fn rotor(&self) -> &AtomicU32 {
+        self.u32(header::ROTOR)
+    }
+
+    /// Whether the segment's remover has said so.
+    #[inline]
+    pub(super) fn is_retired(&self) -> bool {
+        self.u32(header::RETIRED).load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether it was removed, by its remover's word or, asked now and then, because its file has lost its name.
+    pub(super) fn is_removed_lately(&self) -> bool {
+        self.is_retired() || self.segment.is_removed_lately()
+    }
+
+    /// How many locks this process knows of.
+    #[inline(always)]
+    pub(super) fn num_locks(&self) -> u32 {
+        self.num_locks.load(Ordering::Acquire)
+    }
+
+    /// How many locks there are now. What others grew is believed only as far as the file reaches.
+    pub(super) fn num_locks_now(&self) -> u32 {
+        let known = self.num_locks();
+        let published = self.u32(header::NUM_LOCKS).load(Ordering::Acquire);
+        if published <= known || self.geometry.check_count(published).is_err() {
+            return known;
+        }
+        let size = self.geometry.size(published);
+        let reached = self.segment.file.ask(|file| {
+            if Facts::of(file)?.size < size as u64 {
+                return Err(Errno(libc::ENXIO));
+            }
+            self.segment.map.extend(file, size)
+        });
+        match reached {
+            Ok(()) => self.num_locks.fetch_max(published, Ordering::AcqRel).max(published),
+            Err(_) => known,
+        }
+    }
+
+    /// Whether there is a lock of that id, be it that others have made it since this process looked last.
+    #[inline]
+    pub(super) fn has_lock(&self, id: u32) -> bool {
+        id < self.num_locks() || id < self.num_locks_now()
+    }
+
+    /// Makes room for `num_locks`, a whole number of groups.
+    pub(super) fn grow(&self, num_locks: u32) -> std::result::Result<(), Reason> {
+        // Somebody else may have grown it further meanwhile.
+        let bytes = u64::from(num_locks.saturating_sub(self.num_locks_now())) * format::size::SLOT as u64;
+        for (start, end) in self.geometry.reserved(num_locks) {
+            // Nothing is taken back where it fails: somebody else may have grown over it already.
+            self.segment.file.ask(|file| file::reserve(file, start, end)).map_err(|errno| match errno.0 {
+                libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes },
+                _ => Reason::System { doing: "reserving space for more locks", errno },
+            })?;
+        }
+        self.u32(header::NUM_LOCKS).fetch_max(num_locks, Ordering::AcqRel);
+        if self.num_locks_now() < num_locks {
+            let errno = Errno(libc::ENOMEM);
+            return Err(Reason::System { doing: "mapping the locks that were added, which others can use", errno });
+        }
+        Ok(())
+    }
+
+    /// The bitmap of the locks that this process knows of.
+    #[inline]
+    pub(super) fn bitmap(&self) -> Bitmap<'_> {
+        let count = self.num_locks();
+        let map = &self.segment.map;
+        Bitmap {
+            words: map.u64s_at(self.geometry.bitmap(), format::bitmap_words(count)),
+            summary: map.u64s_at(self.geometry.summary(), format::summary_words(count)),
+            frees: map.u64_at(header::FREES),
+            hint: &self.hint,
+        }
+    }
+
+    pub(super) fn count_free(&self) -> u32 {
+        let count = self.num_locks_now();
+        count - bits::count_ones(self.bitmap().words) as u32
+    }
+
+    /// Whether a page that is reserved when needed can be touched. `None`: nobody has needed it yet.
+    pub(super) fn page_is_usable(&self, page: u32) -> Option<bool> {
+        let (index, bit) = ((page / u64::BITS) as usize, 1u64 << (page % u64::BITS));
+        if self.usable[index].load(Ordering::Relaxed) & bit != 0 {
+            return Some(true);
+        }
+        if self.segment.map.u64_at(header::READY + index * 8).load(Ordering::Acquire) & bit == 0 {
+            return None;
+        }
+        // Whoever writes the bit may lie, and a page that is not reserved can be a SIGBUS on a full file system. Who
+        // only looks cannot reserve, and has to believe it.
+        Some(self.access == Access::Look || self.reserve_page(page).is_ok())
+    }
+
+    /// Reserves a page that is needed now.
+    pub(super) fn reserve_page(&self, page: u32) -> std::result::Result<(), Reason> {
+        let start = self.geometry.lazy_page(page);
+        let end = self.geometry.lazy_page(page + 1);
+        self.segment.file.ask(|file| file::reserve(file, start, end)).map_err(|errno| match errno.0 {
+            libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes: end - start },
+            _ => Reason::System { doing: "reserving a page of the segment", errno },
+        })?;
+        let (index, bit) = ((page / u64::BITS) as usize, 1u64 << (page % u64::BITS));
+        self.usable[index].fetch_or(bit, Ordering::Relaxed);
+        self.segment.map.u64_at(header::READY + index * 8).fetch_or(bit, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// An entry of the attach table. `None`: nobody was ever there. `Err`: it cannot be looked at.
+    pub(super) fn entry(&self, index: u32) -> std::result::Result<Option<Entry<'_>>, ()> {
+        match self.page_is_usable(format::page_of_entry(index)) {
+            None => Ok(None),
+            Some(false) => Err(()),
+            Some(true) => Ok(Some(Entry::at(&self.segment.map, self.geometry.entry(index)))),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The memory that every child of this process finds zeroed, in one mapping: each of its own would cost the first call of
+//! a process two system calls and a page. Less than 2 MiB, so that no huge page is cleared for a few words.
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use super::Errno;
+use super::mapping::WipedOnFork;
+use super::numbers::Numbers;
+
+/// Words on a cache line.
+const LINE: usize = 64 / size_of::<u64>();
+
+/// A part of the arena, in words.
+struct Part {
+    start: usize,
+    words: usize,
+}
+
+/// What is known of the process itself.
+const PROCESS: Part = Part { start: 0, words: LINE };
+/// Counters that may be shared by whoever has the same number.
+const COUNTERS: Part = Part { start: PROCESS.start + PROCESS.words, words: 256 };
+/// Lines for one user each.
+const LINES: Part = Part { start: COUNTERS.start + COUNTERS.words, words: LINE_COUNT * LINE };
+/// A bit for each thread's number.
+const TAGS: Part = Part { start: LINES.start + LINES.words, words: 1 << (22 - 6) };
+const WORDS: usize = TAGS.start + TAGS.words;
+
+const LINE_COUNT: usize = 8192;
+
+const _: () = assert!(WORDS * size_of::<u64>() < 2 << 20);
+
+static BASE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
+
+fn words(part: &Part) -> Result<&'static [AtomicU64], Errno> {
+    let mut base = BASE.load(Ordering::Acquire);
+    if base.is_null() {
+        let fresh = WipedOnFork::new(WORDS)?;
+        let address = fresh.as_ptr().cast::<AtomicU64>();
+        match BASE.compare_exchange(ptr::null_mut(), address, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                fresh.leak();
+                base = address;
+            }
+            Err(winner) => base = winner,
+        }
+    }
+    // SAFETY: a page-aligned mapping of that many words, never unmapped, reached as atomics only.
+    Ok(unsafe { std::slice::from_raw_parts(base.add(part.start), part.words) })
+}
+
+/// The line about the process itself.
+pub(super) fn process() -> Result<&'static [AtomicU64], Errno> {
+    words(&PROCESS)
+}
+
+/// The bits of the threads' numbers.
+pub(super) fn tags() -> Result<&'static [AtomicU64], Errno> {
+    words(&TAGS)
+}
+
+/// The counter of that number, or another that shares it.
+pub(crate) fn counter(number: u32) -> Result<&'static AtomicU64, Errno> {
+    Ok(&words(&COUNTERS)?[number as usize % COUNTERS.words])
+}
+
+/// A few words of one user's own, on one cache line. A child inherits the user and finds the words zeroed.
+#[derive(Debug)]
+pub(crate) struct Line {
+    words: &'static [AtomicU64],
+    /// 0: it has a mapping of its own, because all lines were taken.
+    number: u32,
+    _own: Option<WipedOnFork>,
+}
+
+impl Line {
+    /// A line of zeros.
+    pub(crate) fn claim() -> Result<Self, Errno> {
+        if let Some(number) = numbers().claim() {
+            let start = number as usize * LINE;
+            return Ok(Self { words: &words(&LINES)?[start..start + LINE], number, _own: None });
+        }
+        let own = WipedOnFork::new(LINE)?;
+        // SAFETY: as long as the mapping, which the value keeps; nobody has the slice for longer than the value.
+        let words = unsafe { std::slice::from_raw_parts(own.as_ptr().cast::<AtomicU64>(), LINE) };
+        Ok(Self { words, number: 0, _own: Some(own) })
+    }
+
+    #[inline(always)]
+    pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
+        &self.words[index]
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if self.number != 0 {
+            for word in self.words {
+                word.store(0, Ordering::Relaxed);
+            }
+            numbers().release(self.number);
+        }
+    }
+}
+
+/// Which lines are taken: inherited with their users.
+fn numbers() -> Numbers<'static> {
+    const WORDS: usize = LINE_COUNT / u64::BITS as usize;
+    static IN_USE: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    Numbers { in_use: &IN_USE, next: &NEXT }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_users_and_comes_back_as_zeros() {
+        let (one, other) = (Line::claim().unwrap(), Line::claim().unwrap());
+        one.word(7).store(5, Ordering::Relaxed);
+        assert_eq!(other.word(0).load(Ordering::Relaxed), 0);
+        assert_ne!(ptr::from_ref(one.word(0)), ptr::from_ref(other.word(0)));
+        let was = one.number;
+        drop(one);
+        assert!((0..LINE_COUNT).map(|_| Line::claim().unwrap()).all(|line| line.word(7).load(Ordering::Relaxed) == 0));
+        assert_ne!(was, 0);
+    }
+}
