@@ -27,6 +27,7 @@ use crate::shm::ShmManager;
 
 use boundary::{call, cancel, input_path, manager, output, refuse, silence_panics};
 pub use constants::*;
+use locking::{AtMost, Endless, NoPatience};
 pub use types::*;
 
 /// What a handle points to. The header declares it without its inside.
@@ -351,14 +352,14 @@ pub unsafe extern "C" fn lock_manager_grow(manager: *mut lock_manager_t, num_loc
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire(manager, id, Wait::Forever) }
+    unsafe { locking::acquire(manager, id, Endless) }
 }
 
 /// Takes a lock if it is free. -EBUSY: it is held, by whomever. Otherwise as lock_manager_lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_try_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire(manager, id, Wait::Try) }
+    unsafe { locking::acquire(manager, id, NoPatience) }
 }
 
 /// Waits for a lock for at most timeout_ns nanoseconds of CLOCK_MONOTONIC; UINT64_MAX: without end; 0 takes a free
@@ -368,7 +369,7 @@ pub unsafe extern "C" fn lock_manager_try_lock(manager: *mut lock_manager_t, id:
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_timed_lock(manager: *mut lock_manager_t, id: u32, timeout_ns: u64) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire(manager, id, Wait::Nanoseconds(timeout_ns)) }
+    unsafe { locking::acquire(manager, id, AtMost(timeout_ns)) }
 }
 
 /// Unlocks what the calling thread, or by process ownership this process, holds through this manager. -EPERM: it does

@@ -11,21 +11,54 @@ use crate::shm::{AtOnce, ByLayout, Libpod, Native, Release};
 use super::boundary::{call, manager as opened};
 use super::{LOCK_MANAGER_OWNER_DIED, lock_manager_t};
 
+/// How long a call waits, as a type: what is the same in each call of a function need not be kept in it.
+pub(super) trait Patience: Copy {
+    fn wait(self) -> Wait;
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Endless;
+
+#[derive(Clone, Copy)]
+pub(super) struct NoPatience;
+
+/// Nanoseconds.
+#[derive(Clone, Copy)]
+pub(super) struct AtMost(pub(super) u64);
+
+impl Patience for Endless {
+    fn wait(self) -> Wait {
+        Wait::Forever
+    }
+}
+
+impl Patience for NoPatience {
+    fn wait(self) -> Wait {
+        Wait::Try
+    }
+}
+
+impl Patience for AtMost {
+    fn wait(self) -> Wait {
+        Wait::Nanoseconds(self.0)
+    }
+}
+
 /// Takes a lock.
 ///
 /// # Safety
 /// The module's contract.
 #[inline(always)]
-pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: impl Patience) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
-        let Some(lock_manager_t::Shm(shm)) = manager.as_ref() else { return acquire_slowly(manager, id, wait) };
+        let Some(lock_manager_t::Shm(shm)) = manager.as_ref() else { return acquire_slowly(manager, id, patience) };
         match shm.by_layout() {
-            ByLayout::Libpod(libpod) => acquire_mutex(libpod, manager, id, wait),
+            ByLayout::Libpod(libpod) => acquire_mutex(libpod, manager, id, patience),
             ByLayout::Native(native) => match native.acquire_at_once(id) {
                 AtOnce::Acquired(acquired) => code(acquired),
-                AtOnce::Undecided => acquire_slowly(manager, id, wait),
-                AtOnce::Retired => acquire_retired(native, manager, id, wait),
+                AtOnce::Undecided => acquire_slowly(manager, id, patience),
+                AtOnce::Retired => acquire_retired(native, manager, id, patience),
             },
         }
     }
@@ -56,11 +89,16 @@ pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
 /// The module's contract.
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
-unsafe extern "C" fn acquire_mutex(libpod: &Libpod, manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+unsafe extern "C" fn acquire_mutex(
+    libpod: &Libpod,
+    manager: *mut lock_manager_t,
+    id: u32,
+    patience: impl Patience,
+) -> i32 {
     match libpod.acquire_at_once(id) {
         Some(acquired) => code(acquired),
         // SAFETY: the module's contract.
-        None => unsafe { acquire_slowly(manager, id, wait) },
+        None => unsafe { acquire_slowly(manager, id, patience) },
     }
 }
 
@@ -69,10 +107,15 @@ unsafe extern "C" fn acquire_mutex(libpod: &Libpod, manager: *mut lock_manager_t
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
-unsafe extern "C" fn acquire_retired(native: &Native, manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+unsafe extern "C" fn acquire_retired(
+    native: &Native,
+    manager: *mut lock_manager_t,
+    id: u32,
+    patience: impl Patience,
+) -> i32 {
     native.hand_back(id);
     // SAFETY: the module's contract.
-    unsafe { acquire_slowly(manager, id, wait) }
+    unsafe { acquire_slowly(manager, id, patience) }
 }
 
 /// # Safety
@@ -80,9 +123,9 @@ unsafe extern "C" fn acquire_retired(native: &Native, manager: *mut lock_manager
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
-unsafe extern "C" fn acquire_slowly(manager: *mut lock_manager_t, id: u32, wait: Wait) -> i32 {
+unsafe extern "C" fn acquire_slowly(manager: *mut lock_manager_t, id: u32, patience: impl Patience) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe { opened(manager)?.acquire(id, wait, None).map(code) })
+    call(|| unsafe { opened(manager)?.acquire(id, patience.wait(), None).map(code) })
 }
 
 #[inline(never)]

@@ -15,20 +15,7 @@ pub(crate) fn wake_one(word: &AtomicU32) {
 
 /// Sleeps until the word is not `expected`, somebody wakes, a signal comes, or the deadline passes.
 pub(crate) fn wait_until(word: &AtomicU32, expected: u32, deadline: Instant) {
-    let deadline = deadline.timespec();
-    // SAFETY: FUTEX_WAIT_BITSET reads the word and the timespec, both alive; its deadline is absolute on
-    // CLOCK_MONOTONIC, which a signal does not move.
-    unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAIT_BITSET,
-            expected,
-            &raw const deadline,
-            ptr::null::<u32>(),
-            libc::FUTEX_BITSET_MATCH_ANY,
-        )
-    };
+    let _however = sleep_until(word, expected, deadline, libc::FUTEX_BITSET_MATCH_ANY as u32);
 }
 
 /// Wakes one waiter of those that sleep with a bit of `classes`; whether there was one.
@@ -64,7 +51,8 @@ pub(crate) enum Awake {
 /// Sleeps as [`wait_until`] does, to be woken with any of `classes`, and tells how it ended.
 pub(crate) fn sleep_until(word: &AtomicU32, expected: u32, deadline: Instant, classes: u32) -> Awake {
     let deadline = deadline.timespec();
-    // SAFETY: as for wait_until.
+    // SAFETY: FUTEX_WAIT_BITSET reads the word and the timespec, both alive; its deadline is absolute on
+    // CLOCK_MONOTONIC, which a signal does not move.
     let code = unsafe {
         libc::syscall(
             libc::SYS_futex,

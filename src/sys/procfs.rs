@@ -57,7 +57,7 @@ fn state(tid: u32) -> Option<char> {
 /// a process for good, where the id alone is used again.
 pub(crate) fn start_time(process: &str) -> u64 {
     const FIELD: usize = 22;
-    let Ok(stat) = fs::read(format!("/proc/{process}/stat")) else { return 0 };
+    let Some(stat) = glance::file(&format!("/proc/{process}/stat")) else { return 0 };
     // The command, in parentheses, may contain anything; the third field follows it.
     let Some(after) = stat.iter().rposition(|&byte| byte == b')') else { return 0 };
     let mut fields = stat[after + 1..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());

@@ -42,6 +42,8 @@ pub(super) struct Attachment {
     pub(super) base: u64,
     /// Where the process looks from, once it has been introduced.
     surroundings: [AtomicU64; 2],
+    /// When the process started, in clock ticks since boot; 0: unknown, or not introduced yet.
+    start: AtomicU64,
     is_introduced: AtomicBool,
     _witness: Pinned,
 }
@@ -70,8 +72,8 @@ impl Attachment {
         fence(Ordering::SeqCst);
         let base = word::of_process(index, generation);
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        let (surroundings, is_introduced) = (Default::default(), AtomicBool::new(false));
-        Ok(Self { number, entry: index, generation, base, surroundings, is_introduced, _witness: witness })
+        let (surroundings, start, is_introduced) = (Default::default(), AtomicU64::new(0), AtomicBool::new(false));
+        Ok(Self { number, entry: index, generation, base, surroundings, start, is_introduced, _witness: witness })
     }
 
     /// Says of whom the entry is, in numbers by which others may judge it. Before the process's first lock: until then no
@@ -85,14 +87,20 @@ impl Attachment {
 
     #[cold]
     fn introduce_first(&self, space: &Space) {
-        let here = Surroundings::here();
+        let (start, here) = (procfs::start_time("self"), Surroundings::here());
         if let Ok(Some(entry)) = space.entry(self.entry) {
-            entry.introduce(procfs::start_time("self"), here);
+            entry.introduce(start, here);
         }
+        self.start.store(start, Ordering::Relaxed);
         for (place, number) in self.surroundings.iter().zip([here.pid_namespace, here.time_namespace]) {
             place.store(number, Ordering::Relaxed);
         }
         self.is_introduced.store(true, Ordering::Release);
+    }
+
+    /// When the process, and so its first thread, started; 0: unknown.
+    pub(super) fn start(&self) -> u64 {
+        self.start.load(Ordering::Relaxed)
     }
 
     /// Where the process looks from.

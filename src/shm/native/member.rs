@@ -4,8 +4,9 @@
 
 use crate::Reason;
 use crate::manager::Ownership;
+use crate::sys::process::{self, Process};
 use crate::sys::thread::Thread;
-use crate::sys::{ending, process::Process, tags, witness};
+use crate::sys::{ending, tags, witness};
 
 use super::Native;
 use super::pool::{POOLS, Pool};
@@ -44,9 +45,11 @@ impl Native {
             thread.set_tag(tags::claim().map_err(failed)?);
         }
         let owner = word::of_thread(attachment.base, thread.tag());
-        let record = self
-            .pool()
-            .claim_record(owner, || ThreadId { tid: thread.id() as i32, start: witness::own_thread_start() });
+        let record = self.pool().claim_record(owner, || {
+            let tid = thread.id() as i32;
+            let start = if tid == process::pid() { attachment.start() as u32 } else { witness::own_thread_start() };
+            ThreadId { tid, start }
+        });
         let ownership = self.ownership.settle();
         thread.settle_at(attachment.number, owner);
         let word = match ownership {
