@@ -50,8 +50,8 @@ test: setup-test lint stage ## every test: lints, Rust, C, Go, the command line,
 	c-tests/run $(STAGE)
 	lockctl/run-tests $(STAGE)
 	tools/readme-example $(STAGE)
-	$(CARGO) build --release --locked --example counter
-	LOCK_MANAGER_RUST_COUNTER=$(abspath $(BUILT))/examples/counter go/run-tests $(STAGE)
+	$(CARGO) build --locked --example counter
+	LOCK_MANAGER_RUST_COUNTER=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/examples/counter go/run-tests $(STAGE)
 
 demo: setup-demo stage ## the main job in one screen
 	@$(STAGED_PC) tools/compile-example $(STAGE) counting "$(CC)" "$(EXAMPLE_FLAGS)"

@@ -83,7 +83,7 @@ impl Pool {
                 }
                 Err(_) => verdict = Verdict::Unknown,
             }
-        } else if word::serial(named) == 0 {
+        } else if word::serial(named) == 0 || self.is_calling_thread(named) {
             return Verdict::Alive;
         }
         if self.is_ended(&entry, state, named, look) { Verdict::Dead } else { verdict }

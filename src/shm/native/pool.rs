@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 use crate::sys::per_process::PerProcess;
 use crate::sys::process::Process;
 use crate::sys::registry::{Registry, Shared};
+use crate::sys::thread::Thread;
 use crate::sys::witness::Surroundings;
 use crate::sys::{Errno, arena};
 use crate::{Reason, Result};
@@ -15,6 +16,7 @@ use crate::{Reason, Result};
 use super::super::name::SegmentName;
 use super::attachment::Attachment;
 use super::space::Space;
+use super::word;
 
 pub(super) static POOLS: Registry<Pool> = Registry::new();
 
@@ -82,6 +84,13 @@ impl Pool {
         }
         let _alone = self.process.exclude_other_threads();
         self.attachment.get(|| Attachment::make(&self.space))
+    }
+
+    /// Whether a word of this process names the calling thread.
+    pub(super) fn is_calling_thread(&self, named: u64) -> bool {
+        let thread = Thread::calling();
+        // What a forked child's first thread remembers before it is named anew is its parent's.
+        thread.is_named_in(self.process) && thread.tag() == word::serial(named)
     }
 
     /// Where this process looks from.
