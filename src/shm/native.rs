@@ -61,9 +61,9 @@ pub(super) fn is_retired(start: &[u8]) -> bool {
     is_ours(start) && format::is_retired(start) == Some(true)
 }
 
-/// Whether a native segment that starts with these bytes was made in another boot.
+/// Whether a native segment that starts with these bytes is known to be of another boot.
 pub(super) fn is_of_another_boot(start: &[u8]) -> bool {
-    is_ours(start) && format::boot(start) != Some(witness::boot())
+    is_ours(start) && witness::boot().is_ok_and(|boot| format::boot(start) != Some(boot))
 }
 
 /// A manager on a segment in the native layout.
@@ -99,8 +99,11 @@ impl Native {
         let refuse = |reason| name.error(reason);
         let geometry = Geometry::read(start, candidate.facts.device, candidate.facts.inode).map_err(refuse)?;
         // What is in memory was made since the boot.
-        if candidate.file_system != FileSystem::Memory && format::boot(start) != Some(witness::boot()) {
-            return Err(refuse(Reason::BeforeBoot));
+        if candidate.file_system != FileSystem::Memory {
+            let boot = witness::boot().map_err(|errno| refuse(space::no_boot(errno)))?;
+            if format::boot(start) != Some(boot) {
+                return Err(refuse(Reason::BeforeBoot));
+            }
         }
         let there = geometry.check_count(format::num_locks(start).unwrap_or(0)).map_err(refuse)?;
         // After the number was read: whoever grows the file makes it longer before saying so.

@@ -156,7 +156,7 @@ pub(super) struct Blueprint<'b> {
 pub(super) fn create(
     name: &SegmentName,
     blueprint: &Blueprint<'_>,
-    fill: impl FnOnce(&Mapping, &Facts) -> std::result::Result<(), Reason>,
+    fill: impl FnOnce(&Mapping, &Facts, FileSystem) -> std::result::Result<(), Reason>,
 ) -> Result<Segment> {
     // To say so before anything is written; link() below decides.
     if Facts::of_path(name.file()).is_ok() {
@@ -165,7 +165,7 @@ pub(super) fn create(
     let size = blueprint.reserved.iter().map(|(start, end)| end - start).sum();
     let failed = |doing| move |errno: Errno| name.error(system(doing, errno, size));
     let draft = Draft::new(name).map_err(failed("creating the segment"))?;
-    local_file_system(name, &draft.file)?;
+    let file_system = local_file_system(name, &draft.file)?;
     for &(start, end) in blueprint.reserved {
         file::reserve(&draft.file, start, end).map_err(failed("reserving the segment's space"))?;
     }
@@ -173,7 +173,7 @@ pub(super) fn create(
     let mapped = Mapping::new(&draft.file, Access::Use, length, blueprint.most);
     let map = mapped.map_err(failed("mapping the segment"))?;
     let facts = Facts::of(&draft.file).map_err(failed("fstat"))?;
-    fill(&map, &facts).map_err(|reason| name.error(reason))?;
+    fill(&map, &facts, file_system).map_err(|reason| name.error(reason))?;
     file::set_mode(&draft.file, blueprint.mode).map_err(failed("setting the segment's mode"))?;
     let file = draft.publish(name).map_err(failed("naming the segment"))?;
     let file = Watched::new(file, facts, name.file().to_owned(), Access::Use);
