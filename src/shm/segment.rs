@@ -4,6 +4,7 @@
 //! noticed when it is removed.
 
 use std::fs::{self, File};
+use std::os::fd::IntoRawFd;
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,6 +82,12 @@ impl Candidate {
     pub(super) fn map(self, length: usize, most: usize, look_interval_ns: u64) -> Result<Segment> {
         let mapped = Mapping::new(&self.file, self.access, length, most);
         let map = mapped.map_err(|errno| self.name.error(Reason::System { doing: "mapping the segment", errno }))?;
+        // Of this file, and not of one that the program opened after it had closed all descriptors.
+        if !Facts::of(&self.file).is_ok_and(|facts| facts.is_same_file(&self.facts)) {
+            let _not_ours = self.file.into_raw_fd();
+            let errno = Errno(libc::EBADF);
+            return Err(self.name.error(Reason::System { doing: "mapping the segment", errno }));
+        }
         let file = Watched::new(self.file, self.facts, self.name.file().to_owned(), self.access);
         Ok(Segment { map, facts: self.facts, file, looked: AtomicU64::new(0), look_interval_ns })
     }

@@ -150,9 +150,10 @@ impl Space {
             if Facts::of(file)?.size < size as u64 {
                 return Err(Errno(libc::ENXIO));
             }
-            self.segment.map.extend(file, size)
+            self.segment.map.piece(file, size)
         });
-        match reached {
+        // Not before it was seen to be of this file.
+        match reached.and_then(|piece| piece.map_or(Ok(()), |piece| self.segment.map.extend(piece))) {
             Ok(()) => self.num_locks.fetch_max(published, Ordering::AcqRel).max(published),
             Err(_) => known,
         }
@@ -186,7 +187,12 @@ impl Space {
     /// The bitmap of the locks that this process knows of.
     #[inline]
     pub(super) fn bitmap(&self) -> Bitmap<'_> {
-        let count = self.num_locks();
+        self.bitmap_of(self.num_locks())
+    }
+
+    /// The bitmap of the first `count` locks, which this process knows of.
+    #[inline]
+    fn bitmap_of(&self, count: u32) -> Bitmap<'_> {
         let map = &self.segment.map;
         Bitmap {
             words: map.u64s_at(self.geometry.bitmap(), format::bitmap_words(count)),
@@ -197,8 +203,9 @@ impl Space {
     }
 
     pub(super) fn count_free(&self) -> u32 {
+        // Of one number of locks: another thread may grow the segment in between, and what it added be taken at once.
         let count = self.num_locks_now();
-        count - bits::count_ones(self.bitmap().words) as u32
+        count - bits::count_ones(self.bitmap_of(count).words) as u32
     }
 
     /// Whether a page that is reserved when needed can be touched. `None`: nobody has needed it yet.
