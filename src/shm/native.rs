@@ -128,7 +128,10 @@ impl Native {
         let process = Process::current().map_err(no_memory)?;
         let pool = Pool::of(process, name, space()?)?;
         let number = note::managers().claim().ok_or_else(|| name.error(Reason::TooManyManagers))?;
-        let view = View::new(pool, number.into()).map_err(no_memory)?;
+        let view = View::new(pool, number.into()).map_err(|errno| {
+            note::managers().release(number);
+            no_memory(errno)
+        })?;
         let native = Self { view, process, storage: Arc::clone(name.shown()), ownership: OwnershipCell::default() };
         if native.pool().access == Access::Use {
             native.pool().attached().map_err(|reason| native.error(reason))?;
@@ -355,6 +358,8 @@ impl Manager for Native {
 
 impl Drop for Native {
     fn drop(&mut self) {
+        // A child may close what it inherited as its first call.
+        self.process.settle();
         // What is held stays held as long as the process lives, and a child that shares its parent's memory takes
         // nothing of the parent's down.
         if !self.process.is_caller() || self.check_idle().is_err() {
