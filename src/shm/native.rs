@@ -9,6 +9,7 @@
 
 mod attachment;
 mod bitmap;
+mod crowd;
 mod cycles;
 mod deadlock;
 mod entries;

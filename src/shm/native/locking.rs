@@ -12,6 +12,7 @@ use crate::{Reason, Result};
 
 use super::super::Release;
 use super::Native;
+use super::crowd::Crowd;
 use super::judgement::{Look, Verdict};
 use super::member::Member;
 use super::note;
@@ -127,8 +128,8 @@ impl Native {
         }
         let start = Instant::now();
         let deadline = if timeout_ns == u64::MAX { Instant::NEVER } else { start.after(timeout_ns) };
-        let crowd = Counted::new(self.pool().crowd(id));
-        let wait = Waited { id, member, start, deadline, timeout_ns, place: crowd.before, crowd: crowd.word };
+        let crowd = self.pool().join_crowd(id);
+        let wait = Waited { id, member, start, deadline, timeout_ns, crowd };
         let ended = self.wait_in_slices(&wait, &mut waiter, cancellable);
         // After the swap, or instead of it: whoever walks meanwhile finds that the cycle is none.
         if let Some(record) = member.record {
@@ -160,7 +161,7 @@ impl Native {
     ) -> std::result::Result<Acquired, Leaving> {
         let &Waited { id, member, start, deadline, .. } = wait;
         let (pool, lock) = (self.pool(), self.pool().word(id));
-        let mut slices = Slices::new(start, wait.place);
+        let mut slices = Slices::new(start, wait.crowd.place);
         let mut is_first = true;
         let mut noted = pool.note(id);
         loop {
@@ -200,7 +201,7 @@ impl Native {
             if now < slices.end {
                 continue;
             }
-            slices.next(now, wait.crowd.load(Ordering::Relaxed));
+            slices.next(now, wait.crowd.size());
             let seen = lock.load(Ordering::Acquire);
             let note = pool.note(id);
             waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & R != 0 && note == noted_before;
@@ -362,9 +363,7 @@ struct Waited<'w> {
     start: Instant,
     deadline: Instant,
     timeout_ns: u64,
-    /// How many threads of this process wait for such locks, and how many did when this one came.
-    crowd: &'w AtomicU64,
-    place: u64,
+    crowd: Crowd<'static>,
 }
 
 /// How the last holder left a lock that was taken from this word.
@@ -412,14 +411,12 @@ fn unreserve(lock: &AtomicU64) {
 /// Counts the calling thread in a word until it is dropped.
 struct Counted<'w> {
     word: &'w AtomicU64,
-    /// What the count was.
-    before: u64,
 }
 
 impl<'w> Counted<'w> {
     fn new(word: &'w AtomicU64) -> Self {
-        let before = word.fetch_add(1, Ordering::Relaxed);
-        Self { word, before }
+        word.fetch_add(1, Ordering::Relaxed);
+        Self { word }
     }
 }
 
