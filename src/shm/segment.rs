@@ -4,7 +4,6 @@
 //! noticed when it is removed.
 
 use std::fs::{self, File};
-use std::os::fd::IntoRawFd;
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +14,7 @@ use crate::sys::clock::Instant;
 use crate::sys::file::{self, Access, Facts, FileSystem};
 use crate::sys::mapping::Mapping;
 use crate::sys::record_lock::{self, Attempt, Range};
-use crate::sys::watched::Watched;
+use crate::sys::watched::{Fleeting, Watched};
 use crate::sys::{Errno, process::effective_user, procfs};
 use crate::{Reason, Result};
 
@@ -37,21 +36,21 @@ pub(super) struct Candidate {
     pub(super) access: Access,
     pub(super) facts: Facts,
     pub(super) file_system: FileSystem,
-    file: File,
+    file: Fleeting,
 }
 
 impl Candidate {
     /// Opens the file of that name. Its size, like all facts, is measured on the open file.
     pub(super) fn open(name: &SegmentName, access: Access) -> Result<Self> {
         let opened = file::open(name.file(), access);
-        let file = opened.map_err(|errno| match errno.0 {
+        let file = opened.and_then(Fleeting::new).map_err(|errno| match errno.0 {
             libc::ENOENT => name.error(Reason::NotFound),
             libc::ELOOP => name.error(Reason::SymbolicLink),
             // Directories and sockets: whatever else they are, they are no segment.
             libc::EISDIR | libc::ENXIO => name.error(Reason::NotASegment("it is no regular file")),
             _ => name.error(Reason::System { doing: "opening the segment", errno }),
         })?;
-        let facts = Facts::of(&file).map_err(|errno| name.error(Reason::System { doing: "fstat", errno }))?;
+        let facts = *file.facts();
         if !facts.is_regular {
             return Err(name.error(Reason::NotASegment("it is no regular file")));
         }
@@ -83,12 +82,11 @@ impl Candidate {
         let mapped = Mapping::new(&self.file, self.access, length, most);
         let map = mapped.map_err(|errno| self.name.error(Reason::System { doing: "mapping the segment", errno }))?;
         // Of this file, and not of one that the program opened after it had closed all descriptors.
-        if !Facts::of(&self.file).is_ok_and(|facts| facts.is_same_file(&self.facts)) {
-            let _not_ours = self.file.into_raw_fd();
+        if !self.file.is_it() {
             let errno = Errno(libc::EBADF);
             return Err(self.name.error(Reason::System { doing: "mapping the segment", errno }));
         }
-        let file = Watched::new(self.file, self.facts, self.name.file().to_owned(), self.access);
+        let file = Watched::new(self.file.keep(), self.facts, self.name.file().to_owned(), self.access);
         Ok(Segment { map, facts: self.facts, file, looked: AtomicU64::new(0), look_interval_ns })
     }
 }

@@ -57,7 +57,7 @@ fn state(tid: u32) -> Option<char> {
 /// a process for good, where the id alone is used again.
 pub(crate) fn start_time(process: &str) -> u64 {
     const FIELD: usize = 22;
-    let Ok(stat) = fs::read(format!("/proc/{process}/stat")) else { return 0 };
+    let Some(stat) = glance::file(&format!("/proc/{process}/stat")) else { return 0 };
     // The command, in parentheses, may contain anything; the third field follows it.
     let Some(after) = stat.iter().rposition(|&byte| byte == b')') else { return 0 };
     let mut fields = stat[after + 1..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
@@ -100,7 +100,7 @@ impl MappedFile {
     /// What is mapped at that address in this process. `None` if it cannot be seen.
     pub(crate) fn at(address: usize) -> Option<Self> {
         // Not /proc/self: it shows nothing once the main thread has ended, though others go on.
-        let maps = fs::read("/proc/thread-self/maps").ok()?;
+        let maps = glance::whole("/proc/thread-self/maps")?;
         let start = format!("{address:08x}-");
         let line = maps.split(|&byte| byte == b'\n').find(|line| line.starts_with(start.as_bytes()))?;
         let (device, inode) = Self::fields(line)?;
