@@ -39,7 +39,7 @@ use std::sync::atomic::Ordering;
 use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::ownership::OwnershipCell;
 use crate::sys::file::{Access, FileSystem};
-use crate::sys::process::Process;
+use crate::sys::process::{Process, effective_user};
 use crate::sys::{Errno, witness};
 use crate::{Cancel, Error, Reason, Result};
 
@@ -79,6 +79,11 @@ impl Native {
     /// Creates a segment and opens it.
     pub(super) fn create(name: &SegmentName, num_locks: u32, max_locks: u32, mode: u32) -> Result<Self> {
         let geometry = Geometry::for_locks(num_locks, max_locks).map_err(|reason| name.error(reason))?;
+        // Whoever uses it opens it for both, its creator first; what that one could not open it could not remove.
+        if mode & 0o600 != 0o600 && effective_user() != 0 {
+            let what = "the mode does not let the owner read and write, which the native layout needs";
+            return Err(name.error(Reason::BadArgument(what)));
+        }
         let mut made = None;
         let created = Self::new(name, || {
             let space = Space::create(name, geometry, mode)?;
