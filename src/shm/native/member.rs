@@ -47,6 +47,10 @@ impl Native {
         let record = self
             .pool()
             .claim_record(owner, || ThreadId { tid: thread.id() as i32, start: witness::own_thread_start() });
+        if let Some(record) = record.filter(|record| record.wish().is_some()) {
+            // It left its last wait by jumping out of a signal handler, and waits for nothing now.
+            record.withdraw();
+        }
         let ownership = self.ownership.settle();
         thread.settle_at(attachment.number, owner);
         let word = match ownership {
