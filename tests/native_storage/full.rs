@@ -4,11 +4,14 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use lock_manager::{Acquired, Manager, Reason, ShmManager};
 
 use super::support::alone::alone;
-use super::support::{errno_of, fork, is_root_or_skip, namespace, taken_once};
+use super::support::native_layout::AT_ROTOR;
+use super::support::process::sleep_until_killed;
+use super::support::{Child, Segment, board, errno_of, eventually, fork, is_root_or_skip, namespace, taken_once};
 use super::{names_in, options};
 
 /// Takes all room but that many pages, in a file that can be removed.
@@ -174,6 +177,37 @@ fn without_descriptors_opening_is_emfile_and_works_again_later() {
                 let _ = files.pop();
             }
             assert_eq!(taken_once(&made.expect("with eight descriptors it works"), 3), Acquired::Clean);
+        })
+        .succeeds();
+    });
+}
+
+/// More room in the attach table is made for speed long before there is none left in what there is.
+#[test]
+fn a_process_finds_the_entry_that_is_free_where_there_is_no_room_for_more() {
+    const ATTACHED: u32 = 60;
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        fork(|| {
+            namespace::private_shm("2m");
+            let segment = Segment::native(64);
+            let there = &board(1)[0];
+            let others: Vec<Child> = (0..ATTACHED)
+                .map(|_| {
+                    fork(|| {
+                        let _manager = segment.open();
+                        there.fetch_add(1, Ordering::AcqRel);
+                        sleep_until_killed();
+                    })
+                })
+                .collect();
+            eventually("all are attached", || there.load(Ordering::Acquire) == ATTACHED);
+            fill_but(0);
+            segment.write_word_at(AT_ROTOR, 2);
+            assert_eq!(taken_once(&segment.open(), 3), Acquired::Clean);
+            others.into_iter().for_each(Child::kill);
         })
         .succeeds();
     });

@@ -176,12 +176,14 @@ fn is_locked(space: &Space, byte: Range) -> Result<bool, Reason> {
 /// Takes the byte of a free entry through `file`.
 fn find(space: &Space, file: &File) -> Result<u32, Reason> {
     let mut first = None;
+    // Why no more room can be made: then all that there is has to be looked through.
+    let mut no_room = None;
     loop {
         let mut pages = 0;
         while pages < format::ENTRY_PAGES && space.page_is_usable(pages) == Some(true) {
             pages += 1;
         }
-        let (capacity, may_extend) = (pages * ON_A_PAGE, pages < format::ENTRY_PAGES);
+        let (capacity, may_extend) = (pages * ON_A_PAGE, pages < format::ENTRY_PAGES && no_room.is_none());
         let start = first.take().unwrap_or_else(|| space.rotor().fetch_add(1, Ordering::Relaxed));
         let mut met = 0;
         for step in 0..capacity {
@@ -198,9 +200,9 @@ fn find(space: &Space, file: &File) -> Result<u32, Reason> {
             }
         }
         if !may_extend {
-            return Err(Reason::TooManyProcesses { most: format::ENTRIES - 1 });
+            return Err(no_room.unwrap_or(Reason::TooManyProcesses { most: format::ENTRIES - 1 }));
         }
-        space.reserve_page(pages)?;
+        no_room = space.reserve_page(pages).err();
         // Entry 0 is nobody's.
         first = Some(capacity.max(1));
     }
