@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use lock_manager::{Acquired, Manager, Reason, ShmManager};
 
@@ -142,6 +143,26 @@ fn a_limit_on_the_size_of_files_is_efbig_and_no_signal() {
             assert_eq!(taken_once(&manager, 63), Acquired::Clean);
             assert_eq!(errno_of(ShmManager::create(format!("{}-x", segment.name), 4096, &options())), libc::EFBIG);
             assert!(!Path::new(&format!("/dev/shm{}-x", segment.name)).exists());
+        })
+        .succeeds();
+    });
+}
+
+/// What is there already is no larger for being used.
+#[test]
+fn a_limit_on_the_size_of_files_that_is_smaller_than_the_segment_keeps_nobody_from_using_it() {
+    alone!({
+        let segment = Segment::native(64);
+        let holder = segment.holder_of(&[3]);
+        fork(|| {
+            let limits = libc::rlimit { rlim_cur: 4096, rlim_max: 4096 };
+            // SAFETY: setrlimit(2) reads the struct, a local.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limits) }, 0);
+            let manager = segment.open();
+            assert_eq!(taken_once(&manager, 4), Acquired::Clean);
+            assert_eq!(errno_of(manager.grow(128)), libc::EFBIG);
+            holder.signal(libc::SIGKILL);
+            assert_eq!(manager.timed_lock(3, Duration::from_secs(20)).unwrap(), Acquired::OwnerDied);
         })
         .succeeds();
     });
