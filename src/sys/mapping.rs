@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::mem;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -42,11 +43,19 @@ impl Mapping {
         if unsafe { libc::mprotect(range.as_mut_ptr().cast(), range.len(), libc::PROT_NONE) } != 0 {
             return Err(Errno::last());
         }
-        let mapping = Self { range, mapped: AtomicUsize::new(0), access };
-        if let Some(piece) = mapping.piece(file, length)? {
-            mapping.extend(piece)?;
+        let protection = match access {
+            Access::Use => libc::PROT_READ | libc::PROT_WRITE,
+            Access::Look => libc::PROT_READ,
+        };
+        // SAFETY: MAP_FIXED replaces pages of the range that was made above only, which nobody has touched.
+        let address = unsafe {
+            let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+            libc::mmap(range.as_mut_ptr().cast(), length, protection, flags, file.as_raw_fd(), 0)
+        };
+        if address == libc::MAP_FAILED {
+            return Err(Errno::last());
         }
-        Ok(mapping)
+        Ok(Self { range, mapped: AtomicUsize::new(length), access })
     }
 
     /// Maps elsewhere, for [`extend`](Self::extend), what is missing of the file's first `length` bytes. `None`: nothing is.
