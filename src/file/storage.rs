@@ -28,8 +28,8 @@ use super::record::{Identity, Record};
 use super::records::{Locked, Records, locking};
 
 /// How often a file that vanishes in the midst of an attempt is looked for again. Each round means that somebody
-/// removed it just then.
-const ROUNDS: u32 = 100;
+/// removed it just then, and takes some microseconds: who removes all the time is not to make a slow process fail.
+const ROUNDS: u32 = 10_000;
 
 /// A directory's locks, as one process takes them.
 pub(super) struct Files {

@@ -9,6 +9,7 @@
 
 mod attachment;
 mod bitmap;
+mod crowd;
 mod cycles;
 mod deadlock;
 mod entries;
@@ -20,6 +21,7 @@ mod member;
 mod note;
 mod pool;
 mod records;
+mod releasing;
 mod space;
 mod view;
 mod waiting;
@@ -38,7 +40,7 @@ use std::sync::atomic::Ordering;
 use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::ownership::OwnershipCell;
 use crate::sys::file::{Access, FileSystem};
-use crate::sys::process::Process;
+use crate::sys::process::{Process, effective_user};
 use crate::sys::{Errno, witness};
 use crate::{Cancel, Error, Reason, Result};
 
@@ -61,9 +63,9 @@ pub(super) fn is_retired(start: &[u8]) -> bool {
     is_ours(start) && format::is_retired(start) == Some(true)
 }
 
-/// Whether a native segment that starts with these bytes was made in another boot.
+/// Whether a native segment that starts with these bytes is known to be of another boot.
 pub(super) fn is_of_another_boot(start: &[u8]) -> bool {
-    is_ours(start) && format::boot(start) != Some(witness::boot())
+    is_ours(start) && witness::boot().is_ok_and(|boot| format::boot(start) != Some(boot))
 }
 
 /// A manager on a segment in the native layout.
@@ -78,6 +80,11 @@ impl Native {
     /// Creates a segment and opens it.
     pub(super) fn create(name: &SegmentName, num_locks: u32, max_locks: u32, mode: u32) -> Result<Self> {
         let geometry = Geometry::for_locks(num_locks, max_locks).map_err(|reason| name.error(reason))?;
+        // Whoever uses it opens it for both, its creator first; what that one could not open it could not remove.
+        if mode & 0o600 != 0o600 && effective_user() != 0 {
+            let what = "the mode does not let the owner read and write, which the native layout needs";
+            return Err(name.error(Reason::BadArgument(what)));
+        }
         let mut made = None;
         let created = Self::new(name, || {
             let space = Space::create(name, geometry, mode)?;
@@ -99,8 +106,11 @@ impl Native {
         let refuse = |reason| name.error(reason);
         let geometry = Geometry::read(start, candidate.facts.device, candidate.facts.inode).map_err(refuse)?;
         // What is in memory was made since the boot.
-        if candidate.file_system != FileSystem::Memory && format::boot(start) != Some(witness::boot()) {
-            return Err(refuse(Reason::BeforeBoot));
+        if candidate.file_system != FileSystem::Memory {
+            let boot = witness::boot().map_err(|errno| refuse(space::no_boot(errno)))?;
+            if format::boot(start) != Some(boot) {
+                return Err(refuse(Reason::BeforeBoot));
+            }
         }
         let there = geometry.check_count(format::num_locks(start).unwrap_or(0)).map_err(refuse)?;
         // After the number was read: whoever grows the file makes it longer before saying so.
@@ -125,7 +135,10 @@ impl Native {
         let process = Process::current().map_err(no_memory)?;
         let pool = Pool::of(process, name, space()?)?;
         let number = note::managers().claim().ok_or_else(|| name.error(Reason::TooManyManagers))?;
-        let view = View::new(pool, number.into()).map_err(no_memory)?;
+        let view = View::new(pool, number.into()).map_err(|errno| {
+            note::managers().release(number);
+            no_memory(errno)
+        })?;
         let native = Self { view, process, storage: Arc::clone(name.shown()), ownership: OwnershipCell::default() };
         if native.pool().access == Access::Use {
             native.pool().attached().map_err(|reason| native.error(reason))?;
@@ -352,6 +365,8 @@ impl Manager for Native {
 
 impl Drop for Native {
     fn drop(&mut self) {
+        // A child may close what it inherited as its first call.
+        self.process.settle();
         // What is held stays held as long as the process lives, and a child that shares its parent's memory takes
         // nothing of the parent's down.
         if !self.process.is_caller() || self.check_idle().is_err() {

@@ -14,7 +14,7 @@ use crate::sys::clock::Instant;
 use crate::sys::file::{self, Access, Facts, FileSystem};
 use crate::sys::mapping::Mapping;
 use crate::sys::record_lock::{self, Attempt, Range};
-use crate::sys::watched::Watched;
+use crate::sys::watched::{Fleeting, Watched};
 use crate::sys::{Errno, process::effective_user, procfs};
 use crate::{Reason, Result};
 
@@ -36,21 +36,21 @@ pub(super) struct Candidate {
     pub(super) access: Access,
     pub(super) facts: Facts,
     pub(super) file_system: FileSystem,
-    file: File,
+    file: Fleeting,
 }
 
 impl Candidate {
     /// Opens the file of that name. Its size, like all facts, is measured on the open file.
     pub(super) fn open(name: &SegmentName, access: Access) -> Result<Self> {
         let opened = file::open(name.file(), access);
-        let file = opened.map_err(|errno| match errno.0 {
+        let file = opened.and_then(Fleeting::new).map_err(|errno| match errno.0 {
             libc::ENOENT => name.error(Reason::NotFound),
             libc::ELOOP => name.error(Reason::SymbolicLink),
             // Directories and sockets: whatever else they are, they are no segment.
             libc::EISDIR | libc::ENXIO => name.error(Reason::NotASegment("it is no regular file")),
             _ => name.error(Reason::System { doing: "opening the segment", errno }),
         })?;
-        let facts = Facts::of(&file).map_err(|errno| name.error(Reason::System { doing: "fstat", errno }))?;
+        let facts = *file.facts();
         if !facts.is_regular {
             return Err(name.error(Reason::NotASegment("it is no regular file")));
         }
@@ -81,7 +81,12 @@ impl Candidate {
     pub(super) fn map(self, length: usize, most: usize, look_interval_ns: u64) -> Result<Segment> {
         let mapped = Mapping::new(&self.file, self.access, length, most);
         let map = mapped.map_err(|errno| self.name.error(Reason::System { doing: "mapping the segment", errno }))?;
-        let file = Watched::new(self.file, self.facts, self.name.file().to_owned(), self.access);
+        // Of this file, and not of one that the program opened after it had closed all descriptors.
+        if !self.file.is_it() {
+            let errno = Errno(libc::EBADF);
+            return Err(self.name.error(Reason::System { doing: "mapping the segment", errno }));
+        }
+        let file = Watched::new(self.file.keep(), self.facts, self.name.file().to_owned(), self.access);
         Ok(Segment { map, facts: self.facts, file, looked: AtomicU64::new(0), look_interval_ns })
     }
 }
@@ -156,7 +161,7 @@ pub(super) struct Blueprint<'b> {
 pub(super) fn create(
     name: &SegmentName,
     blueprint: &Blueprint<'_>,
-    fill: impl FnOnce(&Mapping, &Facts) -> std::result::Result<(), Reason>,
+    fill: impl FnOnce(&Mapping, &Facts, FileSystem) -> std::result::Result<(), Reason>,
 ) -> Result<Segment> {
     // To say so before anything is written; link() below decides.
     if Facts::of_path(name.file()).is_ok() {
@@ -165,7 +170,7 @@ pub(super) fn create(
     let size = blueprint.reserved.iter().map(|(start, end)| end - start).sum();
     let failed = |doing| move |errno: Errno| name.error(system(doing, errno, size));
     let draft = Draft::new(name).map_err(failed("creating the segment"))?;
-    local_file_system(name, &draft.file)?;
+    let file_system = local_file_system(name, &draft.file)?;
     for &(start, end) in blueprint.reserved {
         file::reserve(&draft.file, start, end).map_err(failed("reserving the segment's space"))?;
     }
@@ -173,7 +178,7 @@ pub(super) fn create(
     let mapped = Mapping::new(&draft.file, Access::Use, length, blueprint.most);
     let map = mapped.map_err(failed("mapping the segment"))?;
     let facts = Facts::of(&draft.file).map_err(failed("fstat"))?;
-    fill(&map, &facts).map_err(|reason| name.error(reason))?;
+    fill(&map, &facts, file_system).map_err(|reason| name.error(reason))?;
     file::set_mode(&draft.file, blueprint.mode).map_err(failed("setting the segment's mode"))?;
     let file = draft.publish(name).map_err(failed("naming the segment"))?;
     let file = Watched::new(file, facts, name.file().to_owned(), Access::Use);

@@ -20,7 +20,7 @@ struct Part {
 
 /// What is known of the process itself.
 const PROCESS: Part = Part { start: 0, words: LINE };
-/// Counters that may be shared by whoever has the same number.
+/// Counters of threads that wait.
 const COUNTERS: Part = Part { start: PROCESS.start + PROCESS.words, words: 256 };
 /// Lines for one user each.
 const LINES: Part = Part { start: COUNTERS.start + COUNTERS.words, words: LINE_COUNT * LINE };
@@ -61,9 +61,9 @@ pub(super) fn tags() -> Result<&'static [AtomicU64], Errno> {
     words(&TAGS)
 }
 
-/// The counter of that number, or another that shares it.
-pub(crate) fn counter(number: u32) -> Result<&'static AtomicU64, Errno> {
-    Ok(&words(&COUNTERS)?[number as usize % COUNTERS.words])
+/// Counters for whoever makes out among themselves which is whose.
+pub(crate) fn counters() -> Result<&'static [AtomicU64], Errno> {
+    words(&COUNTERS)
 }
 
 /// A few words of one user's own, on one cache line. A child inherits the user and finds the words zeroed.

@@ -123,8 +123,9 @@ pub(crate) fn link_unnamed(file: &File, path: &Path) -> Result<(), Errno> {
 /// Reserves the bytes from `start` up to but not including `end`, so that no later touch is a SIGBUS, and makes the file
 /// at least that long.
 pub(crate) fn reserve(file: &File, start: u64, end: u64) -> Result<(), Errno> {
-    // Past the limit the kernel would send SIGXFSZ, which ends the process.
-    if end > file_size_limit() {
+    let is_limited = end > file_size_limit();
+    // Past the limit the kernel would send SIGXFSZ, which ends the process, where the file had to become longer.
+    if is_limited && Facts::of(file)?.size < end {
         return Err(Errno(libc::EFBIG));
     }
     let start = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
@@ -133,8 +134,16 @@ pub(crate) fn reserve(file: &File, start: u64, end: u64) -> Result<(), Errno> {
         return Ok(());
     }
     loop {
-        // SAFETY: posix_fallocate(3) acts on an open descriptor; it returns its error.
-        match unsafe { libc::posix_fallocate(file.as_raw_fd(), start, length) } {
+        // SAFETY: posix_fallocate(3) and fallocate(2) act on an open descriptor; the former returns its error.
+        let code = unsafe {
+            match is_limited {
+                false => libc::posix_fallocate(file.as_raw_fd(), start, length),
+                // Not the libc's, which writes where the file system cannot reserve: that is a SIGXFSZ even within the file.
+                true if libc::fallocate(file.as_raw_fd(), 0, start, length) == 0 => 0,
+                true => Errno::last().0,
+            }
+        };
+        match code {
             0 => return Ok(()),
             libc::EINTR => {}
             error => return Err(Errno(error)),

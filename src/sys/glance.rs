@@ -42,7 +42,8 @@ pub(crate) fn at_rest(path: &str) -> Option<Vec<u8>> {
     None
 }
 
-fn whole(path: &str) -> Option<Vec<u8>> {
+/// All of a file, however many reads it takes.
+pub(crate) fn whole(path: &str) -> Option<Vec<u8>> {
     let path = CString::new(path).ok()?;
     let (mut bytes, mut length) = (vec![0; MOST_BYTES], 0);
     // SAFETY: as in file(); the buffer is longer than what was read.

@@ -43,35 +43,57 @@ impl Mapping {
         if unsafe { libc::mprotect(range.as_mut_ptr().cast(), range.len(), libc::PROT_NONE) } != 0 {
             return Err(Errno::last());
         }
-        let mapping = Self { range, mapped: AtomicUsize::new(0), access };
-        mapping.extend(file, length)?;
-        Ok(mapping)
-    }
-
-    /// Maps as much of the file as `length` says, if less is mapped. Threads may do the same at the same time.
-    pub(crate) fn extend(&self, file: &File, length: usize) -> Result<(), Errno> {
-        let mapped = self.mapped.load(Ordering::Acquire);
-        // On a page of its own, whatever the size of pages is here: what is mapped twice is the same memory.
-        let start = mapped / LARGEST_PAGE * LARGEST_PAGE;
-        if length <= mapped || length > self.range.len() {
-            return if length <= mapped { Ok(()) } else { Err(Errno(libc::EINVAL)) };
-        }
-        let protection = match self.access {
+        let protection = match access {
             Access::Use => libc::PROT_READ | libc::PROT_WRITE,
             Access::Look => libc::PROT_READ,
         };
-        let offset = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
-        // SAFETY: MAP_FIXED replaces pages of this mapping's own range only: such as nobody may have touched, and at
-        // most one large page's worth of the same file at the same offset, which is the same memory before and after.
+        // SAFETY: MAP_FIXED replaces pages of the range that was made above only, which nobody has touched.
         let address = unsafe {
-            let address = self.range.as_mut_ptr().add(start).cast();
             let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-            libc::mmap(address, length - start, protection, flags, file.as_raw_fd(), offset)
+            libc::mmap(range.as_mut_ptr().cast(), length, protection, flags, file.as_raw_fd(), 0)
         };
         if address == libc::MAP_FAILED {
             return Err(Errno::last());
         }
-        self.mapped.fetch_max(length, Ordering::AcqRel);
+        Ok(Self { range, mapped: AtomicUsize::new(length), access })
+    }
+
+    /// Maps elsewhere, for [`extend`](Self::extend), what is missing of the file's first `length` bytes. `None`: nothing is.
+    /// Elsewhere, because the descriptor's number may be another file's by the time it is mapped.
+    pub(crate) fn piece(&self, file: &File, length: usize) -> Result<Option<Piece>, Errno> {
+        let mapped = self.mapped.load(Ordering::Acquire);
+        // On a page of its own, whatever the size of pages is here: what is mapped twice is the same memory.
+        let start = mapped / LARGEST_PAGE * LARGEST_PAGE;
+        if length <= mapped || length > self.range.len() {
+            return if length <= mapped { Ok(None) } else { Err(Errno(libc::EINVAL)) };
+        }
+        let mut options = MmapOptions::new();
+        options.offset(start as u64).len(length - start);
+        let map = match self.access {
+            Access::Use => options.map_raw(file)?,
+            Access::Look => options.map_raw_read_only(file)?,
+        };
+        Ok(Some(Piece { map, start }))
+    }
+
+    /// Moves a piece, which was found to be of this file, to where it belongs. Threads may do the same at the same time.
+    pub(crate) fn extend(&self, piece: Piece) -> Result<(), Errno> {
+        let Piece { map, start } = piece;
+        let length = map.len();
+        // SAFETY: the piece is a mapping of its own, made by piece(), with room in the range for its end. What it replaces
+        // are pages of this mapping's own range only: such as nobody may have touched, and at most one large page's worth
+        // of the same file at the same offset, which is the same memory before and after.
+        let address = unsafe {
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            let target = self.range.as_mut_ptr().add(start).cast::<libc::c_void>();
+            libc::mremap(map.as_mut_ptr().cast(), length, length, flags, target)
+        };
+        if address == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        // It is not there any more.
+        mem::forget(map);
+        self.mapped.fetch_max(start + length, Ordering::AcqRel);
         Ok(())
     }
 
@@ -127,6 +149,14 @@ impl Mapping {
         // SAFETY: as for u16_at; an AtomicU64 has the size and here the alignment of a u64.
         unsafe { std::slice::from_raw_parts(address.cast(), count) }
     }
+}
+
+/// More of a file than a [`Mapping`] has.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    map: MmapRaw,
+    /// Where it belongs.
+    start: usize,
 }
 
 /// Private memory that every child finds zeroed, however it was made.

@@ -33,10 +33,15 @@ enum Kept {
 }
 
 impl Pinned {
+    /// Keeps the description of `file` by a mapping; its descriptor is left to the caller.
+    pub(crate) fn by_mapping(file: &File) -> Result<Self, Errno> {
+        Ok(Self { _kept: Kept::Mapping(Mapping::not_inherited(file)?) })
+    }
+
     /// Keeps the description of `file`, which is closed if it can be.
     pub(crate) fn new(file: File, pinning: Pinning) -> Result<Self, Errno> {
         let kept = match pinning {
-            Pinning::ByMapping => Kept::Mapping(Mapping::not_inherited(&file)?),
+            Pinning::ByMapping => return Self::by_mapping(&file),
             Pinning::ByDescriptor => Kept::Descriptor(Descriptor { facts: Facts::of(&file)?, file: Some(file) }),
         };
         Ok(Self { _kept: kept })

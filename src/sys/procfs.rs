@@ -100,7 +100,7 @@ impl MappedFile {
     /// What is mapped at that address in this process. `None` if it cannot be seen.
     pub(crate) fn at(address: usize) -> Option<Self> {
         // Not /proc/self: it shows nothing once the main thread has ended, though others go on.
-        let maps = fs::read("/proc/thread-self/maps").ok()?;
+        let maps = glance::whole("/proc/thread-self/maps")?;
         let start = format!("{address:08x}-");
         let line = maps.split(|&byte| byte == b'\n').find(|line| line.starts_with(start.as_bytes()))?;
         let (device, inode) = Self::fields(line)?;

@@ -4,12 +4,64 @@
 
 use std::fs::File;
 use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::Errno;
 use super::file::{self, Access, Facts};
+
+/// A descriptor for the time of a call. Dropped, it is closed only if it still is of its file: not as a `File`, which ends a
+/// process in which somebody else has closed it, or closes what somebody else has opened since.
+#[derive(Debug)]
+pub(crate) struct Fleeting {
+    file: ManuallyDrop<File>,
+    facts: Facts,
+}
+
+impl Fleeting {
+    /// Of a file that was opened just now.
+    pub(crate) fn new(file: File) -> Result<Self, Errno> {
+        let file = ManuallyDrop::new(file);
+        let facts = Facts::of(&file)?;
+        Ok(Self { file, facts })
+    }
+
+    /// What the file was when it was opened.
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Whether the number is still of the file.
+    pub(crate) fn is_it(&self) -> bool {
+        Facts::of(&self.file).is_ok_and(|facts| facts.is_same_file(&self.facts))
+    }
+
+    /// The file, to be kept for longer.
+    pub(crate) fn keep(self) -> File {
+        let mut whole = ManuallyDrop::new(self);
+        // SAFETY: taken once: what it is taken from is not used or dropped after this.
+        unsafe { ManuallyDrop::take(&mut whole.file) }
+    }
+}
+
+impl Deref for Fleeting {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for Fleeting {
+    fn drop(&mut self) {
+        if self.is_it() {
+            // SAFETY: close(2) of a descriptor that was opened for self and is not used after this.
+            unsafe { libc::close(self.file.as_raw_fd()) };
+        }
+    }
+}
 
 /// No descriptor.
 const NONE: i32 = -1;
@@ -71,15 +123,13 @@ impl Watched {
         let file = self.open_anew().map_err(|_| Errno(libc::EBADF))?;
         let fresh = file.as_raw_fd();
         if self.number.compare_exchange(stale, fresh, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            let _kept = file.into_raw_fd();
-        } else {
-            self.let_go(file);
+            let _kept = file.keep().into_raw_fd();
         }
         Ok(())
     }
 
     /// Another description of the file, by its name or through the descriptor.
-    pub(crate) fn open_anew(&self) -> Result<File, Errno> {
+    pub(crate) fn open_anew(&self) -> Result<Fleeting, Errno> {
         // The name is looked at first, so that no other file is opened and would have to be closed.
         if self.has_its_name()
             && let Ok(file) = file::open(&self.path, self.access)
@@ -96,27 +146,13 @@ impl Watched {
 
     /// What was opened, if it is this file. If not, the program has closed it, and its number may be another file's: it is
     /// forgotten, not closed.
-    fn checked(&self, file: File) -> Result<File, Errno> {
-        if self.is_it(&file) {
+    fn checked(&self, file: File) -> Result<Fleeting, Errno> {
+        let file = Fleeting { file: ManuallyDrop::new(file), facts: self.facts };
+        if file.is_it() {
             return Ok(file);
         }
-        let _not_ours = file.into_raw_fd();
+        let _not_ours = file.keep().into_raw_fd();
         Err(Errno(libc::ESTALE))
-    }
-
-    fn is_it(&self, file: &File) -> bool {
-        Facts::of(file).is_ok_and(|facts| facts.is_same_file(&self.facts))
-    }
-
-    /// Closes a descriptor if it still is of this file. Not by dropping it, which ends a process in which somebody else
-    /// has closed it.
-    fn let_go(&self, file: File) {
-        let is_it = self.is_it(&file);
-        let number = file.into_raw_fd();
-        if is_it {
-            // SAFETY: close(2) of a descriptor that was opened here and is no longer owned by a File.
-            unsafe { libc::close(number) };
-        }
     }
 }
 
@@ -124,8 +160,9 @@ impl Drop for Watched {
     fn drop(&mut self) {
         let number = self.number.load(Ordering::Acquire);
         if number != NONE {
-            // SAFETY: let_go() closes it only if it still is this file, and then it is ours: opened here.
-            self.let_go(unsafe { File::from_raw_fd(number) });
+            // SAFETY: dropped, it is closed only if it still is this file, and then it is ours: opened here.
+            let file = ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
+            drop(Fleeting { file, facts: self.facts });
         }
     }
 }

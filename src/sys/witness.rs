@@ -132,8 +132,8 @@ pub(crate) fn own_thread_start() -> u32 {
     stat.and_then(|stat| parse(&stat)?.get(START).copied()).unwrap_or(0) as u32
 }
 
-/// The id of this boot; zeros if it cannot be read.
-pub(crate) fn boot() -> [u8; 16] {
+/// The id of this boot. A process that cannot read it, for want of a descriptor or of /proc, must not take it for another.
+pub(crate) fn boot() -> Result<[u8; 16], Errno> {
     // Once a process: it does not change.
     static KNOWN: AtomicBool = AtomicBool::new(false);
     static HALVES: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
@@ -142,17 +142,19 @@ pub(crate) fn boot() -> [u8; 16] {
         for (place, half) in id.as_chunks_mut::<8>().0.iter_mut().zip(&HALVES) {
             *place = half.load(Ordering::Relaxed).to_ne_bytes();
         }
-        return id;
+        return Ok(id);
     }
-    let text = glance::file("/proc/sys/kernel/random/boot_id").and_then(|text| String::from_utf8(text).ok());
-    if let Some(read) = text.and_then(|text| uuid(&text)) {
-        id = read;
-        for (half, place) in HALVES.iter().zip(id.as_chunks::<8>().0) {
-            half.store(u64::from_ne_bytes(*place), Ordering::Relaxed);
-        }
-        KNOWN.store(true, Ordering::Release);
+    let text = glance::file("/proc/sys/kernel/random/boot_id").ok_or_else(|| match Errno::last() {
+        short @ Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => short,
+        // Not as it is: what is missing is not the segment.
+        _ => Errno(libc::EOPNOTSUPP),
+    })?;
+    id = String::from_utf8(text).ok().and_then(|text| uuid(&text)).ok_or(Errno(libc::EOPNOTSUPP))?;
+    for (half, place) in HALVES.iter().zip(id.as_chunks::<8>().0) {
+        half.store(u64::from_ne_bytes(*place), Ordering::Relaxed);
     }
-    id
+    KNOWN.store(true, Ordering::Release);
+    Ok(id)
 }
 
 fn uuid(text: &str) -> Option<[u8; 16]> {
@@ -181,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_boot_has_an_id() {
-        assert_ne!(boot(), [0; 16]);
+        assert_ne!(boot().unwrap(), [0; 16]);
         assert_eq!(uuid("not an id"), None);
     }
 }

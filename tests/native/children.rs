@@ -266,3 +266,34 @@ fn sharing_the_memory_it_does_not_keep_its_dead_parent_alive() {
         manager.unlock(3).unwrap();
     });
 }
+
+/// How many of this process's descriptors and mappings are of the segment.
+fn traces_of(segment: &Segment) -> (usize, usize) {
+    let is_it = |name: &str| name.contains(&segment.name);
+    let numbers = std::fs::read_dir("/proc/self/fd").unwrap();
+    let links = numbers.filter_map(|number| std::fs::read_link(number.unwrap().path()).ok());
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    (links.filter(|link| is_it(link.to_str().unwrap())).count(), maps.lines().filter(|line| is_it(line)).count())
+}
+
+#[test]
+fn it_closes_what_it_inherited_without_having_used_it() {
+    alone!({
+        let segment = Segment::native(64);
+        let manager = segment.open();
+        let _ = manager.lock(3).unwrap();
+        let before = traces_of(&segment);
+        let inherited = std::mem::ManuallyDrop::new(manager);
+        for make in [|body: &dyn Fn()| fork(body), |body: &dyn Fn()| raw_clone(body)] {
+            make(&|| {
+                // SAFETY: the child's own copy, which nobody uses after this.
+                let own = unsafe { std::ptr::read(&raw const *inherited) };
+                own.close().unwrap();
+                assert_eq!(traces_of(&segment), (0, 0));
+            })
+            .succeeds();
+        }
+        assert_eq!(traces_of(&segment), before);
+        inherited.unlock(3).unwrap();
+    });
+}

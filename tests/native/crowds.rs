@@ -106,6 +106,50 @@ fn a_crowd_finds_a_dead_holder_as_soon_as_one_does() {
     });
 }
 
+/// Each lock has one waiter, and nobody but that one looks after it, whatever its id.
+#[test]
+fn waiters_for_many_locks_are_no_crowd() {
+    const THREADS: u32 = 60;
+    const APART: u32 = 256;
+    const EACH: Duration = Duration::from_millis(20);
+    alone!({
+        let segment = Segment::native(THREADS * APART);
+        let manager = segment.open();
+        let ids: Vec<u32> = (0..THREADS).map(|index| index * APART).collect();
+        mostly_within(EACH, "60 threads wait for 60 locks of a process that is killed", |_| {
+            let holder = segment.holder_of(&ids);
+            thread::scope(|scope| {
+                let waiters: Vec<_> = ids
+                    .iter()
+                    .map(|&id| {
+                        let (manager, tid) = (&manager, &board(1)[0]);
+                        let wait = move || {
+                            tid.store(own_tid() as u32, Ordering::Release);
+                            assert_eq!(manager.lock(id).unwrap(), Acquired::OwnerDied);
+                            let had = Instant::now();
+                            manager.unlock(id).unwrap();
+                            had
+                        };
+                        (tid, thread::Builder::new().stack_size(128 * 1024).spawn_scoped(scope, wait).unwrap())
+                    })
+                    .collect();
+                for (tid, _) in &waiters {
+                    eventually("the thread is there", || tid.load(Ordering::Acquire) != 0);
+                    until_thread_waits(tid.load(Ordering::Acquire) as i32);
+                }
+                // Past the first, short slices of each.
+                thread::sleep(Duration::from_millis(120));
+                let killed = Instant::now();
+                holder.signal(libc::SIGKILL);
+                let mut times: Vec<Duration> =
+                    waiters.into_iter().map(|(_, waiter)| waiter.join().unwrap().duration_since(killed)).collect();
+                times.sort_unstable();
+                times[times.len() / 2]
+            })
+        });
+    });
+}
+
 #[test]
 fn of_fifty_processes_everybody_gets_its_turn() {
     const PROCESSES: usize = 50;

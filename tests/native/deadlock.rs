@@ -229,3 +229,25 @@ fn a_wait_that_ends_otherwise_leaves_no_edge_behind() {
         drop(other);
     });
 }
+
+/// A thread that left a wait by jumping out of a signal handler still seems to want that lock, until it calls again.
+#[test]
+fn what_a_thread_wanted_once_it_does_not_want_when_it_calls_again() {
+    alone!({
+        let segment = Segment::native(64);
+        let manager = segment.open();
+        let holder = segment.holder_of(&[1, 2]);
+        let _ = manager.lock(3).unwrap();
+        let own = layout::owner_of(segment.number_at(layout::word(3)));
+        let record = (0..layout::RECORDS).map(layout::record).find(|&at| segment.number_at(at) == own).unwrap();
+        // The number of the wish, and the lock plus one.
+        segment.write_number_at(record + 16, 9 << 32 | 2);
+        assert_eq!(manager.lock_info(1).unwrap().waiters, 1);
+        assert_eq!(errno_of(manager.timed_lock(2, Duration::from_millis(20))), libc::ETIMEDOUT);
+        assert_eq!(manager.lock_info(1).unwrap().waiters, 0);
+        segment.write_number_at(record + 16, 10 << 32 | 2);
+        assert_eq!(errno_of(manager.try_lock(2)), libc::EBUSY);
+        assert_eq!(manager.lock_info(1).unwrap().waiters, 0);
+        holder.kill();
+    });
+}

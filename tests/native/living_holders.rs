@@ -2,7 +2,8 @@
 //! Whoever lives keeps its locks, however still it stands.
 
 use std::ffi::{CString, c_void};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lock_manager::{Acquired, Manager, Ownership, ShmManager};
@@ -231,4 +232,57 @@ fn one_that_is_asked_after_through_descriptors_that_others_close() {
         assert_eq!(manager.locks_held().unwrap(), [3]);
         assert_died(&manager, holder);
     });
+}
+
+/// The program closes all descriptors, and opens files of its own, in the instants in which it attaches as well.
+#[test]
+fn one_that_closed_all_descriptors_while_it_attached() {
+    const ROUNDS: u32 = 300;
+    alone!({
+        let segment = Segment::native(64);
+        let manager = segment.open();
+        let stage = &board(1)[0];
+        let holder = fork(|| {
+            let over = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| close_and_open_until(&over));
+                for round in 0..ROUNDS {
+                    let mut opened = None;
+                    eventually("it is attached", || {
+                        // For want of the descriptor that was just closed it may well fail.
+                        opened = ShmManager::open(&segment.name, 0).ok();
+                        opened.is_some()
+                    });
+                    let own = opened.unwrap();
+                    let _ = own.lock(3).unwrap();
+                    stage.store(2 * round + 1, Ordering::Release);
+                    eventually("the other has tried", || stage.load(Ordering::Acquire) == 2 * round + 2);
+                    own.unlock(3).unwrap();
+                }
+                over.store(true, Ordering::Release);
+            });
+        });
+        for round in 0..ROUNDS {
+            eventually("it holds the lock", || stage.load(Ordering::Acquire) == 2 * round + 1);
+            assert_eq!(errno_of(manager.try_lock(3)), libc::EBUSY);
+            stage.store(2 * round + 2, Ordering::Release);
+        }
+        holder.succeeds();
+    });
+}
+
+fn close_and_open_until(over: &AtomicBool) {
+    // SAFETY: memfd_create(2) reads the name; the other calls touch no memory; the low numbers are nobody's but the
+    // library's.
+    unsafe {
+        let file = libc::memfd_create(c"program".as_ptr(), 0);
+        let own = libc::fcntl(file, libc::F_DUPFD_CLOEXEC, 100);
+        while !over.load(Ordering::Acquire) {
+            for number in 3..12 {
+                libc::dup2(own, number);
+                libc::close(number);
+            }
+        }
+        libc::close(own);
+    }
 }

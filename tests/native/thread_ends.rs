@@ -295,3 +295,26 @@ fn a_destructor_of_a_rust_thread_local_may_still_unlock() {
         }
     });
 }
+
+/// A daemon that opens the segment and then goes where there is no /proc.
+#[test]
+fn a_raw_ended_thread_of_ones_own_process_is_dead_where_there_is_no_proc() {
+    if !super::support::is_root_or_skip() {
+        return;
+    }
+    alone!({
+        let segment = Segment::native(64);
+        fork(|| {
+            let manager = leak(segment.open());
+            // SAFETY: chroot(2) reads the path.
+            assert_eq!(unsafe { libc::chroot(c"/dev/shm".as_ptr()) }, 0);
+            pthread(|| {
+                let _ = manager.lock(3).unwrap();
+                raw_exit();
+            })
+            .join();
+            assert_eq!(manager.timed_lock(3, std::time::Duration::from_secs(5)).unwrap(), Acquired::OwnerDied);
+        })
+        .succeeds();
+    });
+}

@@ -2,12 +2,16 @@
 //! What a header says that does not fit is refused with both numbers; what can be seen to be ours can be removed.
 
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::Ordering;
 
-use lock_manager::{Layout, Manager, Reason, SegmentOptions, ShmManager};
+use lock_manager::{Acquired, Layout, Manager, Reason, SegmentOptions, ShmManager};
 
 use super::damage::MOST;
 use super::format::{self, parts};
-use super::support::{Segment, errno_of};
+use super::support::alone::alone;
+use super::support::{Segment, board, errno_of, eventually, fork, taken_once};
 use super::{options, write_at};
 
 const LOCKS: u64 = 128;
@@ -155,6 +159,66 @@ fn a_segment_from_before_this_boot_is_stale_and_replaced() {
     before_boot();
     ShmManager::remove(&path).unwrap();
     fs::remove_dir(&directory).unwrap();
+}
+
+/// Whoever has no descriptor left to read the boot's id with does not know that a segment is old.
+#[test]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn a_process_short_of_descriptors_takes_no_living_segment_for_an_old_one() {
+    alone!({
+        let directory = std::path::Path::new("/var/tmp").join(format!("lm-test-short-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let path = directory.join("locks");
+        if is_in_memory(&directory) {
+            eprintln!("skipped: a segment on a disk: /var/tmp is in memory");
+            fs::remove_dir(&directory).unwrap();
+            return;
+        }
+        let stage = &board(1)[0];
+        // Made by a child: this process is not to know the boot's id already.
+        let user = fork(|| {
+            let manager = ShmManager::create(&path, LOCKS as u32, &options()).unwrap();
+            let _ = manager.lock(3).unwrap();
+            stage.store(1, Ordering::Release);
+            eventually("it was opened", || stage.load(Ordering::Acquire) == 2);
+            manager.unlock(3).unwrap();
+            assert_eq!(taken_once(&manager, 4), Acquired::Clean);
+        });
+        eventually("the segment is there", || stage.load(Ordering::Acquire) == 1);
+        let made = fs::metadata(&path).unwrap().ino();
+        let next = File::open("/dev/null").unwrap().as_raw_fd() as u64;
+        let limits = get_limit();
+        let opened = (next..next + 16).find_map(|most| {
+            set_limit(libc::rlimit { rlim_cur: most, ..limits });
+            match ShmManager::open_or_create(&path, 0, &options()) {
+                Ok(manager) => Some(manager),
+                Err(error) => {
+                    assert_eq!(error.errno(), libc::EMFILE, "{error}");
+                    None
+                }
+            }
+        });
+        set_limit(limits);
+        assert_eq!(errno_of(opened.unwrap().try_lock(3)), libc::EBUSY);
+        stage.store(2, Ordering::Release);
+        user.succeeds();
+        assert_eq!(fs::metadata(&path).unwrap().ino(), made);
+        ShmManager::remove(&path).unwrap();
+        fs::remove_dir(&directory).unwrap();
+    });
+}
+
+/// How many descriptors this process may have.
+fn get_limit() -> libc::rlimit {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit(2) fills the struct, a local.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits) }, 0);
+    limits
+}
+
+fn set_limit(limits: libc::rlimit) {
+    // SAFETY: setrlimit(2) reads the struct, a local.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits) }, 0);
 }
 
 #[test]

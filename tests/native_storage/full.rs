@@ -4,11 +4,15 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use lock_manager::{Acquired, Manager, Reason, ShmManager};
 
 use super::support::alone::alone;
-use super::support::{errno_of, fork, is_root_or_skip, namespace, taken_once};
+use super::support::native_layout::AT_ROTOR;
+use super::support::process::sleep_until_killed;
+use super::support::{Child, Segment, board, errno_of, eventually, fork, is_root_or_skip, namespace, taken_once};
 use super::{names_in, options};
 
 /// Takes all room but that many pages, in a file that can be removed.
@@ -144,6 +148,26 @@ fn a_limit_on_the_size_of_files_is_efbig_and_no_signal() {
     });
 }
 
+/// What is there already is no larger for being used.
+#[test]
+fn a_limit_on_the_size_of_files_that_is_smaller_than_the_segment_keeps_nobody_from_using_it() {
+    alone!({
+        let segment = Segment::native(64);
+        let holder = segment.holder_of(&[3]);
+        fork(|| {
+            let limits = libc::rlimit { rlim_cur: 4096, rlim_max: 4096 };
+            // SAFETY: setrlimit(2) reads the struct, a local.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limits) }, 0);
+            let manager = segment.open();
+            assert_eq!(taken_once(&manager, 4), Acquired::Clean);
+            assert_eq!(errno_of(manager.grow(128)), libc::EFBIG);
+            holder.signal(libc::SIGKILL);
+            assert_eq!(manager.timed_lock(3, Duration::from_secs(20)).unwrap(), Acquired::OwnerDied);
+        })
+        .succeeds();
+    });
+}
+
 #[test]
 fn without_descriptors_opening_is_emfile_and_works_again_later() {
     alone!({
@@ -174,6 +198,37 @@ fn without_descriptors_opening_is_emfile_and_works_again_later() {
                 let _ = files.pop();
             }
             assert_eq!(taken_once(&made.expect("with eight descriptors it works"), 3), Acquired::Clean);
+        })
+        .succeeds();
+    });
+}
+
+/// More room in the attach table is made for speed long before there is none left in what there is.
+#[test]
+fn a_process_finds_the_entry_that_is_free_where_there_is_no_room_for_more() {
+    const ATTACHED: u32 = 60;
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        fork(|| {
+            namespace::private_shm("2m");
+            let segment = Segment::native(64);
+            let there = &board(1)[0];
+            let others: Vec<Child> = (0..ATTACHED)
+                .map(|_| {
+                    fork(|| {
+                        let _manager = segment.open();
+                        there.fetch_add(1, Ordering::AcqRel);
+                        sleep_until_killed();
+                    })
+                })
+                .collect();
+            eventually("all are attached", || there.load(Ordering::Acquire) == ATTACHED);
+            fill_but(0);
+            segment.write_word_at(AT_ROTOR, 2);
+            assert_eq!(taken_once(&segment.open(), 3), Acquired::Clean);
+            others.into_iter().for_each(Child::kill);
         })
         .succeeds();
     });

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A segment grows while others lock, allocate, open it and grow it themselves.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use lock_manager::{Acquired, Manager, ShmManager};
 
@@ -98,4 +100,93 @@ fn use_it(segment: &Segment, held: &[AtomicU32], over: &AtomicU32) {
             Err(error) => assert_eq!(error.errno(), libc::ENOLCK),
         }
     }
+}
+
+/// What is free is counted among the locks that there were at one instant.
+#[test]
+fn a_count_beside_a_grower_is_never_more_than_there_are() {
+    // Small ones, so that counting takes no longer than growing.
+    const SEGMENTS: u32 = 40;
+    const MOST: u32 = 64 * 100;
+    alone!({
+        for _ in 0..SEGMENTS {
+            let segment = Segment::made(FIRST, &options().max_locks(MOST));
+            let manager = segment.open();
+            let allocate = || (0..64).for_each(|_| _ = manager.allocate_lock().unwrap());
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    allocate();
+                    for locks in (2 * FIRST..=MOST).step_by(64) {
+                        manager.grow(locks).unwrap();
+                        allocate();
+                    }
+                });
+                while manager.num_locks().unwrap() < MOST {
+                    let free = manager.available_locks().unwrap();
+                    assert!(free <= 64, "{free}");
+                }
+            });
+            assert_eq!(manager.available_locks().unwrap(), 0);
+        }
+    });
+}
+
+/// The program closes all descriptors and opens files of its own, whose numbers are those that the library has just
+/// looked through.
+#[test]
+fn what_was_grown_is_mapped_from_the_segment_whatever_a_descriptors_number_is_of_by_then() {
+    const STEPS: u32 = 2000;
+    const MOST: u32 = 64 * (STEPS + 1);
+    alone!({
+        let segment = Segment::made(FIRST, &options().max_locks(MOST));
+        let manager = segment.open();
+        let (asked, grown) = (&board(1)[0], &board(1)[0]);
+        let grower = fork(|| {
+            let manager = segment.open();
+            for step in 1..=STEPS {
+                eventually("more is wanted", || asked.load(Ordering::Acquire) >= step);
+                manager.grow(64 * (step + 1)).unwrap();
+                grown.store(step, Ordering::Release);
+            }
+            // What the other process holds, it holds in the segment.
+            for step in 1..=STEPS {
+                assert_eq!(errno_of(manager.try_lock(64 * step)), libc::EBUSY, "{step}");
+            }
+        });
+        let own = program_file(1 << 30);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Acquire) {
+                    for number in (3..16).filter(|&number| number != own.as_raw_fd()) {
+                        // SAFETY: dup2(2) and close(2) touch no memory; no descriptor but the library's is in the way.
+                        unsafe {
+                            libc::dup2(own.as_raw_fd(), number);
+                            libc::close(number);
+                        }
+                    }
+                }
+            });
+            for step in 1..=STEPS {
+                asked.store(step, Ordering::Release);
+                eventually("it has grown", || grown.load(Ordering::Acquire) >= step);
+                eventually("this process has noticed", || manager.try_lock(64 * step).is_ok());
+            }
+            over.store(true, Ordering::Release);
+        });
+        grower.succeeds();
+    });
+}
+
+/// A file of the program's own, of that many bytes, with a number that nobody else's descriptor gets.
+fn program_file(bytes: u64) -> File {
+    // SAFETY: memfd_create(2) reads the name; fcntl(2) with this command touches no memory; the number is new.
+    let file = unsafe {
+        let number = libc::memfd_create(c"program".as_ptr(), 0);
+        let file = File::from_raw_fd(libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 100));
+        libc::close(number);
+        file
+    };
+    file.set_len(bytes).unwrap();
+    file
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use lock_manager::{Manager, ShmManager};
 
 use super::support::alone::alone;
-use super::support::{Child, Exit, Random, Segment, board, errno_of, eventually, fork};
+use super::support::{Child, Exit, Random, Segment, board, errno_of, eventually, fork, is_root_or_skip};
 use super::{names_in, options};
 
 #[test]
@@ -137,5 +137,27 @@ fn who_opens_or_creates_beside_removers_always_gets_one() {
         }
         over.store(1, Ordering::Release);
         remover.succeeds();
+    });
+}
+
+/// Its creator could not open it again, neither to attach nor to remove it.
+#[test]
+fn a_segment_that_its_owner_may_not_write_to_is_refused_before_it_is_made() {
+    const NOBODY: u32 = 65_534;
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        let segment = Segment::unused();
+        fork(|| {
+            // SAFETY: setuid(2) touches no memory; the child has one thread.
+            assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
+            for mode in [0o400, 0o200, 0o066] {
+                let refused = ShmManager::create(&segment.name, 64, &options().mode(mode)).unwrap_err();
+                assert_eq!(refused.errno(), libc::EINVAL, "{refused}");
+                assert!(!segment.file().exists(), "{mode:o}");
+            }
+        })
+        .succeeds();
     });
 }

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crate::Reason;
 use crate::sys::file::Access;
 use crate::sys::pinned::{Pinned, Pinning};
-use crate::sys::record_lock::{self, Attempt};
+use crate::sys::record_lock::{self, Attempt, Range};
+use crate::sys::watched::Fleeting;
 use crate::sys::witness::Surroundings;
 use crate::sys::{Errno, futex, process, procfs};
 
@@ -125,41 +126,72 @@ fn entry_of(space: &Space, index: u32) -> Result<Entry<'_>, Reason> {
     space.entry(index).ok().flatten().ok_or(unusable)
 }
 
+/// How often a description is opened anew because the program closed all descriptors in the midst of this; more is a
+/// program that does nothing else.
+const MOVES: u32 = 1000;
+
 /// Finds an entry whose byte is free and takes the byte.
 fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
-    let opening = |errno: Errno| match errno.0 {
-        libc::ESTALE | libc::ENOENT => Reason::Removed,
-        _ => Reason::System { doing: "opening the segment to attach to it", errno },
-    };
     let locking = |errno| Reason::System { doing: "locking an entry of the attach table", errno };
-    // A description of its own: what holds a lock cannot be asked about it.
-    let mut file = space.segment.file.open_anew().map_err(opening)?;
-    loop {
-        let index = find(space, &file)?;
-        let witness = Pinned::new(file, Pinning::ByMapping).map_err(locking)?;
+    for _ in 0..MOVES {
+        // A description of its own: what holds a lock cannot be asked about it.
+        let file = open_anew(space)?;
+        let index = match find(space, &file) {
+            Ok(index) => index,
+            Err(reason) if file.is_it() => return Err(reason),
+            Err(_) => continue,
+        };
         let byte = entries::byte(space.geometry, index);
-        let is_kept = space.segment.file.ask(|asked| record_lock::is_write_locked(asked, byte)).map_err(locking)?;
-        if is_kept {
+        let witness = Pinned::by_mapping(&file);
+        // The number may have become another file's anywhere in this, or another description's of this file.
+        if !is_holder(&file, byte) {
+            continue;
+        }
+        let witness = witness.map_err(locking)?;
+        drop(file);
+        if is_locked(space, byte)? {
             return Ok((index, witness, false));
         }
         // overlayfs maps another file than the one that was opened, so the lock went with the descriptor.
         drop(witness);
-        file = space.segment.file.open_anew().map_err(opening)?;
-        if record_lock::try_lock(&file, byte).map_err(locking)? == Attempt::Taken {
-            return Ok((index, Pinned::new(file, Pinning::ByDescriptor).map_err(locking)?, true));
+        let file = open_anew(space)?;
+        if record_lock::try_lock(&file, byte) == Ok(Attempt::Taken) && is_holder(&file, byte) && is_locked(space, byte)?
+        {
+            return Ok((index, Pinned::new(file.keep(), Pinning::ByDescriptor).map_err(locking)?, true));
         }
     }
+    Err(locking(Errno(libc::EBADF)))
+}
+
+fn open_anew(space: &Space) -> Result<Fleeting, Reason> {
+    space.segment.file.open_anew().map_err(|errno| match errno.0 {
+        libc::ESTALE | libc::ENOENT => Reason::Removed,
+        _ => Reason::System { doing: "opening the segment to attach to it", errno },
+    })
+}
+
+/// Whether nobody but the file's own description can have the byte, which was taken by it: its own lock it does not see.
+fn is_holder(file: &Fleeting, byte: Range) -> bool {
+    record_lock::is_write_locked(file, byte) == Ok(false) && file.is_it()
+}
+
+/// Whether the byte is locked as others see it.
+fn is_locked(space: &Space, byte: Range) -> Result<bool, Reason> {
+    let asked = space.segment.file.ask(|asked| record_lock::is_write_locked(asked, byte));
+    asked.map_err(|errno| Reason::System { doing: "looking after the entry's lock", errno })
 }
 
 /// Takes the byte of a free entry through `file`.
 fn find(space: &Space, file: &File) -> Result<u32, Reason> {
     let mut first = None;
+    // Why no more room can be made: then all that there is has to be looked through.
+    let mut no_room = None;
     loop {
         let mut pages = 0;
         while pages < format::ENTRY_PAGES && space.page_is_usable(pages) == Some(true) {
             pages += 1;
         }
-        let (capacity, may_extend) = (pages * ON_A_PAGE, pages < format::ENTRY_PAGES);
+        let (capacity, may_extend) = (pages * ON_A_PAGE, pages < format::ENTRY_PAGES && no_room.is_none());
         let start = first.take().unwrap_or_else(|| space.rotor().fetch_add(1, Ordering::Relaxed));
         let mut met = 0;
         for step in 0..capacity {
@@ -176,9 +208,9 @@ fn find(space: &Space, file: &File) -> Result<u32, Reason> {
             }
         }
         if !may_extend {
-            return Err(Reason::TooManyProcesses { most: format::ENTRIES - 1 });
+            return Err(no_room.unwrap_or(Reason::TooManyProcesses { most: format::ENTRIES - 1 }));
         }
-        space.reserve_page(pages)?;
+        no_room = space.reserve_page(pages).err();
         // Entry 0 is nobody's.
         first = Some(capacity.max(1));
     }

@@ -88,10 +88,12 @@ impl<'m> Entry<'m> {
     }
 
     pub(super) fn tenant(&self) -> Tenant {
+        // First: it was written last, and says that the rest was written.
+        let pid_namespace = self.u64(entry::PID_NAMESPACE).load(Ordering::Acquire);
         Tenant {
             pid: self.u32(entry::PID).load(Ordering::Relaxed) as i32,
             start: self.u64(entry::START).load(Ordering::Relaxed),
-            pid_namespace: self.u64(entry::PID_NAMESPACE).load(Ordering::Acquire),
+            pid_namespace,
             time_namespace: self.u64(entry::TIME_NAMESPACE).load(Ordering::Relaxed),
             is_kept_by_descriptor: self.u32(entry::FLAGS).load(Ordering::Relaxed) != 0,
         }

@@ -203,15 +203,15 @@ impl Geometry {
         }
         let geometry = Self { first_locks, max_locks };
         for (what, offset, expected) in [
-            ("the offset of the summary", header::SUMMARY, geometry.summary()),
-            ("the offset of the bitmap", header::BITMAP, geometry.bitmap()),
-            ("the offset of the entries", header::ENTRY_TABLE, geometry.entries()),
-            ("the offset of the thread records", header::RECORD_TABLE, geometry.records()),
-            ("the offset of the slots", header::SLOTS, geometry.slots()),
-            ("the inode of the file that it was made in", header::INODE, inode as usize),
-            ("the device of the file that it was made in", header::DEVICE, device as usize),
+            ("the offset of the summary", header::SUMMARY, geometry.summary() as u64),
+            ("the offset of the bitmap", header::BITMAP, geometry.bitmap() as u64),
+            ("the offset of the entries", header::ENTRY_TABLE, geometry.entries() as u64),
+            ("the offset of the thread records", header::RECORD_TABLE, geometry.records() as u64),
+            ("the offset of the slots", header::SLOTS, geometry.slots() as u64),
+            ("the inode of the file that it was made in", header::INODE, inode),
+            ("the device of the file that it was made in", header::DEVICE, device),
         ] {
-            check(what, word64(start, offset).ok_or_else(short)?, expected as u64)?;
+            check(what, word64(start, offset).ok_or_else(short)?, expected)?;
         }
         Ok(geometry)
     }

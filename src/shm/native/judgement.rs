@@ -86,13 +86,14 @@ impl Pool {
         } else if word::serial(named) == 0 || self.is_calling_thread(named) {
             return Verdict::Alive;
         }
-        if self.is_ended(&entry, state, named, look) { Verdict::Dead } else { verdict }
+        if self.is_ended(&entry, state, named, look, is_own) { Verdict::Dead } else { verdict }
     }
 
     /// What the kernel says of the thread, or of the process where that is the holder.
-    fn is_ended(&self, entry: &Entry<'_>, state: State, named: u64, look: Look) -> bool {
+    fn is_ended(&self, entry: &Entry<'_>, state: State, named: u64, look: Look, is_own: bool) -> bool {
         let (tenant, here) = (entry.tenant(), self.surroundings());
-        if tenant.pid_namespace == 0 || tenant.pid_namespace != here.pid_namespace {
+        // Its own threads a process knows even where it cannot see what namespaces it is in.
+        if !is_own && (tenant.pid_namespace == 0 || tenant.pid_namespace != here.pid_namespace) {
             return false;
         }
         let record = self.record_of(named).filter(|_| word::serial(named) != 0);

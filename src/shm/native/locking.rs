@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Taking and giving back the locks, wherever the fast path does not reach.
+//! Taking the locks, wherever the fast path does not reach.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -10,20 +10,13 @@ use crate::sys::clock::Instant;
 use crate::sys::futex::{self, Awake};
 use crate::{Reason, Result};
 
-use super::super::Release;
 use super::Native;
+use super::crowd::Crowd;
 use super::judgement::{Look, Verdict};
 use super::member::Member;
-use super::note;
-use super::pool::Pool;
-use super::waiting::{self, CLASSES, Slices, classes, futex_of, starves};
-use super::word::{self, D, OWNER, R, S, Step, W, Waiter};
-
-/// How often an unlock tries. Others only set bits, and each of them once: more is a writer that means harm.
-const UNLOCK_ROUNDS: u32 = 16;
-
-/// Any sleeper.
-const EVERY_CLASS: u32 = u32::MAX;
+use super::releasing::{ROUNDS, wake_any};
+use super::waiting::{self, Slices, classes, futex_of, starves};
+use super::word::{self, D, OWNER, R, Step, Waiter};
 
 /// Why a wait ends without the lock.
 struct Leaving {
@@ -80,7 +73,7 @@ impl Native {
             Wait::Forever => u64::MAX,
         };
         // Bounded: each round means that somebody else changed the word.
-        for _ in 0..UNLOCK_ROUNDS {
+        for _ in 0..ROUNDS {
             let seen = lock.load(Ordering::Acquire);
             if let Some(reason) = refusal(seen, id, member, wait) {
                 return Err(reason);
@@ -127,8 +120,8 @@ impl Native {
         }
         let start = Instant::now();
         let deadline = if timeout_ns == u64::MAX { Instant::NEVER } else { start.after(timeout_ns) };
-        let crowd = Counted::new(self.pool().crowd(id));
-        let wait = Waited { id, member, start, deadline, timeout_ns, place: crowd.before, crowd: crowd.word };
+        let crowd = self.pool().join_crowd(id);
+        let wait = Waited { id, member, start, deadline, timeout_ns, crowd };
         let ended = self.wait_in_slices(&wait, &mut waiter, cancellable);
         // After the swap, or instead of it: whoever walks meanwhile finds that the cycle is none.
         if let Some(record) = member.record {
@@ -160,7 +153,7 @@ impl Native {
     ) -> std::result::Result<Acquired, Leaving> {
         let &Waited { id, member, start, deadline, .. } = wait;
         let (pool, lock) = (self.pool(), self.pool().word(id));
-        let mut slices = Slices::new(start, wait.place);
+        let mut slices = Slices::new(start, wait.crowd.place);
         let mut is_first = true;
         let mut noted = pool.note(id);
         loop {
@@ -200,7 +193,7 @@ impl Native {
             if now < slices.end {
                 continue;
             }
-            slices.next(now, wait.crowd.load(Ordering::Relaxed));
+            slices.next(now, wait.crowd.size());
             let seen = lock.load(Ordering::Acquire);
             let note = pool.note(id);
             waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & R != 0 && note == noted_before;
@@ -249,110 +242,6 @@ impl Native {
             Some(reason) => Err(Leaving { reason, last_try: true }),
         }
     }
-
-    /// Gives back what the calling thread, or this process, holds.
-    #[cold]
-    pub(crate) fn release_slowly(&self, id: u32, release: Release) -> Result<()> {
-        if release == Release::Done {
-            return Ok(());
-        }
-        self.check_range(id)?;
-        self.check_writable()?;
-        let given = self.give_back(id);
-        given.map_err(|reason| self.error(reason))
-    }
-
-    fn give_back(&self, id: u32) -> std::result::Result<(), Reason> {
-        let holder = self.holder_here().ok_or(Reason::NotHolder { id })?;
-        let lock = self.pool().word(id);
-        for _ in 0..UNLOCK_ROUNDS {
-            let seen = lock.load(Ordering::Relaxed);
-            let owner = seen & OWNER;
-            let is_threads = Some(owner) == holder.thread_word;
-            if !is_threads && owner != holder.process_word {
-                return Err(Reason::NotHolder { id });
-            }
-            if note::manager(self.pool().note(id)) != self.view.token {
-                return Err(Reason::NotHolder { id });
-            }
-            if lock.compare_exchange(seen, word::released(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
-                if is_threads {
-                    holder.thread.count_word_given_back();
-                }
-                wake(lock, seen);
-                return Ok(());
-            }
-        }
-        let found = lock.load(Ordering::Relaxed);
-        Err(Reason::Damaged { what: "the word of a lock that this thread holds", found, expected: 0 })
-    }
-}
-
-impl Pool {
-    /// Gives a lock back that was taken though the segment was retired.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn hand_back(&self, id: u32, me: u64, acquired: Acquired) {
-        let lock = self.word(id);
-        for _ in 0..UNLOCK_ROUNDS {
-            let seen = lock.load(Ordering::Relaxed);
-            if seen & OWNER != me {
-                return;
-            }
-            let next = word::handed_back(seen, acquired == Acquired::OwnerDied);
-            if lock.compare_exchange(seen, next, Ordering::Release, Ordering::Relaxed).is_ok() {
-                wake(lock, seen);
-                return;
-            }
-        }
-    }
-
-    /// Marks whatever a thread or process holds as a dead holder's.
-    pub(super) fn abandon_all_of(&self, owner: u64) {
-        for id in 0..self.num_locks() {
-            self.abandon(self.word(id), owner);
-        }
-        // A victim that ends in the midst of its decision leaves the detector to the next.
-        let _not_its = self.detector().compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed);
-    }
-
-    fn abandon(&self, lock: &AtomicU64, owner: u64) {
-        for _ in 0..UNLOCK_ROUNDS {
-            let seen = lock.load(Ordering::Relaxed);
-            if seen & OWNER != owner {
-                return;
-            }
-            if lock.compare_exchange(seen, word::abandoned(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
-                if seen & W != 0 {
-                    wake_any(lock);
-                }
-                return;
-            }
-        }
-    }
-
-    /// Marks a dead holder's lock, so that the next to take it is told. `Err`: it lives, or cannot be judged.
-    pub(super) fn repair(&self, id: u32) -> std::result::Result<(), Reason> {
-        let lock = self.word(id);
-        let seen = lock.load(Ordering::Acquire);
-        if !word::has_owner(seen) {
-            return Ok(());
-        }
-        let holder = self.holder_thread(seen);
-        match self.judge(seen, Look::Thorough) {
-            Verdict::Alive => Err(Reason::HolderLives { id, holder }),
-            Verdict::Unknown => {
-                let why = "whether its process lives cannot be asked: the segment's descriptor and name are gone";
-                Err(Reason::CannotJudge { id, holder, why })
-            }
-            Verdict::Dead => {
-                if lock.compare_exchange(seen, D | W, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                    wake_any(lock);
-                }
-                Ok(())
-            }
-        }
-    }
 }
 
 /// One wait.
@@ -362,9 +251,7 @@ struct Waited<'w> {
     start: Instant,
     deadline: Instant,
     timeout_ns: u64,
-    /// How many threads of this process wait for such locks, and how many did when this one came.
-    crowd: &'w AtomicU64,
-    place: u64,
+    crowd: Crowd<'static>,
 }
 
 /// How the last holder left a lock that was taken from this word.
@@ -383,43 +270,15 @@ fn refusal(seen: u64, id: u32, member: &Member<'_>, wait: Wait) -> Option<Reason
     })
 }
 
-/// Wakes whoever is to have the lock that was unlocked from `seen`.
-fn wake(lock: &AtomicU64, seen: u64) {
-    if seen & S != 0 {
-        // Those who have waited longest first.
-        let found = CLASSES.into_iter().any(|class| futex::wake_one_of(futex_of(lock), class));
-        if !found {
-            unreserve(lock);
-        }
-    } else if seen & W != 0 {
-        futex::wake_one(futex_of(lock));
-    }
-}
-
-/// Wakes one sleeper; where there is none, nobody is there for whom the lock could be reserved.
-fn wake_any(lock: &AtomicU64) {
-    if !futex::wake_one_of(futex_of(lock), EVERY_CLASS) {
-        unreserve(lock);
-    }
-}
-
-fn unreserve(lock: &AtomicU64) {
-    if lock.compare_exchange(R | W, 0, Ordering::Release, Ordering::Relaxed).is_ok() {
-        futex::wake_one(futex_of(lock));
-    }
-}
-
 /// Counts the calling thread in a word until it is dropped.
 struct Counted<'w> {
     word: &'w AtomicU64,
-    /// What the count was.
-    before: u64,
 }
 
 impl<'w> Counted<'w> {
     fn new(word: &'w AtomicU64) -> Self {
-        let before = word.fetch_add(1, Ordering::Relaxed);
-        Self { word, before }
+        word.fetch_add(1, Ordering::Relaxed);
+        Self { word }
     }
 }
 

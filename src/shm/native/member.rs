@@ -50,6 +50,10 @@ impl Native {
             let start = if tid == process::pid() { attachment.start() as u32 } else { witness::own_thread_start() };
             ThreadId { tid, start }
         });
+        if let Some(record) = record.filter(|record| record.wish().is_some()) {
+            // It left its last wait by jumping out of a signal handler, and waits for nothing now.
+            record.withdraw();
+        }
         let ownership = self.ownership.settle();
         thread.settle_at(attachment.number, owner);
         let word = match ownership {

@@ -15,6 +15,7 @@ use crate::{Reason, Result};
 
 use super::super::name::SegmentName;
 use super::attachment::Attachment;
+use super::crowd::Crowd;
 use super::space::Space;
 use super::word;
 
@@ -70,11 +71,12 @@ impl Pool {
         )
     }
 
-    /// The number of this process's threads that wait for locks like that one: of many, not all need look after it.
-    pub(super) fn crowd(&self, id: u32) -> &'static AtomicU64 {
-        // The process has its arena since the pool was made; a count that all share only makes for longer slices.
-        static ALL: AtomicU64 = AtomicU64::new(0);
-        arena::counter(id.wrapping_add(self.segment.facts.inode as u32)).unwrap_or(&ALL)
+    /// Counts the calling thread among those of this process that wait for that lock.
+    pub(super) fn join_crowd(&self, id: u32) -> Crowd<'static> {
+        // The process has its arena since the pool was made.
+        let counters = arena::counters().unwrap_or_default();
+        // Inodes are often neighbours, as ids are.
+        Crowd::join(counters, id.wrapping_add((self.segment.facts.inode as u32).wrapping_mul(0x9E37_79B1)))
     }
 
     /// The place of this process, taken now if it has none.

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::sys::file::{self, Access, Facts};
+use crate::sys::file::{self, Access, Facts, FileSystem};
 use crate::sys::{Errno, bits, witness};
 use crate::{Reason, Result};
 
@@ -17,6 +17,11 @@ use super::format::{self, Geometry, header, slot};
 
 /// How long an answer about removal is good for. A slice later at most, and so within 100 ms, a waiter knows.
 const REMOVAL_LOOK_INTERVAL_NS: u64 = 90_000_000;
+
+/// Why it cannot be told whether a segment is from before this boot.
+pub(super) fn no_boot(errno: Errno) -> Reason {
+    Reason::System { doing: "reading the boot's id", errno }
+}
 
 /// A segment, mapped.
 pub(super) struct Space {
@@ -43,7 +48,12 @@ impl Space {
             most: geometry.size(geometry.max_locks()),
             look_interval_ns: REMOVAL_LOOK_INTERVAL_NS,
         };
-        let segment = segment::create(name, &blueprint, |map, facts| {
+        let segment = segment::create(name, &blueprint, |map, facts, file_system| {
+            let boot = match witness::boot() {
+                // In memory nobody asks for it.
+                Err(_) if file_system == FileSystem::Memory => [0; 16],
+                read => read.map_err(no_boot)?,
+            };
             let (small, large) = geometry.numbers();
             for (offset, number) in small {
                 map.u32_at(offset).store(number, Ordering::Relaxed);
@@ -55,7 +65,7 @@ impl Space {
             ]) {
                 map.u64_at(offset).store(number, Ordering::Relaxed);
             }
-            for (offset, id) in [(header::BOOT, witness::boot()), (header::IDENTITY, crate::sys::random::id())] {
+            for (offset, id) in [(header::BOOT, boot), (header::IDENTITY, crate::sys::random::id())] {
                 for (part, half) in id.as_chunks::<8>().0.iter().enumerate() {
                     map.u64_at(offset + part * 8).store(u64::from_ne_bytes(*half), Ordering::Relaxed);
                 }
@@ -140,9 +150,10 @@ impl Space {
             if Facts::of(file)?.size < size as u64 {
                 return Err(Errno(libc::ENXIO));
             }
-            self.segment.map.extend(file, size)
+            self.segment.map.piece(file, size)
         });
-        match reached {
+        // Not before it was seen to be of this file.
+        match reached.and_then(|piece| piece.map_or(Ok(()), |piece| self.segment.map.extend(piece))) {
             Ok(()) => self.num_locks.fetch_max(published, Ordering::AcqRel).max(published),
             Err(_) => known,
         }
@@ -176,7 +187,12 @@ impl Space {
     /// The bitmap of the locks that this process knows of.
     #[inline]
     pub(super) fn bitmap(&self) -> Bitmap<'_> {
-        let count = self.num_locks();
+        self.bitmap_of(self.num_locks())
+    }
+
+    /// The bitmap of the first `count` locks, which this process knows of.
+    #[inline]
+    fn bitmap_of(&self, count: u32) -> Bitmap<'_> {
         let map = &self.segment.map;
         Bitmap {
             words: map.u64s_at(self.geometry.bitmap(), format::bitmap_words(count)),
@@ -187,8 +203,9 @@ impl Space {
     }
 
     pub(super) fn count_free(&self) -> u32 {
+        // Of one number of locks: another thread may grow the segment in between, and what it added be taken at once.
         let count = self.num_locks_now();
-        count - bits::count_ones(self.bitmap().words) as u32
+        count - bits::count_ones(self.bitmap_of(count).words) as u32
     }
 
     /// Whether a page that is reserved when needed can be touched. `None`: nobody has needed it yet.

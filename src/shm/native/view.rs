@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![allow(unsafe_code, reason = "the fast path: addresses checked once, when the manager is made, not at each call")]
 //! What lock and unlock need of a pool, one load away from the manager. One compare-and-swap takes a free lock, one
-//! gives it back; whatever else there is to do is somebody else's, in `locking`.
+//! gives it back; whatever else there is to do is somebody else's, in `locking` and `releasing`.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! How many threads of this process wait for one and the same lock: of many, not all need look after its holder. Counted
+//! apart for each lock, or one that only few wait for would be looked after as seldom as if they were many.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many counters are looked at for one that is free or the lock's already.
+const PROBES: usize = 8;
+
+/// A counter has the lock's key above that, and the number of its waiters below; 0: it is free.
+const KEY_SHIFT: u32 = u32::BITS;
+const COUNT_MASK: u64 = (1 << KEY_SHIFT) - 1;
+
+/// A thread's part in a crowd, until it is dropped.
+pub(super) struct Crowd<'c> {
+    /// `None`: there was no counter to be had, so that the thread looks as if it were alone.
+    counter: Option<&'c AtomicU64>,
+    key: u32,
+    /// How many waited already.
+    pub(super) place: u64,
+}
+
+impl<'c> Crowd<'c> {
+    /// Counts the calling thread among those that wait for the lock of that key.
+    pub(super) fn join(counters: &'c [AtomicU64], key: u32) -> Self {
+        let joined = (0..PROBES.min(counters.len())).find_map(|probe| {
+            let counter = &counters[(key as usize).wrapping_add(probe) % counters.len()];
+            let one_more = |now: u64| match now & COUNT_MASK {
+                COUNT_MASK => None,
+                0 => Some(u64::from(key) << KEY_SHIFT | 1),
+                _ => (now >> KEY_SHIFT == u64::from(key)).then_some(now + 1),
+            };
+            let before = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+            Some((counter, before & COUNT_MASK))
+        });
+        let place = joined.map_or(0, |(_, place)| place);
+        Self { counter: joined.map(|(counter, _)| counter), key, place }
+    }
+
+    /// How many wait now, this one among them.
+    pub(super) fn size(&self) -> u64 {
+        self.counter.map_or(1, |counter| counter.load(Ordering::Relaxed) & COUNT_MASK)
+    }
+}
+
+impl Drop for Crowd<'_> {
+    fn drop(&mut self) {
+        let Some(counter) = self.counter else { return };
+        let one_less = |now: u64| match now & COUNT_MASK {
+            // A child that returns from its parent's wait finds no crowd, or one of its own.
+            0 => None,
+            _ if now >> KEY_SHIFT != u64::from(self.key) => None,
+            1 => Some(0),
+            _ => Some(now - 1),
+        };
+        let _not_counted = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_lock_has_a_crowd_of_its_own() {
+        let counters = [const { AtomicU64::new(0) }; 4];
+        let crowds = [1, 5, 1, 9, 1].map(|key| Crowd::join(&counters, key));
+        assert_eq!(crowds.each_ref().map(Crowd::size), [3, 1, 3, 1, 3]);
+        assert_eq!(crowds.each_ref().map(|crowd| crowd.place), [0, 0, 1, 0, 2]);
+        let fourth = Crowd::join(&counters, 13);
+        let without_a_counter = Crowd::join(&counters, 17);
+        assert_eq!((fourth.size(), without_a_counter.size()), (1, 1));
+        drop((crowds, fourth, without_a_counter));
+        assert!(counters.iter().all(|counter| counter.load(Ordering::Relaxed) == 0));
+    }
+}
