@@ -19,7 +19,7 @@ pub fn escaped(text: &str) -> String {
 
 /// Line separators and the marks that reorder text are no control characters by Unicode, yet they break a line.
 fn is_line_or_direction_mark(character: char) -> bool {
-    matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(character, '\u{61c}' | '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A time in at most three parts of a word: 250ms, 3.2s, 4m05s, 2h10m, 41d03h.
@@ -60,6 +60,8 @@ mod tests {
     #[test]
     fn a_command_cannot_break_the_line() {
         assert_eq!(escaped("a\nb\x1b[31m\u{2028}z"), "a\\nb\\u{1b}[31m\\u{2028}z");
+        // The Arabic letter mark reorders as well, though it lies apart from the others.
+        assert_eq!(escaped("7\u{61c}z"), "7\\u{61c}z");
     }
 
     #[test]
