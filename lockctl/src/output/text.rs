@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use ratatui::text::Span;
+
 /// The text with every character escaped that would break the line or the terminal it is shown on.
 pub fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -43,12 +45,32 @@ pub fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// The text in so many columns, the end cut off where it has more. Every character is taken to be one wide.
-pub fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+/// How many columns of a terminal the text takes: ideographs take two, combining marks none.
+pub fn width(text: &str) -> usize {
+    // Nearly everything, and tables may have millions of cells.
+    if text.is_ascii() { text.len() } else { Span::raw(text).width() }
+}
+
+/// Blanks for what the text leaves of so many columns.
+pub fn padding(text: &str, columns: usize) -> String {
+    " ".repeat(columns.saturating_sub(width(text)))
+}
+
+/// The text in so many columns, the end cut off where it has more.
+pub fn cut(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
         return text.to_owned();
     }
-    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
+    let mut short = String::new();
+    let mut left = columns.saturating_sub(1);
+    for character in text.chars() {
+        let taken = width(character.encode_utf8(&mut [0; 4]));
+        if taken > left {
+            break;
+        }
+        left -= taken;
+        short.push(character);
+    }
     short.push('…');
     short
 }
@@ -73,5 +95,12 @@ mod tests {
     #[test]
     fn what_is_too_long_says_so() {
         assert_eq!([cut("podman", 6), cut("podman", 5), cut("podman", 0)], ["podman", "podm…", "…"]);
+    }
+
+    #[test]
+    fn ideographs_take_two_columns() {
+        assert_eq!(["ab", "世界", "e\u{301}"].map(width), [2, 4, 1]);
+        assert_eq!([cut("世界世界", 8), cut("世界世界", 7), cut("世界世界", 6)], ["世界世界", "世界世…", "世界…"]);
+        assert_eq!(padding("世", 4), "  ");
     }
 }
