@@ -64,6 +64,7 @@ fn a_dead_holder_is_no_holder_any_more_and_the_next_is_told() {
 fn it_grows_while_others_work_and_says_how_far() {
     let Some(place) = segment() else { return };
     let _user = Puppet::holding(&place, &[3]);
+    assert!(lockctl(["allocate", "-c", "100", &place.name]).failure(75).contains("`lockctl grow`"));
     let said = lockctl(["grow", &place.name, "128"]).with(0);
     assert_eq!(said, format!("{}: 128 locks, and 256 at most\n", place.name));
     assert_eq!(lockctl(["allocate", &place.name, "127"]).with(0), "127\n");
