@@ -217,6 +217,15 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     /// `EINVAL` for an id out of range.
     fn lock_info(&self, id: u32) -> Result<LockInfo>;
 
+    /// What is known of each of these locks, in their order. Looks for who waits once, where that many calls of
+    /// [`lock_info`](Self::lock_info) would look as many times. Touches no lock.
+    ///
+    /// # Errors
+    /// `EINVAL` for an id out of range.
+    fn lock_infos(&self, ids: &[u32]) -> Result<Vec<LockInfo>> {
+        ids.iter().map(|&id| self.lock_info(id)).collect()
+    }
+
     /// The threads that are known to wait, in storages that say so; elsewhere none. Touches no lock.
     ///
     /// # Errors

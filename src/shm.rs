@@ -376,6 +376,10 @@ impl Manager for ShmManager {
         serve!(self, manager => manager.lock_info(id))
     }
 
+    fn lock_infos(&self, ids: &[u32]) -> Result<Vec<LockInfo>> {
+        serve!(self, manager => manager.lock_infos(ids))
+    }
+
     fn waiters(&self) -> Result<Vec<Waiter>> {
         serve!(self, manager => manager.waiters())
     }

@@ -81,7 +81,10 @@ impl Storage {
     pub fn look(&self) -> Result<Opened, Failure> {
         Ok(match &self.place {
             Place::Segment(_) => Opened::Shm(ShmManager::open_read_only(&self.name)?),
-            Place::Directory(path) => Opened::File(FileManager::open_read_only(path)?),
+            Place::Directory(path) => {
+                is_of_locks(path)?;
+                Opened::File(FileManager::open_read_only(path)?)
+            }
         })
     }
 
@@ -89,7 +92,10 @@ impl Storage {
     pub fn open(&self) -> Result<Opened, Failure> {
         Ok(match &self.place {
             Place::Segment(_) => Opened::Shm(ShmManager::open(&self.name, 0)?),
-            Place::Directory(path) => Opened::File(FileManager::open(path)?),
+            Place::Directory(path) => {
+                is_of_locks(path)?;
+                Opened::File(FileManager::open(path)?)
+            }
         })
     }
 
@@ -99,6 +105,29 @@ impl Storage {
             Place::Segment(path) | Place::Directory(path) => path,
         }
     }
+}
+
+/// What this library leaves in a directory that it has used.
+const MARK: &str = ".lock_manager";
+
+/// Refuses a directory that has only other things in it. libpod marks its own by nothing, so every directory could be
+/// one; but of a mistyped name it must not be said that all is fine, and no ids must be strewn over other people's files.
+fn is_of_locks(directory: &Path) -> Result<(), Failure> {
+    // What cannot be listed, the library says better.
+    let Ok(entries) = std::fs::read_dir(directory) else { return Ok(()) };
+    let mut names = entries.flatten().map(|entry| entry.file_name()).peekable();
+    let is_lock = |name: &OsStr| name.to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+    if names.peek().is_none() || names.any(|name| name == MARK || is_lock(&name)) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        sysexits::DATAERR,
+        format!(
+            "{}: is no directory of locks: it has no file {MARK}, but others that are no locks; nothing was changed. \
+             Give the directory that the locks are in",
+            escaped(&directory.to_string_lossy())
+        ),
+    ))
 }
 
 /// The file that a POSIX shm name means; `None` for what is none: it has one slash, which is its first byte.

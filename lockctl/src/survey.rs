@@ -143,10 +143,10 @@ impl Survey {
         }
         let mut rows = Vec::new();
         let mut allocated = 0;
-        for id in ids(storage, opened, &by_lock)? {
-            let lock = manager.lock_info(id)?;
+        // All at once: one by one, each would look at every waiter again.
+        for lock in manager.lock_infos(&ids(storage, opened, &by_lock)?)? {
             allocated += u32::from(lock.allocated);
-            let waiting = by_lock.remove(&id).unwrap_or_default();
+            let waiting = by_lock.remove(&lock.id).unwrap_or_default();
             let is_used = lock.allocated || lock.held || lock.owner_died || lock.waiters > 0 || !waiting.is_empty();
             if is_used || which == Which::All {
                 rows.push(Row::new(lock, waiting, &users));

@@ -325,6 +325,11 @@ impl Manager for Native {
         Ok(self.pool().inspect(id))
     }
 
+    fn lock_infos(&self, ids: &[u32]) -> Result<Vec<LockInfo>> {
+        ids.iter().try_for_each(|&id| self.check_range(id))?;
+        Ok(self.pool().inspect_all(ids))
+    }
+
     fn waiters(&self) -> Result<Vec<Waiter>> {
         Ok(self.pool().waiters())
     }

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use clap::builder::styling::{AnsiColor, Style};
 
-use super::text::{cut, duration};
+use super::text::{cut, duration, padding, width};
 use crate::proc::process;
 use crate::survey::{Row, Survey};
 
@@ -154,8 +154,8 @@ pub fn write(out: &mut dyn Write, rows: &[&Row], look: &Look) -> io::Result<()> 
     }
     let mut widths: Vec<usize> = vec![0; look.columns.len()];
     for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = (*width).max(cell.chars().count());
+        for (widest, cell) in widths.iter_mut().zip(line) {
+            *widest = (*widest).max(width(cell));
         }
     }
     if let Some(most) = look.width {
@@ -177,7 +177,8 @@ fn aligned(line: &[String], columns: &[Column], widths: &[usize]) -> String {
         .zip(widths)
         .map(|((cell, column), &width)| {
             let cell = cut(cell, width);
-            if column.is_number() { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            let padding = padding(&cell, width);
+            if column.is_number() { padding + &cell } else { cell + &padding }
         })
         .collect();
     cells.join(GAP).trim_end().to_owned()

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use ratatui::text::Span;
+
 /// The text with every character escaped that would break the line or the terminal it is shown on.
 pub fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -19,7 +21,7 @@ pub fn escaped(text: &str) -> String {
 
 /// Line separators and the marks that reorder text are no control characters by Unicode, yet they break a line.
 fn is_line_or_direction_mark(character: char) -> bool {
-    matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(character, '\u{61c}' | '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A time in at most three parts of a word: 250ms, 3.2s, 4m05s, 2h10m, 41d03h.
@@ -43,12 +45,32 @@ pub fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// The text in so many columns, the end cut off where it has more. Every character is taken to be one wide.
-pub fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+/// How many columns of a terminal the text takes: ideographs take two, combining marks none.
+pub fn width(text: &str) -> usize {
+    // Nearly everything, and tables may have millions of cells.
+    if text.is_ascii() { text.len() } else { Span::raw(text).width() }
+}
+
+/// Blanks for what the text leaves of so many columns.
+pub fn padding(text: &str, columns: usize) -> String {
+    " ".repeat(columns.saturating_sub(width(text)))
+}
+
+/// The text in so many columns, the end cut off where it has more.
+pub fn cut(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
         return text.to_owned();
     }
-    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
+    let mut short = String::new();
+    let mut left = columns.saturating_sub(1);
+    for character in text.chars() {
+        let taken = width(character.encode_utf8(&mut [0; 4]));
+        if taken > left {
+            break;
+        }
+        left -= taken;
+        short.push(character);
+    }
     short.push('…');
     short
 }
@@ -60,6 +82,8 @@ mod tests {
     #[test]
     fn a_command_cannot_break_the_line() {
         assert_eq!(escaped("a\nb\x1b[31m\u{2028}z"), "a\\nb\\u{1b}[31m\\u{2028}z");
+        // The Arabic letter mark reorders as well, though it lies apart from the others.
+        assert_eq!(escaped("7\u{61c}z"), "7\\u{61c}z");
     }
 
     #[test]
@@ -71,5 +95,12 @@ mod tests {
     #[test]
     fn what_is_too_long_says_so() {
         assert_eq!([cut("podman", 6), cut("podman", 5), cut("podman", 0)], ["podman", "podm…", "…"]);
+    }
+
+    #[test]
+    fn ideographs_take_two_columns() {
+        assert_eq!(["ab", "世界", "e\u{301}"].map(width), [2, 4, 1]);
+        assert_eq!([cut("世界世界", 8), cut("世界世界", 7), cut("世界世界", 6)], ["世界世界", "世界世…", "世界…"]);
+        assert_eq!(padding("世", 4), "  ");
     }
 }

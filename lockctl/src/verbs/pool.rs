@@ -42,13 +42,17 @@ pub fn allocate(arguments: &cli::Allocate) -> Outcome {
     if arguments.ids.is_empty() {
         let free = manager.available_locks()?;
         if free != UNLIMITED && free < arguments.count {
+            let there = manager.num_locks()?;
+            let way_out = if manager.info()?.max_locks > there {
+                "make room with `lockctl grow`"
+            } else {
+                "make a larger segment"
+            };
             return Err(Failure::new(
                 sysexits::TEMPFAIL,
                 format!(
-                    "{} locks were asked for and {free} of {} are free; ask for fewer, free some, or make a larger \
-                     segment",
-                    arguments.count,
-                    manager.num_locks()?
+                    "{} locks were asked for and {free} of {there} are free; ask for fewer, free some, or {way_out}",
+                    arguments.count
                 ),
             ));
         }

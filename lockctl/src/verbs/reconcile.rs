@@ -53,11 +53,9 @@ pub fn reconcile(arguments: &Reconcile) -> Outcome {
             }
         }
     }
-    let unallocated: Vec<String> = in_use
-        .iter()
-        .filter(|id| !survey.rows.iter().any(|row| row.lock.id == **id && row.lock.allocated))
-        .map(u32::to_string)
-        .collect();
+    // A set: both sides may be as many as a segment has locks, and their product is hours.
+    let allocated: BTreeSet<u32> = survey.rows.iter().filter(|row| row.lock.allocated).map(|row| row.lock.id).collect();
+    let unallocated: Vec<String> = in_use.difference(&allocated).map(u32::to_string).collect();
     if !unallocated.is_empty() {
         writeln!(out, "on a list, but not allocated: {}; others may be given these ids", unallocated.join(", "))?;
     }

@@ -20,6 +20,12 @@ enum Repaired {
     CannotJudge(String),
 }
 
+/// What became of locks, up to the one at which it failed.
+struct Tried {
+    repaired: Vec<(u32, Repaired)>,
+    failure: Option<Failure>,
+}
+
 pub fn repair(arguments: &Repair) -> Outcome {
     let storage = Storage::named(&arguments.storage.storage)?;
     let opened = storage.open()?;
@@ -33,8 +39,9 @@ pub fn repair(arguments: &Repair) -> Outcome {
     };
     let mut out = io::stdout().lock();
     let (mut marked, mut lives, mut unjudged) = (0, 0, 0);
-    for id in ids {
-        match repair_one(manager, id)? {
+    let Tried { repaired, failure } = repair_all(manager, &ids)?;
+    for (id, repaired) in repaired {
+        match repaired {
             Repaired::Marked => {
                 marked += 1;
                 writeln!(out, "lock {id}: its holder is gone; marked, so that the next to take it is told")?;
@@ -55,6 +62,9 @@ pub fn repair(arguments: &Repair) -> Outcome {
             }
         }
     }
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
     if arguments.id.is_none() {
         writeln!(out, "{marked} marked, {lives} held by the living, {unjudged} could not be judged")?;
     }
@@ -62,15 +72,30 @@ pub fn repair(arguments: &Repair) -> Outcome {
     Ok(if is_no { exit::NO } else { 0 })
 }
 
-fn repair_one(manager: &dyn Manager, id: u32) -> Result<Repaired, Failure> {
-    let was_marked = manager.lock_info(id)?.owner_died;
-    match manager.repair_lock(id) {
-        Ok(()) if !was_marked && manager.lock_info(id)?.owner_died => Ok(Repaired::Marked),
-        Ok(()) => Ok(Repaired::NothingToDo),
-        Err(error) => match error.reason() {
-            Reason::HolderLives { .. } => Ok(Repaired::Lives(error.to_string())),
-            Reason::CannotJudge { .. } => Ok(Repaired::CannotJudge(error.to_string())),
-            _ => Err(error.into()),
-        },
+/// Tries each, and says what became of those that were tried before one failed. What was known of all of them is asked
+/// for before and after rather than at each: every look reads all who wait.
+fn repair_all(manager: &dyn Manager, ids: &[u32]) -> Result<Tried, Failure> {
+    let before = manager.lock_infos(ids)?;
+    let mut tried = Vec::with_capacity(ids.len());
+    let mut failure = None;
+    for &id in ids {
+        match manager.repair_lock(id) {
+            Ok(()) => tried.push(Repaired::NothingToDo),
+            Err(error) => match error.reason() {
+                Reason::HolderLives { .. } => tried.push(Repaired::Lives(error.to_string())),
+                Reason::CannotJudge { .. } => tried.push(Repaired::CannotJudge(error.to_string())),
+                _ => {
+                    failure = Some(error.into());
+                    break;
+                }
+            },
+        }
     }
+    let after = manager.lock_infos(&ids[..tried.len()])?;
+    let became = tried.into_iter().zip(before.iter().zip(&after)).map(|(repaired, (before, after))| {
+        let is_marked = !before.owner_died && after.owner_died;
+        let repaired = if is_marked && matches!(repaired, Repaired::NothingToDo) { Repaired::Marked } else { repaired };
+        (after.id, repaired)
+    });
+    Ok(Tried { repaired: became.collect(), failure })
 }

@@ -124,3 +124,18 @@ fn a_dead_holder_of_a_file_is_marked_and_told() {
     assert_eq!(lockctl(["list", "-n", "-o", "state,note", &place.name]).with(0), "unlocked  owner died\n");
     assert!(lockctl(["run", &place.name, "2", "--", "true"]).err.contains("its last holder died"));
 }
+
+#[test]
+fn a_directory_of_other_things_is_refused_and_left_as_it_was() {
+    let place = Place::unused();
+    let path = place.path.to_str().unwrap();
+    fs::create_dir(path).unwrap();
+    fs::write(place.path.join("letter"), "").unwrap();
+    for verb in ["list", "check", "allocate"] {
+        assert!(lockctl([verb, path]).failure(65).contains("is no directory of locks"), "{verb}");
+    }
+    assert_eq!(fs::read_dir(path).unwrap().count(), 1);
+    // libpod marks its directories by nothing.
+    fs::write(place.path.join("5"), "").unwrap();
+    assert_eq!(lockctl(["list", "-n", "-o", "id", path]).with(0), "5\n");
+}

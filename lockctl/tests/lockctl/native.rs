@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The native layout, whose segments tell who waits and since when, count acquisitions and grow.
 
+use std::fs;
+use std::process::Stdio;
+
 use serde_json::Value;
 
 use crate::puppet::Puppet;
-use crate::stage::{Place, eventually, lockctl, skip};
+use crate::stage::{Place, command, eventually, lockctl, skip};
 
 /// A segment with lock 3 allocated; `None`: this library has no such layout.
 fn segment() -> Option<Place> {
@@ -61,9 +64,33 @@ fn a_dead_holder_is_no_holder_any_more_and_the_next_is_told() {
 fn it_grows_while_others_work_and_says_how_far() {
     let Some(place) = segment() else { return };
     let _user = Puppet::holding(&place, &[3]);
+    assert!(lockctl(["allocate", "-c", "100", &place.name]).failure(75).contains("`lockctl grow`"));
     let said = lockctl(["grow", &place.name, "128"]).with(0);
     assert_eq!(said, format!("{}: 128 locks, and 256 at most\n", place.name));
     assert_eq!(lockctl(["allocate", &place.name, "127"]).with(0), "127\n");
     assert!(lockctl(["grow", &place.name, "300"]).failure(64).contains("256 at most"));
     assert!(lockctl(["grow", &place.name, "64"]).failure(64).contains("cannot shrink"));
+}
+
+/// Runs lockctl to its end, which must not take as long as every lock times every record or every id takes.
+#[track_caller]
+fn soon(arguments: &[&str]) {
+    let mut process = command(arguments).stdout(Stdio::null()).spawn().unwrap();
+    eventually("it has ended", || process.try_wait().unwrap().is_some());
+    assert_eq!(process.wait().unwrap().code(), Some(0), "{arguments:?}");
+}
+
+#[test]
+fn the_largest_segments_are_read_in_one_pass() {
+    let place = Place::unused();
+    if lockctl(["create", "--layout", "native", &place.name, "1048576"]).code != Some(0) {
+        return skip("this library has no native layout, or there is no room for so many locks");
+    }
+    for verb in ["list", "graph", "check", "repair"] {
+        soon(&[verb, &place.name]);
+    }
+    let ids = lockctl(["allocate", "--count", "200000", &place.name]).with(0);
+    let list = place.beside("in-use");
+    fs::write(&list, ids).unwrap();
+    soon(&["reconcile", &place.name, "--in-use", list.to_str().unwrap()]);
 }

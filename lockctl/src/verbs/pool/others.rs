@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 //! Whom a change would hit: those who hold or wait for a lock, and those who have the storage open.
 
+use std::collections::BTreeSet;
+
 use crate::exit::Failure;
 use crate::output::table;
 use crate::proc::process;
@@ -16,6 +18,7 @@ const MOST_NAMED: usize = 8;
 pub fn none_at(storage: &Storage, opened: &Opened, ids: &[u32]) -> Result<(), Failure> {
     let survey = Survey::take(storage, opened, Which::InUse)?;
     let mut hit = Vec::new();
+    let ids: BTreeSet<u32> = ids.iter().copied().collect();
     for row in survey.rows.iter().filter(|row| ids.contains(&row.lock.id)) {
         if row.lock.held {
             hit.push(format!("lock {} is held by {}", row.lock.id, table::holder(row)));

@@ -10,7 +10,7 @@ use super::Source;
 use super::board::{self, Board, Order, TITLES};
 use crate::cli::Watch;
 use crate::exit::Outcome;
-use crate::output::table;
+use crate::output::{table, text};
 use crate::say;
 use crate::verbs::list::beside;
 
@@ -28,10 +28,11 @@ pub fn show(arguments: &Watch, source: &mut Source) -> Outcome {
         writeln!(out, "{} at {seconds}: {}", source.storage.shown(), table::summary(&survey))?;
         let mut lines = vec![TITLES.map(str::to_owned)];
         lines.extend(board.shown(Order::Contention, "").into_iter().map(board::cells));
-        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+        let width = |column: usize| lines.iter().map(|line| text::width(&line[column])).max().unwrap_or(0);
         let widths: Vec<usize> = (0..TITLES.len()).map(width).collect();
         for line in &lines {
-            let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+            let cells: Vec<String> =
+                line.iter().zip(&widths).map(|(cell, &width)| cell.clone() + &text::padding(cell, width)).collect();
             writeln!(out, "{}", cells.join("  ").trim_end())?;
         }
         writeln!(out)?;

@@ -21,11 +21,18 @@ use super::Source;
 use super::board::{self, Board, Entry, HISTORY, Order, TITLES};
 use crate::cli::Watch;
 use crate::exit::{Failure, Outcome};
-use crate::output::table;
+use crate::output::table::{self, Column};
 use crate::verbs::list::beside;
 
 /// Where nothing is due because the view is paused.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Columns of [`TITLES`] that a table always has.
+const ID: usize = 0;
+const HOLDER: usize = 6;
+
+/// The others, those that are missed least first: LATELY, RATE, HELD FOR, STATE, NOTE, WAITERS.
+const DISPENSABLE: [usize; 6] = [4, 3, 5, 1, 7, 2];
 
 /// What the user has chosen.
 struct View {
@@ -139,6 +146,23 @@ fn answer(view: &mut View, event: &Event) -> Answer {
     Answer::GoOn
 }
 
+/// Which columns of [`TITLES`] so wide a table has room for, and how wide each is at least. Where a terminal is narrow
+/// whole columns go, those first that say least: cut to a letter or two, none of them says anything.
+fn columns_in(width: u16, digits: u16, notes: u16) -> Vec<(usize, u16)> {
+    let mut columns =
+        vec![(ID, digits.max(2)), (1, 8), (2, 7), (3, 8), (4, HISTORY as u16), (5, 8), (HOLDER, 8), (7, notes.max(4))];
+    let needed = |columns: &[(usize, u16)]| {
+        columns.iter().map(|&(_, width)| usize::from(width) + 1).sum::<usize>().saturating_sub(1)
+    };
+    for dispensable in DISPENSABLE {
+        if needed(&columns) <= usize::from(width) {
+            break;
+        }
+        columns.retain(|&(column, _)| column != dispensable);
+    }
+    columns
+}
+
 fn draw(frame: &mut Frame<'_>, board: &Board, view: &mut View, heading: &str, beside: &[String]) {
     let lines = u16::try_from(beside.len()).unwrap_or(u16::MAX);
     let [top, middle, below, bottom] = Layout::vertical([
@@ -153,20 +177,22 @@ fn draw(frame: &mut Frame<'_>, board: &Board, view: &mut View, heading: &str, be
     frame.render_widget(Paragraph::new(notes).style(Style::new().fg(Color::Yellow)), below);
 
     let entries = board.shown(view.order, &view.filter);
-    let rows = entries.iter().map(|entry| Row::new(board::cells(entry).map(Cell::from)).style(style(entry)));
     let digits = entries.iter().map(|entry| entry.row.lock.id.to_string().len()).max().unwrap_or(0) as u16;
-    let widths = [
-        Constraint::Length(digits.max(2)),
-        Constraint::Length(8),
-        Constraint::Length(7),
-        Constraint::Length(8),
-        Constraint::Length(HISTORY as u16),
-        Constraint::Length(8),
-        Constraint::Fill(3),
-        Constraint::Fill(1),
-    ];
+    let notes = entries.iter().map(|entry| Column::Note.cell(&entry.row).chars().count()).max().unwrap_or(0) as u16;
+    let columns = columns_in(middle.width, digits, notes);
+    let rows = entries.iter().map(|entry| {
+        let cells = board::cells(entry);
+        Row::new(columns.iter().map(|&(column, _)| Cell::from(cells[column].clone()))).style(style(entry))
+    });
+    let widths = columns.iter().map(|&(column, width)| match column {
+        HOLDER => Constraint::Fill(1),
+        _ => Constraint::Length(width),
+    });
     let table = Table::new(rows, widths)
-        .header(Row::new(TITLES).style(Style::new().add_modifier(Modifier::REVERSED)))
+        .header(
+            Row::new(columns.iter().map(|&(column, _)| TITLES[column]))
+                .style(Style::new().add_modifier(Modifier::REVERSED)),
+        )
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
     frame.render_stateful_widget(table, middle, &mut view.state);
     frame.render_widget(Paragraph::new(keys(view)), bottom);
@@ -194,4 +220,21 @@ fn keys(view: &View) -> String {
     let filter = if view.filter.is_empty() { "none" } else { &view.filter };
     let paused = if view.is_paused { "   PAUSED" } else { "" };
     format!("q quit   s sort: {order}   / filter: {filter}   space pause{paused}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn titles(width: u16, notes: u16) -> Vec<&'static str> {
+        columns_in(width, 2, notes).into_iter().map(|(column, _)| TITLES[column]).collect()
+    }
+
+    #[test]
+    fn a_narrow_terminal_has_fewer_columns_and_whole_notes() {
+        assert_eq!(titles(100, 17), TITLES);
+        assert_eq!(titles(80, 17), ["ID", "STATE", "WAITERS", "RATE", "HELD FOR", "HOLDER", "NOTE"]);
+        assert_eq!(titles(20, 1), ["ID", "WAITERS", "HOLDER"]);
+        assert_eq!(titles(1, 1), ["ID", "HOLDER"]);
+    }
 }
