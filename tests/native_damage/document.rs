@@ -93,7 +93,7 @@ fn slots_entries_and_records_are_as_documented() {
     let named = |rows: &[(u64, u64, &str)]| -> Vec<(u64, u64, String)> {
         rows.iter().map(|&(offset, size, name)| (offset, size, name.to_owned())).collect()
     };
-    assert_eq!(fields("A slot"), named(&[(0, 8, "word"), (8, 8, "note")]));
+    assert_eq!(fields("A slot"), named(&[(0, 8, "word"), (8, 8, "note"), (16, 8, "looked")]));
     let records = [(0, 8, "key"), (8, 8, "thread"), (16, 8, "wants"), (24, 8, "since")];
     assert_eq!(fields("A thread record"), named(&records));
     let entries = fields("An entry");

@@ -100,6 +100,8 @@ pub(super) mod slot {
     /// What a holder notes: by which manager it took the lock, and how often that has happened. One word, because each
     /// store before an unlock is waited for.
     pub(crate) const NOTE: usize = 8;
+    /// When a waiter last had a thorough look at the holder.
+    pub(crate) const LOOKED: usize = 16;
 }
 
 /// Byte offsets within an entry.

@@ -34,6 +34,9 @@ pub(super) enum Look {
     Thorough,
 }
 
+/// How far apart the thorough looks of all waiters for a lock are: less than a slice, so that a lone one has one in each.
+const LOOKS_APART_NS: u64 = 4_000_000;
+
 /// How long "it lives" of a thorough look is good for in calls that do not wait: such a look costs a hundred times what
 /// trying a held lock costs otherwise, and a program may try as often as it can.
 const GOOD_FOR_NS: u64 = 1_000_000;
@@ -54,6 +57,16 @@ impl Pool {
             holder.store(owner, Ordering::Relaxed);
         }
         verdict == Verdict::Dead
+    }
+
+    /// Whether it is time for a thorough look at a lock's holder, which the caller has then. Otherwise somebody, of
+    /// whatever process, had one just now. Only a hint: whoever forges it puts such looks off, and the quick one goes on.
+    pub(super) fn begin_thorough_look(&self, id: u32, now: Instant) -> bool {
+        let looked = self.looked(id);
+        let last = looked.load(Ordering::Relaxed);
+        // What lies ahead is from another time namespace, or forged.
+        let is_recent = last <= now.nanoseconds() && now.nanoseconds() - last < LOOKS_APART_NS;
+        !is_recent && looked.compare_exchange(last, now.nanoseconds(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Judges the holder that `named` names, which was read before this.

@@ -197,8 +197,9 @@ impl Native {
             let seen = lock.load(Ordering::Acquire);
             let note = pool.note(id);
             waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & R != 0 && note == noted_before;
-            // Where the lock changed hands, its holder has not had it for long; a look into /proc costs as much as a turn.
-            let look = if note == noted { Look::Thorough } else { Look::Quick };
+            // Where the lock changed hands, its holder has not had it for long; a look into /proc costs as much as a turn,
+            // and one of many waiters is enough to have it.
+            let look = if note == noted && pool.begin_thorough_look(id, now) { Look::Thorough } else { Look::Quick };
             noted = note;
             if self.take_over(lock, seen, member, look) {
                 return Ok(Acquired::OwnerDied);

@@ -105,6 +105,11 @@ impl Space {
         self.segment.map.u64_at(self.geometry.slot(id) + slot::NOTE).load(Ordering::Relaxed)
     }
 
+    /// When a waiter last had a thorough look at the holder of a lock.
+    pub(super) fn looked(&self, id: u32) -> &AtomicU64 {
+        self.segment.map.u64_at(self.geometry.slot(id) + slot::LOOKED)
+    }
+
     /// Where the slot of lock 0 is mapped, those of all that may come to be behind it, and the word that says whether
     /// the segment was retired.
     pub(super) fn addresses(&self) -> (*mut u8, &AtomicU32) {
