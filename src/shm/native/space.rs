@@ -70,6 +70,7 @@ impl Space {
                     map.u64_at(offset + part * 8).store(u64::from_ne_bytes(*half), Ordering::Relaxed);
                 }
             }
+            map.u64_at(header::READY).store(1, Ordering::Relaxed);
             map.u32_at(header::NUM_LOCKS).store(geometry.first_locks(), Ordering::Relaxed);
             map.u64_at(header::READY).store(1, Ordering::Relaxed);
             // Last, though nobody sees the file before it is linked: linkat(2) orders all of it.
@@ -87,7 +88,10 @@ impl Space {
     }
 
     fn new(segment: Segment, geometry: Geometry, access: Access, num_locks: u32) -> Self {
-        let (num_locks, usable, hint) = (AtomicU32::new(num_locks), Default::default(), AtomicU32::new(0));
+        let (num_locks, hint) = (AtomicU32::new(num_locks), AtomicU32::new(0));
+        let usable: [AtomicU64; format::READY_WORDS] = Default::default();
+        // The first page was reserved when the segment was made.
+        usable[0].store(1, Ordering::Relaxed);
         Self { segment, geometry, access, num_locks, usable, hint }
     }
 
