@@ -33,10 +33,17 @@ fn main() -> ExitCode {
     let arguments = match cli::Cli::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            let is_answer = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            // Where nobody reads it, nobody misses it.
-            let _ = error.print();
-            return ExitCode::from(if is_answer { 0 } else { sysexits::USAGE });
+            let code = match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
+                _ => sysexits::USAGE,
+            };
+            if code == 0 || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                // Where nobody reads it, nobody misses it.
+                let _ = error.print();
+            } else {
+                say(&in_one_sentence(&error.to_string()));
+            }
+            return ExitCode::from(code);
         }
     };
     match verbs::perform(arguments.verb) {
@@ -50,7 +57,36 @@ fn main() -> ExitCode {
     }
 }
 
+/// What the parser of the command line says in paragraphs, as one line.
+fn in_one_sentence(text: &str) -> String {
+    let paragraphs = text.trim().split("\n\n").map(|paragraph| {
+        let words: Vec<&str> = paragraph.lines().map(str::trim).collect();
+        words.join(" ")
+    });
+    let sentence: Vec<String> = paragraphs.filter(|paragraph| !paragraph.is_empty()).collect();
+    sentence
+        .join("; ")
+        .trim_start_matches("error: ")
+        .trim_end_matches('.')
+        .replace("; For more information, try", "; try")
+}
+
 /// A line on the standard error, with who says it.
 fn say(sentence: &str) {
     let _ = writeln!(io::stderr(), "lockctl: {sentence}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_command_line_is_one_sentence_with_a_way_out() {
+        for wrong in [&["lockctl", "list"][..], &["lockctl", "nonsense"], &["lockctl", "list", "-p", "x", "/locks"]] {
+            let error = cli::Cli::try_parse_from(wrong).unwrap_err();
+            let sentence = in_one_sentence(&error.to_string());
+            assert!(!sentence.contains('\n') && !sentence.contains("error:"), "{sentence}");
+            assert!(sentence.ends_with("try '--help'"), "{sentence}");
+        }
+    }
 }
