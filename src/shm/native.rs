@@ -7,6 +7,7 @@
 //! it, one gives it back; whoever finds the named holder dead swaps exactly the word that was judged. Nothing that
 //! decides ownership is written anywhere else.
 
+mod abandoning;
 mod attachment;
 mod bitmap;
 mod crowd;

@@ -17,6 +17,7 @@ use crate::sys::watched::Fleeting;
 use crate::sys::witness::Surroundings;
 use crate::sys::{Errno, futex, process, procfs};
 
+use super::abandoning::abandon;
 use super::entries::{self, Entry, State};
 use super::format;
 use super::space::Space;
@@ -28,9 +29,6 @@ const ON_A_PAGE: u32 = format::ENTRIES / format::ENTRY_PAGES;
 /// How many taken entries are met before more room is made, as long as there is some to make: each costs a question to
 /// the kernel.
 const PATIENCE: u32 = 32;
-
-/// How often a word that names a former tenant is tried to be changed; more is a writer that means harm.
-const FORGET_ROUNDS: u32 = 16;
 
 /// This process's place.
 #[derive(Debug)]
@@ -132,7 +130,6 @@ const MOVES: u32 = 1000;
 
 /// Finds an entry whose byte is free and takes the byte.
 fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
-    let locking = |errno| Reason::System { doing: "locking an entry of the attach table", errno };
     for _ in 0..MOVES {
         // A description of its own: what holds a lock cannot be asked about it.
         let file = open_anew(space)?;
@@ -161,6 +158,10 @@ fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
         }
     }
     Err(locking(Errno(libc::EBADF)))
+}
+
+fn locking(errno: Errno) -> Reason {
+    Reason::System { doing: "locking an entry of the attach table", errno }
 }
 
 fn open_anew(space: &Space) -> Result<Fleeting, Reason> {
@@ -218,7 +219,6 @@ fn find(space: &Space, file: &File) -> Result<u32, Reason> {
 
 fn take(space: &Space, file: &File, index: u32) -> Result<bool, Reason> {
     let byte = entries::byte(space.geometry, index);
-    let locking = |errno| Reason::System { doing: "locking an entry of the attach table", errno };
     let entry = entry_of(space, index)?;
     let seen = entry.state();
     if seen.is_live() {
@@ -243,16 +243,7 @@ fn forget_words_of(space: &Space, index: u32) {
 
 /// Turns a word that names the entry into a dead holder's.
 fn forget(lock: &AtomicU64, index: u32) {
-    // Waiters set bits meanwhile, each once, and a word may be taken over by somebody else: a few rounds do.
-    for _ in 0..FORGET_ROUNDS {
-        let named = lock.load(Ordering::Acquire);
-        if word::entry(named) != index {
-            return;
-        }
-        let abandoned = word::abandoned(named);
-        if lock.compare_exchange(named, abandoned, Ordering::Release, Ordering::Relaxed).is_ok() {
-            futex::wake_one(super::waiting::futex_of(lock));
-            return;
-        }
+    if abandon(lock, |named| word::entry(named) == index).is_some() {
+        futex::wake_one(super::waiting::futex_of(lock));
     }
 }

@@ -11,10 +11,11 @@ use crate::sys::futex::{self, Awake};
 use crate::{Reason, Result};
 
 use super::Native;
+use super::abandoning::ROUNDS;
 use super::crowd::Crowd;
 use super::judgement::{Look, Verdict};
 use super::member::Member;
-use super::releasing::{ROUNDS, wake_any};
+use super::releasing::wake_any;
 use super::waiting::{self, Slices, classes, futex_of, starves};
 use super::word::{self, D, OWNER, R, Step, Waiter};
 

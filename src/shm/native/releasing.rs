@@ -10,14 +10,12 @@ use crate::{Reason, Result};
 
 use super::super::Release;
 use super::Native;
+use super::abandoning::{ROUNDS, abandon};
 use super::judgement::{Look, Verdict};
 use super::note;
 use super::pool::Pool;
 use super::waiting::{CLASSES, futex_of};
 use super::word::{self, D, OWNER, R, S, W};
-
-/// How often a word is tried to be changed. Others only set bits, and each of them once: more is a writer that means harm.
-pub(super) const ROUNDS: u32 = 16;
 
 /// Any sleeper.
 const EVERY_CLASS: u32 = u32::MAX;
@@ -83,25 +81,13 @@ impl Pool {
     /// Marks whatever a thread or process holds as a dead holder's.
     pub(super) fn abandon_all_of(&self, owner: u64) {
         for id in 0..self.num_locks() {
-            self.abandon(self.word(id), owner);
+            let lock = self.word(id);
+            if abandon(lock, |seen| seen & OWNER == owner).is_some_and(|seen| seen & W != 0) {
+                wake_any(lock);
+            }
         }
         // A victim that ends in the midst of its decision leaves the detector to the next.
         let _not_its = self.detector().compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed);
-    }
-
-    fn abandon(&self, lock: &AtomicU64, owner: u64) {
-        for _ in 0..ROUNDS {
-            let seen = lock.load(Ordering::Relaxed);
-            if seen & OWNER != owner {
-                return;
-            }
-            if lock.compare_exchange(seen, word::abandoned(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
-                if seen & W != 0 {
-                    wake_any(lock);
-                }
-                return;
-            }
-        }
     }
 
     /// Marks a dead holder's lock, so that the next to take it is told. `Err`: it lives, or cannot be judged.
