@@ -3,11 +3,11 @@
 //! a process two system calls and a page. Less than 2 MiB, so that no huge page is cleared for a few words.
 
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::Errno;
 use super::mapping::WipedOnFork;
-use super::numbers::Numbers;
+use super::numbers::{NumberPool, Numbers};
 
 /// Words on a cache line.
 const LINE: usize = 64 / size_of::<u64>();
@@ -107,10 +107,8 @@ impl Drop for Line {
 
 /// Which lines are taken: inherited with their users.
 fn numbers() -> Numbers<'static> {
-    const WORDS: usize = LINE_COUNT / u64::BITS as usize;
-    static IN_USE: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    Numbers { in_use: &IN_USE, next: &NEXT }
+    static TAKEN: NumberPool<{ LINE_COUNT / u64::BITS as usize }> = NumberPool::new();
+    TAKEN.numbers()
 }
 
 #[cfg(test)]

@@ -34,6 +34,22 @@ impl Numbers<'_> {
     }
 }
 
+/// Numbers that a child inherits with their users: made to be a static, of 64 for each word.
+pub(crate) struct NumberPool<const WORDS: usize> {
+    in_use: [AtomicU64; WORDS],
+    next: AtomicU32,
+}
+
+impl<const WORDS: usize> NumberPool<WORDS> {
+    pub(crate) const fn new() -> Self {
+        Self { in_use: [const { AtomicU64::new(0) }; WORDS], next: AtomicU32::new(1) }
+    }
+
+    pub(crate) fn numbers(&self) -> Numbers<'_> {
+        Numbers { in_use: &self.in_use, next: &self.next }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

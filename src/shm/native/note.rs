@@ -3,9 +3,7 @@
 //! What a holder notes in a slot: the manager by which it took the lock, in the low 16 bits, and above them how often the
 //! lock was taken. Only the holder writes it, and it decides nothing that another process rests on.
 
-use std::sync::atomic::{AtomicU32, AtomicU64};
-
-use crate::sys::numbers::Numbers;
+use crate::sys::numbers::{NumberPool, Numbers};
 
 const MANAGER_BITS: u32 = 16;
 const MANAGER_MASK: u64 = (1 << MANAGER_BITS) - 1;
@@ -29,10 +27,8 @@ pub(super) const fn acquisitions(note: u64) -> u64 {
 
 /// The numbers of this process's managers. A child has them with the managers.
 pub(super) fn managers() -> Numbers<'static> {
-    const WORDS: usize = (1 << MANAGER_BITS) / u64::BITS as usize;
-    static IN_USE: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    Numbers { in_use: &IN_USE, next: &NEXT }
+    static MANAGERS: NumberPool<{ (1 << MANAGER_BITS) / u64::BITS as usize }> = NumberPool::new();
+    MANAGERS.numbers()
 }
 
 #[cfg(test)]
