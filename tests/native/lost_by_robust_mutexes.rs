@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What robust mutexes of POSIX lose for ever is recovered here, most of it within milliseconds.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use lock_manager::{Acquired, Manager};
@@ -9,9 +9,10 @@ use lock_manager::{Acquired, Manager};
 use super::LONG;
 use super::support::alone::alone;
 use super::support::made::{leak, pthread, raw_clone};
-use super::support::process::{Exit, sleep_until_killed};
+use super::support::process::sleep_until_killed;
+use super::support::stranding;
 use super::support::timing::{RECOVERED, mostly_within};
-use super::support::{Child, Random, Segment, board, errno_of, eventually, fork, taken_once};
+use super::support::{Child, Segment, board, errno_of, eventually, fork, taken_once};
 
 /// Waits for lock 3 in a child, has `die` end its holder, and tells how long after that the waiter had the lock.
 pub fn recovered(segment: &Segment, die: impl FnOnce()) -> Duration {
@@ -151,51 +152,7 @@ fn segment_holder_without_a_list(segment: &Segment) -> Child {
 
 #[test]
 fn a_waiter_killed_around_its_wake_up_strands_no_other() {
-    const PROCESSES: u64 = 4;
-    const ROUNDS: u32 = 100;
-    alone!({
-        let mut random = Random::seeded();
-        let recipe = random.recipe();
-        let stranders: Vec<Child> = (0..PROCESSES)
-            .map(|_| {
-                let seed = random.next();
-                fork(|| (0..ROUNDS).for_each(|round| strand(&mut Random::from_seed(seed ^ u64::from(round)))))
-            })
-            .collect();
-        let results: Vec<_> = stranders.into_iter().map(Child::wait).collect();
-        assert!(results.iter().all(|&exit| exit == Exit::Code(0)), "{results:?}, {recipe}");
-    });
-}
-
-/// A holder unlocks, which wakes the first waiter, and locks again before that one gets its turn; then it is killed.
-fn strand(random: &mut Random) {
-    let segment = Segment::native(64);
-    let manager = segment.open();
-    let _ = manager.lock(0).unwrap();
-    let second_has_it = &board(1)[0];
-    let wait = |report: Option<&AtomicU32>| {
-        fork(|| {
-            let manager = segment.open();
-            let _ = manager.timed_lock(0, LONG).unwrap();
-            report.inspect(|report| report.store(1, Ordering::Release));
-            manager.unlock(0).unwrap();
-        })
-    };
-    let first = wait(None);
-    first.until_it_waits();
-    let second = wait(Some(second_has_it));
-    second.until_it_waits();
-    manager.unlock(0).unwrap();
-    let again = manager.try_lock(0);
-    for _ in 0..random.below(1000) {
-        std::hint::spin_loop();
-    }
-    first.kill();
-    if again.is_ok() {
-        manager.unlock(0).unwrap();
-    }
-    eventually("the second waiter has the lock", || second_has_it.load(Ordering::Acquire) == 1);
-    second.succeeds();
+    alone!({ stranding::a_killed_waiter_strands_no_other(|| Segment::native(64)) });
 }
 
 #[test]

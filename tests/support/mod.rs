@@ -18,6 +18,7 @@ pub mod raw_mutex;
 pub mod segment;
 #[cfg(target_arch = "x86_64")]
 pub mod step;
+pub mod stranding;
 pub mod timing;
 pub mod wait;
 
