@@ -92,3 +92,20 @@ fn on_an_overlay_locks_exclude_and_deaths_are_told() {
         .succeeds();
     });
 }
+
+#[test]
+fn whoever_may_change_the_segment_changes_nothing_by_looking_at_a_death() {
+    alone!({
+        let segment = Segment::made(64, &options());
+        let manager = segment.open();
+        segment.holder_of(&[7, 9]).kill();
+        let before = segment.bytes();
+        assert!(manager.lock_info(7).unwrap().owner_died);
+        assert_eq!(manager.locks_held().unwrap(), [0; 0]);
+        assert_eq!(manager.lock_infos(&[7, 9]).unwrap().len(), 2);
+        assert_eq!((manager.waiters().unwrap().len(), manager.info().unwrap().attached), (0, 1));
+        assert!(segment.bytes() == before, "looking has written something");
+        assert_eq!(manager.try_lock(7).unwrap(), Acquired::OwnerDied);
+        manager.unlock(7).unwrap();
+    });
+}

@@ -10,7 +10,7 @@ use crate::sys::clock::Instant;
 use crate::sys::witness;
 
 use super::format;
-use super::judgement::{Look, Verdict};
+use super::judgement::Verdict;
 use super::note;
 use super::pool::Pool;
 use super::word::{self, D, OWNER};
@@ -31,7 +31,7 @@ impl<'p> Judged<'p> {
         let owner = named & OWNER;
         if self.last.0 != owner {
             let pool = self.pool;
-            let judge = || pool.judge(owner, Look::Thorough) == Verdict::Dead;
+            let judge = || pool.judge_unmarked(owner) == Verdict::Dead;
             self.last = (owner, *self.known.entry(owner).or_insert_with(judge));
         }
         self.last.1

@@ -7,7 +7,6 @@
 use std::sync::atomic::Ordering;
 
 use crate::sys::clock::Instant;
-use crate::sys::file::Access;
 use crate::sys::record_lock;
 use crate::sys::witness::{Surroundings, Suspect};
 use crate::sys::{Errno, procfs};
@@ -69,8 +68,18 @@ impl Pool {
         !is_recent && looked.compare_exchange(last, now.nanoseconds(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Judges the holder that `named` names, which was read before this.
+    /// Judges the holder that `named` names, which was read before this. An entry that is found deserted is marked, so
+    /// that the next need not ask.
     pub(super) fn judge(&self, named: u64, look: Look) -> Verdict {
+        self.examine(named, look, |entry, state| entry.bury(state))
+    }
+
+    /// The same for who only looks, and writes nothing.
+    pub(super) fn judge_unmarked(&self, named: u64) -> Verdict {
+        self.examine(named, Look::Thorough, |_, _| ())
+    }
+
+    fn examine(&self, named: u64, look: Look, on_deserted: impl FnOnce(&Entry<'_>, State)) -> Verdict {
         let index = word::entry(named);
         let entry = match self.entry(index) {
             // Nobody was ever there.
@@ -89,9 +98,7 @@ impl Pool {
             match self.is_inhabited(index) {
                 Ok(true) => {}
                 Ok(false) => {
-                    if self.access == Access::Use {
-                        entry.bury(state);
-                    }
+                    on_deserted(&entry, state);
                     return Verdict::Dead;
                 }
                 Err(_) => verdict = Verdict::Unknown,
