@@ -4,9 +4,8 @@
 use std::fs::File;
 use std::mem;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-
-use memmap2::{MmapOptions, MmapRaw};
+use std::ptr;
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 
 use super::Errno;
 use super::file::Access;
@@ -14,13 +13,59 @@ use super::file::Access;
 /// The largest page that Linux has on any processor that it runs on.
 const LARGEST_PAGE: usize = 65536;
 
+/// Pages of this process, given back when dropped. By the system calls alone: a process's first call maps three times, and
+/// to ask the libc how large a page is would cost it as much as a fourth.
+#[derive(Debug)]
+struct Pages {
+    start: *mut u8,
+    length: usize,
+}
+
+// SAFETY: plain memory, which no thread owns; what is in it is shared as atomics only.
+unsafe impl Send for Pages {}
+// SAFETY: as above.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    /// Maps the first `length` bytes of a file, shared.
+    fn of(file: &File, protection: libc::c_int, length: usize) -> Result<Self, Errno> {
+        Self::map(length, protection, libc::MAP_SHARED, file.as_raw_fd())
+    }
+
+    /// Private memory, zeroed, which costs nothing until it is touched.
+    fn anonymous(length: usize) -> Result<Self, Errno> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        Self::map(length, libc::PROT_READ | libc::PROT_WRITE, flags, -1)
+    }
+
+    fn map(length: usize, protection: libc::c_int, flags: libc::c_int, file: i32) -> Result<Self, Errno> {
+        // SAFETY: mmap(2) without MAP_FIXED puts nothing in the place of anything.
+        let start = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, file, 0) };
+        if start == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(Self { start: start.cast(), length }) }
+    }
+
+    /// Says what children are to find here.
+    fn advise(&self, advice: libc::c_int) -> Result<(), Errno> {
+        // SAFETY: madvise(2) on exactly these pages; the advices given here change nothing for this process.
+        let code = unsafe { libc::madvise(self.start.cast(), self.length, advice) };
+        if code == 0 { Ok(()) } else { Err(Errno::last()) }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: mapped by map(), and nobody has an address in them for longer than the value. It fails on none.
+        unsafe { libc::munmap(self.start.cast(), self.length) };
+    }
+}
+
 /// The first bytes of a file, shared with every process that maps it, at the start of a range of addresses that nothing
 /// else has: so the file may grow, and what is mapped stays where it is.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    /// What is not mapped yet cannot be touched.
-    range: MmapRaw,
-    mapped: AtomicUsize,
+    /// Of the file, all of it. What is beyond the file's end, but for the rest of a large page, cannot be accessed: whoever
+    /// scans memory would meet a SIGBUS on each page.
+    range: Pages,
     access: Access,
 }
 
@@ -28,86 +73,38 @@ impl Mapping {
     /// Maps the first `length` bytes for what `access` says, with room for `most`. The file must be that long, or
     /// touching it is SIGBUS.
     pub(crate) fn new(file: &File, access: Access, length: usize, most: usize) -> Result<Self, Errno> {
-        if most <= length {
-            let mut options = MmapOptions::new();
-            options.len(length);
-            let range = match access {
-                Access::Use => options.map_raw(file)?,
-                Access::Look => options.map_raw_read_only(file)?,
-            };
-            return Ok(Self { range, mapped: AtomicUsize::new(length), access });
+        let mapping = Self { range: Pages::of(file, protection(access), most.max(length))?, access };
+        let end = length.next_multiple_of(LARGEST_PAGE);
+        if end < most {
+            mapping.protect(end, most - end, libc::PROT_NONE)?;
         }
-        // Not the file, mapped beyond its end: whoever scans memory would meet a SIGBUS on each page.
-        let range = MmapRaw::from(MmapOptions::new().len(most).no_reserve_swap().map_anon()?);
-        // SAFETY: the range is exactly the private anonymous mapping made above, which nobody has touched.
-        if unsafe { libc::mprotect(range.as_mut_ptr().cast(), range.len(), libc::PROT_NONE) } != 0 {
-            return Err(Errno::last());
-        }
-        let protection = match access {
-            Access::Use => libc::PROT_READ | libc::PROT_WRITE,
-            Access::Look => libc::PROT_READ,
-        };
-        // SAFETY: MAP_FIXED replaces pages of the range that was made above only, which nobody has touched.
-        let address = unsafe {
-            let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-            libc::mmap(range.as_mut_ptr().cast(), length, protection, flags, file.as_raw_fd(), 0)
-        };
-        if address == libc::MAP_FAILED {
-            return Err(Errno::last());
-        }
-        Ok(Self { range, mapped: AtomicUsize::new(length), access })
+        Ok(mapping)
     }
 
-    /// Maps elsewhere, for [`extend`](Self::extend), what is missing of the file's first `length` bytes. `None`: nothing is.
-    /// Elsewhere, because the descriptor's number may be another file's by the time it is mapped.
-    pub(crate) fn piece(&self, file: &File, length: usize) -> Result<Option<Piece>, Errno> {
-        let mapped = self.mapped.load(Ordering::Acquire);
-        // On a page of its own, whatever the size of pages is here: what is mapped twice is the same memory.
-        let start = mapped / LARGEST_PAGE * LARGEST_PAGE;
-        if length <= mapped || length > self.range.len() {
-            return if length <= mapped { Ok(None) } else { Err(Errno(libc::EINVAL)) };
+    /// Gives access to the first `length` bytes, which the file has by now. Threads may do the same at the same time.
+    pub(crate) fn extend(&self, length: usize) -> Result<(), Errno> {
+        if length > self.range.length {
+            return Err(Errno(libc::EINVAL));
         }
-        let mut options = MmapOptions::new();
-        options.offset(start as u64).len(length - start);
-        let map = match self.access {
-            Access::Use => options.map_raw(file)?,
-            Access::Look => options.map_raw_read_only(file)?,
-        };
-        Ok(Some(Piece { map, start }))
+        self.protect(0, length, protection(self.access))
     }
 
-    /// Moves a piece, which was found to be of this file, to where it belongs. Threads may do the same at the same time.
-    pub(crate) fn extend(&self, piece: Piece) -> Result<(), Errno> {
-        let Piece { map, start } = piece;
-        let length = map.len();
-        // SAFETY: the piece is a mapping of its own, made by piece(), with room in the range for its end. What it replaces
-        // are pages of this mapping's own range only: such as nobody may have touched, and at most one large page's worth
-        // of the same file at the same offset, which is the same memory before and after.
-        let address = unsafe {
-            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-            let target = self.range.as_mut_ptr().add(start).cast::<libc::c_void>();
-            libc::mremap(map.as_mut_ptr().cast(), length, length, flags, target)
-        };
-        if address == libc::MAP_FAILED {
-            return Err(Errno::last());
-        }
-        // It is not there any more.
-        mem::forget(map);
-        self.mapped.fetch_max(start + length, Ordering::AcqRel);
-        Ok(())
+    /// Of pages that lie within the range: either nobody may touch them yet, or they get what they have.
+    fn protect(&self, start: usize, length: usize, protection: libc::c_int) -> Result<(), Errno> {
+        // SAFETY: the callers' pages are of this mapping only, and access to those that may be touched is not taken away.
+        let code = unsafe { libc::mprotect(self.range.start.add(start).cast(), length, protection) };
+        if code == 0 { Ok(()) } else { Err(Errno::last()) }
     }
 
     /// Maps the file's first page, never to be touched (the file may be empty), and not into any child.
     pub(super) fn not_inherited(file: &File) -> Result<Self, Errno> {
-        let map = MmapOptions::new().len(1).map_raw_read_only(file)?;
-        // SAFETY: the range is exactly the mapping made above, as madvise(2) asks for this advice.
-        let code = unsafe { libc::madvise(map.as_mut_ptr().cast(), map.len(), libc::MADV_DONTFORK) };
-        let mapped = AtomicUsize::new(map.len());
-        if code == 0 { Ok(Self { range: map, mapped, access: Access::Look }) } else { Err(Errno::last()) }
+        let range = Pages::of(file, protection(Access::Look), 1)?;
+        range.advise(libc::MADV_DONTFORK)?;
+        Ok(Self { range, access: Access::Look })
     }
 
     pub(crate) fn as_ptr(&self) -> *const u8 {
-        self.range.as_ptr()
+        self.range.start
     }
 
     /// The address of `size` bytes at `offset`.
@@ -117,9 +114,9 @@ impl Mapping {
     /// was checked against the size of the file.
     #[inline(always)]
     pub(crate) fn address(&self, offset: usize, size: usize, align: usize) -> *mut u8 {
-        let fits = offset.checked_add(size).is_some_and(|end| end <= self.range.len());
+        let fits = offset.checked_add(size).is_some_and(|end| end <= self.range.length);
         assert!(fits && offset.is_multiple_of(align), "offset outside of the mapping");
-        self.range.as_mut_ptr().wrapping_add(offset)
+        self.range.start.wrapping_add(offset)
     }
 
     /// The 16-bit word at `offset`.
@@ -151,26 +148,24 @@ impl Mapping {
     }
 }
 
-/// More of a file than a [`Mapping`] has.
-#[derive(Debug)]
-pub(crate) struct Piece {
-    map: MmapRaw,
-    /// Where it belongs.
-    start: usize,
+fn protection(access: Access) -> libc::c_int {
+    match access {
+        Access::Use => libc::PROT_READ | libc::PROT_WRITE,
+        Access::Look => libc::PROT_READ,
+    }
 }
 
 /// Private memory that every child finds zeroed, however it was made.
 #[derive(Debug)]
-pub(crate) struct WipedOnFork(MmapRaw);
+pub(crate) struct WipedOnFork(Pages);
 
 impl WipedOnFork {
     /// Zeroed room for `words` 64-bit words; touched pages alone cost memory.
     pub(crate) fn new(words: usize) -> Result<Self, Errno> {
         let bytes = words.max(1).checked_mul(size_of::<u64>()).ok_or(Errno(libc::ENOMEM))?;
-        let map = MmapRaw::from(MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?);
-        // SAFETY: the range is exactly the private anonymous mapping made above, as madvise(2) asks for this advice.
-        let code = unsafe { libc::madvise(map.as_mut_ptr().cast(), map.len(), libc::MADV_WIPEONFORK) };
-        if code == 0 { Ok(Self(map)) } else { Err(Errno::last()) }
+        let pages = Pages::anonymous(bytes)?;
+        pages.advise(libc::MADV_WIPEONFORK)?;
+        Ok(Self(pages))
     }
 
     /// The word of that index.
@@ -179,13 +174,13 @@ impl WipedOnFork {
     /// If there are not that many.
     #[inline(always)]
     pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
-        assert!(index < self.0.len() / size_of::<u64>(), "index outside of the table");
+        assert!(index < self.0.length / size_of::<u64>(), "index outside of the table");
         // SAFETY: within the mapping, which is page aligned and lives as long as self; threads share it as atomics.
-        unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().cast::<u64>().add(index)) }
+        unsafe { AtomicU64::from_ptr(self.0.start.cast::<u64>().add(index)) }
     }
 
     pub(super) fn as_ptr(&self) -> *mut u8 {
-        self.0.as_mut_ptr()
+        self.0.start
     }
 
     /// Keeps the memory for the life of the process.

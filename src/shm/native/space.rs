@@ -155,16 +155,11 @@ impl Space {
             return known;
         }
         let size = self.geometry.size(published);
-        let reached = self.segment.file.ask(|file| {
-            if Facts::of(file)?.size < size as u64 {
-                return Err(Errno(libc::ENXIO));
-            }
-            self.segment.map.piece(file, size)
-        });
-        // Not before it was seen to be of this file.
-        match reached.and_then(|piece| piece.map_or(Ok(()), |piece| self.segment.map.extend(piece))) {
-            Ok(()) => self.num_locks.fetch_max(published, Ordering::AcqRel).max(published),
-            Err(_) => known,
+        let is_there = self.segment.file.ask(|file| Ok(Facts::of(file)?.size >= size as u64)) == Ok(true);
+        if is_there && self.segment.map.extend(size).is_ok() {
+            self.num_locks.fetch_max(published, Ordering::AcqRel).max(published)
+        } else {
+            known
         }
     }
 
