@@ -212,12 +212,18 @@ impl Space {
         count - bits::count_ones(self.bitmap_of(count).words) as u32
     }
 
+    /// Whether this process has reserved a page of those that are reserved when needed, and may touch it.
+    pub(super) fn has_reserved(&self, page: u32) -> bool {
+        let (index, bit) = place_of(page);
+        self.usable[index].load(Ordering::Relaxed) & bit != 0
+    }
+
     /// Whether a page that is reserved when needed can be touched. `None`: nobody has needed it yet.
     pub(super) fn page_is_usable(&self, page: u32) -> Option<bool> {
-        let (index, bit) = ((page / u64::BITS) as usize, 1u64 << (page % u64::BITS));
-        if self.usable[index].load(Ordering::Relaxed) & bit != 0 {
+        if self.has_reserved(page) {
             return Some(true);
         }
+        let (index, bit) = place_of(page);
         if self.segment.map.u64_at(header::READY + index * 8).load(Ordering::Acquire) & bit == 0 {
             return None;
         }
@@ -234,7 +240,7 @@ impl Space {
             libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes: end - start },
             _ => Reason::System { doing: "reserving a page of the segment", errno },
         })?;
-        let (index, bit) = ((page / u64::BITS) as usize, 1u64 << (page % u64::BITS));
+        let (index, bit) = place_of(page);
         self.usable[index].fetch_or(bit, Ordering::Relaxed);
         self.segment.map.u64_at(header::READY + index * 8).fetch_or(bit, Ordering::AcqRel);
         Ok(())
@@ -248,4 +254,9 @@ impl Space {
             Some(true) => Ok(Some(Entry::at(&self.segment.map, self.geometry.entry(index)))),
         }
     }
+}
+
+/// Where a page that is reserved when needed has its bit: the word's index, and the bit.
+fn place_of(page: u32) -> (usize, u64) {
+    ((page / u64::BITS) as usize, 1 << (page % u64::BITS))
 }
