@@ -75,7 +75,7 @@ pub fn of_what_changes(random: &mut Random, locks: u64) -> Damage {
         }
         9 => number(random.pick(&[parts.summary, parts.bitmap, parts.bitmap + 8]), random.pick(&[0, u64::MAX, any])),
         10 => {
-            let start = random.pick(&[parts.entries, parts.records, parts.records - 4096, parts.slots - 4096]);
+            let start = random.pick(&[parts.entries, parts.records, parts.records - 4096, parts.summary - 4096]);
             let length = 8 * (1 + random.below(64));
             Damage { at: start, bytes: (0..length).map(|_| random.next() as u8).collect() }
         }

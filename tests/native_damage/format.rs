@@ -66,11 +66,11 @@ pub struct Parts {
 pub fn parts(max_locks: u64) -> Parts {
     let page = |bytes: u64| bytes.div_ceil(4096) * 4096;
     let words = max_locks / 64;
-    let summary = HEADER;
-    let bitmap = page(summary + words.div_ceil(64) * 8);
-    let entries = page(bitmap + words * 8);
+    let entries = HEADER;
     let records = entries + ENTRIES * ENTRY;
-    Parts { summary, bitmap, entries, records, slots: records + RECORDS * RECORD }
+    let summary = records + RECORDS * RECORD;
+    let bitmap = page(summary + words.div_ceil(64) * 8);
+    Parts { summary, bitmap, entries, records, slots: page(bitmap + words * 8) }
 }
 
 /// How long the file is with so many locks.

@@ -18,10 +18,11 @@ pub const RECORDS: u32 = 8192;
 const MAX_LOCKS: u64 = 1_048_576;
 const PAGE: u64 = 4096;
 
-const AT_BITMAP: u64 = PAGE + (MAX_LOCKS / 64 / 64 * 8).next_multiple_of(PAGE);
-const AT_ENTRIES: u64 = AT_BITMAP + MAX_LOCKS / 8;
+const AT_ENTRIES: u64 = PAGE;
 const AT_RECORDS: u64 = AT_ENTRIES + ENTRIES as u64 * 64;
-const AT_SLOTS: u64 = AT_RECORDS + RECORDS as u64 * 32;
+const AT_SUMMARY: u64 = AT_RECORDS + RECORDS as u64 * 32;
+const AT_BITMAP: u64 = AT_SUMMARY + (MAX_LOCKS / 64 / 64 * 8).next_multiple_of(PAGE);
+const AT_SLOTS: u64 = AT_BITMAP + MAX_LOCKS / 8;
 
 /// Bits of a lock word that say no owner.
 pub const OWNER_DIED: u64 = 1 << 28;

@@ -19,10 +19,10 @@
 //!         256  u32  retired                        512  u64  detector, a lock word
 //!         320  u32  locks now                      576  3 × u64  ready pages, a bit each
 //!         384  u32  rotor of the entries           640  u64  frees
-//!     4096  summary: a bit for each word of the bitmap, set: the word may be skipped
-//!        …  bitmap: a bit for each lock, set: allocated
-//!        …  entries: one for each attached process, 64 bytes each; entry 0 is nobody's
+//!     4096  entries: one for each attached process, 64 bytes each; entry 0 is nobody's
 //!        …  thread records, 32 bytes each
+//!        …  summary: a bit for each word of the bitmap, set: the word may be skipped
+//!        …  bitmap: a bit for each lock, set: allocated
 //!        …  slots: one for each lock, 64 bytes each
 //! ```
 //!
@@ -259,24 +259,25 @@ impl Geometry {
         self.max_locks
     }
 
-    pub(super) const fn summary(self) -> usize {
-        size::HEADER
-    }
-
-    pub(super) const fn bitmap(self) -> usize {
-        page(self.summary() + summary_words(self.max_locks) * size_of::<u64>())
-    }
-
+    /// Right behind the header: who attaches touches both, and the kernel maps neighbouring pages together.
     pub(super) const fn entries(self) -> usize {
-        page(self.bitmap() + bitmap_words(self.max_locks) * size_of::<u64>())
+        size::HEADER
     }
 
     pub(super) const fn records(self) -> usize {
         self.entries() + ENTRIES as usize * size::ENTRY
     }
 
-    pub(super) const fn slots(self) -> usize {
+    pub(super) const fn summary(self) -> usize {
         self.records() + RECORDS as usize * size::RECORD
+    }
+
+    pub(super) const fn bitmap(self) -> usize {
+        page(self.summary() + summary_words(self.max_locks) * size_of::<u64>())
+    }
+
+    pub(super) const fn slots(self) -> usize {
+        page(self.bitmap() + bitmap_words(self.max_locks) * size_of::<u64>())
     }
 
     /// Where a lock's slot stands.
@@ -309,7 +310,7 @@ impl Geometry {
     pub(super) fn reserved(self, num_locks: u32) -> [(u64, u64); 3] {
         let range = |start: usize, bytes: usize| (start as u64, (start + bytes) as u64);
         [
-            (0, (self.summary() + summary_words(num_locks) * size_of::<u64>()) as u64),
+            range(self.summary(), summary_words(num_locks) * size_of::<u64>()),
             range(self.bitmap(), bitmap_words(num_locks) * size_of::<u64>()),
             range(self.slots(), num_locks as usize * size::SLOT),
         ]
