@@ -11,19 +11,18 @@ const MOST_BYTES: usize = 8192;
 /// What one read(2) gives of a file, as far as [`MOST_BYTES`] reach.
 pub(crate) fn file(path: &str) -> Option<Vec<u8>> {
     let path = CString::new(path).ok()?;
-    let mut bytes = vec![0; MOST_BYTES];
-    // SAFETY: open(2) reads the path; read(2) writes into the buffer, within its length; close(2) touches no memory. If
-    // the number is not ours any more, what is read is for the caller to see through.
-    let length = unsafe {
+    let mut bytes = Vec::<u8>::with_capacity(MOST_BYTES);
+    // SAFETY: open(2) reads the path; read(2) writes into the buffer, within its capacity, and says how much; close(2)
+    // touches no memory. If the number is not ours any more, what is read is for the caller to see through.
+    unsafe {
         let number = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
         if number == -1 {
             return None;
         }
-        let length = libc::read(number, bytes.as_mut_ptr().cast(), bytes.len());
+        let length = libc::read(number, bytes.as_mut_ptr().cast(), bytes.capacity());
         libc::close(number);
-        length
-    };
-    bytes.truncate(usize::try_from(length).ok()?);
+        bytes.set_len(usize::try_from(length).ok()?);
+    }
     Some(bytes)
 }
 

@@ -3,7 +3,6 @@
 //! be hidden, missing, or another PID namespace's.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::{glance, process};
@@ -77,7 +76,15 @@ fn status_field(process: &str, field: &str) -> Option<String> {
 
 /// The PID namespace of a process ("self" or a number), as the inode of its /proc/PID/ns/pid; 0 if it cannot be seen.
 pub(crate) fn pid_namespace(process: &str) -> u64 {
-    fs::metadata(format!("/proc/{process}/ns/pid")).map_or(0, |link| link.ino())
+    namespace(process, "pid")
+}
+
+/// A namespace of a process, as the inode of its file in /proc; 0 if it cannot be seen.
+pub(super) fn namespace(process: &str, kind: &str) -> u64 {
+    // By what the link says, "pid:[4026531836]": following it costs twice as much.
+    let link = fs::read_link(format!("/proc/{process}/ns/{kind}")).unwrap_or_default();
+    let inode = link.to_str().and_then(|link| link.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']'));
+    inode.and_then(|inode| inode.parse().ok()).unwrap_or(0)
 }
 
 /// What a process is known to map.

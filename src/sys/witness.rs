@@ -3,8 +3,6 @@
 //! otherwise is an end: a missing file of /proc is nothing, since /proc may be hidden, missing, or another namespace's.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{Errno, file, glance, process, procfs};
@@ -17,14 +15,7 @@ const FLAGS: usize = 9 - 3;
 const NUM_THREADS: usize = 20 - 3;
 const START: usize = 22 - 3;
 
-/// A namespace of this process: the device and inode of its file in /proc, in one number. 0 if it cannot be seen.
-fn namespace(kind: &str) -> u64 {
-    let name = Path::new("/proc/self/ns").join(kind);
-    // Device and inode of nsfs are 32-bit numbers.
-    fs::metadata(name).map_or(0, |facts| facts.dev() << 32 | facts.ino())
-}
-
-/// Where this process looks from.
+/// Where this process looks from; 0 is what cannot be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Surroundings {
     /// Numbers of threads and processes compare only within it.
@@ -35,13 +26,8 @@ pub(crate) struct Surroundings {
 
 impl Surroundings {
     pub(crate) fn here() -> Self {
-        Self { pid_namespace: namespace("pid"), time_namespace: namespace("time") }
+        Self { pid_namespace: procfs::pid_namespace("self"), time_namespace: procfs::namespace("self", "time") }
     }
-}
-
-/// The inode number of a PID namespace, as [`Surroundings::pid_namespace`] has it.
-pub(crate) fn namespace_inode(namespace: u64) -> u64 {
-    namespace & u64::from(u32::MAX)
 }
 
 /// Whether the files of /proc are the kernel's and number processes as this one's namespace does.

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 
 use crate::manager::{Info, Kind, Layout, LockInfo, Ownership, Waiter};
 use crate::sys::clock::Instant;
-use crate::sys::witness;
 
 use super::format;
 use super::judgement::Verdict;
@@ -95,7 +94,7 @@ impl Pool {
             info.ownership = if word::serial(seen) == 0 { Ownership::Process } else { Ownership::Thread };
             (info.pid, info.tid) = self.named_thread(seen).unwrap_or_default();
             if let Ok(Some(entry)) = self.entry(word::entry(seen)) {
-                info.pid_namespace = witness::namespace_inode(entry.tenant().pid_namespace);
+                info.pid_namespace = entry.tenant().pid_namespace;
             }
         }
         info
@@ -115,7 +114,7 @@ impl Pool {
                 id: wish.lock,
                 pid,
                 tid,
-                pid_namespace: entry.map_or(0, |entry| witness::namespace_inode(entry.tenant().pid_namespace)),
+                pid_namespace: entry.map_or(0, |entry| entry.tenant().pid_namespace),
                 waited_ns: Instant::now().since(Instant::from_nanoseconds(record.since())),
             })
         });
