@@ -38,6 +38,20 @@ impl Fleeting {
         Facts::of(&self.file).is_ok_and(|facts| facts.is_same_file(&self.facts))
     }
 
+    /// Closes it, and says whether the number was of the file to the end.
+    pub(crate) fn close(self) -> bool {
+        ManuallyDrop::new(self).close_if_it_is()
+    }
+
+    fn close_if_it_is(&self) -> bool {
+        let is_it = self.is_it();
+        if is_it {
+            // SAFETY: close(2) of a descriptor that was opened for self, by functions that use self for the last time.
+            unsafe { libc::close(self.file.as_raw_fd()) };
+        }
+        is_it
+    }
+
     /// The file, to be kept for longer.
     pub(crate) fn keep(self) -> File {
         let mut whole = ManuallyDrop::new(self);
@@ -56,10 +70,7 @@ impl Deref for Fleeting {
 
 impl Drop for Fleeting {
     fn drop(&mut self) {
-        if self.is_it() {
-            // SAFETY: close(2) of a descriptor that was opened for self and is not used after this.
-            unsafe { libc::close(self.file.as_raw_fd()) };
-        }
+        self.close_if_it_is();
     }
 }
 
@@ -130,28 +141,26 @@ impl Watched {
 
     /// Another description of the file, by its name or through the descriptor.
     pub(crate) fn open_anew(&self) -> Result<Fleeting, Errno> {
-        // The name is looked at first, so that no other file is opened and would have to be closed.
-        if self.has_its_name()
-            && let Ok(file) = file::open(&self.path, self.access)
-        {
-            match self.checked(file) {
-                Err(_) => {}
-                opened => return opened,
-            }
+        if let Ok(file) = file::open(&self.path, self.access).and_then(|file| self.checked(file)) {
+            return Ok(file);
         }
         self.facts().ok_or(Errno(libc::ESTALE))?;
         let number = self.number.load(Ordering::Acquire);
         self.checked(file::open_following(format!("/proc/thread-self/fd/{number}").as_ref(), self.access)?)
     }
 
-    /// What was opened, if it is this file. If not, the program has closed it, and its number may be another file's: it is
-    /// forgotten, not closed.
+    /// What was opened, if it is this file. If not, either the name is another file's by now, and that one was opened; or
+    /// the program has closed it, and its number may be any file's: then it is forgotten, not closed.
     fn checked(&self, file: File) -> Result<Fleeting, Errno> {
         let file = Fleeting { file: ManuallyDrop::new(file), facts: self.facts };
         if file.is_it() {
             return Ok(file);
         }
-        let _not_ours = file.keep().into_raw_fd();
+        let file = file.keep();
+        match Facts::of_path(&self.path) {
+            Ok(facts) => drop(Fleeting { file: ManuallyDrop::new(file), facts }),
+            Err(_) => _ = file.into_raw_fd(),
+        }
         Err(Errno(libc::ESTALE))
     }
 }

@@ -66,7 +66,7 @@ impl Attachment {
         if generation & word::GENERATION_MASK == 0 {
             forget_words_of(space, index);
         }
-        entry.move_in(process::pid(), by_descriptor, process::command());
+        entry.move_in(process::pid(), by_descriptor);
         entry.set_state(State::live(generation));
         fence(Ordering::SeqCst);
         let base = word::of_process(index, generation);
@@ -88,7 +88,7 @@ impl Attachment {
     fn introduce_first(&self, space: &Space) {
         let (start, here) = (procfs::start_time("self"), Surroundings::here());
         if let Ok(Some(entry)) = space.entry(self.entry) {
-            entry.introduce(start, here);
+            entry.introduce(process::command(), start, here);
         }
         self.start.store(start, Ordering::Relaxed);
         for (place, number) in self.surroundings.iter().zip([here.pid_namespace, here.time_namespace]) {
@@ -141,19 +141,19 @@ fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
         let byte = entries::byte(space.geometry, index);
         let witness = Pinned::by_mapping(&file);
         // The number may have become another file's anywhere in this, or another description's of this file.
-        if !is_holder(&file, byte) {
+        let is_locked_by_it = is_holder(&file, byte);
+        if !file.close() || !is_locked_by_it {
             continue;
         }
         let witness = witness.map_err(locking)?;
-        drop(file);
         if is_locked(space, byte)? {
             return Ok((index, witness, false));
         }
         // overlayfs maps another file than the one that was opened, so the lock went with the descriptor.
         drop(witness);
         let file = open_anew(space)?;
-        if record_lock::try_lock(&file, byte) == Ok(Attempt::Taken) && is_holder(&file, byte) && is_locked(space, byte)?
-        {
+        let is_taken = record_lock::try_lock(&file, byte) == Ok(Attempt::Taken) && is_holder(&file, byte);
+        if is_taken && file.is_it() && is_locked(space, byte)? {
             return Ok((index, Pinned::new(file.keep(), Pinning::ByDescriptor).map_err(locking)?, true));
         }
     }
@@ -172,8 +172,8 @@ fn open_anew(space: &Space) -> Result<Fleeting, Reason> {
 }
 
 /// Whether nobody but the file's own description can have the byte, which was taken by it: its own lock it does not see.
-fn is_holder(file: &Fleeting, byte: Range) -> bool {
-    record_lock::is_write_locked(file, byte) == Ok(false) && file.is_it()
+fn is_holder(file: &File, byte: Range) -> bool {
+    record_lock::is_write_locked(file, byte) == Ok(false)
 }
 
 /// Whether the byte is locked as others see it.

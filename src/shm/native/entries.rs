@@ -100,17 +100,17 @@ impl<'m> Entry<'m> {
     }
 
     /// Writes who moves in. Nobody lives there yet, and what a former tenant said of itself is not to be taken for its.
-    pub(super) fn move_in(&self, pid: i32, is_kept_by_descriptor: bool, command: [u64; 2]) {
-        self.introduce(0, Surroundings { pid_namespace: 0, time_namespace: 0 });
+    pub(super) fn move_in(&self, pid: i32, is_kept_by_descriptor: bool) {
+        self.introduce([0, 0], 0, Surroundings { pid_namespace: 0, time_namespace: 0 });
         self.u32(entry::PID).store(pid as u32, Ordering::Relaxed);
         self.u32(entry::FLAGS).store(is_kept_by_descriptor.into(), Ordering::Relaxed);
+    }
+
+    /// Writes the tenant's command and what its numbers mean.
+    pub(super) fn introduce(&self, command: [u64; 2], start: u64, from: Surroundings) {
         for (part, half) in command.into_iter().enumerate() {
             self.u64(entry::COMMAND + part * 8).store(half, Ordering::Relaxed);
         }
-    }
-
-    /// Writes what the tenant's numbers mean.
-    pub(super) fn introduce(&self, start: u64, from: Surroundings) {
         self.u64(entry::START).store(start, Ordering::Relaxed);
         self.u64(entry::TIME_NAMESPACE).store(from.time_namespace, Ordering::Relaxed);
         self.u64(entry::PID_NAMESPACE).store(from.pid_namespace, Ordering::Release);
