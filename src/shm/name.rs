@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 //! What a segment may be called, and where it is then.
 
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ impl SegmentName {
             return refuse("a part of it is longer than 255 bytes");
         }
         let file = if last.len() == rest.len() {
-            Path::new(SHM_DIRECTORY).join(path.strip_prefix("/").unwrap_or(path))
+            PathBuf::from(OsString::from_vec([SHM_DIRECTORY.as_bytes(), bytes].concat()))
         } else {
             path.to_path_buf()
         };

@@ -115,20 +115,17 @@ impl Native {
         }
         let there = geometry.check_count(format::num_locks(start).unwrap_or(0)).map_err(refuse)?;
         // After the number was read: whoever grows the file makes it longer before saying so.
-        let (size, expected) = (candidate.facts_now()?.size, geometry.size(there) as u64);
-        if size < expected {
-            return Err(refuse(Reason::Damaged { what: "the size of the file", found: size, expected }));
-        }
+        let space = Space::open(candidate, geometry, there)?;
         if num_locks != 0 {
             let asked = format::rounded(num_locks);
             if asked < geometry.first_locks() || asked > there {
                 return Err(refuse(Reason::WrongCount { there, asked }));
             }
         }
-        if format::is_retired(start) == Some(true) && candidate.access == Access::Use {
+        if format::is_retired(start) == Some(true) && space.access == Access::Use {
             return Err(refuse(Reason::Removed));
         }
-        Self::new(&name, || Space::open(candidate, geometry, there))
+        Self::new(&name, || Ok(space))
     }
 
     fn new(name: &SegmentName, space: impl FnOnce() -> Result<Space>) -> Result<Self> {

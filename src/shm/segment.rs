@@ -54,9 +54,11 @@ impl Candidate {
         if !facts.is_regular {
             return Err(name.error(Reason::NotASegment("it is no regular file")));
         }
-        let caller = effective_user();
-        if access == Access::Use && facts.owner != caller && facts.owner != 0 {
-            return Err(name.error(Reason::NotTrusted { owner: facts.owner, caller }));
+        if access == Access::Use && facts.owner != 0 {
+            let (owner, caller) = (facts.owner, effective_user());
+            if owner != caller {
+                return Err(name.error(Reason::NotTrusted { owner, caller }));
+            }
         }
         let file_system = local_file_system(name, &file)?;
         Ok(Self { name: name.clone(), access, facts, file_system, file })
@@ -72,19 +74,19 @@ impl Candidate {
         Ok(buffer)
     }
 
-    /// What fstat says of the file now.
-    pub(super) fn facts_now(&self) -> Result<Facts> {
-        Facts::of(&self.file).map_err(|errno| self.name.error(Reason::System { doing: "fstat", errno }))
-    }
-
-    /// Maps the first `length` bytes, which the file is known to have, with room for `most`.
+    /// Maps the first `length` bytes, with room for `most`. The file has them if what says so was read before this.
     pub(super) fn map(self, length: usize, most: usize, look_interval_ns: u64) -> Result<Segment> {
-        let mapped = Mapping::new(&self.file, self.access, length, most);
-        let map = mapped.map_err(|errno| self.name.error(Reason::System { doing: "mapping the segment", errno }))?;
+        let failed = |errno| self.name.error(Reason::System { doing: "mapping the segment", errno });
+        let map = Mapping::new(&self.file, self.access, length, most).map_err(failed)?;
+        let facts = Facts::of(&self.file).map_err(failed)?;
         // Of this file, and not of one that the program opened after it had closed all descriptors.
-        if !self.file.is_it() {
-            let errno = Errno(libc::EBADF);
-            return Err(self.name.error(Reason::System { doing: "mapping the segment", errno }));
+        if !facts.is_same_file(&self.facts) {
+            return Err(failed(Errno(libc::EBADF)));
+        }
+        // Nothing was touched yet.
+        let (found, expected) = (facts.size, length as u64);
+        if found < expected {
+            return Err(self.name.error(Reason::Damaged { what: "the size of the file", found, expected }));
         }
         let file = Watched::new(self.file.keep(), self.facts, self.name.file().to_owned(), self.access);
         Ok(Segment { map, facts: self.facts, file, looked: AtomicU64::new(0), look_interval_ns })

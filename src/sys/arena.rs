@@ -38,6 +38,8 @@ fn words(part: &Part) -> Result<&'static [AtomicU64], Errno> {
     let mut base = BASE.load(Ordering::Acquire);
     if base.is_null() {
         let fresh = WipedOnFork::new(WORDS)?;
+        // Written before it is read: reading first would map a page of zeros, only for the write to replace it.
+        fresh.word(0).store(0, Ordering::Relaxed);
         let address = fresh.as_ptr().cast::<AtomicU64>();
         match BASE.compare_exchange(ptr::null_mut(), address, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {

@@ -35,14 +35,16 @@ impl Numbers<'_> {
 }
 
 /// Numbers that a child inherits with their users: made to be a static, of 64 for each word.
+#[repr(C)]
 pub(crate) struct NumberPool<const WORDS: usize> {
-    in_use: [AtomicU64; WORDS],
+    // Beside the first numbers: a process that needs few touches one page.
     next: AtomicU32,
+    in_use: [AtomicU64; WORDS],
 }
 
 impl<const WORDS: usize> NumberPool<WORDS> {
     pub(crate) const fn new() -> Self {
-        Self { in_use: [const { AtomicU64::new(0) }; WORDS], next: AtomicU32::new(1) }
+        Self { next: AtomicU32::new(1), in_use: [const { AtomicU64::new(0) }; WORDS] }
     }
 
     pub(crate) fn numbers(&self) -> Numbers<'_> {
