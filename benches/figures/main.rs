@@ -46,6 +46,9 @@ fn lone(what: &str, unit: &str, ours: f64) {
 
 fn main() {
     let library = Library::load();
+    if let Some(path) = looking::asked_to_open() {
+        return looking::open_first(&library, &path);
+    }
     println!("{:<66} {:>10} {:<4} {:>10}", "figure", "here", "", "peer");
     uncontended::run(&library);
     allocation::run(&library);
