@@ -74,7 +74,8 @@ fn death(library: &Library, manager: Manager, round: u32, memory: usize) -> f64 
     took as f64 / 1e6
 }
 
-fn until(word: &AtomicU64) {
+/// Until somebody has written the word.
+pub fn until(word: &AtomicU64) {
     while word.load(Ordering::Acquire) == 0 {
         std::thread::sleep(Duration::from_micros(50));
     }

@@ -8,6 +8,7 @@
 
 mod allocation;
 mod contention;
+mod deadlock;
 mod death;
 mod fairness;
 mod files;
@@ -19,6 +20,21 @@ mod uncontended;
 use std::time::Instant;
 
 use library::Library;
+
+/// A name, and what measures and prints.
+type Group = (&'static str, fn(&Library));
+
+/// What is measured, in this order; `cargo bench --bench figures -- NAME…` measures these alone.
+const GROUPS: [Group; 8] = [
+    ("uncontended", uncontended::run),
+    ("allocation", allocation::run),
+    ("contention", contention::run),
+    ("looking", looking::run),
+    ("death", death::run),
+    ("deadlock", deadlock::run),
+    ("fairness", fairness::run),
+    ("files", files::run),
+];
 
 /// Nanoseconds a call of `work`, of which `calls` are made.
 fn nanoseconds(calls: u32, mut work: impl FnMut()) -> f64 {
@@ -50,11 +66,10 @@ fn main() {
         return looking::open_first(&library, &path);
     }
     println!("{:<66} {:>10} {:<4} {:>10}", "figure", "here", "", "peer");
-    uncontended::run(&library);
-    allocation::run(&library);
-    contention::run(&library);
-    looking::run(&library);
-    death::run(&library);
-    fairness::run(&library);
-    files::run(&library);
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    for (name, run) in GROUPS {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            run(&library);
+        }
+    }
 }
