@@ -168,6 +168,15 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_is_the_inode_of_its_file() {
+        use std::os::unix::fs::MetadataExt;
+        let inode = |kind| std::fs::metadata(format!("/proc/self/ns/{kind}")).unwrap().ino();
+        let here = Surroundings::here();
+        assert_eq!((here.pid_namespace, here.time_namespace), (inode("pid"), inode("time")));
+        assert_eq!(procfs::namespace("self", "no such kind"), 0);
+    }
+
+    #[test]
     fn a_boot_has_an_id() {
         assert_ne!(boot().unwrap(), [0; 16]);
         assert_eq!(uuid("not an id"), None);
