@@ -13,7 +13,7 @@
 #include <sched.h>
 
 #include "child.h"
-#include "format_peer.h"
+#include "format_peer_scores.h"
 #include "segment.h"
 
 static const uint64_t SECOND_NS = 1000000000, MILLISECOND_NS = 1000000;
@@ -542,6 +542,65 @@ static void a_removal_that_was_left_half_done_is_finished(void)
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
+static void a_copy_of_a_segment_is_refused(void)
+{
+	static char bytes[65536];
+	const char *name = new_name(), *copy = new_name();
+	lock_manager_t *manager = new_segment(name, 64);
+	int from = open(file_of(name), O_RDONLY | O_CLOEXEC), to = open(file_of(copy), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	ssize_t length;
+	REQUIRE(from >= 0 && to >= 0);
+	while ((length = read(from, bytes, sizeof bytes)) > 0)
+		REQUIRE(write(to, bytes, (size_t)length) == length);
+	close(from);
+	close(to);
+	struct peer peer = start(peer_program, copy, 0);
+	CHECK_INT(answer(peer), -EPROTO);
+	end_peer(peer);
+	CHECK_INT(lock_manager_close(manager), 0);
+}
+
+/* Entries that have had so many tenants that the bits of a word begin again with the next but one. */
+static void generations_may_begin_again(void)
+{
+	enum { ENTRY_TABLE = 4096, ENTRY_SIZE = 64, ENTRIES_THERE = 64, AT_SLOTS = 96, SLOT_SIZE = 64 };
+	const uint64_t gone = UINT64_C(0x5fffffe) << 1, dead_free = UINT64_C(1) << 28;
+	const char *name = new_name();
+	lock_manager_t *manager = new_segment(name, 64);
+	int fd = open(file_of(name), O_RDWR | O_CLOEXEC);
+	uint64_t slots, state = 0, word = 0;
+	REQUIRE(fd >= 0 && pread(fd, &slots, sizeof slots, AT_SLOTS) == sizeof slots);
+	for (int entry = 1; entry < ENTRIES_THERE; entry++) {
+		off_t at = ENTRY_TABLE + entry * ENTRY_SIZE;
+		REQUIRE(pread(fd, &state, sizeof state, at) == sizeof state);
+		/* Not the one in which this process lives. */
+		if (!(state & 1))
+			REQUIRE(pwrite(fd, &gone, sizeof gone, at) == sizeof gone);
+	}
+	for (int round = 0; round < 3 * ENTRIES_THERE; round++) {
+		struct peer peer = attach_peer(name);
+		CHECK_INT(ask(peer, "lock 7"), 0);
+		CHECK_INT(info_of(manager, 7).pid, peer.pid);
+		CHECK_INT(lock_manager_try_lock(manager, 7), -EBUSY);
+		CHECK_INT(ask(peer, "unlock 7"), 0);
+		/* The peer's entry is the next of all in turn; the first of the three rounds uses up the last generation. Then
+		 * a word of a former tenant stands for each. */
+		if (round == ENTRIES_THERE)
+			for (uint64_t entry = 1; entry < ENTRIES_THERE; entry++)
+				if (entry != 7)
+					REQUIRE(pwrite(fd, &entry, sizeof entry, (off_t)(slots + SLOT_SIZE * entry)) == sizeof entry);
+		end_peer(peer);
+	}
+	int forgotten = 0;
+	for (uint64_t entry = 1; entry < ENTRIES_THERE; entry++) {
+		REQUIRE(pread(fd, &word, sizeof word, (off_t)(slots + SLOT_SIZE * entry)) == sizeof word);
+		forgotten += word == dead_free;
+	}
+	CHECK(forgotten > 0);
+	close(fd);
+	CHECK_INT(lock_manager_close(manager), 0);
+}
+
 static void growing_disturbs_nobody(void)
 {
 	const char *name = new_name();
@@ -627,6 +686,8 @@ int main(int arguments, char **argument)
 	RUN_TEST(one_of_two_peers_that_wait_for_each_other_gives_way);
 	RUN_TEST(a_removed_segment_is_refused);
 	RUN_TEST(a_removal_that_was_left_half_done_is_finished);
+	RUN_TEST(a_copy_of_a_segment_is_refused);
+	RUN_TEST(generations_may_begin_again);
 	RUN_TEST(growing_disturbs_nobody);
 	RUN_TEST(a_lock_is_allocated_by_one_alone);
 	return end_of_tests();

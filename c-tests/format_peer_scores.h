@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /* What format_peer.c and format_peer_host.c both write while they hold a lock: it shows whether somebody else did. */
-#ifndef FORMAT_PEER_H
-#define FORMAT_PEER_H
+#ifndef FORMAT_PEER_SCORES_H
+#define FORMAT_PEER_SCORES_H
 
 #include <sched.h>
 #include <stdint.h>
