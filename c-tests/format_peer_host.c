@@ -567,13 +567,14 @@ static void generations_may_begin_again(void)
 	const uint64_t gone = UINT64_C(0x5fffffe) << 1, dead_free = UINT64_C(1) << 28;
 	const char *name = new_name();
 	lock_manager_t *manager = new_segment(name, 64);
+	struct peer other = attach_program(other_program, name);
 	int fd = open(file_of(name), O_RDWR | O_CLOEXEC);
 	uint64_t slots, state = 0, word = 0;
 	REQUIRE(fd >= 0 && pread(fd, &slots, sizeof slots, AT_SLOTS) == sizeof slots);
 	for (int entry = 1; entry < ENTRIES_THERE; entry++) {
 		off_t at = ENTRY_TABLE + entry * ENTRY_SIZE;
 		REQUIRE(pread(fd, &state, sizeof state, at) == sizeof state);
-		/* Not the one in which this process lives. */
+		/* Not those in which this process and the other peer live. */
 		if (!(state & 1))
 			REQUIRE(pwrite(fd, &gone, sizeof gone, at) == sizeof gone);
 	}
@@ -582,9 +583,10 @@ static void generations_may_begin_again(void)
 		CHECK_INT(ask(peer, "lock 7"), 0);
 		CHECK_INT(info_of(manager, 7).pid, peer.pid);
 		CHECK_INT(lock_manager_try_lock(manager, 7), -EBUSY);
+		CHECK_INT(ask(other, "try 7"), -EBUSY);
 		CHECK_INT(ask(peer, "unlock 7"), 0);
-		/* The peer's entry is the next of all in turn; the first of the three rounds uses up the last generation. Then
-		 * a word of a former tenant stands for each. */
+		/* Each peer lives in the next entry, so that by now each has had its last generation but one. A word that names
+		 * a former tenant must not come to mean a new one. */
 		if (round == ENTRIES_THERE)
 			for (uint64_t entry = 1; entry < ENTRIES_THERE; entry++)
 				if (entry != 7)
@@ -596,8 +598,9 @@ static void generations_may_begin_again(void)
 		REQUIRE(pread(fd, &word, sizeof word, (off_t)(slots + SLOT_SIZE * entry)) == sizeof word);
 		forgotten += word == dead_free;
 	}
-	CHECK(forgotten > 0);
+	CHECK(forgotten > ENTRIES_THERE / 2);
 	close(fd);
+	end_peer(other);
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
