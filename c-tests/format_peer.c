@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
  * A second implementation of the native segment format, written from docs/segment-format.md alone: it uses no line of
- * the library. format_peer_host.c has the two share a segment.
+ * the library. format_peer_host.c has the two share a segment. What it leaves out: locks that a process owns, threads
+ * that end holding locks, and waiters of one process that share the looking.
  *
  *   format_peer SEGMENT SCORES-FD
  *

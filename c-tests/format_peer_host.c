@@ -155,7 +155,6 @@ static void no_increment_under_a_lock_is_lost(void)
 	struct peer peer = attach_peer(name), other = attach_program(other_program, name);
 	pid_t children[LIBRARY];
 	memset(scores, 0, sizeof *scores);
-	uint64_t before = monotonic_ns();
 	tell(peer, "count 0 3 30000 2");
 	tell(other, "count 0 3 30000 1");
 	for (int i = 0; i < LIBRARY; i++)
@@ -169,8 +168,6 @@ static void no_increment_under_a_lock_is_lost(void)
 		/* The peer counts in the segment, too. */
 		CHECK_INT(info_of(manager, lock).acquisitions, (LIBRARY + IN_PEERS) * ROUNDS / LOCKS);
 	}
-	if (getenv("FORMAT_PEER_SHOW") != NULL)
-		fprintf(stderr, "%d rounds in %.2f s\n", (LIBRARY + IN_PEERS) * ROUNDS, (double)(monotonic_ns() - before) / 1e9);
 	end_peer(peer);
 	end_peer(other);
 	CHECK_INT(lock_manager_close(manager), 0);

@@ -91,6 +91,7 @@ static int lock_until(uint32_t lock, uint64_t deadline)
 	uint64_t *word = slot(lock), *note = word + 1, *looked = word + 2, began = now_ns();
 	bool slept = false, woken = false, reserved_long = false, wished = false, gives_way = false;
 	int result;
+	self.was_woken = false;
 	for (;;) {
 		uint64_t seen = LOAD(word), now = now_ns();
 		bool last = gives_way || now >= deadline, is_reserved = seen & R;
@@ -136,7 +137,7 @@ static int lock_until(uint32_t lock, uint64_t deadline)
 		reserved_long = error == ETIMEDOUT && (waits & R) && LOAD(note) == count;
 	}
 	if (result >= 0) {
-		/* The count has no upper bits to spill into, and the holder alone writes here. */
+		/* The lowest 16 bits are the holder's own, and this one has no use for them. */
 		STORE(note, ((LOAD(note) >> 16) + 1) << 16);
 		if (LOAD(at32(RETIRED))) {
 			unlock_word(word, result == OWNER_DIED);
