@@ -209,9 +209,12 @@ static void waits_end_when_their_time_is_up(void)
 	struct peer peer = attach_peer(name);
 	CHECK_INT(ask(peer, "lock 7"), 0);
 	CHECK_INT(lock_manager_lock(manager, 8), 0);
+	/* Who is stopped lives. */
+	CHECK_INT(kill(peer.pid, SIGSTOP), 0);
 	uint64_t before = monotonic_ns();
 	CHECK_INT(lock_manager_timed_lock(manager, 7, 120 * MILLISECOND_NS), -ETIMEDOUT);
 	CHECK(monotonic_ns() - before >= 120 * MILLISECOND_NS);
+	CHECK_INT(kill(peer.pid, SIGCONT), 0);
 	before = monotonic_ns();
 	CHECK_INT(ask(peer, "timed 8 120"), -ETIMEDOUT);
 	CHECK(monotonic_ns() - before >= 120 * MILLISECOND_NS);
@@ -365,22 +368,50 @@ static pid_t fork_holder(lock_manager_t *manager)
 
 static void a_peer_is_told_of_a_killed_user_of_the_library(void)
 {
+	for (uint32_t ownership = LOCK_MANAGER_OWNED_BY_THREAD; ownership <= LOCK_MANAGER_OWNED_BY_PROCESS; ownership++) {
+		const char *name = new_name();
+		lock_manager_t *manager = new_segment(name, 64);
+		CHECK_INT(lock_manager_set_ownership(manager, ownership), 0);
+		struct peer peer = attach_peer(name);
+		pid_t holder = fork_holder(manager);
+		CHECK_INT(ask(peer, "try 7"), -EBUSY);
+		/* Who is stopped lives. */
+		CHECK_INT(kill(holder, SIGSTOP), 0);
+		CHECK_INT(ask(peer, "timed 7 50"), -ETIMEDOUT);
+		CHECK_INT(kill(holder, SIGCONT), 0);
+		tell(peer, "lock 7");
+		await_waiter(manager, 7);
+		uint64_t killed = monotonic_ns();
+		kill_child(holder);
+		CHECK_INT(answer(peer), LOCK_MANAGER_OWNER_DIED);
+		CHECK(monotonic_ns() - killed < SECOND_NS);
+		CHECK_INT(ask(peer, "try 8"), LOCK_MANAGER_OWNER_DIED);
+		CHECK_INT(ask(peer, "unlock 7"), 0);
+		CHECK_INT(ask(peer, "unlock 8"), 0);
+		CHECK_INT(lock_manager_lock(manager, 7), 0);
+		CHECK_INT(lock_manager_unlock(manager, 7), 0);
+		end_peer(peer);
+		CHECK_INT(lock_manager_close(manager), 0);
+	}
+}
+
+static void *end_with_lock_7(void *manager)
+{
+	CHECK_INT(lock_manager_lock(manager, 7), 0);
+	return NULL;
+}
+
+static void a_peer_is_told_of_a_thread_that_ended(void)
+{
 	const char *name = new_name();
 	lock_manager_t *manager = new_segment(name, 64);
 	struct peer peer = attach_peer(name);
-	pid_t holder = fork_holder(manager);
-	CHECK_INT(ask(peer, "try 7"), -EBUSY);
-	tell(peer, "lock 7");
-	await_waiter(manager, 7);
-	uint64_t killed = monotonic_ns();
-	kill_child(holder);
-	CHECK_INT(answer(peer), LOCK_MANAGER_OWNER_DIED);
-	CHECK(monotonic_ns() - killed < SECOND_NS);
-	CHECK_INT(ask(peer, "try 8"), LOCK_MANAGER_OWNER_DIED);
+	pthread_t thread;
+	REQUIRE(pthread_create(&thread, NULL, end_with_lock_7, manager) == 0 && pthread_join(thread, NULL) == 0);
+	CHECK_INT(ask(peer, "lock 7"), LOCK_MANAGER_OWNER_DIED);
 	CHECK_INT(ask(peer, "unlock 7"), 0);
-	CHECK_INT(ask(peer, "unlock 8"), 0);
-	CHECK_INT(lock_manager_lock(manager, 7), 0);
-	CHECK_INT(lock_manager_unlock(manager, 7), 0);
+	CHECK_INT(ask(peer, "lock 7"), 0);
+	CHECK_INT(ask(peer, "unlock 7"), 0);
 	end_peer(peer);
 	CHECK_INT(lock_manager_close(manager), 0);
 }
@@ -680,6 +711,7 @@ int main(int arguments, char **argument)
 	RUN_TEST(nobody_is_starved);
 	RUN_TEST(a_killed_peers_lock_is_told_of);
 	RUN_TEST(a_peer_is_told_of_a_killed_user_of_the_library);
+	RUN_TEST(a_peer_is_told_of_a_thread_that_ended);
 	RUN_TEST(deaths_are_seen_across_pid_namespaces);
 	RUN_TEST(deaths_in_the_midst_of_it_let_nobody_in_beside_another);
 	RUN_TEST(one_of_two_that_wait_for_each_other_gives_way);
