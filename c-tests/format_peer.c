@@ -94,8 +94,10 @@ static void *write_scores(void *argument)
 			task->result = taken;
 	}
 	/* Whoever ends leaves no record behind. */
-	if (self.record != NULL)
+	if (self.record != NULL) {
+		STORE(self.record + 2, 0);
 		STORE(self.record, 0);
+	}
 	self.owner = 0;
 	self.record = NULL;
 	return NULL;

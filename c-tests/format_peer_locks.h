@@ -94,10 +94,12 @@ static int lock_until(uint32_t lock, uint64_t deadline)
 	self.was_woken = false;
 	for (;;) {
 		uint64_t seen = LOAD(word), now = now_ns();
-		bool last = gives_way || now >= deadline, is_reserved = seen & R;
-		if ((seen & ENTRY) == 0 && (!is_reserved || woken || reserved_long || last)) {
+		bool last = gives_way || now >= deadline;
+		if (last && wished)
+			take_wish_back();
+		if ((seen & ENTRY) == 0 && (!(seen & R) || woken || reserved_long || last)) {
 			/* Who slept cannot know whether others still do: the unlock took W away. */
-			if (!swap(word, seen, own | (slept || is_reserved ? W : seen & W)))
+			if (!swap(word, seen, own | (slept ? W : seen & W)))
 				continue;
 			result = seen & D ? OWNER_DIED : 0;
 			break;
