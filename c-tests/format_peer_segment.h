@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/* Of format_peer.c: the parts of a segment, how it is opened, and what the kernel is asked. */
+#ifndef FORMAT_PEER_SEGMENT_H
+#define FORMAT_PEER_SEGMENT_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { PAGE = 4096, ENTRIES = 8192, ENTRY_SIZE = 64, ENTRY_PAGES = 128, RECORDS = 8192, RECORD_SIZE = 32, PROBES = 16 };
+enum { RETIRED = 256, NUM_LOCKS = 320, ROTOR = 384, DETECTOR = 512, READY = 576, FREES = 640 };
+enum { ENTRY_TABLE = PAGE, RECORD_TABLE = ENTRY_TABLE + ENTRIES * ENTRY_SIZE };
+enum { SUMMARY = RECORD_TABLE + RECORDS * RECORD_SIZE };
+enum { OWNER_DIED = 1 };
+
+static const uint64_t ENTRY = 0x1fff, D = 1u << 28, R = 1u << 29, S = 1u << 30, W = 1u << 31;
+static const uint64_t OWNER = ~(UINT64_C(15) << 28), FOR_EVER = UINT64_MAX;
+static const uint64_t MILLISECOND = 1000000, SLICE = 5000000;
+
+static struct {
+	const char *path;
+	char *map;
+	/* Asks for record locks and holds none. */
+	int asker;
+	uint32_t known_locks, max_locks;
+	uint64_t bitmap, slots, device, inode;
+	uint32_t entry, serials;
+	uint64_t generation, pid_namespace, time_namespace;
+	bool sees_proc, walks;
+} segment = { .walks = true };
+
+static _Thread_local struct {
+	uint64_t owner, *record;
+	uint32_t wish;
+	/* For the tests: whether the last sleep was ended by a wake-up, and whom the last unlock woke. */
+	bool was_woken;
+	int woke;
+} self;
+
+#define LOAD(at) __atomic_load_n(at, __ATOMIC_ACQUIRE)
+#define STORE(at, value) __atomic_store_n(at, value, __ATOMIC_RELEASE)
+
+static bool swap(uint64_t *word, uint64_t from, uint64_t to)
+{
+	return __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+static uint64_t *at64(uint64_t offset)
+{
+	return (uint64_t *)(void *)(segment.map + offset);
+}
+
+static uint32_t *at32(uint64_t offset)
+{
+	return (uint32_t *)(void *)(segment.map + offset);
+}
+
+static uint64_t *slot(uint32_t lock)
+{
+	return at64(segment.slots + UINT64_C(64) * lock);
+}
+
+static uint64_t *entry_at(uint32_t entry)
+{
+	return at64(ENTRY_TABLE + UINT64_C(64) * entry);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint32_t generation_of(uint64_t word)
+{
+	return (uint32_t)(word >> 13 & 0x7fff) | (uint32_t)(word >> 54) << 15;
+}
+
+static bool lives_by_state(uint64_t state, uint64_t word)
+{
+	return (state & 1) && (state >> 1 & 0x1ffffff) == generation_of(word);
+}
+
+/* The present number of locks, as far as it can be believed. */
+static uint32_t num_locks(void)
+{
+	struct stat file;
+	uint32_t said = LOAD(at32(NUM_LOCKS)), known = LOAD(&segment.known_locks);
+	if (said <= known || said % 64 != 0 || said > segment.max_locks || fstat(segment.asker, &file) != 0 ||
+	    (uint64_t)file.st_size < segment.slots + UINT64_C(64) * said)
+		return known;
+	STORE(&segment.known_locks, said);
+	return said;
+}
+
+/* Entries and records follow each other, and so do their pages and bits. */
+static bool page_is_ready(unsigned page)
+{
+	return LOAD(at64(READY) + page / 64) >> page % 64 & 1;
+}
+
+/* Whether it can be touched. `make`: where it is not ready, it becomes it. */
+static bool page_is_usable(unsigned page, bool make)
+{
+	static uint64_t reserved[3];
+	uint64_t bit = UINT64_C(1) << page % 64, *ready = at64(READY) + page / 64;
+	if (LOAD(&reserved[page / 64]) & bit)
+		return true;
+	if (!make && !page_is_ready(page))
+		return false;
+	if (fallocate(segment.asker, 0, ENTRY_TABLE + (off_t)page * PAGE, PAGE) != 0)
+		return false;
+	__atomic_fetch_or(&reserved[page / 64], bit, __ATOMIC_RELEASE);
+	if (make)
+		__atomic_fetch_or(ready, bit, __ATOMIC_RELEASE);
+	return true;
+}
+
+/* Record locks of the file. */
+
+static struct flock byte_lock(off_t byte, short type)
+{
+	struct flock lock;
+	memset(&lock, 0, sizeof lock);
+	lock.l_type = type;
+	lock.l_whence = SEEK_SET;
+	lock.l_start = byte;
+	lock.l_len = 1;
+	return lock;
+}
+
+static bool lock_byte(int fd, off_t byte)
+{
+	struct flock lock = byte_lock(byte, F_WRLCK);
+	return fcntl(fd, F_OFD_SETLK, &lock) == 0;
+}
+
+/* F_WRLCK: somebody lives there. F_UNLCK: nobody does; a read lock of whomever is no sign of life. */
+static bool entry_byte_reads_as(uint32_t entry, short type)
+{
+	struct flock lock = byte_lock(ENTRY_TABLE + (off_t)ENTRY_SIZE * entry, F_RDLCK);
+	return fcntl(segment.asker, F_OFD_GETLK, &lock) == 0 && lock.l_type == type;
+}
+
+static int open_once_more(void)
+{
+	struct stat file;
+	int fd = open(segment.path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd >= 0 && (fstat(fd, &file) != 0 || file.st_dev != segment.device || file.st_ino != segment.inode)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* Sleeping and waking. */
+
+static uint32_t *futex_half(uint64_t *word)
+{
+	return (uint32_t *)(void *)word + (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 0 : 1);
+}
+
+static int wake_one(uint64_t *word, uint32_t classes)
+{
+	return (int)syscall(SYS_futex, futex_half(word), FUTEX_WAKE_BITSET, 1, NULL, NULL, classes);
+}
+
+/* Any sleeper. Where there is none, there is nobody for whom the lock could be reserved. */
+static int wake_any(uint64_t *word)
+{
+	int woken = wake_one(word, FUTEX_BITSET_MATCH_ANY);
+	if (woken == 0 && swap(word, R | W, 0))
+		woken = wake_one(word, FUTEX_BITSET_MATCH_ANY);
+	return woken;
+}
+
+static int sleep_on(uint64_t *word, uint64_t seen, uint64_t until, uint32_t classes)
+{
+	/* What this system call takes on 32-bit machines, too, whatever the libc's timespec is. */
+	struct { long seconds, nanoseconds; } end = { (long)(until / 1000000000), (long)(until % 1000000000) };
+	int error = 0;
+	if (syscall(SYS_futex, futex_half(word), FUTEX_WAIT_BITSET, (uint32_t)seen, &end, NULL, classes) != 0)
+		error = errno;
+	return error;
+}
+
+static uint32_t classes_after(uint64_t waited)
+{
+	uint64_t steps = waited / (20 * MILLISECOND);
+	return 1 | (steps == 0 ? 0 : 1u << (steps < 4 ? steps : 4));
+}
+
+/* Opening. */
+
+static uint64_t field(const unsigned char *header, size_t offset, size_t size)
+{
+	uint64_t wide;
+	uint32_t narrow;
+	memcpy(&wide, header + offset, sizeof wide);
+	memcpy(&narrow, header + offset, sizeof narrow);
+	return size == 8 ? wide : narrow;
+}
+
+static bool is_of_this_boot(int fd, const unsigned char *boot)
+{
+	struct statfs system;
+	char text[37];
+	if (fstatfs(fd, &system) != 0)
+		return false;
+	if (system.f_type == 0x01021994 /* tmpfs */ || (unsigned long)system.f_type == 0x858458f6ul /* ramfs */)
+		return true;
+	int file = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	bool read_whole = file >= 0 && read(file, text, sizeof text) >= 36;
+	if (file >= 0)
+		close(file);
+	const char *at = text;
+	for (int byte = 0; read_whole && byte < 16; byte++, at += 2) {
+		char digits[3];
+		at += *at == '-';
+		memcpy(digits, at, 2);
+		digits[2] = '\0';
+		if (strtoul(digits, NULL, 16) != boot[byte])
+			return false;
+	}
+	return read_whole;
+}
+
+static int open_segment(const char *path)
+{
+	unsigned char header[PAGE];
+	struct stat file;
+	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &file) != 0 || !S_ISREG(file.st_mode) || pread(fd, header, PAGE, 0) != PAGE ||
+	    memcmp(header, "lock-mgr", 8) != 0 || field(header, 12, 4) != 0x01020304 || field(header, 8, 4) != 1)
+		return -EPROTO;
+	uint32_t first = (uint32_t)field(header, 40, 4), most = (uint32_t)field(header, 44, 4);
+	uint32_t now = (uint32_t)field(header, NUM_LOCKS, 4);
+	if (first < 64 || first % 64 != 0 || most % 64 != 0 || first > most || most > 16777216)
+		return -EPROTO;
+	uint64_t bitmap = (SUMMARY + UINT64_C(8) * ((most / 64 + 63) / 64) + PAGE - 1) / PAGE * PAGE;
+	uint64_t slots = (bitmap + most / 8 + PAGE - 1) / PAGE * PAGE;
+	static const struct { size_t at, size; uint64_t value; } constants[] = {
+		{ 16, 4, PAGE }, { 20, 4, 64 }, { 24, 4, ENTRY_SIZE }, { 28, 4, ENTRIES }, { 32, 4, RECORD_SIZE },
+		{ 36, 4, RECORDS }, { 64, 8, SUMMARY }, { 80, 8, ENTRY_TABLE }, { 88, 8, RECORD_TABLE },
+	};
+	for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
+		if (field(header, constants[i].at, constants[i].size) != constants[i].value)
+			return -EPROTO;
+	if (field(header, 72, 8) != bitmap || field(header, 96, 8) != slots || field(header, 104, 8) != file.st_dev ||
+	    field(header, 112, 8) != file.st_ino || now < first || (uint64_t)file.st_size < slots + UINT64_C(64) * first)
+		return -EPROTO;
+	if (!is_of_this_boot(fd, header + 120))
+		return -ESTALE;
+	/* All that may come to be, so that nothing moves when it grows. */
+	segment.map = mmap(NULL, (size_t)(slots + UINT64_C(64) * most), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (segment.map == MAP_FAILED)
+		return -errno;
+	segment.path = path;
+	segment.asker = fd;
+	segment.known_locks = first;
+	segment.max_locks = most;
+	segment.bitmap = bitmap;
+	segment.slots = slots;
+	segment.device = file.st_dev;
+	segment.inode = file.st_ino;
+	return 0;
+}
+
+#endif
