@@ -183,7 +183,7 @@ fn is_locked(space: &Space, byte: Range) -> Result<bool, Reason> {
 }
 
 /// Takes the byte of a free entry through `file`.
-fn find(space: &Space, file: &File) -> Result<u32, Reason> {
+fn find(space: &Space, file: &Fleeting) -> Result<u32, Reason> {
     let mut first = None;
     // Why no more room can be made: then all that there is has to be looked through.
     let mut no_room = None;
@@ -217,13 +217,17 @@ fn find(space: &Space, file: &File) -> Result<u32, Reason> {
     }
 }
 
-fn take(space: &Space, file: &File, index: u32) -> Result<bool, Reason> {
+fn take(space: &Space, file: &Fleeting, index: u32) -> Result<bool, Reason> {
     let byte = entries::byte(space.geometry, index);
     let entry = entry_of(space, index)?;
     let seen = entry.state();
     if seen.is_live() {
         if record_lock::is_write_locked(file, byte).map_err(locking)? {
             return Ok(false);
+        }
+        // Of another file, whose the number is by now, each byte is free: that buries nobody.
+        if !file.is_it() {
+            return Err(locking(Errno(libc::EBADF)));
         }
         // With the state that was read before asking: a newcomer's is another.
         entry.bury(seen);
