@@ -39,7 +39,7 @@ pub(super) struct Attachment {
     generation: u64,
     /// The word of a lock that the process owns.
     pub(super) base: u64,
-    /// Where the process looks from, once it has been introduced.
+    /// Where the process looked from when it was introduced.
     surroundings: [AtomicU64; 2],
     /// When the process started, in clock ticks since boot; 0: unknown, or not introduced yet.
     start: AtomicU64,
@@ -102,13 +102,13 @@ impl Attachment {
         self.start.load(Ordering::Relaxed)
     }
 
-    /// Where the process looks from.
-    pub(super) fn surroundings(&self) -> Surroundings {
+    /// Where the process looked from when it was introduced, if it has been.
+    pub(super) fn surroundings(&self) -> Option<Surroundings> {
         if !self.is_introduced.load(Ordering::Acquire) {
-            return Surroundings::here();
+            return None;
         }
         let [pid_namespace, time_namespace] = self.surroundings.each_ref().map(|number| number.load(Ordering::Relaxed));
-        Surroundings { pid_namespace, time_namespace }
+        Some(Surroundings { pid_namespace, time_namespace })
     }
 
     /// Says that nobody lives in the entry any more; what is held there, if anything, is a dead holder's.
