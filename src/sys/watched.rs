@@ -23,9 +23,14 @@ pub(crate) struct Fleeting {
 impl Fleeting {
     /// Of a file that was opened just now.
     pub(crate) fn new(file: File) -> Result<Self, Errno> {
+        Self::new_if(file, |_| true)
+    }
+
+    /// The same of one of which something is known beforehand. `EBADF`: the number is of another file already.
+    pub(crate) fn new_if(file: File, can_be: impl FnOnce(&Facts) -> bool) -> Result<Self, Errno> {
         let file = ManuallyDrop::new(file);
         let facts = Facts::of(&file)?;
-        Ok(Self { file, facts })
+        if can_be(&facts) { Ok(Self { file, facts }) } else { Err(Errno(libc::EBADF)) }
     }
 
     /// What the file was when it was opened.
