@@ -43,7 +43,7 @@ impl Candidate {
     /// Opens the file of that name. Its size, like all facts, is measured on the open file.
     pub(super) fn open(name: &SegmentName, access: Access) -> Result<Self> {
         let opened = file::open(name.file(), access);
-        let file = opened.and_then(Fleeting::new).map_err(|errno| match errno.0 {
+        let file = opened.and_then(Fleeting::opened).map_err(|errno| match errno.0 {
             libc::ENOENT => name.error(Reason::NotFound),
             libc::ELOOP => name.error(Reason::SymbolicLink),
             // Directories and sockets: whatever else they are, they are no segment.
@@ -212,7 +212,7 @@ impl Draft {
     fn new(name: &SegmentName) -> std::result::Result<Self, Errno> {
         match file::create_unnamed(name.directory()) {
             Ok(file) => {
-                let file = Fleeting::new_if(file, |facts| facts.size == 0 && facts.links == 0)?;
+                let file = Fleeting::made(file, 0)?;
                 Ok(Self { file, temporary: TemporaryName(None) })
             }
             Err(errno) if matches!(errno.0, libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL) => Self::named(name),
@@ -229,7 +229,7 @@ impl Draft {
                 Err(errno) if errno.0 == libc::EEXIST => {}
                 Err(errno) => return Err(errno),
                 Ok(file) => {
-                    let file = Fleeting::new_if(file, |facts| facts.size == 0);
+                    let file = Fleeting::made(file, 1);
                     let temporary = TemporaryName(Some(path));
                     return Ok(Self { file: file?, temporary });
                 }

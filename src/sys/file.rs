@@ -74,17 +74,15 @@ impl Facts {
 pub(crate) fn open(path: &Path, access: Access) -> Result<File, Errno> {
     let mut options = OpenOptions::new();
     options.read(true).write(access == Access::Use);
-    options.custom_flags(OPEN_FLAGS | libc::O_NOCTTY);
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
     above_standard(options.open(path)?)
 }
 
-const OPEN_FLAGS: libc::c_int = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-
-/// Whether a file was opened with the flags of [`open`], which hardly anybody has for a regular file.
-pub(super) fn has_flags_of_open(file: &File) -> bool {
+/// Whether a file can have been opened by [`open`]: hardly anybody else has a regular file that does not block.
+pub(super) fn is_by_open(file: &File) -> bool {
     // SAFETY: fcntl(2) with this command touches no memory.
     let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
-    flags != -1 && flags & OPEN_FLAGS == OPEN_FLAGS
+    flags != -1 && flags & libc::O_NONBLOCK != 0
 }
 
 /// Opens an existing file through a link of /proc.

@@ -23,14 +23,23 @@ pub(crate) struct Fleeting {
 impl Fleeting {
     /// Of a file that was opened just now.
     pub(crate) fn new(file: File) -> Result<Self, Errno> {
-        Self::new_if(file, |_| true)
+        Self::new_if(file, |_, _| true)
     }
 
-    /// The same of one of which something is known beforehand. `EBADF`: the number is of another file already.
-    pub(crate) fn new_if(file: File, can_be: impl FnOnce(&Facts) -> bool) -> Result<Self, Errno> {
+    /// Of a file that [`file::open`] opened just now. `EBADF`: the number is another file's already.
+    pub(crate) fn opened(file: File) -> Result<Self, Errno> {
+        Self::new_if(file, |file, _| file::is_by_open(file))
+    }
+
+    /// Of a file that was made just now, which is empty and has so many names. `EBADF`: as above.
+    pub(crate) fn made(file: File, links: u64) -> Result<Self, Errno> {
+        Self::new_if(file, |_, facts| facts.size == 0 && facts.links == links)
+    }
+
+    fn new_if(file: File, can_be: impl FnOnce(&File, &Facts) -> bool) -> Result<Self, Errno> {
         let file = ManuallyDrop::new(file);
         let facts = Facts::of(&file)?;
-        if can_be(&facts) { Ok(Self { file, facts }) } else { Err(Errno(libc::EBADF)) }
+        if can_be(&file, &facts) { Ok(Self { file, facts }) } else { Err(Errno(libc::EBADF)) }
     }
 
     /// What the file was when it was opened.
@@ -172,7 +181,7 @@ impl Watched {
     /// Whether a file was opened by the name: it has it, or has lost it since.
     fn may_have_named(&self, file: &File, facts: &Facts) -> bool {
         Facts::of_path(&self.path).is_ok_and(|named| named.is_same_file(facts))
-            || (facts.links == 0 && file::has_flags_of_open(file))
+            || (facts.links == 0 && file::is_by_open(file))
     }
 }
 
@@ -195,6 +204,22 @@ mod tests {
         // SAFETY: borrowed for one fstat(2).
         let file = ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
         Facts::of(&file).is_ok_and(|found| found.is_same_file(facts))
+    }
+
+    #[test]
+    fn what_has_the_number_of_what_was_just_opened_or_made_stays_open() {
+        let path = PathBuf::from(format!("/dev/shm/lock_manager-number-{}", std::process::id()));
+        // With a name and contents, opened as programs do.
+        std::fs::write(&path, "program").unwrap();
+        for take in [Fleeting::opened, |file| Fleeting::made(file, 0), |file| Fleeting::made(file, 1)] {
+            let program = File::open(&path).unwrap();
+            let (number, facts) = (program.as_raw_fd(), Facts::of(&program).unwrap());
+            assert_eq!(take(program).unwrap_err(), Errno(libc::EBADF));
+            assert!(is_open(number, &facts));
+            // SAFETY: close(2) of what was opened above, and is nobody's now.
+            unsafe { libc::close(number) };
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
