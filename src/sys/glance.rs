@@ -6,31 +6,49 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::FromRawFd;
 
 use super::file::Facts;
-use super::watched::Fleeting;
 
 /// More than a stat or status file has.
 const MOST_BYTES: usize = 8192;
 
-/// Opened to be looked through, and closed only if it still is what was opened.
-fn open(path: &str) -> Option<Fleeting> {
-    let path = CString::new(path).ok()?;
-    // SAFETY: open(2) reads the path.
-    let number = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    // SAFETY: opened just now, for the value.
-    (number != -1).then(|| Fleeting::new(unsafe { File::from_raw_fd(number) }).ok())?
+/// What is looked through is opened to append, too, which has no sense for who only reads: nobody else has such a
+/// descriptor, and to ask for its flags costs a fraction of asking what file it is.
+const FLAGS: libc::c_int = libc::O_RDONLY | libc::O_APPEND;
+
+/// A descriptor to look through. Closed only if it still has the flags.
+struct Glance(libc::c_int);
+
+impl Glance {
+    fn open(path: &str) -> Option<Self> {
+        let path = CString::new(path).ok()?;
+        // SAFETY: open(2) reads the path.
+        let number = unsafe { libc::open(path.as_ptr(), FLAGS | libc::O_CLOEXEC) };
+        (number != -1).then_some(Self(number))
+    }
+}
+
+impl Drop for Glance {
+    fn drop(&mut self) {
+        // SAFETY: fcntl(2) with this command and close(2) touch no memory.
+        unsafe {
+            let flags = libc::fcntl(self.0, libc::F_GETFL);
+            if flags != -1 && flags & (libc::O_ACCMODE | libc::O_APPEND) == FLAGS {
+                libc::close(self.0);
+            }
+        }
+    }
 }
 
 /// What one read(2) gives of a file, as far as [`MOST_BYTES`] reach.
 pub(crate) fn file(path: &str) -> Option<Vec<u8>> {
-    let file = open(path)?;
+    let opened = Glance::open(path)?;
     let mut bytes = Vec::<u8>::with_capacity(MOST_BYTES);
     // SAFETY: read(2) writes into the buffer, within its capacity, and says how much. If the number is not ours any more,
     // what is read is for the caller to see through.
     unsafe {
-        let length = libc::read(file.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.capacity());
+        let length = libc::read(opened.0, bytes.as_mut_ptr().cast(), bytes.capacity());
         bytes.set_len(usize::try_from(length).ok()?);
     }
     Some(bytes)
@@ -53,11 +71,11 @@ pub(crate) fn at_rest(path: &str) -> Option<Vec<u8>> {
 
 /// All of a file, however many reads it takes.
 pub(crate) fn whole(path: &str) -> Option<Vec<u8>> {
-    let file = open(path)?;
+    let opened = Glance::open(path)?;
     let (mut bytes, mut length) = (vec![0; MOST_BYTES], 0);
     loop {
         // SAFETY: as in file(); the buffer is longer than what was read.
-        match unsafe { libc::read(file.as_raw_fd(), bytes.as_mut_ptr().add(length).cast(), bytes.len() - length) } {
+        match unsafe { libc::read(opened.0, bytes.as_mut_ptr().add(length).cast(), bytes.len() - length) } {
             ..0 => return None,
             0 => break,
             more => length += more as usize,

@@ -21,11 +21,6 @@ pub(crate) struct Fleeting {
 }
 
 impl Fleeting {
-    /// Of a file that was opened just now.
-    pub(crate) fn new(file: File) -> Result<Self, Errno> {
-        Self::new_if(file, |_, _| true)
-    }
-
     /// Of a file that [`file::open`] opened just now. `EBADF`: the number is another file's already.
     pub(crate) fn opened(file: File) -> Result<Self, Errno> {
         Self::new_if(file, |file, _| file::is_by_open(file))
