@@ -30,9 +30,9 @@ impl Surroundings {
     }
 }
 
-/// The time namespace of the calling thread. Unlike that of its PIDs, a process of one thread may change it (setns).
+/// The time namespace of this process. Unlike that of its PIDs, a process of one thread may change it (setns).
 pub(crate) fn time_namespace() -> u64 {
-    procfs::namespace("thread-self", "time")
+    procfs::namespace("self", "time")
 }
 
 /// Whether the files of /proc are the kernel's and number processes as this one's namespace does.
