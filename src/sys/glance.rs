@@ -25,7 +25,8 @@ impl Glance {
         let path = CString::new(path).ok()?;
         // SAFETY: open(2) reads the path.
         let number = unsafe { libc::open(path.as_ptr(), FLAGS | libc::O_CLOEXEC) };
-        (number != -1).then_some(Self(number))
+        // Not made where there is none: its end would leave another error number.
+        (number != -1).then(|| Self(number))
     }
 }
 
