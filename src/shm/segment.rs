@@ -43,7 +43,7 @@ impl Candidate {
     /// Opens the file of that name. Its size, like all facts, is measured on the open file.
     pub(super) fn open(name: &SegmentName, access: Access) -> Result<Self> {
         let opened = file::open(name.file(), access);
-        let file = opened.and_then(Fleeting::new).map_err(|errno| match errno.0 {
+        let file = opened.and_then(Fleeting::opened).map_err(|errno| match errno.0 {
             libc::ENOENT => name.error(Reason::NotFound),
             libc::ELOOP => name.error(Reason::SymbolicLink),
             // Directories and sockets: whatever else they are, they are no segment.
@@ -174,14 +174,17 @@ pub(super) fn create(
     let draft = Draft::new(name).map_err(failed("creating the segment"))?;
     let file_system = local_file_system(name, &draft.file)?;
     for &(start, end) in blueprint.reserved {
-        file::reserve(&draft.file, start, end).map_err(failed("reserving the segment's space"))?;
+        let reserved = draft.file().and_then(|file| file::reserve(file, start, end));
+        reserved.map_err(failed("reserving the segment's space"))?;
     }
     let length = blueprint.reserved.iter().map(|&(_, end)| end).max().unwrap_or(0) as usize;
     let mapped = Mapping::new(&draft.file, Access::Use, length, blueprint.most);
-    let map = mapped.map_err(failed("mapping the segment"))?;
-    let facts = Facts::of(&draft.file).map_err(failed("fstat"))?;
+    // Nothing is written before the number is known to have been the draft's to here: it does not become so again.
+    let map = draft.file().and(mapped).map_err(failed("mapping the segment"))?;
+    let facts = *draft.file.facts();
     fill(&map, &facts, file_system).map_err(|reason| name.error(reason))?;
-    file::set_mode(&draft.file, blueprint.mode).map_err(failed("setting the segment's mode"))?;
+    let moded = draft.file().and_then(|file| file::set_mode(file, blueprint.mode));
+    moded.map_err(failed("setting the segment's mode"))?;
     let file = draft.publish(name).map_err(failed("naming the segment"))?;
     let file = Watched::new(file, facts, name.file().to_owned(), Access::Use);
     Ok(Segment { map, facts, file, looked: AtomicU64::new(0), look_interval_ns: blueprint.look_interval_ns })
@@ -198,7 +201,7 @@ fn system(doing: &'static str, errno: Errno, bytes: u64) -> Reason {
 
 /// A segment in the making, which vanishes unless it is published.
 struct Draft {
-    file: File,
+    file: Fleeting,
     temporary: TemporaryName,
 }
 
@@ -208,7 +211,10 @@ struct TemporaryName(Option<PathBuf>);
 impl Draft {
     fn new(name: &SegmentName) -> std::result::Result<Self, Errno> {
         match file::create_unnamed(name.directory()) {
-            Ok(file) => Ok(Self { file, temporary: TemporaryName(None) }),
+            Ok(file) => {
+                let file = Fleeting::made(file, 0)?;
+                Ok(Self { file, temporary: TemporaryName(None) })
+            }
             Err(errno) if matches!(errno.0, libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL) => Self::named(name),
             Err(errno) => Err(errno),
         }
@@ -223,19 +229,26 @@ impl Draft {
                 Err(errno) if errno.0 == libc::EEXIST => {}
                 Err(errno) => return Err(errno),
                 Ok(file) => {
-                    return Ok(Self { file, temporary: TemporaryName(Some(path)) });
+                    let file = Fleeting::made(file, 1);
+                    let temporary = TemporaryName(Some(path));
+                    return Ok(Self { file: file?, temporary });
                 }
             }
         }
     }
 
+    /// The file, for what is not to be done to a file of the program's, which may have the number by now.
+    fn file(&self) -> std::result::Result<&File, Errno> {
+        if self.file.is_it() { Ok(&self.file) } else { Err(Errno(libc::EBADF)) }
+    }
+
     /// Gives the segment its name; from here on others see it, whole.
     fn publish(self, name: &SegmentName) -> std::result::Result<File, Errno> {
         match &self.temporary.0 {
-            None => file::link_unnamed(&self.file, name.file())?,
+            None => file::link_unnamed(self.file()?, name.file())?,
             Some(path) => fs::hard_link(path, name.file())?,
         }
-        Ok(self.file)
+        Ok(self.file.keep())
     }
 }
 
@@ -275,8 +288,13 @@ pub(super) fn remove(name: &SegmentName, recognise: impl FnOnce(&[u8]) -> Recogn
     if let Recognised::WithRetiredWord(offset) = recognised
         && offset < candidate.facts.size
     {
-        file::write_at(&candidate.file, &1u32.to_ne_bytes(), offset)
-            .map_err(|errno| name.error(Reason::System { doing: "marking the segment as removed", errno }))?;
+        let failed = |errno| name.error(Reason::System { doing: "marking the segment as removed", errno });
+        // Not by its number, which may be a file of the program's by now.
+        let map = Mapping::new(&candidate.file, Access::Use, START, START).map_err(failed)?;
+        if !candidate.file.is_it() {
+            return Err(failed(Errno(libc::EBADF)));
+        }
+        map.u32_at(offset as usize).store(1, Ordering::SeqCst);
     }
     fs::remove_file(name.file()).map_err(|error| match Errno::from(error) {
         Errno(libc::ENOENT) => name.error(Reason::NotFound),

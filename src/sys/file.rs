@@ -78,6 +78,13 @@ pub(crate) fn open(path: &Path, access: Access) -> Result<File, Errno> {
     above_standard(options.open(path)?)
 }
 
+/// Whether a file can have been opened by [`open`]: hardly anybody else has a regular file that does not block.
+pub(super) fn is_by_open(file: &File) -> bool {
+    // SAFETY: fcntl(2) with this command touches no memory.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    flags != -1 && flags & libc::O_NONBLOCK != 0
+}
+
 /// Opens an existing file through a link of /proc.
 pub(super) fn open_following(path: &Path, access: Access) -> Result<File, Errno> {
     let mut options = OpenOptions::new();

@@ -4,23 +4,52 @@
 //! thread's of /proc. So a file is read in one call, and whoever looks must find in what was read of whom it speaks.
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::os::fd::FromRawFd;
+
+use super::file::Facts;
 
 /// More than a stat or status file has.
 const MOST_BYTES: usize = 8192;
 
+/// What is looked through is opened to append, too, which has no sense for who only reads: nobody else has such a
+/// descriptor, and to ask for its flags costs a fraction of asking what file it is.
+const FLAGS: libc::c_int = libc::O_RDONLY | libc::O_APPEND;
+
+/// A descriptor to look through. Closed only if it still has the flags.
+struct Glance(libc::c_int);
+
+impl Glance {
+    fn open(path: &str) -> Option<Self> {
+        let path = CString::new(path).ok()?;
+        // SAFETY: open(2) reads the path.
+        let number = unsafe { libc::open(path.as_ptr(), FLAGS | libc::O_CLOEXEC) };
+        // Not made where there is none: its end would leave another error number.
+        (number != -1).then(|| Self(number))
+    }
+}
+
+impl Drop for Glance {
+    fn drop(&mut self) {
+        // SAFETY: fcntl(2) with this command and close(2) touch no memory.
+        unsafe {
+            let flags = libc::fcntl(self.0, libc::F_GETFL);
+            if flags != -1 && flags & (libc::O_ACCMODE | libc::O_APPEND) == FLAGS {
+                libc::close(self.0);
+            }
+        }
+    }
+}
+
 /// What one read(2) gives of a file, as far as [`MOST_BYTES`] reach.
 pub(crate) fn file(path: &str) -> Option<Vec<u8>> {
-    let path = CString::new(path).ok()?;
+    let opened = Glance::open(path)?;
     let mut bytes = Vec::<u8>::with_capacity(MOST_BYTES);
-    // SAFETY: open(2) reads the path; read(2) writes into the buffer, within its capacity, and says how much; close(2)
-    // touches no memory. If the number is not ours any more, what is read is for the caller to see through.
+    // SAFETY: read(2) writes into the buffer, within its capacity, and says how much. If the number is not ours any more,
+    // what is read is for the caller to see through.
     unsafe {
-        let number = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
-        if number == -1 {
-            return None;
-        }
-        let length = libc::read(number, bytes.as_mut_ptr().cast(), bytes.capacity());
-        libc::close(number);
+        let length = libc::read(opened.0, bytes.as_mut_ptr().cast(), bytes.capacity());
         bytes.set_len(usize::try_from(length).ok()?);
     }
     Some(bytes)
@@ -43,26 +72,19 @@ pub(crate) fn at_rest(path: &str) -> Option<Vec<u8>> {
 
 /// All of a file, however many reads it takes.
 pub(crate) fn whole(path: &str) -> Option<Vec<u8>> {
-    let path = CString::new(path).ok()?;
+    let opened = Glance::open(path)?;
     let (mut bytes, mut length) = (vec![0; MOST_BYTES], 0);
-    // SAFETY: as in file(); the buffer is longer than what was read.
-    unsafe {
-        let number = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
-        if number == -1 {
-            return None;
+    loop {
+        // SAFETY: as in file(); the buffer is longer than what was read.
+        match unsafe { libc::read(opened.0, bytes.as_mut_ptr().add(length).cast(), bytes.len() - length) } {
+            ..0 => return None,
+            0 => break,
+            more => length += more as usize,
         }
-        let is_whole = loop {
-            match libc::read(number, bytes.as_mut_ptr().add(length).cast(), bytes.len() - length) {
-                ..0 => break false,
-                0 => break true,
-                more => length += more as usize,
-            }
-            bytes.resize(length + MOST_BYTES, 0);
-        };
-        libc::close(number);
-        bytes.truncate(length);
-        is_whole.then_some(bytes)
+        bytes.resize(length + MOST_BYTES, 0);
     }
+    bytes.truncate(length);
+    Some(bytes)
 }
 
 /// The stat file of a thread, if it is that thread's.
@@ -75,12 +97,16 @@ pub(crate) fn numbers(path: &str) -> Option<Vec<i32>> {
     let path = CString::new(path).ok()?;
     let mut numbers = Vec::new();
     // SAFETY: opendir(3) reads the path; readdir(3) gives entries that are good until the next call, with a name that ends
-    // with NUL; closedir(3) ends the directory's life. errno is set to 0 before each entry to tell the end from a failure.
+    // with NUL; dirfd(3) gives the directory's number; closedir(3) ends its life. errno is set to 0 before each entry to
+    // tell the end from a failure.
     unsafe {
         let directory = libc::opendir(path.as_ptr());
         if directory.is_null() {
             return None;
         }
+        // Only looked at, closed with the directory.
+        let opened = ManuallyDrop::new(File::from_raw_fd(libc::dirfd(directory)));
+        let facts = Facts::of(&opened);
         let is_whole = loop {
             libc::__errno_location().write(0);
             let entry = libc::readdir(directory);
@@ -90,7 +116,10 @@ pub(crate) fn numbers(path: &str) -> Option<Vec<i32>> {
             let name = CStr::from_ptr((*entry).d_name.as_ptr());
             numbers.extend(name.to_str().ok().and_then(|name| name.parse::<i32>().ok()));
         };
-        libc::closedir(directory);
+        // Else it stays, without its descriptor: the number may be the program's.
+        if facts.is_ok_and(|facts| Facts::of(&opened).is_ok_and(|now| now.is_same_file(&facts))) {
+            libc::closedir(directory);
+        }
         is_whole.then_some(numbers)
     }
 }
@@ -105,6 +134,36 @@ mod tests {
         assert!(stat("/proc/self/stat", own).is_some());
         assert_eq!(stat("/proc/self/stat", own + 1), None);
         assert_eq!(stat("/proc/self/no such file", own), None);
+    }
+
+    /// The program closes all descriptors while one is looked through, and opens a file of its own.
+    #[test]
+    fn a_descriptor_that_is_the_programs_by_now_stays_open() {
+        let path = format!("/tmp/lock_manager-glance-{}", std::process::id());
+        let name = CString::new(path.as_str()).unwrap();
+        // SAFETY: mkfifo(3) and unlink(2) read the name, open(2) and memfd_create(2) theirs; the number that is replaced is
+        // the glance's, which reads from the pipe until the writer is closed.
+        unsafe {
+            assert_eq!(libc::mkfifo(name.as_ptr(), 0o600), 0);
+            let looker = std::thread::spawn(move || file(&path));
+            let writer = libc::open(name.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            let facts = Facts::of_path(std::path::Path::new(name.to_str().unwrap())).unwrap();
+            let is_it = |number: i32| {
+                let file = ManuallyDrop::new(File::from_raw_fd(number));
+                Facts::of(&file).is_ok_and(|found| found.is_same_file(&facts))
+            };
+            // Opened, and then asked what it is, long before it has nothing else to do than to wait.
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            let number = (3..1000).find(|&number| number != writer && is_it(number)).unwrap();
+            let own = libc::memfd_create(c"program".as_ptr(), libc::MFD_CLOEXEC);
+            assert_eq!(libc::dup3(own, number, libc::O_CLOEXEC), number);
+            libc::close(writer);
+            assert_eq!(looker.join().unwrap(), Some(Vec::new()));
+            assert_ne!(libc::fcntl(number, libc::F_GETFD), -1);
+            libc::close(number);
+            libc::close(own);
+            libc::unlink(name.as_ptr());
+        }
     }
 
     #[test]

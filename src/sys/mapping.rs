@@ -44,10 +44,11 @@ impl Pages {
         if start == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(Self { start: start.cast(), length }) }
     }
 
-    /// Says what children are to find here.
-    fn advise(&self, advice: libc::c_int) -> Result<(), Errno> {
-        // SAFETY: madvise(2) on exactly these pages; the advices given here change nothing for this process.
-        let code = unsafe { libc::madvise(self.start.cast(), self.length, advice) };
+    /// Says what children, or a dump of this process's memory, are to find there.
+    fn advise(&self, start: usize, length: usize, advice: libc::c_int) -> Result<(), Errno> {
+        // SAFETY: madvise(2) within these pages, as the callers count; the advices given here change nothing for this
+        // process.
+        let code = unsafe { libc::madvise(self.start.add(start).cast(), length, advice) };
         if code == 0 { Ok(()) } else { Err(Errno::last()) }
     }
 }
@@ -77,6 +78,8 @@ impl Mapping {
         let end = length.next_multiple_of(LARGEST_PAGE);
         if end < most {
             mapping.protect(end, most - end, libc::PROT_NONE)?;
+            // Where the file has lost its name, the kernel would search all of it, and dump it as zeros.
+            mapping.range.advise(end, most - end, libc::MADV_DONTDUMP).ok();
         }
         Ok(mapping)
     }
@@ -86,6 +89,8 @@ impl Mapping {
         if length > self.range.length {
             return Err(Errno(libc::EINVAL));
         }
+        // Before: pages of the same kind are one mapping, of which a process may have so many.
+        self.range.advise(0, length, libc::MADV_DODUMP).ok();
         self.protect(0, length, protection(self.access))
     }
 
@@ -99,7 +104,7 @@ impl Mapping {
     /// Maps the file's first page, never to be touched (the file may be empty), and not into any child.
     pub(super) fn not_inherited(file: &File) -> Result<Self, Errno> {
         let range = Pages::of(file, protection(Access::Look), 1)?;
-        range.advise(libc::MADV_DONTFORK)?;
+        range.advise(0, 1, libc::MADV_DONTFORK)?;
         Ok(Self { range, access: Access::Look })
     }
 
@@ -164,7 +169,7 @@ impl WipedOnFork {
     pub(crate) fn new(words: usize) -> Result<Self, Errno> {
         let bytes = words.max(1).checked_mul(size_of::<u64>()).ok_or(Errno(libc::ENOMEM))?;
         let pages = Pages::anonymous(bytes)?;
-        pages.advise(libc::MADV_WIPEONFORK)?;
+        pages.advise(0, bytes, libc::MADV_WIPEONFORK)?;
         Ok(Self(pages))
     }
 
@@ -186,5 +191,39 @@ impl WipedOnFork {
     /// Keeps the memory for the life of the process.
     pub(super) fn leak(self) {
         mem::forget(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{file, glance};
+
+    /// What smaps says of the page at that address.
+    fn flags_at(address: usize) -> String {
+        let smaps = String::from_utf8(glance::whole("/proc/thread-self/smaps").unwrap()).unwrap();
+        let mut is_it = false;
+        for line in smaps.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let number = |text| usize::from_str_radix(text, 16).ok();
+            if let Some((start, end)) = range.and_then(|(start, end)| Some((number(start)?, number(end)?))) {
+                is_it = (start..end).contains(&address);
+            }
+            if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| is_it) {
+                return flags.to_owned();
+            }
+        }
+        String::new()
+    }
+
+    #[test]
+    fn what_lies_beyond_the_end_is_not_dumped() {
+        let file = file::create_unnamed("/dev/shm".as_ref()).unwrap();
+        file.set_len(4 * LARGEST_PAGE as u64).unwrap();
+        let mapping = Mapping::new(&file, Access::Use, LARGEST_PAGE, 8 * LARGEST_PAGE).unwrap();
+        let is_dumped = |page: usize| !flags_at(mapping.as_ptr().addr() + page * LARGEST_PAGE).contains(" dd");
+        assert_eq!([0, 1, 7].map(is_dumped), [true, false, false]);
+        mapping.extend(4 * LARGEST_PAGE).unwrap();
+        assert_eq!([0, 1, 3, 4, 7].map(is_dumped), [true, true, true, false, false]);
     }
 }

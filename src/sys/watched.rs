@@ -21,11 +21,20 @@ pub(crate) struct Fleeting {
 }
 
 impl Fleeting {
-    /// Of a file that was opened just now.
-    pub(crate) fn new(file: File) -> Result<Self, Errno> {
+    /// Of a file that [`file::open`] opened just now. `EBADF`: the number is another file's already.
+    pub(crate) fn opened(file: File) -> Result<Self, Errno> {
+        Self::new_if(file, |file, _| file::is_by_open(file))
+    }
+
+    /// Of a file that was made just now, which is empty and has so many names. `EBADF`: as above.
+    pub(crate) fn made(file: File, links: u64) -> Result<Self, Errno> {
+        Self::new_if(file, |_, facts| facts.size == 0 && facts.links == links)
+    }
+
+    fn new_if(file: File, can_be: impl FnOnce(&File, &Facts) -> bool) -> Result<Self, Errno> {
         let file = ManuallyDrop::new(file);
         let facts = Facts::of(&file)?;
-        Ok(Self { file, facts })
+        if can_be(&file, &facts) { Ok(Self { file, facts }) } else { Err(Errno(libc::EBADF)) }
     }
 
     /// What the file was when it was opened.
@@ -157,11 +166,17 @@ impl Watched {
             return Ok(file);
         }
         let file = file.keep();
-        match Facts::of_path(&self.path) {
-            Ok(facts) => drop(Fleeting { file: ManuallyDrop::new(file), facts }),
-            Err(_) => _ = file.into_raw_fd(),
+        match Facts::of(&file) {
+            Ok(facts) if self.may_have_named(&file, &facts) => drop(Fleeting { file: ManuallyDrop::new(file), facts }),
+            _ => _ = file.into_raw_fd(),
         }
         Err(Errno(libc::ESTALE))
+    }
+
+    /// Whether a file was opened by the name: it has it, or has lost it since.
+    fn may_have_named(&self, file: &File, facts: &Facts) -> bool {
+        Facts::of_path(&self.path).is_ok_and(|named| named.is_same_file(facts))
+            || (facts.links == 0 && file::is_by_open(file))
     }
 }
 
@@ -173,5 +188,58 @@ impl Drop for Watched {
             let file = ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
             drop(Fleeting { file, facts: self.facts });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_open(number: i32, facts: &Facts) -> bool {
+        // SAFETY: borrowed for one fstat(2).
+        let file = ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
+        Facts::of(&file).is_ok_and(|found| found.is_same_file(facts))
+    }
+
+    #[test]
+    fn what_has_the_number_of_what_was_just_opened_or_made_stays_open() {
+        let path = PathBuf::from(format!("/dev/shm/lock_manager-number-{}", std::process::id()));
+        // With a name and contents, opened as programs do.
+        std::fs::write(&path, "program").unwrap();
+        for take in [Fleeting::opened, |file| Fleeting::made(file, 0), |file| Fleeting::made(file, 1)] {
+            let program = File::open(&path).unwrap();
+            let (number, facts) = (program.as_raw_fd(), Facts::of(&program).unwrap());
+            assert_eq!(take(program).unwrap_err(), Errno(libc::EBADF));
+            assert!(is_open(number, &facts));
+            // SAFETY: close(2) of what was opened above, and is nobody's now.
+            unsafe { libc::close(number) };
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn what_was_opened_by_a_name_that_others_had_meanwhile_is_closed() {
+        let path = PathBuf::from(format!("/dev/shm/lock_manager-watched-{}", std::process::id()));
+        let made = file::create_named(&path).unwrap();
+        let facts = Facts::of(&made).unwrap();
+        let watched = Watched::new(made, facts, path.clone(), Access::Use);
+        std::fs::remove_file(&path).unwrap();
+
+        let another = file::create_named(&path).unwrap();
+        let others = Facts::of(&another).unwrap();
+        let named = file::open(&path, Access::Use).unwrap();
+        let number = named.as_raw_fd();
+        assert!(watched.checked(named).is_err() && !is_open(number, &others));
+
+        let removed = file::open(&path, Access::Use).unwrap();
+        let number = removed.as_raw_fd();
+        std::fs::remove_file(&path).unwrap();
+        assert!(watched.checked(removed).is_err() && !is_open(number, &others));
+
+        // The program's, which got the number of what was opened.
+        let number = another.as_raw_fd();
+        assert!(watched.checked(another).is_err() && is_open(number, &others));
+        // SAFETY: close(2) of what was opened above, and is nobody's now.
+        unsafe { libc::close(number) };
     }
 }

@@ -26,8 +26,13 @@ pub(crate) struct Surroundings {
 
 impl Surroundings {
     pub(crate) fn here() -> Self {
-        Self { pid_namespace: procfs::pid_namespace("self"), time_namespace: procfs::namespace("self", "time") }
+        Self { pid_namespace: procfs::pid_namespace("self"), time_namespace: time_namespace() }
     }
+}
+
+/// The time namespace of this process. Unlike that of its PIDs, a process of one thread may change it (setns).
+pub(crate) fn time_namespace() -> u64 {
+    procfs::namespace("self", "time")
 }
 
 /// Whether the files of /proc are the kernel's and number processes as this one's namespace does.

@@ -271,6 +271,34 @@ fn one_that_closed_all_descriptors_while_it_attached() {
     });
 }
 
+/// Another process closes all descriptors, and opens files of its own, while it attaches: of each of those it would be told
+/// that nobody has locked the bytes of the entries that it passes by.
+#[test]
+fn ones_that_another_passes_by_while_its_descriptors_are_closed() {
+    const LASTS: Duration = Duration::from_secs(1);
+    alone!({
+        let segment = Segment::native(64);
+        let holders: Vec<Child> = (0..8).map(|id| segment.holder_of(&[id])).collect();
+        let passer = fork(|| {
+            let (over, start) = (AtomicBool::new(false), Instant::now());
+            thread::scope(|scope| {
+                scope.spawn(|| close_and_open_until(&over));
+                while start.elapsed() < LASTS {
+                    // For want of the descriptor that was just closed it may well fail.
+                    let _opened = ShmManager::open(&segment.name, 0);
+                }
+                over.store(true, Ordering::Release);
+            });
+        });
+        passer.succeeds();
+        let manager = segment.open();
+        for id in 0..8 {
+            assert_eq!(errno_of(manager.try_lock(id)), libc::EBUSY);
+        }
+        holders.into_iter().for_each(Child::kill);
+    });
+}
+
 fn close_and_open_until(over: &AtomicBool) {
     // SAFETY: memfd_create(2) reads the name; the other calls touch no memory; the low numbers are nobody's but the
     // library's.

@@ -222,3 +222,41 @@ fn outlive() {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) };
     sleep_until_killed();
 }
+
+/// When a thread started is counted otherwise in another time namespace, and a process may go to one at any time.
+#[test]
+fn a_time_namespace_that_is_entered_after_the_first_lock() {
+    if !is_root_or_skip() || !std::path::Path::new("/proc/self/ns/time").exists() {
+        return;
+    }
+    alone!({
+        let segment = Segment::native(64);
+        let holder = segment.holder_of(&[3]);
+        let goes = fork(|| {
+            let manager = segment.open();
+            let _ = manager.lock(1).unwrap();
+            assert_eq!(errno_of(manager.try_lock(3)), libc::EBUSY);
+            let left = namespace::new_time_namespace();
+            // What was found out before is good for a millisecond.
+            thread::sleep(Duration::from_millis(5));
+            assert_eq!(errno_of(manager.try_lock(3)), libc::EBUSY);
+            thread::scope(|scope| {
+                let board = board(1);
+                scope.spawn(|| {
+                    let _ = manager.lock(5).unwrap();
+                    eventually("others have tried", || board[0].load(Ordering::Acquire) == 2);
+                    manager.unlock(5).unwrap();
+                });
+                eventually("the thread has the lock", || manager.locks_held().unwrap().contains(&5));
+                let other = fork(|| {
+                    namespace::enter_time_namespace(&left);
+                    assert_eq!(errno_of(segment.open().try_lock(5)), libc::EBUSY);
+                });
+                other.succeeds();
+                board[0].store(2, Ordering::Release);
+            });
+        });
+        goes.succeeds();
+        holder.kill();
+    });
+}

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Creation beside opening, removal and death: nobody meets half a segment, or lives on in one that was removed.
 
-use std::sync::atomic::Ordering;
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use lock_manager::{Manager, ShmManager};
 
@@ -159,5 +163,44 @@ fn a_segment_that_its_owner_may_not_write_to_is_refused_before_it_is_made() {
             }
         })
         .succeeds();
+    });
+}
+
+/// The program closes all descriptors in the midst of a creation or removal, and opens a file of its own, which gets the
+/// number of the segment's.
+#[test]
+fn nothing_is_written_to_a_file_that_took_the_number() {
+    const LASTS: Duration = Duration::from_secs(1);
+    alone!({
+        let (segment, program) = (Segment::unused(), Segment::unused());
+        fs::write(program.file(), "program").unwrap();
+        let file = fs::OpenOptions::new().read(true).write(true).open(program.file()).unwrap();
+        // SAFETY: fcntl(2) with this command touches no memory.
+        let own = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100) };
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Acquire) {
+                    for number in (3..12).filter(|&number| number != file.as_raw_fd()) {
+                        // SAFETY: the calls touch no memory; the low numbers are nobody's but the library's.
+                        unsafe {
+                            libc::dup2(own, number);
+                            libc::close(number);
+                        }
+                    }
+                }
+            });
+            let start = Instant::now();
+            while start.elapsed() < LASTS {
+                // For want of the descriptor that was just closed they may well fail.
+                let _made = ShmManager::create(&segment.name, 64, &options());
+                let _removed = ShmManager::remove(&segment.name);
+            }
+            over.store(true, Ordering::Release);
+        });
+        let mut found = fs::read(program.file()).unwrap();
+        // What was to be reserved may have made it longer.
+        found.truncate(found.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
+        assert_eq!(found, b"program");
     });
 }

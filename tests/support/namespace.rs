@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io::Error;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::ptr;
 
@@ -93,4 +94,21 @@ pub fn private_proc() {
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) });
     mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
     mount("proc", "/proc", "proc", 0, "");
+}
+
+/// Has the calling process, which has one thread, live in a new time namespace, where the machine was booted an hour
+/// earlier; the namespace that it leaves.
+pub fn new_time_namespace() -> fs::File {
+    let left = fs::File::open("/proc/self/ns/time").unwrap();
+    // SAFETY: unshare(2) touches no memory.
+    check(unsafe { libc::unshare(libc::CLONE_NEWTIME) });
+    fs::write("/proc/self/timens_offsets", "boottime 3600 0").unwrap();
+    enter_time_namespace(&fs::File::open("/proc/self/ns/time_for_children").unwrap());
+    left
+}
+
+/// Has the calling process, which has one thread, live in that time namespace.
+pub fn enter_time_namespace(namespace: &fs::File) {
+    // SAFETY: setns(2) touches no memory.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWTIME) });
 }

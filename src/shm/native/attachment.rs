@@ -39,7 +39,7 @@ pub(super) struct Attachment {
     generation: u64,
     /// The word of a lock that the process owns.
     pub(super) base: u64,
-    /// Where the process looks from, once it has been introduced.
+    /// Where the process looked from when it was introduced.
     surroundings: [AtomicU64; 2],
     /// When the process started, in clock ticks since boot; 0: unknown, or not introduced yet.
     start: AtomicU64,
@@ -102,13 +102,13 @@ impl Attachment {
         self.start.load(Ordering::Relaxed)
     }
 
-    /// Where the process looks from.
-    pub(super) fn surroundings(&self) -> Surroundings {
+    /// Where the process looked from when it was introduced, if it has been.
+    pub(super) fn surroundings(&self) -> Option<Surroundings> {
         if !self.is_introduced.load(Ordering::Acquire) {
-            return Surroundings::here();
+            return None;
         }
         let [pid_namespace, time_namespace] = self.surroundings.each_ref().map(|number| number.load(Ordering::Relaxed));
-        Surroundings { pid_namespace, time_namespace }
+        Some(Surroundings { pid_namespace, time_namespace })
     }
 
     /// Says that nobody lives in the entry any more; what is held there, if anything, is a dead holder's.
@@ -183,7 +183,7 @@ fn is_locked(space: &Space, byte: Range) -> Result<bool, Reason> {
 }
 
 /// Takes the byte of a free entry through `file`.
-fn find(space: &Space, file: &File) -> Result<u32, Reason> {
+fn find(space: &Space, file: &Fleeting) -> Result<u32, Reason> {
     let mut first = None;
     // Why no more room can be made: then all that there is has to be looked through.
     let mut no_room = None;
@@ -217,13 +217,17 @@ fn find(space: &Space, file: &File) -> Result<u32, Reason> {
     }
 }
 
-fn take(space: &Space, file: &File, index: u32) -> Result<bool, Reason> {
+fn take(space: &Space, file: &Fleeting, index: u32) -> Result<bool, Reason> {
     let byte = entries::byte(space.geometry, index);
     let entry = entry_of(space, index)?;
     let seen = entry.state();
     if seen.is_live() {
         if record_lock::is_write_locked(file, byte).map_err(locking)? {
             return Ok(false);
+        }
+        // Of another file, whose the number is by now, each byte is free: that buries nobody.
+        if !file.is_it() {
+            return Err(locking(Errno(libc::EBADF)));
         }
         // With the state that was read before asking: a newcomer's is another.
         entry.bury(seen);

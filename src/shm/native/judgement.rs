@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use crate::sys::clock::Instant;
 use crate::sys::record_lock;
-use crate::sys::witness::{Surroundings, Suspect};
+use crate::sys::witness::{self, Suspect};
 use crate::sys::{Errno, procfs};
 
 use super::entries::{self, Entry, State, Tenant};
@@ -111,18 +111,18 @@ impl Pool {
 
     /// What the kernel says of the thread, or of the process where that is the holder.
     fn is_ended(&self, entry: &Entry<'_>, state: State, named: u64, look: Look, is_own: bool) -> bool {
-        let (tenant, here) = (entry.tenant(), self.surroundings());
+        let (tenant, here) = (entry.tenant(), self.pid_namespace());
         // Its own threads a process knows even where it cannot see what namespaces it is in.
-        if !is_own && (tenant.pid_namespace == 0 || tenant.pid_namespace != here.pid_namespace) {
+        if !is_own && (tenant.pid_namespace == 0 || tenant.pid_namespace != here) {
             return false;
         }
         let record = self.record_of(named).filter(|_| word::serial(named) != 0);
         let ended = match record {
             Some(record) => {
                 let thread = record.thread();
-                let start = (thread.start != 0 && times_compare(&tenant, here)).then_some(thread.start);
-                let suspect = Suspect { pid: tenant.pid, tid: thread.tid, start };
-                let ended = suspect.is_gone() || (look == Look::Thorough && suspect.is_ending());
+                let suspect = |start| Suspect { pid: tenant.pid, tid: thread.tid, start };
+                let start = || (thread.start != 0 && times_compare(&tenant)).then_some(thread.start);
+                let ended = suspect(None).is_gone() || (look == Look::Thorough && suspect(start()).is_ending());
                 // The record was the thread's all the while, or what was asked was somebody else.
                 ended && record.key() == named & word::OWNER
             }
@@ -163,6 +163,7 @@ impl Pool {
     }
 }
 
-fn times_compare(tenant: &Tenant, here: Surroundings) -> bool {
-    tenant.time_namespace == here.time_namespace
+/// Asked anew each time: what was written when the process attached may be another by now.
+fn times_compare(tenant: &Tenant) -> bool {
+    tenant.time_namespace == witness::time_namespace()
 }

@@ -47,7 +47,14 @@ impl Native {
         let owner = word::of_thread(attachment.base, thread.tag());
         let record = self.pool().claim_record(owner, || {
             let tid = thread.id() as i32;
-            let start = if tid == process::pid() { attachment.start() as u32 } else { witness::own_thread_start() };
+            let start = if tid == process::pid() {
+                attachment.start() as u32
+            } else if attachment.surroundings().is_some_and(|then| then.time_namespace == witness::time_namespace()) {
+                witness::own_thread_start()
+            } else {
+                // By another clock than that which the entry names.
+                0
+            };
             ThreadId { tid, start }
         });
         if let Some(record) = record.filter(|record| record.wish().is_some()) {
@@ -108,7 +115,7 @@ impl Pool {
     pub(super) fn named_thread(&self, named: u64) -> Option<(i32, i32)> {
         let entry = self.entry(word::entry(named)).ok()??;
         let tenant = entry.tenant();
-        if !entry.state().is_named_by(named) || tenant.pid_namespace != self.surroundings().pid_namespace {
+        if !entry.state().is_named_by(named) || tenant.pid_namespace != self.pid_namespace() {
             return None;
         }
         let tid = self.record_of(named).filter(|_| word::serial(named) != 0).map_or(0, |record| record.thread().tid);

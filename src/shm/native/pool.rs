@@ -9,8 +9,7 @@ use crate::sys::per_process::PerProcess;
 use crate::sys::process::Process;
 use crate::sys::registry::{Registry, Shared};
 use crate::sys::thread::Thread;
-use crate::sys::witness::Surroundings;
-use crate::sys::{Errno, arena};
+use crate::sys::{Errno, arena, procfs};
 use crate::{Reason, Result};
 
 use super::super::name::SegmentName;
@@ -95,9 +94,10 @@ impl Pool {
         thread.is_named_in(self.process) && thread.tag() == word::serial(named)
     }
 
-    /// Where this process looks from.
-    pub(super) fn surroundings(&self) -> Surroundings {
-        self.attachment.peek().map_or_else(Surroundings::here, Attachment::surroundings)
+    /// The PID namespace that this process looks from.
+    pub(super) fn pid_namespace(&self) -> u64 {
+        let introduced = self.attachment.peek().and_then(Attachment::surroundings);
+        introduced.map_or_else(|| procfs::pid_namespace("self"), |here| here.pid_namespace)
     }
 }
 

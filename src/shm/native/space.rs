@@ -70,7 +70,6 @@ impl Space {
                     map.u64_at(offset + part * 8).store(u64::from_ne_bytes(*half), Ordering::Relaxed);
                 }
             }
-            map.u64_at(header::READY).store(1, Ordering::Relaxed);
             map.u32_at(header::NUM_LOCKS).store(geometry.first_locks(), Ordering::Relaxed);
             map.u64_at(header::READY).store(1, Ordering::Relaxed);
             // Last, though nobody sees the file before it is linked: linkat(2) orders all of it.
