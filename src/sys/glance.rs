@@ -145,15 +145,22 @@ mod tests {
         // the glance's, which reads from the pipe until the writer is closed.
         unsafe {
             assert_eq!(libc::mkfifo(name.as_ptr(), 0o600), 0);
-            let looker = std::thread::spawn(move || file(&path));
+            let (say, hear) = std::sync::mpsc::channel();
+            let looker = std::thread::spawn(move || {
+                say.send(libc::gettid()).unwrap();
+                file(&path)
+            });
+            let state = format!("/proc/self/task/{}/syscall", hear.recv().unwrap());
             let writer = libc::open(name.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
             let facts = Facts::of_path(std::path::Path::new(name.to_str().unwrap())).unwrap();
             let is_it = |number: i32| {
                 let file = ManuallyDrop::new(File::from_raw_fd(number));
                 Facts::of(&file).is_ok_and(|found| found.is_same_file(&facts))
             };
-            // Opened, and then asked what it is, long before it has nothing else to do than to wait.
-            std::thread::sleep(std::time::Duration::from_millis(200));
+            let reads = format!("{} ", libc::SYS_read);
+            while !std::fs::read_to_string(&state).unwrap().starts_with(&reads) {
+                std::thread::yield_now();
+            }
             let number = (3..1000).find(|&number| number != writer && is_it(number)).unwrap();
             let own = libc::memfd_create(c"program".as_ptr(), libc::MFD_CLOEXEC);
             assert_eq!(libc::dup3(own, number, libc::O_CLOEXEC), number);

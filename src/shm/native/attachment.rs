@@ -10,7 +10,7 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crate::Reason;
-use crate::sys::file::Access;
+use crate::sys::file::{self, Access};
 use crate::sys::pinned::{Pinned, Pinning};
 use crate::sys::record_lock::{self, Attempt, Range};
 use crate::sys::watched::Fleeting;
@@ -149,9 +149,13 @@ fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
         if is_locked(space, byte)? {
             return Ok((index, witness, false));
         }
-        // overlayfs maps another file than the one that was opened, so the lock went with the descriptor.
+        // overlayfs maps another file than the one that was opened, so the lock went with the descriptor. Elsewhere it was
+        // taken through another file's number.
         drop(witness);
         let file = open_anew(space)?;
+        if file::is_on_overlay(&file) != Ok(true) {
+            continue;
+        }
         let is_taken = record_lock::try_lock(&file, byte) == Ok(Attempt::Taken) && is_holder(&file, byte);
         if is_taken && file.is_it() && is_locked(space, byte)? {
             return Ok((index, Pinned::new(file.keep(), Pinning::ByDescriptor).map_err(locking)?, true));
