@@ -2,7 +2,7 @@
 //! A value that a child does not inherit, however it was made: it finds none and makes its own. The parent's may have
 //! been in the midst of a change, with a mutex held by a thread that the child does not have.
 
-use std::marker::PhantomData;
+use std::mem;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -11,21 +11,30 @@ use super::arena::Line;
 
 /// One value for each process that comes by.
 pub(crate) struct PerProcess<T> {
+    /// Where this process's value is. A child finds zeros.
     place: Line,
-    holds: PhantomData<Box<T>>,
+    /// The value that was made last, be it by an ancestor: so all are still reached, as far as a search for lost memory
+    /// can tell, and are given back in the end.
+    last: AtomicPtr<Made<T>>,
 }
 
-// SAFETY: what is shared is the value, which may be.
+/// A value, and the one that was made before it, by an ancestor.
+struct Made<T> {
+    value: T,
+    before: *mut Made<T>,
+}
+
+// SAFETY: what is shared is the value, which may be; of the others nobody sees more than their memory.
 unsafe impl<T: Send + Sync> Sync for PerProcess<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync> Send for PerProcess<T> {}
 
 impl<T> PerProcess<T> {
     pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Self { place: Line::claim()?, holds: PhantomData })
+        Ok(Self { place: Line::claim()?, last: AtomicPtr::new(ptr::null_mut()) })
     }
 
-    fn pointer(&self) -> &AtomicPtr<T> {
+    fn pointer(&self) -> &AtomicPtr<Made<T>> {
         // SAFETY: the word is a pointer's worth of zeroed, aligned memory that lives as long as self and is used as
         // this atomic only.
         unsafe { AtomicPtr::from_ptr(self.place.word(0).as_ptr().cast()) }
@@ -35,10 +44,14 @@ impl<T> PerProcess<T> {
     pub(crate) fn get<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
         let mut found = self.pointer().load(Ordering::Acquire);
         if found.is_null() {
-            let fresh = Box::into_raw(Box::new(make()?));
+            let before = self.last.load(Ordering::Acquire);
+            let fresh = Box::into_raw(Box::new(Made { value: make()?, before }));
             let stored = self.pointer().compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire);
             match stored {
-                Ok(_) => found = fresh,
+                Ok(_) => {
+                    self.last.store(fresh, Ordering::Release);
+                    found = fresh;
+                }
                 Err(winner) => {
                     // SAFETY: made above and known to nobody else.
                     drop(unsafe { Box::from_raw(fresh) });
@@ -47,22 +60,30 @@ impl<T> PerProcess<T> {
             }
         }
         // SAFETY: leaked from a box here, in this process, and freed only with self.
-        Ok(unsafe { &*found })
+        Ok(unsafe { &(*found).value })
     }
 
     /// This process's value, if it has one.
     pub(crate) fn peek(&self) -> Option<&T> {
         // SAFETY: as for get.
-        unsafe { self.pointer().load(Ordering::Acquire).as_ref() }
+        unsafe { self.pointer().load(Ordering::Acquire).as_ref() }.map(|made| &made.value)
     }
 }
 
 impl<T> Drop for PerProcess<T> {
     fn drop(&mut self) {
-        let value = self.pointer().load(Ordering::Acquire);
-        if !value.is_null() {
-            // SAFETY: as for get; whoever drops self is the last to know it. An ancestor's value is never freed here.
-            drop(unsafe { Box::from_raw(value) });
+        let own = self.pointer().load(Ordering::Acquire);
+        let mut next = self.last.load(Ordering::Acquire);
+        while !next.is_null() {
+            // SAFETY: as for get, or leaked there by an ancestor, of whose memory this is a copy; whoever drops self is the
+            // last to know them.
+            let made = unsafe { Box::from_raw(next) };
+            let is_own = next == own;
+            next = made.before;
+            if !is_own {
+                // What it stands for is the ancestor's: its memory goes, and nothing is done.
+                mem::forget(made.value);
+            }
         }
     }
 }
