@@ -38,13 +38,13 @@ pub(super) struct Space {
 impl Space {
     /// Makes a segment and maps it.
     pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Result<Self> {
-        let [summary, bitmap, slots] = geometry.reserved(geometry.first_locks());
+        let [bitmap, slots] = geometry.reserved(geometry.first_locks());
         // The header and room for the first processes to attach: the creator is one of them, and it would be too late for
         // it to find none once the segment has its name.
         let head = (0, geometry.lazy_page(1));
         let blueprint = Blueprint {
             mode,
-            reserved: &[head, summary, bitmap, slots],
+            reserved: &[head, bitmap, slots],
             most: geometry.size(geometry.max_locks()),
             look_interval_ns: REMOVAL_LOOK_INTERVAL_NS,
         };
