@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* Of format_peer.c: who uses a segment, in which entry and with which thread records, and who lives. */
+/* Of peer.c: who uses a segment, in which entry and with which thread records, and who lives. */
 #ifndef FORMAT_PEER_MEMBERS_H
 #define FORMAT_PEER_MEMBERS_H
 
-#include "format_peer_segment.h"
+#include "peer_segment.h"
 
 /* Who lives. */
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * The library and a second implementation of the segment format, format_peer.c, share segments.
+ * The library and a second implementation of the segment format, peer.c, share segments.
  *
- *   format_peer_host PEER [OTHER-PEER]
+ *   host PEER [OTHER-PEER]
  *
- * Both are builds of format_peer.c, such as one for 64 bits and one for 32.
+ * Both are builds of peer.c, such as one for 64 bits and one for 32.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -12,9 +12,9 @@
 #include <pthread.h>
 #include <sched.h>
 
-#include "child.h"
-#include "format_peer_scores.h"
-#include "segment.h"
+#include "../child.h"
+#include "scores.h"
+#include "../segment.h"
 
 static const uint64_t SECOND_NS = 1000000000, MILLISECOND_NS = 1000000;
 static const char *peer_program, *other_program;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* What format_peer.c and format_peer_host.c both write while they hold a lock: it shows whether somebody else did. */
+/* What peer.c and host.c both write while they hold a lock: it shows whether somebody else did. */
 #ifndef FORMAT_PEER_SCORES_H
 #define FORMAT_PEER_SCORES_H
 

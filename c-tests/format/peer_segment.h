@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* Of format_peer.c: the parts of a segment, how it is opened, and what the kernel is asked. */
+/* Of peer.c: the parts of a segment, how it is opened, and what the kernel is asked. */
 #ifndef FORMAT_PEER_SEGMENT_H
 #define FORMAT_PEER_SEGMENT_H
 

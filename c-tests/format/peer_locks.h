@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* Of format_peer.c: locks, waits and deadlocks. */
+/* Of peer.c: locks, waits and deadlocks. */
 #ifndef FORMAT_PEER_LOCKS_H
 #define FORMAT_PEER_LOCKS_H
 
-#include "format_peer_members.h"
+#include "peer_members.h"
 
 static int unlock_word(uint64_t *word, bool died)
 {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
  * A second implementation of the native segment format, written from docs/segment-format.md alone: it uses no line of
- * the library. format_peer_host.c has the two share a segment. What it leaves out: locks that a process owns, threads
+ * the library. host.c has the two share a segment. What it leaves out: locks that a process owns, threads
  * that end holding locks, and waiters of one process that share the looking.
  *
- *   format_peer SEGMENT SCORES-FD
+ *   peer SEGMENT SCORES-FD
  *
  * Opens the segment and attaches, prints how that went, and then does what it is told: one command a line on standard
  * input, one number a line on standard output, which means what the library's functions mean by it.
@@ -13,8 +13,8 @@
 #define _FILE_OFFSET_BITS 64
 #include <pthread.h>
 
-#include "format_peer_locks.h"
-#include "format_peer_scores.h"
+#include "peer_locks.h"
+#include "scores.h"
 
 /* Allocation and growing. */
 
