@@ -56,7 +56,7 @@ fn state(tid: u32) -> Option<char> {
 /// a process for good, where the id alone is used again.
 pub(crate) fn start_time(process: &str) -> u64 {
     const FIELD: usize = 22;
-    let Some(stat) = glance::file(&format!("/proc/{process}/stat")) else { return 0 };
+    let Some(stat) = glance::file(&["/proc/", process, "/stat"].concat()) else { return 0 };
     // The command, in parentheses, may contain anything; the third field follows it.
     let Some(after) = stat.iter().rposition(|&byte| byte == b')') else { return 0 };
     let mut fields = stat[after + 1..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
@@ -82,7 +82,7 @@ pub(crate) fn pid_namespace(process: &str) -> u64 {
 /// A namespace of a process, as the inode of its file in /proc; 0 if it cannot be seen.
 pub(super) fn namespace(process: &str, kind: &str) -> u64 {
     // By what the link says, "pid:[4026531836]": following it costs twice as much.
-    let link = fs::read_link(format!("/proc/{process}/ns/{kind}")).unwrap_or_default();
+    let link = fs::read_link(["/proc/", process, "/ns/", kind].concat()).unwrap_or_default();
     let inode = link.to_str().and_then(|link| link.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']'));
     inode.and_then(|inode| inode.parse().ok()).unwrap_or(0)
 }
