@@ -382,7 +382,8 @@ pub unsafe extern "C" fn lock_manager_unlock(manager: *mut lock_manager_t, id: u
 }
 
 /// Says who owns the locks taken through a manager: LOCK_MANAGER_OWNED_BY_THREAD, as it is by itself, or
-/// LOCK_MANAGER_OWNED_BY_PROCESS, so that any thread of the process may unlock.
+/// LOCK_MANAGER_OWNED_BY_PROCESS, so that any thread of the process may unlock. A lock that the process holds is waited for
+/// then, even by the thread that took it.
 ///
 /// -EBUSY: the manager has taken a lock already. -EOPNOTSUPP: the libpod layout's locks belong to threads. -EINVAL: no
 /// such ownership.
