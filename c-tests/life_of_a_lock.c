@@ -73,6 +73,47 @@ static void a_lock_is_made_used_lost_found_and_removed(void)
 	CHECK_FAILURE(lock_manager_open_shm(name, 0, &manager), -ENOENT, name);
 }
 
+static void lock_unlock_and_close(lock_manager_t *segment, lock_manager_t *directory)
+{
+	CHECK_INT(lock_manager_lock(segment, 1), 0);
+	CHECK_INT(lock_manager_unlock(segment, 1), 0);
+	CHECK_INT(lock_manager_lock(directory, 1), 0);
+	CHECK_INT(lock_manager_unlock(directory, 1), 0);
+	CHECK_INT(lock_manager_close(segment), 0);
+	CHECK_INT(lock_manager_close(directory), 0);
+}
+
+/* What they inherited of their ancestors' is not lost memory either. */
+static void children_and_theirs_close_what_their_ancestors_used(void)
+{
+	const char *name = new_name(), *directory_name = file_of(new_name());
+	lock_manager_t *segment = new_segment(name, 64), *directory;
+	REQUIRE(lock_manager_new_file(directory_name, &directory) == 0);
+	CHECK_INT(lock_manager_lock(segment, 1), 0);
+	CHECK_INT(lock_manager_unlock(segment, 1), 0);
+	CHECK_INT(lock_manager_lock(directory, 1), 0);
+	CHECK_INT(lock_manager_unlock(directory, 1), 0);
+
+	pid_t child = fork_child();
+	if (child == 0) {
+		CHECK_INT(lock_manager_lock(directory, 1), 0);
+		CHECK_INT(lock_manager_unlock(directory, 1), 0);
+		pid_t grandchild = fork_child();
+		if (grandchild == 0) {
+			lock_unlock_and_close(segment, directory);
+			end_child();
+		}
+		check_child_ended_well(grandchild);
+		CHECK_INT(lock_manager_close(segment), 0);
+		CHECK_INT(lock_manager_close(directory), 0);
+		end_child();
+	}
+	check_child_ended_well(child);
+	lock_unlock_and_close(segment, directory);
+	CHECK_INT(lock_manager_remove_shm(name), 0);
+	CHECK_INT(lock_manager_remove_file(directory_name), 0);
+}
+
 static void the_library_is_the_version_of_the_header(void)
 {
 	char numbers[32];
@@ -86,5 +127,6 @@ int main(void)
 {
 	RUN_TEST(the_library_is_the_version_of_the_header);
 	RUN_TEST(a_lock_is_made_used_lost_found_and_removed);
+	RUN_TEST(children_and_theirs_close_what_their_ancestors_used);
 	return end_of_tests();
 }

@@ -302,7 +302,8 @@ int32_t lock_manager_open_shm_read_only(const char *path,
  * then on, in the libpod layout by allocation and waits within 100 ms. Unlocking and looking work.
  *
  * -ENOENT: there is none. -EPROTO: it carries no magic number of ours; it stays. A damaged segment of ours goes.
- * -EBUSY: somebody has kept a record lock on it for 2 s.
+ * -EBUSY: somebody has kept a record lock on it for 2 s. -EACCES, -EPERM: the directory does not let the caller take
+ * the name away; the segment stays in use.
  */
 int32_t lock_manager_remove_shm(const char *path);
 
@@ -450,7 +451,8 @@ int32_t lock_manager_unlock(lock_manager_t *manager,
 
 /**
  * Says who owns the locks taken through a manager: LOCK_MANAGER_OWNED_BY_THREAD, as it is by itself, or
- * LOCK_MANAGER_OWNED_BY_PROCESS, so that any thread of the process may unlock.
+ * LOCK_MANAGER_OWNED_BY_PROCESS, so that any thread of the process may unlock. A lock that the process holds is waited for
+ * then, even by the thread that took it.
  *
  * -EBUSY: the manager has taken a lock already. -EOPNOTSUPP: the libpod layout's locks belong to threads. -EINVAL: no
  * such ownership.

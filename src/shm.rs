@@ -225,7 +225,8 @@ impl ShmManager {
     ///
     /// # Errors
     /// `ENOENT` if there is none; `EPROTO` if it carries no magic number of ours, and it stays; `EACCES` as for
-    /// [`open`](Self::open).
+    /// [`open`](Self::open); `EACCES` or `EPERM` if the directory does not let the caller take the name away, and it can be
+    /// used as before.
     pub fn remove(path: impl AsRef<Path>) -> Result<()> {
         let name = SegmentName::parse(path.as_ref())?;
         segment::remove(&name, |start| match native::recognise(start) {

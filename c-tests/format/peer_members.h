@@ -204,8 +204,8 @@ static void finish_removal(void)
 {
 	struct stat file;
 	int fd = open_once_more();
-	if (fd >= 0 && lock_byte(fd, 0) && lstat(segment.path, &file) == 0 && file.st_dev == segment.device &&
-	    file.st_ino == segment.inode)
+	if (fd >= 0 && lock_byte(fd, 0) && LOAD(at32(RETIRED)) && lstat(segment.path, &file) == 0 &&
+	    file.st_dev == segment.device && file.st_ino == segment.inode)
 		unlink(segment.path);
 	if (fd >= 0)
 		close(fd);

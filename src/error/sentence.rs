@@ -289,6 +289,7 @@ impl fmt::Display for WayOut {
             libc::ENOMEM => {
                 write!(f, "; free some memory, or raise RLIMIT_AS or vm.max_map_count, whichever is used up")
             }
+            libc::EAGAIN => write!(f, "; unlock some memory, or raise RLIMIT_MEMLOCK (ulimit -l)"),
             libc::EROFS => write!(f, "; remount the file system for writing, or choose another place"),
             libc::EACCES | libc::EPERM => write!(f, "; see the permissions of it and of the directories above it"),
             libc::EFBIG => write!(f, "; raise RLIMIT_FSIZE (ulimit -f)"),

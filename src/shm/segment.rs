@@ -272,34 +272,65 @@ pub(super) enum Recognised {
 }
 
 /// Removes the name of a segment that `recognise` knows by its first bytes.
-pub(super) fn remove(name: &SegmentName, recognise: impl FnOnce(&[u8]) -> Recognised) -> Result<()> {
+pub(super) fn remove(name: &SegmentName, recognise: impl Fn(&[u8]) -> Recognised) -> Result<()> {
     let candidate = Candidate::open(name, Access::Use)?;
-    let recognised = recognise(&candidate.start()?);
-    if recognised == Recognised::No {
-        return Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")));
-    }
+    let recognised = || match recognise(&candidate.start()?) {
+        Recognised::No => Err(name.error(Reason::NotASegment("it carries no magic number that this library knows"))),
+        known => Ok(known),
+    };
+    // Before it is locked, which is not for a file of others.
+    recognised()?;
     // Two removers and a creator: without this, the second remover would take away the new segment.
     exclude_other_removers(&candidate)?;
+    // Once more: a remover that was not let take the name away has taken back its mark.
+    let recognised = recognised()?;
     match Facts::of_path(name.file()) {
         Ok(facts) if facts.is_same_file(&candidate.facts) => {}
         _ => return Err(name.error(Reason::NotFound)),
     }
     // Before the name is gone: nobody is to live on in it while others begin anew elsewhere.
-    if let Recognised::WithRetiredWord(offset) = recognised
-        && offset < candidate.facts.size
-    {
-        let failed = |errno| name.error(Reason::System { doing: "marking the segment as removed", errno });
+    let mark = match recognised {
+        Recognised::WithRetiredWord(offset) if offset < candidate.facts.size => Some(Mark::set(&candidate, offset)?),
+        _ => None,
+    };
+    fs::remove_file(name.file()).map_err(|error| match Errno::from(error) {
+        Errno(libc::ENOENT) => name.error(Reason::NotFound),
+        errno => {
+            if let Some(mark) = mark {
+                mark.take_back();
+            }
+            name.error(Reason::System { doing: "removing the segment", errno })
+        }
+    })
+}
+
+/// The word by which the users of a segment learn that it is removed.
+struct Mark {
+    map: Mapping,
+    offset: usize,
+    was_set: bool,
+}
+
+impl Mark {
+    fn set(candidate: &Candidate, offset: u64) -> Result<Self> {
+        let failed = |errno| candidate.name.error(Reason::System { doing: "marking the segment as removed", errno });
         // Not by its number, which may be a file of the program's by now.
         let map = Mapping::new(&candidate.file, Access::Use, START, START).map_err(failed)?;
         if !candidate.file.is_it() {
             return Err(failed(Errno(libc::EBADF)));
         }
-        map.u32_at(offset as usize).store(1, Ordering::SeqCst);
+        let offset = offset as usize;
+        let was_set = map.u32_at(offset).swap(1, Ordering::SeqCst) != 0;
+        Ok(Self { map, offset, was_set })
     }
-    fs::remove_file(name.file()).map_err(|error| match Errno::from(error) {
-        Errno(libc::ENOENT) => name.error(Reason::NotFound),
-        errno => name.error(Reason::System { doing: "removing the segment", errno }),
-    })
+
+    /// The name could not be taken away, so the segment stays, for all. Unless somebody had set it before: whoever that
+    /// was may have been let, and others may have begun anew already.
+    fn take_back(self) {
+        if !self.was_set {
+            self.map.u32_at(self.offset).store(0, Ordering::SeqCst);
+        }
+    }
 }
 
 /// Until the candidate's file is closed.

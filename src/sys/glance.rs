@@ -10,8 +10,11 @@ use std::os::fd::FromRawFd;
 
 use super::file::Facts;
 
-/// More than a stat or status file has.
-const MOST_BYTES: usize = 8192;
+/// More than a stat or status file has, mostly.
+const USUAL_BYTES: usize = 8192;
+
+/// More than any: a status file lists the groups of its thread, of which there may be 65536.
+const MOST_BYTES: usize = USUAL_BYTES << 8;
 
 /// What is looked through is opened to append, too, which has no sense for who only reads: nobody else has such a
 /// descriptor, and to ask for its flags costs a fraction of asking what file it is.
@@ -44,12 +47,24 @@ impl Drop for Glance {
 
 /// What one read(2) gives of a file, as far as [`MOST_BYTES`] reach.
 pub(crate) fn file(path: &str) -> Option<Vec<u8>> {
+    let mut capacity = USUAL_BYTES;
+    loop {
+        let bytes = one_read(path, capacity)?;
+        if bytes.len() < capacity || capacity == MOST_BYTES {
+            return Some(bytes);
+        }
+        // From the start again: what a second read would give may be of another moment, or another file.
+        capacity = MOST_BYTES;
+    }
+}
+
+fn one_read(path: &str, capacity: usize) -> Option<Vec<u8>> {
     let opened = Glance::open(path)?;
-    let mut bytes = Vec::<u8>::with_capacity(MOST_BYTES);
+    let mut bytes = Vec::<u8>::with_capacity(capacity);
     // SAFETY: read(2) writes into the buffer, within its capacity, and says how much. If the number is not ours any more,
     // what is read is for the caller to see through.
     unsafe {
-        let length = libc::read(opened.0, bytes.as_mut_ptr().cast(), bytes.capacity());
+        let length = libc::read(opened.0, bytes.as_mut_ptr().cast(), capacity);
         bytes.set_len(usize::try_from(length).ok()?);
     }
     Some(bytes)
@@ -73,7 +88,7 @@ pub(crate) fn at_rest(path: &str) -> Option<Vec<u8>> {
 /// All of a file, however many reads it takes.
 pub(crate) fn whole(path: &str) -> Option<Vec<u8>> {
     let opened = Glance::open(path)?;
-    let (mut bytes, mut length) = (vec![0; MOST_BYTES], 0);
+    let (mut bytes, mut length) = (vec![0; USUAL_BYTES], 0);
     loop {
         // SAFETY: as in file(); the buffer is longer than what was read.
         match unsafe { libc::read(opened.0, bytes.as_mut_ptr().add(length).cast(), bytes.len() - length) } {
@@ -81,7 +96,7 @@ pub(crate) fn whole(path: &str) -> Option<Vec<u8>> {
             0 => break,
             more => length += more as usize,
         }
-        bytes.resize(length + MOST_BYTES, 0);
+        bytes.resize(length + USUAL_BYTES, 0);
     }
     bytes.truncate(length);
     Some(bytes)
@@ -116,11 +131,12 @@ pub(crate) fn numbers(path: &str) -> Option<Vec<i32>> {
             let name = CStr::from_ptr((*entry).d_name.as_ptr());
             numbers.extend(name.to_str().ok().and_then(|name| name.parse::<i32>().ok()));
         };
+        let is_it = facts.is_ok_and(|facts| Facts::of(&opened).is_ok_and(|now| now.is_same_file(&facts)));
         // Else it stays, without its descriptor: the number may be the program's.
-        if facts.is_ok_and(|facts| Facts::of(&opened).is_ok_and(|now| now.is_same_file(&facts))) {
+        if is_it {
             libc::closedir(directory);
         }
-        is_whole.then_some(numbers)
+        (is_whole && is_it).then_some(numbers)
     }
 }
 

@@ -2,7 +2,6 @@
 //! A value that a child does not inherit, however it was made: it finds none and makes its own. The parent's may have
 //! been in the midst of a change, with a mutex held by a thread that the child does not have.
 
-use std::mem;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -14,7 +13,7 @@ pub(crate) struct PerProcess<T> {
     /// Where this process's value is. A child finds zeros.
     place: Line,
     /// The value that was made last, be it by an ancestor: so all are still reached, as far as a search for lost memory
-    /// can tell, and are given back in the end.
+    /// can tell.
     last: AtomicPtr<Made<T>>,
 }
 
@@ -73,16 +72,41 @@ impl<T> PerProcess<T> {
 impl<T> Drop for PerProcess<T> {
     fn drop(&mut self) {
         let own = self.pointer().load(Ordering::Acquire);
-        let mut next = self.last.load(Ordering::Acquire);
-        while !next.is_null() {
-            // SAFETY: as for get, or leaked there by an ancestor, of whose memory this is a copy; whoever drops self is the
-            // last to know them.
-            let made = unsafe { Box::from_raw(next) };
-            let is_own = next == own;
-            next = made.before;
-            if !is_own {
-                // What it stands for is the ancestor's: its memory goes, and nothing is done.
-                mem::forget(made.value);
+        let mut others = self.last.load(Ordering::Acquire);
+        if !own.is_null() {
+            // SAFETY: as for get; whoever drops self is the last to know it.
+            let made = unsafe { Box::from_raw(own) };
+            others = made.before;
+        }
+        left::keep(others);
+    }
+}
+
+/// What is left of the values of ancestors. They stand for what is the ancestors', and what they own may be in the midst
+/// of a change, so nothing of it is dropped; but it is reached.
+mod left {
+    use super::{AtomicPtr, Made, Ordering, ptr};
+
+    /// A row of values that came from one place, whatever they are.
+    struct Row {
+        _first: *mut (),
+        before: *mut Row,
+    }
+
+    static LAST: AtomicPtr<Row> = AtomicPtr::new(ptr::null_mut());
+
+    pub(super) fn keep<T>(first: *mut Made<T>) {
+        if first.is_null() {
+            return;
+        }
+        let row = Box::into_raw(Box::new(Row { _first: first.cast(), before: LAST.load(Ordering::Acquire) }));
+        loop {
+            // SAFETY: made above; nobody else changes it, and nobody frees it.
+            let before = unsafe { (*row).before };
+            match LAST.compare_exchange(before, row, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                // SAFETY: as above.
+                Err(now) => unsafe { (*row).before = now },
             }
         }
     }

@@ -71,7 +71,9 @@ pub(crate) fn process_of(tid: u32) -> i32 {
 
 fn status_field(process: &str, field: &str) -> Option<String> {
     let status = glance::file(&format!("/proc/{process}/status"))?;
-    std::str::from_utf8(&status).ok()?.lines().find_map(|line| line.strip_prefix(field)).map(str::to_owned)
+    // As bytes: the command, which is in it as well, may be cut in the midst of a character.
+    let value = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(field.as_bytes()))?;
+    std::str::from_utf8(value).ok().map(str::to_owned)
 }
 
 /// The PID namespace of a process ("self" or a number), as the inode of its /proc/PID/ns/pid; 0 if it cannot be seen.
@@ -167,31 +169,31 @@ pub(crate) fn only_this_namespace_maps(address: usize) -> Result<(), Doubt> {
     let Some(file) = MappedFile::at(address) else {
         return Err("/proc does not show what this process maps");
     };
-    let Ok(entries) = fs::read_dir("/proc") else {
+    let Some(processes) = glance::numbers("/proc") else {
         return Err("/proc cannot be read");
     };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(process) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else {
-            continue;
-        };
-        // One number: its threads are numbered as seen from here. No answer: it has just ended.
-        let Some(ids) = namespace_ids(process) else {
-            continue;
-        };
-        if ids.len() == 1 {
+    for id in processes {
+        let process = id.to_string();
+        let ids = namespace_ids(&process).filter(|ids| ids.first() == Some(&id));
+        // One number: its threads are numbered as seen from here.
+        if ids.as_ref().is_some_and(|ids| ids.len() == 1) {
             continue;
         }
-        match file.is_mapped_by(process) {
+        let maps = if ids.is_some() { file.is_mapped_by(&process) } else { Maps::Unknown };
+        match maps {
             Maps::No => {}
             Maps::Yes => return Err("a process of another PID namespace has the segment mapped"),
-            Maps::Unknown if !Path::new("/proc").join(process).exists() => {}
-            Maps::Unknown => {
-                return Err("a process of another PID namespace cannot be looked into");
-            }
+            Maps::Unknown if has_ended(&process) => {}
+            Maps::Unknown => return Err("a process, maybe of another PID namespace, cannot be looked into"),
         }
     }
     Ok(())
+}
+
+/// Whether a process that could not be looked into is no more: only its absence says so, and no other failure does.
+fn has_ended(process: &str) -> bool {
+    let seen = fs::metadata(Path::new("/proc").join(process));
+    seen.is_err_and(|error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)))
 }
 
 /// The first bytes of all write locks of open file descriptions on a file, as /proc/locks shows them.
@@ -214,4 +216,50 @@ pub(crate) fn locked_offsets(device: u64, inode: u64) -> Option<Vec<u64>> {
 pub(super) fn namespace_ids(process: &str) -> Option<Vec<i32>> {
     let field = status_field(process, "NSpid:")?;
     field.split_ascii_whitespace().map(|id| id.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the calling thread, which is to end after this: the tests share the process.
+    fn own_ids() -> Option<Vec<i32>> {
+        namespace_ids("thread-self")
+    }
+
+    #[test]
+    fn a_command_that_is_cut_in_the_midst_of_a_character_hides_nothing() {
+        let ids = std::thread::spawn(|| {
+            // SAFETY: prctl(2) with PR_SET_NAME reads the string, and names the calling thread alone.
+            assert_eq!(unsafe { libc::prctl(libc::PR_SET_NAME, c"\xd0\xbb\xd0".as_ptr()) }, 0);
+            assert!(std::str::from_utf8(&glance::file("/proc/thread-self/status").unwrap()).is_err());
+            // SAFETY: gettid(2) cannot fail.
+            (own_ids(), unsafe { libc::gettid() })
+        });
+        let (ids, tid) = ids.join().unwrap();
+        assert_eq!(ids.unwrap().last(), Some(&tid));
+    }
+
+    #[test]
+    fn more_groups_than_a_page_can_list_hide_nothing() {
+        let ids = std::thread::spawn(|| {
+            let groups: Vec<libc::gid_t> = (4_000_000_000..).take(65_536).collect();
+            // SAFETY: setgroups(2) reads that many numbers. Not by the libc, which would do it to every thread.
+            if unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) } != 0 {
+                return None;
+            }
+            // SAFETY: as above.
+            Some((own_ids(), unsafe { libc::gettid() }))
+        });
+        // Only root may.
+        if let Some((ids, tid)) = ids.join().unwrap() {
+            assert_eq!(ids.unwrap().last(), Some(&tid));
+        }
+    }
+
+    #[test]
+    fn who_has_ended_is_known_by_its_absence() {
+        assert!(!has_ended("self"));
+        assert!(has_ended(&i32::MAX.to_string()));
+    }
 }

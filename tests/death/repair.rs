@@ -100,7 +100,7 @@ fn where_another_pid_namespace_may_mean_another_thread_nothing_is_judged() {
     if !is_root_or_skip() {
         return;
     }
-    alone!({ nothing_is_judged_beside(|| sleep_until_killed()) });
+    alone!({ nothing_is_judged_beside(|| (), || sleep_until_killed()) });
 }
 
 #[test]
@@ -109,22 +109,54 @@ fn nor_where_the_process_there_goes_on_without_its_main_thread() {
         return;
     }
     alone!({
-        nothing_is_judged_beside(|| {
+        let without_main_thread = || {
             thread::spawn(|| sleep_until_killed());
             // SAFETY: exit(2), of the system: ends this thread alone, without a look at its stack.
             unsafe { libc::syscall(libc::SYS_exit, 0) };
-        });
+        };
+        nothing_is_judged_beside(|| (), without_main_thread);
     });
 }
 
-/// Has a process of another PID namespace open a segment and go on by `living`.
-fn nothing_is_judged_beside(living: impl FnOnce()) {
+/// As of a program with a name in Cyrillic, of which the kernel keeps 15 bytes.
+#[test]
+fn nor_where_the_command_there_is_cut_in_the_midst_of_a_character() {
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        let rename = || {
+            // SAFETY: prctl(2) with PR_SET_NAME reads the string.
+            assert_eq!(unsafe { libc::prctl(libc::PR_SET_NAME, c"\xd0\xbb\xd0".as_ptr()) }, 0);
+        };
+        nothing_is_judged_beside(rename, || sleep_until_killed());
+    });
+}
+
+#[test]
+fn nor_where_the_process_there_has_more_groups_than_a_page_can_list() {
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        let join = || {
+            let groups: Vec<libc::gid_t> = (1_000_000..).take(3000).collect();
+            // SAFETY: setgroups(2) reads that many numbers.
+            assert_eq!(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }, 0);
+        };
+        nothing_is_judged_beside(join, || sleep_until_killed());
+    });
+}
+
+/// Has a process of another PID namespace become what `becoming` makes of it, open a segment and go on by `living`.
+fn nothing_is_judged_beside(becoming: impl FnOnce(), living: impl FnOnce()) {
     let segment = Segment::of(32);
     let manager = segment.open();
     let ready = &board(1)[0];
     let elsewhere = fork(|| {
         namespace::new_pid_namespace_for_children();
         fork(|| {
+            becoming();
             std::mem::forget(segment.open());
             ready.store(1, Ordering::Release);
             living();

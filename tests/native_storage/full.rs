@@ -2,7 +2,7 @@
 //! No room: said in words, nothing changed, nothing left behind, and no signal however late the room runs out.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -114,7 +114,10 @@ fn growth_without_room_is_enospc_and_changes_nothing() {
             let manager = ShmManager::create("/locks", 64, &options()).unwrap();
             let _ = manager.lock(5).unwrap();
             fill_but(3);
+            let room_taken = || fs::metadata("/dev/shm/locks").unwrap().blocks();
+            let before = room_taken();
             let error = manager.grow(100_000).unwrap_err();
+            assert_eq!(room_taken(), before);
             assert_eq!((error.errno(), manager.num_locks().unwrap()), (libc::ENOSPC, 64));
             assert!(matches!(error.reason(), Reason::NoSpace { .. }), "{error}");
             assert_eq!(errno_of(manager.try_lock(64)), libc::EINVAL);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use lock_manager::{Manager, ShmManager};
 
 use super::support::alone::alone;
+use super::support::native_layout::AT_RETIRED;
 use super::support::{Child, Exit, Random, Segment, board, errno_of, eventually, fork, is_root_or_skip};
 use super::{names_in, options};
 
@@ -163,6 +164,39 @@ fn a_segment_that_its_owner_may_not_write_to_is_refused_before_it_is_made() {
             }
         })
         .succeeds();
+    });
+}
+
+/// Who may write to a segment may yet not take its name out of a directory like /dev/shm: then it stays in use.
+#[test]
+fn a_removal_that_is_refused_changes_nothing() {
+    const NOBODY: u32 = 65_534;
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        let segment = Segment::unused();
+        let manager = ShmManager::create(&segment.name, 64, &options().mode(0o666)).unwrap();
+        fork(|| {
+            // SAFETY: setuid(2) touches no memory; the child has one thread.
+            assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
+            assert_eq!(errno_of(ShmManager::remove(&segment.name)), libc::EPERM);
+            let opened = ShmManager::open(&segment.name, 64).unwrap();
+            let _ = opened.lock(1).unwrap();
+            opened.unlock(1).unwrap();
+        })
+        .succeeds();
+        let _ = manager.lock(1).unwrap();
+        manager.unlock(1).unwrap();
+        // What another remover has marked is not taken back.
+        segment.write_word_at(AT_RETIRED, 1);
+        fork(|| {
+            // SAFETY: as above.
+            assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
+            assert_eq!(errno_of(ShmManager::remove(&segment.name)), libc::EPERM);
+        })
+        .succeeds();
+        assert_eq!(errno_of(manager.lock(1)), libc::ESTALE);
     });
 }
 

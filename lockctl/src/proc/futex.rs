@@ -4,6 +4,7 @@
 //! says on which address a thread sleeps, and /proc/PID/maps what is mapped there.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use super::identity::FileId;
@@ -43,14 +44,19 @@ pub struct Sleeper {
     pub offset: u64,
 }
 
+/// A file of /proc. What is no text in it, as the name of some file may be, is replaced.
+fn read(path: impl AsRef<Path>) -> Looked<String> {
+    Looked::from_read(fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
 /// Where the process has that file mapped.
 pub fn mappings(pid: i32, file: FileId) -> Looked<Vec<Mapping>> {
-    match Looked::from_read(fs::read_to_string(format!("/proc/{pid}/maps"))) {
+    match read(format!("/proc/{pid}/maps")) {
         // Nothing at all: the main thread has ended. Its other threads go on with the memory that they shared.
         Looked::Seen(maps) if maps.is_empty() => {
             let other = process::threads(pid).into_iter().find(|&tid| tid != pid);
             let Some(tid) = other else { return Looked::Gone };
-            match Looked::from_read(fs::read_to_string(format!("/proc/{pid}/task/{tid}/maps"))) {
+            match read(format!("/proc/{pid}/task/{tid}/maps")) {
                 Looked::Seen(maps) => Looked::Seen(parse_maps(&maps, file)),
                 Looked::Gone => Looked::Gone,
                 Looked::Hidden => Looked::Hidden,
@@ -99,7 +105,7 @@ pub fn sleepers(pid: i32, mappings: &[Mapping]) -> Looked<Vec<Sleeper>> {
 fn sleeps_at(pid: i32, tid: i32) -> Looked<Option<u64>> {
     let path = format!("/proc/{pid}/task/{tid}/syscall");
     for _ in 0..LOOKS {
-        match Looked::from_read(fs::read_to_string(&path)) {
+        match read(&path) {
             Looked::Seen(call) if call.starts_with("running") => std::thread::sleep(BETWEEN_LOOKS),
             Looked::Seen(call) => return Looked::Seen(parse_syscall(&call)),
             Looked::Gone => return Looked::Gone,
@@ -139,6 +145,15 @@ mod tests {
         ] {
             assert_eq!(parse_syscall(&other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn what_is_no_text_is_read_all_the_same() {
+        let path = std::env::temp_dir().join(format!("lockctl-no-text-{}", std::process::id()));
+        fs::write(&path, b"/a\xff\n/b\n").unwrap();
+        assert!(matches!(read(&path), Looked::Seen(text) if text == "/a\u{fffd}\n/b\n"));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(read(&path), Looked::Gone));
     }
 
     #[test]

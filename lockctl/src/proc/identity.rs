@@ -48,7 +48,8 @@ fn mount_device(path: &Path) -> Option<(u32, u32)> {
     let file = File::open(if path.is_dir() { path } else { path.parent()? }).ok()?;
     let facts = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
     let mount = facts.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().to_owned();
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    // Any mount may have a name that is no text.
+    let mounts = String::from_utf8_lossy(&fs::read("/proc/self/mountinfo").ok()?).into_owned();
     let line = mounts.lines().find(|line| line.split(' ').next() == Some(&mount))?;
     let (major, minor) = line.split(' ').nth(2)?.split_once(':')?;
     Some((major.parse().ok()?, minor.parse().ok()?))

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 //! Looking without touching.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use crate::manager::{Info, Kind, Layout, LockInfo, Ownership, Waiter};
@@ -18,12 +18,13 @@ use super::word::{self, D, OWNER};
 struct Judged<'p> {
     pool: &'p Pool,
     last: (u64, bool),
-    known: HashMap<u64, bool>,
+    /// Not hashed: that would take random numbers, and may take a descriptor that stays open.
+    known: BTreeMap<u64, bool>,
 }
 
 impl<'p> Judged<'p> {
     fn new(pool: &'p Pool) -> Self {
-        Self { pool, last: (0, false), known: HashMap::new() }
+        Self { pool, last: (0, false), known: BTreeMap::new() }
     }
 
     fn is_dead(&mut self, named: u64) -> bool {
@@ -65,7 +66,7 @@ impl Pool {
     /// is minutes for the largest segments.
     pub(super) fn inspect_all(&self, ids: &[u32]) -> Vec<LockInfo> {
         let mut judged = Judged::new(self);
-        let mut waiting: HashMap<u32, Vec<Waiter>> = HashMap::new();
+        let mut waiting: BTreeMap<u32, Vec<Waiter>> = BTreeMap::new();
         for waiter in self.waiters() {
             waiting.entry(waiter.id).or_default().push(waiter);
         }

@@ -172,7 +172,8 @@ impl Space {
     pub(super) fn grow(&self, num_locks: u32) -> std::result::Result<(), Reason> {
         // Somebody else may have grown it further meanwhile.
         let bytes = u64::from(num_locks.saturating_sub(self.num_locks_now())) * format::size::SLOT as u64;
-        for (start, end) in self.geometry.reserved(num_locks) {
+        // The most first, so that what is refused has reserved nothing.
+        for (start, end) in self.geometry.reserved(num_locks).into_iter().rev() {
             // Nothing is taken back where it fails: somebody else may have grown over it already.
             self.segment.file.ask(|file| file::reserve(file, start, end)).map_err(|errno| match errno.0 {
                 libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes },
