@@ -51,7 +51,8 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
         ),
         Reason::Damaged { what, found, expected } => write!(
             f,
-            "is damaged: {what} is {found}, {expected} was expected; remove it and create it anew when nobody uses it"
+            "is damaged, or made by another version of this library: {what} is {found}, {expected} was expected; use that \
+             version, or remove it and create it anew when nobody uses it"
         ),
         Reason::ForeignMutex { id, found, expected } => {
             match id {
