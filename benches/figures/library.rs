@@ -124,11 +124,20 @@ pub struct Segment<'l> {
     pub manager: Manager,
 }
 
+impl Segment<'_> {
+    /// Takes its name away.
+    pub fn remove(&self) -> i32 {
+        // SAFETY: as the header says.
+        unsafe { (self.library.remove_shm)(self.path.as_ptr()) }
+    }
+}
+
 impl Drop for Segment<'_> {
     fn drop(&mut self) {
+        // It may be gone.
+        self.remove();
         // SAFETY: the manager is open and nobody uses it any more.
         unsafe {
-            (self.library.remove_shm)(self.path.as_ptr());
             (self.library.close)(self.manager);
         }
     }

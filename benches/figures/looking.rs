@@ -12,12 +12,16 @@ const ROUNDS: usize = 41;
 
 pub fn run(library: &Library) {
     let mut create: [Vec<f64>; 2] = Default::default();
+    let mut remove: [Vec<f64>; 2] = Default::default();
     let mut first: [[Vec<f64>; 2]; 2] = Default::default();
     let mut open: [Vec<f64>; 2] = Default::default();
     let segments = Layout::BOTH.map(|layout| library.segment(layout, 2048));
     for _ in 0..ROUNDS {
         for (index, layout) in Layout::BOTH.into_iter().enumerate() {
-            create[index].push(nanoseconds(1, || drop(library.segment(layout, 2049))) / 1000.0);
+            let start = Instant::now();
+            let segment = library.segment(layout, 2048);
+            create[index].push(start.elapsed().as_nanos() as f64 / 1000.0);
+            remove[index].push(nanoseconds(1, || library.check(segment.remove())) / 1000.0);
             for (times, took) in first[index].iter_mut().zip(first_calls(&segments[index].path)) {
                 times.push(took);
             }
@@ -25,8 +29,10 @@ pub fn run(library: &Library) {
         }
     }
     let [[native_first, native_lock], [libpod_first, libpod_lock]] = first.map(|layout| layout.map(median));
-    let ([native, libpod], [native_open, libpod_open]) = (create.map(median), open.map(median));
-    row("create and remove 2048 locks, native", "µs", native, libpod, "libpod layout");
+    let ([native, libpod], [native_remove, libpod_remove]) = (create.map(median), remove.map(median));
+    let [native_open, libpod_open] = open.map(median);
+    row("create 2048 locks, native", "µs", native, libpod, "libpod layout");
+    row("remove them, native", "µs", native_remove, libpod_remove, "libpod layout");
     row("open and close 2048 locks, native", "µs", native_open, libpod_open, "libpod layout");
     row("open 2048 locks in a fresh process, native", "µs", native_first, libpod_first, "libpod layout");
     row("first lock of a fresh process, native", "µs", native_lock, libpod_lock, "libpod layout");
