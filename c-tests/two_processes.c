@@ -5,28 +5,9 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 
-#include "child.h"
-#include "segment.h"
+#include "holder.h"
 
 static const uint64_t MILLISECOND_NS = 1000000;
-
-/* A child that takes the lock, says so, and holds it until it is killed. */
-static pid_t fork_holder(lock_manager_t *manager, uint32_t id)
-{
-	struct signpost held = new_signpost();
-	pid_t child = fork_child();
-	if (child == 0) {
-		REQUIRE(lock_manager_lock(manager, id) == 0);
-		say(held);
-		for (;;)
-			pause();
-	}
-	/* A child that fails before it speaks is an end of file here. */
-	close(held.write_end);
-	await((struct signpost){ held.read_end, -1 });
-	close(held.read_end);
-	return child;
-}
 
 static void increments_under_a_lock_are_not_lost(void)
 {
@@ -57,7 +38,7 @@ static void increments_under_a_lock_are_not_lost(void)
 static void a_holders_death_is_told_once(void)
 {
 	lock_manager_t *manager = new_segment(new_name(), 32);
-	pid_t holder = fork_holder(manager, 7);
+	pid_t holder = fork_holder(manager, 7, 1);
 	CHECK_INT(lock_manager_try_lock(manager, 7), -EBUSY);
 	kill_child(holder);
 	CHECK_INT(lock_manager_try_lock(manager, 7), LOCK_MANAGER_OWNER_DIED);
@@ -70,7 +51,7 @@ static void a_holders_death_is_told_once(void)
 static void a_waiter_is_told_of_its_holders_death(void)
 {
 	lock_manager_t *manager = new_segment(new_name(), 32);
-	pid_t holder = fork_holder(manager, 7);
+	pid_t holder = fork_holder(manager, 7, 1);
 	pid_t waiter = fork_child();
 	if (waiter == 0) {
 		CHECK_INT(lock_manager_lock(manager, 7), LOCK_MANAGER_OWNER_DIED);
@@ -106,7 +87,7 @@ static void only_the_holder_unlocks(void)
 {
 	const char *name = new_name();
 	lock_manager_t *manager = new_segment(name, 32), *other = open_segment(name);
-	pid_t holder = fork_holder(manager, 7);
+	pid_t holder = fork_holder(manager, 7, 1);
 	CHECK_FAILURE(lock_manager_unlock(manager, 7), -EPERM, name);
 	kill_child(holder);
 	CHECK_FAILURE(lock_manager_unlock(manager, 7), -EPERM, name);
@@ -141,7 +122,7 @@ static void a_timed_wait_ends_when_its_time_is_up(void)
 {
 	const char *name = new_name();
 	lock_manager_t *manager = new_segment(name, 32);
-	pid_t holder = fork_holder(manager, 7);
+	pid_t holder = fork_holder(manager, 7, 1);
 	uint64_t before = monotonic_ns();
 	CHECK_FAILURE(lock_manager_timed_lock(manager, 7, 0), -ETIMEDOUT, name);
 	CHECK_FAILURE(lock_manager_timed_lock(manager, 7, 120 * MILLISECOND_NS), -ETIMEDOUT, name);
@@ -202,7 +183,7 @@ static void a_manager_in_use_is_not_closed(void)
 	CHECK_FAILURE(lock_manager_close(manager), -EBUSY, name);
 	CHECK_INT(lock_manager_unlock(manager, 3), 0);
 
-	pid_t holder = fork_holder(manager, 7);
+	pid_t holder = fork_holder(manager, 7, 1);
 	pthread_t waiter;
 	waiter_started = new_signpost();
 	REQUIRE(pthread_create(&waiter, NULL, wait_for_lock_7, manager) == 0);

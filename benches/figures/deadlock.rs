@@ -3,9 +3,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::death::{now, until};
 use crate::library::{Layout, Library, Manager};
-use crate::{lone, median, peer};
+use crate::peer::{self, now, until};
+use crate::{lone, median};
 
 const ROUNDS: usize = 41;
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::library::{Layout, Library, Manager};
-use crate::{lone, median, peer};
+use crate::peer::{self, now, until};
+use crate::{lone, median};
 
 const DEATHS: u32 = 1000;
 const BIG_DEATHS: u32 = 7;
@@ -72,22 +73,4 @@ fn death(library: &Library, manager: Manager, round: u32, memory: usize) -> f64 
     // SAFETY: nobody uses the board any more.
     unsafe { libc::munmap(shared.cast(), 4096) };
     took as f64 / 1e6
-}
-
-/// Until somebody has written the word.
-pub fn until(word: &AtomicU64) {
-    while word.load(Ordering::Acquire) == 0 {
-        std::thread::sleep(Duration::from_micros(50));
-    }
-}
-
-/// CLOCK_MONOTONIC, the same for all processes.
-pub fn now() -> u64 {
-    // SAFETY: clock_gettime(2) fills the struct it is given.
-    let time = unsafe {
-        let mut time = std::mem::zeroed::<libc::timespec>();
-        libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time);
-        time
-    };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -4,9 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::death::now;
 use crate::library::{Layout, Library};
-use crate::peer::{self, RawMutex};
+use crate::peer::{self, RawMutex, now};
 use crate::{lone, row};
 
 const PROCESSES: usize = 50;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the figures are compared with: the libc's own robust mutex, and allocation in the shape that libpod's has.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Shared anonymous memory, as other processes of the benchmark see it.
 pub fn shared<T>(count: usize) -> *mut T {
@@ -108,4 +109,22 @@ pub fn join(child: libc::pid_t) {
     // SAFETY: waits for a child of this process.
     unsafe { libc::waitpid(child, &mut status, 0) };
     assert_eq!(status, 0, "a child of the benchmark failed");
+}
+
+/// Until somebody has written the word.
+pub fn until(word: &AtomicU64) {
+    while word.load(Ordering::Acquire) == 0 {
+        std::thread::sleep(Duration::from_micros(50));
+    }
+}
+
+/// CLOCK_MONOTONIC, the same for all processes.
+pub fn now() -> u64 {
+    // SAFETY: clock_gettime(2) fills the struct it is given.
+    let time = unsafe {
+        let mut time = std::mem::zeroed::<libc::timespec>();
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time);
+        time
+    };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

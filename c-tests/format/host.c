@@ -12,9 +12,8 @@
 #include <pthread.h>
 #include <sched.h>
 
-#include "../child.h"
+#include "../holder.h"
 #include "scores.h"
-#include "../segment.h"
 
 static const uint64_t SECOND_NS = 1000000000, MILLISECOND_NS = 1000000;
 static const char *peer_program, *other_program;
@@ -349,23 +348,6 @@ static void a_killed_peers_lock_is_told_of(void)
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
-/* A child of the library that holds locks 7 and 8 until it is killed. */
-static pid_t fork_holder(lock_manager_t *manager)
-{
-	struct signpost held = new_signpost();
-	pid_t child = fork_child();
-	if (child == 0) {
-		REQUIRE(lock_manager_lock(manager, 7) == 0 && lock_manager_lock(manager, 8) == 0);
-		say(held);
-		for (;;)
-			pause();
-	}
-	close(held.write_end);
-	await((struct signpost){ held.read_end, -1 });
-	close(held.read_end);
-	return child;
-}
-
 static void a_peer_is_told_of_a_killed_user_of_the_library(void)
 {
 	for (uint32_t ownership = LOCK_MANAGER_OWNED_BY_THREAD; ownership <= LOCK_MANAGER_OWNED_BY_PROCESS; ownership++) {
@@ -373,7 +355,7 @@ static void a_peer_is_told_of_a_killed_user_of_the_library(void)
 		lock_manager_t *manager = new_segment(name, 64);
 		CHECK_INT(lock_manager_set_ownership(manager, ownership), 0);
 		struct peer peer = attach_peer(name);
-		pid_t holder = fork_holder(manager);
+		pid_t holder = fork_holder(manager, 7, 2);
 		CHECK_INT(ask(peer, "try 7"), -EBUSY);
 		/* Who is stopped lives. */
 		CHECK_INT(kill(holder, SIGSTOP), 0);
@@ -428,7 +410,7 @@ static void deaths_are_seen_across_pid_namespaces(void)
 		SKIP("no PID namespace can be made here");
 	}
 	REQUIRE(answer(peer) == 0);
-	pid_t holder = fork_holder(manager);
+	pid_t holder = fork_holder(manager, 7, 2);
 	CHECK_INT(ask(peer, "try 7"), -EBUSY);
 	kill_child(holder);
 	CHECK_INT(ask(peer, "lock 7"), LOCK_MANAGER_OWNER_DIED);

@@ -86,15 +86,11 @@ impl Native {
             let what = "the mode does not let the owner read and write, which the native layout needs";
             return Err(name.error(Reason::BadArgument(what)));
         }
-        let mut made = None;
-        let created = Self::new(name, || {
-            let space = Space::create(name, geometry, mode)?;
-            made = Some(space.segment.facts.inode);
-            Ok(space)
-        });
-        created.inspect_err(|error| {
+        let space = Space::create(name, geometry, mode)?;
+        let inode = space.segment.facts.inode;
+        Self::new(name, space).inspect_err(|error| {
             // What cannot be used, for want of a descriptor to attach with, is not left behind.
-            if let Some(inode) = made.filter(|_| !matches!(error.reason(), Reason::Removed)) {
+            if !matches!(error.reason(), Reason::Removed) {
                 let is_it = |start: &[u8]| is_ours(start) && format::inode(start) == Some(inode);
                 let _gone_already = super::remove_if(name.shown(), is_it);
             }
@@ -125,13 +121,13 @@ impl Native {
         if format::is_retired(start) == Some(true) && space.access == Access::Use {
             return Err(refuse(Reason::Removed));
         }
-        Self::new(&name, || Ok(space))
+        Self::new(&name, space)
     }
 
-    fn new(name: &SegmentName, space: impl FnOnce() -> Result<Space>) -> Result<Self> {
+    fn new(name: &SegmentName, space: Space) -> Result<Self> {
         let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
         let process = Process::current().map_err(no_memory)?;
-        let pool = Pool::of(process, name, space()?)?;
+        let pool = Pool::of(process, name, space)?;
         let number = note::managers().claim().ok_or_else(|| name.error(Reason::TooManyManagers))?;
         let view = View::new(pool, number.into()).map_err(|errno| {
             note::managers().release(number);

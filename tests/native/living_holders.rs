@@ -11,7 +11,7 @@ use lock_manager::{Acquired, Manager, Ownership, ShmManager};
 use super::support::alone::alone;
 use super::support::made::{leak, pthread, raw_exit, stack};
 use super::support::process::{sleep_until_killed, state_of};
-use super::support::{Child, Segment, board, errno_of, eventually, fork, taken_once};
+use super::support::{Child, Segment, board, descriptors, errno_of, eventually, fork, taken_once};
 
 /// Many slices long.
 const LONG_ENOUGH: Duration = Duration::from_millis(1200);
@@ -245,7 +245,7 @@ fn one_that_closed_all_descriptors_while_it_attached() {
         let holder = fork(|| {
             let over = AtomicBool::new(false);
             thread::scope(|scope| {
-                scope.spawn(|| close_and_open_until(&over));
+                scope.spawn(|| descriptors::take_over(3..12, &descriptors::program_file(), &over));
                 for round in 0..ROUNDS {
                     let mut opened = None;
                     eventually("it is attached", || {
@@ -282,7 +282,7 @@ fn ones_that_another_passes_by_while_its_descriptors_are_closed() {
         let passer = fork(|| {
             let (over, start) = (AtomicBool::new(false), Instant::now());
             thread::scope(|scope| {
-                scope.spawn(|| close_and_open_until(&over));
+                scope.spawn(|| descriptors::take_over(3..12, &descriptors::program_file(), &over));
                 while start.elapsed() < LASTS {
                     // For want of the descriptor that was just closed it may well fail.
                     let _opened = ShmManager::open(&segment.name, 0);
@@ -297,20 +297,4 @@ fn ones_that_another_passes_by_while_its_descriptors_are_closed() {
         }
         holders.into_iter().for_each(Child::kill);
     });
-}
-
-fn close_and_open_until(over: &AtomicBool) {
-    // SAFETY: memfd_create(2) reads the name; the other calls touch no memory; the low numbers are nobody's but the
-    // library's.
-    unsafe {
-        let file = libc::memfd_create(c"program".as_ptr(), 0);
-        let own = libc::fcntl(file, libc::F_DUPFD_CLOEXEC, 100);
-        while !over.load(Ordering::Acquire) {
-            for number in 3..12 {
-                libc::dup2(own, number);
-                libc::close(number);
-            }
-        }
-        libc::close(own);
-    }
 }

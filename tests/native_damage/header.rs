@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use lock_manager::{Acquired, Layout, Manager, Reason, SegmentOptions, ShmManager};
@@ -11,7 +12,7 @@ use lock_manager::{Acquired, Layout, Manager, Reason, SegmentOptions, ShmManager
 use super::damage::MOST;
 use super::format::{self, parts};
 use super::support::alone::alone;
-use super::support::{Segment, board, errno_of, eventually, fork, taken_once};
+use super::support::{Segment, board, errno_of, eventually, fork, skip, taken_once};
 use super::{options, write_at};
 
 const LOCKS: u64 = 128;
@@ -31,7 +32,7 @@ fn fresh() -> Segment {
     Segment::made(LOCKS as u32, &options())
 }
 
-fn is_in_memory(directory: &std::path::Path) -> bool {
+fn is_in_memory(directory: &Path) -> bool {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     let name = std::ffi::CString::new(directory.to_str().unwrap()).unwrap();
     // SAFETY: statfs(2) reads the name and fills the struct.
@@ -40,6 +41,18 @@ fn is_in_memory(directory: &std::path::Path) -> bool {
         assert_eq!(libc::statfs(name.as_ptr(), &raw mut facts), 0);
         facts.f_type as i64 == TMPFS_MAGIC
     }
+}
+
+/// An empty directory where a segment can be of another boot; if there is none, says that the test is skipped.
+fn directory_on_a_disk_or_skip(name: &str) -> Option<PathBuf> {
+    let directory = Path::new("/var/tmp").join(format!("lm-test-{name}-{}", std::process::id()));
+    fs::create_dir(&directory).unwrap();
+    if is_in_memory(&directory) {
+        skip("a segment on a disk: /var/tmp is in memory");
+        fs::remove_dir(&directory).unwrap();
+        return None;
+    }
+    Some(directory)
 }
 
 fn set_size(segment: &Segment, bytes: u64) {
@@ -132,17 +145,10 @@ fn a_copy_is_no_segment() {
 }
 
 #[test]
-#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn a_segment_from_before_this_boot_is_stale_and_replaced() {
     // On a disk: what is in memory goes with the boot.
-    let directory = std::path::Path::new("/var/tmp").join(format!("lm-test-boot-{}", std::process::id()));
-    fs::create_dir(&directory).unwrap();
+    let Some(directory) = directory_on_a_disk_or_skip("boot") else { return };
     let path = directory.join("locks");
-    if is_in_memory(&directory) {
-        eprintln!("skipped: a segment from before this boot: /var/tmp is in memory");
-        fs::remove_dir(&directory).unwrap();
-        return;
-    }
     let before_boot = || {
         let file = File::options().write(true).open(&path).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, &[7; 16], format::AT_BOOT).unwrap();
@@ -163,17 +169,10 @@ fn a_segment_from_before_this_boot_is_stale_and_replaced() {
 
 /// Whoever has no descriptor left to read the boot's id with does not know that a segment is old.
 #[test]
-#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn a_process_short_of_descriptors_takes_no_living_segment_for_an_old_one() {
     alone!({
-        let directory = std::path::Path::new("/var/tmp").join(format!("lm-test-short-{}", std::process::id()));
-        fs::create_dir(&directory).unwrap();
+        let Some(directory) = directory_on_a_disk_or_skip("short") else { return };
         let path = directory.join("locks");
-        if is_in_memory(&directory) {
-            eprintln!("skipped: a segment on a disk: /var/tmp is in memory");
-            fs::remove_dir(&directory).unwrap();
-            return;
-        }
         let stage = &board(1)[0];
         // Made by a child: this process is not to know the boot's id already.
         let user = fork(|| {

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A segment grows while others lock, allocate, open it and grow it themselves.
 
-use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use lock_manager::{Acquired, Manager, ShmManager};
 
 use super::options;
 use super::support::alone::alone;
-use super::support::{Child, Segment, board, errno_of, eventually, fork, taken_once};
+use super::support::{Child, Segment, board, descriptors, errno_of, eventually, fork, taken_once};
 
 const FIRST: u32 = 64;
 const MOST: u32 = 64 * 400;
@@ -153,20 +151,11 @@ fn what_was_grown_is_mapped_from_the_segment_whatever_a_descriptors_number_is_of
                 assert_eq!(errno_of(manager.try_lock(64 * step)), libc::EBUSY, "{step}");
             }
         });
-        let own = program_file(1 << 30);
+        let own = descriptors::program_file();
+        own.set_len(1 << 30).unwrap();
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(Ordering::Acquire) {
-                    for number in (3..16).filter(|&number| number != own.as_raw_fd()) {
-                        // SAFETY: dup2(2) and close(2) touch no memory; no descriptor but the library's is in the way.
-                        unsafe {
-                            libc::dup2(own.as_raw_fd(), number);
-                            libc::close(number);
-                        }
-                    }
-                }
-            });
+            scope.spawn(|| descriptors::take_over(3..16, &own, &over));
             for step in 1..=STEPS {
                 asked.store(step, Ordering::Release);
                 eventually("it has grown", || grown.load(Ordering::Acquire) >= step);
@@ -176,17 +165,4 @@ fn what_was_grown_is_mapped_from_the_segment_whatever_a_descriptors_number_is_of
         });
         grower.succeeds();
     });
-}
-
-/// A file of the program's own, of that many bytes, with a number that nobody else's descriptor gets.
-fn program_file(bytes: u64) -> File {
-    // SAFETY: memfd_create(2) reads the name; fcntl(2) with this command touches no memory; the number is new.
-    let file = unsafe {
-        let number = libc::memfd_create(c"program".as_ptr(), 0);
-        let file = File::from_raw_fd(libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 100));
-        libc::close(number);
-        file
-    };
-    file.set_len(bytes).unwrap();
-    file
 }

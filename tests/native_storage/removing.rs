@@ -2,7 +2,6 @@
 //! Creation beside opening, removal and death: nobody meets half a segment, or lives on in one that was removed.
 
 use std::fs;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use lock_manager::{Manager, ShmManager};
 
 use super::support::alone::alone;
 use super::support::native_layout::AT_RETIRED;
-use super::support::{Child, Exit, Random, Segment, board, errno_of, eventually, fork, is_root_or_skip};
+use super::support::{Child, Exit, Random, Segment, board, descriptors, errno_of, eventually, fork, is_root_or_skip};
 use super::{names_in, options};
 
 #[test]
@@ -209,21 +208,11 @@ fn nothing_is_written_to_a_file_that_took_the_number() {
         let (segment, program) = (Segment::unused(), Segment::unused());
         fs::write(program.file(), "program").unwrap();
         let file = fs::OpenOptions::new().read(true).write(true).open(program.file()).unwrap();
-        // SAFETY: fcntl(2) with this command touches no memory.
-        let own = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100) };
+        let own = descriptors::out_of_the_way(&file);
+        drop(file);
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(Ordering::Acquire) {
-                    for number in (3..12).filter(|&number| number != file.as_raw_fd()) {
-                        // SAFETY: the calls touch no memory; the low numbers are nobody's but the library's.
-                        unsafe {
-                            libc::dup2(own, number);
-                            libc::close(number);
-                        }
-                    }
-                }
-            });
+            scope.spawn(|| descriptors::take_over(3..12, &own, &over));
             let start = Instant::now();
             while start.elapsed() < LASTS {
                 // For want of the descriptor that was just closed they may well fail.

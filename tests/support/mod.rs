@@ -8,6 +8,7 @@
 pub mod alone;
 pub mod board;
 pub mod damage;
+pub mod descriptors;
 pub mod layout;
 pub mod made;
 pub mod namespace;
