@@ -15,6 +15,7 @@ mod errno;
 pub(crate) mod file;
 pub(crate) mod futex;
 pub(crate) mod glance;
+pub(crate) mod made_once;
 pub(crate) mod mapping;
 pub(crate) mod mutex;
 pub(crate) mod numbers;

@@ -118,7 +118,8 @@ impl Native {
                 return Err(refuse(Reason::WrongCount { there, asked }));
             }
         }
-        if format::is_retired(start) == Some(true) && space.access == Access::Use {
+        let is_removed = format::is_retired(start) == Some(true) || space.segment.facts.links == 0;
+        if is_removed && space.access == Access::Use {
             return Err(refuse(Reason::Removed));
         }
         Self::new(&name, space)
@@ -137,7 +138,7 @@ impl Native {
         if native.pool().access == Access::Use {
             native.pool().attached().map_err(|reason| native.error(reason))?;
             // A remover that came before is not to leave anybody behind in what it removed.
-            if native.pool().is_retired() || native.pool().segment.is_removed() {
+            if native.pool().is_retired() {
                 return Err(native.error(Reason::Removed));
             }
         }

@@ -74,10 +74,10 @@ impl Candidate {
         Ok(buffer)
     }
 
-    /// Maps the first `length` bytes, with room for `most`. The file has them if what says so was read before this.
-    pub(super) fn map(self, length: usize, most: usize, look_interval_ns: u64) -> Result<Segment> {
+    /// Maps the first `length` bytes. The file has them if what says so was read before this.
+    pub(super) fn map(self, length: usize, look_interval_ns: u64) -> Result<Segment> {
         let failed = |errno| self.name.error(Reason::System { doing: "mapping the segment", errno });
-        let map = Mapping::new(&self.file, self.access, length, most).map_err(failed)?;
+        let map = Mapping::new(&self.file, self.access, length).map_err(failed)?;
         let facts = Facts::of(&self.file).map_err(failed)?;
         // Of this file, and not of one that the program opened after it had closed all descriptors.
         if !facts.is_same_file(&self.facts) {
@@ -88,8 +88,8 @@ impl Candidate {
         if found < expected {
             return Err(self.name.error(Reason::Damaged { what: "the size of the file", found, expected }));
         }
-        let file = Watched::new(self.file.keep(), self.facts, self.name.file().to_owned(), self.access);
-        Ok(Segment { map, facts: self.facts, file, looked: AtomicU64::new(0), look_interval_ns })
+        let file = Watched::new(self.file.keep(), facts, self.name.file().to_owned(), self.access);
+        Ok(Segment { map, facts, file, looked: AtomicU64::new(0), look_interval_ns })
     }
 }
 
@@ -153,8 +153,6 @@ pub(super) struct Blueprint<'b> {
     pub(super) mode: u32,
     /// The bytes that are reserved, from where to where; the last of them end the file.
     pub(super) reserved: &'b [(u64, u64)],
-    /// How much the mapping has room for.
-    pub(super) most: usize,
     /// How long an answer about removal is good for.
     pub(super) look_interval_ns: u64,
 }
@@ -178,7 +176,7 @@ pub(super) fn create(
         reserved.map_err(failed("reserving the segment's space"))?;
     }
     let length = blueprint.reserved.iter().map(|&(_, end)| end).max().unwrap_or(0) as usize;
-    let mapped = Mapping::new(&draft.file, Access::Use, length, blueprint.most);
+    let mapped = Mapping::new(&draft.file, Access::Use, length);
     // Nothing is written before the number is known to have been the draft's to here: it does not become so again.
     let map = draft.file().and(mapped).map_err(failed("mapping the segment"))?;
     let facts = *draft.file.facts();
@@ -315,7 +313,7 @@ impl Mark {
     fn set(candidate: &Candidate, offset: u64) -> Result<Self> {
         let failed = |errno| candidate.name.error(Reason::System { doing: "marking the segment as removed", errno });
         // Not by its number, which may be a file of the program's by now.
-        let map = Mapping::new(&candidate.file, Access::Use, START, START).map_err(failed)?;
+        let map = Mapping::new(&candidate.file, Access::Use, START).map_err(failed)?;
         if !candidate.file.is_it() {
             return Err(failed(Errno(libc::EBADF)));
         }

@@ -18,15 +18,18 @@ struct Part {
     words: usize,
 }
 
-/// What is known of the process itself.
-const PROCESS: Part = Part { start: 0, words: LINE };
-/// Counters of threads that wait.
-const COUNTERS: Part = Part { start: PROCESS.start + PROCESS.words, words: 256 };
-/// Lines for one user each.
-const LINES: Part = Part { start: COUNTERS.start + COUNTERS.words, words: LINE_COUNT * LINE };
+// What is used first stands last: the kernel maps downwards, so the end of the arena has neighbours that are in use, and
+// the first touch need not bring a page of page tables, too.
+
 /// A bit for each thread's number.
-const TAGS: Part = Part { start: LINES.start + LINES.words, words: 1 << (22 - 6) };
-const WORDS: usize = TAGS.start + TAGS.words;
+const TAGS: Part = Part { start: 0, words: 1 << (22 - 6) };
+/// Counters of threads that wait.
+const COUNTERS: Part = Part { start: TAGS.start + TAGS.words, words: 256 };
+/// Lines for one user each, the first of them last.
+const LINES: Part = Part { start: COUNTERS.start + COUNTERS.words, words: LINE_COUNT * LINE };
+/// What is known of the process itself.
+const PROCESS: Part = Part { start: LINES.start + LINES.words, words: LINE };
+const WORDS: usize = PROCESS.start + PROCESS.words;
 
 const LINE_COUNT: usize = 8192;
 
@@ -39,7 +42,7 @@ fn words(part: &Part) -> Result<&'static [AtomicU64], Errno> {
     if base.is_null() {
         let fresh = WipedOnFork::new(WORDS)?;
         // Written before it is read: reading first would map a page of zeros, only for the write to replace it.
-        fresh.word(0).store(0, Ordering::Relaxed);
+        fresh.word(PROCESS.start).store(0, Ordering::Relaxed);
         let address = fresh.as_ptr().cast::<AtomicU64>();
         match BASE.compare_exchange(ptr::null_mut(), address, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
@@ -81,7 +84,7 @@ impl Line {
     /// A line of zeros.
     pub(crate) fn claim() -> Result<Self, Errno> {
         if let Some(number) = numbers().claim() {
-            let start = number as usize * LINE;
+            let start = (LINE_COUNT - number as usize) * LINE;
             return Ok(Self { words: &words(&LINES)?[start..start + LINE], number, _own: None });
         }
         let own = WipedOnFork::new(LINE)?;

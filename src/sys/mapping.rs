@@ -60,21 +60,24 @@ impl Drop for Pages {
     }
 }
 
-/// The first bytes of a file, shared with every process that maps it, at the start of a range of addresses that nothing
-/// else has: so the file may grow, and what is mapped stays where it is.
+/// The first bytes of a file, shared with every process that maps it.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    /// Of the file, all of it. What is beyond the file's end, but for the rest of a large page, cannot be accessed: whoever
-    /// scans memory would meet a SIGBUS on each page.
     range: Pages,
     access: Access,
 }
 
 impl Mapping {
-    /// Maps the first `length` bytes for what `access` says, with room for `most`. The file must be that long, or
-    /// touching it is SIGBUS.
-    pub(crate) fn new(file: &File, access: Access, length: usize, most: usize) -> Result<Self, Errno> {
-        let mapping = Self { range: Pages::of(file, protection(access), most.max(length))?, access };
+    /// Maps the first `length` bytes for what `access` says. The file must be that long, or touching it is SIGBUS.
+    pub(crate) fn new(file: &File, access: Access, length: usize) -> Result<Self, Errno> {
+        Ok(Self { range: Pages::of(file, protection(access), length)?, access })
+    }
+
+    /// The same, at the start of a range of `most` bytes: so the file may grow, and what is mapped stays where it is. What
+    /// is beyond the file's end, but for the rest of a large page, cannot be accessed: whoever scans memory would meet a
+    /// SIGBUS on each page.
+    pub(crate) fn with_room(file: &File, access: Access, length: usize, most: usize) -> Result<Self, Errno> {
+        let mapping = Self::new(file, access, most.max(length))?;
         let end = length.next_multiple_of(LARGEST_PAGE);
         if end < most {
             mapping.protect(end, most - end, libc::PROT_NONE)?;
@@ -220,7 +223,7 @@ mod tests {
     fn what_lies_beyond_the_end_is_not_dumped() {
         let file = file::create_unnamed("/dev/shm".as_ref()).unwrap();
         file.set_len(4 * LARGEST_PAGE as u64).unwrap();
-        let mapping = Mapping::new(&file, Access::Use, LARGEST_PAGE, 8 * LARGEST_PAGE).unwrap();
+        let mapping = Mapping::with_room(&file, Access::Use, LARGEST_PAGE, 8 * LARGEST_PAGE).unwrap();
         let is_dumped = |page: usize| !flags_at(mapping.as_ptr().addr() + page * LARGEST_PAGE).contains(" dd");
         assert_eq!([0, 1, 7].map(is_dumped), [true, false, false]);
         mapping.extend(4 * LARGEST_PAGE).unwrap();

@@ -120,22 +120,27 @@ impl Watched {
     /// Asks something of the file. `Ok` only if the descriptor was of this file before and after; it is opened anew, by
     /// its name, where it is not. `EBADF`: the descriptor was closed, and the name is another file's, or gone.
     pub(crate) fn ask<T>(&self, question: impl Fn(&File) -> Result<T, Errno>) -> Result<T, Errno> {
-        let mut answer = Err(Errno(libc::EBADF));
+        self.ask_with_facts(question).map(|(answer, _)| answer)
+    }
+
+    /// The same, with the facts of the file after the question.
+    pub(crate) fn ask_with_facts<T>(&self, question: impl Fn(&File) -> Result<T, Errno>) -> Result<(T, Facts), Errno> {
         // Twice: as it is, and once more after it was opened anew.
         for _ in 0..2 {
             let number = self.number.load(Ordering::Acquire);
             if self.facts().is_some() {
                 // SAFETY: as in facts().
                 let file = ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
-                answer = question(&file);
-                if self.facts().is_some() && self.number.load(Ordering::Acquire) == number {
-                    return answer;
+                let answer = question(&file);
+                if let Some(facts) = self.facts()
+                    && self.number.load(Ordering::Acquire) == number
+                {
+                    return answer.map(|told| (told, facts));
                 }
-                answer = Err(Errno(libc::EBADF));
             }
             self.reopen(number)?;
         }
-        answer
+        Err(Errno(libc::EBADF))
     }
 
     /// Puts a new descriptor in the place of `stale`, which is forgotten, not closed.

@@ -133,36 +133,131 @@ fn a_count_beside_a_grower_is_never_more_than_there_are() {
 /// looked through.
 #[test]
 fn what_was_grown_is_mapped_from_the_segment_whatever_a_descriptors_number_is_of_by_then() {
-    const STEPS: u32 = 2000;
+    const SEGMENTS: usize = 60;
+    const STEPS: u32 = 30;
     const MOST: u32 = 64 * (STEPS + 1);
     alone!({
-        let segment = Segment::made(FIRST, &options().max_locks(MOST));
-        let manager = segment.open();
+        let segments: Vec<Segment> = (0..SEGMENTS).map(|_| Segment::made(FIRST, &options().max_locks(MOST))).collect();
+        let steps = || (0..SEGMENTS).flat_map(|index| (1..=STEPS).map(move |step| (index, step)));
         let (asked, grown) = (&board(1)[0], &board(1)[0]);
         let grower = fork(|| {
-            let manager = segment.open();
-            for step in 1..=STEPS {
-                eventually("more is wanted", || asked.load(Ordering::Acquire) >= step);
-                manager.grow(64 * (step + 1)).unwrap();
-                grown.store(step, Ordering::Release);
+            let managers: Vec<ShmManager> = segments.iter().map(Segment::open).collect();
+            for (number, (index, step)) in (1..).zip(steps()) {
+                eventually("more is wanted", || asked.load(Ordering::Acquire) >= number);
+                managers[index].grow(64 * (step + 1)).unwrap();
+                grown.store(number, Ordering::Release);
             }
             // What the other process holds, it holds in the segment.
-            for step in 1..=STEPS {
-                assert_eq!(errno_of(manager.try_lock(64 * step)), libc::EBUSY, "{step}");
+            for (index, step) in steps() {
+                assert_eq!(errno_of(managers[index].try_lock(64 * step)), libc::EBUSY, "{index}, {step}");
             }
         });
+        let managers: Vec<ShmManager> = segments.iter().map(Segment::open).collect();
         let own = descriptors::program_file();
         own.set_len(1 << 30).unwrap();
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| descriptors::take_over(3..16, &own, &over));
-            for step in 1..=STEPS {
-                asked.store(step, Ordering::Release);
-                eventually("it has grown", || grown.load(Ordering::Acquire) >= step);
-                eventually("this process has noticed", || manager.try_lock(64 * step).is_ok());
+            scope.spawn(|| descriptors::take_over(3..16 + SEGMENTS as i32, &own, &over));
+            for (number, (index, step)) in (1..).zip(steps()) {
+                asked.store(number, Ordering::Release);
+                eventually("it has grown", || grown.load(Ordering::Acquire) >= number);
+                eventually("this process has noticed", || managers[index].try_lock(64 * step).is_ok());
             }
             over.store(true, Ordering::Release);
         });
         grower.succeeds();
+    });
+}
+
+/// How many bytes of the segment this process has mapped.
+fn mapped(segment: &Segment) -> u64 {
+    let file = segment.file();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let of_it = maps.lines().filter(|line| line.ends_with(file.to_str().unwrap())).map(|line| {
+        let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let [start, end] = [start, end].map(|number| u64::from_str_radix(number, 16).unwrap());
+        end - start
+    });
+    of_it.sum()
+}
+
+/// Whoever waits does so in what was mapped before, and is woken through what is mapped since.
+#[test]
+fn a_segment_takes_room_for_more_once_it_has_grown_and_what_was_mapped_before_stays() {
+    alone!({
+        let segment = Segment::made(FIRST, &options());
+        let manager = segment.open();
+        // The entry's lock is kept by a page of its own.
+        let witness = page_size();
+        assert_eq!(mapped(&segment), file_size(&segment) + witness);
+        assert_eq!(taken_once(&manager, 3), Acquired::Clean);
+        let _ = manager.lock(5).unwrap();
+        let before = segment.open();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert_eq!(before.lock(5).unwrap(), Acquired::Clean);
+                before.unlock(5).unwrap();
+            });
+            eventually("it waits", || manager.lock_info(5).unwrap().waiters == 1);
+            manager.grow(4096).unwrap();
+            assert_eq!(taken_once(&before, 4095), Acquired::Clean);
+            manager.unlock(5).unwrap();
+        });
+        assert!(mapped(&segment) > 64 << 20);
+        assert!((0..4096).all(|id| taken_once(&manager, id) == Acquired::Clean));
+        drop((before, manager));
+        assert_eq!(mapped(&segment), 0);
+
+        let opened = segment.open();
+        assert_eq!((opened.num_locks().unwrap(), mapped(&segment)), (4096, file_size(&segment) + witness));
+    });
+}
+
+fn page_size() -> u64 {
+    // SAFETY: sysconf(3) touches no memory.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+}
+
+fn file_size(segment: &Segment) -> u64 {
+    std::fs::metadata(segment.file()).unwrap().len()
+}
+
+#[test]
+fn where_more_cannot_be_mapped_growing_is_enomem_and_changes_nothing() {
+    alone!({
+        let segment = Segment::made(FIRST, &options());
+        let grown = &board(1)[0];
+        let limited = fork(|| {
+            let manager = segment.open();
+            let set = |soft| {
+                let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+                // SAFETY: fills and reads the struct.
+                unsafe {
+                    libc::getrlimit(libc::RLIMIT_AS, &mut limit);
+                    limit.rlim_cur = if soft == 0 { limit.rlim_max } else { soft };
+                    assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &limit), 0);
+                }
+            };
+            let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+            let pages: u64 = status.split(' ').next().unwrap().parse().unwrap();
+            set(pages * page_size() + (16 << 20));
+            let error = manager.grow(1000).unwrap_err();
+            assert_eq!(error.errno(), libc::ENOMEM);
+            assert!(error.to_string().contains("RLIMIT_AS"), "{error}");
+            assert_eq!(segment.open().num_locks().unwrap(), FIRST);
+            grown.store(1, Ordering::Release);
+            eventually("another process has grown it", || grown.load(Ordering::Acquire) == 2);
+            // It is there, but not for this process, yet.
+            assert_eq!(manager.num_locks().unwrap(), FIRST);
+            assert_eq!(errno_of(manager.try_lock(FIRST)), libc::EINVAL);
+            assert_eq!(taken_once(&manager, FIRST - 1), Acquired::Clean);
+            set(0);
+            assert_eq!(manager.num_locks().unwrap(), 1024);
+            assert_eq!(taken_once(&manager, 1023), Acquired::Clean);
+        });
+        eventually("it could not be grown", || grown.load(Ordering::Acquire) == 1);
+        segment.open().grow(1000).unwrap();
+        grown.store(2, Ordering::Release);
+        limited.succeeds();
     });
 }

@@ -49,7 +49,7 @@ impl Pool {
         let shape = shape().map_err(|reason| name.error(reason))?;
         let size = geometry.size();
         let reserved = [(0, size as u64)];
-        let blueprint = Blueprint { mode, reserved: &reserved, most: size, look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
+        let blueprint = Blueprint { mode, reserved: &reserved, look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
         let segment = segment::create(name, &blueprint, |map, _, _| write(map, geometry, shape))?;
         Self::shared(process, name, Access::Use, segment, geometry)
     }
@@ -57,7 +57,7 @@ impl Pool {
     /// Maps the segment that `candidate` found, unless this process has it mapped already.
     pub(super) fn open(process: &'static Process, candidate: Candidate, geometry: Geometry) -> Result<Shared<Self>> {
         let (name, access) = (candidate.name.clone(), candidate.access);
-        let segment = candidate.map(geometry.size(), geometry.size(), REMOVAL_LOOK_INTERVAL_NS)?;
+        let segment = candidate.map(geometry.size(), REMOVAL_LOOK_INTERVAL_NS)?;
         Self::shared(process, &name, access, segment, geometry)
     }
 

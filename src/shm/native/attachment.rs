@@ -180,10 +180,13 @@ fn is_holder(file: &File, byte: Range) -> bool {
     record_lock::is_write_locked(file, byte) == Ok(false)
 }
 
-/// Whether the byte is locked as others see it.
+/// Whether the byte is locked as others see it. Nobody is to begin in a segment that has lost its name meanwhile.
 fn is_locked(space: &Space, byte: Range) -> Result<bool, Reason> {
-    let asked = space.segment.file.ask(|asked| record_lock::is_write_locked(asked, byte));
-    asked.map_err(|errno| Reason::System { doing: "looking after the entry's lock", errno })
+    let asked = space.segment.file.ask_with_facts(|asked| record_lock::is_write_locked(asked, byte));
+    match asked.map_err(|errno| Reason::System { doing: "looking after the entry's lock", errno })? {
+        (_, facts) if facts.links == 0 => Err(Reason::Removed),
+        (is_locked, _) => Ok(is_locked),
+    }
 }
 
 /// Takes the byte of a free entry through `file`.

@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::file::{self, Access, Facts, FileSystem};
+use crate::sys::made_once::MadeOnce;
+use crate::sys::mapping::Mapping;
 use crate::sys::{Errno, bits, witness};
 use crate::{Reason, Result};
 
@@ -25,7 +27,11 @@ pub(super) fn no_boot(errno: Errno) -> Reason {
 
 /// A segment, mapped.
 pub(super) struct Space {
+    /// Mapped as long as it was when this process came to it.
     pub(super) segment: Segment,
+    /// Mapped once more with room for all that may come to be, if it has grown since: the first mapping stays, since others
+    /// are on their way into it. A segment that does not grow takes no room for it.
+    grown: MadeOnce<Mapping>,
     pub(super) geometry: Geometry,
     pub(super) access: Access,
     /// How many locks this process knows of; it may touch the slots of those.
@@ -42,12 +48,8 @@ impl Space {
         // The header and room for the first processes to attach: the creator is one of them, and it would be too late for
         // it to find none once the segment has its name.
         let head = (0, geometry.lazy_page(1));
-        let blueprint = Blueprint {
-            mode,
-            reserved: &[head, bitmap, slots],
-            most: geometry.size(geometry.max_locks()),
-            look_interval_ns: REMOVAL_LOOK_INTERVAL_NS,
-        };
+        let blueprint =
+            Blueprint { mode, reserved: &[head, bitmap, slots], look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
         let segment = segment::create(name, &blueprint, |map, facts, file_system| {
             let boot = match witness::boot() {
                 // In memory nobody asks for it.
@@ -81,8 +83,8 @@ impl Space {
 
     /// Maps the segment that `candidate` found with `num_locks` locks.
     pub(super) fn open(candidate: Candidate, geometry: Geometry, num_locks: u32) -> Result<Self> {
-        let (access, most) = (candidate.access, geometry.size(geometry.max_locks()));
-        let segment = candidate.map(geometry.size(num_locks), most, REMOVAL_LOOK_INTERVAL_NS)?;
+        let access = candidate.access;
+        let segment = candidate.map(geometry.size(num_locks), REMOVAL_LOOK_INTERVAL_NS)?;
         Ok(Self::new(segment, geometry, access, num_locks))
     }
 
@@ -91,33 +93,46 @@ impl Space {
         let usable: [AtomicU64; format::READY_WORDS] = Default::default();
         // The first page was reserved when the segment was made.
         usable[0].store(1, Ordering::Relaxed);
-        Self { segment, geometry, access, num_locks, usable, hint }
+        Self { segment, grown: MadeOnce::new(), geometry, access, num_locks, usable, hint }
     }
 
     fn u32(&self, offset: usize) -> &AtomicU32 {
         self.segment.map.u32_at(offset)
     }
 
+    /// A word of the slot of a lock that this process knows of.
+    fn slot(&self, id: u32, offset: usize) -> &AtomicU64 {
+        self.mapped_slots().u64_at(self.geometry.slot(id) + offset)
+    }
+
+    fn mapped_slots(&self) -> &Mapping {
+        self.grown.get().unwrap_or(&self.segment.map)
+    }
+
     /// The word of a lock that is in range.
     pub(super) fn word(&self, id: u32) -> &AtomicU64 {
-        self.segment.map.u64_at(self.geometry.slot(id) + slot::WORD)
+        self.slot(id, slot::WORD)
     }
 
     /// What the holder of a lock has noted.
     pub(super) fn note(&self, id: u32) -> u64 {
-        self.segment.map.u64_at(self.geometry.slot(id) + slot::NOTE).load(Ordering::Relaxed)
+        self.slot(id, slot::NOTE).load(Ordering::Relaxed)
     }
 
     /// When a waiter last had a thorough look at the holder of a lock.
     pub(super) fn looked(&self, id: u32) -> &AtomicU64 {
-        self.segment.map.u64_at(self.geometry.slot(id) + slot::LOOKED)
+        self.slot(id, slot::LOOKED)
     }
 
-    /// Where the slot of lock 0 is mapped, those of all that may come to be behind it, and the word that says whether
-    /// the segment was retired.
-    pub(super) fn addresses(&self) -> (*mut u8, &AtomicU32) {
-        let rest = self.geometry.size(self.geometry.max_locks()) - self.geometry.slots();
-        (self.segment.map.address(self.geometry.slots(), rest, format::size::SLOT), self.u32(header::RETIRED))
+    /// Where the slots of the first `count` locks are mapped, of which this process knows.
+    pub(super) fn slots(&self, count: u32) -> *mut u8 {
+        let bytes = count as usize * format::size::SLOT;
+        self.mapped_slots().address(self.geometry.slots(), bytes, format::size::SLOT)
+    }
+
+    /// The word that says whether the segment was retired.
+    pub(super) fn retired(&self) -> &AtomicU32 {
+        self.u32(header::RETIRED)
     }
 
     /// The lock that a deadlock's victim has to have, so that there is one at a time.
@@ -132,7 +147,7 @@ impl Space {
     /// Whether the segment's remover has said so.
     #[inline]
     pub(super) fn is_retired(&self) -> bool {
-        self.u32(header::RETIRED).load(Ordering::Relaxed) != 0
+        self.retired().load(Ordering::Relaxed) != 0
     }
 
     /// Whether it was removed, by its remover's word or, asked now and then, because its file has lost its name.
@@ -153,13 +168,21 @@ impl Space {
         if published <= known || self.geometry.check_count(published).is_err() {
             return known;
         }
-        let size = self.geometry.size(published);
-        let is_there = self.segment.file.ask(|file| Ok(Facts::of(file)?.size >= size as u64)) == Ok(true);
-        if is_there && self.segment.map.extend(size).is_ok() {
-            self.num_locks.fetch_max(published, Ordering::AcqRel).max(published)
-        } else {
-            known
+        match self.reach(self.geometry.size(published)) {
+            Ok(()) => self.num_locks.fetch_max(published, Ordering::AcqRel).max(published),
+            Err(_) => known,
         }
+    }
+
+    /// Lets this process touch the slots in the first `size` bytes of a segment that has grown, if it has those.
+    fn reach(&self, size: usize) -> std::result::Result<(), Errno> {
+        let file = &self.segment.file;
+        if file.ask(Facts::of)?.size < size as u64 {
+            return Err(Errno(libc::EPROTO));
+        }
+        let most = self.geometry.size(self.geometry.max_locks());
+        let map = || file.ask(|file| Mapping::with_room(file, self.access, size, most));
+        self.grown.get_or_make(map)?.extend(size)
     }
 
     /// Whether there is a lock of that id, be it that others have made it since this process looked last.
@@ -170,8 +193,12 @@ impl Space {
 
     /// Makes room for `num_locks`, a whole number of groups.
     pub(super) fn grow(&self, num_locks: u32) -> std::result::Result<(), Reason> {
-        // Somebody else may have grown it further meanwhile.
-        let bytes = u64::from(num_locks.saturating_sub(self.num_locks_now())) * format::size::SLOT as u64;
+        let there = self.num_locks_now();
+        if num_locks <= there {
+            // Somebody else has grown it meanwhile.
+            return Ok(());
+        }
+        let bytes = u64::from(num_locks - there) * format::size::SLOT as u64;
         // The most first, so that what is refused has reserved nothing.
         for (start, end) in self.geometry.reserved(num_locks).into_iter().rev() {
             // Nothing is taken back where it fails: somebody else may have grown over it already.
@@ -180,11 +207,11 @@ impl Space {
                 _ => Reason::System { doing: "reserving space for more locks", errno },
             })?;
         }
+        // Before anybody hears of it: what this process could not use itself, it has not made.
+        self.reach(self.geometry.size(num_locks))
+            .map_err(|errno| Reason::System { doing: "mapping more locks", errno })?;
         self.u32(header::NUM_LOCKS).fetch_max(num_locks, Ordering::AcqRel);
-        if self.num_locks_now() < num_locks {
-            let errno = Errno(libc::ENOMEM);
-            return Err(Reason::System { doing: "mapping the locks that were added, which others can use", errno });
-        }
+        self.num_locks_now();
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 //! What lock and unlock need of a pool, one load away from the manager. One compare-and-swap takes a free lock, one
 //! gives it back; whatever else there is to do is somebody else's, in `locking` and `releasing`.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::manager::Acquired;
 use crate::sys::arena::Line;
@@ -26,8 +27,8 @@ mod private {
 
 /// A manager's view of its pool.
 pub(super) struct View {
-    /// The slot of lock 0.
-    slots: *mut u8,
+    /// The slot of lock 0, with those of all lockable ones behind it.
+    slots: AtomicPtr<u8>,
     retired: *const AtomicU32,
     ticket: *const AtomicU64,
     /// The manager's number among those of the process; see `note`.
@@ -48,17 +49,21 @@ unsafe impl Sync for View {}
 impl View {
     pub(super) fn new(pool: Shared<Pool>, token: u64) -> Result<Self, crate::sys::Errno> {
         let private = Line::claim()?;
-        let (slots, retired) = pool.addresses();
-        let (retired, ticket) = (std::ptr::from_ref(retired), std::ptr::from_ref(private.word(private::TICKET)));
-        let view = Self { slots, retired, ticket, token, lockable: AtomicU32::new(0), private, pool };
+        let (slots, lockable) = (AtomicPtr::new(ptr::null_mut()), AtomicU32::new(0));
+        let (retired, ticket) = (ptr::from_ref(pool.retired()), ptr::from_ref(private.word(private::TICKET)));
+        let view = Self { slots, retired, ticket, token, lockable, private, pool };
         view.hear_of_more();
         Ok(view)
     }
 
     /// Lets the fast path reach all locks that the process knows of.
     pub(super) fn hear_of_more(&self) {
-        if self.pool.access == Access::Use {
-            self.lockable.fetch_max(self.pool.num_locks(), Ordering::Release);
+        let count = self.pool.num_locks();
+        if self.pool.access == Access::Use && count > self.lockable.load(Ordering::Acquire) {
+            // Whoever gets here after the manager was made stores the same address: a segment that has grown is mapped
+            // once more, for good.
+            self.slots.store(self.pool.slots(count), Ordering::Relaxed);
+            self.lockable.fetch_max(count, Ordering::Release);
         }
     }
 
@@ -83,18 +88,26 @@ impl View {
         unsafe { &*self.retired }
     }
 
+    /// Whether that lock may be taken through the manager.
+    #[inline(always)]
+    fn is_lockable(&self, id: u32) -> bool {
+        // Acquire: with the address behind which its slot is.
+        id < self.lockable.load(Ordering::Acquire)
+    }
+
     #[inline(always)]
     fn word<const OFFSET: usize>(&self, id: u32) -> &AtomicU64 {
         debug_assert!(id < self.lockable.load(Ordering::Relaxed));
-        // SAFETY: addresses() checked that the slots of all locks that may come to be lie within the mapping, which
-        // lives as long as self; those of the lockable ones are reserved.
-        unsafe { AtomicU64::from_ptr(self.slots.add(id as usize * format::size::SLOT + OFFSET).cast()) }
+        let slots = self.slots.load(Ordering::Relaxed);
+        // SAFETY: the caller has seen that the lock is lockable, and with it an address behind which slots() has checked
+        // that the slots of all lockable ones lie, in a mapping that lives as long as self.
+        unsafe { AtomicU64::from_ptr(slots.add(id as usize * format::size::SLOT + OFFSET).cast()) }
     }
 
     /// Takes the lock if nothing stands in the way; does nothing if anything does.
     #[inline(always)]
     pub(super) fn acquire_at_once(&self, id: u32) -> AtOnce {
-        if id >= self.lockable.load(Ordering::Relaxed) {
+        if !self.is_lockable(id) {
             return AtOnce::Undecided;
         }
         let thread = Thread::calling();
@@ -132,7 +145,7 @@ impl View {
     /// Gives the lock back if the calling thread holds it through this manager and nobody waits.
     #[inline(always)]
     pub(super) fn release_at_once(&self, id: u32) -> Release {
-        if id >= self.lockable.load(Ordering::Relaxed) {
+        if !self.is_lockable(id) {
             return Release::Undecided;
         }
         let thread = Thread::calling();

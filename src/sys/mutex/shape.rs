@@ -3,11 +3,11 @@
 
 use std::cell::UnsafeCell;
 use std::mem::{self, MaybeUninit};
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{c_int, pthread_mutex_t};
 
+use super::super::made_once::MadeOnce;
 use super::{WORDS, word};
 
 /// Where the parts of a mutex stand, found by trying at run time and never assumed.
@@ -28,23 +28,9 @@ pub(crate) struct Shape {
 impl Shape {
     /// The shape of this libc's mutexes; `None` if it is none that this library understands.
     pub(crate) fn of_this_libc() -> Option<&'static Self> {
-        static FOUND: AtomicPtr<Shape> = AtomicPtr::new(ptr::null_mut());
-        let mut found = FOUND.load(Ordering::Acquire);
-        if found.is_null() {
-            // Every thread that probes finds the same, so the loser's copy is simply dropped. No Once: a child
-            // forked while another thread probes would wait for it for ever.
-            let fresh = Box::into_raw(Box::new(Self::probe()?));
-            match FOUND.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => found = fresh,
-                Err(winner) => {
-                    // SAFETY: fresh came from Box::into_raw above and was not published.
-                    drop(unsafe { Box::from_raw(fresh) });
-                    found = winner;
-                }
-            }
-        }
-        // SAFETY: FOUND holds a leaked box once it is not null.
-        Some(unsafe { &*found })
+        static FOUND: MadeOnce<Shape> = MadeOnce::new();
+        // Every thread that probes finds the same.
+        FOUND.get_or_make(|| Self::probe().ok_or(())).ok()
     }
 
     fn probe() -> Option<Self> {
