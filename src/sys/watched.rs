@@ -7,7 +7,7 @@ use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Errno;
 use super::file::{self, Access, Facts};
@@ -83,33 +83,58 @@ impl Drop for Fleeting {
     }
 }
 
-/// No descriptor.
-const NONE: i32 = -1;
-
 /// A file, and a descriptor of it as long as there is one.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    number: AtomicI32,
+    /// A [`Place`].
+    place: AtomicU64,
     facts: Facts,
     path: PathBuf,
     access: Access,
 }
 
+/// Where the descriptor is: its number, and how often it was opened anew, by which it is noticed that the number was lost
+/// and is the file's again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    number: i32,
+    turn: u32,
+}
+
+impl Place {
+    fn to_word(self) -> u64 {
+        u64::from(self.turn) << u32::BITS | u64::from(self.number as u32)
+    }
+
+    fn from_word(word: u64) -> Self {
+        Self { number: word as u32 as i32, turn: (word >> u32::BITS) as u32 }
+    }
+
+    /// Borrowed for a system call, never closed: if the number is the program's by now, it stays so.
+    fn file(self) -> ManuallyDrop<File> {
+        // SAFETY: no value of its own: not dropped, and whoever has it owns nothing.
+        ManuallyDrop::new(unsafe { File::from_raw_fd(self.number) })
+    }
+}
+
 impl Watched {
     /// Watches `file`, of which `facts` tell which it is.
     pub(crate) fn new(file: File, facts: Facts, path: PathBuf, access: Access) -> Self {
-        Self { number: AtomicI32::new(file.into_raw_fd()), facts, path, access }
+        let place = Place { number: file.into_raw_fd(), turn: 0 };
+        Self { place: AtomicU64::new(place.to_word()), facts, path, access }
+    }
+
+    fn place(&self) -> Place {
+        Place::from_word(self.place.load(Ordering::Acquire))
     }
 
     /// The file's present facts, through the descriptor that is there.
     pub(crate) fn facts(&self) -> Option<Facts> {
-        let number = self.number.load(Ordering::Acquire);
-        if number == NONE {
-            return None;
-        }
-        // SAFETY: borrowed for one fstat(2), never closed: if the number is the program's by now, it stays so.
-        let file = ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
-        Facts::of(&file).ok().filter(|facts| facts.is_same_file(&self.facts))
+        self.facts_at(self.place())
+    }
+
+    fn facts_at(&self, place: Place) -> Option<Facts> {
+        Facts::of(&place.file()).ok().filter(|facts| facts.is_same_file(&self.facts))
     }
 
     /// Whether the file still has the name that it was opened by.
@@ -117,37 +142,46 @@ impl Watched {
         Facts::of_path(&self.path).is_ok_and(|facts| facts.is_same_file(&self.facts))
     }
 
-    /// Asks something of the file. `Ok` only if the descriptor was of this file before and after; it is opened anew, by
-    /// its name, where it is not. `EBADF`: the descriptor was closed, and the name is another file's, or gone.
+    /// Asks something of the file, or changes it. `Ok` only if the descriptor was of this file before and after; it is
+    /// opened anew, by its name, where it is not. `EBADF`: the descriptor was closed, and the name is another file's, or
+    /// gone.
     pub(crate) fn ask<T>(&self, question: impl Fn(&File) -> Result<T, Errno>) -> Result<T, Errno> {
-        self.ask_with_facts(question).map(|(answer, _)| answer)
+        let is_it = |place| self.facts_at(place).is_some();
+        self.ask_where(is_it, question).map(|(answer, _)| answer)
     }
 
-    /// The same, with the facts of the file after the question.
+    /// Asks what changes nothing, and of whatever file: the answer is believed if it was this one's. With the facts
+    /// after it.
     pub(crate) fn ask_with_facts<T>(&self, question: impl Fn(&File) -> Result<T, Errno>) -> Result<(T, Facts), Errno> {
+        self.ask_where(|_| true, question)
+    }
+
+    fn ask_where<T>(
+        &self,
+        may_ask: impl Fn(Place) -> bool,
+        question: impl Fn(&File) -> Result<T, Errno>,
+    ) -> Result<(T, Facts), Errno> {
         // Twice: as it is, and once more after it was opened anew.
         for _ in 0..2 {
-            let number = self.number.load(Ordering::Acquire);
-            if self.facts().is_some() {
-                // SAFETY: as in facts().
-                let file = ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
-                let answer = question(&file);
-                if let Some(facts) = self.facts()
-                    && self.number.load(Ordering::Acquire) == number
+            let place = self.place();
+            if may_ask(place) {
+                let answer = question(&place.file());
+                if let Some(facts) = self.facts_at(place)
+                    && self.place() == place
                 {
                     return answer.map(|told| (told, facts));
                 }
             }
-            self.reopen(number)?;
+            self.reopen(place)?;
         }
         Err(Errno(libc::EBADF))
     }
 
     /// Puts a new descriptor in the place of `stale`, which is forgotten, not closed.
-    fn reopen(&self, stale: i32) -> Result<(), Errno> {
+    fn reopen(&self, stale: Place) -> Result<(), Errno> {
         let file = self.open_anew().map_err(|_| Errno(libc::EBADF))?;
-        let fresh = file.as_raw_fd();
-        if self.number.compare_exchange(stale, fresh, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        let fresh = Place { number: file.as_raw_fd(), turn: stale.turn.wrapping_add(1) }.to_word();
+        if self.place.compare_exchange(stale.to_word(), fresh, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             let _kept = file.keep().into_raw_fd();
         }
         Ok(())
@@ -158,8 +192,9 @@ impl Watched {
         if let Ok(file) = file::open(&self.path, self.access).and_then(|file| self.checked(file)) {
             return Ok(file);
         }
-        self.facts().ok_or(Errno(libc::ESTALE))?;
-        let number = self.number.load(Ordering::Acquire);
+        let place = self.place();
+        self.facts_at(place).ok_or(Errno(libc::ESTALE))?;
+        let number = place.number;
         self.checked(file::open_following(format!("/proc/thread-self/fd/{number}").as_ref(), self.access)?)
     }
 
@@ -187,12 +222,8 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        let number = self.number.load(Ordering::Acquire);
-        if number != NONE {
-            // SAFETY: dropped, it is closed only if it still is this file, and then it is ours: opened here.
-            let file = ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
-            drop(Fleeting { file, facts: self.facts });
-        }
+        // Opened here; dropped, it is closed only if it still is this file.
+        drop(Fleeting { file: self.place().file(), facts: self.facts });
     }
 }
 
@@ -201,9 +232,7 @@ mod tests {
     use super::*;
 
     fn is_open(number: i32, facts: &Facts) -> bool {
-        // SAFETY: borrowed for one fstat(2).
-        let file = ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
-        Facts::of(&file).is_ok_and(|found| found.is_same_file(facts))
+        Facts::of(&Place { number, turn: 0 }.file()).is_ok_and(|found| found.is_same_file(facts))
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::sys::file::{self, Access, Facts, FileSystem};
+use crate::sys::file::{self, Access, FileSystem};
 use crate::sys::made_once::MadeOnce;
 use crate::sys::mapping::Mapping;
 use crate::sys::{Errno, bits, witness};
@@ -177,7 +177,8 @@ impl Space {
     /// Lets this process touch the slots in the first `size` bytes of a segment that has grown, if it has those.
     fn reach(&self, size: usize) -> std::result::Result<(), Errno> {
         let file = &self.segment.file;
-        if file.ask(Facts::of)?.size < size as u64 {
+        let ((), facts) = file.ask_with_facts(|_| Ok(()))?;
+        if facts.size < size as u64 {
             return Err(Errno(libc::EPROTO));
         }
         let most = self.geometry.size(self.geometry.max_locks());
