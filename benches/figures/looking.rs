@@ -63,6 +63,9 @@ pub fn open_first(library: &Library, path: &CStr) {
     // SAFETY: the manager is open.
     library.check(unsafe { (library.lock)(manager, 7) });
     let locked = start.elapsed() - opened;
+    // Or the next process would have to take it over.
+    // SAFETY: held by this thread.
+    library.check(unsafe { (library.unlock)(manager, 7) });
     println!("{} {}", opened.as_nanos(), locked.as_nanos());
 }
 
