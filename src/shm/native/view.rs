@@ -95,13 +95,16 @@ impl View {
         id < self.lockable.load(Ordering::Acquire)
     }
 
+    /// The lock word and the note of a lock that is lockable.
     #[inline(always)]
-    fn word<const OFFSET: usize>(&self, id: u32) -> &AtomicU64 {
-        debug_assert!(id < self.lockable.load(Ordering::Relaxed));
-        let slots = self.slots.load(Ordering::Relaxed);
+    fn slot(&self, id: u32) -> (&AtomicU64, &AtomicU64) {
+        debug_assert!(self.is_lockable(id));
         // SAFETY: the caller has seen that the lock is lockable, and with it an address behind which slots() has checked
         // that the slots of all lockable ones lie, in a mapping that lives as long as self.
-        unsafe { AtomicU64::from_ptr(slots.add(id as usize * format::size::SLOT + OFFSET).cast()) }
+        unsafe {
+            let slot = self.slots.load(Ordering::Relaxed).add(id as usize * format::size::SLOT);
+            (AtomicU64::from_ptr(slot.add(slot::WORD).cast()), AtomicU64::from_ptr(slot.add(slot::NOTE).cast()))
+        }
     }
 
     /// Takes the lock if nothing stands in the way; does nothing if anything does.
@@ -115,7 +118,7 @@ impl View {
             return AtOnce::Undecided;
         };
         // Before the swap, behind which the processor begins anew: nothing is left to be looked up there.
-        let (lock, note, token) = (self.word::<{ slot::WORD }>(id), self.word::<{ slot::NOTE }>(id), self.token);
+        let ((lock, note), token) = (self.slot(id), self.token);
         let retired = self.retired();
         if lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return AtOnce::Undecided;
@@ -138,7 +141,7 @@ impl View {
     /// Notes who has the lock now: none of it decides.
     #[inline(always)]
     pub(super) fn remember(&self, id: u32) {
-        let note = self.word::<{ slot::NOTE }>(id);
+        let (_, note) = self.slot(id);
         note.store(note::taken(note.load(Ordering::Relaxed), self.token), Ordering::Relaxed);
     }
 
@@ -152,7 +155,7 @@ impl View {
         let Some(me) = thread.owner_at(self.ticket().load(Ordering::Relaxed)) else {
             return Release::Undecided;
         };
-        let (lock, note) = (self.word::<{ slot::WORD }>(id), self.word::<{ slot::NOTE }>(id));
+        let (lock, note) = self.slot(id);
         if note::manager(note.load(Ordering::Relaxed)) != self.token
             || lock.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed).is_err()
         {
