@@ -410,7 +410,8 @@ int32_t lock_manager_num_locks(lock_manager_t *manager, uint32_t *count);
  * Makes room for num_locks, rounded as at creation, while others work: every process that has the segment open can use
  * the new locks, and nothing moves. In memory, too.
  *
- * -EINVAL: fewer than there are, or more than max_locks. -ENOSPC: the file system is full; nothing has changed.
+ * -EINVAL: fewer than there are, or more than max_locks. -ENOSPC, -ENOMEM: the file system is full, or this process has no
+ * addresses for max_locks; nothing has changed.
  * -EOPNOTSUPP: the layout is fixed, as libpod's is, or there is no number, as with files.
  */
 int32_t lock_manager_grow(lock_manager_t *manager,

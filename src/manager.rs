@@ -288,6 +288,7 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     /// Makes room for `num_locks` while others work.
     ///
     /// # Errors
-    /// `EOPNOTSUPP` where the storage is of a fixed size.
+    /// `EOPNOTSUPP` where the storage is of a fixed size; `EINVAL` for fewer than there are, or more than it may have;
+    /// `ENOSPC` or `ENOMEM` where there is no room, and nothing has changed.
     fn grow(&self, num_locks: u32) -> Result<()>;
 }

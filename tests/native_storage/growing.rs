@@ -241,8 +241,9 @@ fn where_more_cannot_be_mapped_growing_is_enomem_and_changes_nothing() {
             let status = std::fs::read_to_string("/proc/self/statm").unwrap();
             let pages: u64 = status.split(' ').next().unwrap().parse().unwrap();
             set(pages * page_size() + (16 << 20));
+            let size = file_size(&segment);
             let error = manager.grow(1000).unwrap_err();
-            assert_eq!(error.errno(), libc::ENOMEM);
+            assert_eq!((error.errno(), file_size(&segment)), (libc::ENOMEM, size));
             assert!(error.to_string().contains("RLIMIT_AS"), "{error}");
             assert_eq!(segment.open().num_locks().unwrap(), FIRST);
             grown.store(1, Ordering::Release);

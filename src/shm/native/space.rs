@@ -176,14 +176,19 @@ impl Space {
 
     /// Lets this process touch the slots in the first `size` bytes of a segment that has grown, if it has those.
     fn reach(&self, size: usize) -> std::result::Result<(), Errno> {
-        let file = &self.segment.file;
-        let ((), facts) = file.ask_with_facts(|_| Ok(()))?;
+        let ((), facts) = self.segment.file.ask_with_facts(|_| Ok(()))?;
         if facts.size < size as u64 {
             return Err(Errno(libc::EPROTO));
         }
+        self.with_room(size)?.extend(size)
+    }
+
+    /// The segment mapped with room for all that may come to be, now with access to the first `size` bytes if it was not
+    /// mapped so before.
+    fn with_room(&self, size: usize) -> std::result::Result<&Mapping, Errno> {
         let most = self.geometry.size(self.geometry.max_locks());
-        let map = || file.ask(|file| Mapping::with_room(file, self.access, size, most));
-        self.grown.get_or_make(map)?.extend(size)
+        let map = || self.segment.file.ask(|file| Mapping::with_room(file, self.access, size, most));
+        self.grown.get_or_make(map)
     }
 
     /// Whether there is a lock of that id, be it that others have made it since this process looked last.
@@ -199,8 +204,11 @@ impl Space {
             // Somebody else has grown it meanwhile.
             return Ok(());
         }
+        // What this process could not use itself it does not make, and what is refused has reserved nothing.
+        let unmapped = |errno| Reason::System { doing: "mapping more locks", errno };
+        self.with_room(self.geometry.size(there)).map_err(unmapped)?;
         let bytes = u64::from(num_locks - there) * format::size::SLOT as u64;
-        // The most first, so that what is refused has reserved nothing.
+        // The most first, for the same reason.
         for (start, end) in self.geometry.reserved(num_locks).into_iter().rev() {
             // Nothing is taken back where it fails: somebody else may have grown over it already.
             self.segment.file.ask(|file| file::reserve(file, start, end)).map_err(|errno| match errno.0 {
@@ -208,9 +216,7 @@ impl Space {
                 _ => Reason::System { doing: "reserving space for more locks", errno },
             })?;
         }
-        // Before anybody hears of it: what this process could not use itself, it has not made.
-        self.reach(self.geometry.size(num_locks))
-            .map_err(|errno| Reason::System { doing: "mapping more locks", errno })?;
+        self.reach(self.geometry.size(num_locks)).map_err(unmapped)?;
         self.u32(header::NUM_LOCKS).fetch_max(num_locks, Ordering::AcqRel);
         self.num_locks_now();
         Ok(())
