@@ -49,7 +49,8 @@ func WithLayout(layout Layout) Option {
 }
 
 // WithMaxLocks says how far a new segment may grow; without it, to 1,048,576 locks or the number it is made with,
-// whichever is larger. What is not used costs address space only. The libpod layout cannot grow, and ignores it.
+// whichever is larger. What is not used costs nothing, and address space once the segment grows. The libpod layout cannot
+// grow, and ignores it.
 func WithMaxLocks(most uint32) Option {
 	return func(o *options) { o.shm.MaxLocks, o.given = most, o.given|forNewSegments }
 }

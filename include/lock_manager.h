@@ -17,10 +17,11 @@
  * instead: lock_manager_set_ownership().
  *
  * FORK. A child holds nothing of its parent's and may use the manager at once, however it was made, if it may still open
- * the storage: before it drops privileges or changes its root, make one call. In the libpod layout, lock calls and
- * allocation are -EOPNOTSUPP in a child that was cloned behind the libc's back, and lock calls in every layout in one
- * that shares its parent's memory with thread-local storage of its own. In-memory locks stay with the process that made
- * them: -EOPNOTSUPP in every child.
+ * the storage: before it drops privileges or changes its root, make one call. A process with threads is to make it by
+ * fork(): the libc's memory allocator, which this library uses, may be locked for ever in any other child of such a
+ * process. In the libpod layout, lock calls and allocation are -EOPNOTSUPP in a child that was cloned behind the libc's
+ * back, and lock calls in every layout in one that shares its parent's memory with thread-local storage of its own.
+ * In-memory locks stay with the process that made them: -EOPNOTSUPP in every child.
  *
  * DEATH. A holder that dies frees its locks, and the next to take one is told: LOCK_MANAGER_OWNER_DIED, with the lock
  * held. What the lock protects may be half written then. Told once. What cannot be promised stands in
@@ -410,8 +411,8 @@ int32_t lock_manager_num_locks(lock_manager_t *manager, uint32_t *count);
  * Makes room for num_locks, rounded as at creation, while others work: every process that has the segment open can use
  * the new locks, and nothing moves. In memory, too.
  *
- * -EINVAL: fewer than there are, or more than max_locks. -ENOSPC, -ENOMEM: the file system is full, or this process has no
- * addresses for max_locks; nothing has changed.
+ * -EINVAL: fewer than there are, or more than max_locks. -ENOSPC: the file system is full; -ENOMEM, -EAGAIN: this process
+ * has no addresses for max_locks, or may not lock so much memory (mlockall). Nothing has changed then.
  * -EOPNOTSUPP: the layout is fixed, as libpod's is, or there is no number, as with files.
  */
 int32_t lock_manager_grow(lock_manager_t *manager,

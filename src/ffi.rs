@@ -336,8 +336,8 @@ pub unsafe extern "C" fn lock_manager_num_locks(manager: *mut lock_manager_t, co
 /// Makes room for num_locks, rounded as at creation, while others work: every process that has the segment open can use
 /// the new locks, and nothing moves. In memory, too.
 ///
-/// -EINVAL: fewer than there are, or more than max_locks. -ENOSPC, -ENOMEM: the file system is full, or this process has no
-/// addresses for max_locks; nothing has changed.
+/// -EINVAL: fewer than there are, or more than max_locks. -ENOSPC: the file system is full; -ENOMEM, -EAGAIN: this process
+/// has no addresses for max_locks, or may not lock so much memory (mlockall). Nothing has changed then.
 /// -EOPNOTSUPP: the layout is fixed, as libpod's is, or there is no number, as with files.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_grow(manager: *mut lock_manager_t, num_locks: u32) -> i32 {

@@ -289,6 +289,6 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// `EOPNOTSUPP` where the storage is of a fixed size; `EINVAL` for fewer than there are, or more than it may have;
-    /// `ENOSPC` or `ENOMEM` where there is no room, and nothing has changed.
+    /// `ENOSPC`, `ENOMEM` or `EAGAIN` where there is no room, and nothing has changed.
     fn grow(&self, num_locks: u32) -> Result<()>;
 }

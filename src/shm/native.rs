@@ -118,8 +118,11 @@ impl Native {
                 return Err(refuse(Reason::WrongCount { there, asked }));
             }
         }
-        let is_removed = format::is_retired(start) == Some(true) || space.segment.facts.links == 0;
-        if is_removed && space.access == Access::Use {
+        // What is mapped is what was read, whatever a descriptor's number was of in between.
+        if Some(space.identity()) != format::identity(start) {
+            return Err(refuse(Reason::System { doing: "mapping the segment", errno: Errno(libc::EBADF) }));
+        }
+        if format::is_retired(start) == Some(true) && space.access == Access::Use {
             return Err(refuse(Reason::Removed));
         }
         Self::new(&name, space)

@@ -83,13 +83,17 @@ impl Candidate {
         if !facts.is_same_file(&self.facts) {
             return Err(failed(Errno(libc::EBADF)));
         }
+        // A remover that came before is not to leave anybody behind in what it removed.
+        if facts.links == 0 && self.access == Access::Use {
+            return Err(self.name.error(Reason::Removed));
+        }
         // Nothing was touched yet.
         let (found, expected) = (facts.size, length as u64);
         if found < expected {
             return Err(self.name.error(Reason::Damaged { what: "the size of the file", found, expected }));
         }
-        let file = Watched::new(self.file.keep(), facts, self.name.file().to_owned(), self.access);
-        Ok(Segment { map, facts, file, looked: AtomicU64::new(0), look_interval_ns })
+        let file = Watched::new(self.file.keep(), self.facts, self.name.file().to_owned(), self.access);
+        Ok(Segment { map, facts: self.facts, file, looked: AtomicU64::new(0), look_interval_ns })
     }
 }
 

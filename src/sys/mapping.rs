@@ -73,11 +73,18 @@ impl Mapping {
         Ok(Self { range: Pages::of(file, protection(access), length)?, access })
     }
 
-    /// The same, at the start of a range of `most` bytes: so the file may grow, and what is mapped stays where it is. What
-    /// is beyond the file's end, but for the rest of a large page, cannot be accessed: whoever scans memory would meet a
-    /// SIGBUS on each page.
-    pub(crate) fn with_room(file: &File, access: Access, length: usize, most: usize) -> Result<Self, Errno> {
-        let mapping = Self::new(file, access, most.max(length))?;
+    /// The same file once more, elsewhere, at the start of a range of `most` bytes: so the file may grow, and what is mapped
+    /// stays where it is. What is beyond the file's end, but for the rest of a large page, cannot be accessed: whoever
+    /// scans memory would meet a SIGBUS on each page. Not by the file's descriptor, whose number may be another file's.
+    pub(crate) fn once_more(&self, length: usize, most: usize) -> Result<Self, Errno> {
+        let size = most.max(length);
+        // SAFETY: mremap(2) of 0 bytes of a shared mapping leaves that as it is, and maps its file, from there on, where
+        // nothing is.
+        let start = unsafe { libc::mremap(self.range.start.cast(), 0, size, libc::MREMAP_MAYMOVE) };
+        if start == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let mapping = Self { range: Pages { start: start.cast(), length: size }, access: self.access };
         let end = length.next_multiple_of(LARGEST_PAGE);
         if end < most {
             mapping.protect(end, most - end, libc::PROT_NONE)?;
@@ -201,6 +208,7 @@ impl WipedOnFork {
 mod tests {
     use super::*;
     use crate::sys::{file, glance};
+    use std::sync::atomic::Ordering;
 
     /// What smaps says of the page at that address.
     fn flags_at(address: usize) -> String {
@@ -223,7 +231,10 @@ mod tests {
     fn what_lies_beyond_the_end_is_not_dumped() {
         let file = file::create_unnamed("/dev/shm".as_ref()).unwrap();
         file.set_len(4 * LARGEST_PAGE as u64).unwrap();
-        let mapping = Mapping::with_room(&file, Access::Use, LARGEST_PAGE, 8 * LARGEST_PAGE).unwrap();
+        let first = Mapping::new(&file, Access::Use, LARGEST_PAGE).unwrap();
+        let mapping = first.once_more(LARGEST_PAGE, 8 * LARGEST_PAGE).unwrap();
+        first.u32_at(12).store(5, Ordering::Relaxed);
+        assert_eq!(mapping.u32_at(12).load(Ordering::Relaxed), 5);
         let is_dumped = |page: usize| !flags_at(mapping.as_ptr().addr() + page * LARGEST_PAGE).contains(" dd");
         assert_eq!([0, 1, 7].map(is_dumped), [true, false, false]);
         mapping.extend(4 * LARGEST_PAGE).unwrap();

@@ -93,8 +93,9 @@ pub(crate) struct Watched {
     access: Access,
 }
 
-/// Where the descriptor is: its number, and how often it was opened anew, by which it is noticed that the number was lost
-/// and is the file's again.
+/// Where the descriptor is: its number, and how often it was opened anew from here, by which it is noticed that the number
+/// was lost and became the file's again so. Not if somebody else in the process opened the file and got the number: so
+/// nothing is mapped by it whose contents do not tell what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     number: i32,

@@ -112,6 +112,22 @@ fn numbers_of_locks_that_cannot_be_are_refused() {
     }
 }
 
+/// Whoever uses the segment already goes on with the locks that it knows; nobody grows it on such a number's word.
+#[test]
+fn a_number_of_locks_that_does_not_fit_is_not_grown_from() {
+    let segment = fresh();
+    let manager = segment.open();
+    let made = format::size(MOST, LOCKS);
+    for number in [MOST as u32, LOCKS as u32 + 64, LOCKS as u32 + 1, MOST as u32 + 64, 1 << 31, u32::MAX] {
+        write_at(&segment, format::AT_NUM_LOCKS, &number.to_ne_bytes());
+        let error = manager.grow(LOCKS as u32 + 64).unwrap_err();
+        assert_eq!((error.errno(), manager.num_locks().unwrap()), (libc::EPROTO, LOCKS as u32), "{number}: {error}");
+        assert_eq!(errno_of(manager.try_lock(LOCKS as u32)), libc::EINVAL);
+        assert_eq!(taken_once(&manager, LOCKS as u32 - 1), Acquired::Clean);
+        assert_eq!(segment.file().metadata().unwrap().len(), made);
+    }
+}
+
 #[test]
 fn a_file_one_byte_shorter_than_it_was_made_or_last_grown_is_refused() {
     let segment = fresh();

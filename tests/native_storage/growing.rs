@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A segment grows while others lock, allocate, open it and grow it themselves.
 
+use std::iter;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use lock_manager::{Acquired, Manager, ShmManager};
@@ -130,42 +132,93 @@ fn a_count_beside_a_grower_is_never_more_than_there_are() {
 }
 
 /// The program closes all descriptors and opens files of its own, whose numbers are those that the library has just
-/// looked through.
+/// looked through, and others of the process, who open the segment, get them then.
 #[test]
 fn what_was_grown_is_mapped_from_the_segment_whatever_a_descriptors_number_is_of_by_then() {
-    const SEGMENTS: usize = 60;
-    const STEPS: u32 = 30;
+    const SEGMENTS: usize = 300;
+    const STEPS: u32 = 4;
     const MOST: u32 = 64 * (STEPS + 1);
     alone!({
         let segments: Vec<Segment> = (0..SEGMENTS).map(|_| Segment::made(FIRST, &options().max_locks(MOST))).collect();
-        let steps = || (0..SEGMENTS).flat_map(|index| (1..=STEPS).map(move |step| (index, step)));
-        let (asked, grown) = (&board(1)[0], &board(1)[0]);
+        let stage = &board(1)[0];
+        // In turns: what is new is asked for, made, held, and found held.
+        let turn = |number: u32| eventually("it is this one's turn", || stage.load(Ordering::Acquire) == number);
+        let next = || stage.fetch_add(1, Ordering::AcqRel) + 2;
         let grower = fork(|| {
-            let managers: Vec<ShmManager> = segments.iter().map(Segment::open).collect();
-            for (number, (index, step)) in (1..).zip(steps()) {
-                eventually("more is wanted", || asked.load(Ordering::Acquire) >= number);
-                managers[index].grow(64 * (step + 1)).unwrap();
-                grown.store(number, Ordering::Release);
-            }
-            // What the other process holds, it holds in the segment.
-            for (index, step) in steps() {
-                assert_eq!(errno_of(managers[index].try_lock(64 * step)), libc::EBUSY, "{index}, {step}");
+            let mut number = 1;
+            for segment in &segments {
+                turn(number);
+                let manager = segment.open();
+                for step in 1..=STEPS {
+                    turn(number);
+                    manager.grow(64 * (step + 1)).unwrap();
+                    number = next();
+                    turn(number);
+                    // What the other process holds, it holds in the segment.
+                    assert_eq!(errno_of(manager.try_lock(64 * step)), libc::EBUSY, "{step}");
+                    number = next();
+                }
             }
         });
-        let managers: Vec<ShmManager> = segments.iter().map(Segment::open).collect();
         let own = descriptors::program_file();
         own.set_len(1 << 30).unwrap();
-        let over = AtomicBool::new(false);
+        let (over, opened) = (AtomicBool::new(false), &board(1)[0]);
         std::thread::scope(|scope| {
-            scope.spawn(|| descriptors::take_over(3..16 + SEGMENTS as i32, &own, &over));
-            for (number, (index, step)) in (1..).zip(steps()) {
-                asked.store(number, Ordering::Release);
-                eventually("it has grown", || grown.load(Ordering::Acquire) >= number);
-                eventually("this process has noticed", || managers[index].try_lock(64 * step).is_ok());
+            scope.spawn(|| descriptors::take_over(3..12, &own, &over));
+            scope.spawn(|| {
+                while !over.load(Ordering::Acquire) {
+                    let segment = &segments[opened.load(Ordering::Relaxed) as usize];
+                    drop(ShmManager::open_read_only(&segment.name));
+                }
+            });
+            let mut number = 0;
+            for (index, segment) in segments.iter().enumerate() {
+                // Its descriptor may be closed before it is looked at.
+                let manager =
+                    iter::repeat_with(|| ShmManager::open(&segment.name, FIRST)).find_map(Result::ok).unwrap();
+                opened.store(index as u32, Ordering::Relaxed);
+                for step in 1..=STEPS {
+                    turn(number);
+                    number = next();
+                    turn(number);
+                    eventually("this process has noticed", || manager.try_lock(64 * step).is_ok());
+                    number = next();
+                    turn(number);
+                    manager.unlock(64 * step).unwrap();
+                }
             }
             over.store(true, Ordering::Release);
         });
         grower.succeeds();
+    });
+}
+
+/// The number that the library has for the segment is a descriptor of the program's by now, of the same file, by which
+/// nothing can be mapped for writing: what is mapped comes from what is mapped already.
+#[test]
+fn what_was_grown_is_not_mapped_by_a_descriptors_number() {
+    alone!({
+        let segment = Segment::made(FIRST, &options());
+        let stage = &board(1)[0];
+        let grower = fork(|| {
+            eventually("it may grow", || stage.load(Ordering::Acquire) == 1);
+            segment.open().grow(1000).unwrap();
+        });
+        let manager = segment.open();
+        let path = segment.file();
+        let own = std::fs::File::open(&path).unwrap();
+        let is_librarys = |number: &i32| {
+            *number != own.as_raw_fd()
+                && std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|of| of == path)
+        };
+        let numbers: Vec<i32> = (3..64).filter(is_librarys).collect();
+        assert_eq!(numbers.len(), 1);
+        // SAFETY: dup2(2) touches no memory; the library asks of whom its number is.
+        unsafe { libc::dup2(own.as_raw_fd(), numbers[0]) };
+        stage.store(1, Ordering::Release);
+        grower.succeeds();
+        assert_eq!(taken_once(&manager, 999), Acquired::Clean);
+        assert_eq!((manager.num_locks().unwrap(), manager.available_locks().unwrap()), (1024, 1024));
     });
 }
 

@@ -143,6 +143,11 @@ pub(super) fn boot(start: &[u8]) -> Option<[u8; 16]> {
     start.get(header::BOOT..)?.first_chunk().copied()
 }
 
+/// The id that no other segment has.
+pub(super) fn identity(start: &[u8]) -> Option<[u64; 2]> {
+    Some([word64(start, header::IDENTITY)?, word64(start, header::IDENTITY + 8)?])
+}
+
 /// The inode of the file that a segment that starts with these bytes was made in.
 pub(super) fn inode(start: &[u8]) -> Option<u64> {
     word64(start, header::INODE)

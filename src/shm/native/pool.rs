@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! One segment as this process uses it: mapped once, and attached to once, however many managers are open on it.
+//! One segment as this process uses it: one mapping, and one more once it has grown, and one place in its attach table,
+//! however many managers are open on it.
 
 use std::ops::Deref;
 use std::sync::atomic::AtomicU64;

@@ -25,12 +25,16 @@ pub(super) fn no_boot(errno: Errno) -> Reason {
     Reason::System { doing: "reading the boot's id", errno }
 }
 
+fn mapping_more(errno: Errno) -> Reason {
+    Reason::System { doing: "mapping more locks", errno }
+}
+
 /// A segment, mapped.
 pub(super) struct Space {
     /// Mapped as long as it was when this process came to it.
     pub(super) segment: Segment,
-    /// Mapped once more with room for all that may come to be, if it has grown since: the first mapping stays, since others
-    /// are on their way into it. A segment that does not grow takes no room for it.
+    /// Mapped once more with room for all that may come to be, if it has grown since, or was about to: the first mapping
+    /// stays, since others are on their way into it. A segment that does not grow takes no room for it.
     grown: MadeOnce<Mapping>,
     pub(super) geometry: Geometry,
     pub(super) access: Access,
@@ -100,6 +104,11 @@ impl Space {
         self.segment.map.u32_at(offset)
     }
 
+    /// The id that no other segment has.
+    pub(super) fn identity(&self) -> [u64; 2] {
+        [0, 8].map(|half| self.segment.map.u64_at(header::IDENTITY + half).load(Ordering::Relaxed))
+    }
+
     /// A word of the slot of a lock that this process knows of.
     fn slot(&self, id: u32, offset: usize) -> &AtomicU64 {
         self.mapped_slots().u64_at(self.geometry.slot(id) + offset)
@@ -161,34 +170,39 @@ impl Space {
         self.num_locks.load(Ordering::Acquire)
     }
 
-    /// How many locks there are now. What others grew is believed only as far as the file reaches.
+    /// How many locks there are now, as far as this process can use them.
     pub(super) fn num_locks_now(&self) -> u32 {
+        self.keep_up().unwrap_or_else(|_| self.num_locks())
+    }
+
+    /// Lets this process use what others have grown, as far as the file reaches. How many locks there are now.
+    fn keep_up(&self) -> std::result::Result<u32, Reason> {
         let known = self.num_locks();
         let published = self.u32(header::NUM_LOCKS).load(Ordering::Acquire);
-        if published <= known || self.geometry.check_count(published).is_err() {
-            return known;
+        if published <= known {
+            return Ok(known);
         }
-        match self.reach(self.geometry.size(published)) {
-            Ok(()) => self.num_locks.fetch_max(published, Ordering::AcqRel).max(published),
-            Err(_) => known,
-        }
+        self.geometry.check_count(published)?;
+        self.reach(published)?;
+        Ok(self.num_locks.fetch_max(published, Ordering::AcqRel).max(published))
     }
 
-    /// Lets this process touch the slots in the first `size` bytes of a segment that has grown, if it has those.
-    fn reach(&self, size: usize) -> std::result::Result<(), Errno> {
-        let ((), facts) = self.segment.file.ask_with_facts(|_| Ok(()))?;
-        if facts.size < size as u64 {
-            return Err(Errno(libc::EPROTO));
+    /// Lets this process touch the slots of the first `num_locks`, if the file has them.
+    fn reach(&self, num_locks: u32) -> std::result::Result<(), Reason> {
+        let size = self.geometry.size(num_locks);
+        let asked = self.segment.file.ask_with_facts(|_| Ok(()));
+        let ((), facts) = asked.map_err(|errno| Reason::System { doing: "looking after the segment's size", errno })?;
+        let (found, expected) = (facts.size, size as u64);
+        if found < expected {
+            return Err(Reason::Damaged { what: "the size of the file", found, expected });
         }
-        self.with_room(size)?.extend(size)
+        self.room_for(size)?.extend(size).map_err(mapping_more)
     }
 
-    /// The segment mapped with room for all that may come to be, now with access to the first `size` bytes if it was not
-    /// mapped so before.
-    fn with_room(&self, size: usize) -> std::result::Result<&Mapping, Errno> {
+    /// Where there is room for all that may come to be. If that is mapped only now, with access to the first `size` bytes.
+    fn room_for(&self, size: usize) -> std::result::Result<&Mapping, Reason> {
         let most = self.geometry.size(self.geometry.max_locks());
-        let map = || self.segment.file.ask(|file| Mapping::with_room(file, self.access, size, most));
-        self.grown.get_or_make(map)
+        self.grown.get_or_make(|| self.segment.map.once_more(size, most)).map_err(mapping_more)
     }
 
     /// Whether there is a lock of that id, be it that others have made it since this process looked last.
@@ -199,14 +213,13 @@ impl Space {
 
     /// Makes room for `num_locks`, a whole number of groups.
     pub(super) fn grow(&self, num_locks: u32) -> std::result::Result<(), Reason> {
-        let there = self.num_locks_now();
+        let there = self.keep_up()?;
         if num_locks <= there {
             // Somebody else has grown it meanwhile.
             return Ok(());
         }
         // What this process could not use itself it does not make, and what is refused has reserved nothing.
-        let unmapped = |errno| Reason::System { doing: "mapping more locks", errno };
-        self.with_room(self.geometry.size(there)).map_err(unmapped)?;
+        self.room_for(self.geometry.size(there))?;
         let bytes = u64::from(num_locks - there) * format::size::SLOT as u64;
         // The most first, for the same reason.
         for (start, end) in self.geometry.reserved(num_locks).into_iter().rev() {
@@ -216,9 +229,9 @@ impl Space {
                 _ => Reason::System { doing: "reserving space for more locks", errno },
             })?;
         }
-        self.reach(self.geometry.size(num_locks)).map_err(unmapped)?;
+        self.reach(num_locks)?;
         self.u32(header::NUM_LOCKS).fetch_max(num_locks, Ordering::AcqRel);
-        self.num_locks_now();
+        self.num_locks.fetch_max(num_locks, Ordering::AcqRel);
         Ok(())
     }
 
