@@ -276,23 +276,30 @@ pub(super) enum Recognised {
 /// Removes the name of a segment that `recognise` knows by its first bytes.
 pub(super) fn remove(name: &SegmentName, recognise: impl Fn(&[u8]) -> Recognised) -> Result<()> {
     let candidate = Candidate::open(name, Access::Use)?;
-    let recognised = || match recognise(&candidate.start()?) {
-        Recognised::No => Err(name.error(Reason::NotASegment("it carries no magic number that this library knows"))),
-        known => Ok(known),
+    let recognised = || {
+        let start = candidate.start()?;
+        match recognise(&start) {
+            Recognised::No => {
+                Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")))
+            }
+            known => Ok((known, start)),
+        }
     };
     // Before it is locked, which is not for a file of others.
     recognised()?;
     // Two removers and a creator: without this, the second remover would take away the new segment.
     exclude_other_removers(&candidate)?;
     // Once more: a remover that was not let take the name away has taken back its mark.
-    let recognised = recognised()?;
+    let (recognised, start) = recognised()?;
     match Facts::of_path(name.file()) {
         Ok(facts) if facts.is_same_file(&candidate.facts) => {}
         _ => return Err(name.error(Reason::NotFound)),
     }
     // Before the name is gone: nobody is to live on in it while others begin anew elsewhere.
     let mark = match recognised {
-        Recognised::WithRetiredWord(offset) if offset < candidate.facts.size => Some(Mark::set(&candidate, offset)?),
+        Recognised::WithRetiredWord(offset) if offset < candidate.facts.size => {
+            Some(Mark::set(&candidate, &start, offset as usize)?)
+        }
         _ => None,
     };
     fs::remove_file(name.file()).map_err(|error| match Errno::from(error) {
@@ -314,14 +321,16 @@ struct Mark {
 }
 
 impl Mark {
-    fn set(candidate: &Candidate, offset: u64) -> Result<Self> {
+    /// What stands before the word, of which `start` was read, never changes.
+    fn set(candidate: &Candidate, start: &[u8], offset: usize) -> Result<Self> {
         let failed = |errno| candidate.name.error(Reason::System { doing: "marking the segment as removed", errno });
-        // Not by its number, which may be a file of the program's by now.
+        // Not by its number, which may be a file of the program's by now; so may what was mapped by it.
         let map = Mapping::new(&candidate.file, Access::Use, START).map_err(failed)?;
-        if !candidate.file.is_it() {
+        let is_it = |(at, word): (usize, &[u8; 8])| map.u64_at(at * 8).load(Ordering::Relaxed).to_ne_bytes() == *word;
+        let before = start.get(..offset).unwrap_or_default().as_chunks().0;
+        if !candidate.file.is_it() || !before.iter().enumerate().all(is_it) {
             return Err(failed(Errno(libc::EBADF)));
         }
-        let offset = offset as usize;
         let was_set = map.u32_at(offset).swap(1, Ordering::SeqCst) != 0;
         Ok(Self { map, offset, was_set })
     }

@@ -97,6 +97,8 @@ impl Pool {
         if !word::has_owner(seen) {
             return Ok(());
         }
+        // A process that has no place of its own cannot tell whose answer "free" is.
+        self.attached()?;
         let holder = self.holder_thread(seen);
         match self.judge(seen, Look::Thorough) {
             Verdict::Alive => Err(Reason::HolderLives { id, holder }),
