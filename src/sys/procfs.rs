@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{glance, process};
+use super::{Errno, glance, process};
 
 /// The inode of the PID namespace that the machine boots into (PROC_PID_INIT_INO in the kernel's proc_ns.h). From it
 /// every process is seen.
@@ -27,13 +27,15 @@ pub(crate) fn thread(tid: u32) -> Thread {
         return Thread::Gone;
     }
     // SAFETY: tkill(2) with signal 0 sends nothing and touches no memory.
-    let code = unsafe { libc::syscall(libc::SYS_tkill, id, 0) };
-    if code != 0 && super::Errno::last().0 == libc::ESRCH {
+    let is_unknown = || unsafe { libc::syscall(libc::SYS_tkill, id, 0) } != 0 && Errno::last().0 == libc::ESRCH;
+    if is_unknown() {
         return Thread::Gone;
     }
-    // Zombie: the kernel has walked its robust list already, and it runs no more.
     match state(tid) {
+        // Zombie: the kernel has walked its robust list already, and it runs no more.
         Some('Z' | 'X') => Thread::Gone,
+        // /proc may be hidden, or it went in between.
+        None if is_unknown() => Thread::Gone,
         _ => Thread::Lives,
     }
 }

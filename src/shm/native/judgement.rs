@@ -122,13 +122,13 @@ impl Pool {
                 let thread = record.thread();
                 let suspect = |start| Suspect { pid: tenant.pid, tid: thread.tid, start };
                 let start = || (thread.start != 0 && times_compare(&tenant)).then_some(thread.start);
-                let ended = suspect(None).is_gone() || (look == Look::Thorough && suspect(start()).is_ending());
+                let ended = is_over(look, || suspect(None).is_gone(), || suspect(start()).is_ending());
                 // The record was the thread's all the while, or what was asked was somebody else.
                 ended && record.key() == named & word::OWNER
             }
             None => {
                 let suspect = Suspect { pid: tenant.pid, tid: 0, start: None };
-                suspect.process_is_gone() || (look == Look::Thorough && suspect.process_is_ending())
+                is_over(look, || suspect.process_is_gone(), || suspect.process_is_ending())
             }
         };
         ended && entry.state() == state
@@ -161,6 +161,12 @@ impl Pool {
         let is_whole = locked.contains(&own.start());
         is_whole.then(|| locked.contains(&entries::byte(self.geometry, index).start()))
     }
+}
+
+/// Whether a thread or process is gone or, if that is looked for, about to go. Asked once more then: of one that went in
+/// the midst of the look nothing was found.
+fn is_over(look: Look, is_gone: impl Fn() -> bool, is_ending: impl Fn() -> bool) -> bool {
+    is_gone() || (look == Look::Thorough && (is_ending() || is_gone()))
 }
 
 /// Asked anew each time: what was written when the process attached may be another by now.
