@@ -227,3 +227,23 @@ fn nothing_is_written_to_a_file_that_took_the_number() {
         assert_eq!(found, b"program");
     });
 }
+
+/// What has lost its name is no place to begin in: others may have begun anew elsewhere.
+#[test]
+fn a_child_whose_first_call_comes_after_the_name_was_taken_away_is_told_at_once() {
+    alone!({
+        let segment = Segment::made(64, &options());
+        let manager = segment.open();
+        let stage = &board(1)[0];
+        let child = fork(|| {
+            eventually("the name is gone", || stage.load(Ordering::Acquire) == 1);
+            for _ in 0..2 {
+                assert_eq!(errno_of(manager.try_lock(5)), libc::ESTALE);
+            }
+            assert_eq!(manager.lock_info(5).unwrap().pid, 0);
+        });
+        fs::remove_file(segment.file()).unwrap();
+        stage.store(1, Ordering::Release);
+        child.succeeds();
+    });
+}
