@@ -88,7 +88,7 @@ impl Native {
         }
         let space = Space::create(name, geometry, mode)?;
         let inode = space.segment.facts.inode;
-        Self::new(name, space).inspect_err(|error| {
+        Self::new(name, space, None).inspect_err(|error| {
             // What cannot be used, for want of a descriptor to attach with, is not left behind.
             if !matches!(error.reason(), Reason::Removed) {
                 let is_it = |start: &[u8]| is_ours(start) && format::inode(start) == Some(inode);
@@ -118,20 +118,17 @@ impl Native {
                 return Err(refuse(Reason::WrongCount { there, asked }));
             }
         }
-        // What is mapped is what was read, whatever a descriptor's number was of in between.
-        if Some(space.identity()) != format::identity(start) {
-            return Err(refuse(Reason::System { doing: "mapping the segment", errno: Errno(libc::EBADF) }));
-        }
         if format::is_retired(start) == Some(true) && space.access == Access::Use {
             return Err(refuse(Reason::Removed));
         }
-        Self::new(&name, space)
+        Self::new(&name, space, format::identity(start))
     }
 
-    fn new(name: &SegmentName, space: Space) -> Result<Self> {
+    /// `read`: the segment's id as it was read from the file, if it was.
+    fn new(name: &SegmentName, space: Space, read: Option<[u64; 2]>) -> Result<Self> {
         let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
         let process = Process::current().map_err(no_memory)?;
-        let pool = Pool::of(process, name, space)?;
+        let pool = Pool::of(process, name, space, read)?;
         let number = note::managers().claim().ok_or_else(|| name.error(Reason::TooManyManagers))?;
         let view = View::new(pool, number.into()).map_err(|errno| {
             note::managers().release(number);

@@ -48,8 +48,14 @@ impl Deref for Pool {
 }
 
 impl Pool {
-    /// The pool of a segment that was mapped just now, or the one that this process has of it already.
-    pub(super) fn of(process: &'static Process, name: &SegmentName, space: Space) -> Result<Shared<Self>> {
+    /// The pool of a segment that was mapped just now, or the one that this process has of it already. `read`: the id that
+    /// was read from the file, if it was.
+    pub(super) fn of(
+        process: &'static Process,
+        name: &SegmentName,
+        space: Space,
+        read: Option<[u64; 2]>,
+    ) -> Result<Shared<Self>> {
         let facts = &space.segment.facts;
         let key = [facts.device, facts.inode, space.access as u64];
         let geometry = space.geometry;
@@ -65,6 +71,11 @@ impl Pool {
                 if same { Ok(()) } else { Err(name.error(reason)) }
             },
             || {
+                // What is mapped is what was read, whatever a descriptor's number was of in between.
+                if read.is_some_and(|read| read != space.identity()) {
+                    let reason = Reason::System { doing: "mapping the segment", errno: Errno(libc::EBADF) };
+                    return Err(name.error(reason));
+                }
                 let attachment = PerProcess::new().map_err(no_memory)?;
                 Ok(Self { space, process, attachment, last_look: LastLook::default() })
             },
