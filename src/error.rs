@@ -6,7 +6,7 @@
 mod sentence;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::manager::Layout;
@@ -24,19 +24,19 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub struct Error(Box<Failure>);
 
 struct Failure {
-    storage: Arc<Path>,
+    storage: Arc<PathBuf>,
     reason: Reason,
 }
 
 impl Error {
     /// A failure of `storage` for `reason`.
-    pub(crate) fn new(storage: &Arc<Path>, reason: Reason) -> Self {
+    pub(crate) fn new(storage: &Arc<PathBuf>, reason: Reason) -> Self {
         Self(Box::new(Failure { storage: Arc::clone(storage), reason }))
     }
 
     /// A failure that concerns no storage, such as a NULL manager.
     pub(crate) fn without_storage(reason: Reason) -> Self {
-        Self(Box::new(Failure { storage: Arc::from(Path::new("")), reason }))
+        Self(Box::new(Failure { storage: Arc::default(), reason }))
     }
 
     /// The storage as it was named by the caller; empty where none is concerned.

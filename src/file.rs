@@ -14,7 +14,7 @@ mod storage;
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -49,7 +49,7 @@ const DIRECTORY_MODE: u32 = 0o700;
 /// ```
 pub struct FileManager {
     pool: Shared<Pool>,
-    storage: Arc<Path>,
+    storage: Arc<PathBuf>,
     ownership: OwnershipCell,
     token: u64,
 }

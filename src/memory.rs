@@ -6,7 +6,7 @@
 mod ids;
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -95,7 +95,7 @@ impl Drop for InMemoryManager {
 }
 
 fn error(reason: Reason) -> Error {
-    Error::new(&Arc::from(Path::new(NAME)), reason)
+    Error::new(&Arc::new(PathBuf::from(NAME)), reason)
 }
 
 fn check_count(num_locks: u32) -> Result<()> {

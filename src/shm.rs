@@ -205,7 +205,7 @@ impl ShmManager {
         match asked {
             Some(asked) if asked != self.layout() => {
                 let reason = Reason::WrongLayout { there: self.layout(), asked };
-                Err(Error::new(&path.into(), reason))
+                Err(Error::new(&path.to_path_buf().into(), reason))
             }
             _ => Ok(self),
         }

@@ -20,13 +20,13 @@ use super::record::TABLE;
 /// How a directory is called: as the caller wrote it, and from the root on.
 #[derive(Debug, Clone)]
 pub(super) struct DirectoryName {
-    shown: Arc<Path>,
+    shown: Arc<PathBuf>,
     path: PathBuf,
 }
 
 impl DirectoryName {
     pub(super) fn parse(path: &Path) -> Result<Self> {
-        let shown: Arc<Path> = Arc::from(path);
+        let shown: Arc<PathBuf> = Arc::new(path.to_path_buf());
         // Without a slash at the end, which would have a link followed.
         match std::path::absolute(path) {
             Ok(absolute) => Ok(Self { shown, path: absolute.components().collect() }),
@@ -38,7 +38,7 @@ impl DirectoryName {
         &self.path
     }
 
-    pub(super) fn shown(&self) -> &Arc<Path> {
+    pub(super) fn shown(&self) -> &Arc<PathBuf> {
         &self.shown
     }
 

@@ -17,7 +17,7 @@ mod view;
 mod waiting;
 
 use std::fmt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -41,7 +41,7 @@ use view::View;
 pub(crate) struct Libpod {
     view: View,
     process: &'static Process,
-    storage: Arc<Path>,
+    storage: Arc<PathBuf>,
     access: Access,
     token: u64,
     /// One word: how many threads wait in calls on this manager.

@@ -18,14 +18,14 @@ const LONGEST_COMPONENT: usize = 255;
 /// A segment's name as the caller wrote it, and the file that it means.
 #[derive(Debug, Clone)]
 pub(super) struct SegmentName {
-    shown: Arc<Path>,
+    shown: Arc<PathBuf>,
     file: PathBuf,
 }
 
 impl SegmentName {
     /// Understands a POSIX name (one slash, first) or the absolute path of a file.
     pub(super) fn parse(path: &Path) -> Result<Self> {
-        let shown: Arc<Path> = Arc::from(path);
+        let shown: Arc<PathBuf> = Arc::new(path.to_path_buf());
         let bytes = path.as_os_str().as_bytes();
         let refuse = |why| Err(Error::new(&shown, Reason::BadPath(why)));
         let Some((b'/', rest)) = bytes.split_first() else {
@@ -50,7 +50,7 @@ impl SegmentName {
     }
 
     /// As the caller wrote it.
-    pub(super) fn shown(&self) -> &Arc<Path> {
+    pub(super) fn shown(&self) -> &Arc<PathBuf> {
         &self.shown
     }
 

@@ -34,7 +34,7 @@ mod atomic {
 }
 
 use std::fmt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -73,7 +73,7 @@ pub(super) fn is_of_another_boot(start: &[u8]) -> bool {
 pub(crate) struct Native {
     view: View,
     process: &'static Process,
-    storage: Arc<Path>,
+    storage: Arc<PathBuf>,
     ownership: OwnershipCell,
 }
 

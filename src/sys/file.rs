@@ -2,11 +2,11 @@
 //! Files: opened without following links or waiting, made whole before they get their name.
 
 use std::ffi::{CStr, CString};
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use super::Errno;
@@ -41,9 +41,8 @@ impl Facts {
 
     /// Of what a path names now, without following a link.
     pub(crate) fn of_path(path: &Path) -> Result<Self, Errno> {
-        let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno(libc::EINVAL))?;
         // SAFETY: lstat(2) reads the path and fills the struct it is given when it returns 0.
-        Self::told(|facts| unsafe { libc::lstat(path.as_ptr(), facts) })
+        with_path(path, |path| Self::told(|facts| unsafe { libc::lstat(path, facts) }))?
     }
 
     #[allow(clippy::unnecessary_cast, reason = "the number of links is narrower on some processors")]
@@ -70,12 +69,47 @@ impl Facts {
     }
 }
 
+/// Calls with the path as C has it, on the stack: through std it would cost a process's first call two more pages of code.
+fn with_path<T>(path: &Path, call: impl FnOnce(*const libc::c_char) -> T) -> Result<T, Errno> {
+    const SHORT: usize = 256;
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() >= SHORT {
+        let path = CString::new(bytes).map_err(|_| Errno(libc::EINVAL))?;
+        return Ok(call(path.as_ptr()));
+    }
+    if bytes.contains(&0) {
+        return Err(Errno(libc::EINVAL));
+    }
+    let mut buffer = [0u8; SHORT];
+    buffer[..bytes.len()].copy_from_slice(bytes);
+    Ok(call(buffer.as_ptr().cast()))
+}
+
+/// Opens a file as open(2) does, not to be inherited by what is executed, by a number above those of the standard files.
+fn open_with(path: &Path, flags: libc::c_int) -> Result<File, Errno> {
+    const MODE: libc::c_uint = 0o600;
+    let open = |path| loop {
+        // SAFETY: open(2) reads the path.
+        match unsafe { libc::open(path, flags | libc::O_CLOEXEC, MODE) } {
+            -1 if Errno::last().0 == libc::EINTR => {}
+            -1 => return Err(Errno::last()),
+            // SAFETY: the number is this call's own.
+            number => return Ok(unsafe { File::from_raw_fd(number) }),
+        }
+    };
+    above_standard(with_path(path, open)??)
+}
+
+fn access_flag(access: Access) -> libc::c_int {
+    match access {
+        Access::Use => libc::O_RDWR,
+        Access::Look => libc::O_RDONLY,
+    }
+}
+
 /// Opens an existing file. A symbolic link is ELOOP; a FIFO or device neither blocks nor becomes a terminal.
 pub(crate) fn open(path: &Path, access: Access) -> Result<File, Errno> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(access == Access::Use);
-    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
-    above_standard(options.open(path)?)
+    open_with(path, access_flag(access) | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
 }
 
 /// Whether a file can have been opened by [`open`]: hardly anybody else has a regular file that does not block.
@@ -87,23 +121,17 @@ pub(super) fn is_by_open(file: &File) -> bool {
 
 /// Opens an existing file through a link of /proc.
 pub(super) fn open_following(path: &Path, access: Access) -> Result<File, Errno> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(access == Access::Use).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    above_standard(options.open(path)?)
+    open_with(path, access_flag(access) | libc::O_NONBLOCK | libc::O_NOCTTY)
 }
 
 /// Makes a file without a name in `directory`; it vanishes with its last descriptor unless it is linked.
 pub(crate) fn create_unnamed(directory: &Path) -> Result<File, Errno> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
-    above_standard(options.open(directory)?)
+    open_with(directory, libc::O_RDWR | libc::O_TMPFILE)
 }
 
 /// Makes a file under a name that must not exist.
 pub(crate) fn create_named(path: &Path) -> Result<File, Errno> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    above_standard(options.open(path)?)
+    open_with(path, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW)
 }
 
 /// Moves a descriptor away from 0, 1 and 2: where the program has closed those, what it prints would be written into
@@ -189,11 +217,15 @@ pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> Result<usize, Errno>
 pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Errno::from(error)),
+        let (rest, from) = (&mut buffer[filled..], offset + filled as u64);
+        // SAFETY: pread(2) writes into the rest of the buffer, and says how much.
+        match unsafe { libc::pread(file.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len(), from as libc::off_t) } {
+            0 => break,
+            count @ 1.. => filled += count as usize,
+            _ => match Errno::last() {
+                Errno(libc::EINTR) => {}
+                errno => return Err(errno),
+            },
         }
     }
     Ok(filled)
@@ -277,4 +309,29 @@ fn file_system(file: &File) -> Result<u64, Errno> {
 fn magic(facts: libc::statfs) -> u64 {
     // f_type is signed on some architectures; the magic numbers have 32 bits.
     u64::from(facts.f_type as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_may_be_long_and_has_no_nul() {
+        let directory = format!("/dev/shm/lock_manager-file-{}", std::process::id());
+        let long = Path::new(&directory).join("x".repeat(200));
+        std::fs::create_dir_all(&long).unwrap();
+        for name in ["f", &"y".repeat(100), &"z".repeat(255)] {
+            let path = long.join(name);
+            assert_eq!(Facts::of_path(&path), Err(Errno(libc::ENOENT)));
+            let made = create_named(&path).unwrap();
+            assert_eq!(create_named(&path).unwrap_err(), Errno(libc::EEXIST));
+            let facts = Facts::of(&made).unwrap();
+            assert_eq!(Facts::of_path(&path), Ok(facts));
+            assert_eq!(Facts::of(&open(&path, Access::Look).unwrap()), Ok(facts));
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+        for path in ["/dev/shm/\0", &format!("/dev/shm/{}\0", "x/".repeat(200))] {
+            assert_eq!(open(Path::new(path), Access::Use).unwrap_err(), Errno(libc::EINVAL));
+        }
+    }
 }
