@@ -125,7 +125,7 @@ impl Native {
     }
 
     /// `read`: the segment's id as it was read from the file, if it was.
-    fn new(name: &SegmentName, space: Space, read: Option<[u64; 2]>) -> Result<Self> {
+    fn new(name: &SegmentName, space: Space, read: Option<[u8; 16]>) -> Result<Self> {
         let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
         let process = Process::current().map_err(no_memory)?;
         let pool = Pool::of(process, name, space, read)?;

@@ -326,9 +326,7 @@ impl Mark {
         let failed = |errno| candidate.name.error(Reason::System { doing: "marking the segment as removed", errno });
         // Not by its number, which may be a file of the program's by now; so may what was mapped by it.
         let map = Mapping::new(&candidate.file, Access::Use, START).map_err(failed)?;
-        let is_it = |(at, word): (usize, &[u8; 8])| map.u64_at(at * 8).load(Ordering::Relaxed).to_ne_bytes() == *word;
-        let before = start.get(..offset).unwrap_or_default().as_chunks().0;
-        if !candidate.file.is_it() || !before.iter().enumerate().all(is_it) {
+        if !candidate.file.is_it() || !map.holds(0, start.get(..offset).unwrap_or_default()) {
             return Err(failed(Errno(libc::EBADF)));
         }
         let was_set = map.u32_at(offset).swap(1, Ordering::SeqCst) != 0;

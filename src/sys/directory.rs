@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Directories by descriptor: what is opened, made and removed in one stays in it, whatever its name becomes.
 
-use std::ffi::{CStr, CString};
-use std::fs::{File, OpenOptions};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::ffi::CStr;
+use std::fs::File;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::Path;
 
 use super::Errno;
-use super::file::above_standard;
+use super::file;
 
 /// Opens a directory itself: a symbolic link is ENOTDIR, as is everything else.
 pub(crate) fn open(path: &Path) -> Result<File, Errno> {
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW);
-    above_standard(options.open(path)?)
+    file::open_with(path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW)
 }
 
 /// What open_at() does where there is no file, or one already.
@@ -32,38 +29,25 @@ pub(crate) enum Making {
 
 /// Opens a file of the directory, for reading and writing unless only to look, without following a link or waiting for a FIFO.
 pub(crate) fn open_at(directory: &File, name: &str, making: Making) -> Result<File, Errno> {
-    let name = CString::new(name).map_err(|_| Errno(libc::EINVAL))?;
     let flags = match making {
         Making::Never => libc::O_RDWR,
         Making::NeverToLook => libc::O_RDONLY,
         Making::IfAbsent => libc::O_RDWR | libc::O_CREAT,
         Making::Exclusively => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
     };
-    let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    loop {
-        // SAFETY: openat(2) reads the name, which lives past the call; a descriptor that it returns is nobody's yet.
-        let descriptor = unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, 0o600) };
-        if descriptor >= 0 {
-            // SAFETY: as above.
-            let file = unsafe { File::from_raw_fd(descriptor) };
-            // What was to be made is made by now, so there must be no error any more; and nobody keeps it open.
-            return if making == Making::Exclusively { Ok(file) } else { above_standard(file) };
-        }
-        let errno = Errno::last();
-        if errno.0 != libc::EINTR {
-            return Err(errno);
-        }
-    }
+    let flags = flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let opened = file::open_at(directory.as_raw_fd(), name.as_bytes(), flags)?;
+    // What was to be made is made by now, so there must be no error any more; and nobody keeps it open.
+    if making == Making::Exclusively { Ok(opened) } else { file::above_standard(opened) }
 }
 
 /// Removes a file of the directory.
 pub(crate) fn remove_at(directory: &File, name: &str) -> Result<(), Errno> {
-    let name = CString::new(name).map_err(|_| Errno(libc::EINVAL))?;
     // SAFETY: unlinkat(2) reads the name, which lives past the call.
-    match unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) } {
+    file::with_c_string(name.as_bytes(), |name| match unsafe { libc::unlinkat(directory.as_raw_fd(), name, 0) } {
         0 => Ok(()),
         _ => Err(Errno::last()),
-    }
+    })?
 }
 
 /// Calls `see` with each name in the directory, but for "." and "..".
@@ -97,12 +81,5 @@ pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(&[u8])) -> Res
 }
 
 fn open_self(directory: &File) -> Result<File, Errno> {
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
-    // SAFETY: as in open_at.
-    let descriptor = unsafe { libc::openat(directory.as_raw_fd(), c".".as_ptr(), flags) };
-    if descriptor < 0 {
-        return Err(Errno::last());
-    }
-    // SAFETY: as in open_at.
-    Ok(unsafe { File::from_raw_fd(descriptor) })
+    file::open_at(directory.as_raw_fd(), b".", libc::O_RDONLY | libc::O_DIRECTORY)
 }

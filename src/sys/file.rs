@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::{File, Permissions};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
@@ -42,7 +42,7 @@ impl Facts {
     /// Of what a path names now, without following a link.
     pub(crate) fn of_path(path: &Path) -> Result<Self, Errno> {
         // SAFETY: lstat(2) reads the path and fills the struct it is given when it returns 0.
-        with_path(path, |path| Self::told(|facts| unsafe { libc::lstat(path, facts) }))?
+        with_c_string(bytes_of(path), |path| Self::told(|facts| unsafe { libc::lstat(path, facts) }))?
     }
 
     #[allow(clippy::unnecessary_cast, reason = "the number of links is narrower on some processors")]
@@ -69,13 +69,17 @@ impl Facts {
     }
 }
 
-/// Calls with the path as C has it, on the stack: through std it would cost a process's first call two more pages of code.
-fn with_path<T>(path: &Path, call: impl FnOnce(*const libc::c_char) -> T) -> Result<T, Errno> {
+fn bytes_of(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
+
+/// Calls with a path as C has it, on the stack: through std it would cost a process's first call two more pages of code.
+/// What the call has to say of errno it says itself.
+pub(super) fn with_c_string<T>(bytes: &[u8], call: impl FnOnce(*const libc::c_char) -> T) -> Result<T, Errno> {
     const SHORT: usize = 256;
-    let bytes = path.as_os_str().as_bytes();
     if bytes.len() >= SHORT {
-        let path = CString::new(bytes).map_err(|_| Errno(libc::EINVAL))?;
-        return Ok(call(path.as_ptr()));
+        let long = CString::new(bytes).map_err(|_| Errno(libc::EINVAL))?;
+        return Ok(call(long.as_ptr()));
     }
     if bytes.contains(&0) {
         return Err(Errno(libc::EINVAL));
@@ -85,19 +89,24 @@ fn with_path<T>(path: &Path, call: impl FnOnce(*const libc::c_char) -> T) -> Res
     Ok(call(buffer.as_ptr().cast()))
 }
 
-/// Opens a file as open(2) does, not to be inherited by what is executed, by a number above those of the standard files.
-fn open_with(path: &Path, flags: libc::c_int) -> Result<File, Errno> {
+/// Opens a file as openat(2) does, not to be inherited by what is executed.
+pub(super) fn open_at(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<File, Errno> {
     const MODE: libc::c_uint = 0o600;
     let open = |path| loop {
-        // SAFETY: open(2) reads the path.
-        match unsafe { libc::open(path, flags | libc::O_CLOEXEC, MODE) } {
+        // SAFETY: openat(2) reads the path.
+        match unsafe { libc::openat(directory, path, flags | libc::O_CLOEXEC, MODE) } {
             -1 if Errno::last().0 == libc::EINTR => {}
             -1 => return Err(Errno::last()),
             // SAFETY: the number is this call's own.
             number => return Ok(unsafe { File::from_raw_fd(number) }),
         }
     };
-    above_standard(with_path(path, open)??)
+    with_c_string(path, open)?
+}
+
+/// The same by a path alone, and by a number above those of the standard files.
+pub(super) fn open_with(path: &Path, flags: libc::c_int) -> Result<File, Errno> {
+    above_standard(open_at(libc::AT_FDCWD, bytes_of(path), flags)?)
 }
 
 fn access_flag(access: Access) -> libc::c_int {
@@ -156,12 +165,13 @@ pub(crate) fn set_mode(file: &File, mode: u32) -> Result<(), Errno> {
 
 /// Gives an unnamed file its name; EEXIST if that is taken.
 pub(crate) fn link_unnamed(file: &File, path: &Path) -> Result<(), Errno> {
-    let from = CString::new(format!("/proc/thread-self/fd/{}", file.as_raw_fd())).map_err(|_| Errno(libc::EINVAL))?;
-    let to = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno(libc::EINVAL))?;
-    // SAFETY: linkat(2) reads the two strings, which live past the call.
-    let code =
-        unsafe { libc::linkat(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::AT_SYMLINK_FOLLOW) };
-    if code == 0 { Ok(()) } else { Err(Errno::last()) }
+    let link = |from, to| {
+        // SAFETY: linkat(2) reads the two strings, which live past the call.
+        let code = unsafe { libc::linkat(libc::AT_FDCWD, from, libc::AT_FDCWD, to, libc::AT_SYMLINK_FOLLOW) };
+        if code == 0 { Ok(()) } else { Err(Errno::last()) }
+    };
+    let from = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
+    with_c_string(from.as_bytes(), |from| with_c_string(bytes_of(path), |to| link(from, to)))??
 }
 
 /// Reserves the bytes from `start` up to but not including `end`, so that no later touch is a SIGBUS, and makes the file

@@ -3,12 +3,12 @@
 //! (closefrom), and the number of the one that is looked through may be another file's a moment later, be it another
 //! thread's of /proc. So a file is read in one call, and whoever looks must find in what was read of whom it speaks.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
 
-use super::file::Facts;
+use super::file::{Facts, with_c_string};
 
 /// More than a stat or status file has, mostly.
 const USUAL_BYTES: usize = 8192;
@@ -25,9 +25,9 @@ struct Glance(libc::c_int);
 
 impl Glance {
     fn open(path: &str) -> Option<Self> {
-        let path = CString::new(path).ok()?;
         // SAFETY: open(2) reads the path.
-        let number = unsafe { libc::open(path.as_ptr(), FLAGS | libc::O_CLOEXEC) };
+        let open = |path| unsafe { libc::open(path, FLAGS | libc::O_CLOEXEC) };
+        let number = with_c_string(path.as_bytes(), open).ok()?;
         // Not made where there is none: its end would leave another error number.
         (number != -1).then(|| Self(number))
     }
@@ -109,13 +109,12 @@ pub(crate) fn stat(path: &str, tid: i32) -> Option<Vec<u8>> {
 
 /// The numbers that are names in a directory. `None` if it cannot be read to its end.
 pub(crate) fn numbers(path: &str) -> Option<Vec<i32>> {
-    let path = CString::new(path).ok()?;
     let mut numbers = Vec::new();
     // SAFETY: opendir(3) reads the path; readdir(3) gives entries that are good until the next call, with a name that ends
     // with NUL; dirfd(3) gives the directory's number; closedir(3) ends its life. errno is set to 0 before each entry to
     // tell the end from a failure.
     unsafe {
-        let directory = libc::opendir(path.as_ptr());
+        let directory = with_c_string(path.as_bytes(), |path| libc::opendir(path)).ok()?;
         if directory.is_null() {
             return None;
         }
@@ -143,6 +142,7 @@ pub(crate) fn numbers(path: &str) -> Option<Vec<i32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::CString;
 
     #[test]
     fn a_stat_file_is_believed_of_its_own_thread_only() {

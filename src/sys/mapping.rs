@@ -5,7 +5,7 @@ use std::fs::File;
 use std::mem;
 use std::os::fd::AsRawFd;
 use std::ptr;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::Errno;
 use super::file::Access;
@@ -161,6 +161,13 @@ impl Mapping {
         // SAFETY: as for u16_at; an AtomicU64 has the size and here the alignment of a u64.
         unsafe { std::slice::from_raw_parts(address.cast(), count) }
     }
+
+    /// Whether these bytes, a whole number of words, stand at `offset`.
+    pub(crate) fn holds(&self, offset: usize, bytes: &[u8]) -> bool {
+        let (words, _) = bytes.as_chunks();
+        let mapped = self.u64s_at(offset, words.len()).iter();
+        mapped.zip(words).all(|(mapped, word)| mapped.load(Ordering::Relaxed).to_ne_bytes() == *word)
+    }
 }
 
 fn protection(access: Access) -> libc::c_int {
@@ -208,7 +215,6 @@ impl WipedOnFork {
 mod tests {
     use super::*;
     use crate::sys::{file, glance};
-    use std::sync::atomic::Ordering;
 
     /// What smaps says of the page at that address.
     fn flags_at(address: usize) -> String {

@@ -144,8 +144,8 @@ pub(super) fn boot(start: &[u8]) -> Option<[u8; 16]> {
 }
 
 /// The id that no other segment has.
-pub(super) fn identity(start: &[u8]) -> Option<[u64; 2]> {
-    Some([word64(start, header::IDENTITY)?, word64(start, header::IDENTITY + 8)?])
+pub(super) fn identity(start: &[u8]) -> Option<[u8; 16]> {
+    start.get(header::IDENTITY..)?.first_chunk().copied()
 }
 
 /// The inode of the file that a segment that starts with these bytes was made in.

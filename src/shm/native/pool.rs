@@ -54,7 +54,7 @@ impl Pool {
         process: &'static Process,
         name: &SegmentName,
         space: Space,
-        read: Option<[u64; 2]>,
+        read: Option<[u8; 16]>,
     ) -> Result<Shared<Self>> {
         let facts = &space.segment.facts;
         let key = [facts.device, facts.inode, space.access as u64];
@@ -72,7 +72,7 @@ impl Pool {
             },
             || {
                 // What is mapped is what was read, whatever a descriptor's number was of in between.
-                if read.is_some_and(|read| read != space.identity()) {
+                if read.is_some_and(|read| !space.is(&read)) {
                     let reason = Reason::System { doing: "mapping the segment", errno: Errno(libc::EBADF) };
                     return Err(name.error(reason));
                 }

@@ -104,9 +104,9 @@ impl Space {
         self.segment.map.u32_at(offset)
     }
 
-    /// The id that no other segment has.
-    pub(super) fn identity(&self) -> [u64; 2] {
-        [0, 8].map(|half| self.segment.map.u64_at(header::IDENTITY + half).load(Ordering::Relaxed))
+    /// Whether it is the segment of that id.
+    pub(super) fn is(&self, identity: &[u8; 16]) -> bool {
+        self.segment.map.holds(header::IDENTITY, identity)
     }
 
     /// A word of the slot of a lock that this process knows of.
