@@ -11,6 +11,7 @@ use lock_manager::{Acquired, Manager, Reason, ShmManager};
 
 use super::DEFAULT;
 use super::support::alone::alone;
+use super::support::process::become_user;
 use super::support::{Segment, errno_of, fork, is_root_or_skip, taken_once};
 
 #[test]
@@ -83,8 +84,7 @@ fn another_user_may_use_roots_segment_if_its_mode_lets_him() {
         let [closed, open] = [Segment::of(32), Segment::of(32)];
         fs::set_permissions(open.file(), Permissions::from_mode(0o666)).unwrap();
         fork(|| {
-            // SAFETY: setuid(2) touches no memory; the child has one thread.
-            assert_eq!(unsafe { libc::setuid(USER) }, 0);
+            become_user(USER);
             assert_eq!(errno_of(ShmManager::open(&closed.name, 0)), libc::EACCES);
             assert_eq!(errno_of(ShmManager::open_read_only(&closed.name)), libc::EACCES);
             assert_eq!(taken_once(&open.open(), 7), Acquired::Clean);

@@ -7,17 +7,8 @@ use lock_manager::{Acquired, FileManager, Manager};
 
 use super::place::Place;
 use super::support::alone::alone;
+use super::support::process::limit;
 use super::support::{errno_of, fork, is_root_or_skip, namespace, taken_once};
-
-pub fn limit(resource: libc::__rlimit_resource_t, soft: u64) {
-    // SAFETY: getrlimit(2) and setrlimit(2) fill and read the struct, a local.
-    unsafe {
-        let mut limit = std::mem::zeroed::<libc::rlimit>();
-        assert_eq!(libc::getrlimit(resource, &raw mut limit), 0);
-        limit.rlim_cur = soft;
-        assert_eq!(libc::setrlimit(resource, &raw const limit), 0);
-    }
-}
 
 #[test]
 fn without_descriptors_calls_say_emfile_and_work_again_later() {

@@ -6,10 +6,11 @@ use std::os::unix::fs::symlink;
 
 use lock_manager::{Error, FileManager, InMemoryManager, Manager, Ownership};
 
-use super::exhaustion::{every_mapping_used, limit};
+use super::exhaustion::every_mapping_used;
 use super::place::Place;
 use super::support::alone::alone;
 use super::support::fork;
+use super::support::process::limit;
 
 fn says(error: &Error, words: &[&str]) {
     let text = error.to_string();

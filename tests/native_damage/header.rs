@@ -12,6 +12,7 @@ use lock_manager::{Acquired, Layout, Manager, Reason, SegmentOptions, ShmManager
 use super::damage::MOST;
 use super::format::{self, parts};
 use super::support::alone::alone;
+use super::support::process::limit;
 use super::support::{Segment, board, errno_of, eventually, fork, skip, taken_once};
 use super::{options, write_at};
 
@@ -202,9 +203,10 @@ fn a_process_short_of_descriptors_takes_no_living_segment_for_an_old_one() {
         eventually("the segment is there", || stage.load(Ordering::Acquire) == 1);
         let made = fs::metadata(&path).unwrap().ino();
         let next = File::open("/dev/null").unwrap().as_raw_fd() as u64;
-        let limits = get_limit();
+        let mut before = None;
         let opened = (next..next + 16).find_map(|most| {
-            set_limit(libc::rlimit { rlim_cur: most, ..limits });
+            let was = limit(libc::RLIMIT_NOFILE, most);
+            before.get_or_insert(was);
             match ShmManager::open_or_create(&path, 0, &options()) {
                 Ok(manager) => Some(manager),
                 Err(error) => {
@@ -213,7 +215,7 @@ fn a_process_short_of_descriptors_takes_no_living_segment_for_an_old_one() {
                 }
             }
         });
-        set_limit(limits);
+        limit(libc::RLIMIT_NOFILE, before.unwrap());
         assert_eq!(errno_of(opened.unwrap().try_lock(3)), libc::EBUSY);
         stage.store(2, Ordering::Release);
         user.succeeds();
@@ -221,19 +223,6 @@ fn a_process_short_of_descriptors_takes_no_living_segment_for_an_old_one() {
         ShmManager::remove(&path).unwrap();
         fs::remove_dir(&directory).unwrap();
     });
-}
-
-/// How many descriptors this process may have.
-fn get_limit() -> libc::rlimit {
-    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: getrlimit(2) fills the struct, a local.
-    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits) }, 0);
-    limits
-}
-
-fn set_limit(limits: libc::rlimit) {
-    // SAFETY: setrlimit(2) reads the struct, a local.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits) }, 0);
 }
 
 #[test]

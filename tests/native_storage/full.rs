@@ -11,6 +11,7 @@ use lock_manager::{Acquired, Manager, Reason, ShmManager};
 
 use super::support::alone::alone;
 use super::support::native_layout::AT_ROTOR;
+use super::support::process::limit;
 use super::support::process::sleep_until_killed;
 use super::support::{Child, Segment, board, errno_of, eventually, fork, is_root_or_skip, namespace, taken_once};
 use super::{names_in, options};
@@ -137,10 +138,7 @@ fn a_limit_on_the_size_of_files_is_efbig_and_no_signal() {
         let segment = super::support::Segment::made(64, &options());
         fork(|| {
             let manager = segment.open();
-            let limit = Path::new(&segment.file()).metadata().unwrap().len();
-            let limits = libc::rlimit { rlim_cur: limit, rlim_max: limit };
-            // SAFETY: setrlimit(2) reads the struct, a local.
-            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limits) }, 0);
+            limit(libc::RLIMIT_FSIZE, segment.file().metadata().unwrap().len());
             assert_eq!(errno_of(manager.grow(4096)), libc::EFBIG);
             assert_eq!(manager.num_locks().unwrap(), 64);
             assert_eq!(taken_once(&manager, 63), Acquired::Clean);
@@ -158,9 +156,7 @@ fn a_limit_on_the_size_of_files_that_is_smaller_than_the_segment_keeps_nobody_fr
         let segment = Segment::native(64);
         let holder = segment.holder_of(&[3]);
         fork(|| {
-            let limits = libc::rlimit { rlim_cur: 4096, rlim_max: 4096 };
-            // SAFETY: setrlimit(2) reads the struct, a local.
-            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limits) }, 0);
+            limit(libc::RLIMIT_FSIZE, 4096);
             let manager = segment.open();
             assert_eq!(taken_once(&manager, 4), Acquired::Clean);
             assert_eq!(errno_of(manager.grow(128)), libc::EFBIG);
@@ -178,9 +174,7 @@ fn without_descriptors_opening_is_emfile_and_works_again_later() {
         fork(|| {
             let open = segment.open();
             let mut files: Vec<File> = Vec::new();
-            let limits = libc::rlimit { rlim_cur: 40, rlim_max: 40 };
-            // SAFETY: setrlimit(2) reads the struct, a local.
-            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits) }, 0);
+            limit(libc::RLIMIT_NOFILE, 40);
             while let Ok(file) = File::open("/dev/null") {
                 files.push(file);
             }

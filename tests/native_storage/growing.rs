@@ -9,6 +9,7 @@ use lock_manager::{Acquired, Manager, ShmManager};
 
 use super::options;
 use super::support::alone::alone;
+use super::support::process::limit;
 use super::support::{Child, Segment, board, descriptors, errno_of, eventually, fork, taken_once};
 
 const FIRST: u32 = 64;
@@ -205,13 +206,8 @@ fn what_was_grown_is_not_mapped_by_a_descriptors_number() {
             segment.open().grow(1000).unwrap();
         });
         let manager = segment.open();
-        let path = segment.file();
-        let own = std::fs::File::open(&path).unwrap();
-        let is_librarys = |number: &i32| {
-            *number != own.as_raw_fd()
-                && std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|of| of == path)
-        };
-        let numbers: Vec<i32> = (3..64).filter(is_librarys).collect();
+        let numbers = segment.descriptors();
+        let own = std::fs::File::open(segment.file()).unwrap();
         assert_eq!(numbers.len(), 1);
         // SAFETY: dup2(2) touches no memory; the library asks of whom its number is.
         unsafe { libc::dup2(own.as_raw_fd(), numbers[0]) };
@@ -224,14 +220,12 @@ fn what_was_grown_is_not_mapped_by_a_descriptors_number() {
 
 /// How many bytes of the segment this process has mapped.
 fn mapped(segment: &Segment) -> u64 {
-    let file = segment.file();
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let of_it = maps.lines().filter(|line| line.ends_with(file.to_str().unwrap())).map(|line| {
+    let lengths = segment.maps().into_iter().map(|line| {
         let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
         let [start, end] = [start, end].map(|number| u64::from_str_radix(number, 16).unwrap());
         end - start
     });
-    of_it.sum()
+    lengths.sum()
 }
 
 /// Whoever waits does so in what was mapped before, and is woken through what is mapped since.
@@ -282,18 +276,9 @@ fn where_more_cannot_be_mapped_growing_is_enomem_and_changes_nothing() {
         let grown = &board(1)[0];
         let limited = fork(|| {
             let manager = segment.open();
-            let set = |soft| {
-                let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-                // SAFETY: fills and reads the struct.
-                unsafe {
-                    libc::getrlimit(libc::RLIMIT_AS, &mut limit);
-                    limit.rlim_cur = if soft == 0 { limit.rlim_max } else { soft };
-                    assert_eq!(libc::setrlimit(libc::RLIMIT_AS, &limit), 0);
-                }
-            };
             let status = std::fs::read_to_string("/proc/self/statm").unwrap();
             let pages: u64 = status.split(' ').next().unwrap().parse().unwrap();
-            set(pages * page_size() + (16 << 20));
+            let before = limit(libc::RLIMIT_AS, pages * page_size() + (16 << 20));
             let size = file_size(&segment);
             let error = manager.grow(1000).unwrap_err();
             assert_eq!((error.errno(), file_size(&segment)), (libc::ENOMEM, size));
@@ -305,7 +290,7 @@ fn where_more_cannot_be_mapped_growing_is_enomem_and_changes_nothing() {
             assert_eq!(manager.num_locks().unwrap(), FIRST);
             assert_eq!(errno_of(manager.try_lock(FIRST)), libc::EINVAL);
             assert_eq!(taken_once(&manager, FIRST - 1), Acquired::Clean);
-            set(0);
+            limit(libc::RLIMIT_AS, before);
             assert_eq!(manager.num_locks().unwrap(), 1024);
             assert_eq!(taken_once(&manager, 1023), Acquired::Clean);
         });

@@ -7,7 +7,7 @@ use lock_manager::{Acquired, Manager, ShmManager};
 
 use super::options;
 use super::support::alone::alone;
-use super::support::process::sleep_until_killed;
+use super::support::process::{become_user, sleep_until_killed};
 use super::support::{Segment, board, errno_of, eventually, fork, is_root_or_skip, namespace, taken_once};
 
 const NOBODY: u32 = 65_534;
@@ -23,8 +23,7 @@ fn another_user_sees_holders_and_deaths_and_changes_nothing() {
         let pid = holder.pid();
         let look = |held: &[u32], died: bool, attached: u32| {
             fork(|| {
-                // SAFETY: setuid(2) touches no memory; the child has one thread.
-                assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
+                become_user(NOBODY);
                 assert_eq!(errno_of(ShmManager::open(&segment.name, 0)), libc::EACCES);
                 let before = segment.bytes();
                 let reader = ShmManager::open_read_only(&segment.name).unwrap();

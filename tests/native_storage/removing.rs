@@ -10,6 +10,7 @@ use lock_manager::{Manager, ShmManager};
 
 use super::support::alone::alone;
 use super::support::native_layout::AT_RETIRED;
+use super::support::process::become_user;
 use super::support::{Child, Exit, Random, Segment, board, descriptors, errno_of, eventually, fork, is_root_or_skip};
 use super::{names_in, options};
 
@@ -154,8 +155,7 @@ fn a_segment_that_its_owner_may_not_write_to_is_refused_before_it_is_made() {
     alone!({
         let segment = Segment::unused();
         fork(|| {
-            // SAFETY: setuid(2) touches no memory; the child has one thread.
-            assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
+            become_user(NOBODY);
             for mode in [0o400, 0o200, 0o066] {
                 let refused = ShmManager::create(&segment.name, 64, &options().mode(mode)).unwrap_err();
                 assert_eq!(refused.errno(), libc::EINVAL, "{refused}");
@@ -177,8 +177,7 @@ fn a_removal_that_is_refused_changes_nothing() {
         let segment = Segment::unused();
         let manager = ShmManager::create(&segment.name, 64, &options().mode(0o666)).unwrap();
         fork(|| {
-            // SAFETY: setuid(2) touches no memory; the child has one thread.
-            assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
+            become_user(NOBODY);
             assert_eq!(errno_of(ShmManager::remove(&segment.name)), libc::EPERM);
             let opened = ShmManager::open(&segment.name, 64).unwrap();
             let _ = opened.lock(1).unwrap();
@@ -190,8 +189,7 @@ fn a_removal_that_is_refused_changes_nothing() {
         // What another remover has marked is not taken back.
         segment.write_word_at(AT_RETIRED, 1);
         fork(|| {
-            // SAFETY: as above.
-            assert_eq!(unsafe { libc::setuid(NOBODY) }, 0);
+            become_user(NOBODY);
             assert_eq!(errno_of(ShmManager::remove(&segment.name)), libc::EPERM);
         })
         .succeeds();

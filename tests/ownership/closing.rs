@@ -13,12 +13,6 @@ use super::support::alone::alone;
 use super::support::process::sleep_until_killed;
 use super::support::{Segment, board, errno_of, eventually, fork, layout, taken_once};
 
-/// How often this process has the segment mapped.
-fn mappings_of(segment: &Segment) -> usize {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    maps.lines().filter(|line| line.contains(&segment.name)).count()
-}
-
 #[test]
 fn a_manager_that_holds_a_lock_comes_back_from_close() {
     alone!({
@@ -80,15 +74,15 @@ fn a_manager_is_busy_while_a_thread_waits_in_a_call_on_it() {
 fn a_process_maps_a_segment_once_and_until_its_last_manager_is_closed() {
     alone!({
         let segment = Segment::of(32);
-        assert_eq!(mappings_of(&segment), 0);
+        assert_eq!(segment.maps().len(), 0);
         let [first, second] = [segment.open(), segment.open()];
-        assert_eq!(mappings_of(&segment), 1);
+        assert_eq!(segment.maps().len(), 1);
         first.close().unwrap();
-        assert_eq!(mappings_of(&segment), 1);
+        assert_eq!(segment.maps().len(), 1);
         let _ = second.lock(3).unwrap();
         second.unlock(3).unwrap();
         second.close().unwrap();
-        assert_eq!(mappings_of(&segment), 0);
+        assert_eq!(segment.maps().len(), 0);
     });
 }
 
@@ -104,7 +98,7 @@ fn a_manager_dropped_with_a_lock_held_leaves_it_mapped_and_held_until_death() {
             let manager = segment.open();
             let _ = manager.lock(3).unwrap();
             drop(manager);
-            assert_eq!(mappings_of(&segment), 1);
+            assert_eq!(segment.maps().len(), 1);
             assert_eq!(errno_of(segment.open().try_lock(3)), libc::EBUSY);
             assert_eq!(errno_of(segment.open().unlock(3)), libc::EPERM);
             // The thread's list of what it holds is whole: it can go on locking.

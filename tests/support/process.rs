@@ -50,6 +50,24 @@ pub fn run(body: impl FnOnce()) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Limits what this process may have of a resource. What the limit was.
+pub fn limit(resource: libc::__rlimit_resource_t, soft: u64) -> u64 {
+    // SAFETY: getrlimit(2) and setrlimit(2) fill and read the struct, a local.
+    unsafe {
+        let mut limit = std::mem::zeroed::<libc::rlimit>();
+        assert_eq!(libc::getrlimit(resource, &raw mut limit), 0);
+        let before = std::mem::replace(&mut limit.rlim_cur, soft);
+        assert_eq!(libc::setrlimit(resource, &raw const limit), 0);
+        before
+    }
+}
+
+/// Gives up what root may, for ever.
+pub fn become_user(user: u32) {
+    // SAFETY: setuid(2) touches no memory; a forked child has one thread.
+    assert_eq!(unsafe { libc::setuid(user) }, 0);
+}
+
 impl Child {
     /// A child that was made by other means than [`fork`].
     pub fn adopt(pid: i32) -> Self {

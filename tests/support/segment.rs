@@ -59,6 +59,20 @@ impl Segment {
         PathBuf::from(format!("/dev/shm{}", self.name))
     }
 
+    /// The lines about it in /proc/self/maps.
+    pub fn maps(&self) -> Vec<String> {
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        maps.lines().filter(|line| line.contains(&self.name)).map(str::to_owned).collect()
+    }
+
+    /// The numbers of this process's descriptors of it.
+    pub fn descriptors(&self) -> Vec<i32> {
+        let numbers = fs::read_dir("/proc/self/fd").unwrap().map(|number| number.unwrap());
+        let is_of_it = |path: PathBuf| fs::read_link(path).is_ok_and(|of| of.to_str().unwrap().contains(&self.name));
+        let of_it = numbers.filter(|number| is_of_it(number.path()));
+        of_it.map(|number| number.file_name().to_str().unwrap().parse().unwrap()).collect()
+    }
+
     pub fn open(&self) -> ShmManager {
         ShmManager::open(&self.name, 0).unwrap()
     }
