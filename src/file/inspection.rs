@@ -105,5 +105,5 @@ fn is_taken(records: &Records, id: u32) -> Found<bool> {
 /// Whether the process of that identity can be seen from here under its number.
 fn is_visible(holder: &Identity) -> bool {
     u64::from(holder.pid_namespace) == procfs::pid_namespace("self")
-        && procfs::start_time(&holder.pid.to_string()) == holder.start_time
+        && procfs::start_time(holder.pid as i32) == holder.start_time
 }

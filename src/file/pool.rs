@@ -59,7 +59,7 @@ impl Pool {
             self.process.settle();
             let identity = Identity {
                 pid: process::pid() as u32,
-                start_time: procfs::start_time("self"),
+                start_time: procfs::own_start_time(),
                 pid_namespace: procfs::pid_namespace("self") as u32,
             };
             let files = Files::new(Arc::clone(&self.directory), identity);

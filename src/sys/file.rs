@@ -45,6 +45,12 @@ impl Facts {
         with_c_string(bytes_of(path), |path| Self::told(|facts| unsafe { libc::lstat(path, facts) }))?
     }
 
+    /// Of what a path names now, through whatever links.
+    pub(super) fn of_path_followed(path: &[u8]) -> Result<Self, Errno> {
+        // SAFETY: stat(2) reads the path and fills the struct it is given when it returns 0.
+        with_c_string(path, |path| Self::told(|facts| unsafe { libc::stat(path, facts) }))?
+    }
+
     #[allow(clippy::unnecessary_cast, reason = "the number of links is narrower on some processors")]
     fn told(tell: impl FnOnce(*mut libc::stat) -> libc::c_int) -> Result<Self, Errno> {
         let mut facts = MaybeUninit::uninit();

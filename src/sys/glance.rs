@@ -1,73 +1,147 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A look into a small file of /proc, or at a directory's names. The program may close all descriptors at any instant
+//! A look into a file of /proc, or at a directory's names. The program may close all descriptors at any instant
 //! (closefrom), and the number of the one that is looked through may be another file's a moment later, be it another
-//! thread's of /proc. So a file is read in one call, and whoever looks must find in what was read of whom it speaks.
+//! file of /proc. So nothing that was read is believed unless it names whom it speaks of, or the descriptor still is of the
+//! file of that path afterwards.
+//!
+//! What a lock call needs that does not wait is read onto the stack: a signal handler may be here, in the midst of
+//! malloc(3).
 
 use std::ffi::CStr;
+use std::fmt::{self, Write as _};
 use std::fs::File;
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 use std::os::fd::FromRawFd;
 
 use super::file::{Facts, with_c_string};
 
-/// More than a stat or status file has, mostly.
-const USUAL_BYTES: usize = 8192;
+/// How much is read at a time.
+const CHUNK: usize = 4096;
 
-/// More than any: a status file lists the groups of its thread, of which there may be 65536.
-const MOST_BYTES: usize = USUAL_BYTES << 8;
+/// The longest beginning of a line that is looked at: that of NSpid has a number for each of at most 32 namespaces.
+const LONGEST_LINE: usize = 512;
 
 /// What is looked through is opened to append, too, which has no sense for who only reads: nobody else has such a
 /// descriptor, and to ask for its flags costs a fraction of asking what file it is.
 const FLAGS: libc::c_int = libc::O_RDONLY | libc::O_APPEND;
 
-/// A descriptor to look through. Closed only if it still has the flags.
-struct Glance(libc::c_int);
+/// A path, put together on the stack.
+pub(crate) struct ProcPath {
+    bytes: [u8; Self::MOST],
+    length: usize,
+}
 
-impl Glance {
-    fn open(path: &str) -> Option<Self> {
+impl ProcPath {
+    const MOST: usize = 64;
+
+    /// Of what `format_args!` gives. What would be longer than any path that is asked for here names nothing.
+    pub(crate) fn new(path: fmt::Arguments<'_>) -> Self {
+        let mut fresh = Self { bytes: [0; Self::MOST], length: 0 };
+        if fresh.write_fmt(path).is_err() {
+            fresh.length = 0;
+        }
+        fresh
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
+}
+
+impl fmt::Write for ProcPath {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.length + text.len();
+        self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}
+
+/// A descriptor to look through. Closed only if it still has the flags.
+struct Glance<'p> {
+    number: libc::c_int,
+    path: &'p str,
+}
+
+impl<'p> Glance<'p> {
+    fn open(path: &'p str) -> Option<Self> {
         // SAFETY: open(2) reads the path.
         let open = |path| unsafe { libc::open(path, FLAGS | libc::O_CLOEXEC) };
         let number = with_c_string(path.as_bytes(), open).ok()?;
         // Not made where there is none: its end would leave another error number.
-        (number != -1).then(|| Self(number))
+        (number != -1).then(|| Self { number, path })
+    }
+
+    /// What one read(2) gives; 0 at the end.
+    fn read(&self, buffer: &mut [u8]) -> Option<usize> {
+        loop {
+            // SAFETY: read(2) writes into the buffer, within its length, and says how much. If the number is not ours any
+            // more, is_it() sees through it.
+            match unsafe { libc::read(self.number, buffer.as_mut_ptr().cast(), buffer.len()) } {
+                -1 if super::Errno::last().0 == libc::EINTR => {}
+                -1 => return None,
+                length => return usize::try_from(length).ok(),
+            }
+        }
+    }
+
+    /// Whether what was read is of the file of that path: its number was not another file's in between.
+    fn is_it(&self) -> bool {
+        // SAFETY: no value of its own: not dropped, and whoever has it owns nothing.
+        let opened = ManuallyDrop::new(unsafe { File::from_raw_fd(self.number) });
+        let named = Facts::of_path_followed(self.path.as_bytes());
+        Facts::of(&opened).is_ok_and(|facts| named.is_ok_and(|named| named.is_same_file(&facts)))
     }
 }
 
-impl Drop for Glance {
+impl Drop for Glance<'_> {
     fn drop(&mut self) {
         // SAFETY: fcntl(2) with this command and close(2) touch no memory.
         unsafe {
-            let flags = libc::fcntl(self.0, libc::F_GETFL);
+            let flags = libc::fcntl(self.number, libc::F_GETFL);
             if flags != -1 && flags & (libc::O_ACCMODE | libc::O_APPEND) == FLAGS {
-                libc::close(self.0);
+                libc::close(self.number);
             }
         }
     }
 }
 
-/// What one read(2) gives of a file, as far as [`MOST_BYTES`] reach.
-pub(crate) fn file(path: &str) -> Option<Vec<u8>> {
-    let mut capacity = USUAL_BYTES;
-    loop {
-        let bytes = one_read(path, capacity)?;
-        if bytes.len() < capacity || capacity == MOST_BYTES {
-            return Some(bytes);
-        }
-        // From the start again: what a second read would give may be of another moment, or another file.
-        capacity = MOST_BYTES;
-    }
+/// What one read(2) gives of a file, at most as much as the buffer holds.
+pub(crate) fn file<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    let opened = Glance::open(path)?;
+    let length = opened.read(buffer)?;
+    opened.is_it().then_some(())?;
+    buffer.get(..length)
 }
 
-fn one_read(path: &str, capacity: usize) -> Option<Vec<u8>> {
+/// The same of a file whose contents say of whom they are: the caller believes them for that, and it is not asked again
+/// what file they are of.
+pub(super) fn file_that_names_its_subject<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    let length = Glance::open(path)?.read(buffer)?;
+    buffer.get(..length)
+}
+
+/// What `find` makes of the first line of which it makes anything. It sees of each line as much as [`LONGEST_LINE`].
+pub(crate) fn line<T>(path: &str, mut find: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
     let opened = Glance::open(path)?;
-    let mut bytes = Vec::<u8>::with_capacity(capacity);
-    // SAFETY: read(2) writes into the buffer, within its capacity, and says how much. If the number is not ours any more,
-    // what is read is for the caller to see through.
-    unsafe {
-        let length = libc::read(opened.0, bytes.as_mut_ptr().cast(), capacity);
-        bytes.set_len(usize::try_from(length).ok()?);
+    let (mut line, mut length, mut found) = ([0; LONGEST_LINE], 0, None);
+    let mut chunk = [0; CHUNK];
+    while found.is_none() {
+        let count = opened.read(&mut chunk)?;
+        if count == 0 {
+            break;
+        }
+        for &byte in &chunk[..count] {
+            if byte == b'\n' {
+                found = found.or_else(|| find(&line[..length]));
+                length = 0;
+            } else if let Some(place) = line.get_mut(length) {
+                *place = byte;
+                length += 1;
+            }
+        }
     }
-    Some(bytes)
+    found.filter(|_| opened.is_it())
 }
 
 /// A file that takes more than one read, read twice alike: its lines may change between two reads, and some be skipped
@@ -88,55 +162,60 @@ pub(crate) fn at_rest(path: &str) -> Option<Vec<u8>> {
 /// All of a file, however many reads it takes.
 pub(crate) fn whole(path: &str) -> Option<Vec<u8>> {
     let opened = Glance::open(path)?;
-    let (mut bytes, mut length) = (vec![0; USUAL_BYTES], 0);
+    let (mut bytes, mut chunk) = (Vec::new(), [0; CHUNK]);
     loop {
-        // SAFETY: as in file(); the buffer is longer than what was read.
-        match unsafe { libc::read(opened.0, bytes.as_mut_ptr().add(length).cast(), bytes.len() - length) } {
-            ..0 => return None,
+        match opened.read(&mut chunk)? {
             0 => break,
-            more => length += more as usize,
+            count => bytes.extend_from_slice(&chunk[..count]),
         }
-        bytes.resize(length + USUAL_BYTES, 0);
     }
-    bytes.truncate(length);
-    Some(bytes)
+    opened.is_it().then_some(bytes)
 }
 
-/// The stat file of a thread, if it is that thread's.
-pub(crate) fn stat(path: &str, tid: i32) -> Option<Vec<u8>> {
-    file(path).filter(|stat| stat.starts_with(format!("{tid} (").as_bytes()))
+/// What a symbolic link says.
+pub(crate) fn link<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    let (start, size) = (buffer.as_mut_ptr().cast(), buffer.len());
+    // SAFETY: readlink(2) reads the path and writes at most as many bytes as the buffer has.
+    let read = |path| unsafe { libc::readlink(path, start, size) };
+    let length = usize::try_from(with_c_string(path.as_bytes(), read).ok()?).ok()?;
+    buffer.get(..length).filter(|_| length < size)
+}
+
+/// Shows each number that is a name in a directory. `None` if it cannot be read to its end.
+pub(crate) fn for_each_number(path: &str, mut show: impl FnMut(i32)) -> Option<()> {
+    /// Of the fixed part of a linux_dirent64: inode, offset, length of the entry, kind; the name follows.
+    const LENGTH_AT: usize = 16;
+    const NAME_AT: usize = 19;
+    #[repr(align(8))]
+    struct Entries([u8; CHUNK]);
+    let opened = Glance::open(path)?;
+    let mut entries = Entries([0; CHUNK]);
+    loop {
+        // SAFETY: getdents64(2) writes at most as many bytes as the buffer has, and says how many.
+        let count = unsafe {
+            libc::syscall(libc::SYS_getdents64, opened.number, entries.0.as_mut_ptr(), mem::size_of::<Entries>())
+        };
+        let mut rest = match usize::try_from(count).ok()? {
+            0 => break,
+            count => entries.0.get(..count)?,
+        };
+        while let Some(length) = rest.get(LENGTH_AT..).and_then(|bytes| bytes.first_chunk()) {
+            let (entry, others) = rest.split_at_checked(u16::from_ne_bytes(*length).into())?;
+            let name = CStr::from_bytes_until_nul(entry.get(NAME_AT..)?).ok()?;
+            if let Some(number) = name.to_str().ok().and_then(|name| name.parse().ok()) {
+                show(number);
+            }
+            rest = others;
+        }
+    }
+    opened.is_it().then_some(())
 }
 
 /// The numbers that are names in a directory. `None` if it cannot be read to its end.
 pub(crate) fn numbers(path: &str) -> Option<Vec<i32>> {
     let mut numbers = Vec::new();
-    // SAFETY: opendir(3) reads the path; readdir(3) gives entries that are good until the next call, with a name that ends
-    // with NUL; dirfd(3) gives the directory's number; closedir(3) ends its life. errno is set to 0 before each entry to
-    // tell the end from a failure.
-    unsafe {
-        let directory = with_c_string(path.as_bytes(), |path| libc::opendir(path)).ok()?;
-        if directory.is_null() {
-            return None;
-        }
-        // Only looked at, closed with the directory.
-        let opened = ManuallyDrop::new(File::from_raw_fd(libc::dirfd(directory)));
-        let facts = Facts::of(&opened);
-        let is_whole = loop {
-            libc::__errno_location().write(0);
-            let entry = libc::readdir(directory);
-            if entry.is_null() {
-                break libc::__errno_location().read() == 0;
-            }
-            let name = CStr::from_ptr((*entry).d_name.as_ptr());
-            numbers.extend(name.to_str().ok().and_then(|name| name.parse::<i32>().ok()));
-        };
-        let is_it = facts.is_ok_and(|facts| Facts::of(&opened).is_ok_and(|now| now.is_same_file(&facts)));
-        // Else it stays, without its descriptor: the number may be the program's.
-        if is_it {
-            libc::closedir(directory);
-        }
-        (is_whole && is_it).then_some(numbers)
-    }
+    for_each_number(path, |number| numbers.push(number))?;
+    Some(numbers)
 }
 
 #[cfg(test)]
@@ -144,17 +223,10 @@ mod tests {
     use super::*;
     use std::ffi::CString;
 
+    /// The program closes all descriptors while one is looked through, and opens a file of its own: that one stays open,
+    /// and nothing is believed.
     #[test]
-    fn a_stat_file_is_believed_of_its_own_thread_only() {
-        let own = std::process::id() as i32;
-        assert!(stat("/proc/self/stat", own).is_some());
-        assert_eq!(stat("/proc/self/stat", own + 1), None);
-        assert_eq!(stat("/proc/self/no such file", own), None);
-    }
-
-    /// The program closes all descriptors while one is looked through, and opens a file of its own.
-    #[test]
-    fn a_descriptor_that_is_the_programs_by_now_stays_open() {
+    fn a_descriptor_that_is_the_programs_by_now_is_neither_closed_nor_believed() {
         let path = format!("/tmp/lock_manager-glance-{}", std::process::id());
         let name = CString::new(path.as_str()).unwrap();
         // SAFETY: mkfifo(3) and unlink(2) read the name, open(2) and memfd_create(2) theirs; the number that is replaced is
@@ -164,7 +236,7 @@ mod tests {
             let (say, hear) = std::sync::mpsc::channel();
             let looker = std::thread::spawn(move || {
                 say.send(libc::gettid()).unwrap();
-                file(&path)
+                file(&path, &mut [0; 64]).map(<[u8]>::to_vec)
             });
             let state = format!("/proc/self/task/{}/syscall", hear.recv().unwrap());
             let writer = libc::open(name.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
@@ -181,7 +253,7 @@ mod tests {
             let own = libc::memfd_create(c"program".as_ptr(), libc::MFD_CLOEXEC);
             assert_eq!(libc::dup3(own, number, libc::O_CLOEXEC), number);
             libc::close(writer);
-            assert_eq!(looker.join().unwrap(), Some(Vec::new()));
+            assert_eq!(looker.join().unwrap(), None);
             assert_ne!(libc::fcntl(number, libc::F_GETFD), -1);
             libc::close(number);
             libc::close(own);
@@ -193,5 +265,20 @@ mod tests {
     fn the_threads_of_a_process_are_listed() {
         assert!(numbers("/proc/self/task").unwrap().contains(&(std::process::id() as i32)));
         assert_eq!(numbers("/no such directory"), None);
+    }
+
+    #[test]
+    fn a_line_is_found_behind_one_that_is_longer_than_a_chunk() {
+        let path = format!("/dev/shm/lock_manager-glance-{}", std::process::id());
+        std::fs::write(&path, format!("Groups:{}\nNSpid:\t5\n", " 4000000000".repeat(1000))).unwrap();
+        let nspid = line(&path, |line| line.strip_prefix(b"NSpid:\t").map(<[u8]>::to_vec));
+        assert_eq!((nspid, line(&path, |line| line.strip_prefix(b"no").map(drop))), (Some(b"5".to_vec()), None));
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_names_nothing() {
+        assert_eq!(ProcPath::new(format_args!("/proc/{}", 7)).as_str(), "/proc/7");
+        assert_eq!(ProcPath::new(format_args!("{:0100}", 7)).as_str(), "");
     }
 }

@@ -108,9 +108,10 @@ pub(crate) fn command() -> [u64; 2] {
     let is_main =
         unsafe { libc::gettid() == libc::getpid() && libc::prctl(libc::PR_GET_NAME, bytes.as_mut_ptr()) == 0 };
     if !is_main {
-        let name = glance::file("/proc/self/comm").unwrap_or_default();
-        for (place, byte) in bytes.iter_mut().zip(name.into_iter().filter(|&byte| byte != b'\n')) {
-            *place = byte;
+        let mut buffer = [0u8; 64];
+        let name = glance::file("/proc/self/comm", &mut buffer).unwrap_or_default();
+        for (place, byte) in bytes.iter_mut().zip(name.iter().filter(|&&byte| byte != b'\n')) {
+            *place = *byte;
         }
     }
     let (halves, _) = bytes.as_chunks::<8>();

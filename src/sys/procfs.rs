@@ -2,9 +2,8 @@
 //! What /proc and the kernel say of other threads and processes. Absence of a file proves nothing by itself: /proc may
 //! be hidden, missing, or another PID namespace's.
 
-use std::fs;
-use std::path::Path;
-
+use super::file::Facts;
+use super::glance::ProcPath;
 use super::{Errno, glance, process};
 
 /// The inode of the PID namespace that the machine boots into (PROC_PID_INIT_INO in the kernel's proc_ns.h). From it
@@ -48,34 +47,92 @@ pub(crate) fn is_own_thread(tid: u32) -> bool {
 
 /// The state letter of /proc/TID/stat.
 fn state(tid: u32) -> Option<char> {
-    let stat = glance::stat(&format!("/proc/{tid}/stat"), i32::try_from(tid).ok()?)?;
-    // The command, in parentheses, may contain anything, parentheses too; nothing after the last one does.
-    let after = stat.iter().rposition(|&byte| byte == b')')? + 2;
-    stat.get(after).map(|&byte| char::from(byte))
+    let id = i32::try_from(tid).ok()?;
+    Stat::read(ProcPath::new(format_args!("/proc/{id}/stat")).as_str(), id).map(|stat| char::from(stat.state))
 }
 
-/// When a process ("self" or a number) started, in clock ticks since boot; 0 if it cannot be seen. With the id it names
-/// a process for good, where the id alone is used again.
-pub(crate) fn start_time(process: &str) -> u64 {
-    const FIELD: usize = 22;
-    let Some(stat) = glance::file(&["/proc/", process, "/stat"].concat()) else { return 0 };
-    // The command, in parentheses, may contain anything; the third field follows it.
-    let Some(after) = stat.iter().rposition(|&byte| byte == b')') else { return 0 };
-    let mut fields = stat[after + 1..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
-    let field = fields.nth(FIELD - 3).and_then(|field| std::str::from_utf8(field).ok());
-    field.and_then(|field| field.parse().ok()).unwrap_or(0)
+/// What a stat file of a process or thread says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stat {
+    /// A letter.
+    pub(super) state: u8,
+    /// Those of the kernel's sched.h.
+    pub(super) flags: u64,
+    pub(super) num_threads: u64,
+    /// When it started, in clock ticks since boot.
+    pub(super) start: u64,
+}
+
+impl Stat {
+    /// More than the fields that are looked for can take.
+    const BYTES: usize = 1024;
+    // The fields by their places behind the command, the third of which is the first there.
+    const STATE: usize = 3 - 3;
+    const FLAGS: usize = 9 - 3;
+    const NUM_THREADS: usize = 20 - 3;
+    const START: usize = 22 - 3;
+
+    /// Of the stat file of that path, if it speaks of the thread of that number.
+    pub(super) fn read(path: &str, number: i32) -> Option<Self> {
+        Self::parse(glance::file_that_names_its_subject(path, &mut [0; Self::BYTES])?, number)
+    }
+
+    fn parse(stat: &[u8], number: i32) -> Option<Self> {
+        // The command, in parentheses, may contain anything, parentheses too; nothing after the last one does.
+        let end = stat.iter().rposition(|&byte| byte == b')')?;
+        let named = std::str::from_utf8(&stat[..stat.iter().position(|&byte| byte == b'(')?]).ok()?;
+        if named.trim_end().parse() != Ok(number) {
+            return None;
+        }
+        let text = std::str::from_utf8(&stat[end + 1..]).ok()?;
+        let field = |index| text.split_ascii_whitespace().nth(index);
+        let numeric = |index| field(index)?.parse().ok();
+        Some(Self {
+            state: *field(Self::STATE)?.as_bytes().first()?,
+            flags: numeric(Self::FLAGS)?,
+            num_threads: numeric(Self::NUM_THREADS)?,
+            start: numeric(Self::START)?,
+        })
+    }
+}
+
+/// A number that stands in a link of /proc: "PID", or of a thread, "PID/task/TID".
+fn number_in(link: &[u8]) -> Option<i32> {
+    std::str::from_utf8(link.rsplit(|&byte| byte == b'/').next()?).ok()?.parse().ok()
+}
+
+/// When the process of that number started, in clock ticks since boot; 0 if it cannot be seen. With the id it names a
+/// process for good, where the id alone is used again.
+pub(crate) fn start_time(pid: i32) -> u64 {
+    Stat::read(ProcPath::new(format_args!("/proc/{pid}/stat")).as_str(), pid).map_or(0, |stat| stat.start)
+}
+
+/// The same of the calling process, whatever its number is where /proc is mounted: it may be an outer PID namespace's.
+pub(crate) fn own_start_time() -> u64 {
+    glance::link("/proc/self", &mut [0; 32]).and_then(number_in).map_or(0, start_time)
+}
+
+/// The same of the calling thread, the low half.
+pub(crate) fn own_thread_start_time() -> u32 {
+    let start = || {
+        let mut link = [0; 64];
+        let link = std::str::from_utf8(glance::link("/proc/thread-self", &mut link)?).ok()?;
+        let path = ProcPath::new(format_args!("/proc/{link}/stat"));
+        Some(Stat::read(path.as_str(), number_in(link.as_bytes())?)?.start)
+    };
+    start().unwrap_or(0) as u32
 }
 
 /// The process that thread `tid` belongs to, 0 if it cannot be seen.
 pub(crate) fn process_of(tid: u32) -> i32 {
-    status_field(&tid.to_string(), "Tgid:").and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+    let path = ProcPath::new(format_args!("/proc/{tid}/status"));
+    status_field(path.as_str(), b"Tgid:", |value| value.trim().parse().ok()).unwrap_or(0)
 }
 
-fn status_field(process: &str, field: &str) -> Option<String> {
-    let status = glance::file(&format!("/proc/{process}/status"))?;
+/// What `read` makes of the value of a line of a status file.
+fn status_field<T>(path: &str, field: &[u8], read: impl Fn(&str) -> Option<T>) -> Option<T> {
     // As bytes: the command, which is in it as well, may be cut in the midst of a character.
-    let value = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(field.as_bytes()))?;
-    std::str::from_utf8(value).ok().map(str::to_owned)
+    glance::line(path, |line| read(std::str::from_utf8(line.strip_prefix(field)?).ok()?))
 }
 
 /// The PID namespace of a process ("self" or a number), as the inode of its /proc/PID/ns/pid; 0 if it cannot be seen.
@@ -86,9 +143,12 @@ pub(crate) fn pid_namespace(process: &str) -> u64 {
 /// A namespace of a process, as the inode of its file in /proc; 0 if it cannot be seen.
 pub(super) fn namespace(process: &str, kind: &str) -> u64 {
     // By what the link says, "pid:[4026531836]": following it costs twice as much.
-    let link = fs::read_link(["/proc/", process, "/ns/", kind].concat()).unwrap_or_default();
-    let inode = link.to_str().and_then(|link| link.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']'));
-    inode.and_then(|inode| inode.parse().ok()).unwrap_or(0)
+    let mut link = [0; 64];
+    let link = glance::link(ProcPath::new(format_args!("/proc/{process}/ns/{kind}")).as_str(), &mut link);
+    let inode = link.and_then(|link| {
+        std::str::from_utf8(link).ok()?.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()
+    });
+    inode.unwrap_or(0)
 }
 
 /// What a process is known to map.
@@ -133,22 +193,23 @@ impl MappedFile {
     pub(crate) fn is_mapped_by(&self, process: &str) -> Maps {
         let wanted = (self.device.as_slice(), self.inode.as_slice());
         let shows = |maps: &[u8]| maps.split(|&byte| byte == b'\n').any(|line| Self::fields(line) == Some(wanted));
-        match fs::read(format!("/proc/{process}/maps")) {
-            Err(_) => return Maps::Unknown,
-            Ok(maps) if shows(&maps) => return Maps::Yes,
-            Ok(maps) if !maps.is_empty() => return Maps::No,
-            Ok(_) => {}
+        match glance::whole(&format!("/proc/{process}/maps")) {
+            None => return Maps::Unknown,
+            Some(maps) if shows(&maps) => return Maps::Yes,
+            Some(maps) if !maps.is_empty() => return Maps::No,
+            Some(_) => {}
         }
         // Nothing at all: the main thread has ended. Its other threads go on with the memory that they shared.
-        let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else {
+        let Some(threads) = glance::numbers(&format!("/proc/{process}/task")) else {
             return Maps::Unknown;
         };
         for thread in threads {
-            match thread.and_then(|thread| fs::read(thread.path().join("maps"))) {
-                Ok(maps) if shows(&maps) => return Maps::Yes,
-                Ok(_) => {}
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
-                Err(_) => return Maps::Unknown,
+            let thread = format!("/proc/{process}/task/{thread}");
+            match glance::whole(&format!("{thread}/maps")) {
+                Some(maps) if shows(&maps) => return Maps::Yes,
+                Some(_) => {}
+                None if is_missing(&thread) => {}
+                None => return Maps::Unknown,
             }
         }
         Maps::No
@@ -165,7 +226,7 @@ pub(crate) fn only_this_namespace_maps(address: usize) -> Result<(), Doubt> {
         return Err("a holder outside of this PID namespace could not be seen from here");
     }
     // A /proc that hides processes, or that belongs to an inner namespace, does not show process 1 as process 1.
-    if namespace_ids("1").as_deref() != Some(&[1]) || namespace_ids("self").as_deref() != Some(&[process::pid()]) {
+    if namespace_ids("1") != Some(Ids::only(1)) || namespace_ids("self") != Some(Ids::only(process::pid())) {
         return Err("/proc does not show all processes");
     }
     let Some(file) = MappedFile::at(address) else {
@@ -176,9 +237,9 @@ pub(crate) fn only_this_namespace_maps(address: usize) -> Result<(), Doubt> {
     };
     for id in processes {
         let process = id.to_string();
-        let ids = namespace_ids(&process).filter(|ids| ids.first() == Some(&id));
+        let ids = namespace_ids(&process).filter(|ids| ids.outermost == id);
         // One number: its threads are numbered as seen from here.
-        if ids.as_ref().is_some_and(|ids| ids.len() == 1) {
+        if ids == Some(Ids::only(id)) {
             continue;
         }
         let maps = if ids.is_some() { file.is_mapped_by(&process) } else { Maps::Unknown };
@@ -194,8 +255,11 @@ pub(crate) fn only_this_namespace_maps(address: usize) -> Result<(), Doubt> {
 
 /// Whether a process that could not be looked into is no more: only its absence says so, and no other failure does.
 fn has_ended(process: &str) -> bool {
-    let seen = fs::metadata(Path::new("/proc").join(process));
-    seen.is_err_and(|error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)))
+    is_missing(&format!("/proc/{process}"))
+}
+
+fn is_missing(path: &str) -> bool {
+    matches!(Facts::of_path_followed(path.as_bytes()), Err(Errno(libc::ENOENT | libc::ESRCH)))
 }
 
 /// The first bytes of all write locks of open file descriptions on a file, as /proc/locks shows them.
@@ -214,10 +278,31 @@ pub(crate) fn locked_offsets(device: u64, inode: u64) -> Option<Vec<u64>> {
     Some(of_the_file.collect())
 }
 
-/// The ids of a process in the PID namespaces it is in, from that of /proc inwards.
-pub(super) fn namespace_ids(process: &str) -> Option<Vec<i32>> {
-    let field = status_field(process, "NSpid:")?;
-    field.split_ascii_whitespace().map(|id| id.parse().ok()).collect()
+/// The ids of a process in the PID namespaces that it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ids {
+    /// In that of /proc.
+    outermost: i32,
+    /// In its own.
+    innermost: i32,
+    count: usize,
+}
+
+impl Ids {
+    /// Of a process whose own namespace is that of /proc.
+    pub(super) fn only(id: i32) -> Self {
+        Self { outermost: id, innermost: id, count: 1 }
+    }
+}
+
+/// The ids of a process ("self" or a number).
+pub(super) fn namespace_ids(process: &str) -> Option<Ids> {
+    let path = ProcPath::new(format_args!("/proc/{process}/status"));
+    status_field(path.as_str(), b"NSpid:", |value| {
+        let mut ids = value.split_ascii_whitespace().map(|id| id.parse().ok());
+        let first = Ids::only(ids.next()??);
+        ids.try_fold(first, |ids, innermost| Some(Ids { innermost: innermost?, count: ids.count + 1, ..ids }))
+    })
 }
 
 #[cfg(test)]
@@ -225,7 +310,7 @@ mod tests {
     use super::*;
 
     /// Of the calling thread, which is to end after this: the tests share the process.
-    fn own_ids() -> Option<Vec<i32>> {
+    fn own_ids() -> Option<Ids> {
         namespace_ids("thread-self")
     }
 
@@ -234,12 +319,12 @@ mod tests {
         let ids = std::thread::spawn(|| {
             // SAFETY: prctl(2) with PR_SET_NAME reads the string, and names the calling thread alone.
             assert_eq!(unsafe { libc::prctl(libc::PR_SET_NAME, c"\xd0\xbb\xd0".as_ptr()) }, 0);
-            assert!(std::str::from_utf8(&glance::file("/proc/thread-self/status").unwrap()).is_err());
+            assert!(std::str::from_utf8(&glance::whole("/proc/thread-self/status").unwrap()).is_err());
             // SAFETY: gettid(2) cannot fail.
             (own_ids(), unsafe { libc::gettid() })
         });
         let (ids, tid) = ids.join().unwrap();
-        assert_eq!(ids.unwrap().last(), Some(&tid));
+        assert_eq!(ids.unwrap().innermost, tid);
     }
 
     #[test]
@@ -255,8 +340,25 @@ mod tests {
         });
         // Only root may.
         if let Some((ids, tid)) = ids.join().unwrap() {
-            assert_eq!(ids.unwrap().last(), Some(&tid));
+            assert_eq!(ids.unwrap().innermost, tid);
         }
+    }
+
+    #[test]
+    fn a_stat_file_is_believed_of_its_own_thread_only() {
+        let own = process::pid();
+        assert!(Stat::read("/proc/self/stat", own).is_some());
+        assert_eq!(Stat::read("/proc/self/stat", own + 1), None);
+        assert_eq!(Stat::read("/proc/1/stat", own), None);
+        assert_eq!(Stat::read("/proc/self/no such file", own), None);
+        assert_eq!(own_start_time(), start_time(own));
+        assert_ne!(own_thread_start_time(), 0);
+    }
+
+    #[test]
+    fn a_command_may_contain_anything() {
+        let stat = Stat::parse(b"7 (a ) S 1) R 1 2 3 4 5 4194308 0 0 0 0 0 0 0 0 20 0 3 0 99 ", 7).unwrap();
+        assert_eq!(stat, Stat { state: b'R', flags: 4_194_308, num_threads: 3, start: 99 });
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Attachment {
 
     #[cold]
     fn introduce_first(&self, space: &Space) {
-        let (start, here) = (procfs::start_time("self"), Surroundings::here());
+        let (start, here) = (procfs::own_start_time(), Surroundings::here());
         if let Ok(Some(entry)) = space.entry(self.entry) {
             entry.introduce(process::command(), start, here);
         }

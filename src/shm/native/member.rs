@@ -6,7 +6,7 @@ use crate::Reason;
 use crate::manager::Ownership;
 use crate::sys::process::{self, Process};
 use crate::sys::thread::Thread;
-use crate::sys::{ending, tags, witness};
+use crate::sys::{ending, procfs, tags, witness};
 
 use super::Native;
 use super::pool::{POOLS, Pool};
@@ -50,7 +50,7 @@ impl Native {
             let start = if tid == process::pid() {
                 attachment.start() as u32
             } else if attachment.surroundings().is_some_and(|then| then.time_namespace == witness::time_namespace()) {
-                witness::own_thread_start()
+                procfs::own_thread_start_time()
             } else {
                 // By another clock than that which the entry names.
                 0
