@@ -5,6 +5,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::sys::clock::Instant;
+use crate::sys::thread::Thread;
+use crate::sys::waits;
 use crate::{Error, Reason, Result};
 
 /// How long a wait that can be cancelled sleeps at most before it looks again: half of the 10 ms within which it must
@@ -47,8 +49,14 @@ impl Cancel {
         self.triggered.load(Ordering::Acquire)
     }
 
+    /// How many waits it may end.
+    pub(crate) fn waits(&self) -> &AtomicU32 {
+        &self.waits
+    }
+
     /// Whether it could be freed now.
     pub(crate) fn check_unused(&self) -> Result<()> {
+        waits::sweep(Thread::calling());
         match self.waits.load(Ordering::Acquire) {
             0 => Ok(()),
             waits => Err(Error::without_storage(Reason::CancelInUse { waits })),
@@ -56,7 +64,23 @@ impl Cancel {
     }
 }
 
-/// A wait, as far as others may end it.
+/// Whether the wait for lock `id` goes on as far as `cancel` is concerned.
+pub(crate) fn check(cancel: Option<&Cancel>, id: u32) -> std::result::Result<(), Reason> {
+    match cancel {
+        Some(cancel) if cancel.is_triggered() => Err(Reason::Cancelled { id }),
+        _ => Ok(()),
+    }
+}
+
+/// When to look again: at `otherwise`, or sooner if `cancel` may end the wait.
+pub(crate) fn next_look(cancel: Option<&Cancel>, otherwise: Instant) -> Instant {
+    match cancel {
+        Some(_) => otherwise.min(Instant::now().after(LOOK_INTERVAL_NS)),
+        None => otherwise,
+    }
+}
+
+/// A wait of the file or the in-memory manager, as far as others may end it.
 pub(crate) struct Cancellable<'c>(Option<&'c Cancel>);
 
 impl<'c> Cancellable<'c> {
@@ -69,18 +93,11 @@ impl<'c> Cancellable<'c> {
     }
 
     pub(crate) fn check(&self, id: u32) -> std::result::Result<(), Reason> {
-        match self.0 {
-            Some(cancel) if cancel.is_triggered() => Err(Reason::Cancelled { id }),
-            _ => Ok(()),
-        }
+        check(self.0, id)
     }
 
-    /// When to look again: at `otherwise`, or sooner if somebody may end the wait.
     pub(crate) fn next_look(&self, otherwise: Instant) -> Instant {
-        match self.0 {
-            Some(_) => otherwise.min(Instant::now().after(LOOK_INTERVAL_NS)),
-            None => otherwise,
-        }
+        next_look(self.0, otherwise)
     }
 }
 

@@ -179,6 +179,14 @@ pub enum Reason {
     ForkedChild,
     /// `EOPNOTSUPP`: a child made behind the libc's back, whose locks would be taken in its parent's name.
     ClonedChild,
+    /// `EOPNOTSUPP`: a sandbox, such as seccomp(2), forbids a system call that the library cannot do without.
+    Forbidden {
+        /// The call.
+        call: &'static str,
+    },
+    /// `EDEADLK`: a call in a signal handler would have to wait for the call of the same thread in whose midst the handler
+    /// came.
+    Interrupted,
     /// `ENOLCK`: every lock is allocated.
     Exhausted {
         /// How many there are.
@@ -350,6 +358,19 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// What a failure of fcntl(2) on a descriptor that is open means: it has no permissions of a file to ask for.
+    pub(crate) fn of_fcntl(doing: &'static str, errno: Errno) -> Self {
+        match errno.0 {
+            libc::EPERM | libc::ENOSYS => Self::Forbidden { call: "fcntl(2)" },
+            _ => Self::System { doing, errno },
+        }
+    }
+
+    /// Whether it owns no memory.
+    pub(crate) fn is_plain(&self) -> bool {
+        !matches!(self, Self::Deadlock { .. } | Self::Panicked(_) | Self::StrayFile { .. })
+    }
+
     /// The positive errno value that stands for this reason.
     #[must_use]
     pub fn errno(&self) -> i32 {
@@ -371,9 +392,11 @@ impl Reason {
             Self::TooManyManagers => libc::EMFILE,
             Self::SymbolicLink | Self::StrayFile { .. } | Self::NotTrusted { .. } | Self::ReadOnly => libc::EACCES,
             Self::NoSpace { .. } => libc::ENOSPC,
-            Self::NetworkFileSystem { .. } | Self::Unsupported(_) | Self::ForkedChild | Self::ClonedChild => {
-                libc::EOPNOTSUPP
-            }
+            Self::NetworkFileSystem { .. }
+            | Self::Unsupported(_)
+            | Self::ForkedChild
+            | Self::ClonedChild
+            | Self::Forbidden { .. } => libc::EOPNOTSUPP,
             Self::Exhausted { .. } | Self::TooManyHeld { .. } => libc::ENOLCK,
             Self::Held { .. }
             | Self::RemovalHeld { .. }
@@ -386,7 +409,7 @@ impl Reason {
             | Self::CannotJudge { .. } => libc::EBUSY,
             Self::TimedOut { .. } => libc::ETIMEDOUT,
             Self::Cancelled { .. } => libc::ECANCELED,
-            Self::SelfDeadlock { .. } | Self::Deadlock { .. } => libc::EDEADLK,
+            Self::SelfDeadlock { .. } | Self::Deadlock { .. } | Self::Interrupted => libc::EDEADLK,
             Self::NotHolder { .. } => libc::EPERM,
             Self::LockLost { .. } | Self::BitmapsHeld { .. } => libc::ENOTRECOVERABLE,
             Self::Removed | Self::BeforeBoot => libc::ESTALE,

@@ -21,7 +21,7 @@ use std::ffi::c_char;
 
 use crate::cancel::Cancel;
 use crate::file::FileManager;
-use crate::manager::{Manager, Wait};
+use crate::manager::Manager;
 use crate::memory::InMemoryManager;
 use crate::shm::ShmManager;
 
@@ -447,10 +447,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock(
     cancel: *mut lock_manager_cancel_t,
 ) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe {
-        let opened = self::manager(manager)?;
-        opened.acquire(id, Wait::Nanoseconds(timeout_ns), cancel.as_ref()).map(locking::code)
-    })
+    unsafe { locking::acquire_cancellable(manager, id, timeout_ns, cancel.as_ref()) }
 }
 
 /// The locks that somebody holds. Touches no lock.

@@ -11,6 +11,8 @@ compile_error!(
     "lock-manager needs 64-bit Linux and glibc: its locks are glibc's robust mutexes, waited for by futex(2)"
 );
 
+/// Acquiring a lock in steps and sleeps.
+mod acquisition;
 /// Ending waits.
 mod cancel;
 /// Failures: errno, sentence, numbers.

@@ -31,6 +31,11 @@ pub enum Wait {
 }
 
 impl Wait {
+    /// Whether there is no wait at all.
+    pub(crate) fn is_try(self) -> bool {
+        matches!(self, Self::Try | Self::Nanoseconds(0))
+    }
+
     /// At most `duration`; beyond 584 years without end.
     #[must_use]
     pub fn at_most(duration: Duration) -> Self {

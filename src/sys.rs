@@ -29,6 +29,7 @@ pub(crate) mod registry;
 pub(crate) mod tags;
 pub(crate) mod thread;
 pub(crate) mod undisturbed;
+pub(crate) mod waits;
 pub(crate) mod watched;
 pub(crate) mod witness;
 

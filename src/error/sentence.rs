@@ -92,6 +92,16 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             "this child was cloned behind the libc's back, so a mutex would be taken in its parent's name; use fork, \
              or exec first"
         ),
+        Reason::Forbidden { call } => write!(
+            f,
+            "a sandbox of this process (seccomp) forbids {call}, without which it could not be told when a holder dies; \
+             allow the call, or use the locks from a process outside of the sandbox"
+        ),
+        Reason::Interrupted => write!(
+            f,
+            "this call, in a signal handler, would wait for the call of this same thread that the signal interrupted; \
+             call it outside of the handler"
+        ),
         Reason::Exhausted { num_locks } => {
             write!(
                 f,

@@ -5,29 +5,52 @@ use std::any::Any;
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::acquisition::{Acquisition, Progress};
+use crate::manager::Acquired;
 use crate::sys::thread::Thread;
 use crate::sys::undisturbed::Undisturbed;
 use crate::{Cancel, Error, Manager, Reason, Result};
 
-use super::{last_error, lock_manager_t};
+use super::{LOCK_MANAGER_OWNER_DIED, last_error, lock_manager_t};
 
-/// Runs an exported function's body. No panic passes, and none is printed; the thread is not cancelled inside, and
-/// finds errno as it was.
+/// Runs an exported function's body. No panic passes, and none is printed; the thread is not cancelled inside, no signal
+/// handler comes, and errno is as it was.
+///
+/// The exported function itself has nothing to be undone: a handler that comes before or after the body may end the thread.
 #[inline(always)]
-pub(super) fn call(body: impl FnOnce() -> Result<i32>) -> i32 {
-    let _undisturbed = Undisturbed::begin();
-    match body_outcome(body) {
+pub(super) fn call<B: FnOnce() -> Result<i32>>(body: B) -> i32 {
+    let undisturbed = Undisturbed::begin();
+    let code = guarded(body);
+    undisturbed.end();
+    code
+}
+
+/// The same for a body that waits by means of its own, with the signals coming.
+#[inline(always)]
+pub(super) fn call_that_waits<B: FnOnce() -> Result<i32>>(body: B) -> i32 {
+    let undisturbed = Undisturbed::begin();
+    let code = undisturbed.let_signals_come(|| guarded(body));
+    undisturbed.end();
+    code
+}
+
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
+extern "C" fn guarded<B: FnOnce() -> Result<i32>>(body: B) -> i32 {
+    match outcome_of(body) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => failed(error),
         Err(panic) => failed(panicked(panic)),
     }
 }
 
+/// What a body comes to that may panic.
 #[inline(always)]
-fn body_outcome(body: impl FnOnce() -> Result<i32>) -> std::thread::Result<Result<i32>> {
+fn outcome_of<T>(body: impl FnOnce() -> T) -> std::thread::Result<T> {
     let thread = Thread::calling();
     thread.set_inside(true);
     // AssertUnwindSafe: what a body may leave half done is shared memory, whose every intermediate state is valid
@@ -37,10 +60,83 @@ fn body_outcome(body: impl FnOnce() -> Result<i32>) -> std::thread::Result<Resul
     outcome
 }
 
+/// What a step of an acquisition says that is to sleep: no function's answer.
+const SLEEP: i32 = i32::MIN;
+
+/// Acquires a lock of `storage` in steps and sleeps.
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called in the library alone: the convention says that nothing unwinds")]
+pub(super) extern "C" fn acquire<A: Acquisition>(acquisition: &mut A, storage: &Arc<PathBuf>) -> i32 {
+    let undisturbed = Undisturbed::begin();
+    let code = loop {
+        match step(acquisition, storage) {
+            SLEEP => undisturbed.let_signals_come(|| acquisition.sleep()),
+            code => break code,
+        }
+    };
+    undisturbed.end();
+    code
+}
+
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn step<A: Acquisition>(acquisition: &mut A, storage: &Arc<PathBuf>) -> i32 {
+    match outcome_of(|| acquisition.step()) {
+        Ok(Progress::Sleep) => SLEEP,
+        Ok(Progress::Done(Ok(acquired))) => code(acquired),
+        Ok(Progress::Done(Err(reason))) => failed_at(storage, reason),
+        Err(panic) => failed(panicked(panic)),
+    }
+}
+
+/// Does something to a lock of `storage` that a signal handler may do, too.
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+pub(super) extern "C" fn release<B>(storage: &Arc<PathBuf>, body: B) -> i32
+where
+    B: FnOnce() -> std::result::Result<(), Reason>,
+{
+    let undisturbed = Undisturbed::begin();
+    let code = release_guarded(storage, body);
+    undisturbed.end();
+    code
+}
+
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn release_guarded<B>(storage: &Arc<PathBuf>, body: B) -> i32
+where
+    B: FnOnce() -> std::result::Result<(), Reason>,
+{
+    match outcome_of(body) {
+        Ok(Ok(())) => 0,
+        Ok(Err(reason)) => failed_at(storage, reason),
+        Err(panic) => failed(panicked(panic)),
+    }
+}
+
+#[inline(always)]
+pub(super) fn code(acquired: Acquired) -> i32 {
+    match acquired {
+        Acquired::Clean => 0,
+        Acquired::OwnerDied => LOCK_MANAGER_OWNER_DIED,
+    }
+}
+
 #[cold]
 fn failed(error: Error) -> i32 {
     let code = -error.errno();
     last_error::set(error);
+    code
+}
+
+/// The same without an allocation, for what may fail in a signal handler.
+#[cold]
+fn failed_at(storage: &Arc<PathBuf>, reason: Reason) -> i32 {
+    let code = -reason.errno();
+    last_error::set_at(storage, reason);
     code
 }
 

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Lock and unlock at the boundary. A free lock of a native segment is taken and given back without anything around it:
 //! that path cannot fail or panic. Every other one ends in a call by the C convention, out of which nothing unwinds, so
-//! that the short path keeps nothing and needs no way out.
+//! that the short path keeps nothing and needs no way out. A signal handler that ends the thread, wherever it comes, finds
+//! nothing to be undone on its way through these functions.
 //!
 //! Each function asks of its caller what the parent module asks of C.
 
 use std::hint::cold_path;
 
-use crate::manager::{Acquired, Wait};
+use crate::Cancel;
+use crate::manager::Wait;
 use crate::shm::{AtOnce, ByLayout, Libpod, Native, Release};
 
-use super::boundary::{call, manager as opened};
-use super::{LOCK_MANAGER_OWNER_DIED, lock_manager_t};
+use super::boundary::{self, call, call_that_waits, code, manager as opened};
+use super::lock_manager_t;
 
 /// How long a call waits, as a type: what is the same in each call of a function need not be kept in it.
 pub(super) trait Patience: Copy {
@@ -54,18 +56,41 @@ impl Patience for AtMost {
 pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: impl Patience) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
-        let Some(lock_manager_t::Shm(shm)) = manager.as_ref() else { return acquire_slowly(manager, id, patience) };
+        let Some(lock_manager_t::Shm(shm)) = manager.as_ref() else { return acquire_other(manager, id, patience) };
         match shm.by_layout() {
             ByLayout::Libpod(libpod) => {
                 // Not rare: only out of the native way, for which a jump taken in each of lock and unlock is a cycle in 20.
                 cold_path();
-                acquire_mutex(libpod, manager, id, patience)
+                acquire_mutex(libpod, id, patience)
             }
             ByLayout::Native(native) => match native.acquire_at_once(id) {
                 AtOnce::Acquired(acquired) => code(acquired),
-                AtOnce::Undecided => acquire_slowly(manager, id, patience),
-                AtOnce::Retired => acquire_retired(native, manager, id, patience),
+                AtOnce::Undecided => acquire_held(native, id, patience),
+                AtOnce::Retired => acquire_retired(native, id, patience),
             },
+        }
+    }
+}
+
+/// Takes a lock as long as `cancel` lets it.
+///
+/// # Safety
+/// The module's contract.
+pub(super) unsafe fn acquire_cancellable(
+    manager: *mut lock_manager_t,
+    id: u32,
+    timeout_ns: u64,
+    cancel: Option<&Cancel>,
+) -> i32 {
+    let wait = Wait::Nanoseconds(timeout_ns);
+    // SAFETY: the module's contract.
+    unsafe {
+        let Some(lock_manager_t::Shm(shm)) = manager.as_ref() else {
+            return call_that_waits(|| opened(manager)?.acquire(id, wait, cancel).map(code));
+        };
+        match shm.by_layout() {
+            ByLayout::Libpod(libpod) => boundary::acquire(&mut libpod.slow_path(id, wait, cancel), libpod.storage()),
+            ByLayout::Native(native) => boundary::acquire(&mut native.slow_path(id, wait, cancel), native.storage()),
         }
     }
 }
@@ -78,7 +103,7 @@ pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: im
 pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
-        let Some(lock_manager_t::Shm(shm)) = manager.as_ref() else { return unlock_slowly(manager, id) };
+        let Some(lock_manager_t::Shm(shm)) = manager.as_ref() else { return unlock_other(manager, id) };
         match shm.by_layout() {
             ByLayout::Libpod(libpod) => {
                 // As in acquire().
@@ -87,84 +112,91 @@ pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
             }
             ByLayout::Native(native) => match native.release_at_once(id) {
                 Release::Done => 0,
-                _ => unlock_slowly(manager, id),
+                _ => unlock_waited_for(native, id),
             },
         }
     }
 }
 
 /// A free lock of a libpod segment is taken with as little around it as the libc allows.
-///
-/// # Safety
-/// The module's contract.
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
-unsafe extern "C" fn acquire_mutex(
-    libpod: &Libpod,
-    manager: *mut lock_manager_t,
-    id: u32,
-    patience: impl Patience,
-) -> i32 {
+extern "C" fn acquire_mutex(libpod: &Libpod, id: u32, patience: impl Patience) -> i32 {
     match libpod.acquire_at_once(id) {
         Some(acquired) => code(acquired),
-        // SAFETY: the module's contract.
-        None => unsafe { acquire_slowly(manager, id, patience) },
+        None => acquire_held_mutex(libpod, id, patience),
     }
 }
 
-/// # Safety
-/// The module's contract.
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn acquire_held_mutex(libpod: &Libpod, id: u32, patience: impl Patience) -> i32 {
+    let wait = patience.wait();
+    if !wait.is_try()
+        && let Some(acquired) = libpod.acquire_soon(id)
+    {
+        return code(acquired);
+    }
+    boundary::acquire(&mut libpod.slow_path(id, wait, None), libpod.storage())
+}
+
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn acquire_held(native: &Native, id: u32, patience: impl Patience) -> i32 {
+    let wait = patience.wait();
+    if !wait.is_try() {
+        match native.acquire_soon(id) {
+            AtOnce::Acquired(acquired) => return code(acquired),
+            AtOnce::Retired => return acquire_retired(native, id, patience),
+            AtOnce::Undecided => {}
+        }
+    }
+    boundary::acquire(&mut native.slow_path(id, wait, None), native.storage())
+}
+
 #[cold]
 #[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
-unsafe extern "C" fn acquire_retired(
-    native: &Native,
-    manager: *mut lock_manager_t,
-    id: u32,
-    patience: impl Patience,
-) -> i32 {
-    native.hand_back(id);
-    // SAFETY: the module's contract.
-    unsafe { acquire_slowly(manager, id, patience) }
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn acquire_retired(native: &Native, id: u32, patience: impl Patience) -> i32 {
+    boundary::release(native.storage(), || {
+        native.hand_back(id);
+        Ok(())
+    });
+    boundary::acquire(&mut native.slow_path(id, patience.wait(), None), native.storage())
 }
 
 /// # Safety
 /// The module's contract.
 #[cold]
 #[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
-unsafe extern "C" fn acquire_slowly(manager: *mut lock_manager_t, id: u32, patience: impl Patience) -> i32 {
+#[allow(improper_ctypes_definitions, reason = "as above")]
+unsafe extern "C" fn acquire_other(manager: *mut lock_manager_t, id: u32, patience: impl Patience) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe { opened(manager)?.acquire(id, patience.wait(), None).map(code) })
+    call_that_waits(|| unsafe { opened(manager)?.acquire(id, patience.wait(), None).map(code) })
 }
 
 #[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
+#[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn unlock_mutex(libpod: &Libpod, id: u32) -> i32 {
     match libpod.release_at_once(id) {
         Release::Done => 0,
-        release => unlock_refused(libpod, id, release),
+        release => boundary::release(libpod.storage(), || libpod.release_slowly(id, release)),
     }
 }
 
-#[cold]
 #[inline(never)]
-fn unlock_refused(libpod: &Libpod, id: u32, release: Release) -> i32 {
-    call(|| libpod.release_slowly(id, release).map(|()| 0))
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn unlock_waited_for(native: &Native, id: u32) -> i32 {
+    match native.release_soon(id) {
+        Release::Done => 0,
+        _ => boundary::release(native.storage(), || native.release_slowly(id)),
+    }
 }
 
 /// # Safety
 /// The module's contract.
 #[inline(never)]
-unsafe extern "C" fn unlock_slowly(manager: *mut lock_manager_t, id: u32) -> i32 {
+unsafe extern "C" fn unlock_other(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe { opened(manager)?.unlock(id).map(|()| 0) })
-}
-
-#[inline(always)]
-pub(super) fn code(acquired: Acquired) -> i32 {
-    match acquired {
-        Acquired::Clean => 0,
-        Acquired::OwnerDied => LOCK_MANAGER_OWNER_DIED,
-    }
 }

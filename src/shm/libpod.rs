@@ -120,15 +120,32 @@ impl Libpod {
         Error::new(&self.storage, reason)
     }
 
-    #[inline(always)]
     fn check_range(&self, id: u32) -> Result<()> {
-        let num_locks = self.pool().geometry.num_locks();
-        if id < num_locks { Ok(()) } else { Err(self.error(Reason::OutOfRange { id, num_locks })) }
+        self.is_in_range(id).map_err(|reason| self.error(reason))
     }
 
-    #[inline(always)]
     fn check_writable(&self) -> Result<()> {
-        if self.access == Access::Use { Ok(()) } else { Err(self.error(Reason::ReadOnly)) }
+        self.is_writable().map_err(|reason| self.error(reason))
+    }
+
+    fn is_in_range(&self, id: u32) -> std::result::Result<(), Reason> {
+        let num_locks = self.pool().geometry.num_locks();
+        if id < num_locks { Ok(()) } else { Err(Reason::OutOfRange { id, num_locks }) }
+    }
+
+    fn is_writable(&self) -> std::result::Result<(), Reason> {
+        if self.access == Access::Use { Ok(()) } else { Err(Reason::ReadOnly) }
+    }
+
+    /// Whether a lock may be taken, or given back, through the manager.
+    fn may_lock(&self, id: u32) -> std::result::Result<(), Reason> {
+        self.is_in_range(id)?;
+        self.is_writable()
+    }
+
+    /// What errors call the segment.
+    pub(crate) fn storage(&self) -> &Arc<PathBuf> {
+        &self.storage
     }
 }
 
@@ -179,10 +196,15 @@ impl Manager for Libpod {
     #[inline(always)]
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
         // A triggered cancel object wins over a free lock.
-        if cancel.is_none()
-            && let Some(acquired) = self.view.acquire_at_once(id)
-        {
-            return Ok(acquired);
+        if cancel.is_none() {
+            if let Some(acquired) = self.view.acquire_at_once(id) {
+                return Ok(acquired);
+            }
+            if !wait.is_try()
+                && let Some(acquired) = self.acquire_soon(id)
+            {
+                return Ok(acquired);
+            }
         }
         self.acquire_slowly(id, wait, cancel)
     }
@@ -200,7 +222,7 @@ impl Manager for Libpod {
     fn unlock(&self, id: u32) -> Result<()> {
         match self.view.release(id) {
             Release::Done => Ok(()),
-            release => self.release_slowly(id, release),
+            release => self.release_slowly(id, release).map_err(|reason| self.error(reason)),
         }
     }
 

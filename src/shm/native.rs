@@ -40,9 +40,11 @@ use std::sync::atomic::Ordering;
 
 use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::ownership::OwnershipCell;
+use crate::sys::clock::Instant;
 use crate::sys::file::{Access, FileSystem};
 use crate::sys::process::{Process, effective_user};
-use crate::sys::{Errno, witness};
+use crate::sys::thread::Thread;
+use crate::sys::{Errno, waits, witness};
 use crate::{Cancel, Error, Reason, Result};
 
 use super::name::SegmentName;
@@ -50,6 +52,7 @@ use super::segment::{Candidate, Recognised};
 use super::{AtOnce, Release};
 use format::Geometry;
 pub(super) use format::{VERSION, is_ours};
+pub(super) use member::hear_of_end;
 use pool::Pool;
 use space::Space;
 use view::View;
@@ -156,6 +159,23 @@ impl Native {
         self.view.acquire_at_once(id)
     }
 
+    /// See [`View::acquire_soon`].
+    #[inline(always)]
+    pub(crate) fn acquire_soon(&self, id: u32) -> AtOnce {
+        self.view.acquire_soon(id)
+    }
+
+    /// See [`View::release_soon`].
+    #[inline(always)]
+    pub(crate) fn release_soon(&self, id: u32) -> Release {
+        self.view.release_soon(id)
+    }
+
+    /// What errors call the segment.
+    pub(crate) fn storage(&self) -> &Arc<PathBuf> {
+        &self.storage
+    }
+
     /// See [`View::hand_back`].
     pub(crate) fn hand_back(&self, id: u32) {
         self.view.hand_back(id);
@@ -173,26 +193,27 @@ impl Native {
         if !self.may_allocate_at_once() {
             return None;
         }
-        self.pool().bitmap().allocate().ok()
+        self.view.bitmap().allocate_at_hint()
     }
 
     /// Frees a lock if nothing stands in the way.
     #[inline]
     pub(super) fn free_at_once(&self, id: u32) -> Option<()> {
-        let is_usual = id < self.pool().num_locks() && self.may_allocate_at_once();
-        (is_usual && self.pool().bitmap().free(id)).then_some(())
+        (self.may_allocate_at_once() && self.view.bitmap().free(id)).then_some(())
     }
 
     #[inline]
     fn may_allocate_at_once(&self) -> bool {
         let pool = self.pool();
         pool.access == Access::Use
+            && pool.attachment.peek().is_some()
             && !pool.is_retired()
             && !pool.segment.is_look_due(crate::sys::clock::Instant::recently())
     }
 
     fn check_allocation(&self) -> Result<()> {
         self.check_writable()?;
+        self.settle_in();
         if self.pool().is_removed_lately() { Err(self.error(Reason::Removed)) } else { Ok(()) }
     }
 
@@ -201,17 +222,27 @@ impl Native {
         Error::new(&self.storage, reason)
     }
 
-    #[inline(always)]
     fn check_range(&self, id: u32) -> Result<()> {
-        if self.pool().has_lock(id) {
-            return Ok(());
-        }
-        Err(self.error(Reason::OutOfRange { id, num_locks: self.pool().num_locks() }))
+        self.is_in_range(id).map_err(|reason| self.error(reason))
     }
 
-    #[inline(always)]
     fn check_writable(&self) -> Result<()> {
-        if self.pool().access == Access::Use { Ok(()) } else { Err(self.error(Reason::ReadOnly)) }
+        self.is_writable().map_err(|reason| self.error(reason))
+    }
+
+    fn is_in_range(&self, id: u32) -> std::result::Result<(), Reason> {
+        let pool = self.pool();
+        if pool.has_lock(id) { Ok(()) } else { Err(Reason::OutOfRange { id, num_locks: pool.num_locks() }) }
+    }
+
+    fn is_writable(&self) -> std::result::Result<(), Reason> {
+        if self.pool().access == Access::Use { Ok(()) } else { Err(Reason::ReadOnly) }
+    }
+
+    /// Whether a lock may be taken, or given back, through the manager.
+    fn may_lock(&self, id: u32) -> std::result::Result<(), Reason> {
+        self.is_in_range(id)?;
+        self.is_writable()
     }
 
     /// Which lock's word stands at that byte of the file.
@@ -221,17 +252,43 @@ impl Native {
 
     /// One lock that this process holds through this manager.
     fn held_through(&self) -> Option<u32> {
-        let base = self.pool().attachment.peek()?.base;
         if !self.ownership.is_settled() {
             return None;
         }
-        let is_held = |&id: &u32| {
-            word::process(self.pool().word(id).load(Ordering::Relaxed)) == base
-                && note::manager(self.pool().note(id)) == self.view.token
-        };
-        (0..self.pool().num_locks()).find(is_held)
+        let base = self.pool().attachment.peek()?.base;
+        (0..self.pool().num_locks()).find(|&id| self.is_held_through(id, base))
+    }
+
+    /// Whether a lock is held by this process through this manager. In the instant in which another manager has taken it,
+    /// but has not noted so, the note is still that of the last.
+    fn is_held_through(&self, id: u32, base: u64) -> bool {
+        let (pool, deadline) = (self.pool(), Instant::now().after(NOTED_WITHIN_NS));
+        loop {
+            let (word, note) = (pool.word(id).load(Ordering::Acquire) & word::OWNER, pool.note(id));
+            if word::process(word) != base || note::manager(note) != self.view.token {
+                return false;
+            }
+            let is_settled = pool.is_calling_thread(word) || pool.sleeps(word) || Instant::now() >= deadline;
+            // Of one and the same acquisition, of whose taker it was asked.
+            if is_settled && pool.word(id).load(Ordering::Acquire) & word::OWNER == word && pool.note(id) == note {
+                return true;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Takes a place in the segment if this process, a forked child, has none yet: whatever call it makes first. It may
+    /// not be able to any more when it has given up its rights.
+    #[inline]
+    fn settle_in(&self) {
+        if self.pool().access == Access::Use && self.pool().attachment.peek().is_none() {
+            let _as_well_later = self.pool().attached();
+        }
     }
 }
+
+/// How long a thread that has taken a lock may need until it has noted through which manager, at most.
+const NOTED_WITHIN_NS: u64 = 100_000_000;
 
 impl fmt::Debug for Native {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -255,6 +312,7 @@ impl Manager for Native {
     }
 
     fn retrieve_lock(&self, id: u32) -> Result<()> {
+        self.settle_in();
         self.check_range(id)
     }
 
@@ -278,10 +336,12 @@ impl Manager for Native {
     }
 
     fn available_locks(&self) -> Result<u32> {
+        self.settle_in();
         Ok(self.pool().count_free())
     }
 
     fn num_locks(&self) -> Result<u32> {
+        self.settle_in();
         Ok(self.pool().num_locks_now())
     }
 
@@ -292,7 +352,12 @@ impl Manager for Native {
             match self.view.acquire_at_once(id) {
                 AtOnce::Acquired(acquired) => return Ok(acquired),
                 AtOnce::Retired => self.view.hand_back(id),
-                AtOnce::Undecided => {}
+                AtOnce::Undecided if wait.is_try() => {}
+                AtOnce::Undecided => match self.view.acquire_soon(id) {
+                    AtOnce::Acquired(acquired) => return Ok(acquired),
+                    AtOnce::Retired => self.view.hand_back(id),
+                    AtOnce::Undecided => {}
+                },
             }
         }
         self.acquire_slowly(id, wait, cancel)
@@ -300,6 +365,7 @@ impl Manager for Native {
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {
         self.check_writable()?;
+        self.settle_in();
         self.ownership.choose(ownership).map_err(|reason| self.error(reason))
     }
 
@@ -307,29 +373,37 @@ impl Manager for Native {
     fn unlock(&self, id: u32) -> Result<()> {
         match self.view.release_at_once(id) {
             Release::Done => Ok(()),
-            release => self.release_slowly(id, release),
+            _ => match self.view.release_soon(id) {
+                Release::Done => Ok(()),
+                _ => self.release_slowly(id).map_err(|reason| self.error(reason)),
+            },
         }
     }
 
     fn locks_held(&self) -> Result<Vec<u32>> {
+        self.settle_in();
         Ok(self.pool().held_ids())
     }
 
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
+        self.settle_in();
         self.check_range(id)?;
         Ok(self.pool().inspect(id))
     }
 
     fn lock_infos(&self, ids: &[u32]) -> Result<Vec<LockInfo>> {
+        self.settle_in();
         ids.iter().try_for_each(|&id| self.check_range(id))?;
         Ok(self.pool().inspect_all(ids))
     }
 
     fn waiters(&self) -> Result<Vec<Waiter>> {
+        self.settle_in();
         Ok(self.pool().waiters())
     }
 
     fn info(&self) -> Result<Info> {
+        self.settle_in();
         Ok(self.pool().describe())
     }
 
@@ -340,6 +414,7 @@ impl Manager for Native {
     }
 
     fn check_idle(&self) -> Result<()> {
+        waits::sweep(Thread::calling());
         match (self.view.waiting().load(Ordering::Relaxed), self.held_through()) {
             (0, None) => Ok(()),
             (0, Some(id)) => Err(self.error(Reason::StillHeld { id })),

@@ -42,14 +42,15 @@ pub(super) struct Candidate {
 impl Candidate {
     /// Opens the file of that name. Its size, like all facts, is measured on the open file.
     pub(super) fn open(name: &SegmentName, access: Access) -> Result<Self> {
-        let opened = file::open(name.file(), access);
-        let file = opened.and_then(Fleeting::opened).map_err(|errno| match errno.0 {
+        let opened = file::open(name.file(), access).map_err(|errno| match errno.0 {
             libc::ENOENT => name.error(Reason::NotFound),
             libc::ELOOP => name.error(Reason::SymbolicLink),
             // Directories and sockets: whatever else they are, they are no segment.
             libc::EISDIR | libc::ENXIO => name.error(Reason::NotASegment("it is no regular file")),
             _ => name.error(Reason::System { doing: "opening the segment", errno }),
         })?;
+        let file =
+            Fleeting::opened(opened).map_err(|errno| name.error(Reason::of_fcntl("opening the segment", errno)))?;
         let facts = *file.facts();
         if !facts.is_regular {
             return Err(name.error(Reason::NotASegment("it is no regular file")));

@@ -74,7 +74,7 @@ pub(crate) fn counters() -> Result<&'static [AtomicU64], Errno> {
 /// A few words of one user's own, on one cache line. A child inherits the user and finds the words zeroed.
 #[derive(Debug)]
 pub(crate) struct Line {
-    words: &'static [AtomicU64],
+    words: &'static [AtomicU64; LINE],
     /// 0: it has a mapping of its own, because all lines were taken.
     number: u32,
     _own: Option<WipedOnFork>,
@@ -85,11 +85,12 @@ impl Line {
     pub(crate) fn claim() -> Result<Self, Errno> {
         if let Some(number) = numbers().claim() {
             let start = (LINE_COUNT - number as usize) * LINE;
-            return Ok(Self { words: &words(&LINES)?[start..start + LINE], number, _own: None });
+            let line = words(&LINES)?[start..].first_chunk().ok_or(Errno(libc::ENOMEM))?;
+            return Ok(Self { words: line, number, _own: None });
         }
         let own = WipedOnFork::new(LINE)?;
         // SAFETY: as long as the mapping, which the value keeps; nobody has the slice for longer than the value.
-        let words = unsafe { std::slice::from_raw_parts(own.as_ptr().cast::<AtomicU64>(), LINE) };
+        let words = unsafe { &*own.as_ptr().cast::<[AtomicU64; LINE]>() };
         Ok(Self { words, number: 0, _own: Some(own) })
     }
 

@@ -16,15 +16,36 @@ const ROUNDS: u64 = 4;
 /// The key, plus one; 0: there is none yet.
 static KEY: AtomicU64 = AtomicU64::new(0);
 
-/// What is called.
-static HEIR: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+/// As many keys as a process can have (PTHREAD_KEYS_MAX of glibc).
+const MOST_KEYS: libc::pthread_key_t = 1024;
 
-/// Has `heir` called when the calling thread ends. One and the same function in all calls.
-pub(crate) fn arm(thread: Thread, heir: fn(Thread)) -> Result<(), Errno> {
+/// What still comes in a thread that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Still {
+    /// Nothing of the program's.
+    Nothing,
+    /// A destructor that the program has set anew in every round: it may unlock what the thread holds.
+    Destructors,
+}
+
+/// What is called when a thread ends.
+pub(crate) type Heir = fn(Thread, Still);
+
+/// What a thread leaves, in the order in which it is looked after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    Locks = 0,
+    LastError = 1,
+}
+
+static HEIRS: [AtomicPtr<c_void>; 2] = [const { AtomicPtr::new(std::ptr::null_mut()) }; 2];
+
+/// Has `heir` called when the calling thread ends. One and the same function in all calls for the same.
+pub(crate) fn arm(thread: Thread, left: Left, heir: Heir) -> Result<(), Errno> {
+    HEIRS[left as usize].store(heir as *mut c_void, Ordering::Release);
     if thread.ending() != 0 {
         return Ok(());
     }
-    HEIR.store(heir as *mut c_void, Ordering::Release);
     set_value(key()?)?;
     thread.set_ending(1);
     Ok(())
@@ -74,11 +95,22 @@ extern "C" fn ended(_value: *mut c_void) {
         thread.set_ending(round + 1);
         return;
     }
-    let heir = HEIR.load(Ordering::Acquire);
-    if !heir.is_null() {
-        // SAFETY: stored by arm() from a `fn(Thread)`.
-        let heir: fn(Thread) = unsafe { std::mem::transmute(heir) };
-        heir(thread);
+    let still = still();
+    for heir in &HEIRS {
+        let heir = heir.load(Ordering::Acquire);
+        if !heir.is_null() {
+            // SAFETY: stored by arm() from a Heir.
+            let heir: Heir = unsafe { std::mem::transmute(heir) };
+            heir(thread, still);
+        }
     }
-    thread.forget_words();
+}
+
+/// The libc goes through its keys upwards, in each round, and takes a key's value before it calls its destructor. So a
+/// value that stands behind this key in the last round was set by a destructor, which is called once more.
+fn still() -> Still {
+    let own = KEY.load(Ordering::Acquire) as libc::pthread_key_t;
+    // SAFETY: pthread_getspecific(3) of a number that is no key's is NULL in glibc and musl.
+    let is_set = |key| unsafe { !libc::pthread_getspecific(key).is_null() };
+    if (own..MOST_KEYS).any(is_set) { Still::Destructors } else { Still::Nothing }
 }

@@ -128,10 +128,12 @@ pub(crate) fn open(path: &Path, access: Access) -> Result<File, Errno> {
 }
 
 /// Whether a file can have been opened by [`open`]: hardly anybody else has a regular file that does not block.
-pub(super) fn is_by_open(file: &File) -> bool {
+pub(super) fn is_by_open(file: &File) -> Result<bool, Errno> {
     // SAFETY: fcntl(2) with this command touches no memory.
-    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
-    flags != -1 && flags & libc::O_NONBLOCK != 0
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) } {
+        -1 => Err(Errno::last()),
+        flags => Ok(flags & libc::O_NONBLOCK != 0),
+    }
 }
 
 /// Opens an existing file through a link of /proc.

@@ -4,7 +4,6 @@
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 
-use super::Errno;
 use super::clock::Instant;
 
 /// Wakes one waiter, if there is one.
@@ -64,7 +63,8 @@ pub(crate) fn sleep_until(word: &AtomicU32, expected: u32, deadline: Instant, cl
             classes,
         )
     };
-    match (code, Errno::last().0) {
+    // SAFETY: the calling thread's own errno, without a value that would have to be dropped.
+    match (code, unsafe { *libc::__errno_location() }) {
         (0, _) => Awake::Woken,
         (_, libc::ETIMEDOUT) => Awake::Timeout,
         (_, libc::EINTR) => Awake::Signal,

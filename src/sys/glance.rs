@@ -98,8 +98,12 @@ impl Drop for Glance<'_> {
     fn drop(&mut self) {
         // SAFETY: fcntl(2) with this command and close(2) touch no memory.
         unsafe {
-            let flags = libc::fcntl(self.number, libc::F_GETFL);
-            if flags != -1 && flags & (libc::O_ACCMODE | libc::O_APPEND) == FLAGS {
+            let is_own = match libc::fcntl(self.number, libc::F_GETFL) {
+                // In some sandboxes it cannot be asked.
+                -1 => self.is_it(),
+                flags => flags & (libc::O_ACCMODE | libc::O_APPEND) == FLAGS,
+            };
+            if is_own {
                 libc::close(self.number);
             }
         }

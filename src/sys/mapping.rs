@@ -155,6 +155,16 @@ impl Mapping {
         unsafe { AtomicU64::from_ptr(self.address(offset, 8, 8).cast()) }
     }
 
+    /// The 32-bit word at `offset`, without a check that could panic.
+    ///
+    /// # Safety
+    /// It lies within the mapping, and `offset` is a multiple of 4.
+    #[inline(always)]
+    pub(crate) unsafe fn u32_at_unchecked(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: the caller's; otherwise as for u16_at.
+        unsafe { AtomicU32::from_ptr(self.range.start.add(offset).cast()) }
+    }
+
     /// `count` 64-bit words from `offset` on.
     pub(crate) fn u64s_at(&self, offset: usize, count: usize) -> &[AtomicU64] {
         let address = self.address(offset, count * size_of::<u64>(), 8);

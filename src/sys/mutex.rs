@@ -178,11 +178,7 @@ impl<'m> RobustMutex<'m> {
     #[inline(always)]
     pub(crate) unsafe fn try_lock(self) -> Attempt {
         // SAFETY: this function's own contract.
-        match unsafe { self.try_lock_raw() } {
-            Some(code) => self.settle(code),
-            // Only a fault keeps the libc from being asked; if it is gone by now, somebody plays with the bytes.
-            None => self.fault().unwrap_or(Attempt::Held),
-        }
+        self.settle_raw(unsafe { self.try_lock_raw() })
     }
 
     /// What the libc answers to an attempt, still to be [settled](Self::settle) unless it is 0; `None` if the bytes are
@@ -204,13 +200,42 @@ impl<'m> RobustMutex<'m> {
     /// # Safety
     /// As for [`try_lock`](Self::try_lock).
     pub(crate) unsafe fn wait_until(self, deadline: Instant) -> Attempt {
-        if let Some(fault) = self.fault() {
-            return fault;
+        // SAFETY: this function's own contract.
+        self.settle_raw(unsafe { self.wait_until_raw(deadline) })
+    }
+
+    /// What the libc answers to the same, still to be [settled](Self::settle); `None` as for
+    /// [`try_lock_raw`](Self::try_lock_raw).
+    ///
+    /// # Safety
+    /// As for [`try_lock`](Self::try_lock).
+    #[inline(always)]
+    pub(crate) unsafe fn wait_until_raw(self, deadline: Instant) -> Option<c_int> {
+        if self.fault().is_some() {
+            return None;
         }
         let deadline = deadline.timespec();
         // SAFETY: as in try_lock; the timespec is a local.
-        let code = unsafe { pthread_mutex_clocklock(self.address.cast(), libc::CLOCK_MONOTONIC, &deadline) };
-        self.settle(code)
+        Some(unsafe { pthread_mutex_clocklock(self.address.cast(), libc::CLOCK_MONOTONIC, &deadline) })
+    }
+
+    /// [`settle`](Self::settle) of what try_lock_raw() or wait_until_raw() gave.
+    pub(crate) fn settle_raw(self, code: Option<c_int>) -> Attempt {
+        match code {
+            Some(code) => self.settle(code),
+            // Only a fault keeps the libc from being asked; if it is gone by now, somebody plays with the bytes.
+            None => self.fault().unwrap_or(Attempt::Held),
+        }
+    }
+
+    /// Makes the mutex consistent, if that is what the libc's answer asks for. Whether the caller holds it.
+    #[inline(always)]
+    pub(crate) fn is_acquired_by(self, code: c_int) -> bool {
+        if code == libc::EOWNERDEAD {
+            // SAFETY: EOWNERDEAD says that the caller holds this mutex and that it is inconsistent.
+            unsafe { libc::pthread_mutex_consistent(self.address.cast()) };
+        }
+        code == 0 || code == libc::EOWNERDEAD
     }
 
     /// What the libc's answer means. After an owner's death the mutex is made consistent before anything else, so
@@ -219,8 +244,7 @@ impl<'m> RobustMutex<'m> {
         match code {
             0 => Attempt::Acquired,
             libc::EOWNERDEAD => {
-                // SAFETY: EOWNERDEAD says that the caller holds this mutex and that it is inconsistent.
-                unsafe { libc::pthread_mutex_consistent(self.address.cast()) };
+                self.is_acquired_by(code);
                 Attempt::OwnerDied
             }
             libc::EBUSY | libc::ETIMEDOUT => Attempt::Held,

@@ -5,6 +5,7 @@
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+use super::undisturbed::Signals;
 use super::{Errno, arena, glance};
 
 /// The line of the arena, as this process sees it. In a child all fields are 0 until somebody settles in.
@@ -64,8 +65,10 @@ impl Process {
         self.pid.load(Ordering::Relaxed) == pid()
     }
 
-    /// Excludes the other threads of this process until the guard is dropped. A child made meanwhile finds it open.
+    /// Excludes the other threads of this process until the guard is dropped. A child made meanwhile finds it open. No
+    /// signal handler comes meanwhile, which would wait for its own thread.
     pub(crate) fn exclude_other_threads(&self) -> Exclusion<'_> {
+        let signals = Signals::hold_back();
         let mut attempts = 0u32;
         while self.guard.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             attempts += 1;
@@ -76,16 +79,20 @@ impl Process {
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
         }
-        Exclusion(self)
+        Exclusion { process: self, signals }
     }
 }
 
 /// See [`Process::exclude_other_threads`].
-pub(crate) struct Exclusion<'p>(&'p Process);
+pub(crate) struct Exclusion<'p> {
+    process: &'p Process,
+    signals: Signals,
+}
 
 impl Drop for Exclusion<'_> {
     fn drop(&mut self) {
-        self.0.guard.store(0, Ordering::Release);
+        self.process.guard.store(0, Ordering::Release);
+        self.signals.let_come();
     }
 }
 

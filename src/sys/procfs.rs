@@ -67,7 +67,7 @@ impl Stat {
     /// More than the fields that are looked for can take.
     const BYTES: usize = 1024;
     // The fields by their places behind the command, the third of which is the first there.
-    const STATE: usize = 3 - 3;
+    const STATE: usize = 0;
     const FLAGS: usize = 9 - 3;
     const NUM_THREADS: usize = 20 - 3;
     const START: usize = 22 - 3;
@@ -94,6 +94,12 @@ impl Stat {
             start: numeric(Self::START)?,
         })
     }
+}
+
+/// Whether a thread of this process sleeps in a call of the kernel, as far as can be seen.
+pub(crate) fn own_thread_sleeps(tid: i32) -> bool {
+    let path = ProcPath::new(format_args!("/proc/self/task/{tid}/stat"));
+    Stat::read(path.as_str(), tid).is_some_and(|stat| matches!(stat.state, b'S' | b'D'))
 }
 
 /// A number that stands in a link of /proc: "PID", or of a thread, "PID/task/TID".

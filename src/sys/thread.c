@@ -7,6 +7,7 @@
  * Its fields are known to thread.rs by their offsets. No epoch and no attachment is ever 1, so that a new thread belongs
  * to none.
  */
+#include <stddef.h>
 #include <stdint.h>
 
 struct lock_manager_thread {
@@ -17,14 +18,20 @@ struct lock_manager_thread {
 	uint64_t named;
 	uint64_t id;
 	uint64_t home;
-	uint64_t owner;
+	uint64_t name;
 	uint64_t held_words;
-	uint64_t tag;
 	uint64_t ending;
+	uint64_t inside_pool;
+	/* What waits.rs and last_error.rs keep here, zeros at first. */
+	uint64_t waits[2][8];
+	uint64_t last_error[16];
 };
 
 extern __thread struct lock_manager_thread lock_manager_this_thread;
 struct lock_manager_thread *lock_manager_this_thread_address(void);
+
+_Static_assert(offsetof(struct lock_manager_thread, waits) == 88, "as thread.rs has it");
+_Static_assert(offsetof(struct lock_manager_thread, last_error) == 216, "as thread.rs has it");
 
 __thread struct lock_manager_thread lock_manager_this_thread
 	__attribute__((tls_model("initial-exec"), visibility("hidden"))) = { .epoch = 1, .named = 1, .home = 1 };

@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::mutex;
 use super::process::Process;
+use super::{Errno, mutex, waits};
 
 /// How many bits a serial has, so that others may share a word with it.
 pub(crate) const SERIAL_BITS: u32 = 40;
@@ -18,17 +18,26 @@ mod field {
     /// The epoch in which the thread got its serial and id. Apart from EPOCH, which vouches for the libc as well.
     pub(super) const NAMED: usize = 32;
     pub(super) const ID: usize = 40;
-    /// The attachment to a native segment for which OWNER is right.
+    /// The attachment to a native segment that the thread entered last.
     pub(super) const HOME: usize = 48;
-    /// How the thread is named in the lock words there.
-    pub(super) const OWNER: usize = 56;
-    /// How many locks of native segments the thread owns.
+    /// The thread's part of a lock word, the same in every segment; 0: it has none yet.
+    pub(super) const NAME: usize = 56;
+    /// How many locks of native segments the thread owns, or is about to.
     pub(super) const HELD_WORDS: usize = 64;
-    /// Names the thread in the lock words of native segments; 0: not yet.
-    pub(super) const TAG: usize = 72;
     /// Whether the thread's end is going to be noticed, and how far it has come; see `ending`.
-    pub(super) const ENDING: usize = 80;
+    pub(super) const ENDING: usize = 72;
+    /// How many calls of the thread have what guards the ids of a libpod segment: two, if one came in a signal handler.
+    pub(super) const INSIDE_POOL: usize = 80;
+    /// See `waits`.
+    pub(super) const WAITS: usize = 88;
+    /// See [`Thread::last_error`](super::Thread::last_error).
+    pub(super) const LAST_ERROR: usize = 216;
 }
+
+/// Words that a thread has for its waits.
+pub(super) const WAIT_WORDS: usize = 16;
+/// Words that a thread has for its last error.
+pub(crate) const LAST_ERROR_WORDS: usize = 16;
 
 /// No attachment's number.
 const NOWHERE: u64 = 1;
@@ -45,6 +54,14 @@ pub(crate) struct Thread {
 
 /// The caller is a child made behind the libc's back, which must not lock in its parent's name.
 pub(crate) struct ClonedChild;
+
+/// Why a thread may not take robust mutexes.
+pub(crate) enum NotEntered {
+    /// See [`ClonedChild`].
+    ClonedChild,
+    /// A sandbox forbids to ask whether the kernel would hear of its death.
+    Forbidden,
+}
 
 #[cfg(target_arch = "x86_64")]
 impl Thread {
@@ -120,11 +137,7 @@ impl Thread {
     /// The calling thread as this library last knew it, without asking whether that was before a fork.
     #[inline(always)]
     pub(crate) fn calling() -> Self {
-        unsafe extern "C" {
-            fn lock_manager_this_thread_address() -> *mut u64;
-        }
-        // SAFETY: the function of thread.c takes nothing and returns the address of the thread's own object.
-        Self { place: unsafe { lock_manager_this_thread_address() } }
+        Self { place: Self::object() }
     }
 
     #[inline(always)]
@@ -133,9 +146,12 @@ impl Thread {
         unsafe { self.place.byte_add(FIELD).read() }
     }
 
+    /// In one step for a signal handler of the same thread, which may come in the midst of a load and a store.
     #[inline(always)]
     fn add<const FIELD: usize, const VALUE: i64>(self) {
-        self.store::<FIELD>(self.load::<FIELD>().wrapping_add_signed(VALUE));
+        // SAFETY: as for load; the field has the alignment of its type.
+        let field = unsafe { AtomicU64::from_ptr(self.place.byte_add(FIELD)) };
+        field.fetch_add(VALUE.cast_unsigned(), Ordering::Relaxed);
     }
 
     #[inline(always)]
@@ -148,7 +164,7 @@ impl Thread {
 impl Thread {
     /// The calling thread, known to belong to this process as the libc sees it.
     #[inline(always)]
-    pub(crate) fn enter(process: &Process) -> Result<Self, ClonedChild> {
+    pub(crate) fn enter(process: &Process) -> Result<Self, NotEntered> {
         let thread = Self::calling();
         if thread.has_entered(process) { Ok(thread) } else { thread.enter_first(process) }
     }
@@ -161,12 +177,14 @@ impl Thread {
 
     /// The first call of a thread, or of a thread after a fork.
     #[cold]
-    fn enter_first(self, process: &Process) -> Result<Self, ClonedChild> {
-        self.name_first(process)?;
+    fn enter_first(self, process: &Process) -> Result<Self, NotEntered> {
+        self.name_first(process).map_err(|ClonedChild| NotEntered::ClonedChild)?;
         // First: in a raw clone the libc's list of held mutexes is a copy of the parent's, and a robust mutex taken even
         // for a try would write into the parent's mutex at its head.
-        if !has_robust_list() || u64::from(mutex::libc_thread_id()) != self.id() {
-            return Err(ClonedChild);
+        match has_robust_list() {
+            Ok(true) if u64::from(mutex::libc_thread_id()) == self.id() => {}
+            Ok(_) => return Err(NotEntered::ClonedChild),
+            Err(Errno(_)) => return Err(NotEntered::Forbidden),
         }
         self.store::<{ field::HELD }>(0);
         self.store::<{ field::EPOCH }>(process.epoch());
@@ -192,6 +210,7 @@ impl Thread {
             self.store::<{ field::SERIAL }>(serial);
             self.store::<{ field::ID }>(kernel_thread_id().into());
             self.forget_words();
+            waits::forget(self);
             self.store::<{ field::NAMED }>(epoch);
         }
         Ok(self)
@@ -231,19 +250,18 @@ impl Thread {
         self.load::<{ field::NAMED }>() == process.epoch()
     }
 
-    /// How the thread is named in the lock words of attachment `home`, if it was there last.
+    /// Whether attachment `home` is the one that the thread entered last. Then it has a name.
     #[inline(always)]
-    pub(crate) fn owner_at(self, home: u64) -> Option<u64> {
-        if self.load::<{ field::HOME }>() == home { Some(self.load::<{ field::OWNER }>()) } else { None }
+    pub(crate) fn is_at(self, home: u64) -> bool {
+        self.load::<{ field::HOME }>() == home
     }
 
-    /// Notes how the thread is named in the lock words of an attachment.
-    pub(crate) fn settle_at(self, home: u64, owner: u64) {
-        self.store::<{ field::OWNER }>(owner);
+    /// Notes that the thread, which has a name, has entered an attachment.
+    pub(crate) fn settle_at(self, home: u64) {
         self.store::<{ field::HOME }>(home);
     }
 
-    /// How many locks of native segments the thread owns.
+    /// How many locks of native segments the thread owns, or is about to.
     pub(crate) fn held_words(self) -> u64 {
         self.load::<{ field::HELD_WORDS }>()
     }
@@ -258,13 +276,15 @@ impl Thread {
         self.add::<{ field::HELD_WORDS }, { -1 }>();
     }
 
-    /// Names the thread in the lock words of native segments; 0: it has no name yet.
-    pub(crate) fn tag(self) -> u32 {
-        self.load::<{ field::TAG }>() as u32
+    /// The thread's part of a lock word of a native segment; 0: it has none yet. Once given it stays until the thread ends
+    /// or forks: a signal handler that comes between two reads finds and leaves the same.
+    #[inline(always)]
+    pub(crate) fn name(self) -> u64 {
+        self.load::<{ field::NAME }>()
     }
 
-    pub(crate) fn set_tag(self, tag: u32) {
-        self.store::<{ field::TAG }>(tag.into());
+    pub(crate) fn set_name(self, name: u64) {
+        self.store::<{ field::NAME }>(name);
     }
 
     pub(super) fn ending(self) -> u64 {
@@ -278,10 +298,42 @@ impl Thread {
     /// What the thread knows of native segments is of a parent, or over.
     pub(crate) fn forget_words(self) {
         self.store::<{ field::HOME }>(NOWHERE);
-        self.store::<{ field::OWNER }>(0);
+        self.store::<{ field::NAME }>(0);
         self.store::<{ field::HELD_WORDS }>(0);
-        self.store::<{ field::TAG }>(0);
         self.store::<{ field::ENDING }>(0);
+    }
+
+    /// Where the thread keeps what its waits have counted.
+    pub(super) fn waits(self) -> *mut u64 {
+        Self::object().wrapping_byte_add(field::WAITS)
+    }
+
+    /// Where the thread keeps its last error: zeros at first, its own alone, and there before anything can fail.
+    pub(crate) fn last_error(self) -> *mut u64 {
+        Self::object().wrapping_byte_add(field::LAST_ERROR)
+    }
+
+    fn object() -> *mut u64 {
+        unsafe extern "C" {
+            fn lock_manager_this_thread_address() -> *mut u64;
+        }
+        // SAFETY: the function of thread.c takes nothing and returns the address of the thread's own object.
+        unsafe { lock_manager_this_thread_address() }
+    }
+
+    /// Notes that the thread has, or is about to take, what guards the ids of a libpod segment.
+    #[inline(always)]
+    pub(crate) fn count_inside_pool(self) {
+        self.add::<{ field::INSIDE_POOL }, 1>();
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_outside_pool(self) {
+        self.add::<{ field::INSIDE_POOL }, { -1 }>();
+    }
+
+    pub(crate) fn is_inside_pool(self) -> bool {
+        self.load::<{ field::INSIDE_POOL }>() != 0
     }
 
     /// Whether the thread is inside of an exported function.
@@ -295,12 +347,14 @@ impl Thread {
 }
 
 /// Whether the kernel knows where the caller's list of robust mutexes is. The libc tells it at the start of each thread
-/// and after fork(3); a child made behind its back has none, and nobody would hear of its death.
-fn has_robust_list() -> bool {
+/// and after fork(3); a child made behind its back has none, and nobody would hear of its death. `Err`: it does not say.
+fn has_robust_list() -> Result<bool, Errno> {
     let (mut head, mut length) = (std::ptr::null_mut::<u8>(), 0usize);
     // SAFETY: get_robust_list(2) writes the two values, both alive; 0 is the caller.
-    let code = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut length) };
-    code == 0 && !head.is_null()
+    match unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut length) } {
+        0 => Ok(!head.is_null()),
+        _ => Err(Errno::last()),
+    }
 }
 
 /// The caller's thread id, asked of the kernel.

@@ -28,13 +28,13 @@ impl Fleeting {
 
     /// Of a file that was made just now, which is empty and has so many names. `EBADF`: as above.
     pub(crate) fn made(file: File, links: u64) -> Result<Self, Errno> {
-        Self::new_if(file, |_, facts| facts.size == 0 && facts.links == links)
+        Self::new_if(file, |_, facts| Ok(facts.size == 0 && facts.links == links))
     }
 
-    fn new_if(file: File, can_be: impl FnOnce(&File, &Facts) -> bool) -> Result<Self, Errno> {
+    fn new_if(file: File, can_be: impl FnOnce(&File, &Facts) -> Result<bool, Errno>) -> Result<Self, Errno> {
         let file = ManuallyDrop::new(file);
         let facts = Facts::of(&file)?;
-        if can_be(&file, &facts) { Ok(Self { file, facts }) } else { Err(Errno(libc::EBADF)) }
+        if can_be(&file, &facts)? { Ok(Self { file, facts }) } else { Err(Errno(libc::EBADF)) }
     }
 
     /// What the file was when it was opened.
@@ -217,7 +217,7 @@ impl Watched {
     /// Whether a file was opened by the name: it has it, or has lost it since.
     fn may_have_named(&self, file: &File, facts: &Facts) -> bool {
         Facts::of_path(&self.path).is_ok_and(|named| named.is_same_file(facts))
-            || (facts.links == 0 && file::is_by_open(file))
+            || (facts.links == 0 && file::is_by_open(file).unwrap_or(false))
     }
 }
 

@@ -30,16 +30,13 @@ impl Libpod {
         if !is_usual || self.pool().segment.is_look_due(Instant::recently()) {
             return None;
         }
-        let guard = self.pool().guard();
-        if !matches!(self.pool().try_mutex(guard), Attempt::Acquired | Attempt::OwnerDied) {
-            return None;
-        }
+        let thread = Thread::calling();
+        // Before: a signal handler that comes anywhere behind it is not to wait for its own thread.
+        thread.count_inside_pool();
         // What it refuses it leaves as it was, and the caller asks again for the reason.
-        let changed = change(self.pool().bitmaps());
-        if !self.pool().unlock_mutex(guard) {
-            self.pool().pin();
-        }
-        changed.ok()
+        let changed = self.view.with_guard_at_once(|| change(self.view.bitmaps()).ok()).flatten();
+        thread.count_outside_pool();
+        changed
     }
 
     /// Runs `change` with the mutex that guards the bitmaps held.
@@ -48,15 +45,16 @@ impl Libpod {
         change: impl FnOnce(Bitmaps<'_>) -> std::result::Result<T, Reason>,
     ) -> Result<T> {
         self.check_writable()?;
-        if Thread::enter(self.process).is_err() {
-            return Err(self.error(Reason::ClonedChild));
-        }
+        let thread = self.enter().map_err(|reason| self.error(reason))?;
         if self.pool().segment.is_removed_lately() {
             return Err(self.error(Reason::Removed));
         }
         let guard = self.pool().guard();
         let attempt = self.pool().try_mutex(guard);
         if !matches!(attempt, Attempt::Acquired | Attempt::OwnerDied) {
+            if thread.is_inside_pool() && u64::from(guard.holder()) == thread.id() {
+                return Err(self.error(Reason::Interrupted));
+            }
             self.acquire_guard(guard, attempt)?;
         }
         let changed = change(self.pool().bitmaps());
@@ -69,7 +67,6 @@ impl Libpod {
     /// Waits for the guard, which `attempt` did not get.
     #[cold]
     fn acquire_guard(&self, guard: RobustMutex<'_>, mut attempt: Attempt) -> Result<()> {
-        let _inside = self.count_waiter();
         let start = Instant::now();
         let mut watch = Watch::new();
         loop {

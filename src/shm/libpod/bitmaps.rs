@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-#![forbid(unsafe_code)]
+#![allow(
+    unsafe_code,
+    reason = "allocation is a fast path: a signal handler may end the thread in it, so nothing panics"
+)]
 //! Which ids are taken: a bit each, changed under the segment's one mutex as Podman does. Each change is one store of
 //! one word, so that a death leaves no bitmap half written and whoever comes next uses them as they are.
 
@@ -19,8 +22,12 @@ pub(super) struct Bitmaps<'p> {
 }
 
 impl Bitmaps<'_> {
+    /// The bitmap of a group that there is.
     fn word(&self, group: u32) -> &AtomicU32 {
-        self.map.u32_at(Geometry::bitmap_offset(group))
+        debug_assert!(group < self.geometry.groups());
+        // SAFETY: the pool has checked that the mapping is as large as its geometry says; callers stay below the number of
+        // groups.
+        unsafe { self.map.u32_at_unchecked(Geometry::bitmap_offset(group)) }
     }
 
     fn place(&self, id: u32) -> (&AtomicU32, u32) {
@@ -30,7 +37,7 @@ impl Bitmaps<'_> {
     /// Takes the lowest free id of the first group that has one, beginning where the last one was found.
     pub(super) fn allocate(&self) -> std::result::Result<u32, Reason> {
         let groups = self.geometry.groups();
-        let first = self.next_group.load(Ordering::Relaxed);
+        let first = self.next_group.load(Ordering::Relaxed).min(groups);
         for group in (first..groups).chain(0..first) {
             let word = self.word(group);
             let bits = word.load(Ordering::Relaxed);

@@ -4,117 +4,226 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::cancel::{Cancel, Cancellable};
+use crate::acquisition::{Acquisition, Progress};
+use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Wait};
-
-use crate::sys::Errno;
-use crate::sys::arena::Line;
 use crate::sys::clock::Instant;
 use crate::sys::mutex::{Attempt, RobustMutex};
-use crate::sys::procfs;
-use crate::sys::thread::Thread;
-
+use crate::sys::thread::{NotEntered, Thread};
+use crate::sys::waits::{self, Marks};
+use crate::sys::{Errno, procfs};
 use crate::{Error, Reason, Result};
 
 use super::super::Release;
+use super::super::native::hear_of_end;
 use super::Libpod;
 use super::judgement::{Verdict, Watch};
 use super::view::MOST_HELD;
 use super::waiting::{SLICE_NS, spin};
 
-impl Libpod {
-    /// All that [`View::acquire_at_once`] leaves: first calls, waits, refusals.
-    #[cold]
-    pub(super) fn acquire_slowly(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        self.check_range(id)?;
-        self.check_writable()?;
-        let cancellable = Cancellable::new(cancel);
-        cancellable.check(id).map_err(|reason| self.error(reason))?;
-        let Ok(thread) = Thread::enter(self.process) else {
-            return Err(self.error(Reason::ClonedChild));
+/// What a step comes to: the lock, or, if there is none, a sleep.
+type Outcome = std::result::Result<Option<Acquired>, Reason>;
+
+/// An acquisition that has come to the slow path: first calls, waits, refusals.
+pub(crate) struct SlowPath<'m> {
+    request: Request<'m>,
+    /// Never moved once it is there: it is noted where it stands.
+    waiting: Option<Waiting<'m>>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+struct Request<'m> {
+    libpod: &'m Libpod,
+    id: u32,
+    wait: Wait,
+    cancel: Option<&'m Cancel>,
+}
+
+/// One wait.
+struct Waiting<'m> {
+    mutex: RobustMutex<'m>,
+    thread: Thread,
+    deadline: Instant,
+    timeout_ns: u64,
+    counted: waits::Wait,
+    watch: Watch,
+    /// When to judge next: not at each look for a cancellation, since two judgements are to be a slice apart.
+    judgement: Instant,
+    /// Of this sleep.
+    until: Instant,
+    /// What the libc said at its end.
+    answer: Option<i32>,
+}
+
+impl Acquisition for SlowPath<'_> {
+    fn step(&mut self) -> Progress {
+        let outcome = match &mut self.waiting {
+            None => self.request.begin(&mut self.waiting),
+            Some(waiting) => {
+                let attempt = self.request.after_sleep(waiting);
+                if !matches!(attempt, Ok(Attempt::Held)) {
+                    waiting.counted.end(waiting.thread);
+                }
+                attempt.and_then(|attempt| self.request.settle(attempt))
+            }
         };
-        let mutex = self.pool().mutex(id);
-        if self.is_held_by(thread, id) && mutex.holder() != 0 {
-            return Err(self.error(match wait {
+        match outcome {
+            Ok(None) => Progress::Sleep,
+            Ok(Some(acquired)) => Progress::Done(Ok(acquired)),
+            Err(reason) => Progress::Done(Err(reason)),
+        }
+    }
+
+    extern "C" fn sleep(&mut self) {
+        if let Some(Waiting { mutex, until, answer, .. }) = &mut self.waiting {
+            *answer = self.request.libpod.pool().wait_mutex_raw(*mutex, *until);
+        }
+    }
+}
+
+impl<'m> Request<'m> {
+    fn mutex(self) -> RobustMutex<'m> {
+        self.libpod.pool().mutex(self.id)
+    }
+
+    fn begin(self, place: &mut Option<Waiting<'m>>) -> Outcome {
+        let Self { libpod, id, wait, cancel } = self;
+        libpod.may_lock(id)?;
+        cancel::check(cancel, id)?;
+        let thread = libpod.enter()?;
+        waits::sweep(thread);
+        let mutex = self.mutex();
+        if libpod.is_held_by(thread, id) && mutex.holder() != 0 {
+            return Err(match wait {
                 Wait::Try => Reason::Held { id, holder: mutex.holder() },
                 _ => Reason::SelfDeadlock { id },
-            }));
+            });
         }
         if thread.held() >= MOST_HELD {
-            return Err(self.error(Reason::TooManyHeld { most: MOST_HELD as u32 }));
+            return Err(Reason::TooManyHeld { most: MOST_HELD as u32 });
         }
-        let mut attempt = self.pool().try_mutex(mutex);
-        if attempt == Attempt::Held {
-            attempt = match wait {
-                Wait::Try => return Err(self.error(Reason::Held { id, holder: mutex.holder() })),
-                Wait::Forever => self.wait_for(mutex, id, u64::MAX, &cancellable)?,
-                Wait::Nanoseconds(timeout) => self.wait_for(mutex, id, timeout, &cancellable)?,
+        let attempt = libpod.pool().try_mutex(mutex);
+        let timeout_ns = match wait {
+            _ if attempt != Attempt::Held => return self.settle(attempt),
+            Wait::Try => return Err(Reason::Held { id, holder: mutex.holder() }),
+            Wait::Nanoseconds(0) => return Err(Reason::TimedOut { id, timeout_ns: 0, holder: mutex.holder() }),
+            Wait::Nanoseconds(timeout) => timeout,
+            Wait::Forever => u64::MAX,
+        };
+        let now = Instant::now();
+        let waiting = place.insert(Waiting {
+            mutex,
+            thread,
+            deadline: if timeout_ns == u64::MAX { Instant::NEVER } else { now.after(timeout_ns) },
+            timeout_ns,
+            counted: waits::Wait::default(),
+            watch: Watch::new(),
+            judgement: now.after(SLICE_NS),
+            until: now,
+            answer: None,
+        });
+        // What has no room to note its end counts nothing that would have to be taken back.
+        if hear_of_end(thread).is_ok() {
+            let (crowd, wants, cancel) = (None, None, cancel.map(Cancel::waits));
+            let marks = Marks { waiting: libpod.waiting.word(0), cancel, crowd, wants, futex: mutex.word() };
+            waiting.counted.begin(thread, &marks);
+        }
+        if cancel.is_some() {
+            // It has not come by the mid path.
+            spin(mutex);
+        }
+        self.sleep_on(waiting);
+        Ok(None)
+    }
+
+    fn sleep_on(self, waiting: &mut Waiting<'m>) {
+        waiting.until = cancel::next_look(self.cancel, Instant::now().after(SLICE_NS)).min(waiting.deadline);
+    }
+
+    /// What came of the sleep, `Held` if there is to be another.
+    fn after_sleep(self, waiting: &mut Waiting<'m>) -> std::result::Result<Attempt, Reason> {
+        let (segment, mutex) = (&self.libpod.pool().segment, waiting.mutex);
+        let attempt = mutex.settle_raw(waiting.answer);
+        if attempt != Attempt::Held {
+            return Ok(attempt);
+        }
+        if Instant::now() >= waiting.deadline {
+            // Once more: the wake-up may be one of those that get lost.
+            return match self.libpod.pool().try_mutex(mutex) {
+                Attempt::Held => {
+                    let (id, timeout_ns) = (self.id, waiting.timeout_ns);
+                    Err(Reason::TimedOut { id, timeout_ns, holder: mutex.holder() })
+                }
+                attempt => Ok(attempt),
             };
         }
+        cancel::check(self.cancel, self.id)?;
+        if segment.is_removed_lately() {
+            return Err(Reason::Removed);
+        }
+        if Instant::now() >= waiting.judgement {
+            waiting.judgement = Instant::now().after(SLICE_NS);
+            if let Verdict::Gone(word) = waiting.watch.look(mutex, segment) {
+                waiting.watch.bury(mutex, word);
+            }
+        }
+        self.sleep_on(waiting);
+        Ok(Attempt::Held)
+    }
+
+    fn settle(self, attempt: Attempt) -> Outcome {
         let acquired = match attempt {
             Attempt::Acquired => Acquired::Clean,
             Attempt::OwnerDied => Acquired::OwnerDied,
-            Attempt::Held => return Err(self.error(Reason::Held { id, holder: mutex.holder() })),
-            Attempt::Lost => return Err(self.error(Reason::LockLost { id })),
+            Attempt::Held => return Ok(None),
+            Attempt::Lost => return Err(Reason::LockLost { id: self.id }),
             Attempt::Foreign { found, expected } => {
-                return Err(self.error(Reason::ForeignMutex { id: Some(id), found, expected }));
+                return Err(Reason::ForeignMutex { id: Some(self.id), found, expected });
             }
-            Attempt::Refused(code) => return Err(self.refused(code)),
+            Attempt::Refused(code) => return Err(refused(code)),
         };
-        self.view.remember(id);
-        Ok(acquired)
+        self.libpod.view.remember(self.id);
+        Ok(Some(acquired))
+    }
+}
+
+fn refused(code: i32) -> Reason {
+    Reason::System { doing: "locking a robust mutex", errno: Errno(code) }
+}
+
+impl Libpod {
+    /// Acquires a lock that the short ways did not.
+    #[inline]
+    pub(crate) fn slow_path<'m>(&'m self, id: u32, wait: Wait, cancel: Option<&'m Cancel>) -> SlowPath<'m> {
+        SlowPath { request: Request { libpod: self, id, wait, cancel }, waiting: None }
     }
 
-    /// Waits in slices until the mutex can be had, or says why it cannot: never `Held`.
-    fn wait_for(
-        &self,
-        mutex: RobustMutex<'_>,
-        id: u32,
-        timeout_ns: u64,
-        cancellable: &Cancellable<'_>,
-    ) -> Result<Attempt> {
-        let timed_out = || self.error(Reason::TimedOut { id, timeout_ns, holder: mutex.holder() });
-        if timeout_ns == 0 {
-            return Err(timed_out());
-        }
-        let _inside = self.count_waiter();
-        let deadline = if timeout_ns == u64::MAX { Instant::NEVER } else { Instant::now().after(timeout_ns) };
-        let mut watch = Watch::new();
-        let mut judgement = Instant::now().after(SLICE_NS);
-        spin(mutex);
-        loop {
-            let slice = cancellable.next_look(Instant::now().after(SLICE_NS));
-            let attempt = self.pool().wait_mutex(mutex, deadline.min(slice));
-            if attempt != Attempt::Held {
-                return Ok(attempt);
-            }
-            if Instant::now() >= deadline {
-                // Once more: the wake-up may be one of those that get lost.
-                return match self.pool().try_mutex(mutex) {
-                    Attempt::Held => Err(timed_out()),
-                    attempt => Ok(attempt),
-                };
-            }
-            cancellable.check(id).map_err(|reason| self.error(reason))?;
-            if self.pool().segment.is_removed_lately() {
-                return Err(self.error(Reason::Removed));
-            }
-            // Not at each look for a cancellation: two judgements are to be a slice apart.
-            if Instant::now() >= judgement {
-                judgement = Instant::now().after(SLICE_NS);
-                if let Verdict::Gone(word) = watch.look(mutex, &self.pool().segment) {
-                    watch.bury(mutex, word);
-                }
-            }
-        }
+    #[cold]
+    pub(super) fn acquire_slowly(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+        self.slow_path(id, wait, cancel).run().map_err(|reason| self.error(reason))
+    }
+
+    /// The mid path: waits for a moment, without sleeping, for a lock that somebody else holds.
+    #[inline]
+    pub(crate) fn acquire_soon(&self, id: u32) -> Option<Acquired> {
+        self.view.spin(id);
+        self.view.acquire_at_once(id)
+    }
+
+    /// The calling thread, in whose name mutexes may be taken.
+    pub(super) fn enter(&self) -> std::result::Result<Thread, Reason> {
+        Thread::enter(self.process).map_err(|refusal| match refusal {
+            NotEntered::ClonedChild => Reason::ClonedChild,
+            NotEntered::Forbidden => Reason::Forbidden { call: "get_robust_list(2)" },
+        })
     }
 
     /// Why an unlock did nothing, or could not end as it should.
     #[cold]
-    pub(crate) fn release_slowly(&self, id: u32, release: Release) -> Result<()> {
-        self.check_range(id)?;
-        self.check_writable()?;
-        Err(self.error(match release {
+    pub(crate) fn release_slowly(&self, id: u32, release: Release) -> std::result::Result<(), Reason> {
+        self.may_lock(id)?;
+        Err(match release {
             Release::Done => return Ok(()),
             Release::NotHolder | Release::Undecided => Reason::NotHolder { id },
             Release::Overwritten => {
@@ -123,7 +232,7 @@ impl Libpod {
                 let found = u64::from(self.pool().mutex(id).word().load(Ordering::Relaxed));
                 Reason::Damaged { what: "the mutex of a lock that this thread holds, whose word", found, expected: 0 }
             }
-        }))
+        })
     }
 
     fn is_held_by(&self, thread: Thread, id: u32) -> bool {
@@ -132,16 +241,11 @@ impl Libpod {
     }
 
     pub(super) fn refused(&self, code: i32) -> Error {
-        self.error(Reason::System { doing: "locking a robust mutex", errno: Errno(code) })
-    }
-
-    /// Counts the calling thread among those that wait on this manager, until the guard is dropped.
-    pub(super) fn count_waiter(&self) -> Waiting<'_> {
-        self.waiting.word(0).fetch_add(1, Ordering::Relaxed);
-        Waiting(&self.waiting)
+        self.error(refused(code))
     }
 
     pub(super) fn check_nobody_inside(&self) -> Result<()> {
+        waits::sweep(Thread::calling());
         match self.waiting.word(0).load(Ordering::Relaxed) {
             0 => Ok(()),
             threads => Err(self.error(Reason::StillWaiting { threads: threads as u32 })),
@@ -165,12 +269,3 @@ impl Libpod {
 }
 
 const SERIAL_MASK: u64 = (1 << crate::sys::thread::SERIAL_BITS) - 1;
-
-/// See [`Libpod::count_waiter`].
-pub(super) struct Waiting<'m>(&'m Line);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.word(0).fetch_sub(1, Ordering::Relaxed);
-    }
-}

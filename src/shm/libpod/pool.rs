@@ -90,10 +90,13 @@ impl Pool {
         )
     }
 
-    /// Where the mutex of lock 0 is mapped, and all behind it as the geometry says, and the table of holders.
-    pub(super) fn addresses(&self) -> (*mut u8, *const AtomicU64) {
+    /// Where the mutex of lock 0 is mapped, and all behind it as the geometry says, the one that guards the bitmaps, and the
+    /// table of holders.
+    pub(super) fn addresses(&self) -> (*mut u8, *mut u8, *const AtomicU64) {
+        let map = &self.segment.map;
         let rest = self.geometry.size() - offset::FIRST_MUTEX;
-        (self.segment.map.address(offset::FIRST_MUTEX, rest, mutex::ALIGN), self.holders.word(0))
+        let guard = map.address(offset::GUARD, mutex::SIZE, mutex::ALIGN);
+        (map.address(offset::FIRST_MUTEX, rest, mutex::ALIGN), guard, self.holders.word(0))
     }
 
     pub(super) fn shape(&self) -> Shape {
@@ -124,6 +127,13 @@ impl Pool {
     pub(super) fn wait_mutex(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Attempt {
         // SAFETY: as for try_mutex.
         unsafe { mutex.wait_until(deadline) }
+    }
+
+    /// The same, still to be settled.
+    #[inline(always)]
+    pub(super) fn wait_mutex_raw(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Option<i32> {
+        // SAFETY: as for try_mutex.
+        unsafe { mutex.wait_until_raw(deadline) }
     }
 
     /// Gives back a mutex that the calling thread has taken through this pool; false if its bytes were overwritten.

@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::manager::Acquired;
 use crate::sys::file::Access;
-use crate::sys::mutex::{Attempt, RobustMutex, Shape};
+use crate::sys::mutex::{RobustMutex, Shape};
 use crate::sys::process::Process;
 use crate::sys::registry::Shared;
-use crate::sys::thread::Thread;
+use crate::sys::thread::{self, Thread};
 
 use super::super::Release;
+use super::bitmaps::Bitmaps;
 use super::format::Geometry;
 use super::pool::Pool;
+use super::waiting::spin;
 
 /// The most mutexes that a thread may hold. The kernel frees 2048 of a dead thread (ROBUST_LIST_LIMIT) and forgets the
 /// rest; the difference is for mutexes of others.
@@ -24,6 +26,8 @@ pub(super) const MOST_HELD: u64 = 2000;
 pub(super) struct View {
     /// The mutex of lock 0.
     mutexes: *mut u8,
+    /// The one that guards the bitmaps.
+    guard: *mut u8,
     /// As many locks as may be taken through the manager: all, or none if it was opened to look.
     lockable: u32,
     shape: Shape,
@@ -45,9 +49,9 @@ unsafe impl Sync for View {}
 impl View {
     pub(super) fn new(pool: Shared<Pool>, process: &'static Process, token: u64, access: Access) -> Self {
         let num_locks = pool.geometry.num_locks();
-        let (mutexes, holders) = pool.addresses();
+        let (mutexes, guard, holders) = pool.addresses();
         let lockable = if access == Access::Use { num_locks } else { 0 };
-        Self { mutexes, lockable, shape: pool.shape(), holders, token, process, pool }
+        Self { mutexes, guard, lockable, shape: pool.shape(), holders, token, process, pool }
     }
 
     #[inline(always)]
@@ -88,10 +92,44 @@ impl View {
         }
     }
 
+    /// Runs `change` with the mutex that guards the bitmaps held, if it is free. The thread has entered, and the pool is
+    /// mapped for writing.
+    #[inline]
+    pub(super) fn with_guard_at_once<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
+        // SAFETY: addresses() checked that it lies within the mapping, which lives as long as self.
+        let guard = unsafe { RobustMutex::at_address(self.guard, &self.shape) };
+        // SAFETY: as in acquire_at_once; it is given back below.
+        let code = unsafe { guard.try_lock_raw() };
+        if !code.is_some_and(|code| guard.is_acquired_by(code)) {
+            settle(guard, code);
+            return None;
+        }
+        let changed = change();
+        // SAFETY: taken above.
+        if !unsafe { guard.unlock() } {
+            self.pool.pin();
+        }
+        Some(changed)
+    }
+
+    #[inline]
+    pub(super) fn bitmaps(&self) -> Bitmaps<'_> {
+        self.pool.bitmaps()
+    }
+
+    /// Waits for a moment until the lock looks free, unless the calling thread holds it.
+    pub(super) fn spin(&self, id: u32) {
+        let serial_mask = (1 << thread::SERIAL_BITS) - 1;
+        if id < self.lockable && self.holder(id).load(Ordering::Relaxed) & serial_mask != Thread::calling().serial() {
+            spin(self.mutex(id));
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn acquired_after_death(&self, id: u32, code: i32) -> Option<Acquired> {
-        if self.mutex(id).settle(code) != Attempt::OwnerDied {
+        if !self.mutex(id).is_acquired_by(code) {
+            settle(self.mutex(id), Some(code));
             return None;
         }
         self.remember(id);
@@ -124,5 +162,16 @@ impl View {
         thread.count_released();
         // SAFETY: the thread took it through this mapping, which stayed mapped since.
         if unsafe { self.mutex(id).unlock() } { Release::Done } else { Release::Overwritten }
+    }
+}
+
+/// Undoes what the libc may have done to a mutex that it has not given. By the C convention, out of which nothing unwinds:
+/// then there is nothing to be undone in its callers, in which a signal handler may end the thread.
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone")]
+extern "C" fn settle(mutex: RobustMutex<'_>, code: Option<i32>) {
+    if code == Some(libc::ENOTRECOVERABLE) {
+        mutex.settle_raw(code);
     }
 }

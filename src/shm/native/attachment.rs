@@ -165,7 +165,7 @@ fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
 }
 
 fn locking(errno: Errno) -> Reason {
-    Reason::System { doing: "locking an entry of the attach table", errno }
+    Reason::of_fcntl("locking an entry of the attach table", errno)
 }
 
 fn open_anew(space: &Space) -> Result<Fleeting, Reason> {
@@ -183,7 +183,7 @@ fn is_holder(file: &File, byte: Range) -> bool {
 /// Whether the byte is locked as others see it. Nobody is to begin in a segment that has lost its name meanwhile.
 fn is_locked(space: &Space, byte: Range) -> Result<bool, Reason> {
     let asked = space.segment.file.ask_with_facts(|asked| record_lock::is_write_locked(asked, byte));
-    match asked.map_err(|errno| Reason::System { doing: "looking after the entry's lock", errno })? {
+    match asked.map_err(|errno| Reason::of_fcntl("looking after the entry's lock", errno))? {
         (_, facts) if facts.links == 0 => Err(Reason::Removed),
         (is_locked, _) => Ok(is_locked),
     }

@@ -46,7 +46,14 @@ impl Bitmap<'_> {
         Err(Exhausted)
     }
 
+    /// Takes a free id of the word where this process looks first, if there is one. Never panics.
+    #[inline]
+    pub fn allocate_at_hint(&self) -> Option<u32> {
+        self.take_from(self.hint.load(Ordering::Relaxed))
+    }
+
     /// Takes the lowest free id of a word.
+    #[inline]
     fn take_from(&self, index: u32) -> Option<u32> {
         let word = self.words.get(index as usize)?;
         // Acquire, also where nothing is taken: who finds a word full because somebody moved there from another is to

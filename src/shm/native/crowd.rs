@@ -12,7 +12,8 @@ const PROBES: usize = 8;
 const KEY_SHIFT: u32 = u32::BITS;
 const COUNT_MASK: u64 = (1 << KEY_SHIFT) - 1;
 
-/// A thread's part in a crowd, until it is dropped.
+/// A thread's part in a crowd. To leave it is the wait's, see `waits`.
+#[derive(Clone, Copy)]
 pub(super) struct Crowd<'c> {
     /// `None`: there was no counter to be had, so that the thread looks as if it were alone.
     counter: Option<&'c AtomicU64>,
@@ -38,23 +39,14 @@ impl<'c> Crowd<'c> {
         Self { counter: joined.map(|(counter, _)| counter), key, place }
     }
 
+    /// The counter, and the lock's key in it.
+    pub(super) fn counter(&self) -> Option<(&'c AtomicU64, u32)> {
+        self.counter.map(|counter| (counter, self.key))
+    }
+
     /// How many wait now, this one among them.
     pub(super) fn size(&self) -> u64 {
         self.counter.map_or(1, |counter| counter.load(Ordering::Relaxed) & COUNT_MASK)
-    }
-}
-
-impl Drop for Crowd<'_> {
-    fn drop(&mut self) {
-        let Some(counter) = self.counter else { return };
-        let one_less = |now: u64| match now & COUNT_MASK {
-            // A child that returns from its parent's wait finds no crowd, or one of its own.
-            0 => None,
-            _ if now >> KEY_SHIFT != u64::from(self.key) => None,
-            1 => Some(0),
-            _ => Some(now - 1),
-        };
-        let _not_counted = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
     }
 }
 
@@ -71,7 +63,5 @@ mod tests {
         let fourth = Crowd::join(&counters, 13);
         let without_a_counter = Crowd::join(&counters, 17);
         assert_eq!((fourth.size(), without_a_counter.size()), (1, 1));
-        drop((crowds, fourth, without_a_counter));
-        assert!(counters.iter().all(|counter| counter.load(Ordering::Relaxed) == 0));
     }
 }

@@ -59,13 +59,28 @@ impl Pool {
     }
 
     /// Whether it is time for a thorough look at a lock's holder, which the caller has then. Otherwise somebody, of
-    /// whatever process, had one just now. Only a hint: whoever forges it puts such looks off, and the quick one goes on.
-    pub(super) fn begin_thorough_look(&self, id: u32, now: Instant) -> bool {
+    /// whatever process, had one just now; or the caller would see nothing, and leaves the look to who does. Only a hint:
+    /// whoever forges it puts such looks off, and the quick one goes on.
+    pub(super) fn begin_thorough_look(&self, id: u32, named: u64, now: Instant) -> bool {
         let looked = self.looked(id);
         let last = looked.load(Ordering::Relaxed);
         // What lies ahead is from another time namespace, or forged.
         let is_recent = last <= now.nanoseconds() && now.nanoseconds() - last < LOOKS_APART_NS;
-        !is_recent && looked.compare_exchange(last, now.nanoseconds(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        !is_recent
+            && self.can_see(named)
+            && looked.compare_exchange(last, now.nanoseconds(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Whether /proc shows the process that a word names under the numbers that its entry has.
+    fn can_see(&self, named: u64) -> bool {
+        let is_own = self.attachment.peek().is_some_and(|own| own.base == word::process(named));
+        let Ok(Some(entry)) = self.entry(word::entry(named)) else { return false };
+        (is_own || self.is_neighbour(&entry.tenant())) && witness::proc_shows_this_namespace()
+    }
+
+    /// Whether the numbers of a process mean the same here.
+    fn is_neighbour(&self, tenant: &Tenant) -> bool {
+        tenant.pid_namespace != 0 && tenant.pid_namespace == self.pid_namespace()
     }
 
     /// Judges the holder that `named` names, which was read before this. An entry that is found deserted is marked, so
@@ -111,9 +126,9 @@ impl Pool {
 
     /// What the kernel says of the thread, or of the process where that is the holder.
     fn is_ended(&self, entry: &Entry<'_>, state: State, named: u64, look: Look, is_own: bool) -> bool {
-        let (tenant, here) = (entry.tenant(), self.pid_namespace());
+        let tenant = entry.tenant();
         // Its own threads a process knows even where it cannot see what namespaces it is in.
-        if !is_own && (tenant.pid_namespace == 0 || tenant.pid_namespace != here) {
+        if !is_own && !self.is_neighbour(&tenant) {
             return false;
         }
         let record = self.record_of(named).filter(|_| word::serial(named) != 0);

@@ -4,9 +4,10 @@
 
 use crate::Reason;
 use crate::manager::Ownership;
+use crate::sys::ending::{self, Left, Still};
 use crate::sys::process::{self, Process};
 use crate::sys::thread::Thread;
-use crate::sys::{ending, procfs, tags, witness};
+use crate::sys::{Errno, procfs, tags, waits, witness};
 
 use super::Native;
 use super::pool::{POOLS, Pool};
@@ -14,6 +15,7 @@ use super::records::{Record, ThreadId};
 use super::word;
 
 /// A thread that may take locks.
+#[derive(Clone, Copy)]
 pub(super) struct Member<'p> {
     pub(super) thread: Thread,
     pub(super) ownership: Ownership,
@@ -39,12 +41,14 @@ impl Native {
         let thread = Thread::named(self.process).map_err(|_| Reason::ClonedChild)?;
         let attachment = self.pool().attached()?;
         attachment.introduce(self.pool());
-        if thread.tag() == 0 {
+        if thread.name() == 0 {
             let failed = |errno| Reason::System { doing: "making the calling thread known", errno };
-            ending::arm(thread, thread_ended).map_err(failed)?;
-            thread.set_tag(tags::claim().map_err(failed)?);
+            hear_of_end(thread).map_err(failed)?;
+            thread.set_name(word::of_thread(0, tags::claim().map_err(failed)?));
         }
-        let owner = word::of_thread(attachment.base, thread.tag());
+        // What it left by jumping out of a signal handler it waits for no more.
+        waits::sweep(thread);
+        let owner = attachment.base | thread.name();
         let record = self.pool().claim_record(owner, || {
             let tid = thread.id() as i32;
             let start = if tid == process::pid() {
@@ -58,16 +62,14 @@ impl Native {
             ThreadId { tid, start }
         });
         if let Some(record) = record.filter(|record| record.wish().is_some()) {
-            // It left its last wait by jumping out of a signal handler, and waits for nothing now.
+            // Of a wait that it left, or is in the midst of, whose next slice says it again.
             record.withdraw();
         }
         let ownership = self.ownership.settle();
-        thread.settle_at(attachment.number, owner);
+        thread.settle_at(attachment.number);
+        self.view.let_in(attachment, ownership);
         let word = match ownership {
-            Ownership::Thread => {
-                self.view.open_fast_path(attachment.number);
-                owner
-            }
+            Ownership::Thread => owner,
             Ownership::Process => attachment.base,
         };
         Ok(Member { thread, ownership, owner, word, record })
@@ -77,32 +79,54 @@ impl Native {
     pub(super) fn holder_here(&self) -> Option<HolderHere> {
         let thread = Thread::named(self.process).ok()?;
         let process_word = self.pool().attachment.peek()?.base;
-        let thread_word = (thread.tag() != 0).then(|| word::of_thread(process_word, thread.tag()));
+        let thread_word = (thread.name() != 0).then(|| process_word | thread.name());
         Some(HolderHere { thread, thread_word, process_word })
     }
 }
 
-/// The calling thread ends: what it holds is a dead holder's from now on.
-fn thread_ended(thread: Thread) {
-    let Ok(process) = Process::current() else { return };
+/// Has the library hear of the calling thread's end.
+pub(in crate::shm) fn hear_of_end(thread: Thread) -> Result<(), Errno> {
+    ending::arm(thread, Left::Locks, thread_ended)
+}
+
+/// The calling thread ends: what it holds is a dead holder's from now on, and it waits for nothing. Unless the program's
+/// own destructors come yet, and may unlock: then the lock is found to be a dead holder's when the thread is gone.
+fn thread_ended(thread: Thread, still: Still) {
+    waits::end_all(thread);
+    if still == Still::Destructors && thread.held_words() != 0 {
+        return;
+    }
+    if let Ok(process) = Process::current() {
+        give_up_all_of(thread, process);
+    }
+    thread.forget_words();
+}
+
+fn give_up_all_of(thread: Thread, process: &'static Process) {
     // A child that shares its parent's memory ends no thread of the parent's, and a forked child's first thread knows
     // itself by its parent's numbers until it makes a call.
-    if !process.is_caller() || !thread.is_named_in(process) || thread.tag() == 0 {
+    if !process.is_caller() || !thread.is_named_in(process) || thread.name() == 0 {
         return;
     }
     let alone = process.exclude_other_threads();
     POOLS.for_each(&alone, |pool| pool.thread_ended(thread));
-    tags::release(thread.tag());
+    tags::release(word::serial(thread.name()));
 }
 
 impl Pool {
     fn thread_ended(&self, thread: Thread) {
         let Some(attachment) = self.attachment.peek() else { return };
-        let owner = word::of_thread(attachment.base, thread.tag());
+        let owner = attachment.base | thread.name();
         if thread.held_words() != 0 {
             self.abandon_all_of(owner);
         }
         self.release_record(owner);
+    }
+
+    /// Whether a word names a thread of this process that sleeps in the kernel, so that it is in the midst of nothing here.
+    pub(super) fn sleeps(&self, named: u64) -> bool {
+        let record = self.record_of(named).filter(|_| word::serial(named) != 0);
+        record.is_some_and(|record| procfs::own_thread_sleeps(record.thread().tid))
     }
 
     /// The thread that a word names, by its number; 0: it names none, or one of another PID namespace.

@@ -80,8 +80,13 @@ impl<'p> Record<'p> {
 
     /// Takes the wish back. Its number stays, for the next.
     pub(super) fn withdraw(&self) {
-        let wants = self.word(record::WANTS);
+        let wants = self.wants();
         wants.store(wants.load(Ordering::Relaxed) >> WISH_SHIFT << WISH_SHIFT, Ordering::Release);
+    }
+
+    /// Where the wish stands.
+    pub(super) fn wants(&self) -> &'p AtomicU64 {
+        self.word(record::WANTS)
     }
 }
 

@@ -4,11 +4,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::Reason;
 use crate::manager::Acquired;
 use crate::sys::futex;
-use crate::{Reason, Result};
 
-use super::super::Release;
 use super::Native;
 use super::abandoning::{ROUNDS, abandon};
 use super::judgement::{Look, Verdict};
@@ -23,17 +22,8 @@ const EVERY_CLASS: u32 = u32::MAX;
 impl Native {
     /// Gives back what the calling thread, or this process, holds.
     #[cold]
-    pub(crate) fn release_slowly(&self, id: u32, release: Release) -> Result<()> {
-        if release == Release::Done {
-            return Ok(());
-        }
-        self.check_range(id)?;
-        self.check_writable()?;
-        let given = self.give_back(id);
-        given.map_err(|reason| self.error(reason))
-    }
-
-    fn give_back(&self, id: u32) -> std::result::Result<(), Reason> {
+    pub(crate) fn release_slowly(&self, id: u32) -> std::result::Result<(), Reason> {
+        self.may_lock(id)?;
         let holder = self.holder_here().ok_or(Reason::NotHolder { id })?;
         let lock = self.pool().word(id);
         for _ in 0..ROUNDS {
@@ -117,7 +107,7 @@ impl Pool {
 }
 
 /// Wakes whoever is to have the lock that was unlocked from `seen`.
-fn wake(lock: &AtomicU64, seen: u64) {
+pub(super) fn wake(lock: &AtomicU64, seen: u64) {
     if seen & S != 0 {
         // Those who have waited longest first.
         let found = CLASSES.into_iter().any(|class| futex::wake_one_of(futex_of(lock), class));

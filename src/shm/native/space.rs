@@ -159,6 +159,17 @@ impl Space {
         self.retired().load(Ordering::Relaxed) != 0
     }
 
+    /// The segment is not to be begun with any more.
+    #[inline]
+    pub(super) fn check_not_retired(&self) -> std::result::Result<(), Reason> {
+        if self.is_retired() { Err(Reason::Removed) } else { Ok(()) }
+    }
+
+    /// The same, asked as [`is_removed_lately`](Self::is_removed_lately).
+    pub(super) fn check_not_removed_lately(&self) -> std::result::Result<(), Reason> {
+        if self.is_removed_lately() { Err(Reason::Removed) } else { Ok(()) }
+    }
+
     /// Whether it was removed, by its remover's word or, asked now and then, because its file has lost its name.
     pub(super) fn is_removed_lately(&self) -> bool {
         self.is_retired() || self.segment.is_removed_lately()
@@ -249,8 +260,19 @@ impl Space {
             words: map.u64s_at(self.geometry.bitmap(), format::bitmap_words(count)),
             summary: map.u64s_at(self.geometry.summary(), format::summary_words(count)),
             frees: map.u64_at(header::FREES),
-            hint: &self.hint,
+            hint: self.hint(),
         }
+    }
+
+    /// The word of the bitmap in which this process looks first.
+    #[inline]
+    pub(super) fn hint(&self) -> &AtomicU32 {
+        &self.hint
+    }
+
+    /// The bitmap of as many locks as there may come to be: its pages are reserved as far as there are locks.
+    pub(super) fn whole_bitmap(&self) -> Bitmap<'_> {
+        self.bitmap_of(self.geometry.max_locks())
     }
 
     pub(super) fn count_free(&self) -> u32 {

@@ -1,28 +1,40 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![allow(unsafe_code, reason = "the fast path: addresses checked once, when the manager is made, not at each call")]
-//! What lock and unlock need of a pool, one load away from the manager. One compare-and-swap takes a free lock, one
-//! gives it back; whatever else there is to do is somebody else's, in `locking` and `releasing`.
+//! What lock and unlock need of a pool, one load away from the manager. On the fast path one compare-and-swap takes a free
+//! lock, one gives it back. On the mid path a lock that is held for a moment is waited for without sleeping, and one that
+//! is waited for is given back. Neither can fail or panic, and a signal handler may come anywhere in them, and stay. What
+//! else there is to do is the slow path's, in `locking` and `releasing`.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-use crate::manager::Acquired;
+use crate::manager::{Acquired, Ownership};
 use crate::sys::arena::Line;
 use crate::sys::file::Access;
 use crate::sys::registry::Shared;
 use crate::sys::thread::Thread;
 
 use super::super::{AtOnce, Release};
+use super::abandoning::ROUNDS;
+use super::attachment::Attachment;
+use super::bitmap::Bitmap;
 use super::format::{self, slot};
-use super::note;
 use super::pool::Pool;
+use super::releasing::wake;
+use super::word::{self, OWNER};
+use super::{note, waiting};
 
 /// Words of a manager that no child inherits.
 mod private {
-    /// The attachment for which threads may use the fast path; 0: none, or the process owns what it locks.
+    /// The attachment that a thread must have entered last to use the fast path; 0: none, or the process owns what it
+    /// locks.
     pub(super) const TICKET: usize = 0;
+    /// The word of a lock that the process owns; with a thread's name, that of one which the thread owns.
+    pub(super) const BASE: usize = 1;
+    /// The attachment as in TICKET, where the process owns what it locks.
+    pub(super) const PROCESS_TICKET: usize = 2;
     /// How many threads wait in calls on the manager.
-    pub(super) const WAITING: usize = 1;
+    pub(super) const WAITING: usize = 3;
 }
 
 /// A manager's view of its pool.
@@ -31,6 +43,10 @@ pub(super) struct View {
     slots: AtomicPtr<u8>,
     retired: *const AtomicU32,
     ticket: *const AtomicU64,
+    base: *const AtomicU64,
+    bitmap: *const AtomicU64,
+    summary: *const AtomicU64,
+    frees: *const AtomicU64,
     /// The manager's number among those of the process; see `note`.
     pub(super) token: u64,
     /// As many locks as may be taken through the manager, as far as it has heard: none if it was opened to look.
@@ -51,7 +67,10 @@ impl View {
         let private = Line::claim()?;
         let (slots, lockable) = (AtomicPtr::new(ptr::null_mut()), AtomicU32::new(0));
         let (retired, ticket) = (ptr::from_ref(pool.retired()), ptr::from_ref(private.word(private::TICKET)));
-        let view = Self { slots, retired, ticket, token, lockable, private, pool };
+        let base = ptr::from_ref(private.word(private::BASE));
+        let Bitmap { words, summary, frees, .. } = pool.whole_bitmap();
+        let (bitmap, summary, frees) = (words.as_ptr(), summary.as_ptr(), ptr::from_ref(frees));
+        let view = Self { slots, retired, ticket, base, bitmap, summary, frees, token, lockable, private, pool };
         view.hear_of_more();
         Ok(view)
     }
@@ -67,9 +86,15 @@ impl View {
         }
     }
 
-    /// Lets threads that have settled at an attachment use the fast path.
-    pub(super) fn open_fast_path(&self, attachment: u64) {
-        self.ticket().store(attachment, Ordering::Relaxed);
+    /// Lets threads that have entered an attachment use the short ways.
+    pub(super) fn let_in(&self, attachment: &Attachment, ownership: Ownership) {
+        self.base().store(attachment.base, Ordering::Relaxed);
+        let ticket = match ownership {
+            Ownership::Thread => self.ticket(),
+            Ownership::Process => self.private.word(private::PROCESS_TICKET),
+        };
+        // Behind the base, which whoever sees the ticket takes for the attachment's.
+        ticket.store(attachment.number, Ordering::Release);
     }
 
     pub(super) fn waiting(&self) -> &AtomicU64 {
@@ -80,6 +105,26 @@ impl View {
     fn ticket(&self) -> &AtomicU64 {
         // SAFETY: a word of the view's own page, which lives as long as self.
         unsafe { &*self.ticket }
+    }
+
+    #[inline(always)]
+    fn base(&self) -> &AtomicU64 {
+        // SAFETY: as for ticket.
+        unsafe { &*self.base }
+    }
+
+    /// How the calling thread is named in the words here, if it has entered and owns what it locks. Its name is the same
+    /// everywhere and never changes: a signal handler that comes between the reads, and locks elsewhere, changes nothing.
+    #[inline(always)]
+    fn thread_word(&self, thread: Thread) -> Option<u64> {
+        let is_at = thread.is_at(self.ticket().load(Ordering::Acquire));
+        if is_at { Some(self.base().load(Ordering::Relaxed) | thread.name()) } else { None }
+    }
+
+    /// Whether the calling thread has entered, and the process owns what it locks.
+    #[inline(always)]
+    fn lets_process_in(&self, thread: Thread) -> bool {
+        thread.is_at(self.private.word(private::PROCESS_TICKET).load(Ordering::Acquire))
     }
 
     #[inline(always)]
@@ -107,6 +152,24 @@ impl View {
         }
     }
 
+    /// The bitmap of all lockable locks, got at without a check that could panic: a signal handler may end the thread in
+    /// the midst of an allocation.
+    #[inline]
+    pub(super) fn bitmap(&self) -> Bitmap<'_> {
+        let count = self.lockable.load(Ordering::Acquire);
+        let (words, summary) = (format::bitmap_words(count), format::summary_words(count));
+        // SAFETY: whole_bitmap() has checked that the words of as many locks as there may come to be lie there, in a mapping
+        // that lives as long as self; those of the lockable ones are reserved.
+        unsafe {
+            Bitmap {
+                words: std::slice::from_raw_parts(self.bitmap, words),
+                summary: std::slice::from_raw_parts(self.summary, summary),
+                frees: &*self.frees,
+                hint: self.pool.hint(),
+            }
+        }
+    }
+
     /// Takes the lock if nothing stands in the way; does nothing if anything does.
     #[inline(always)]
     pub(super) fn acquire_at_once(&self, id: u32) -> AtOnce {
@@ -114,27 +177,64 @@ impl View {
             return AtOnce::Undecided;
         }
         let thread = Thread::calling();
-        let Some(me) = thread.owner_at(self.ticket().load(Ordering::Relaxed)) else {
+        let Some(me) = self.thread_word(thread) else {
             return AtOnce::Undecided;
         };
+        self.take(id, me, thread)
+    }
+
+    /// Takes a lock that is free for the calling thread.
+    #[inline(always)]
+    fn take(&self, id: u32, me: u64, thread: Thread) -> AtOnce {
         // Before the swap, behind which the processor begins anew: nothing is left to be looked up there.
         let ((lock, note), token) = (self.slot(id), self.token);
         let retired = self.retired();
+        // Before it, too: a thread that ends behind the swap, in a signal handler or cancelled, knows that it holds something.
+        thread.count_word_taken();
         if lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            thread.count_word_given_back();
             return AtOnce::Undecided;
         }
         if retired.load(Ordering::Relaxed) != 0 {
             return AtOnce::Retired;
         }
         note.store(note::taken(note.load(Ordering::Relaxed), token), Ordering::Relaxed);
-        thread.count_word_taken();
         AtOnce::Acquired(Acquired::Clean)
+    }
+
+    /// The mid path: waits for a moment, without sleeping, for a lock that somebody else holds.
+    #[inline(always)]
+    pub(super) fn acquire_soon(&self, id: u32) -> AtOnce {
+        if !self.is_lockable(id) {
+            return AtOnce::Undecided;
+        }
+        let (thread, (lock, _)) = (Thread::calling(), self.slot(id));
+        if let Some(me) = self.thread_word(thread) {
+            let is_own = lock.load(Ordering::Relaxed) & OWNER == me;
+            return if !is_own && waiting::spin(lock) { self.take(id, me, thread) } else { AtOnce::Undecided };
+        }
+        if self.lets_process_in(thread) && waiting::spin(lock) {
+            let me = self.base().load(Ordering::Relaxed);
+            if lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                if self.retired().load(Ordering::Relaxed) != 0 {
+                    return AtOnce::Retired;
+                }
+                self.remember(id);
+                return AtOnce::Acquired(Acquired::Clean);
+            }
+        }
+        AtOnce::Undecided
     }
 
     /// Gives a lock back that was taken though the segment was retired.
     pub(super) fn hand_back(&self, id: u32) {
-        if let Some(me) = Thread::calling().owner_at(self.ticket().load(Ordering::Relaxed)) {
-            self.pool.hand_back(id, me, Acquired::Clean);
+        let thread = Thread::calling();
+        match self.thread_word(thread) {
+            Some(me) => {
+                self.pool.hand_back(id, me, Acquired::Clean);
+                thread.count_word_given_back();
+            }
+            None => self.pool.hand_back(id, self.base().load(Ordering::Relaxed), Acquired::Clean),
         }
     }
 
@@ -152,7 +252,7 @@ impl View {
             return Release::Undecided;
         }
         let thread = Thread::calling();
-        let Some(me) = thread.owner_at(self.ticket().load(Ordering::Relaxed)) else {
+        let Some(me) = self.thread_word(thread) else {
             return Release::Undecided;
         };
         let (lock, note) = self.slot(id);
@@ -163,5 +263,37 @@ impl View {
         }
         thread.count_word_given_back();
         Release::Done
+    }
+
+    /// The mid path: gives back what others wait for, or what the process holds.
+    #[inline(always)]
+    pub(super) fn release_soon(&self, id: u32) -> Release {
+        if !self.is_lockable(id) {
+            return Release::Undecided;
+        }
+        let thread = Thread::calling();
+        let (lock, note) = self.slot(id);
+        let me = match self.thread_word(thread) {
+            Some(me) => me,
+            None if self.lets_process_in(thread) => self.base().load(Ordering::Relaxed),
+            None => return Release::Undecided,
+        };
+        if note::manager(note.load(Ordering::Relaxed)) != self.token {
+            return Release::Undecided;
+        }
+        for _ in 0..ROUNDS {
+            let seen = lock.load(Ordering::Relaxed);
+            if seen & OWNER != me {
+                return Release::Undecided;
+            }
+            if lock.compare_exchange(seen, word::released(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
+                if word::serial(me) != 0 {
+                    thread.count_word_given_back();
+                }
+                wake(lock, seen);
+                return Release::Done;
+            }
+        }
+        Release::Undecided
     }
 }
