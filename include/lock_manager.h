@@ -13,11 +13,12 @@
  * its number alone; there is no handle to free. Strings that functions return are the library's.
  *
  * THREADS. A manager may be used from any number of threads at once. A lock belongs to the thread that took it: only
- * that thread can unlock it, and through the manager that took it. Files and in-memory locks may belong to the process
- * instead: lock_manager_set_ownership().
+ * that thread can unlock it, and through the manager that took it. Elsewhere than in the libpod layout it may belong to
+ * the process instead: lock_manager_set_ownership().
  *
  * FORK. A child holds nothing of its parent's and may use the manager at once, however it was made, if it may still open
- * the storage: before it drops privileges or changes its root, make one call. A process with threads is to make it by
+ * the storage: before it drops privileges or changes its root, have it make one call, any call. Who has opened a
+ * storage goes on with it after dropping privileges. A process with threads is to make a child by
  * fork(): the libc's memory allocator, which this library uses, may be locked for ever in any other child of such a
  * process. In the libpod layout, lock calls and allocation are -EOPNOTSUPP in a child that was cloned behind the libc's
  * back, and lock calls in every layout in one that shares its parent's memory with thread-local storage of its own.
@@ -26,6 +27,12 @@
  * DEATH. A holder that dies frees its locks, and the next to take one is told: LOCK_MANAGER_OWNER_DIED, with the lock
  * held. What the lock protects may be half written then. Told once. What cannot be promised stands in
  * docs/caveats.md, among this library's installed documentation.
+ *
+ * SIGNALS. A signal handler may call lock_manager_cancel_trigger(). In shared memory it may also call
+ * lock_manager_try_lock() and lock_manager_unlock() for any lock that the interrupted call is not about, whatever it
+ * interrupts, malloc(3) included, if the thread has made a call before; they do not wait. What would have to wait for the
+ * interrupted call of the same thread is -EDEADLK. A handler may end its thread (pthread_exit) or jump away (siglongjmp)
+ * from any call: what the thread holds then is held until its end or freed by it, and it waits for nothing.
  *
  * MANNERS. No call is a cancellation point. The library starts no thread, installs no signal handler, prints nothing,
  * and stays mapped after dlclose().

@@ -277,8 +277,8 @@ impl Native {
         }
     }
 
-    /// Takes a place in the segment if this process, a forked child, has none yet: whatever call it makes first. It may
-    /// not be able to any more when it has given up its rights.
+    /// Takes a place in the segment if this process, a forked child, has none yet: whatever call it makes first. When it
+    /// has given up its rights it may not be able to any more.
     #[inline]
     fn settle_in(&self) {
         if self.pool().access == Access::Use && self.pool().attachment.peek().is_none() {
@@ -410,6 +410,7 @@ impl Manager for Native {
     fn repair_lock(&self, id: u32) -> Result<()> {
         self.check_range(id)?;
         self.check_writable()?;
+        self.settle_in();
         self.pool().repair(id).map_err(|reason| self.error(reason))
     }
 

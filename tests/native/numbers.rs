@@ -12,6 +12,7 @@ use super::LONG;
 use super::lost_by_robust_mutexes::recovered;
 use super::support::alone::alone;
 use super::support::made::{leak, pthread, raw_clone, raw_exit};
+use super::support::native_layout as layout;
 use super::support::process::{own_tid, sleep_until_killed};
 use super::support::timing::{RECOVERED, mostly_within};
 use super::support::{Child, Segment, board, errno_of, eventually, fork, is_root_or_skip, namespace, taken_once};
@@ -257,6 +258,36 @@ fn a_time_namespace_that_is_entered_after_the_first_lock() {
             });
         });
         goes.succeeds();
+        holder.kill();
+    });
+}
+
+/// A look into /proc is had by one of many waiters; one that would see nothing leaves it to those who do.
+#[test]
+fn a_waiter_that_cannot_see_the_holder_does_not_look_in_the_place_of_those_who_can() {
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        let segment = Segment::native(64);
+        let holder = segment.holder_of(&[3]);
+        let looked = || segment.number_at(layout::looked(3));
+        let manager = segment.open();
+        let waits = || assert_eq!(errno_of(manager.timed_lock(3, Duration::from_millis(40))), libc::ETIMEDOUT);
+        fork(|| {
+            namespace::new_pid_namespace_for_children();
+            fork(waits).succeeds();
+        })
+        .succeeds();
+        assert_eq!(looked(), 0, "from another PID namespace");
+        fork(|| {
+            namespace::hide_proc();
+            waits();
+        })
+        .succeeds();
+        assert_eq!(looked(), 0, "without /proc");
+        waits();
+        assert_ne!(looked(), 0);
         holder.kill();
     });
 }

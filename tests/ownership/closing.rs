@@ -163,3 +163,29 @@ fn the_maker_of_a_segment_may_close_every_descriptor_too() {
         .succeeds();
     });
 }
+
+/// What another manager of the process takes and gives back all the while keeps this one open for not an instant, though
+/// this one had it last.
+#[test]
+fn a_manager_is_closed_while_another_uses_the_lock_that_was_its_own() {
+    alone!({
+        let segment = Segment::native(64);
+        let other = segment.open();
+        let stop = &board(1)[0];
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while stop.load(Ordering::Relaxed) == 0 {
+                    let _ = other.lock(3).unwrap();
+                    other.unlock(3).unwrap();
+                }
+            });
+            for _ in 0..2000 {
+                let manager = segment.open();
+                let _ = manager.lock(3).unwrap();
+                manager.unlock(3).unwrap();
+                manager.close().unwrap();
+            }
+            stop.store(1, Ordering::Relaxed);
+        });
+    });
+}

@@ -96,6 +96,14 @@ pub fn private_proc() {
     mount("proc", "/proc", "proc", 0, "");
 }
 
+/// Puts an empty directory over /proc, seen by the calling process alone.
+pub fn hide_proc() {
+    // SAFETY: unshare(2) touches no memory.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) });
+    mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
+    mount("tmpfs", "/proc", "tmpfs", 0, "");
+}
+
 /// Has the calling process, which has one thread, live in a new time namespace, where the machine was booted an hour
 /// earlier; the namespace that it leaves.
 pub fn new_time_namespace() -> fs::File {

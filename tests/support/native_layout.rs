@@ -38,6 +38,11 @@ pub const fn word(id: u32) -> u64 {
     AT_SLOTS + id as u64 * 64
 }
 
+/// Where it stands when a waiter last had a thorough look at the holder of a lock.
+pub const fn looked(id: u32) -> u64 {
+    word(id) + 16
+}
+
 /// Where the bits stand that say which of these 64 locks are allocated.
 pub const fn bitmap(first: u32) -> u64 {
     AT_BITMAP + first as u64 / 64 * 8
