@@ -138,8 +138,8 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
         }
         Reason::BeforeBoot => write!(
             f,
-            "was made before this boot, so whoever it names is gone; open it with open_or_new to replace it, or remove \
-             it"
+            "was made under another boot's id, and no process uses it: it is from before this boot, or of a container that \
+             has an id of its own; open it with open_or_new to replace it, or remove it"
         ),
         Reason::WrongLayout { there, asked } => write!(
             f,

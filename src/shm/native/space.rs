@@ -12,6 +12,7 @@ use crate::sys::{Errno, bits, witness};
 use crate::{Reason, Result};
 
 use super::super::name::SegmentName;
+use super::super::removal::{self, mark};
 use super::super::segment::{self, Blueprint, Candidate, Segment};
 use super::bitmap::Bitmap;
 use super::entries::Entry;
@@ -22,7 +23,13 @@ const REMOVAL_LOOK_INTERVAL_NS: u64 = 90_000_000;
 
 /// Why it cannot be told whether a segment is from before this boot.
 pub(super) fn no_boot(errno: Errno) -> Reason {
-    Reason::System { doing: "reading the boot's id", errno }
+    match errno.0 {
+        libc::EOPNOTSUPP => Reason::Unsupported(
+            "/proc does not show the id of this boot, by which a segment on a disk is known to be of it; mount /proc, or \
+             put the segment on a tmpfs such as /run or /dev/shm",
+        ),
+        _ => Reason::System { doing: "reading the boot's id", errno },
+    }
 }
 
 fn mapping_more(errno: Errno) -> Reason {
@@ -54,7 +61,10 @@ impl Space {
         let head = (0, geometry.lazy_page(1));
         let blueprint =
             Blueprint { mode, reserved: &[head, bitmap, slots], look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
-        let segment = segment::create(name, &blueprint, |map, facts, file_system| {
+        let segment = segment::create(name, &blueprint, |map, file, facts, file_system| {
+            if file_system != FileSystem::Memory {
+                removal::keep_removers_away(file)?;
+            }
             let boot = match witness::boot() {
                 // In memory nobody asks for it.
                 Err(_) if file_system == FileSystem::Memory => [0; 16],
@@ -153,10 +163,18 @@ impl Space {
         self.u32(header::ROTOR)
     }
 
-    /// Whether the segment's remover has said so.
+    /// Whether the segment was removed, as far as its remover has marked it.
     #[inline]
     pub(super) fn is_retired(&self) -> bool {
-        self.retired().load(Ordering::Relaxed) != 0
+        self.retired().load(Ordering::Relaxed) != mark::IN_USE && self.segment.is_removed_for_good(header::RETIRED)
+    }
+
+    /// To be asked by a process that has just attached. `ESTALE`: it attached to what was being removed.
+    pub(super) fn await_removal(&self) -> std::result::Result<(), Reason> {
+        match self.retired().load(Ordering::SeqCst) {
+            mark::IN_USE => Ok(()),
+            _ => self.segment.await_removal(header::RETIRED),
+        }
     }
 
     /// Whether it was removed, by its remover's word or, asked now and then, because its file has lost its name.
