@@ -13,6 +13,7 @@ pub(crate) mod directory;
 pub(crate) mod ending;
 mod errno;
 pub(crate) mod file;
+mod file_system;
 pub(crate) mod futex;
 pub(crate) mod glance;
 pub(crate) mod made_once;

@@ -6,6 +6,8 @@
 
 #[path = "native_storage/boots.rs"]
 mod boots;
+#[path = "native_storage/file_systems.rs"]
+mod file_systems;
 #[path = "native_storage/full.rs"]
 mod full;
 #[path = "native_storage/growing.rs"]

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::sys::Errno;
 use crate::sys::clock::Instant;
-use crate::sys::file::{Access, Facts};
+use crate::sys::file::{Access, Facts, FileSystem};
 use crate::sys::mapping::Mapping;
 use crate::sys::record_lock::{self, Attempt, Range};
 use crate::{Reason, Result};
@@ -179,8 +179,11 @@ fn within_patience<T>(mut ask: impl FnMut() -> Found<Option<T>>) -> Found<T> {
 }
 
 /// Keeps removers away from a segment in the making, until [`Segment::allow_removal`]: nobody lives in it yet, so that it
-/// could be taken for one whose users are all dead.
-pub(super) fn keep_removers_away(file: &File) -> Found<()> {
+/// could be taken for one from before the boot. In memory there are none such.
+pub(super) fn keep_removers_away(file: &File, file_system: FileSystem) -> Found<()> {
+    if file_system == FileSystem::Memory {
+        return Ok(());
+    }
     match record_lock::try_lock(file, removal_byte()) {
         Ok(_) => Ok(()),
         Err(errno) => Err(Reason::System { doing: "locking the new segment", errno }),
@@ -218,6 +221,9 @@ enum Removal {
 impl Segment {
     /// Lets removers come, after [`keep_removers_away`].
     pub(super) fn allow_removal(&self) {
+        if self.file_system == FileSystem::Memory {
+            return;
+        }
         // If the program closed the descriptor, the lock is gone with it.
         let _closed_meanwhile = self.file.ask(record_lock::unlock_all);
     }

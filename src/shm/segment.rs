@@ -90,7 +90,8 @@ impl Candidate {
             return Err(self.name.error(Reason::Damaged { what: "the size of the file", found, expected }));
         }
         let file = Watched::new(self.file.keep(), self.facts, self.name.file().to_owned(), self.access);
-        Ok(Segment { map, facts: self.facts, access: self.access, file, looked: AtomicU64::new(0), look_interval_ns })
+        let Self { facts, access, file_system, .. } = self;
+        Ok(Segment { map, facts, access, file_system, file, looked: AtomicU64::new(0), look_interval_ns })
     }
 }
 
@@ -100,6 +101,7 @@ pub(super) struct Segment {
     pub(super) map: Mapping,
     pub(super) facts: Facts,
     pub(super) access: Access,
+    pub(super) file_system: FileSystem,
     pub(super) file: Watched,
     /// When removal was last looked for, by CLOCK_MONOTONIC.
     looked: AtomicU64,
@@ -173,9 +175,14 @@ pub(super) fn create(
     let failed = |doing| move |errno: Errno| name.error(system(doing, errno, size));
     let draft = Draft::new(name).map_err(failed("creating the segment"))?;
     let file_system = local_file_system(name, &draft.file)?;
-    for &(start, end) in blueprint.reserved {
+    // Before anything is in it: later it comes too late.
+    if file_system != FileSystem::Memory {
+        draft.file().and_then(file::write_in_place).map_err(|errno| name.error(copying(errno)))?;
+    }
+    // The end first: what is reserved before then has the length that it keeps.
+    for &(start, end) in blueprint.reserved.iter().rev() {
         let reserved = draft.file().and_then(|file| file::reserve(file, start, end));
-        reserved.map_err(failed("reserving the segment's space"))?;
+        reserved.map_err(|errno| name.error(unreserved("reserving the segment's space", errno, size)))?;
     }
     let length = blueprint.reserved.iter().map(|&(_, end)| end).max().unwrap_or(0) as usize;
     let mapped = Mapping::new(&draft.file, Access::Use, length);
@@ -188,7 +195,31 @@ pub(super) fn create(
     let file = draft.publish(name).map_err(failed("naming the segment"))?;
     let file = Watched::new(file, facts, name.file().to_owned(), Access::Use);
     let look_interval_ns = blueprint.look_interval_ns;
-    Ok(Segment { map, facts, access: Access::Use, file, looked: AtomicU64::new(0), look_interval_ns })
+    let (access, looked) = (Access::Use, AtomicU64::new(0));
+    Ok(Segment { map, facts, access, file_system, file, looked, look_interval_ns })
+}
+
+/// Why a segment cannot be written in place.
+fn copying(errno: Errno) -> Reason {
+    match errno.0 {
+        libc::EOPNOTSUPP => Reason::Unsupported(
+            "is on a file system that writes to a new place each time, so that what is reserved there is not kept; put it \
+             on a tmpfs such as /run or /dev/shm",
+        ),
+        _ => Reason::System { doing: "forbidding copy-on-write for the segment (FS_NOCOW_FL)", errno },
+    }
+}
+
+/// Why that many bytes could not be reserved.
+pub(super) fn unreserved(doing: &'static str, errno: Errno, bytes: u64) -> Reason {
+    match errno.0 {
+        libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes },
+        libc::EOPNOTSUPP => Reason::Unsupported(
+            "is on a file system that cannot reserve space (fallocate), nor can this kernel have it do so (Linux 5.14 can); \
+             put it on a tmpfs such as /run or /dev/shm",
+        ),
+        _ => Reason::System { doing, errno },
+    }
 }
 
 fn system(doing: &'static str, errno: Errno, bytes: u64) -> Reason {

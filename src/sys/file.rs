@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Files: opened without following links or waiting, made whole before they get their name.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs::{File, Permissions};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
@@ -9,7 +9,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
-use super::Errno;
+use super::{Errno, mapping};
+
+pub(super) use super::file_system::is_procfs;
+pub(crate) use super::file_system::{FileSystem, file_system_of, is_on_overlay, write_in_place};
 
 /// What a file is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,34 +178,43 @@ pub(crate) fn link_unnamed(file: &File, path: &Path) -> Result<(), Errno> {
 }
 
 /// Reserves the bytes from `start` up to but not including `end`, so that no later touch is a SIGBUS, and makes the file
-/// at least that long.
+/// at least that long. What others write there meanwhile stays as it is, but for the last byte, which nobody may use: never
+/// posix_fallocate(3), which writes zeros over it where the file system cannot reserve. `EOPNOTSUPP`: neither the file
+/// system nor the kernel can.
 pub(crate) fn reserve(file: &File, start: u64, end: u64) -> Result<(), Errno> {
-    let is_limited = end > file_size_limit();
-    // Past the limit the kernel would send SIGXFSZ, which ends the process, where the file had to become longer.
-    if is_limited && Facts::of(file)?.size < end {
-        return Err(Errno(libc::EFBIG));
-    }
-    let start = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
-    let length = libc::off_t::try_from(end).map_err(|_| Errno(libc::EFBIG))? - start;
-    if length <= 0 {
+    if start >= end {
         return Ok(());
     }
+    // A touch needs room for all of its page that the file has, whose blocks may be smaller.
+    let page = mapping::page_size();
+    let (start, whole) = (start / page * page, end.next_multiple_of(page));
+    let end = if whole == end { end } else { whole.min(Facts::of(file)?.size).max(end) };
+    // Past the limit the kernel would send SIGXFSZ, which ends the process, where the file had to become longer.
+    if end > file_size_limit() && Facts::of(file)?.size < end {
+        return Err(Errno(libc::EFBIG));
+    }
+    let offset = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
+    let length = libc::off_t::try_from(end).map_err(|_| Errno(libc::EFBIG))? - offset;
     loop {
-        // SAFETY: posix_fallocate(3) and fallocate(2) act on an open descriptor; the former returns its error.
-        let code = unsafe {
-            match is_limited {
-                false => libc::posix_fallocate(file.as_raw_fd(), start, length),
-                // Not the libc's, which writes where the file system cannot reserve: that is a SIGXFSZ even within the file.
-                true if libc::fallocate(file.as_raw_fd(), 0, start, length) == 0 => 0,
-                true => Errno::last().0,
-            }
-        };
-        match code {
-            0 => return Ok(()),
-            libc::EINTR => {}
-            error => return Err(Errno(error)),
+        // SAFETY: fallocate(2) touches no memory.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, offset, length) } == 0 {
+            return Ok(());
+        }
+        match Errno::last() {
+            Errno(libc::EINTR) => {}
+            Errno(libc::EOPNOTSUPP | libc::ENOSYS) => return reserve_by_touching(file, start, end),
+            errno => return Err(errno),
         }
     }
+}
+
+/// The same on a file system without fallocate(2), such as ext3 or ramfs.
+fn reserve_by_touching(file: &File, start: u64, end: u64) -> Result<(), Errno> {
+    // Not by ftruncate(2): of two who make it longer, one could make it shorter again.
+    if Facts::of(file)?.size < end {
+        write_at(file, &[0], end - 1)?;
+    }
+    mapping::populate(file, start, end)
 }
 
 /// How long a file of this process may become; a write beyond is SIGXFSZ.
@@ -248,77 +260,6 @@ pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> Result<(), Err
         return Err(Errno(libc::EFBIG));
     }
     Ok(file.write_all_at(bytes, offset)?)
-}
-
-/// What kind of file system a file is on, as far as locks are concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FileSystem {
-    /// In memory: no file of it outlives the boot.
-    Memory,
-    Local,
-    /// Of that type: neither memory mapped from it nor its locks are shared by all who open it.
-    Network(u64),
-}
-
-/// The file system that the file is on.
-pub(crate) fn file_system_of(file: &File) -> Result<FileSystem, Errno> {
-    const IN_MEMORY: [u64; 2] = [
-        0x0102_1994, // tmpfs
-        0x8584_58f6, // ramfs
-    ];
-    // linux/magic.h and the file systems' own sources; most are not in the libc crate.
-    const SHARED_BETWEEN_HOSTS: [u64; 12] = [
-        0x6969,      // NFS
-        0x517b,      // SMB
-        0xff53_4d42, // CIFS
-        0xfe53_4d42, // SMB2
-        0x6573_5546, // FUSE, virtiofs among them
-        0x0102_1997, // 9p
-        0x00c3_6400, // Ceph
-        0x5346_414f, // OpenAFS
-        0x6b41_4653, // kAFS
-        0x7375_7245, // Coda
-        0x0bd0_0bd0, // Lustre
-        0x564c,      // NCP
-    ];
-    let magic = file_system(file)?;
-    Ok(match magic {
-        _ if IN_MEMORY.contains(&magic) => FileSystem::Memory,
-        _ if SHARED_BETWEEN_HOSTS.contains(&magic) => FileSystem::Network(magic),
-        _ => FileSystem::Local,
-    })
-}
-
-/// Whether the file is on overlayfs, where what is mapped is not what was opened.
-pub(crate) fn is_on_overlay(file: &File) -> Result<bool, Errno> {
-    const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
-    Ok(file_system(file)? == OVERLAYFS_SUPER_MAGIC)
-}
-
-/// Whether a path is on the kernel's own procfs. Without a descriptor, which the program could close meanwhile.
-pub(super) fn is_procfs(path: &CStr) -> bool {
-    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
-    let mut facts = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: statfs(2) reads the path and fills the struct it is given when it returns 0.
-    unsafe { libc::statfs(path.as_ptr(), facts.as_mut_ptr()) == 0 && magic(facts.assume_init()) == PROC_SUPER_MAGIC }
-}
-
-/// The magic number of the file system that the file is on.
-fn file_system(file: &File) -> Result<u64, Errno> {
-    let mut facts = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: fstatfs(2) fills the struct it is given when it returns 0.
-    let facts = unsafe {
-        if libc::fstatfs(file.as_raw_fd(), facts.as_mut_ptr()) != 0 {
-            return Err(Errno::last());
-        }
-        facts.assume_init()
-    };
-    Ok(magic(facts))
-}
-
-fn magic(facts: libc::statfs) -> u64 {
-    // f_type is signed on some architectures; the magic numbers have 32 bits.
-    u64::from(facts.f_type as u32)
 }
 
 #[cfg(test)]

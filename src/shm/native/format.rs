@@ -321,11 +321,17 @@ impl Geometry {
         self.slots() + num_locks as usize * size::SLOT
     }
 
-    /// What has to be reserved for that many locks, from where to where. Of the summary all is, which is a few pages and
-    /// saves a call.
-    pub(super) fn reserved(self, num_locks: u32) -> [(u64, u64); 2] {
-        let bitmap_end = self.bitmap() + bitmap_words(num_locks) * size_of::<u64>();
-        [(self.summary() as u64, bitmap_end as u64), (self.slots() as u64, self.size(num_locks) as u64)]
+    /// What a new segment has to have reserved, from where to where, besides the header and the first page of entries. Of
+    /// the summary that is all, which is a few pages.
+    pub(super) fn reserved_at_first(self) -> [(u64, u64); 2] {
+        let [bitmap, slots] = self.reserved_beyond(0, self.first_locks);
+        [(self.summary() as u64, bitmap.1), slots]
+    }
+
+    /// What has to be reserved for `num_locks` where there are `there`.
+    pub(super) fn reserved_beyond(self, there: u32, num_locks: u32) -> [(u64, u64); 2] {
+        let word = |locks| (self.bitmap() + bitmap_words(locks) * size_of::<u64>()) as u64;
+        [(word(there), word(num_locks)), (self.size(there) as u64, self.size(num_locks) as u64)]
     }
 
     /// Which lock the kernel is asked about for that byte of the file.

@@ -55,16 +55,14 @@ pub(super) struct Space {
 impl Space {
     /// Makes a segment and maps it.
     pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Result<Self> {
-        let [bitmap, slots] = geometry.reserved(geometry.first_locks());
+        let [bitmap, slots] = geometry.reserved_at_first();
         // The header and room for the first processes to attach: the creator is one of them, and it would be too late for
         // it to find none once the segment has its name.
         let head = (0, geometry.lazy_page(1));
         let blueprint =
             Blueprint { mode, reserved: &[head, bitmap, slots], look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
         let segment = segment::create(name, &blueprint, |map, file, facts, file_system| {
-            if file_system != FileSystem::Memory {
-                removal::keep_removers_away(file)?;
-            }
+            removal::keep_removers_away(file, file_system)?;
             let boot = match witness::boot() {
                 // In memory nobody asks for it.
                 Err(_) if file_system == FileSystem::Memory => [0; 16],
@@ -240,12 +238,10 @@ impl Space {
         self.room_for(self.geometry.size(there))?;
         let bytes = u64::from(num_locks - there) * format::size::SLOT as u64;
         // The most first, for the same reason.
-        for (start, end) in self.geometry.reserved(num_locks).into_iter().rev() {
+        for (start, end) in self.geometry.reserved_beyond(there, num_locks).into_iter().rev() {
             // Nothing is taken back where it fails: somebody else may have grown over it already.
-            self.segment.file.ask(|file| file::reserve(file, start, end)).map_err(|errno| match errno.0 {
-                libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes },
-                _ => Reason::System { doing: "reserving space for more locks", errno },
-            })?;
+            let reserved = self.segment.file.ask(|file| file::reserve(file, start, end));
+            reserved.map_err(|errno| segment::unreserved("reserving space for more locks", errno, bytes))?;
         }
         self.reach(num_locks)?;
         self.u32(header::NUM_LOCKS).fetch_max(num_locks, Ordering::AcqRel);
@@ -301,10 +297,8 @@ impl Space {
     pub(super) fn reserve_page(&self, page: u32) -> std::result::Result<(), Reason> {
         let start = self.geometry.lazy_page(page);
         let end = self.geometry.lazy_page(page + 1);
-        self.segment.file.ask(|file| file::reserve(file, start, end)).map_err(|errno| match errno.0 {
-            libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes: end - start },
-            _ => Reason::System { doing: "reserving a page of the segment", errno },
-        })?;
+        let reserved = self.segment.file.ask(|file| file::reserve(file, start, end));
+        reserved.map_err(|errno| segment::unreserved("reserving a page of the segment", errno, end - start))?;
         let (index, bit) = place_of(page);
         self.usable[index].fetch_or(bit, Ordering::Relaxed);
         self.segment.map.u64_at(header::READY + index * 8).fetch_or(bit, Ordering::AcqRel);
