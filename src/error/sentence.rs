@@ -67,6 +67,11 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             )
         }
         Reason::SymbolicLink => write!(f, "is a symbolic link, which is not followed; name what it points to"),
+        Reason::NotTrusted { owner, caller } if owner == caller => write!(
+            f,
+            "belongs to a user that is unknown in this user namespace, and so reads as user {owner}, which the caller is; \
+             use storage of your own, map that user, or open it read only to look"
+        ),
         Reason::NotTrusted { owner, caller } => write!(
             f,
             "belongs to user {owner}, but only storage of the caller (user {caller}) or of root is trusted; use one \

@@ -13,7 +13,7 @@ use crate::sys::file::{self, Access, Facts, FileSystem};
 use crate::sys::mapping::Mapping;
 use crate::sys::record_lock::{self, Range};
 use crate::sys::watched::{Fleeting, Watched};
-use crate::sys::{Errno, process::effective_user, procfs};
+use crate::sys::{Errno, procfs};
 use crate::{Reason, Result};
 
 use super::name::SegmentName;
@@ -34,8 +34,9 @@ pub(super) struct Candidate {
 impl Candidate {
     /// Opens the file of that name. Its size, like all facts, is measured on the open file.
     pub(super) fn open(name: &SegmentName, access: Access) -> Result<Self> {
-        let opened = file::open(name.file(), access);
-        let file = opened.and_then(Fleeting::opened).map_err(|errno| match errno.0 {
+        let opened = file::open_as_owner(name.file(), access);
+        let checked = opened.and_then(|(file, opener)| Ok((Fleeting::opened(file)?, opener)));
+        let (file, opener) = checked.map_err(|errno| match errno.0 {
             libc::ENOENT => name.error(Reason::NotFound),
             libc::ELOOP => name.error(Reason::SymbolicLink),
             // Directories and sockets: whatever else they are, they are no segment.
@@ -46,11 +47,10 @@ impl Candidate {
         if !facts.is_regular {
             return Err(name.error(Reason::NotASegment("it is no regular file")));
         }
-        if access == Access::Use && facts.owner != 0 {
-            let (owner, caller) = (facts.owner, effective_user());
-            if owner != caller {
-                return Err(name.error(Reason::NotTrusted { owner, caller }));
-            }
+        if access == Access::Use
+            && let Err((owner, caller)) = facts.check_owner(opener)
+        {
+            return Err(name.error(Reason::NotTrusted { owner, caller }));
         }
         let file_system = local_file_system(name, &file)?;
         Ok(Self { name: name.clone(), access, facts, file_system, file })

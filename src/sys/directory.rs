@@ -7,11 +7,18 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::Path;
 
 use super::Errno;
-use super::file;
+use super::file::{self, Opener};
+
+const ITSELF: libc::c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
 /// Opens a directory itself: a symbolic link is ENOTDIR, as is everything else.
 pub(crate) fn open(path: &Path) -> Result<File, Errno> {
-    file::open_with(path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW)
+    file::open_with(path, ITSELF)
+}
+
+/// The same, and says whether its owner is the caller.
+pub(crate) fn open_as_owner(path: &Path) -> Result<(File, Opener), Errno> {
+    file::as_owner(|flags| file::open_with(path, ITSELF | flags))
 }
 
 /// What open_at() does where there is no file, or one already.

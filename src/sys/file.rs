@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
+use super::process::effective_user;
 use super::{Errno, mapping};
 
 pub(super) use super::file_system::is_procfs;
@@ -67,6 +68,16 @@ impl Facts {
         })
     }
 
+    /// Whether the calling process, which opened the file, may rely on what is in it: it is its own, or root's. If not, the
+    /// numbers of its owner and of the caller.
+    pub(crate) fn check_owner(&self, opener: Opener) -> Result<(), (u32, u32)> {
+        if self.owner == 0 {
+            return Ok(());
+        }
+        let caller = effective_user();
+        if self.owner == caller && opener == Opener::Owner { Ok(()) } else { Err((self.owner, caller)) }
+    }
+
     pub(crate) fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
@@ -122,6 +133,30 @@ fn access_flag(access: Access) -> libc::c_int {
 /// Opens an existing file. A symbolic link is ELOOP; a FIFO or device neither blocks nor becomes a terminal.
 pub(crate) fn open(path: &Path, access: Access) -> Result<File, Errno> {
     open_with(path, access_flag(access) | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+}
+
+/// Who opened a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opener {
+    /// The file's owner, or a process that may act for that user.
+    Owner,
+    Other,
+}
+
+/// As [`open`], and says whether the file's owner is the caller. That the owner reads as the caller's number does not say
+/// so: in a user namespace each user that it does not know reads as the same one.
+pub(crate) fn open_as_owner(path: &Path, access: Access) -> Result<(File, Opener), Errno> {
+    as_owner(|flags| {
+        open_with(path, access_flag(access) | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | flags)
+    })
+}
+
+/// Opens with flags that the kernel lets the owner alone have, or without.
+pub(super) fn as_owner(open: impl Fn(libc::c_int) -> Result<File, Errno>) -> Result<(File, Opener), Errno> {
+    match open(libc::O_NOATIME) {
+        Err(Errno(libc::EPERM)) => Ok((open(0)?, Opener::Other)),
+        opened => Ok((opened?, Opener::Owner)),
+    }
 }
 
 /// Whether a file can have been opened by [`open`]: hardly anybody else has a regular file that does not block.

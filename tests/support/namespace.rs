@@ -48,9 +48,26 @@ pub fn mounts_or_skip() -> bool {
     true
 }
 
+/// Has the calling process, which has one thread, be that user in a user namespace of its own. If it cannot, the test is
+/// skipped.
+pub fn be_user_in_a_namespace_or_skip(inside: u32) -> bool {
+    // SAFETY: geteuid(2) takes nothing; unshare(2) touches no memory.
+    let outside = unsafe { libc::geteuid() };
+    // SAFETY: as above.
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER) } != 0 {
+        super::skip("needs a user namespace");
+        return false;
+    }
+    map_user(inside, outside);
+    true
+}
+
 /// Has the calling process, which has just got a user namespace of its own, and was `outside`, be the user `inside` there.
 /// All others are unknown.
 pub fn map_user(inside: u32, outside: u32) {
+    // Who has given up being root may not write to its own files of /proc otherwise.
+    // SAFETY: prctl(2) with these arguments touches no memory.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
     fs::write("/proc/self/setgroups", "deny").unwrap();
     fs::write("/proc/self/uid_map", format!("{inside} {outside} 1")).unwrap();
 }
