@@ -27,6 +27,7 @@ pub(crate) mod procfs;
 pub(crate) mod random;
 pub(crate) mod record_lock;
 pub(crate) mod registry;
+mod standard;
 pub(crate) mod tags;
 pub(crate) mod thread;
 pub(crate) mod undisturbed;

@@ -19,6 +19,8 @@ mod looking;
 mod removers;
 #[path = "native_storage/removing.rs"]
 mod removing;
+#[path = "native_storage/standard_descriptors.rs"]
+mod standard_descriptors;
 
 mod support;
 

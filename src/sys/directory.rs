@@ -43,9 +43,7 @@ pub(crate) fn open_at(directory: &File, name: &str, making: Making) -> Result<Fi
         Making::Exclusively => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
     };
     let flags = flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let opened = file::open_at(directory.as_raw_fd(), name.as_bytes(), flags)?;
-    // What was to be made is made by now, so there must be no error any more; and nobody keeps it open.
-    if making == Making::Exclusively { Ok(opened) } else { file::above_standard(opened) }
+    file::open_above_standard(directory.as_raw_fd(), name.as_bytes(), flags)
 }
 
 /// Removes a file of the directory.

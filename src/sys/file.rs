@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use super::process::effective_user;
-use super::{Errno, mapping};
+use super::{Errno, mapping, standard};
 
 pub(super) use super::file_system::is_procfs;
 pub(crate) use super::file_system::{FileSystem, file_system_of, is_on_overlay, write_in_place};
@@ -118,9 +118,22 @@ pub(super) fn open_at(directory: RawFd, path: &[u8], flags: libc::c_int) -> Resu
     with_c_string(path, open)?
 }
 
-/// The same by a path alone, and by a number above those of the standard files.
+/// The same, for what is not to be written to by mistake: by a number above those of the standard files.
+pub(super) fn open_above_standard(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<File, Errno> {
+    let _occupied = standard::Occupied::now()?;
+    let opened = open_at(directory, path, flags)?;
+    // Where the program has closed one since. What was made there is made, so an error would come too late.
+    match standard::move_away(&opened) {
+        Ok(None) => Ok(opened),
+        Ok(Some(moved)) => Ok(moved),
+        Err(_) if flags & libc::O_EXCL != 0 => Ok(opened),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The same by a path alone.
 pub(super) fn open_with(path: &Path, flags: libc::c_int) -> Result<File, Errno> {
-    above_standard(open_at(libc::AT_FDCWD, bytes_of(path), flags)?)
+    open_above_standard(libc::AT_FDCWD, bytes_of(path), flags)
 }
 
 fn access_flag(access: Access) -> libc::c_int {
@@ -179,21 +192,6 @@ pub(crate) fn create_unnamed(directory: &Path) -> Result<File, Errno> {
 /// Makes a file under a name that must not exist.
 pub(crate) fn create_named(path: &Path) -> Result<File, Errno> {
     open_with(path, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW)
-}
-
-/// Moves a descriptor away from 0, 1 and 2: where the program has closed those, what it prints would be written into
-/// the file.
-pub(super) fn above_standard(file: File) -> Result<File, Errno> {
-    const FIRST: libc::c_int = libc::STDERR_FILENO + 1;
-    if file.as_raw_fd() >= FIRST {
-        return Ok(file);
-    }
-    // SAFETY: fcntl(2) with this command touches no memory; the number it returns is this call's own.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST) } {
-        -1 => Err(Errno::last()),
-        // SAFETY: as above.
-        number => Ok(unsafe { File::from_raw_fd(number) }),
-    }
 }
 
 /// Sets the permission bits, which the umask does not touch here.
