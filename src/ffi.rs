@@ -23,17 +23,20 @@ use crate::cancel::Cancel;
 use crate::file::FileManager;
 use crate::manager::Manager;
 use crate::memory::InMemoryManager;
-use crate::shm::ShmManager;
+use crate::shm::{ByLayout, Libpod, Native, ShmManager};
 
 use boundary::{call, cancel, input_path, manager, output, refuse, silence_panics};
 pub use constants::*;
 use locking::{AtMost, Endless, NoPatience};
 pub use types::*;
 
-/// What a handle points to. The header declares it without its inside.
+/// What a handle points to. The header declares it without its inside. By the types of the engines, not as one of many: so
+/// the lock calls are inlined into their exported functions.
 pub enum lock_manager_t {
-    /// By its type, not as one of many: so the lock calls are inlined into their exported functions.
-    Shm(ShmManager),
+    /// The library's own locks, wherever they are at home.
+    Native(Native),
+    /// Podman's.
+    Libpod(Libpod),
     /// What takes its time anyway.
     Other(Box<dyn Manager>),
 }
@@ -42,7 +45,40 @@ pub enum lock_manager_t {
 pub type lock_manager_cancel_t = Cancel;
 
 fn shm_handle(manager: ShmManager) -> *mut lock_manager_t {
-    Box::into_raw(Box::new(lock_manager_t::Shm(manager)))
+    Box::into_raw(Box::new(match manager.into_layout() {
+        ByLayout::Native(native) => lock_manager_t::Native(native),
+        ByLayout::Libpod(libpod) => lock_manager_t::Libpod(libpod),
+    }))
+}
+
+impl lock_manager_t {
+    fn manager(&self) -> &dyn Manager {
+        match self {
+            Self::Native(native) => native,
+            Self::Libpod(libpod) => libpod,
+            Self::Other(other) => other.as_ref(),
+        }
+    }
+
+    /// Allocates a lock if nothing stands in the way; `None`, with nothing done, if anything does.
+    #[inline]
+    fn allocate_at_once(&self) -> Option<u32> {
+        match self {
+            Self::Native(native) => native.allocate_at_once(),
+            Self::Libpod(libpod) => libpod.allocate_at_once(),
+            Self::Other(_) => None,
+        }
+    }
+
+    /// Frees a lock if nothing stands in the way; `None`, with nothing done, if anything does.
+    #[inline]
+    fn free_at_once(&self, id: u32) -> Option<()> {
+        match self {
+            Self::Native(native) => native.free_at_once(id),
+            Self::Libpod(libpod) => libpod.free_at_once(id),
+            Self::Other(_) => None,
+        }
+    }
 }
 
 fn other_handle(manager: impl Manager + 'static) -> *mut lock_manager_t {
@@ -252,7 +288,7 @@ pub unsafe extern "C" fn lock_manager_close(manager: *mut lock_manager_t) -> i32
 pub unsafe extern "C" fn lock_manager_allocate_lock(manager: *mut lock_manager_t, id: *mut u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
-        if let (Some(lock_manager_t::Shm(opened)), Some(id)) = (manager.as_ref(), id.as_mut())
+        if let (Some(opened), Some(id)) = (manager.as_ref(), id.as_mut())
             && let Some(allocated) = opened.allocate_at_once()
         {
             *id = allocated;
@@ -292,9 +328,7 @@ pub unsafe extern "C" fn lock_manager_allocate_and_retrieve_lock(manager: *mut l
 pub unsafe extern "C" fn lock_manager_free_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
-        if let Some(lock_manager_t::Shm(opened)) = manager.as_ref()
-            && opened.free_at_once(id).is_some()
-        {
+        if manager.as_ref().is_some_and(|opened| opened.free_at_once(id).is_some()) {
             return 0;
         }
     }

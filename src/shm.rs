@@ -279,21 +279,8 @@ impl ShmManager {
     }
 
     /// The layout's own manager: the lock calls of the boundary know both, so that each has the shortest way.
-    #[inline(always)]
-    pub(crate) fn by_layout(&self) -> &ByLayout {
-        &self.layout
-    }
-
-    /// Allocates a lock if nothing stands in the way; `None`, with nothing done, if anything does. Never fails or panics.
-    #[inline]
-    pub(crate) fn allocate_at_once(&self) -> Option<u32> {
-        serve!(self, manager => manager.allocate_at_once())
-    }
-
-    /// Frees a lock if nothing stands in the way; `None`, with nothing done, if anything does. Never fails or panics.
-    #[inline]
-    pub(crate) fn free_at_once(&self, id: u32) -> Option<()> {
-        serve!(self, manager => manager.free_at_once(id))
+    pub(crate) fn into_layout(self) -> ByLayout {
+        self.layout
     }
 
     /// Which layout the segment has.

@@ -181,11 +181,7 @@ pub(super) fn refuse(what: &'static str) -> Error {
 #[inline(always)]
 pub(super) unsafe fn manager<'a>(handle: *const lock_manager_t) -> Result<&'a dyn Manager> {
     // SAFETY: this function's own contract.
-    match unsafe { handle.as_ref() } {
-        Some(lock_manager_t::Shm(manager)) => Ok(manager),
-        Some(lock_manager_t::Other(manager)) => Ok(manager.as_ref()),
-        None => Err(refuse("the manager is NULL; open one first")),
-    }
+    unsafe { handle.as_ref() }.map(lock_manager_t::manager).ok_or_else(|| refuse("the manager is NULL; open one first"))
 }
 
 /// A path that C handed in.

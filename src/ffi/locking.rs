@@ -10,7 +10,7 @@ use std::hint::cold_path;
 
 use crate::Cancel;
 use crate::manager::Wait;
-use crate::shm::{AtOnce, ByLayout, Libpod, Native, Release};
+use crate::shm::{AtOnce, Libpod, Native, Release};
 
 use super::boundary::{self, call, call_that_waits, code, manager as opened};
 use super::lock_manager_t;
@@ -56,18 +56,18 @@ impl Patience for AtMost {
 pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: impl Patience) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
-        let Some(lock_manager_t::Shm(shm)) = manager.as_ref() else { return acquire_other(manager, id, patience) };
-        match shm.by_layout() {
-            ByLayout::Libpod(libpod) => {
-                // Not rare: only out of the native way, for which a jump taken in each of lock and unlock is a cycle in 20.
-                cold_path();
-                acquire_mutex(libpod, id, patience)
-            }
-            ByLayout::Native(native) => match native.acquire_at_once(id) {
+        match manager.as_ref() {
+            Some(lock_manager_t::Native(native)) => match native.acquire_at_once(id) {
                 AtOnce::Acquired(acquired) => code(acquired),
                 AtOnce::Undecided => acquire_held(native, id, patience),
                 AtOnce::Retired => acquire_retired(native, id, patience),
             },
+            Some(lock_manager_t::Libpod(libpod)) => {
+                // Not rare: only out of the native way, for which a jump taken in each of lock and unlock is a cycle in 20.
+                cold_path();
+                acquire_mutex(libpod, id, patience)
+            }
+            _ => acquire_other(manager, id, patience),
         }
     }
 }
@@ -85,12 +85,14 @@ pub(super) unsafe fn acquire_cancellable(
     let wait = Wait::Nanoseconds(timeout_ns);
     // SAFETY: the module's contract.
     unsafe {
-        let Some(lock_manager_t::Shm(shm)) = manager.as_ref() else {
-            return call_that_waits(|| opened(manager)?.acquire(id, wait, cancel).map(code));
-        };
-        match shm.by_layout() {
-            ByLayout::Libpod(libpod) => boundary::acquire(&mut libpod.slow_path(id, wait, cancel), libpod.storage()),
-            ByLayout::Native(native) => boundary::acquire(&mut native.slow_path(id, wait, cancel), native.storage()),
+        match manager.as_ref() {
+            Some(lock_manager_t::Native(native)) => {
+                boundary::acquire(&mut native.slow_path(id, wait, cancel), native.storage())
+            }
+            Some(lock_manager_t::Libpod(libpod)) => {
+                boundary::acquire(&mut libpod.slow_path(id, wait, cancel), libpod.storage())
+            }
+            _ => call_that_waits(|| opened(manager)?.acquire(id, wait, cancel).map(code)),
         }
     }
 }
@@ -103,17 +105,17 @@ pub(super) unsafe fn acquire_cancellable(
 pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
-        let Some(lock_manager_t::Shm(shm)) = manager.as_ref() else { return unlock_other(manager, id) };
-        match shm.by_layout() {
-            ByLayout::Libpod(libpod) => {
+        match manager.as_ref() {
+            Some(lock_manager_t::Native(native)) => match native.release_at_once(id) {
+                Release::Done => 0,
+                _ => unlock_waited_for(native, id),
+            },
+            Some(lock_manager_t::Libpod(libpod)) => {
                 // As in acquire().
                 cold_path();
                 unlock_mutex(libpod, id)
             }
-            ByLayout::Native(native) => match native.release_at_once(id) {
-                Release::Done => 0,
-                _ => unlock_waited_for(native, id),
-            },
+            _ => unlock_other(manager, id),
         }
     }
 }

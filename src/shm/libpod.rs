@@ -96,13 +96,13 @@ impl Libpod {
 
     /// Allocates a lock if nothing stands in the way.
     #[inline]
-    pub(super) fn allocate_at_once(&self) -> Option<u32> {
+    pub(crate) fn allocate_at_once(&self) -> Option<u32> {
         self.with_bitmaps_at_once(|bitmaps| bitmaps.allocate())
     }
 
     /// Frees a lock if nothing stands in the way.
     #[inline]
-    pub(super) fn free_at_once(&self, id: u32) -> Option<()> {
+    pub(crate) fn free_at_once(&self, id: u32) -> Option<()> {
         if id >= self.pool().geometry.num_locks() {
             return None;
         }

@@ -206,7 +206,7 @@ impl Native {
 
     /// Allocates a lock if nothing stands in the way.
     #[inline]
-    pub(super) fn allocate_at_once(&self) -> Option<u32> {
+    pub(crate) fn allocate_at_once(&self) -> Option<u32> {
         if !self.may_allocate_at_once() {
             return None;
         }
@@ -215,7 +215,7 @@ impl Native {
 
     /// Frees a lock if nothing stands in the way.
     #[inline]
-    pub(super) fn free_at_once(&self, id: u32) -> Option<()> {
+    pub(crate) fn free_at_once(&self, id: u32) -> Option<()> {
         (self.may_allocate_at_once() && self.view.bitmap().free(id)).then_some(())
     }
 
