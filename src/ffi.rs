@@ -259,7 +259,8 @@ pub unsafe extern "C" fn lock_manager_new_in_memory(num_locks: u32, out: *mut *m
     // SAFETY: the module's contract.
     call(|| unsafe {
         let out = output(out, "out")?;
-        *out = other_handle(InMemoryManager::new(num_locks)?);
+        let native = InMemoryManager::new(num_locks)?.into_native();
+        *out = Box::into_raw(Box::new(lock_manager_t::Native(native)));
         Ok(0)
     })
 }

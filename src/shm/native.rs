@@ -38,7 +38,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait, Waiter};
+use crate::manager::{Acquired, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::ownership::OwnershipCell;
 use crate::sys::clock::Instant;
 use crate::sys::file::{Access, FileSystem};
@@ -50,7 +50,7 @@ use crate::{Cancel, Error, Reason, Result};
 use super::name::SegmentName;
 use super::removal::{self, Recognised};
 use super::segment::Candidate;
-use super::{AtOnce, Release};
+use super::{AtOnce, MAX_LOCKS, Release};
 use format::Geometry;
 pub(super) use format::{VERSION, is_ours};
 pub(super) use member::hear_of_end;
@@ -90,8 +90,18 @@ fn check_boot(candidate: &Candidate, start: &[u8], geometry: Geometry) -> std::r
     Err(boot.map_or_else(space::no_boot, |_| Reason::BeforeBoot))
 }
 
-/// A manager on a segment in the native layout.
+/// Where the locks of a manager are at home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Home {
+    /// In a segment that has a name.
+    Segment,
+    /// In memory of the process of that epoch.
+    Memory { epoch: u64 },
+}
+
+/// A manager of locks of the library's own.
 pub(crate) struct Native {
+    home: Home,
     view: View,
     process: &'static Process,
     storage: Arc<PathBuf>,
@@ -154,7 +164,8 @@ impl Native {
             note::managers().release(number);
             no_memory(errno)
         })?;
-        let native = Self { view, process, storage: Arc::clone(name.shown()), ownership: OwnershipCell::default() };
+        let (storage, ownership) = (Arc::clone(name.shown()), OwnershipCell::default());
+        let native = Self { home: Home::Segment, view, process, storage, ownership };
         if native.pool().access == Access::Use {
             native.pool().attached().map_err(|reason| native.error(reason))?;
             // A remover that came before is not to leave anybody behind in what it removed.
@@ -162,6 +173,25 @@ impl Native {
                 return Err(native.error(Reason::Removed));
             }
         }
+        Ok(native)
+    }
+
+    /// Makes just as many locks in memory of this process's own.
+    pub(crate) fn in_memory(storage: &Arc<PathBuf>, num_locks: u32) -> Result<Self> {
+        let refuse = |reason| Error::new(storage, reason);
+        let no_memory = |errno: Errno| refuse(Reason::System { doing: "reserving memory", errno });
+        let process = Process::current().map_err(no_memory)?;
+        let geometry = Geometry::for_locks(num_locks, MAX_LOCKS).map_err(refuse)?;
+        let space = Space::create_nameless(geometry, num_locks).map_err(refuse)?;
+        let pool = Pool::of_nameless(process, space).map_err(refuse)?;
+        let number = note::managers().claim().ok_or_else(|| refuse(Reason::TooManyManagers))?;
+        let view = View::new(pool, number.into()).map_err(|errno| {
+            note::managers().release(number);
+            no_memory(errno)
+        })?;
+        let (home, ownership) = (Home::Memory { epoch: process.epoch() }, OwnershipCell::default());
+        let native = Self { home, view, process, storage: Arc::clone(storage), ownership };
+        native.pool().attached().map_err(refuse)?;
         Ok(native)
     }
 
@@ -230,7 +260,7 @@ impl Native {
 
     fn check_allocation(&self) -> Result<()> {
         self.check_writable()?;
-        self.settle_in();
+        self.begin()?;
         if self.pool().is_removed_lately() { Err(self.error(Reason::Removed)) } else { Ok(()) }
     }
 
@@ -258,6 +288,7 @@ impl Native {
 
     /// Whether a lock may be taken, or given back, through the manager.
     fn may_lock(&self, id: u32) -> std::result::Result<(), Reason> {
+        self.settle_in()?;
         self.is_in_range(id)?;
         self.is_writable()
     }
@@ -294,13 +325,25 @@ impl Native {
         }
     }
 
-    /// Takes a place in the segment if this process, a forked child, has none yet: whatever call it makes first. When it
-    /// has given up its rights it may not be able to any more.
+    /// What each call begins with. Takes a place in the segment if this process, a forked child, has none yet: whatever call
+    /// it makes first. When it has given up its rights it may not be able to any more.
     #[inline]
-    fn settle_in(&self) {
-        if self.pool().access == Access::Use && self.pool().attachment.peek().is_none() {
-            let _as_well_later = self.pool().attached();
+    fn settle_in(&self) -> std::result::Result<(), Reason> {
+        match self.home {
+            Home::Segment => {
+                if self.pool().access == Access::Use && self.pool().attachment.peek().is_none() {
+                    let _as_well_later = self.pool().attached();
+                }
+                Ok(())
+            }
+            Home::Memory { epoch } if epoch == self.process.epoch() => Ok(()),
+            Home::Memory { .. } => Err(Reason::ForkedChild),
         }
+    }
+
+    /// The same, for those who name the storage.
+    fn begin(&self) -> Result<()> {
+        self.settle_in().map_err(|reason| self.error(reason))
     }
 }
 
@@ -329,17 +372,19 @@ impl Manager for Native {
     }
 
     fn retrieve_lock(&self, id: u32) -> Result<()> {
-        self.settle_in();
+        self.begin()?;
         self.check_range(id)
     }
 
     fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()> {
+        self.begin()?;
         self.check_range(id)?;
         self.check_allocation()?;
         if self.pool().bitmap().allocate_given(id) { Ok(()) } else { Err(self.error(Reason::Allocated { id })) }
     }
 
     fn free_lock(&self, id: u32) -> Result<()> {
+        self.begin()?;
         self.check_range(id)?;
         self.check_allocation()?;
         if self.pool().bitmap().free(id) { Ok(()) } else { Err(self.error(Reason::NotAllocated { id })) }
@@ -347,18 +392,19 @@ impl Manager for Native {
 
     fn free_all_locks(&self) -> Result<()> {
         self.check_allocation()?;
-        self.pool().num_locks_now();
+        let num_locks = self.pool().num_locks_now();
         self.pool().bitmap().free_all();
+        self.pool().bitmap().keep_tail(num_locks);
         Ok(())
     }
 
     fn available_locks(&self) -> Result<u32> {
-        self.settle_in();
+        self.begin()?;
         Ok(self.pool().count_free())
     }
 
     fn num_locks(&self) -> Result<u32> {
-        self.settle_in();
+        self.begin()?;
         Ok(self.pool().num_locks_now())
     }
 
@@ -382,7 +428,7 @@ impl Manager for Native {
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {
         self.check_writable()?;
-        self.settle_in();
+        self.begin()?;
         self.ownership.choose(ownership).map_err(|reason| self.error(reason))
     }
 
@@ -398,40 +444,48 @@ impl Manager for Native {
     }
 
     fn locks_held(&self) -> Result<Vec<u32>> {
-        self.settle_in();
+        self.begin()?;
         Ok(self.pool().held_ids())
     }
 
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
-        self.settle_in();
+        self.begin()?;
         self.check_range(id)?;
         Ok(self.pool().inspect(id))
     }
 
     fn lock_infos(&self, ids: &[u32]) -> Result<Vec<LockInfo>> {
-        self.settle_in();
+        self.begin()?;
         ids.iter().try_for_each(|&id| self.check_range(id))?;
         Ok(self.pool().inspect_all(ids))
     }
 
     fn waiters(&self) -> Result<Vec<Waiter>> {
-        self.settle_in();
+        self.begin()?;
         Ok(self.pool().waiters())
     }
 
     fn info(&self) -> Result<Info> {
-        self.settle_in();
-        Ok(self.pool().describe())
+        self.begin()?;
+        let described = self.pool().describe();
+        Ok(match self.home {
+            Home::Segment => described,
+            Home::Memory { .. } => Info { kind: Kind::InMemory, layout: None, max_locks: MAX_LOCKS, ..described },
+        })
     }
 
     fn repair_lock(&self, id: u32) -> Result<()> {
+        self.begin()?;
         self.check_range(id)?;
         self.check_writable()?;
-        self.settle_in();
         self.pool().repair(id).map_err(|reason| self.error(reason))
     }
 
     fn check_idle(&self) -> Result<()> {
+        // A child holds nothing of its parent's.
+        if self.settle_in() == Err(Reason::ForkedChild) {
+            return Ok(());
+        }
         waits::sweep(Thread::calling());
         match (self.view.waiting().load(Ordering::Relaxed), self.held_through()) {
             (0, None) => Ok(()),
@@ -441,6 +495,7 @@ impl Manager for Native {
     }
 
     fn grow(&self, num_locks: u32) -> Result<()> {
+        self.begin()?;
         self.check_writable()?;
         let (there, most) = (self.pool().num_locks_now(), self.pool().geometry.max_locks());
         if num_locks > most {
@@ -450,7 +505,13 @@ impl Manager for Native {
             return Err(self.error(Reason::Shrinking { there, asked: num_locks }));
         }
         self.check_allocation()?;
-        let grown = self.pool().grow(format::rounded(num_locks));
+        let grown = match self.home {
+            Home::Segment => self.pool().grow(format::rounded(num_locks)),
+            Home::Memory { .. } => {
+                let _alone = self.process.exclude_other_threads();
+                self.pool().grow_nameless(num_locks)
+            }
+        };
         self.view.hear_of_more();
         grown.map_err(|reason| self.error(reason))
     }

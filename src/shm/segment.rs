@@ -112,6 +112,9 @@ pub(super) struct Segment {
 impl Segment {
     /// Whether the file has lost its last name.
     pub(super) fn is_removed(&self) -> bool {
+        if self.file_system == FileSystem::Nameless {
+            return false;
+        }
         match self.file.facts() {
             Some(facts) => facts.links == 0,
             // The program closed the descriptor, which is its right (closefrom). What still has the name is not removed;
@@ -197,6 +200,31 @@ pub(super) fn create(
     let look_interval_ns = blueprint.look_interval_ns;
     let (access, looked) = (Access::Use, AtomicU64::new(0));
     Ok(Segment { map, facts, access, file_system, file, looked, look_interval_ns })
+}
+
+/// Makes a segment that has no name and is this process's alone.
+pub(super) fn create_nameless(
+    reserved: &[(u64, u64)],
+    fill: impl FnOnce(&Mapping, &Facts),
+) -> std::result::Result<Segment, Reason> {
+    let size = reserved.iter().map(|(start, end)| end - start).sum();
+    let failed = |doing| move |errno: Errno| unreserved(doing, errno, size);
+    let file = file::create_in_memory(c"lock_manager").map_err(failed("making a file in memory (memfd_create)"))?;
+    let file = Fleeting::made(file, 0).map_err(failed("making a file in memory (memfd_create)"))?;
+    for &(start, end) in reserved.iter().rev() {
+        file::reserve(&file, start, end).map_err(failed("reserving memory"))?;
+    }
+    let length = reserved.iter().map(|&(_, end)| end).max().unwrap_or(0) as usize;
+    let map = Mapping::new(&file, Access::Use, length).map_err(failed("mapping memory"))?;
+    if !file.is_it() {
+        return Err(failed("mapping memory")(Errno(libc::EBADF)));
+    }
+    let facts = *file.facts();
+    fill(&map, &facts);
+    let file = Watched::new(file.keep(), facts, PathBuf::new(), Access::Use);
+    let (access, file_system, looked) = (Access::Use, FileSystem::Nameless, AtomicU64::new(0));
+    // It cannot be removed, so that nobody need ever look.
+    Ok(Segment { map, facts, access, file_system, file, looked, look_interval_ns: u64::MAX })
 }
 
 /// Why a segment cannot be written in place.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Files: opened without following links or waiting, made whole before they get their name.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{File, Permissions};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
@@ -195,6 +195,17 @@ pub(super) fn open_following(path: &Path, access: Access) -> Result<File, Errno>
 /// Makes a file without a name in `directory`; it vanishes with its last descriptor unless it is linked.
 pub(crate) fn create_unnamed(directory: &Path) -> Result<File, Errno> {
     open_with(directory, libc::O_RDWR | libc::O_TMPFILE)
+}
+
+/// Makes a file in memory that has no name and is nobody else's. `name` is what /proc/PID/maps shows it as.
+pub(crate) fn create_in_memory(name: &CStr) -> Result<File, Errno> {
+    let _occupied = standard::Occupied::now()?;
+    // SAFETY: memfd_create(2) reads the name.
+    match unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) } {
+        -1 => Err(Errno::last()),
+        // SAFETY: the number is this call's own.
+        number => Ok(unsafe { File::from_raw_fd(number) }),
+    }
 }
 
 /// Makes a file under a name that must not exist.

@@ -13,6 +13,8 @@ use super::Errno;
 pub(crate) enum FileSystem {
     /// In memory: no file of it outlives the boot.
     Memory,
+    /// The same, of a file that has no name and is this process's alone.
+    Nameless,
     Local,
     /// Of that type: neither memory mapped from it nor its locks are shared by all who open it.
     Network(u64),

@@ -30,6 +30,9 @@ const ON_A_PAGE: u32 = format::ENTRIES / format::ENTRY_PAGES;
 /// the kernel.
 const PATIENCE: u32 = 32;
 
+/// The entry of a process whose segment is its own.
+const ONLY_ENTRY: u32 = 1;
+
 /// This process's place.
 #[derive(Debug)]
 pub(super) struct Attachment {
@@ -44,7 +47,8 @@ pub(super) struct Attachment {
     /// When the process started, in clock ticks since boot; 0: unknown, or not introduced yet.
     start: AtomicU64,
     is_introduced: AtomicBool,
-    _witness: Pinned,
+    /// `None`: nobody else can ask.
+    _witness: Option<Pinned>,
 }
 
 impl Attachment {
@@ -55,7 +59,12 @@ impl Attachment {
         if space.access == Access::Look {
             return Err(Reason::ReadOnly);
         }
-        let (index, witness, by_descriptor) = move_in(space)?;
+        let (index, witness, by_descriptor) = if space.is_nameless() {
+            (ONLY_ENTRY, None, false)
+        } else {
+            let (index, witness, by_descriptor) = move_in(space)?;
+            (index, Some(witness), by_descriptor)
+        };
         let entry = entry_of(space, index)?;
         let left = entry.state();
         if left.is_live() {

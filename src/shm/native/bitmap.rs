@@ -173,10 +173,36 @@ impl Bitmap<'_> {
         self.hint.store(0, Ordering::Relaxed);
     }
 
+    /// Takes what is no lock in the last word, where there are just `num_locks`.
+    pub fn keep_tail(&self, num_locks: u32) {
+        if let (Some(word), Some(tail)) = (self.words.get((num_locks / BITS) as usize), tail(num_locks)) {
+            word.fetch_or(tail, Ordering::AcqRel);
+        }
+    }
+
+    /// Gives back what was no lock where there were just `before`, and is one now that there are `num_locks`.
+    pub fn release_tail(&self, before: u32, num_locks: u32) {
+        let Some(old) = tail(before) else { return };
+        let still = if before / BITS == num_locks / BITS { tail(num_locks).unwrap_or(0) } else { 0 };
+        let index = before / BITS;
+        if let Some(word) = self.words.get(index as usize) {
+            word.fetch_and(!(old & !still), Ordering::AcqRel);
+            if let Some((summary, full)) = self.summary_of(index) {
+                summary.fetch_and(!full, Ordering::AcqRel);
+            }
+            self.frees.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
     /// Whether that id is taken.
     #[must_use]
     pub fn is_allocated(&self, id: u32) -> bool {
         let word = self.words.get((id / BITS) as usize);
         word.is_some_and(|word| word.load(Ordering::Acquire) & 1 << (id % BITS) != 0)
     }
+}
+
+/// The bits of the last word that are no locks, where there are just `num_locks`; `None`: it has none such.
+fn tail(num_locks: u32) -> Option<u64> {
+    (!num_locks.is_multiple_of(BITS)).then(|| u64::MAX << (num_locks % BITS))
 }

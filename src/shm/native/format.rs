@@ -295,6 +295,11 @@ impl Geometry {
         page(self.bitmap() + bitmap_words(self.max_locks) * size_of::<u64>())
     }
 
+    /// Where the summary of that many locks ends.
+    pub(super) const fn summary_end(self, num_locks: u32) -> u64 {
+        (self.summary() + summary_words(num_locks) * size_of::<u64>()) as u64
+    }
+
     /// Where a lock's slot stands.
     #[inline(always)]
     pub(super) const fn slot(self, id: u32) -> usize {

@@ -82,6 +82,24 @@ impl Pool {
         )
     }
 
+    /// The pool of a segment of this process's own.
+    pub(super) fn of_nameless(process: &'static Process, space: Space) -> std::result::Result<Shared<Self>, Reason> {
+        let no_memory = |errno: Errno| Reason::System { doing: "reserving memory", errno };
+        let facts = &space.segment.facts;
+        let key = [facts.device, facts.inode, space.access as u64];
+        let alone = process.exclude_other_threads();
+        POOLS.get_or_make(
+            &alone,
+            key,
+            // An inode of memory is nobody else's as long as it is mapped.
+            |_| Err(Reason::System { doing: "reserving memory", errno: Errno(libc::EEXIST) }),
+            || {
+                let attachment = PerProcess::new().map_err(no_memory)?;
+                Ok(Self { space, process, attachment, last_look: LastLook::default() })
+            },
+        )
+    }
+
     /// Counts the calling thread among those of this process that wait for that lock.
     pub(super) fn join_crowd(&self, id: u32) -> Crowd<'static> {
         // The process has its arena since the pool was made.

@@ -24,7 +24,6 @@ impl Native {
     #[cold]
     pub(crate) fn release_slowly(&self, id: u32) -> std::result::Result<(), Reason> {
         self.may_lock(id)?;
-        self.settle_in();
         let holder = self.holder_here().ok_or(Reason::NotHolder { id })?;
         let lock = self.pool().word(id);
         for _ in 0..ROUNDS {

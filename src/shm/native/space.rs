@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::sys::file::{self, Access, FileSystem};
+use crate::sys::file::{self, Access, Facts, FileSystem};
 use crate::sys::made_once::MadeOnce;
 use crate::sys::mapping::Mapping;
 use crate::sys::{Errno, bits, witness};
@@ -68,29 +68,49 @@ impl Space {
                 Err(_) if file_system == FileSystem::Memory => [0; 16],
                 read => read.map_err(no_boot)?,
             };
-            let (small, large) = geometry.numbers();
-            for (offset, number) in small {
-                map.u32_at(offset).store(number, Ordering::Relaxed);
-            }
-            for (offset, number) in large.into_iter().chain([
-                (header::DEVICE, facts.device),
-                (header::INODE, facts.inode),
-                (header::CREATED, crate::sys::clock::nanoseconds_since_1970()),
-            ]) {
-                map.u64_at(offset).store(number, Ordering::Relaxed);
-            }
-            for (offset, id) in [(header::BOOT, boot), (header::IDENTITY, crate::sys::random::id())] {
-                for (part, half) in id.as_chunks::<8>().0.iter().enumerate() {
-                    map.u64_at(offset + part * 8).store(u64::from_ne_bytes(*half), Ordering::Relaxed);
-                }
-            }
-            map.u32_at(header::NUM_LOCKS).store(geometry.first_locks(), Ordering::Relaxed);
-            map.u64_at(header::READY).store(1, Ordering::Relaxed);
-            // Last, though nobody sees the file before it is linked: linkat(2) orders all of it.
-            map.u64_at(header::MAGIC).store(format::MAGIC, Ordering::Release);
+            write_header(map, geometry, facts, boot);
             Ok(())
         })?;
         Ok(Self::new(segment, geometry, Access::Use, geometry.first_locks()))
+    }
+
+    /// Makes a segment of this process's own, of just as many locks.
+    pub(super) fn create_nameless(geometry: Geometry, num_locks: u32) -> std::result::Result<Self, Reason> {
+        let [bitmap, slots] = geometry.reserved_beyond(0, num_locks);
+        let reserved =
+            [(0, geometry.lazy_page(1)), (geometry.summary() as u64, geometry.summary_end(num_locks)), bitmap, slots];
+        let segment = segment::create_nameless(&reserved, |map, facts| write_header(map, geometry, facts, [0; 16]))?;
+        let space = Self::new(segment, geometry, Access::Use, num_locks);
+        space.bitmap().keep_tail(num_locks);
+        Ok(space)
+    }
+
+    /// Whether it is this process's alone.
+    pub(super) fn is_nameless(&self) -> bool {
+        self.segment.file_system == FileSystem::Nameless
+    }
+
+    /// Makes room for just `num_locks`, which are more than there are, in a segment of this process's own. The caller
+    /// excludes other threads.
+    pub(super) fn grow_nameless(&self, num_locks: u32) -> std::result::Result<(), Reason> {
+        let there = self.num_locks();
+        if num_locks <= there {
+            return Ok(());
+        }
+        let size = self.geometry.size(num_locks);
+        self.room_for(self.geometry.size(there))?;
+        let [bitmap, slots] = self.geometry.reserved_beyond(there, num_locks);
+        let summary = (self.geometry.summary_end(there), self.geometry.summary_end(num_locks));
+        for (start, end) in [slots, bitmap, summary] {
+            let reserved = self.segment.file.ask(|file| file::reserve(file, start, end));
+            reserved.map_err(|errno| segment::unreserved("reserving memory for more locks", errno, end - start))?;
+        }
+        self.room_for(size)?.extend(size).map_err(mapping_more)?;
+        // What is no lock in the new last word first, then what has become one in the old.
+        self.bitmap_of(num_locks).keep_tail(num_locks);
+        self.num_locks.fetch_max(num_locks, Ordering::AcqRel);
+        self.bitmap().release_tail(there, num_locks);
+        Ok(())
     }
 
     /// Maps the segment that `candidate` found with `num_locks` locks.
@@ -290,9 +310,10 @@ impl Space {
     }
 
     pub(super) fn count_free(&self) -> u32 {
-        // Of one number of locks: another thread may grow the segment in between, and what it added be taken at once.
-        let count = self.num_locks_now();
-        count - bits::count_ones(self.bitmap_of(count).words) as u32
+        // Of one number of locks: another thread may grow the segment in between, and what it added be taken at once. What is
+        // no lock in the last word counts as taken.
+        let words = self.bitmap_of(self.num_locks_now()).words;
+        words.len() as u32 * u64::BITS - bits::count_ones(words) as u32
     }
 
     /// Whether this process has reserved a page of those that are reserved when needed, and may touch it.
@@ -335,6 +356,30 @@ impl Space {
             Some(true) => Ok(Some(Entry::at(&self.segment.map, self.geometry.entry(index)))),
         }
     }
+}
+
+/// Writes all that a new segment has.
+fn write_header(map: &Mapping, geometry: Geometry, facts: &Facts, boot: [u8; 16]) {
+    let (small, large) = geometry.numbers();
+    for (offset, number) in small {
+        map.u32_at(offset).store(number, Ordering::Relaxed);
+    }
+    for (offset, number) in large.into_iter().chain([
+        (header::DEVICE, facts.device),
+        (header::INODE, facts.inode),
+        (header::CREATED, crate::sys::clock::nanoseconds_since_1970()),
+    ]) {
+        map.u64_at(offset).store(number, Ordering::Relaxed);
+    }
+    for (offset, id) in [(header::BOOT, boot), (header::IDENTITY, crate::sys::random::id())] {
+        for (part, half) in id.as_chunks::<8>().0.iter().enumerate() {
+            map.u64_at(offset + part * 8).store(u64::from_ne_bytes(*half), Ordering::Relaxed);
+        }
+    }
+    map.u32_at(header::NUM_LOCKS).store(geometry.first_locks(), Ordering::Relaxed);
+    map.u64_at(header::READY).store(1, Ordering::Relaxed);
+    // Last, though nobody sees the file before it is linked: linkat(2) orders all of it.
+    map.u64_at(header::MAGIC).store(format::MAGIC, Ordering::Release);
 }
 
 /// Where a page that is reserved when needed has its bit: the word's index, and the bit.
