@@ -142,3 +142,51 @@ func TestWhereNothingIsHeldLocksHeldIsNil(t *testing.T) {
 		}
 	})
 }
+
+// libpod's file locks make the file of a freed number again, which allocates it.
+func TestLockingAFreedNumberDoesNotAllocateIt(t *testing.T) {
+	onEveryStorage(t, func(t *testing.T, s storage) {
+		m, _ := s.fresh(t)
+		l := allocated(t, m)
+		must(t, l.Free())
+		l.Lock()
+		defer l.Unlock()
+		if info, err := l.Info(); err != nil || info.Allocated || !info.Held {
+			t.Fatalf("%+v, %v of a freed number that is locked", info, err)
+		}
+		_, err := m.AllocateAndRetrieveLock(l.ID())
+		must(t, err)
+	})
+}
+
+func TestFreeAllLocksLeavesFilesThatAreNoLocks(t *testing.T) {
+	m, path := freshFile(t)
+	allocated(t, m)
+	stranger := filepath.Join(path, "notes")
+	must(t, os.WriteFile(stranger, nil, 0o600))
+	must(t, m.FreeAllLocks())
+	if _, err := os.Stat(stranger); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(path, "0")); err == nil {
+		t.Error("the lock's file is left")
+	}
+}
+
+func TestWhatIsNoDirectoryOfLocksIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	must(t, os.WriteFile(path, nil, 0o600))
+	_, err := lockmanager.OpenFileLockManager(path)
+	wantError(t, err, syscall.ENOTDIR)
+}
+
+func TestANumberRoundedUpIsTheNumberOfEverybody(t *testing.T) {
+	path := newSHMName(t)
+	_, err := lockmanager.NewSHMLockManager(path, 2000)
+	must(t, err)
+	m, err := lockmanager.OpenSHMLockManager(path, 2000)
+	must(t, err)
+	retrieved(t, m, 2015)
+	_, err = m.RetrieveLock(2016)
+	wantError(t, err, syscall.EINVAL)
+}
