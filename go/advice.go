@@ -50,11 +50,12 @@ var waysOut = map[reader]map[occasion]string{
 	},
 }
 
-// addedWaysOut follow a sentence of the C library's that has none.
+// addedWaysOut follow what the C library says.
 var addedWaysOut = map[reader]map[occasion]string{
 	libpodUser: {
 		{opRetrieve, syscall.EINVAL}: wasLargerOnce,
 		{opAllocate, syscall.EINVAL}: wasLargerOnce,
+		{opOpen, syscall.EPROTO}:     "if it is to be Podman's, remove it while no podman runs, and " + makeItAnew,
 	},
 }
 

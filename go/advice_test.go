@@ -65,7 +65,10 @@ func TestErrorsOfLibpodsNamesAreInTheWordsOfPodmansUsers(t *testing.T) {
 		removed = m.FreeAllLocks()
 		return removed != nil
 	})
+	must(t, os.WriteFile(filepath.Join("/dev/shm", path), make([]byte, 5000), 0o600))
+	strange := errorOf(lockmanager.OpenSHMLockManager(path, 64))
 	for _, m := range []mistake{
+		{"no segment of anybody's", strange, []string{path, "magic number", "remove it", renumber}, nil},
 		{"another number", wrongNumber, []string{path, "holds 64 locks, 128 were asked for; ", numLocks, renumber}, []string{"open with 0"}},
 		{"no number", noNumber, []string{numLocks}, nil},
 		{"a lock beyond the range", beyond, []string{"no lock 64", "from 0 to 63; ", numLocks, renumber}, nil},
