@@ -49,7 +49,7 @@ test: setup-test lint stage ## every test: lints, Rust, C, Go, the command line,
 	$(CARGO) test --locked --workspace --no-fail-fast
 	c-tests/run $(STAGE)
 	lockctl/run-tests $(STAGE)
-	tools/readme-example $(STAGE)
+	tools/code-blocks $(STAGE)
 	$(CARGO) build --locked --example counter
 	LOCK_MANAGER_RUST_COUNTER=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/examples/counter go/run-tests $(STAGE)
 
