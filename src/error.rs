@@ -266,7 +266,7 @@ pub enum Reason {
     },
     /// `ESTALE`: the storage was removed under this manager.
     Removed,
-    /// `ESTALE`: the segment was made before this boot, so that nobody it names is alive.
+    /// `ESTALE`: the segment was made under another boot's id, and no process uses it.
     BeforeBoot,
     /// `EPROTO`: the segment has another layout than the one that was asked for.
     WrongLayout {

@@ -5,6 +5,7 @@
 mod libpod;
 mod name;
 mod native;
+mod removal;
 mod segment;
 
 use std::path::Path;
@@ -15,7 +16,8 @@ use crate::{Cancel, Error, Reason, Result};
 pub(crate) use libpod::Libpod;
 use name::SegmentName;
 pub(crate) use native::Native;
-use segment::{Candidate, Recognised};
+use removal::Recognised;
+use segment::Candidate;
 
 /// The most locks that a segment may have.
 pub const MAX_LOCKS: u32 = 16_777_216;
@@ -186,9 +188,7 @@ impl ShmManager {
         for _ in 0..OPEN_ROUNDS {
             match Self::open(path, num_locks) {
                 Err(error) if matches!(error.reason(), Reason::NotFound) => {}
-                Err(error) if matches!(error.reason(), Reason::BeforeBoot) => {
-                    remove_if(path, native::is_of_another_boot)?
-                }
+                Err(error) if matches!(error.reason(), Reason::BeforeBoot) => remove_if(path, native::is_before_boot)?,
                 opened => return opened.and_then(|manager| manager.in_layout(path, options.layout)),
             }
             match Self::create(path, num_locks, options) {
@@ -229,7 +229,7 @@ impl ShmManager {
     /// used as before.
     pub fn remove(path: impl AsRef<Path>) -> Result<()> {
         let name = SegmentName::parse(path.as_ref())?;
-        segment::remove(&name, |start| match native::recognise(start) {
+        removal::remove(&name, |_, start| match native::recognise(start) {
             Recognised::No if libpod::is_ours(start) => Recognised::Yes,
             recognised => recognised,
         })
@@ -250,8 +250,8 @@ impl ShmManager {
     fn open_named(name: &SegmentName, num_locks: u32, access: Access) -> Result<Self> {
         for _ in 0..OPEN_ROUNDS {
             match Self::open_once(name, num_locks, access) {
-                // Removed while it was opened, or its remover died before the name was gone.
-                Err(error) if matches!(error.reason(), Reason::Removed) => remove_if(name.shown(), native::is_retired)?,
+                // Removed while it was opened; or it has another name, which leads to nothing any more.
+                Err(error) if matches!(error.reason(), Reason::Removed) => remove_if(name.shown(), native::is_removed)?,
                 opened => return opened,
             }
         }
@@ -313,11 +313,11 @@ impl ShmManager {
     }
 }
 
-/// Removes a native segment if its first bytes are such; that it is gone or another by now is no failure.
-fn remove_if(path: &Path, is_such: impl Fn(&[u8]) -> bool) -> Result<()> {
+/// Removes a native segment if it is such; that it is gone or another by now is no failure.
+fn remove_if(path: &Path, is_such: impl Fn(&Candidate, &[u8]) -> bool) -> Result<()> {
     let name = SegmentName::parse(path)?;
-    let removed = segment::remove(&name, |start| match native::recognise(start) {
-        recognised if is_such(start) => recognised,
+    let removed = removal::remove(&name, |candidate, start| match native::recognise(start) {
+        recognised if is_such(candidate, start) => recognised,
         _ => Recognised::No,
     });
     match removed {

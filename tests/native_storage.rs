@@ -4,14 +4,23 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper is a failing test")]
 
+#[path = "native_storage/boots.rs"]
+mod boots;
+#[path = "native_storage/file_systems.rs"]
+mod file_systems;
 #[path = "native_storage/full.rs"]
 mod full;
 #[path = "native_storage/growing.rs"]
 mod growing;
 #[path = "native_storage/looking.rs"]
 mod looking;
+#[cfg(target_arch = "x86_64")]
+#[path = "native_storage/removers.rs"]
+mod removers;
 #[path = "native_storage/removing.rs"]
 mod removing;
+#[path = "native_storage/standard_descriptors.rs"]
+mod standard_descriptors;
 
 mod support;
 

@@ -535,20 +535,65 @@ static void a_removed_segment_is_refused(void)
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
-static void a_removal_that_was_left_half_done_is_finished(void)
+/* What a remover leaves that dies before the name is gone. */
+static void mark(const char *name)
 {
 	enum { RETIRED = 256 };
-	const uint32_t retired = 1;
+	const uint32_t removing = 1;
+	int fd = open(file_of(name), O_RDWR | O_CLOEXEC);
+	REQUIRE(fd >= 0 && pwrite(fd, &removing, sizeof removing, RETIRED) == sizeof removing);
+	close(fd);
+}
+
+static void a_removal_that_was_left_half_done_has_not_happened(void)
+{
 	const char *name = new_name();
 	lock_manager_t *manager = new_segment(name, 64);
-	int fd = open(file_of(name), O_RDWR | O_CLOEXEC);
-	REQUIRE(fd >= 0 && pwrite(fd, &retired, sizeof retired, RETIRED) == sizeof retired);
-	close(fd);
-	struct peer peer = start(peer_program, name, 0);
-	CHECK_INT(answer(peer), -ESTALE);
+	mark(name);
+	struct peer peer = attach_peer(name);
+	CHECK_INT(ask(peer, "lock 7"), 0);
+	CHECK(file_exists(file_of(name)));
+	CHECK_INT(lock_manager_try_lock(manager, 7), -EBUSY);
+	mark(name);
+	CHECK_INT(ask(peer, "try 8"), 0);
+	CHECK_INT(lock_manager_try_lock(manager, 9), 0);
+	CHECK_INT(lock_manager_unlock(manager, 9), 0);
 	end_peer(peer);
-	CHECK(!file_exists(file_of(name)));
+	CHECK_INT(lock_manager_close(manager), 0);
+}
+
+static void a_removal_that_was_not_told_of_has_happened(void)
+{
+	const char *name = new_name();
+	lock_manager_t *manager = new_segment(name, 64);
+	struct peer peer = attach_peer(name);
+	mark(name);
+	REQUIRE(unlink(file_of(name)) == 0);
+	CHECK_INT(ask(peer, "lock 7"), -ESTALE);
 	CHECK_INT(lock_manager_lock(manager, 7), -ESTALE);
+	end_peer(peer);
+	CHECK_INT(lock_manager_close(manager), 0);
+}
+
+/* A removal that is refused, as where the segment is mounted, is none for whoever uses it; the one that comes after it is. */
+static void a_remover_at_work_is_not_heeded_before_its_end(void)
+{
+	const char *name = new_name();
+	lock_manager_t *manager = new_segment(name, 64);
+	struct peer peer = attach_peer(name);
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
+	int fd = open(file_of(name), O_RDWR | O_CLOEXEC);
+	REQUIRE(fd >= 0 && fcntl(fd, F_OFD_SETLK, &lock) == 0);
+	mark(name);
+	CHECK_INT(ask(peer, "lock 7"), 0);
+	CHECK_INT(lock_manager_try_lock(manager, 8), 0);
+	CHECK_INT(lock_manager_unlock(manager, 8), 0);
+	REQUIRE(unlink(file_of(name)) == 0);
+	CHECK_INT(ask(peer, "try 9"), -ESTALE);
+	CHECK_INT(lock_manager_try_lock(manager, 9), -ESTALE);
+	CHECK_INT(ask(peer, "unlock 7"), 0);
+	close(fd);
+	end_peer(peer);
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
@@ -699,7 +744,9 @@ int main(int arguments, char **argument)
 	RUN_TEST(one_of_two_that_wait_for_each_other_gives_way);
 	RUN_TEST(one_of_two_peers_that_wait_for_each_other_gives_way);
 	RUN_TEST(a_removed_segment_is_refused);
-	RUN_TEST(a_removal_that_was_left_half_done_is_finished);
+	RUN_TEST(a_removal_that_was_left_half_done_has_not_happened);
+	RUN_TEST(a_removal_that_was_not_told_of_has_happened);
+	RUN_TEST(a_remover_at_work_is_not_heeded_before_its_end);
 	RUN_TEST(a_copy_of_a_segment_is_refused);
 	RUN_TEST(generations_may_begin_again);
 	RUN_TEST(growing_disturbs_nobody);

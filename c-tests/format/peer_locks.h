@@ -86,7 +86,7 @@ static int lock_until(uint32_t lock, uint64_t deadline)
 	uint64_t own = own_owner();
 	if (lock >= num_locks())
 		return -EINVAL;
-	if (LOAD(at32(RETIRED)))
+	if (is_removed())
 		return -ESTALE;
 	uint64_t *word = slot(lock), *note = word + 1, *looked = word + 2, began = now_ns();
 	bool slept = false, woken = false, reserved_long = false, wished = false, gives_way = false;
@@ -117,7 +117,7 @@ static int lock_until(uint32_t lock, uint64_t deadline)
 			result = OWNER_DIED;
 			break;
 		}
-		result = gives_way ? -EDEADLK : deadline == 0 ? -EBUSY : last ? -ETIMEDOUT : LOAD(at32(RETIRED)) ? -ESTALE : 0;
+		result = gives_way ? -EDEADLK : deadline == 0 ? -EBUSY : last ? -ETIMEDOUT : is_removed() ? -ESTALE : 0;
 		if (result != 0)
 			break;
 		if (slept && !wished) {
@@ -141,7 +141,7 @@ static int lock_until(uint32_t lock, uint64_t deadline)
 	if (result >= 0) {
 		/* The lowest 16 bits are the holder's own, and this one has no use for them. */
 		STORE(note, ((LOAD(note) >> 16) + 1) << 16);
-		if (LOAD(at32(RETIRED))) {
+		if (is_removed()) {
 			unlock_word(word, result == OWNER_DIED);
 			result = -ESTALE;
 		}

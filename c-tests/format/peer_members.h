@@ -200,17 +200,6 @@ static bool take_entry(uint32_t entry)
 	return true;
 }
 
-static void finish_removal(void)
-{
-	struct stat file;
-	int fd = open_once_more();
-	if (fd >= 0 && lock_byte(fd, 0) && LOAD(at32(RETIRED)) && lstat(segment.path, &file) == 0 &&
-	    file.st_dev == segment.device && file.st_ino == segment.inode)
-		unlink(segment.path);
-	if (fd >= 0)
-		close(fd);
-}
-
 static int attach(void)
 {
 	uint32_t begin = __atomic_fetch_add(at32(ROTOR), 1, __ATOMIC_RELAXED), pages = 0;
@@ -226,10 +215,10 @@ static int attach(void)
 		if (segment.entry == 0 && !page_is_usable(pages, true))
 			return -ENOSPC;
 	}
-	if (!LOAD(at32(RETIRED)))
-		return 0;
-	finish_removal();
-	return -ESTALE;
+	/* A remover that is at work may have seen nobody here. */
+	while (LOAD(at32(RETIRED)) == REMOVING && !is_removed() && is_locked(segment.asker, 0, 1))
+		usleep(1000);
+	return is_removed() ? -ESTALE : 0;
 }
 
 static void detach(void)

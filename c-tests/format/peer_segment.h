@@ -19,6 +19,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
 enum { PAGE = 4096, ENTRIES = 8192, ENTRY_SIZE = 64, ENTRY_PAGES = 128, RECORDS = 8192, RECORD_SIZE = 32, PROBES = 16 };
 enum { RETIRED = 256, NUM_LOCKS = 320, ROTOR = 384, DETECTOR = 512, READY = 576, FREES = 640 };
 enum { ENTRY_TABLE = PAGE, RECORD_TABLE = ENTRY_TABLE + ENTRIES * ENTRY_SIZE };
@@ -121,7 +125,10 @@ static bool page_is_usable(unsigned page, bool make)
 		return true;
 	if (!make && !page_is_ready(page))
 		return false;
-	if (fallocate(segment.asker, 0, ENTRY_TABLE + (off_t)page * PAGE, PAGE) != 0)
+	off_t start = ENTRY_TABLE + (off_t)page * PAGE;
+	/* Where there is no fallocate, what others write there meanwhile must stay. */
+	if (fallocate(segment.asker, 0, start, PAGE) != 0 &&
+	    (errno != EOPNOTSUPP || madvise(segment.map + start, PAGE, MADV_POPULATE_WRITE) != 0))
 		return false;
 	__atomic_fetch_or(&reserved[page / 64], bit, __ATOMIC_RELEASE);
 	if (make)
@@ -148,6 +155,14 @@ static bool lock_byte(int fd, off_t byte)
 	return fcntl(fd, F_OFD_SETLK, &lock) == 0;
 }
 
+/* Whether another description has a write lock there; where it cannot be asked, as if it had. */
+static bool is_locked(int fd, off_t start, off_t length)
+{
+	struct flock lock = byte_lock(start, F_RDLCK);
+	lock.l_len = length;
+	return fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
 /* F_WRLCK: somebody lives there. F_UNLCK: nobody does; a read lock of whomever is no sign of life. */
 static bool entry_byte_reads_as(uint32_t entry, short type)
 {
@@ -164,6 +179,37 @@ static int open_once_more(void)
 		return -1;
 	}
 	return fd;
+}
+
+/* Removal. */
+
+enum { IN_USE = 0, REMOVING = 1, REMOVED = 2 };
+
+static bool has_no_name(void)
+{
+	struct stat file;
+	return fstat(segment.asker, &file) == 0 && file.st_nlink == 0;
+}
+
+/* Of a remover that died, where nobody else can become one meanwhile. */
+static void settle_mark(void)
+{
+	int fd = open_once_more();
+	if (fd >= 0 && lock_byte(fd, 0)) {
+		uint32_t from = REMOVING, to = has_no_name() ? REMOVED : IN_USE;
+		__atomic_compare_exchange_n(at32(RETIRED), &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+/* A remover at work is none yet that has removed the segment. */
+static bool is_removed(void)
+{
+	if (LOAD(at32(RETIRED)) == REMOVING && !has_no_name() && !is_locked(segment.asker, 0, 1))
+		settle_mark();
+	uint32_t retired = LOAD(at32(RETIRED));
+	return retired == REMOVING ? has_no_name() : retired != IN_USE;
 }
 
 /* Sleeping and waking. */
@@ -214,7 +260,19 @@ static uint64_t field(const unsigned char *header, size_t offset, size_t size)
 	return size == 8 ? wide : narrow;
 }
 
-static bool is_of_this_boot(int fd, const unsigned char *boot)
+static bool somebody_lives(int fd)
+{
+	const off_t first = ENTRY_TABLE + ENTRY_SIZE, length = (off_t)ENTRY_SIZE * (ENTRIES - 1);
+	for (;;) {
+		if (is_locked(fd, first, length))
+			return true;
+		if (!is_locked(fd, 0, 1))
+			return is_locked(fd, first, length);
+		usleep(1000);
+	}
+}
+
+static bool has_this_boots_id(int fd, const unsigned char *boot)
 {
 	struct statfs system;
 	char text[37];
@@ -261,11 +319,14 @@ static int open_segment(const char *path)
 	for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
 		if (field(header, constants[i].at, constants[i].size) != constants[i].value)
 			return -EPROTO;
-	if (field(header, 72, 8) != bitmap || field(header, 96, 8) != slots || field(header, 104, 8) != file.st_dev ||
-	    field(header, 112, 8) != file.st_ino || now < first || (uint64_t)file.st_size < slots + UINT64_C(64) * first)
+	if (field(header, 72, 8) != bitmap || field(header, 96, 8) != slots)
 		return -EPROTO;
-	if (!is_of_this_boot(fd, header + 120))
+	/* Containers may see an id of their own; whoever lives is of this boot. */
+	if (!has_this_boots_id(fd, header + 120) && !somebody_lives(fd))
 		return -ESTALE;
+	if (field(header, 104, 8) != file.st_dev || field(header, 112, 8) != file.st_ino || now < first ||
+	    (uint64_t)file.st_size < slots + UINT64_C(64) * first)
+		return -EPROTO;
 	/* All that may come to be, so that nothing moves when it grows. */
 	segment.map = mmap(NULL, (size_t)(slots + UINT64_C(64) * most), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (segment.map == MAP_FAILED)

@@ -67,6 +67,11 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             )
         }
         Reason::SymbolicLink => write!(f, "is a symbolic link, which is not followed; name what it points to"),
+        Reason::NotTrusted { owner, caller } if owner == caller => write!(
+            f,
+            "belongs to a user that is unknown in this user namespace, and so reads as user {owner}, which the caller is; \
+             use storage of your own, map that user, or open it read only to look"
+        ),
         Reason::NotTrusted { owner, caller } => write!(
             f,
             "belongs to user {owner}, but only storage of the caller (user {caller}) or of root is trusted; use one \
@@ -148,8 +153,8 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
         }
         Reason::BeforeBoot => write!(
             f,
-            "was made before this boot, so whoever it names is gone; open it with open_or_new to replace it, or remove \
-             it"
+            "was made under another boot's id, and no process uses it: it is from before this boot, or of a container that \
+             has an id of its own; open it with open_or_new to replace it, or remove it"
         ),
         Reason::WrongLayout { there, asked } => write!(
             f,

@@ -12,7 +12,6 @@ use crate::sys::Errno;
 use crate::sys::directory::{self, Making};
 use crate::sys::file::{self, Access, Facts, FileSystem};
 use crate::sys::pinned::{Pinned, Pinning};
-use crate::sys::process::effective_user;
 use crate::{Error, Reason, Result};
 
 use super::record::TABLE;
@@ -64,7 +63,7 @@ pub(super) struct Directory {
 
 impl Directory {
     pub(super) fn open(name: &DirectoryName, access: Access) -> Result<Self> {
-        let file = directory::open(&name.path).map_err(|errno| match errno.0 {
+        let (file, opener) = directory::open_as_owner(&name.path).map_err(|errno| match errno.0 {
             libc::ENOENT => name.error(Reason::NotFound),
             libc::ENOTDIR if Facts::of_path(&name.path).is_ok_and(|facts| facts.is_link) => {
                 name.error(Reason::SymbolicLink)
@@ -72,9 +71,10 @@ impl Directory {
             _ => name.error(Reason::System { doing: "opening the directory", errno }),
         })?;
         let facts = Facts::of(&file).map_err(name.failed("fstat"))?;
-        let caller = effective_user();
-        if access == Access::Use && facts.owner != caller && facts.owner != 0 {
-            return Err(name.error(Reason::NotTrusted { owner: facts.owner, caller }));
+        if access == Access::Use
+            && let Err((owner, caller)) = facts.check_owner(opener)
+        {
+            return Err(name.error(Reason::NotTrusted { owner, caller }));
         }
         if let FileSystem::Network(magic) = file::file_system_of(&file).map_err(name.failed("statfs"))? {
             return Err(name.error(Reason::NetworkFileSystem { magic }));

@@ -48,7 +48,8 @@ use crate::sys::{Errno, waits, witness};
 use crate::{Cancel, Error, Reason, Result};
 
 use super::name::SegmentName;
-use super::segment::{Candidate, Recognised};
+use super::removal::{self, Recognised};
+use super::segment::Candidate;
 use super::{AtOnce, Release};
 use format::Geometry;
 pub(super) use format::{VERSION, is_ours};
@@ -62,14 +63,31 @@ pub(super) fn recognise(start: &[u8]) -> Recognised {
     if is_ours(start) { Recognised::WithRetiredWord(format::header::RETIRED as u64) } else { Recognised::No }
 }
 
-/// Whether a native segment that starts with these bytes has a remover that has not come to its end.
-pub(super) fn is_retired(start: &[u8]) -> bool {
-    is_ours(start) && format::is_retired(start) == Some(true)
+/// Whether a native segment that starts with these bytes was removed for good; if it has a name, that is another one.
+pub(super) fn is_removed(_: &Candidate, start: &[u8]) -> bool {
+    is_ours(start) && format::is_removed(start)
 }
 
-/// Whether a native segment that starts with these bytes is known to be of another boot.
-pub(super) fn is_of_another_boot(start: &[u8]) -> bool {
-    is_ours(start) && witness::boot().is_ok_and(|boot| format::boot(start) != Some(boot))
+/// Whether a native segment that starts with these bytes is known to be from before this boot.
+pub(super) fn is_before_boot(candidate: &Candidate, start: &[u8]) -> bool {
+    let check = |geometry| check_boot(candidate, start, geometry);
+    is_ours(start) && matches!(Geometry::read(start).and_then(check), Err(Reason::BeforeBoot))
+}
+
+/// Whether a segment may be used as far as the boot is concerned. The living prove that it is of this one, whatever its id
+/// says: containers may have an id of their own mounted over the kernel's.
+fn check_boot(candidate: &Candidate, start: &[u8], geometry: Geometry) -> std::result::Result<(), Reason> {
+    // What is in memory was made since the boot.
+    if candidate.file_system == FileSystem::Memory {
+        return Ok(());
+    }
+    let boot = witness::boot();
+    if boot.is_ok_and(|boot| format::boot(start) == Some(boot))
+        || removal::is_inhabited(candidate, entries::bytes(geometry))?
+    {
+        return Ok(());
+    }
+    Err(boot.map_or_else(space::no_boot, |_| Reason::BeforeBoot))
 }
 
 /// A manager on a segment in the native layout.
@@ -91,27 +109,26 @@ impl Native {
         }
         let space = Space::create(name, geometry, mode)?;
         let inode = space.segment.facts.inode;
-        Self::new(name, space, None).inspect_err(|error| {
+        let made = Self::new(name, space, None).inspect_err(|error| {
             // What cannot be used, for want of a descriptor to attach with, is not left behind.
             if !matches!(error.reason(), Reason::Removed) {
-                let is_it = |start: &[u8]| is_ours(start) && format::inode(start) == Some(inode);
+                let is_it = |_: &Candidate, start: &[u8]| is_ours(start) && format::inode(start) == Some(inode);
                 let _gone_already = super::remove_if(name.shown(), is_it);
             }
-        })
+        })?;
+        // From here on it has somebody living in it.
+        made.pool().segment.allow_removal();
+        Ok(made)
     }
 
     /// Opens what `candidate` found, whose first bytes are `start`. `ESTALE` where the name is to be looked up again.
     pub(super) fn open(candidate: Candidate, start: &[u8], num_locks: u32) -> Result<Self> {
         let name = candidate.name.clone();
         let refuse = |reason| name.error(reason);
-        let geometry = Geometry::read(start, candidate.facts.device, candidate.facts.inode).map_err(refuse)?;
-        // What is in memory was made since the boot.
-        if candidate.file_system != FileSystem::Memory {
-            let boot = witness::boot().map_err(|errno| refuse(space::no_boot(errno)))?;
-            if format::boot(start) != Some(boot) {
-                return Err(refuse(Reason::BeforeBoot));
-            }
-        }
+        let geometry = Geometry::read(start).map_err(refuse)?;
+        // The boot first: after one, a device may have another number, and what was copied then is as old.
+        check_boot(&candidate, start, geometry).map_err(refuse)?;
+        format::check_file(start, candidate.facts.device, candidate.facts.inode).map_err(refuse)?;
         let there = geometry.check_count(format::num_locks(start).unwrap_or(0)).map_err(refuse)?;
         // After the number was read: whoever grows the file makes it longer before saying so.
         let space = Space::open(candidate, geometry, there)?;
@@ -121,7 +138,7 @@ impl Native {
                 return Err(refuse(Reason::WrongCount { there, asked }));
             }
         }
-        if format::is_retired(start) == Some(true) && space.access == Access::Use {
+        if format::is_removed(start) && space.access == Access::Use {
             return Err(refuse(Reason::Removed));
         }
         Self::new(&name, space, format::identity(start))

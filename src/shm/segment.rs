@@ -7,27 +7,19 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use crate::sys::clock::Instant;
 use crate::sys::file::{self, Access, Facts, FileSystem};
 use crate::sys::mapping::Mapping;
-use crate::sys::record_lock::{self, Attempt, Range};
+use crate::sys::record_lock::{self, Range};
 use crate::sys::watched::{Fleeting, Watched};
-use crate::sys::{Errno, process::effective_user, procfs};
+use crate::sys::{Errno, procfs};
 use crate::{Reason, Result};
 
 use super::name::SegmentName;
 
 /// How many bytes of a segment's start are read to recognise it.
 pub(super) const START: usize = 512;
-
-/// How long that may take. It is held for microseconds, but anybody who can read the file may lock it.
-const REMOVAL_PATIENCE_NS: u64 = 2_000_000_000;
-
-/// The byte whose record lock is held while a segment is removed.
-const REMOVAL_BYTE: u64 = 0;
 
 /// A file that was opened and whose owner is trusted, but of whose contents nothing is known yet.
 #[derive(Debug)]
@@ -36,13 +28,13 @@ pub(super) struct Candidate {
     pub(super) access: Access,
     pub(super) facts: Facts,
     pub(super) file_system: FileSystem,
-    file: Fleeting,
+    pub(super) file: Fleeting,
 }
 
 impl Candidate {
     /// Opens the file of that name. Its size, like all facts, is measured on the open file.
     pub(super) fn open(name: &SegmentName, access: Access) -> Result<Self> {
-        let opened = file::open(name.file(), access).map_err(|errno| match errno.0 {
+        let (opened, opener) = file::open_as_owner(name.file(), access).map_err(|errno| match errno.0 {
             libc::ENOENT => name.error(Reason::NotFound),
             libc::ELOOP => name.error(Reason::SymbolicLink),
             // Directories and sockets: whatever else they are, they are no segment.
@@ -55,14 +47,18 @@ impl Candidate {
         if !facts.is_regular {
             return Err(name.error(Reason::NotASegment("it is no regular file")));
         }
-        if access == Access::Use && facts.owner != 0 {
-            let (owner, caller) = (facts.owner, effective_user());
-            if owner != caller {
-                return Err(name.error(Reason::NotTrusted { owner, caller }));
-            }
+        if access == Access::Use
+            && let Err((owner, caller)) = facts.check_owner(opener)
+        {
+            return Err(name.error(Reason::NotTrusted { owner, caller }));
         }
         let file_system = local_file_system(name, &file)?;
         Ok(Self { name: name.clone(), access, facts, file_system, file })
+    }
+
+    /// Whether another description has a write lock there.
+    pub(super) fn is_write_locked(&self, range: Range) -> std::result::Result<bool, Errno> {
+        record_lock::is_write_locked(&self.file, range)
     }
 
     /// The file's first bytes, fewer if it is shorter. Read once, and not through a mapping: a file that shrinks
@@ -94,7 +90,8 @@ impl Candidate {
             return Err(self.name.error(Reason::Damaged { what: "the size of the file", found, expected }));
         }
         let file = Watched::new(self.file.keep(), self.facts, self.name.file().to_owned(), self.access);
-        Ok(Segment { map, facts: self.facts, file, looked: AtomicU64::new(0), look_interval_ns })
+        let Self { facts, access, file_system, .. } = self;
+        Ok(Segment { map, facts, access, file_system, file, looked: AtomicU64::new(0), look_interval_ns })
     }
 }
 
@@ -103,6 +100,8 @@ impl Candidate {
 pub(super) struct Segment {
     pub(super) map: Mapping,
     pub(super) facts: Facts,
+    pub(super) access: Access,
+    pub(super) file_system: FileSystem,
     pub(super) file: Watched,
     /// When removal was last looked for, by CLOCK_MONOTONIC.
     looked: AtomicU64,
@@ -166,7 +165,7 @@ pub(super) struct Blueprint<'b> {
 pub(super) fn create(
     name: &SegmentName,
     blueprint: &Blueprint<'_>,
-    fill: impl FnOnce(&Mapping, &Facts, FileSystem) -> std::result::Result<(), Reason>,
+    fill: impl FnOnce(&Mapping, &File, &Facts, FileSystem) -> std::result::Result<(), Reason>,
 ) -> Result<Segment> {
     // To say so before anything is written; link() below decides.
     if Facts::of_path(name.file()).is_ok() {
@@ -176,21 +175,51 @@ pub(super) fn create(
     let failed = |doing| move |errno: Errno| name.error(system(doing, errno, size));
     let draft = Draft::new(name).map_err(failed("creating the segment"))?;
     let file_system = local_file_system(name, &draft.file)?;
-    for &(start, end) in blueprint.reserved {
+    // Before anything is in it: later it comes too late.
+    if file_system != FileSystem::Memory {
+        draft.file().and_then(file::write_in_place).map_err(|errno| name.error(copying(errno)))?;
+    }
+    // The end first: what is reserved before then has the length that it keeps.
+    for &(start, end) in blueprint.reserved.iter().rev() {
         let reserved = draft.file().and_then(|file| file::reserve(file, start, end));
-        reserved.map_err(failed("reserving the segment's space"))?;
+        reserved.map_err(|errno| name.error(unreserved("reserving the segment's space", errno, size)))?;
     }
     let length = blueprint.reserved.iter().map(|&(_, end)| end).max().unwrap_or(0) as usize;
     let mapped = Mapping::new(&draft.file, Access::Use, length);
     // Nothing is written before the number is known to have been the draft's to here: it does not become so again.
     let map = draft.file().and(mapped).map_err(failed("mapping the segment"))?;
     let facts = *draft.file.facts();
-    fill(&map, &facts, file_system).map_err(|reason| name.error(reason))?;
+    fill(&map, &draft.file, &facts, file_system).map_err(|reason| name.error(reason))?;
     let moded = draft.file().and_then(|file| file::set_mode(file, blueprint.mode));
     moded.map_err(failed("setting the segment's mode"))?;
     let file = draft.publish(name).map_err(failed("naming the segment"))?;
     let file = Watched::new(file, facts, name.file().to_owned(), Access::Use);
-    Ok(Segment { map, facts, file, looked: AtomicU64::new(0), look_interval_ns: blueprint.look_interval_ns })
+    let look_interval_ns = blueprint.look_interval_ns;
+    let (access, looked) = (Access::Use, AtomicU64::new(0));
+    Ok(Segment { map, facts, access, file_system, file, looked, look_interval_ns })
+}
+
+/// Why a segment cannot be written in place.
+fn copying(errno: Errno) -> Reason {
+    match errno.0 {
+        libc::EOPNOTSUPP => Reason::Unsupported(
+            "is on a file system that writes to a new place each time, so that what is reserved there is not kept; put it \
+             on a tmpfs such as /run or /dev/shm",
+        ),
+        _ => Reason::System { doing: "forbidding copy-on-write for the segment (FS_NOCOW_FL)", errno },
+    }
+}
+
+/// Why that many bytes could not be reserved.
+pub(super) fn unreserved(doing: &'static str, errno: Errno, bytes: u64) -> Reason {
+    match errno.0 {
+        libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes },
+        libc::EOPNOTSUPP => Reason::Unsupported(
+            "is on a file system that cannot reserve space (fallocate), nor can this kernel have it do so (Linux 5.14 can); \
+             put it on a tmpfs such as /run or /dev/shm",
+        ),
+        _ => Reason::System { doing, errno },
+    }
 }
 
 fn system(doing: &'static str, errno: Errno, bytes: u64) -> Reason {
@@ -259,104 +288,6 @@ impl Drop for TemporaryName {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
             let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// What the first bytes of a file tell its remover.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Recognised {
-    /// No segment of ours.
-    No,
-    /// One whose users find out by themselves.
-    Yes,
-    /// One that has a word for them, at that offset.
-    WithRetiredWord(u64),
-}
-
-/// Removes the name of a segment that `recognise` knows by its first bytes.
-pub(super) fn remove(name: &SegmentName, recognise: impl Fn(&[u8]) -> Recognised) -> Result<()> {
-    let candidate = Candidate::open(name, Access::Use)?;
-    let recognised = || {
-        let start = candidate.start()?;
-        match recognise(&start) {
-            Recognised::No => {
-                Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")))
-            }
-            known => Ok((known, start)),
-        }
-    };
-    // Before it is locked, which is not for a file of others.
-    recognised()?;
-    // Two removers and a creator: without this, the second remover would take away the new segment.
-    exclude_other_removers(&candidate)?;
-    // Once more: a remover that was not let take the name away has taken back its mark.
-    let (recognised, start) = recognised()?;
-    match Facts::of_path(name.file()) {
-        Ok(facts) if facts.is_same_file(&candidate.facts) => {}
-        _ => return Err(name.error(Reason::NotFound)),
-    }
-    // Before the name is gone: nobody is to live on in it while others begin anew elsewhere.
-    let mark = match recognised {
-        Recognised::WithRetiredWord(offset) if offset < candidate.facts.size => {
-            Some(Mark::set(&candidate, &start, offset as usize)?)
-        }
-        _ => None,
-    };
-    fs::remove_file(name.file()).map_err(|error| match Errno::from(error) {
-        Errno(libc::ENOENT) => name.error(Reason::NotFound),
-        errno => {
-            if let Some(mark) = mark {
-                mark.take_back();
-            }
-            name.error(Reason::System { doing: "removing the segment", errno })
-        }
-    })
-}
-
-/// The word by which the users of a segment learn that it is removed.
-struct Mark {
-    map: Mapping,
-    offset: usize,
-    was_set: bool,
-}
-
-impl Mark {
-    /// What stands before the word, of which `start` was read, never changes.
-    fn set(candidate: &Candidate, start: &[u8], offset: usize) -> Result<Self> {
-        let failed = |errno| candidate.name.error(Reason::System { doing: "marking the segment as removed", errno });
-        // Not by its number, which may be a file of the program's by now; so may what was mapped by it.
-        let map = Mapping::new(&candidate.file, Access::Use, START).map_err(failed)?;
-        if !candidate.file.is_it() || !map.holds(0, start.get(..offset).unwrap_or_default()) {
-            return Err(failed(Errno(libc::EBADF)));
-        }
-        let was_set = map.u32_at(offset).swap(1, Ordering::SeqCst) != 0;
-        Ok(Self { map, offset, was_set })
-    }
-
-    /// The name could not be taken away, so the segment stays, for all. Unless somebody had set it before: whoever that
-    /// was may have been let, and others may have begun anew already.
-    fn take_back(self) {
-        if !self.was_set {
-            self.map.u32_at(self.offset).store(0, Ordering::SeqCst);
-        }
-    }
-}
-
-/// Until the candidate's file is closed.
-fn exclude_other_removers(candidate: &Candidate) -> Result<()> {
-    let deadline = Instant::now().after(REMOVAL_PATIENCE_NS);
-    loop {
-        match record_lock::try_lock(&candidate.file, Range::between(REMOVAL_BYTE, REMOVAL_BYTE + 1)) {
-            Ok(Attempt::Taken) => return Ok(()),
-            Ok(Attempt::Held) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
-            Ok(Attempt::Held) => {
-                let waited_ms = REMOVAL_PATIENCE_NS / 1_000_000;
-                return Err(candidate.name.error(Reason::RemovalHeld { waited_ms }));
-            }
-            Err(errno) => {
-                return Err(candidate.name.error(Reason::System { doing: "locking the segment for removal", errno }));
-            }
         }
     }
 }

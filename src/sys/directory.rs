@@ -7,11 +7,18 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::Path;
 
 use super::Errno;
-use super::file;
+use super::file::{self, Opener};
+
+const ITSELF: libc::c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
 /// Opens a directory itself: a symbolic link is ENOTDIR, as is everything else.
 pub(crate) fn open(path: &Path) -> Result<File, Errno> {
-    file::open_with(path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW)
+    file::open_with(path, ITSELF)
+}
+
+/// The same, and says whether its owner is the caller.
+pub(crate) fn open_as_owner(path: &Path) -> Result<(File, Opener), Errno> {
+    file::as_owner(|flags| file::open_with(path, ITSELF | flags))
 }
 
 /// What open_at() does where there is no file, or one already.
@@ -36,9 +43,7 @@ pub(crate) fn open_at(directory: &File, name: &str, making: Making) -> Result<Fi
         Making::Exclusively => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
     };
     let flags = flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let opened = file::open_at(directory.as_raw_fd(), name.as_bytes(), flags)?;
-    // What was to be made is made by now, so there must be no error any more; and nobody keeps it open.
-    if making == Making::Exclusively { Ok(opened) } else { file::above_standard(opened) }
+    file::open_above_standard(directory.as_raw_fd(), name.as_bytes(), flags)
 }
 
 /// Removes a file of the directory.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Files: opened without following links or waiting, made whole before they get their name.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs::{File, Permissions};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
@@ -9,7 +9,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
-use super::Errno;
+use super::process::effective_user;
+use super::{Errno, mapping, standard};
+
+pub(super) use super::file_system::is_procfs;
+pub(crate) use super::file_system::{FileSystem, file_system_of, is_on_overlay, write_in_place};
 
 /// What a file is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +74,16 @@ impl Facts {
         })
     }
 
+    /// Whether the calling process, which opened the file, may rely on what is in it: it is its own, or root's. If not, the
+    /// numbers of its owner and of the caller.
+    pub(crate) fn check_owner(&self, opener: Opener) -> Result<(), (u32, u32)> {
+        if self.owner == 0 {
+            return Ok(());
+        }
+        let caller = effective_user();
+        if self.owner == caller && opener == Opener::Owner { Ok(()) } else { Err((self.owner, caller)) }
+    }
+
     pub(crate) fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
@@ -110,9 +124,22 @@ pub(super) fn open_at(directory: RawFd, path: &[u8], flags: libc::c_int) -> Resu
     with_c_string(path, open)?
 }
 
-/// The same by a path alone, and by a number above those of the standard files.
+/// The same, for what is not to be written to by mistake: by a number above those of the standard files.
+pub(super) fn open_above_standard(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<File, Errno> {
+    let _occupied = standard::Occupied::now()?;
+    let opened = open_at(directory, path, flags)?;
+    // Where the program has closed one since. What was made there is made, so an error would come too late.
+    match standard::move_away(&opened) {
+        Ok(None) => Ok(opened),
+        Ok(Some(moved)) => Ok(moved),
+        Err(_) if flags & libc::O_EXCL != 0 => Ok(opened),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The same by a path alone.
 pub(super) fn open_with(path: &Path, flags: libc::c_int) -> Result<File, Errno> {
-    above_standard(open_at(libc::AT_FDCWD, bytes_of(path), flags)?)
+    open_above_standard(libc::AT_FDCWD, bytes_of(path), flags)
 }
 
 fn access_flag(access: Access) -> libc::c_int {
@@ -125,6 +152,30 @@ fn access_flag(access: Access) -> libc::c_int {
 /// Opens an existing file. A symbolic link is ELOOP; a FIFO or device neither blocks nor becomes a terminal.
 pub(crate) fn open(path: &Path, access: Access) -> Result<File, Errno> {
     open_with(path, access_flag(access) | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+}
+
+/// Who opened a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opener {
+    /// The file's owner, or a process that may act for that user.
+    Owner,
+    Other,
+}
+
+/// As [`open`], and says whether the file's owner is the caller. That the owner reads as the caller's number does not say
+/// so: in a user namespace each user that it does not know reads as the same one.
+pub(crate) fn open_as_owner(path: &Path, access: Access) -> Result<(File, Opener), Errno> {
+    as_owner(|flags| {
+        open_with(path, access_flag(access) | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | flags)
+    })
+}
+
+/// Opens with flags that the kernel lets the owner alone have, or without.
+pub(super) fn as_owner(open: impl Fn(libc::c_int) -> Result<File, Errno>) -> Result<(File, Opener), Errno> {
+    match open(libc::O_NOATIME) {
+        Err(Errno(libc::EPERM)) => Ok((open(0)?, Opener::Other)),
+        opened => Ok((opened?, Opener::Owner)),
+    }
 }
 
 /// Whether a file can have been opened by [`open`]: hardly anybody else has a regular file that does not block.
@@ -151,21 +202,6 @@ pub(crate) fn create_named(path: &Path) -> Result<File, Errno> {
     open_with(path, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW)
 }
 
-/// Moves a descriptor away from 0, 1 and 2: where the program has closed those, what it prints would be written into
-/// the file.
-pub(super) fn above_standard(file: File) -> Result<File, Errno> {
-    const FIRST: libc::c_int = libc::STDERR_FILENO + 1;
-    if file.as_raw_fd() >= FIRST {
-        return Ok(file);
-    }
-    // SAFETY: fcntl(2) with this command touches no memory; the number it returns is this call's own.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST) } {
-        -1 => Err(Errno::last()),
-        // SAFETY: as above.
-        number => Ok(unsafe { File::from_raw_fd(number) }),
-    }
-}
-
 /// Sets the permission bits, which the umask does not touch here.
 pub(crate) fn set_mode(file: &File, mode: u32) -> Result<(), Errno> {
     Ok(file.set_permissions(Permissions::from_mode(mode))?)
@@ -183,34 +219,43 @@ pub(crate) fn link_unnamed(file: &File, path: &Path) -> Result<(), Errno> {
 }
 
 /// Reserves the bytes from `start` up to but not including `end`, so that no later touch is a SIGBUS, and makes the file
-/// at least that long.
+/// at least that long. What others write there meanwhile stays as it is, but for the last byte, which nobody may use: never
+/// posix_fallocate(3), which writes zeros over it where the file system cannot reserve. `EOPNOTSUPP`: neither the file
+/// system nor the kernel can.
 pub(crate) fn reserve(file: &File, start: u64, end: u64) -> Result<(), Errno> {
-    let is_limited = end > file_size_limit();
-    // Past the limit the kernel would send SIGXFSZ, which ends the process, where the file had to become longer.
-    if is_limited && Facts::of(file)?.size < end {
-        return Err(Errno(libc::EFBIG));
-    }
-    let start = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
-    let length = libc::off_t::try_from(end).map_err(|_| Errno(libc::EFBIG))? - start;
-    if length <= 0 {
+    if start >= end {
         return Ok(());
     }
+    // A touch needs room for all of its page that the file has, whose blocks may be smaller.
+    let page = mapping::page_size();
+    let (start, whole) = (start / page * page, end.next_multiple_of(page));
+    let end = if whole == end { end } else { whole.min(Facts::of(file)?.size).max(end) };
+    // Past the limit the kernel would send SIGXFSZ, which ends the process, where the file had to become longer.
+    if end > file_size_limit() && Facts::of(file)?.size < end {
+        return Err(Errno(libc::EFBIG));
+    }
+    let offset = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
+    let length = libc::off_t::try_from(end).map_err(|_| Errno(libc::EFBIG))? - offset;
     loop {
-        // SAFETY: posix_fallocate(3) and fallocate(2) act on an open descriptor; the former returns its error.
-        let code = unsafe {
-            match is_limited {
-                false => libc::posix_fallocate(file.as_raw_fd(), start, length),
-                // Not the libc's, which writes where the file system cannot reserve: that is a SIGXFSZ even within the file.
-                true if libc::fallocate(file.as_raw_fd(), 0, start, length) == 0 => 0,
-                true => Errno::last().0,
-            }
-        };
-        match code {
-            0 => return Ok(()),
-            libc::EINTR => {}
-            error => return Err(Errno(error)),
+        // SAFETY: fallocate(2) touches no memory.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, offset, length) } == 0 {
+            return Ok(());
+        }
+        match Errno::last() {
+            Errno(libc::EINTR) => {}
+            Errno(libc::EOPNOTSUPP | libc::ENOSYS) => return reserve_by_touching(file, start, end),
+            errno => return Err(errno),
         }
     }
+}
+
+/// The same on a file system without fallocate(2), such as ext3 or ramfs.
+fn reserve_by_touching(file: &File, start: u64, end: u64) -> Result<(), Errno> {
+    // Not by ftruncate(2): of two who make it longer, one could make it shorter again.
+    if Facts::of(file)?.size < end {
+        write_at(file, &[0], end - 1)?;
+    }
+    mapping::populate(file, start, end)
 }
 
 /// How long a file of this process may become; a write beyond is SIGXFSZ.
@@ -256,77 +301,6 @@ pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> Result<(), Err
         return Err(Errno(libc::EFBIG));
     }
     Ok(file.write_all_at(bytes, offset)?)
-}
-
-/// What kind of file system a file is on, as far as locks are concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FileSystem {
-    /// In memory: no file of it outlives the boot.
-    Memory,
-    Local,
-    /// Of that type: neither memory mapped from it nor its locks are shared by all who open it.
-    Network(u64),
-}
-
-/// The file system that the file is on.
-pub(crate) fn file_system_of(file: &File) -> Result<FileSystem, Errno> {
-    const IN_MEMORY: [u64; 2] = [
-        0x0102_1994, // tmpfs
-        0x8584_58f6, // ramfs
-    ];
-    // linux/magic.h and the file systems' own sources; most are not in the libc crate.
-    const SHARED_BETWEEN_HOSTS: [u64; 12] = [
-        0x6969,      // NFS
-        0x517b,      // SMB
-        0xff53_4d42, // CIFS
-        0xfe53_4d42, // SMB2
-        0x6573_5546, // FUSE, virtiofs among them
-        0x0102_1997, // 9p
-        0x00c3_6400, // Ceph
-        0x5346_414f, // OpenAFS
-        0x6b41_4653, // kAFS
-        0x7375_7245, // Coda
-        0x0bd0_0bd0, // Lustre
-        0x564c,      // NCP
-    ];
-    let magic = file_system(file)?;
-    Ok(match magic {
-        _ if IN_MEMORY.contains(&magic) => FileSystem::Memory,
-        _ if SHARED_BETWEEN_HOSTS.contains(&magic) => FileSystem::Network(magic),
-        _ => FileSystem::Local,
-    })
-}
-
-/// Whether the file is on overlayfs, where what is mapped is not what was opened.
-pub(crate) fn is_on_overlay(file: &File) -> Result<bool, Errno> {
-    const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
-    Ok(file_system(file)? == OVERLAYFS_SUPER_MAGIC)
-}
-
-/// Whether a path is on the kernel's own procfs. Without a descriptor, which the program could close meanwhile.
-pub(super) fn is_procfs(path: &CStr) -> bool {
-    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
-    let mut facts = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: statfs(2) reads the path and fills the struct it is given when it returns 0.
-    unsafe { libc::statfs(path.as_ptr(), facts.as_mut_ptr()) == 0 && magic(facts.assume_init()) == PROC_SUPER_MAGIC }
-}
-
-/// The magic number of the file system that the file is on.
-fn file_system(file: &File) -> Result<u64, Errno> {
-    let mut facts = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: fstatfs(2) fills the struct it is given when it returns 0.
-    let facts = unsafe {
-        if libc::fstatfs(file.as_raw_fd(), facts.as_mut_ptr()) != 0 {
-            return Err(Errno::last());
-        }
-        facts.assume_init()
-    };
-    Ok(magic(facts))
-}
-
-fn magic(facts: libc::statfs) -> u64 {
-    // f_type is signed on some architectures; the magic numbers have 32 bits.
-    u64::from(facts.f_type as u32)
 }
 
 #[cfg(test)]

@@ -13,6 +13,16 @@ use super::file::Access;
 /// The largest page that Linux has on any processor that it runs on.
 const LARGEST_PAGE: usize = 65536;
 
+/// How large a page is.
+pub(super) fn page_size() -> u64 {
+    // Where that is known, to ask the libc would cost a process's first call another page of code.
+    if cfg!(target_arch = "x86_64") {
+        return 4096;
+    }
+    // SAFETY: sysconf(3) touches no memory.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(LARGEST_PAGE as u64)
+}
+
 /// Pages of this process, given back when dropped. By the system calls alone: a process's first call maps three times, and
 /// to ask the libc how large a page is would cost it as much as a fourth.
 #[derive(Debug)]
@@ -29,18 +39,24 @@ unsafe impl Sync for Pages {}
 impl Pages {
     /// Maps the first `length` bytes of a file, shared.
     fn of(file: &File, protection: libc::c_int, length: usize) -> Result<Self, Errno> {
-        Self::map(length, protection, libc::MAP_SHARED, file.as_raw_fd())
+        Self::map(length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
     }
 
     /// Private memory, zeroed, which costs nothing until it is touched.
     fn anonymous(length: usize) -> Result<Self, Errno> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        Self::map(length, libc::PROT_READ | libc::PROT_WRITE, flags, -1)
+        Self::map(length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
     }
 
-    fn map(length: usize, protection: libc::c_int, flags: libc::c_int, file: i32) -> Result<Self, Errno> {
+    fn map(
+        length: usize,
+        protection: libc::c_int,
+        flags: libc::c_int,
+        file: i32,
+        offset: libc::off_t,
+    ) -> Result<Self, Errno> {
         // SAFETY: mmap(2) without MAP_FIXED puts nothing in the place of anything.
-        let start = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, file, 0) };
+        let start = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, file, offset) };
         if start == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(Self { start: start.cast(), length }) }
     }
 
@@ -184,6 +200,24 @@ fn protection(access: Access) -> libc::c_int {
     match access {
         Access::Use => libc::PROT_READ | libc::PROT_WRITE,
         Access::Look => libc::PROT_READ,
+    }
+}
+
+/// Has the file system find room for the bytes from `start` up to `end`, which the file has, as a write to each page would,
+/// and writes nothing. `ENOSPC`: there is none. `EOPNOTSUPP`: the kernel (before Linux 5.14) cannot do it.
+pub(super) fn populate(file: &File, start: u64, end: u64) -> Result<(), Errno> {
+    let first = start / page_size() * page_size();
+    let size = |bytes| usize::try_from(bytes).map_err(|_| Errno(libc::EFBIG));
+    let offset = libc::off_t::try_from(first).map_err(|_| Errno(libc::EFBIG))?;
+    let pages = Pages::map(size(end - first)?, protection(Access::Use), libc::MAP_SHARED, file.as_raw_fd(), offset)?;
+    loop {
+        match pages.advise(0, pages.length, libc::MADV_POPULATE_WRITE) {
+            Err(Errno(libc::EINTR)) => {}
+            // A touch would be a SIGBUS, for which the kernel does not say why.
+            Err(Errno(libc::EFAULT)) => return Err(Errno(libc::ENOSPC)),
+            Err(Errno(libc::EINVAL)) => return Err(Errno(libc::EOPNOTSUPP)),
+            done => return done,
+        }
     }
 }
 

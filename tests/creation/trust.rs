@@ -3,16 +3,16 @@
 
 use std::ffi::CString;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::time::Duration;
 
-use lock_manager::{Acquired, Manager, Reason, ShmManager};
+use lock_manager::{Acquired, FileManager, Manager, Reason, SegmentOptions, ShmManager};
 
 use super::DEFAULT;
 use super::support::alone::alone;
 use super::support::process::become_user;
-use super::support::{Segment, errno_of, fork, is_root_or_skip, taken_once};
+use super::support::{Segment, errno_of, fork, is_root_or_skip, namespace, taken_once};
 
 #[test]
 fn symbolic_links_are_not_followed() {
@@ -72,6 +72,54 @@ fn a_strangers_segment_is_not_trusted_but_may_be_looked_at() {
         assert_eq!(refused.unwrap_err().reason(), &Reason::NotTrusted { owner: STRANGER, caller: 0 });
     }
     assert_eq!(ShmManager::open_read_only(&segment.name).unwrap().available_locks().unwrap(), 31);
+}
+
+/// In a user namespace all users that it does not know read as one number, which may be the caller's own there.
+#[test]
+fn a_stranger_who_reads_as_the_caller_is_not_trusted() {
+    const STRANGER: u32 = 12_345;
+    const USER: u32 = 12_346;
+    const UNKNOWN: u32 = 65_534;
+    if !is_root_or_skip() {
+        return;
+    }
+    alone!({
+        let [strangers, roots, own] = [Segment::of(32), Segment::native(64), Segment::unused()];
+        let [strangers_directory, own_directory] = [Segment::directory(), Segment::directory()];
+        for (segment, mode) in [(&strangers, 0o666), (&roots, 0o666), (&strangers_directory, 0o777)] {
+            fs::set_permissions(segment.file(), Permissions::from_mode(mode)).unwrap();
+        }
+        chown(strangers.file(), Some(STRANGER), None).unwrap();
+        chown(strangers_directory.file(), Some(STRANGER), None).unwrap();
+        chown(own_directory.file(), Some(USER), None).unwrap();
+        fork(|| {
+            become_user(USER);
+            drop(ShmManager::create(&own.name, 64, &SegmentOptions::default()).unwrap());
+            if !namespace::be_user_in_a_namespace_or_skip(UNKNOWN) {
+                fs::remove_file(own.file()).unwrap();
+                return;
+            }
+            for segment in [&strangers, &roots] {
+                assert_eq!(fs::metadata(segment.file()).unwrap().uid(), UNKNOWN);
+                for refused in [
+                    ShmManager::open(&segment.name, 0).map(drop),
+                    ShmManager::open_or_create(&segment.name, 64, &SegmentOptions::default()).map(drop),
+                    ShmManager::remove(&segment.name),
+                ] {
+                    let error = refused.unwrap_err();
+                    assert_eq!(error.reason(), &Reason::NotTrusted { owner: UNKNOWN, caller: UNKNOWN });
+                    assert!(error.to_string().contains("user namespace"), "{error}");
+                }
+                assert_eq!(ShmManager::open_read_only(&segment.name).unwrap().locks_held().unwrap(), [0; 0]);
+            }
+            assert_eq!(errno_of(FileManager::open(strangers_directory.file())), libc::EACCES);
+            assert_eq!(taken_once(&own.open(), 7), Acquired::Clean);
+            ShmManager::remove(&own.name).unwrap();
+            let files = FileManager::open_or_create(own_directory.file()).unwrap();
+            assert_eq!(taken_once(&files, 7), Acquired::Clean);
+        })
+        .succeeds();
+    });
 }
 
 #[test]

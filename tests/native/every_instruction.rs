@@ -194,7 +194,7 @@ fn of_a_lock_call_the_removal_is_heard_of_or_comes_after() {
             };
             let (mut had, mut refused) = (0, 0);
             at_every_instruction(start, |stepped, count| {
-                segment.write_word_at(native_layout::AT_RETIRED, 1);
+                segment.write_word_at(native_layout::AT_RETIRED, native_layout::REMOVED);
                 if outcome.load(Ordering::Acquire) == UNKNOWN {
                     stepped.finish();
                 }

@@ -115,26 +115,58 @@ fn a_name_unlinked_behind_the_librarys_back_is_noticed_by_waits_and_allocation()
     });
 }
 
+/// Whoever meets its mark first, a call or an opener, takes it back.
 #[test]
-fn a_remover_that_died_half_way_is_followed_by_the_next_opener() {
+fn a_remover_that_died_before_the_name_was_gone_has_removed_nothing() {
     alone!({
         let options = SegmentOptions::default().layout(Layout::Native);
-        for way in 0..3 {
+        for way in 0..6 {
             let segment = Segment::native(64);
             let old = segment.open();
-            segment.write_word_at(layout::AT_RETIRED, 1);
+            assert_eq!(taken_once(&old, 3), Acquired::Clean);
+            segment.write_word_at(layout::AT_RETIRED, layout::REMOVING);
             match way {
-                0 => assert_eq!(errno_of(ShmManager::open(&segment.name, 0).map(drop)), libc::ENOENT),
-                1 => {
-                    let fresh = ShmManager::open_or_create(&segment.name, 64, &options).unwrap();
-                    assert_eq!(taken_once(&fresh, 3), Acquired::Clean);
-                    assert!(!fresh.info().unwrap().retired);
+                0 => drop(ShmManager::open(&segment.name, 0).unwrap()),
+                1 => drop(ShmManager::open_or_create(&segment.name, 64, &options).unwrap()),
+                2 => assert_eq!(taken_once(&old, 3), Acquired::Clean),
+                3 => assert_eq!(old.allocate_lock().unwrap(), 0),
+                4 => old.grow(128).unwrap(),
+                _ => {
+                    ShmManager::remove(&segment.name).unwrap();
+                    assert_stale(&old, 3);
+                    continue;
                 }
-                _ => ShmManager::remove(&segment.name).unwrap(),
             }
-            assert_stale(&old, 3);
-            assert_eq!(segment.file().exists(), way == 1);
+            assert_eq!(segment.word_at(layout::AT_RETIRED), 0, "way {way}");
+            assert!(!old.info().unwrap().retired && segment.file().exists());
+            assert_eq!(taken_once(&old, 3), Acquired::Clean);
         }
+    });
+}
+
+/// Before it could say so.
+#[test]
+fn a_remover_that_died_after_the_name_was_gone_has_removed_it() {
+    alone!({
+        let segment = Segment::native(64);
+        let manager = segment.open();
+        segment.write_word_at(layout::AT_RETIRED, layout::REMOVING);
+        fs::remove_file(segment.file()).unwrap();
+        assert_stale(&manager, 3);
+    });
+}
+
+/// To look changes nothing, so a reader takes nothing back.
+#[test]
+fn a_reader_sees_no_removal_before_it_is_done() {
+    alone!({
+        let segment = Segment::native(64);
+        segment.write_word_at(layout::AT_RETIRED, layout::REMOVING);
+        let reader = ShmManager::open_read_only(&segment.name).unwrap();
+        assert!(!reader.info().unwrap().retired);
+        assert_eq!(segment.word_at(layout::AT_RETIRED), layout::REMOVING);
+        ShmManager::remove(&segment.name).unwrap();
+        assert!(reader.info().unwrap().retired);
     });
 }
 

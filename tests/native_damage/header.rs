@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use lock_manager::{Acquired, Layout, Manager, Reason, SegmentOptions, ShmManager};
@@ -12,8 +12,9 @@ use lock_manager::{Acquired, Layout, Manager, Reason, SegmentOptions, ShmManager
 use super::damage::MOST;
 use super::format::{self, parts};
 use super::support::alone::alone;
+use super::support::disk::Disk;
 use super::support::process::limit;
-use super::support::{Segment, board, errno_of, eventually, fork, skip, taken_once};
+use super::support::{Segment, board, errno_of, eventually, fork, taken_once};
 use super::{options, write_at};
 
 const LOCKS: u64 = 128;
@@ -31,29 +32,6 @@ fn refusal(segment: &Segment) -> Reason {
 
 fn fresh() -> Segment {
     Segment::made(LOCKS as u32, &options())
-}
-
-fn is_in_memory(directory: &Path) -> bool {
-    const TMPFS_MAGIC: i64 = 0x0102_1994;
-    let name = std::ffi::CString::new(directory.to_str().unwrap()).unwrap();
-    // SAFETY: statfs(2) reads the name and fills the struct.
-    unsafe {
-        let mut facts = std::mem::zeroed::<libc::statfs>();
-        assert_eq!(libc::statfs(name.as_ptr(), &raw mut facts), 0);
-        facts.f_type as i64 == TMPFS_MAGIC
-    }
-}
-
-/// An empty directory where a segment can be of another boot; if there is none, says that the test is skipped.
-fn directory_on_a_disk_or_skip(name: &str) -> Option<PathBuf> {
-    let directory = Path::new("/var/tmp").join(format!("lm-test-{name}-{}", std::process::id()));
-    fs::create_dir(&directory).unwrap();
-    if is_in_memory(&directory) {
-        skip("a segment on a disk: /var/tmp is in memory");
-        fs::remove_dir(&directory).unwrap();
-        return None;
-    }
-    Some(directory)
 }
 
 fn set_size(segment: &Segment, bytes: u64) {
@@ -161,34 +139,59 @@ fn a_copy_is_no_segment() {
     segment.open();
 }
 
-#[test]
-fn a_segment_from_before_this_boot_is_stale_and_replaced() {
-    // On a disk: what is in memory goes with the boot.
-    let Some(directory) = directory_on_a_disk_or_skip("boot") else { return };
-    let path = directory.join("locks");
-    let before_boot = || {
-        let file = File::options().write(true).open(&path).unwrap();
-        std::os::unix::fs::FileExt::write_all_at(&file, &[7; 16], format::AT_BOOT).unwrap();
-    };
-    let _ = ShmManager::create(&path, LOCKS as u32, &options()).unwrap().allocate_lock().unwrap();
-    before_boot();
-    for refused in [ShmManager::open(&path, 0), ShmManager::open_read_only(&path)] {
+/// Writes another boot's id into the segment.
+fn age(path: &Path) {
+    write_into(path, format::AT_BOOT, &[7; 16]);
+}
+
+fn write_into(path: &Path, offset: u64, bytes: &[u8]) {
+    let file = File::options().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, bytes, offset).unwrap();
+}
+
+fn assert_is_stale_and_replaced(path: &Path) {
+    for refused in [ShmManager::open(path, 0), ShmManager::open_read_only(path)] {
         let error = refused.unwrap_err();
         assert_eq!((error.errno(), error.reason()), (libc::ESTALE, &Reason::BeforeBoot));
     }
-    let manager = ShmManager::open_or_create(&path, 64, &options()).unwrap();
+    let manager = ShmManager::open_or_create(path, 64, &options()).unwrap();
     assert_eq!((manager.num_locks().unwrap(), manager.available_locks().unwrap()), (64, 64));
-    drop(manager);
-    before_boot();
+}
+
+#[test]
+fn a_segment_from_before_this_boot_is_stale_and_replaced() {
+    let Some(directory) = Disk::directory_or_skip("boot") else { return };
+    let path = directory.join("locks");
+    let _ = ShmManager::create(&path, LOCKS as u32, &options()).unwrap().allocate_lock().unwrap();
+    age(&path);
+    assert_is_stale_and_replaced(&path);
+    age(&path);
     ShmManager::remove(&path).unwrap();
-    fs::remove_dir(&directory).unwrap();
+}
+
+/// As devices have after a boot, by the order in which the kernel found them.
+#[test]
+fn a_segment_from_before_this_boot_is_known_though_its_device_has_another_number() {
+    let Some(directory) = Disk::directory_or_skip("device") else { return };
+    let path = directory.join("locks");
+    let _ = ShmManager::create(&path, LOCKS as u32, &options()).unwrap().allocate_lock().unwrap();
+    let device = fs::metadata(&path).unwrap().dev() + 1;
+    write_into(&path, format::AT_DEVICE, &device.to_ne_bytes());
+    let error = ShmManager::open_or_create(&path, 64, &options()).unwrap_err();
+    assert_eq!(error.errno(), libc::EPROTO, "a copy that was made in this boot: {error}");
+    age(&path);
+    // Copied since, from a backup or to another disk.
+    let copy = directory.join("copy");
+    fs::copy(&path, &copy).unwrap();
+    assert_is_stale_and_replaced(&path);
+    assert_is_stale_and_replaced(&copy);
 }
 
 /// Whoever has no descriptor left to read the boot's id with does not know that a segment is old.
 #[test]
 fn a_process_short_of_descriptors_takes_no_living_segment_for_an_old_one() {
     alone!({
-        let Some(directory) = directory_on_a_disk_or_skip("short") else { return };
+        let Some(directory) = Disk::directory_or_skip("short") else { return };
         let path = directory.join("locks");
         let stage = &board(1)[0];
         // Made by a child: this process is not to know the boot's id already.
@@ -221,7 +224,6 @@ fn a_process_short_of_descriptors_takes_no_living_segment_for_an_old_one() {
         user.succeeds();
         assert_eq!(fs::metadata(&path).unwrap().ino(), made);
         ShmManager::remove(&path).unwrap();
-        fs::remove_dir(&directory).unwrap();
     });
 }
 
@@ -247,10 +249,12 @@ fn a_strangers_file_is_not_removed() {
     assert!(segment.file().exists());
 }
 
+/// Not what a remover leaves that dies, which is a mark that may be taken back.
 #[test]
-fn what_its_remover_left_half_done_is_removed_by_who_opens() {
+fn a_name_of_what_was_removed_for_good_is_removed_by_the_next_opener() {
+    const REMOVED: u32 = 2;
     let segment = fresh();
-    write_at(&segment, format::AT_RETIRED, &1u32.to_ne_bytes());
+    write_at(&segment, format::AT_RETIRED, &REMOVED.to_ne_bytes());
     assert_eq!(errno_of(ShmManager::open(&segment.name, 0)), libc::ENOENT);
     assert!(!segment.file().exists());
 }

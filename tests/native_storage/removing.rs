@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lock_manager::{Manager, ShmManager};
 
 use super::support::alone::alone;
-use super::support::native_layout::AT_RETIRED;
+use super::support::native_layout::{AT_RETIRED, REMOVED};
 use super::support::process::become_user;
 use super::support::{Child, Exit, Random, Segment, board, descriptors, errno_of, eventually, fork, is_root_or_skip};
 use super::{names_in, options};
@@ -186,8 +186,8 @@ fn a_removal_that_is_refused_changes_nothing() {
         .succeeds();
         let _ = manager.lock(1).unwrap();
         manager.unlock(1).unwrap();
-        // What another remover has marked is not taken back.
-        segment.write_word_at(AT_RETIRED, 1);
+        // What is removed for good stays so, though it has another name.
+        segment.write_word_at(AT_RETIRED, REMOVED);
         fork(|| {
             become_user(NOBODY);
             assert_eq!(errno_of(ShmManager::remove(&segment.name)), libc::EPERM);

@@ -9,6 +9,7 @@ pub mod alone;
 pub mod board;
 pub mod damage;
 pub mod descriptors;
+pub mod disk;
 pub mod layout;
 pub mod made;
 pub mod namespace;

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Error;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::ptr;
 
 /// The inode of the PID namespace that the machine boots into.
@@ -26,6 +27,59 @@ pub fn private_shm(size: &str) {
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) });
     mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
     mount("tmpfs", "/dev/shm", "tmpfs", 0, &format!("size={size}"));
+}
+
+/// Lets the calling process, which has one thread, mount what it alone sees: as root, or as root of a user namespace of its
+/// own. If neither can be, says that the test is skipped.
+pub fn mounts_or_skip() -> bool {
+    // SAFETY: unshare(2) touches no memory; geteuid(2) and getegid(2) take nothing.
+    unsafe {
+        if libc::unshare(libc::CLONE_NEWNS) != 0 {
+            let (user, group) = (libc::geteuid(), libc::getegid());
+            if libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) != 0 {
+                super::skip("needs root, or a user namespace");
+                return false;
+            }
+            map_user(user, user);
+            fs::write("/proc/self/gid_map", format!("{group} {group} 1")).unwrap();
+        }
+    }
+    mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
+    true
+}
+
+/// Has the calling process, which has one thread, be that user in a user namespace of its own. If it cannot, the test is
+/// skipped.
+pub fn be_user_in_a_namespace_or_skip(inside: u32) -> bool {
+    // SAFETY: geteuid(2) takes nothing; unshare(2) touches no memory.
+    let outside = unsafe { libc::geteuid() };
+    // SAFETY: as above.
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER) } != 0 {
+        super::skip("needs a user namespace");
+        return false;
+    }
+    map_user(inside, outside);
+    true
+}
+
+/// Has the calling process, which has just got a user namespace of its own, and was `outside`, be the user `inside` there.
+/// All others are unknown.
+pub fn map_user(inside: u32, outside: u32) {
+    // Who has given up being root may not write to its own files of /proc otherwise.
+    // SAFETY: prctl(2) with these arguments touches no memory.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+    fs::write("/proc/self/setgroups", "deny").unwrap();
+    fs::write("/proc/self/uid_map", format!("{inside} {outside} 1")).unwrap();
+}
+
+/// Puts one file in the place of another, after [`mounts_or_skip`].
+pub fn bind(file: &Path, place: &Path) {
+    mount(file.to_str().unwrap(), place.to_str().unwrap(), "", libc::MS_BIND, "");
+}
+
+/// Mounts that kind of file system, after [`mounts_or_skip`].
+pub fn mount_kind(kind: &str, place: &Path, data: &str) {
+    mount("none", place.to_str().unwrap(), kind, 0, data);
 }
 
 fn mount(what: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) {

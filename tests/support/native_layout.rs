@@ -7,7 +7,11 @@ use std::os::unix::fs::FileExt;
 
 use super::Segment;
 
+/// 0: in use.
 pub const AT_RETIRED: u64 = 256;
+/// A remover is at work, or died.
+pub const REMOVING: u32 = 1;
+pub const REMOVED: u32 = 2;
 pub const AT_ROTOR: u64 = 384;
 pub const AT_DETECTOR: u64 = 512;
 /// A bit for each page of the entries and then of the thread records that somebody has needed.

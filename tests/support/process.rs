@@ -162,14 +162,25 @@ impl Drop for Child {
 
 /// Waits until a thread sleeps in futex(2).
 pub fn until_thread_waits(tid: i32) {
-    let futex = libc::SYS_futex.to_string();
-    eventually("the thread waits in futex(2)", || {
-        let asleep = state_of(tid) == Some('S');
-        // "running", or the number of the call and its arguments. Unreadable without the right to trace: then the
-        // state has to do.
-        let call = fs::read_to_string(format!("/proc/{tid}/syscall"));
-        asleep && call.map_or(true, |call| call.split(' ').next() == Some(&futex))
-    });
+    until_asleep_in(tid, libc::SYS_futex, "the thread waits in futex(2)");
+}
+
+/// Waits until a thread sleeps for a while of its own.
+pub fn until_thread_sleeps(tid: i32) {
+    until_asleep_in(tid, libc::SYS_clock_nanosleep, "the thread sleeps in clock_nanosleep(2)");
+}
+
+fn until_asleep_in(tid: i32, number: libc::c_long, what: &str) {
+    eventually(what, || is_asleep_in(tid, number));
+}
+
+/// Whether a thread sleeps in that system call.
+pub fn is_asleep_in(tid: i32, number: libc::c_long) -> bool {
+    let asleep = state_of(tid) == Some('S');
+    // "running", or the number of the call and its arguments. Unreadable without the right to trace: then the
+    // state has to do.
+    let call = fs::read_to_string(format!("/proc/{tid}/syscall"));
+    asleep && call.map_or(true, |call| call.split(' ').next() == Some(&number.to_string()))
 }
 
 /// The state letter of a process or thread; none if it is not there.

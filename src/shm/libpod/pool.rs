@@ -50,7 +50,7 @@ impl Pool {
         let size = geometry.size();
         let reserved = [(0, size as u64)];
         let blueprint = Blueprint { mode, reserved: &reserved, look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
-        let segment = segment::create(name, &blueprint, |map, _, _| write(map, geometry, shape))?;
+        let segment = segment::create(name, &blueprint, |map, _, _, _| write(map, geometry, shape))?;
         Self::shared(process, name, Access::Use, segment, geometry)
     }
 

@@ -72,7 +72,11 @@ impl Attachment {
         let base = word::of_process(index, generation);
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         let (surroundings, start, is_introduced) = (Default::default(), AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Self { number, entry: index, generation, base, surroundings, start, is_introduced, _witness: witness })
+        let made =
+            Self { number, entry: index, generation, base, surroundings, start, is_introduced, _witness: witness };
+        // With the byte locked: a remover of what nobody lives in either finds it so, or has marked the segment before.
+        space.await_removal().inspect_err(|_| made.give_up(space))?;
+        Ok(made)
     }
 
     /// Says of whom the entry is, in numbers by which others may judge it. Before the process's first lock: until then no

@@ -9,7 +9,7 @@ use crate::sys::mapping::Mapping;
 use crate::sys::record_lock::Range;
 use crate::sys::witness::Surroundings;
 
-use super::format::{Geometry, entry};
+use super::format::{self, Geometry, entry};
 use super::word;
 
 /// Generation and whether somebody lives there, in one number that is read and written whole.
@@ -115,6 +115,11 @@ impl<'m> Entry<'m> {
         self.u64(entry::TIME_NAMESPACE).store(from.time_namespace, Ordering::Relaxed);
         self.u64(entry::PID_NAMESPACE).store(from.pid_namespace, Ordering::Release);
     }
+}
+
+/// What is locked somewhere if anybody lives in the segment.
+pub(super) fn bytes(geometry: Geometry) -> Range {
+    Range::between(geometry.entry(1) as u64, geometry.entry(format::ENTRIES) as u64)
 }
 
 /// What to lock to live in an entry.

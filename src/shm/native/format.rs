@@ -16,7 +16,7 @@
 //!          40  u32  locks at creation              152  u64  creation, nanoseconds since 1970
 //!          44  u32  locks at most
 //!           and what does, each on a cache line of its own:
-//!         256  u32  retired                        512  u64  detector, a lock word
+//!         256  u32  retired, see `removal::mark`   512  u64  detector, a lock word
 //!         320  u32  locks now                      576  3 × u64  ready pages, a bit each
 //!         384  u32  rotor of the entries           640  u64  frees
 //!     4096  entries: one for each attached process, 64 bytes each; entry 0 is nobody's
@@ -33,6 +33,7 @@
 use crate::Reason;
 
 use super::super::MAX_LOCKS;
+use super::super::removal::mark;
 
 /// What a segment begins with.
 pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"lock-mgr");
@@ -133,9 +134,9 @@ pub(in crate::shm) fn is_ours(start: &[u8]) -> bool {
     word64(start, header::MAGIC) == Some(MAGIC)
 }
 
-/// Whether a segment that starts with these bytes was retired by its remover. `None`: the bytes do not reach so far.
-pub(super) fn is_retired(start: &[u8]) -> Option<bool> {
-    word32(start, header::RETIRED).map(|retired| retired != 0)
+/// Whether a segment that starts with these bytes was removed for good, as its remover has said.
+pub(super) fn is_removed(start: &[u8]) -> bool {
+    !matches!(word32(start, header::RETIRED), None | Some(mark::IN_USE | mark::REMOVING))
 }
 
 /// The id of the boot in which a segment that starts with these bytes was made.
@@ -146,6 +147,17 @@ pub(super) fn boot(start: &[u8]) -> Option<[u8; 16]> {
 /// The id that no other segment has.
 pub(super) fn identity(start: &[u8]) -> Option<[u8; 16]> {
     start.get(header::IDENTITY..)?.first_chunk().copied()
+}
+
+/// Whether a segment that starts with these bytes was made in that file, and is no copy.
+pub(super) fn check_file(start: &[u8], device: u64, inode: u64) -> Result<(), Reason> {
+    for (what, offset, expected) in [
+        ("the inode of the file that it was made in", header::INODE, inode),
+        ("the device of the file that it was made in", header::DEVICE, device),
+    ] {
+        check(what, word64(start, offset).ok_or_else(|| too_short(start))?, expected)?;
+    }
+    Ok(())
 }
 
 /// The inode of the file that a segment that starts with these bytes was made in.
@@ -185,8 +197,8 @@ impl Geometry {
     }
 
     /// Of the segment that starts with `start`, if its numbers are those of this format.
-    pub(super) fn read(start: &[u8], device: u64, inode: u64) -> Result<Self, Reason> {
-        let short = || Reason::Damaged { what: "the size of the file", found: start.len() as u64, expected: PAGE };
+    pub(super) fn read(start: &[u8]) -> Result<Self, Reason> {
+        let short = || too_short(start);
         let number = |offset| word32(start, offset).ok_or_else(short);
         // The byte order first: it says what the other numbers mean.
         for (what, offset, expected) in [
@@ -215,8 +227,6 @@ impl Geometry {
             ("the offset of the entries", header::ENTRY_TABLE, geometry.entries() as u64),
             ("the offset of the thread records", header::RECORD_TABLE, geometry.records() as u64),
             ("the offset of the slots", header::SLOTS, geometry.slots() as u64),
-            ("the inode of the file that it was made in", header::INODE, inode),
-            ("the device of the file that it was made in", header::DEVICE, device),
         ] {
             check(what, word64(start, offset).ok_or_else(short)?, expected)?;
         }
@@ -311,11 +321,17 @@ impl Geometry {
         self.slots() + num_locks as usize * size::SLOT
     }
 
-    /// What has to be reserved for that many locks, from where to where. Of the summary all is, which is a few pages and
-    /// saves a call.
-    pub(super) fn reserved(self, num_locks: u32) -> [(u64, u64); 2] {
-        let bitmap_end = self.bitmap() + bitmap_words(num_locks) * size_of::<u64>();
-        [(self.summary() as u64, bitmap_end as u64), (self.slots() as u64, self.size(num_locks) as u64)]
+    /// What a new segment has to have reserved, from where to where, besides the header and the first page of entries. Of
+    /// the summary that is all, which is a few pages.
+    pub(super) fn reserved_at_first(self) -> [(u64, u64); 2] {
+        let [bitmap, slots] = self.reserved_beyond(0, self.first_locks);
+        [(self.summary() as u64, bitmap.1), slots]
+    }
+
+    /// What has to be reserved for `num_locks` where there are `there`.
+    pub(super) fn reserved_beyond(self, there: u32, num_locks: u32) -> [(u64, u64); 2] {
+        let word = |locks| (self.bitmap() + bitmap_words(locks) * size_of::<u64>()) as u64;
+        [(word(there), word(num_locks)), (self.size(there) as u64, self.size(num_locks) as u64)]
     }
 
     /// Which lock the kernel is asked about for that byte of the file.
@@ -357,6 +373,10 @@ const fn page(bytes: usize) -> usize {
 
 fn check(what: &'static str, found: u64, expected: u64) -> Result<(), Reason> {
     if found == expected { Ok(()) } else { Err(damaged(what, found, expected)) }
+}
+
+fn too_short(start: &[u8]) -> Reason {
+    damaged("the size of the file", start.len() as u64, PAGE)
 }
 
 fn damaged(what: &'static str, found: u64, expected: u64) -> Reason {

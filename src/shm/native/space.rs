@@ -12,6 +12,7 @@ use crate::sys::{Errno, bits, witness};
 use crate::{Reason, Result};
 
 use super::super::name::SegmentName;
+use super::super::removal::{self, mark};
 use super::super::segment::{self, Blueprint, Candidate, Segment};
 use super::bitmap::Bitmap;
 use super::entries::Entry;
@@ -22,7 +23,13 @@ const REMOVAL_LOOK_INTERVAL_NS: u64 = 90_000_000;
 
 /// Why it cannot be told whether a segment is from before this boot.
 pub(super) fn no_boot(errno: Errno) -> Reason {
-    Reason::System { doing: "reading the boot's id", errno }
+    match errno.0 {
+        libc::EOPNOTSUPP => Reason::Unsupported(
+            "/proc does not show the id of this boot, by which a segment on a disk is known to be of it; mount /proc, or \
+             put the segment on a tmpfs such as /run or /dev/shm",
+        ),
+        _ => Reason::System { doing: "reading the boot's id", errno },
+    }
 }
 
 fn mapping_more(errno: Errno) -> Reason {
@@ -48,13 +55,14 @@ pub(super) struct Space {
 impl Space {
     /// Makes a segment and maps it.
     pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Result<Self> {
-        let [bitmap, slots] = geometry.reserved(geometry.first_locks());
+        let [bitmap, slots] = geometry.reserved_at_first();
         // The header and room for the first processes to attach: the creator is one of them, and it would be too late for
         // it to find none once the segment has its name.
         let head = (0, geometry.lazy_page(1));
         let blueprint =
             Blueprint { mode, reserved: &[head, bitmap, slots], look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
-        let segment = segment::create(name, &blueprint, |map, facts, file_system| {
+        let segment = segment::create(name, &blueprint, |map, file, facts, file_system| {
+            removal::keep_removers_away(file, file_system)?;
             let boot = match witness::boot() {
                 // In memory nobody asks for it.
                 Err(_) if file_system == FileSystem::Memory => [0; 16],
@@ -153,10 +161,18 @@ impl Space {
         self.u32(header::ROTOR)
     }
 
-    /// Whether the segment's remover has said so.
+    /// Whether the segment was removed, as far as its remover has marked it.
     #[inline]
     pub(super) fn is_retired(&self) -> bool {
-        self.retired().load(Ordering::Relaxed) != 0
+        self.retired().load(Ordering::Relaxed) != mark::IN_USE && self.segment.is_removed_for_good(header::RETIRED)
+    }
+
+    /// To be asked by a process that has just attached. `ESTALE`: it attached to what was being removed.
+    pub(super) fn await_removal(&self) -> std::result::Result<(), Reason> {
+        match self.retired().load(Ordering::SeqCst) {
+            mark::IN_USE => Ok(()),
+            _ => self.segment.await_removal(header::RETIRED),
+        }
     }
 
     /// The segment is not to be begun with any more.
@@ -233,12 +249,10 @@ impl Space {
         self.room_for(self.geometry.size(there))?;
         let bytes = u64::from(num_locks - there) * format::size::SLOT as u64;
         // The most first, for the same reason.
-        for (start, end) in self.geometry.reserved(num_locks).into_iter().rev() {
+        for (start, end) in self.geometry.reserved_beyond(there, num_locks).into_iter().rev() {
             // Nothing is taken back where it fails: somebody else may have grown over it already.
-            self.segment.file.ask(|file| file::reserve(file, start, end)).map_err(|errno| match errno.0 {
-                libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes },
-                _ => Reason::System { doing: "reserving space for more locks", errno },
-            })?;
+            let reserved = self.segment.file.ask(|file| file::reserve(file, start, end));
+            reserved.map_err(|errno| segment::unreserved("reserving space for more locks", errno, bytes))?;
         }
         self.reach(num_locks)?;
         self.u32(header::NUM_LOCKS).fetch_max(num_locks, Ordering::AcqRel);
@@ -305,10 +319,8 @@ impl Space {
     pub(super) fn reserve_page(&self, page: u32) -> std::result::Result<(), Reason> {
         let start = self.geometry.lazy_page(page);
         let end = self.geometry.lazy_page(page + 1);
-        self.segment.file.ask(|file| file::reserve(file, start, end)).map_err(|errno| match errno.0 {
-            libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes: end - start },
-            _ => Reason::System { doing: "reserving a page of the segment", errno },
-        })?;
+        let reserved = self.segment.file.ask(|file| file::reserve(file, start, end));
+        reserved.map_err(|errno| segment::unreserved("reserving a page of the segment", errno, end - start))?;
         let (index, bit) = place_of(page);
         self.usable[index].fetch_or(bit, Ordering::Relaxed);
         self.segment.map.u64_at(header::READY + index * 8).fetch_or(bit, Ordering::AcqRel);

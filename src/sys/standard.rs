@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The numbers 0, 1 and 2, under which a program writes without asking what is there. Where it has closed them, the next
+//! file that is opened gets one; moved away at once, it would still be written to by another thread in that instant.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd};
+
+use super::Errno;
+
+const STANDARD: std::ops::RangeInclusive<libc::c_int> = libc::STDIN_FILENO..=libc::STDERR_FILENO;
+
+/// As long as it lives, nothing that is opened gets the number of a standard file, unless the program closes one meanwhile.
+#[derive(Debug)]
+pub(super) struct Occupied {
+    /// The numbers that were free, a bit each.
+    placeholders: u32,
+}
+
+impl Occupied {
+    pub(super) fn now() -> Result<Self, Errno> {
+        let mut occupied = Self { placeholders: 0 };
+        if are_open() {
+            return Ok(occupied);
+        }
+        loop {
+            let number = open_nothing()?;
+            if !STANDARD.contains(&number) {
+                // SAFETY: close(2) of the number that open_nothing() has just got.
+                unsafe { libc::close(number) };
+                return Ok(occupied);
+            }
+            occupied.placeholders |= 1 << number;
+        }
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        if self.placeholders == 0 {
+            return;
+        }
+        for number in STANDARD {
+            // The program may have put a file of its own there.
+            if self.placeholders & 1 << number != 0 && is_of_nothing(number) {
+                // SAFETY: close(2) of a number that open_nothing() got, and that still is of what it opened.
+                unsafe { libc::close(number) };
+            }
+        }
+    }
+}
+
+/// The same file by another number, if it has that of a standard file.
+pub(super) fn move_away(file: &File) -> Result<Option<File>, Errno> {
+    if !STANDARD.contains(&file.as_raw_fd()) {
+        return Ok(None);
+    }
+    // SAFETY: fcntl(2) with this command touches no memory; the number it returns is this call's own.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, STANDARD.end() + 1) } {
+        -1 => Err(Errno::last()),
+        // SAFETY: as above.
+        number => Ok(Some(unsafe { File::from_raw_fd(number) })),
+    }
+}
+
+/// Whether all three are open: in one call, which each opening pays for.
+fn are_open() -> bool {
+    let mut asked = [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO].map(|fd| libc::pollfd {
+        fd,
+        events: 0,
+        revents: 0,
+    });
+    // SAFETY: poll(2) writes into these three structs; without a time to wait it returns at once.
+    let _ready = unsafe { libc::poll(asked.as_mut_ptr(), asked.len() as libc::nfds_t, 0) };
+    asked.iter().all(|told| told.revents & libc::POLLNVAL == 0)
+}
+
+/// A descriptor that can be neither written to nor read, of what is there in every process.
+fn open_nothing() -> Result<libc::c_int, Errno> {
+    // SAFETY: open(2) reads the path.
+    match unsafe { libc::open(c"/".as_ptr(), libc::O_PATH | libc::O_CLOEXEC) } {
+        -1 => Err(Errno::last()),
+        number => Ok(number),
+    }
+}
+
+fn is_of_nothing(number: libc::c_int) -> bool {
+    // SAFETY: fcntl(2) with this command touches no memory.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
+    flags != -1 && flags & libc::O_PATH != 0
+}

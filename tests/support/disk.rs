@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A directory on a disk: what is in memory goes with the boot.
+
+use std::ffi::CString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// An empty directory on a disk, which goes away with what is in it.
+#[derive(Debug)]
+pub struct Disk(PathBuf);
+
+impl Disk {
+    /// `None`, and the test is skipped: there is no disk.
+    pub fn directory_or_skip(name: &str) -> Option<Self> {
+        let directory = Path::new("/var/tmp").join(format!("lm-test-{name}-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let directory = Self(directory);
+        if is_in_memory(&directory.0) {
+            super::skip("a segment on a disk: /var/tmp is in memory");
+            return None;
+        }
+        Some(directory)
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn is_in_memory(directory: &Path) -> bool {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    let name = CString::new(directory.to_str().unwrap()).unwrap();
+    // SAFETY: statfs(2) reads the name and fills the struct.
+    unsafe {
+        let mut facts = std::mem::zeroed::<libc::statfs>();
+        assert_eq!(libc::statfs(name.as_ptr(), &raw mut facts), 0);
+        facts.f_type as i64 == TMPFS_MAGIC
+    }
+}
