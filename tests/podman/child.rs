@@ -69,9 +69,13 @@ impl Drop for Child {
     }
 }
 
-/// Has a child on the libc of that generation make a segment for Podman, if our binary runs there.
+/// Has a child on the libc of that generation make a segment for Podman. False where this binary does not run there.
 pub fn make_in(generation: &Generation) -> bool {
-    again_in(generation, &format!("{MAKE} {DEFAULT_LOCKS}")).status().unwrap().success()
+    let role = format!("{MAKE} {DEFAULT_LOCKS}");
+    // It does not where the libraries are older than it wants, or not there.
+    let runs = again_in(generation, &role).arg("--list").output().unwrap().status.success();
+    assert!(!runs || again_in(generation, &role).status().unwrap().success(), "no segment was made");
+    runs
 }
 
 /// What the child does.

@@ -216,7 +216,7 @@ impl Running {
         waits.unwrap()
     }
 
-    /// Those that may be it: a rootless Podman goes on in a child, in a world whose processes are all of its making.
+    /// Those that may be it: a rootless Podman may go on in a child, in a world whose processes are all of its making.
     fn processes(&self) -> Vec<i32> {
         if !is_rootless() {
             return vec![self.pid()];
