@@ -5,6 +5,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
+SUITES ?= trixie sid
 CARGO ?= cargo
 CC ?= cc
 
@@ -26,7 +27,7 @@ SONAME := liblock_manager.so.0
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 
 .DELETE_ON_ERROR:
-.PHONY: all help test demo bench check-libpod header lint install uninstall clean stage setup-test setup-demo
+.PHONY: all help test test-podman demo bench check-libpod header lint install uninstall clean stage setup-test setup-demo
 
 all: ## build the shared and the static library, and lockctl with its man pages and completions
 	$(CARGO) build --release --locked --workspace
@@ -49,9 +50,13 @@ test: setup-test lint stage ## every test: lints, Rust, C, Go, the command line,
 	$(CARGO) test --locked --workspace --no-fail-fast
 	c-tests/run $(STAGE)
 	lockctl/run-tests $(STAGE)
-	tools/readme-example $(STAGE)
+	tools/code-blocks $(STAGE)
 	$(CARGO) build --locked --example counter
 	LOCK_MANAGER_RUST_COUNTER=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/examples/counter go/run-tests $(STAGE)
+
+test-podman: setup-test ## the tests beside real Podmans: the machine's own, and those of the Debian SUITES (trixie sid)
+	@for suite in $(SUITES); do tools/podman-root $$suite || exit 1; done
+	$(CARGO) test --locked --no-fail-fast -p lock-manager -p lockctl --test podman
 
 demo: setup-demo stage ## the main job in one screen
 	@$(STAGED_PC) tools/compile-example $(STAGE) counting "$(CC)" "$(EXAMPLE_FLAGS)"
@@ -112,6 +117,7 @@ stage: all
 
 setup-test:
 	@tools/setup test
+	@tools/podman-root trixie || echo "skipped: the tests beside the Podman of Debian trixie" >&2
 
 setup-demo:
 	@tools/setup demo

@@ -7,7 +7,7 @@ package lockmanager_test
 import (
 	"context"
 	"runtime"
-	"slices"
+	"sort"
 	"testing"
 	"time"
 
@@ -24,7 +24,7 @@ const (
 )
 
 func BenchmarkTwoBareForeignCalls(b *testing.B) {
-	for range b.N {
+	for i := 0; i < b.N; i++ {
 		ctest.Nothing()
 		ctest.Nothing()
 	}
@@ -33,7 +33,7 @@ func BenchmarkTwoBareForeignCalls(b *testing.B) {
 func benchmarkPair(b *testing.B, l lockmanager.Locker, libpod float64) {
 	b.ReportAllocs()
 	b.ResetTimer()
-	for range b.N {
+	for i := 0; i < b.N; i++ {
 		l.Lock()
 		//lint:ignore SA2001 the pair alone is measured
 		l.Unlock()
@@ -46,7 +46,7 @@ func benchmarkPair(b *testing.B, l lockmanager.Locker, libpod float64) {
 // timed is how long a call takes, in nanoseconds, on average of that many.
 func timed(calls int, call func()) float64 {
 	began := time.Now()
-	for range calls {
+	for i := 0; i < calls; i++ {
 		call()
 	}
 	return float64(time.Since(began).Nanoseconds()) / float64(calls)
@@ -88,8 +88,8 @@ func BenchmarkPairSHM(b *testing.B) {
 		}},
 	}
 	took := make([][]float64, len(kinds))
-	for range b.N {
-		for range rounds {
+	for i := 0; i < b.N; i++ {
+		for i := 0; i < rounds; i++ {
 			for i, kind := range kinds {
 				took[i] = append(took[i], timed(calls, kind.call))
 			}
@@ -97,7 +97,7 @@ func BenchmarkPairSHM(b *testing.B) {
 	}
 	b.ReportMetric(0, "ns/op")
 	for i, kind := range kinds {
-		slices.Sort(took[i])
+		sort.Float64s(took[i])
 		b.ReportMetric(took[i][len(took[i])/2], kind.name)
 	}
 	b.ReportMetric(1.1*took[0][len(took[0])/2]+25, "allowed-ns")
@@ -127,7 +127,8 @@ func BenchmarkPairLockContext(b *testing.B) {
 		l := allocated(b, m)
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		for b.Loop() {
+		b.ResetTimer()
+		for i := 0; i < b.N; i++ {
 			if err := l.LockContext(ctx); err != nil {
 				b.Fatal(err)
 			}
@@ -149,7 +150,8 @@ func BenchmarkTryLockOfAHeldLock(b *testing.B) {
 			l.Unlock()
 		}()
 		<-held
-		for b.Loop() {
+		b.ResetTimer()
+		for i := 0; i < b.N; i++ {
 			if taken, err := l.TryLock(); taken || err != nil {
 				b.Fatal(taken, err)
 			}
@@ -161,7 +163,8 @@ func BenchmarkTryLockOfAHeldLock(b *testing.B) {
 func BenchmarkRetrieveLock(b *testing.B) {
 	onEveryLayout(b, func(b *testing.B, s storage) {
 		m, _ := s.fresh(b)
-		for b.Loop() {
+		b.ResetTimer()
+		for i := 0; i < b.N; i++ {
 			if _, err := m.RetrieveLock(7); err != nil {
 				b.Fatal(err)
 			}
@@ -177,7 +180,8 @@ func BenchmarkLocksHeldOf2048(b *testing.B) {
 		b.Run(layout.name, func(b *testing.B) {
 			m, err := lockmanager.NewSHMLockManager(newSHMName(b), 2048, layout.option)
 			must(b, err)
-			for b.Loop() {
+			b.ResetTimer()
+			for i := 0; i < b.N; i++ {
 				if _, err := m.LocksHeld(); err != nil {
 					b.Fatal(err)
 				}
@@ -196,7 +200,7 @@ func benchmarkCancellation(b *testing.B, s storage) {
 	holder := startChild(b, s, place)
 	holder.ask(b, "lock %d", l.ID())
 	var longest, all time.Duration
-	for range b.N {
+	for i := 0; i < b.N; i++ {
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan time.Time, 1)
 		go func() {
@@ -207,7 +211,10 @@ func benchmarkCancellation(b *testing.B, s storage) {
 		began := time.Now()
 		cancel()
 		took := (<-ended).Sub(began)
-		longest, all = max(longest, took), all+took
+		all += took
+		if took > longest {
+			longest = took
+		}
 	}
 	b.ReportMetric(float64(longest.Microseconds()), "longest-µs")
 	b.ReportMetric(float64(all.Microseconds())/float64(b.N), "mean-µs")

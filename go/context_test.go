@@ -64,13 +64,13 @@ func TestCancellationEndsTheWaitInCAndThoseInTheQueue(t *testing.T) {
 		l.Lock()
 		ctx, cancel := context.WithCancel(context.Background())
 		got := make(chan error, waiters)
-		for range waiters {
+		for i := 0; i < waiters; i++ {
 			go func() { got <- l.LockContext(ctx) }()
 		}
 		eventually(t, "all wait", func() bool { return lockmanager.Waiting(l) == waiters })
 		began := time.Now()
 		cancel()
-		for range waiters {
+		for i := 0; i < waiters; i++ {
 			err := <-got
 			wantError(t, err, context.Canceled)
 			wantError(t, err, syscall.ECANCELED)
@@ -137,11 +137,11 @@ func TestCancellationThatComesWithTheLockLeavesNothingBehind(t *testing.T) {
 		m, _ := s.fresh(t)
 		l := allocated(t, m)
 		counter := 0
-		for range 50 {
+		for i := 0; i < 50; i++ {
 			l.Lock()
 			ctx, cancel := context.WithCancel(context.Background())
 			var all sync.WaitGroup
-			for range 4 {
+			for i := 0; i < 4; i++ {
 				all.Add(1)
 				go func() {
 					defer all.Done()

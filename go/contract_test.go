@@ -6,7 +6,7 @@ package lockmanager_test
 
 import (
 	"io/fs"
-	"slices"
+	"reflect"
 	"sync"
 	"syscall"
 	"testing"
@@ -17,7 +17,7 @@ import (
 func TestALoneAllocatorCountsUpFromZero(t *testing.T) {
 	onEveryStorage(t, func(t *testing.T, s storage) {
 		m, _ := s.fresh(t)
-		for want := range uint32(5) {
+		for want := uint32(0); want < 5; want++ {
 			if id := allocated(t, m).ID(); id != want {
 				t.Fatalf("got lock %d, want %d", id, want)
 			}
@@ -39,7 +39,7 @@ func TestAllocationFailsWithENOLCKOnceAllAreAllocated(t *testing.T) {
 		if *free != 64 {
 			t.Fatalf("%d of 64 are available", *free)
 		}
-		for range 64 {
+		for i := 0; i < 64; i++ {
 			allocated(t, m)
 		}
 		_, err = m.AllocateLock()
@@ -70,7 +70,7 @@ func TestAFreedNumberCanBeAllocatedAgainAndOnlyThen(t *testing.T) {
 func TestFreeAllLocksStartsAllocationAnew(t *testing.T) {
 	onEveryStorage(t, func(t *testing.T, s storage) {
 		m, _ := s.fresh(t)
-		for range 3 {
+		for i := 0; i < 3; i++ {
 			allocated(t, m)
 		}
 		must(t, m.FreeAllLocks())
@@ -118,7 +118,7 @@ func TestEveryHandleOfANumberIsTheSameLock(t *testing.T) {
 		l := allocated(t, m)
 		counter := 0
 		var all sync.WaitGroup
-		for range 4 {
+		for i := 0; i < 4; i++ {
 			all.Add(1)
 			go func() {
 				defer all.Done()
@@ -127,7 +127,7 @@ func TestEveryHandleOfANumberIsTheSameLock(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				for range 500 {
+				for i := 0; i < 500; i++ {
 					same.Lock()
 					counter++
 					same.Unlock()
@@ -145,7 +145,7 @@ func TestLocksHeldNamesWhatIsHeldAndOnlyThat(t *testing.T) {
 	onEveryStorage(t, func(t *testing.T, s storage) {
 		m, _ := s.fresh(t)
 		var all, want []uint32
-		for range 64 {
+		for i := 0; i < 64; i++ {
 			l := allocated(t, m)
 			if all = append(all, l.ID()); l.ID()%2 == 1 {
 				l.Lock()
@@ -154,7 +154,7 @@ func TestLocksHeldNamesWhatIsHeldAndOnlyThat(t *testing.T) {
 			}
 		}
 		held, err := m.LocksHeld()
-		if err != nil || !slices.Equal(held, want) {
+		if err != nil || !reflect.DeepEqual(held, want) {
 			t.Fatalf("of %v these are held: %v, %v; want %v", all, held, err, want)
 		}
 	})
@@ -163,8 +163,8 @@ func TestLocksHeldNamesWhatIsHeldAndOnlyThat(t *testing.T) {
 func TestLocksHeldHasRoomForMoreThanItFoundBefore(t *testing.T) {
 	m, err := lockmanager.NewInMemoryManager(500)
 	must(t, err)
-	for want := range 3 {
-		for id := range uint32(want * 200) {
+	for want := 0; want < 3; want++ {
+		for id := uint32(0); id < uint32(want*200); id++ {
 			l := retrieved(t, m, id)
 			if taken, err := l.TryLock(); err != nil {
 				t.Fatal(err)

@@ -84,7 +84,7 @@ func closeRing(t *testing.T, call string, parties []party) string {
 	outcomes := make(chan outcome, len(parties))
 	for i, p := range parties {
 		answer := p.ask(call, uint32((i+1)%len(parties)))
-		go func() { outcomes <- outcome{i, <-answer} }()
+		go func(who int) { outcomes <- outcome{who, <-answer} }(i)
 	}
 	next := func() outcome {
 		t.Helper()
@@ -102,7 +102,7 @@ func closeRing(t *testing.T, call string, parties []party) string {
 	}
 	// The victim still holds its own. With that given back the others come through, one after another.
 	free := victim.who
-	for range len(parties) - 1 {
+	for i := 0; i < len(parties)-1; i++ {
 		if got := answered(t, "unlock", parties[free].ask("unlock", uint32(free))); got != "ok" {
 			t.Fatalf("unlock of lock %d: %s", free, got)
 		}
@@ -173,15 +173,15 @@ func TestGoroutinesThatHoldNothingAreNoPartOfACycle(t *testing.T) {
 	m, _ := native.fresh(t)
 	parties := []party{goroutineParty(t, m), goroutineParty(t, m)}
 	blocker := goroutineParty(t, m)
-	for id := range uint32(2) {
+	for id := uint32(0); id < 2; id++ {
 		if got := answered(t, "lock", blocker.ask("lock", id)); got != "ok" {
 			t.Fatal(got)
 		}
 	}
 	var all sync.WaitGroup
-	for id := range uint32(2) {
+	for id := uint32(0); id < 2; id++ {
 		l := retrieved(t, m, id)
-		for range bystanders {
+		for i := 0; i < bystanders; i++ {
 			all.Add(1)
 			go func() {
 				defer all.Done()
@@ -194,7 +194,7 @@ func TestGoroutinesThatHoldNothingAreNoPartOfACycle(t *testing.T) {
 		}
 		eventually(t, "all bystanders wait", func() bool { return lockmanager.Waiting(l) == bystanders })
 	}
-	for id := range uint32(2) {
+	for id := uint32(0); id < 2; id++ {
 		if got := answered(t, "unlock", blocker.ask("unlock", id)); got != "ok" {
 			t.Fatal(got)
 		}

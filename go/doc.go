@@ -24,10 +24,11 @@
 //
 // # Segments
 //
-// A shared memory segment is made in the native layout unless [WithLayout] says otherwise. It grows online ([WithMaxLocks],
-// Grow), its locks can belong to the process, and a process that removes it ([RemoveSHM]) does not leave others behind in
-// it: each of their lock calls and allocations is ESTALE from then on, and they open or make a new one. Programs that share
-// a segment with Podman itself make it in Podman's own layout, WithLayout(Libpod). Opening takes either as it is.
+// A shared memory segment has one of two layouts. [NewSHMLockManager], which libpod has as well, makes Podman's own
+// ([Libpod]), so that every Podman of the machine can use it. [OpenOrNewSHMLockManager] makes the library's ([Native]): it
+// grows online ([WithMaxLocks], Grow), its locks can belong to the process, and a process that removes it ([RemoveSHM]) does
+// not leave others behind in it: each of their lock calls and allocations is ESTALE from then on, and they open or make a
+// new one. [WithLayout] has each make the other. Opening takes either as it is.
 //
 // # Waiting
 //
@@ -48,5 +49,5 @@
 // # Building
 //
 // The library is found through pkg-config (lock_manager.pc). Without cgo or off Linux the package compiles, and
-// every constructor returns an error that is [errors.ErrUnsupported].
+// every constructor returns an error that is [errors.ErrUnsupported], and [syscall.ENOSYS] for a Go before 1.21.
 package lockmanager

@@ -13,13 +13,36 @@ import (
 // It is told once, to the one who acquires next.
 var ErrOwnerDied = errors.New("the lock is held now, but its last holder died holding it: check what it protects")
 
+// What an Error's Op can be.
+const (
+	opCreate       = "create"
+	opOpen         = "open"
+	opOpenOrCreate = "open or create"
+	opRemove       = "remove"
+	opClose        = "close"
+	opAllocate     = "allocate"
+	opRetrieve     = "retrieve"
+	opFree         = "free"
+	opFreeAll      = "free all"
+	opGrow         = "grow"
+	opCount        = "count"
+	opList         = "list"
+	opLook         = "look"
+	opRepair       = "repair"
+	opLock         = "lock"
+	opTryLock      = "try lock"
+	opUnlock       = "unlock"
+)
+
 // Error is a call that failed. It unwraps to its Errno.
 type Error struct {
 	// Op is what was tried, such as "lock" or "open".
 	Op string
 	// Errno is the number that the C library returned.
 	Errno syscall.Errno
-	text  string
+	// text is what the C library said; Error puts its way out into the words of the reader.
+	text   string
+	reader reader
 }
 
 // Error says what happened, to which storage and lock, and the way out where there is one.
@@ -27,26 +50,29 @@ func (e *Error) Error() string {
 	if e.text == "" {
 		return "lockmanager: " + e.Op + ": " + e.Errno.Error()
 	}
-	return "lockmanager: " + e.Op + ": " + e.text
+	return "lockmanager: " + e.Op + ": " + e.reader.reworded(e.text, occasion{e.Op, e.Errno})
 }
 
 // Unwrap returns the errno.
 func (e *Error) Unwrap() error { return e.Errno }
 
-// cancelledError is a wait that a context ended.
+// cancelledError is a wait that a context ended. It unwraps to the errno; the context's error is asked as well, without
+// the Unwrap of several errors that older versions of Go do not know.
 type cancelledError struct {
 	failed *Error
 	cause  error
 }
 
-func (e *cancelledError) Error() string   { return e.failed.Error() + ": " + e.cause.Error() }
-func (e *cancelledError) Unwrap() []error { return []error{e.failed, e.cause} }
+func (e *cancelledError) Error() string        { return e.failed.Error() + ": " + e.cause.Error() }
+func (e *cancelledError) Unwrap() error        { return e.failed }
+func (e *cancelledError) Is(target error) bool { return errors.Is(e.cause, target) }
+func (e *cancelledError) As(target any) bool   { return errors.As(e.cause, target) }
 
-func errorOf(op string, failed *clib.Failure) error {
+func errorFor(who reader, op string, failed *clib.Failure) error {
 	if failed == nil {
 		return nil
 	}
-	return &Error{Op: op, Errno: failed.Errno, text: failed.Text}
+	return &Error{Op: op, Errno: failed.Errno, text: failed.Text, reader: who}
 }
 
 func invalid(op, text string) error {

@@ -25,6 +25,7 @@ func Example() {
 		return
 	}
 	defer lockmanager.RemoveSHM(path)
+	defer manager.Close()
 
 	lock, err := manager.AllocateLock()
 	if err != nil {
@@ -76,14 +77,14 @@ func ExampleSHMLock_LockErr() {
 
 func ExampleSHMLockManager_Grow() {
 	path := fmt.Sprintf("/lm-test-go-example-grow-%d", os.Getpid())
-	manager, err := lockmanager.NewSHMLockManager(path, 64)
+	manager, err := lockmanager.OpenOrNewSHMLockManager(path, 64)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	defer lockmanager.RemoveSHM(path)
-	// Another process would have it open like this.
-	other, err := lockmanager.OpenSHMLockManager(path, 0)
+	// Another process would have it open like this, whatever its number of locks has come to be.
+	other, err := lockmanager.OpenOrNewSHMLockManager(path, 0)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -91,7 +92,7 @@ func ExampleSHMLockManager_Grow() {
 
 	_, err = other.RetrieveLock(100)
 	fmt.Println("before:", errors.Is(err, syscall.EINVAL))
-	if err := manager.(*lockmanager.SHMLockManager).Grow(128); err != nil {
+	if err := manager.Grow(128); err != nil {
 		fmt.Println(err)
 		return
 	}
@@ -105,7 +106,7 @@ func ExampleSHMLockManager_Grow() {
 // Two goroutines that each hold a lock and want the other's: one is told, gives back what it holds, and begins again.
 func ExampleSHMLock_LockErr_deadlock() {
 	path := fmt.Sprintf("/lm-test-go-example-deadlock-%d", os.Getpid())
-	manager, err := lockmanager.NewSHMLockManager(path, 64)
+	manager, err := lockmanager.OpenOrNewSHMLockManager(path, 64)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -139,7 +140,7 @@ func ExampleSHMLock_LockErr_deadlock() {
 	// Output: 1 victim
 }
 
-// Beside Podman, on a segment that both use.
+// Beside Podman, on a segment that both use, whoever makes it.
 func ExampleWithLayout() {
 	path := fmt.Sprintf("/lm-test-go-example-podman-%d", os.Getpid())
 	manager, err := lockmanager.OpenOrNewSHMLockManager(path, 2048, lockmanager.WithLayout(lockmanager.Libpod))
@@ -148,7 +149,7 @@ func ExampleWithLayout() {
 		return
 	}
 	defer lockmanager.RemoveSHM(path)
-	info, err := manager.(*lockmanager.SHMLockManager).Info()
+	info, err := manager.Info()
 	fmt.Println(info.NumLocks, info.Layout == lockmanager.Libpod, err)
 	// Output: 2048 true <nil>
 }

@@ -38,3 +38,9 @@ func innerLock(l Locker) *lock {
 		return &l.(*Mutex).lock
 	}
 }
+
+// HasGoName tells that a function of the C library is named in Go's words where a sentence of the library names it.
+func HasGoName(function string) bool {
+	_, ok := goNames[function]
+	return ok
+}

@@ -2,7 +2,17 @@
 
 package lockmanager
 
-import "github.com/lock-manager/lock-manager/go/internal/clib"
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/lock-manager/lock-manager/go/internal/clib"
+)
 
 // FileLockManager is a manager whose locks are files of a directory, one for each allocated lock. There is no maximum.
 type FileLockManager struct{ manager }
@@ -10,39 +20,62 @@ type FileLockManager struct{ manager }
 // FileLock is one lock of a [FileLockManager].
 type FileLock struct{ lock }
 
-// NewFileLockManager makes a directory of locks, or of an empty directory that exists one. The manager is a
-// [*FileLockManager].
+// NewFileLockManager makes a directory of locks and, as libpod's function of this name, the directories above it that are
+// missing. The manager is a [*FileLockManager].
 //
-// fs.ErrExist: it is a directory of locks already, or something else is there.
+// fs.ErrExist: something of that name is there, be it an empty directory.
 func NewFileLockManager(path string, opts ...Option) (Manager, error) {
-	return fileManager("create", path, opts, clib.NewFile)
+	return fileManager(opCreate, libpodUser, path, opts, newFile)
 }
 
 // OpenFileLockManager opens a directory of locks. The manager is a [*FileLockManager].
 //
 // fs.ErrNotExist: there is none. EPROTO: it is something else.
 func OpenFileLockManager(path string, opts ...Option) (Manager, error) {
-	return fileManager("open", path, opts, clib.OpenFile)
+	return fileManager(opOpen, libpodUser, path, opts, clib.OpenFile)
 }
 
-// OpenOrNewFileLockManager opens a directory of locks, or creates it; of two first users at once, one creates it and both
-// succeed. The manager is a [*FileLockManager].
-func OpenOrNewFileLockManager(path string, opts ...Option) (Manager, error) {
-	return fileManager("open or create", path, opts, clib.OpenOrNewFile)
+// OpenOrNewFileLockManager opens a directory of locks, or creates it, but none of those above it; of two first users at
+// once, one creates it and both succeed. The manager is a [*FileLockManager].
+func OpenOrNewFileLockManager(path string, opts ...Option) (ExtendedManager, error) {
+	return fileManager(opOpenOrCreate, goProgrammer, path, opts, clib.OpenOrNewFile)
 }
 
 // RemoveFile removes a directory of locks.
 //
 // fs.ErrNotExist: there is none. EPROTO: it is something else; it stays.
-func RemoveFile(path string) error { return errorOf("remove", clib.RemoveFile(path)) }
+func RemoveFile(path string) error { return errorFor(goProgrammer, opRemove, clib.RemoveFile(path)) }
 
-func fileManager(op, path string, opts []Option, call func(string) (clib.Manager, *clib.Failure)) (Manager, error) {
+// parentMode is what libpod gives the directories that it makes; the umask applies.
+const parentMode fs.FileMode = 0o711
+
+func newFile(path string) (clib.Manager, *clib.Failure) {
+	switch _, err := os.Lstat(path); {
+	case err == nil:
+		return 0, &clib.Failure{Errno: syscall.EEXIST, Text: onOneLine(path) + ": exists already; open it, or remove it first if nobody uses it any more"}
+	case !errors.Is(err, fs.ErrNotExist):
+		return clib.NewFile(path)
+	}
+	parent := filepath.Dir(filepath.Clean(path))
+	if err := os.MkdirAll(parent, parentMode); err != nil {
+		failed := &clib.Failure{Errno: syscall.EIO, Text: onOneLine(parent) + ": making the directories above the locks: " + err.Error()}
+		errors.As(err, &failed.Errno)
+		return 0, failed
+	}
+	return clib.NewFile(path)
+}
+
+// onOneLine escapes what would break the line of an error.
+func onOneLine(path string) string { return strings.Trim(strconv.Quote(path), `"`) }
+
+func fileManager(op string, who reader, path string, opts []Option, call func(string) (clib.Manager, *clib.Failure)) (ExtendedManager, error) {
 	o, err := chosen(op, opts, forOwnership)
 	if err != nil {
 		return nil, err
 	}
 	handle, failed := call(path)
 	m := new(FileLockManager)
+	m.reader = who
 	if err := m.start(op, handle, failed, o.owner, func(m *manager, id uint32) Locker { return &FileLock{lock{m, id}} }); err != nil {
 		return nil, err
 	}

@@ -1,3 +1,3 @@
 module github.com/lock-manager/lock-manager/go
 
-go 1.24
+go 1.19

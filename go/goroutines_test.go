@@ -173,7 +173,7 @@ func TestThousandsOfWaitersNeedFewThreads(t *testing.T) {
 		l.Lock()
 		counter := 0
 		var all sync.WaitGroup
-		for range goroutines {
+		for i := 0; i < goroutines; i++ {
 			all.Add(1)
 			go func() {
 				defer all.Done()

@@ -37,13 +37,7 @@ type extended interface {
 	Repair() error
 }
 
-// extendedManager is what they offer beyond libpod's Manager.
-type extendedManager interface {
-	lockmanager.Manager
-	Info() (lockmanager.Info, error)
-	Grow(numLocks uint32) error
-	Close() error
-}
+type extendedManager = lockmanager.ExtendedManager
 
 // storage is one kind of manager under test. A line in storages runs every test of the contract on it.
 type storage struct {
@@ -87,14 +81,14 @@ func newSHMName(t testing.TB) string {
 }
 
 func openSHM(place string) (lockmanager.Manager, error) {
-	return lockmanager.OpenSHMLockManager(place, 0)
+	return lockmanager.OpenOrNewSHMLockManager(place, 0)
 }
 
 func freshFile(t testing.TB, opts ...lockmanager.Option) (extendedManager, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "locks")
 	m, err := lockmanager.NewFileLockManager(path, opts...)
-	if errors.Is(err, errors.ErrUnsupported) {
+	if errors.Is(err, syscall.EOPNOTSUPP) {
 		t.Skip("skipped: files cannot be locked there: ", err)
 	}
 	must(t, err)

@@ -77,7 +77,7 @@ func (l *lock) TryLock() (bool, error) {
 	switch {
 	case failed != nil:
 		runtime.UnlockOSThread()
-		return false, m.failed("try lock", failed)
+		return false, m.failed(opTryLock, failed)
 	case taken == clib.Busy || taken == clib.BusyForHolder:
 		runtime.UnlockOSThread()
 		return false, nil
@@ -107,7 +107,7 @@ func (l *lock) refused(failed *clib.Failure) error {
 	if failed.Freed {
 		l.manager.unpinOwner()
 	}
-	return l.manager.failed("unlock", failed)
+	return l.manager.failed(opUnlock, failed)
 }
 
 // giveBack gives the lock back if the caller holds it. Small, as try is.
@@ -115,20 +115,20 @@ func (m *manager) giveBack(id uint32) clib.Answer { return m.c().Unlock(id, m.ow
 
 // Free gives the number back to the pool. The lock can still be used, and stays held if it is. ENOENT: it is not
 // allocated.
-func (l *lock) Free() error { return l.manager.failed("free", l.manager.c().FreeLock(l.id)) }
+func (l *lock) Free() error { return l.manager.failed(opFree, l.manager.c().FreeLock(l.id)) }
 
 // Info tells what is known of the lock. It touches no lock.
 func (l *lock) Info() (LockInfo, error) {
 	info, failed := l.manager.c().LockInfo(l.id)
 	if failed != nil {
-		return LockInfo{}, l.manager.failed("look", failed)
+		return LockInfo{}, l.manager.failed(opLook, failed)
 	}
 	return lockInfoOf(info), nil
 }
 
 // Repair marks the lock if its holder is provably dead, so that the next to take it is told [ErrOwnerDied]; nil also
 // where there was nothing to do. EBUSY: the holder lives, or cannot be judged.
-func (l *lock) Repair() error { return l.manager.failed("repair", l.manager.c().RepairLock(l.id)) }
+func (l *lock) Repair() error { return l.manager.failed(opRepair, l.manager.c().RepairLock(l.id)) }
 
 // finish ends what a try has begun, on a goroutine that is pinned. wait waits in C.
 func (l *lock) finish(taken clib.Taken, failed *clib.Failure, wait func() (clib.Taken, *clib.Failure, error), ctx context.Context) error {
@@ -156,7 +156,7 @@ func (l *lock) finish(taken clib.Taken, failed *clib.Failure, wait func() (clib.
 		if failed.Errno == syscall.ECANCELED && ctx.Err() != nil {
 			return l.cancelled(ctx)
 		}
-		return m.failed("lock", failed)
+		return m.failed(opLock, failed)
 	}
 	return m.acquired(taken)
 }
@@ -170,19 +170,21 @@ func (l *lock) waitUntilDone(ctx context.Context) (clib.Taken, *clib.Failure, er
 	}
 	cancel, failed := clib.NewCancel()
 	if failed != nil {
-		return 0, nil, m.failed("lock", failed)
+		return 0, nil, m.failed(opLock, failed)
 	}
-	triggered := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(triggered)
-		cancel.Trigger()
-	})
+	returned := make(chan struct{})
+	defer close(returned)
+	go func() {
+		select {
+		case <-ctx.Done():
+			cancel.Trigger()
+			<-returned
+		case <-returned:
+		}
+		// Neither the wait nor the trigger uses the object any more.
+		cancel.Free()
+	}()
 	taken, failed := m.c().CancellableLock(l.id, m.owner, cancel)
-	if !stop() {
-		// The object must outlive the call that triggers it.
-		<-triggered
-	}
-	cancel.Free()
 	return taken, failed, nil
 }
 
@@ -193,7 +195,7 @@ func (l *lock) cancelled(ctx context.Context) error {
 		errno = syscall.ETIMEDOUT
 	}
 	return &cancelledError{
-		failed: &Error{Op: "lock", Errno: errno, text: "the wait for lock " + strconv.FormatUint(uint64(l.id), 10) + " was ended"},
+		failed: &Error{Op: opLock, Errno: errno, text: "the wait for lock " + strconv.FormatUint(uint64(l.id), 10) + " was ended"},
 		cause:  cause,
 	}
 }

@@ -18,8 +18,20 @@ type Manager interface {
 	FreeAllLocks() error
 	// AvailableLocks says how many locks can still be allocated; nil: there is no maximum.
 	AvailableLocks() (*uint32, error)
-	// LocksHeld returns the numbers of the locks that somebody holds, ascending. It touches no lock.
+	// LocksHeld returns the numbers of the locks that somebody holds, ascending; nil if none is. It touches no lock.
 	LocksHeld() ([]uint32, error)
+}
+
+// ExtendedManager is what every manager of this package can do beyond libpod's. The constructors that libpod has as well
+// return a [Manager], which is one of these.
+type ExtendedManager interface {
+	Manager
+	// Info tells what is known of the storage. It touches no lock.
+	Info() (Info, error)
+	// Grow makes room for that many locks while others work. EOPNOTSUPP: the number is fixed, as in the libpod layout.
+	Grow(numLocks uint32) error
+	// Close closes the manager; the storage stays. EBUSY: this process holds a lock through it, or waits for one.
+	Close() error
 }
 
 // Locker is one lock of a manager. It is a [sync.Locker] that has a number and can be given back.
@@ -35,12 +47,12 @@ type Locker interface {
 }
 
 var (
-	_ Manager = (*SHMLockManager)(nil)
-	_ Manager = (*FileLockManager)(nil)
-	_ Manager = (*InMemoryManager)(nil)
-	_ Locker  = (*SHMLock)(nil)
-	_ Locker  = (*FileLock)(nil)
-	_ Locker  = (*Mutex)(nil)
+	_ ExtendedManager = (*SHMLockManager)(nil)
+	_ ExtendedManager = (*FileLockManager)(nil)
+	_ ExtendedManager = (*InMemoryManager)(nil)
+	_ Locker          = (*SHMLock)(nil)
+	_ Locker          = (*FileLock)(nil)
+	_ Locker          = (*Mutex)(nil)
 )
 
 // Version is the version of the C library that runs, such as "0.1.0".

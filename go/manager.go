@@ -15,6 +15,7 @@ type manager struct {
 	// handle is the C library's manager; 0 once it is closed.
 	handle atomic.Uintptr
 	owner  clib.Owner
+	reader reader
 	// known is how many locks there were when C was last asked. Storage never shrinks.
 	known atomic.Uint32
 	// heldBefore is how many locks LocksHeld found last.
@@ -30,18 +31,18 @@ func (m *manager) c() clib.Manager { return clib.Manager(m.handle.Load()) }
 // start takes over what a constructor of the C library returned.
 func (m *manager) start(op string, handle clib.Manager, failed *clib.Failure, owner clib.Owner, locker func(*manager, uint32) Locker) error {
 	if failed != nil {
-		return errorOf(op, failed)
+		return errorFor(m.reader, op, failed)
 	}
 	if owner == clib.Process {
 		if failed := handle.OwnByProcess(); failed != nil {
 			handle.Close()
-			return errorOf(op, failed)
+			return errorFor(m.reader, op, failed)
 		}
 	}
 	count, failed := handle.NumLocks()
 	if failed != nil {
 		handle.Close()
-		return errorOf(op, failed)
+		return errorFor(m.reader, op, failed)
 	}
 	m.handle.Store(uintptr(handle))
 	m.owner = owner
@@ -55,14 +56,14 @@ func (m *manager) failed(op string, failed *clib.Failure) error {
 	if failed != nil && failed.Errno == syscall.EINVAL && m.handle.Load() == 0 {
 		return invalid(op, "the manager is closed")
 	}
-	return errorOf(op, failed)
+	return errorFor(m.reader, op, failed)
 }
 
 // AllocateLock allocates a lock: a number that nobody else gets until it is freed. ENOLCK: all are allocated.
 func (m *manager) AllocateLock() (Locker, error) {
 	id, failed := m.c().AllocateLock()
 	if failed != nil {
-		return nil, m.failed("allocate", failed)
+		return nil, m.failed(opAllocate, failed)
 	}
 	return m.locker(m, id), nil
 }
@@ -80,7 +81,7 @@ func (m *manager) RetrieveLock(id uint32) (Locker, error) {
 
 func (m *manager) askAgain(id uint32) error {
 	if failed := m.c().RetrieveLock(id); failed != nil {
-		return m.failed("retrieve", failed)
+		return m.failed(opRetrieve, failed)
 	}
 	if count, failed := m.c().NumLocks(); failed == nil {
 		m.learn(count)
@@ -100,20 +101,20 @@ func (m *manager) learn(count uint32) {
 // AllocateAndRetrieveLock allocates the lock of that number. EEXIST: it is allocated. EINVAL: there is no such lock.
 func (m *manager) AllocateAndRetrieveLock(id uint32) (Locker, error) {
 	if failed := m.c().AllocateAndRetrieveLock(id); failed != nil {
-		return nil, m.failed("allocate", failed)
+		return nil, m.failed(opAllocate, failed)
 	}
 	return m.locker(m, id), nil
 }
 
 // FreeAllLocks frees every number, of all processes; held locks stay held. It is for tests and for renumbering, when no
 // other process is allocating.
-func (m *manager) FreeAllLocks() error { return m.failed("free all", m.c().FreeAllLocks()) }
+func (m *manager) FreeAllLocks() error { return m.failed(opFreeAll, m.c().FreeAllLocks()) }
 
 // AvailableLocks says how many locks can still be allocated; nil: there is no maximum.
 func (m *manager) AvailableLocks() (*uint32, error) {
 	count, failed := m.c().AvailableLocks()
 	if failed != nil {
-		return nil, m.failed("count", failed)
+		return nil, m.failed(opCount, failed)
 	}
 	if count == clib.Unlimited {
 		return nil, nil
@@ -124,15 +125,18 @@ func (m *manager) AvailableLocks() (*uint32, error) {
 // Room for held locks beyond those found last time, so that one call is nearly always enough.
 const heldMargin = 64
 
-// LocksHeld returns the numbers of the locks that somebody holds, ascending. It touches no lock.
+// LocksHeld returns the numbers of the locks that somebody holds, ascending; nil if none is. It touches no lock.
 func (m *manager) LocksHeld() ([]uint32, error) {
 	for {
 		ids := make([]uint32, m.heldBefore.Load()+heldMargin)
 		count, failed := m.c().LocksHeld(ids)
 		if failed != nil {
-			return nil, m.failed("list", failed)
+			return nil, m.failed(opList, failed)
 		}
 		m.heldBefore.Store(int64(count))
+		if count == 0 {
+			return nil, nil
+		}
 		if count <= len(ids) {
 			return ids[:count:count], nil
 		}
@@ -143,7 +147,7 @@ func (m *manager) LocksHeld() ([]uint32, error) {
 func (m *manager) Info() (Info, error) {
 	info, failed := m.c().Info()
 	if failed != nil {
-		return Info{}, m.failed("look", failed)
+		return Info{}, m.failed(opLook, failed)
 	}
 	return infoOf(info), nil
 }
@@ -153,7 +157,7 @@ func (m *manager) Info() (Info, error) {
 // changed. EOPNOTSUPP: the number is fixed, as in the libpod layout.
 func (m *manager) Grow(numLocks uint32) error {
 	if failed := m.c().Grow(numLocks); failed != nil {
-		return m.failed("grow", failed)
+		return m.failed(opGrow, failed)
 	}
 	if count, failed := m.c().NumLocks(); failed == nil {
 		m.learn(count)
@@ -167,10 +171,10 @@ func (m *manager) Close() error {
 	m.closing.Lock()
 	defer m.closing.Unlock()
 	if !m.waiters.empty() {
-		return &Error{Op: "close", Errno: syscall.EBUSY, text: "goroutines wait for locks of this manager"}
+		return &Error{Op: opClose, Errno: syscall.EBUSY, text: "goroutines wait for locks of this manager"}
 	}
 	if failed := m.c().Close(); failed != nil {
-		return m.failed("close", failed)
+		return m.failed(opClose, failed)
 	}
 	m.handle.Store(0)
 	return nil

@@ -14,14 +14,13 @@ type Mutex struct{ lock }
 //
 // EINVAL: 0 or more than 16,777,216 locks.
 func NewInMemoryManager(numLocks uint32, opts ...Option) (Manager, error) {
-	const op = "create"
-	o, err := chosen(op, opts, forOwnership)
+	o, err := chosen(opCreate, opts, forOwnership)
 	if err != nil {
 		return nil, err
 	}
 	handle, failed := clib.NewInMemory(numLocks)
 	m := new(InMemoryManager)
-	if err := m.start(op, handle, failed, o.owner, func(m *manager, id uint32) Locker { return &Mutex{lock{m, id}} }); err != nil {
+	if err := m.start(opCreate, handle, failed, o.owner, func(m *manager, id uint32) Locker { return &Mutex{lock{m, id}} }); err != nil {
 		return nil, err
 	}
 	return m, nil

@@ -8,8 +8,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -60,7 +60,7 @@ func TestWhatAnotherProcessGrewIsFoundByAskingCOnceMore(t *testing.T) {
 		t.Fatalf("the other process holds it: %v, %v", taken, err)
 	}
 	first.Lock()
-	if held, err := m.LocksHeld(); err != nil || !slices.Equal(held, []uint32{first.ID(), 199}) {
+	if held, err := m.LocksHeld(); err != nil || !reflect.DeepEqual(held, []uint32{first.ID(), 199}) {
 		t.Fatalf("held: %v, %v", held, err)
 	}
 	first.Unlock()
@@ -71,7 +71,7 @@ func TestWhatAnotherProcessGrewIsFoundByAskingCOnceMore(t *testing.T) {
 
 func TestAllocationFindsWhatAnotherProcessGrew(t *testing.T) {
 	m, place := native.fresh(t)
-	for range 64 {
+	for i := 0; i < 64; i++ {
 		allocated(t, m)
 	}
 	_, err := m.AllocateLock()
@@ -111,7 +111,7 @@ func TestGrowingDisturbsNobody(t *testing.T) {
 	other := startChild(t, native, place)
 	stop := make(chan struct{})
 	var all sync.WaitGroup
-	for range goroutines {
+	for i := 0; i < goroutines; i++ {
 		all.Add(1)
 		go func() {
 			defer all.Done()
@@ -125,7 +125,7 @@ func TestGrowingDisturbsNobody(t *testing.T) {
 			}
 		}()
 	}
-	for step := range uint32(steps) {
+	for step := uint32(0); step < steps; step++ {
 		most := 64 * (step + 2)
 		wantOK(t, other.ask(t, "grow %d", most))
 		pass(retrieved(t, m, most-1))
@@ -146,7 +146,7 @@ func TestAfterRemoveSHMElsewhereEveryCallIsESTALE(t *testing.T) {
 	got := make(chan error, waiters)
 	elsewhere(t, func() {
 		mine.Lock()
-		for range waiters {
+		for i := 0; i < waiters; i++ {
 			go func() { got <- mine.LockErr() }()
 		}
 		eventually(t, "all wait", func() bool { return lockmanager.Waiting(mine) == waiters })
@@ -175,7 +175,7 @@ func TestAfterRemoveSHMElsewhereEveryCallIsESTALE(t *testing.T) {
 				t.Errorf("%s has unpinned the holder of another lock", name)
 			}
 		}
-		for range waiters {
+		for i := 0; i < waiters; i++ {
 			wantError(t, <-got, syscall.ESTALE)
 		}
 		elsewhere(t, func() {
@@ -188,7 +188,7 @@ func TestAfterRemoveSHMElsewhereEveryCallIsESTALE(t *testing.T) {
 		if err != nil || !info.Retired || info.NumLocks != 64 {
 			t.Errorf("%+v, %v", info, err)
 		}
-		if held, err := m.LocksHeld(); err != nil || !slices.Equal(held, []uint32{mine.ID(), theirs.ID()}) {
+		if held, err := m.LocksHeld(); err != nil || !reflect.DeepEqual(held, []uint32{mine.ID(), theirs.ID()}) {
 			t.Errorf("held: %v, %v", held, err)
 		}
 		must(t, mine.UnlockErr())

@@ -4,6 +4,7 @@ package lockmanager
 
 import (
 	"io/fs"
+	"syscall"
 
 	"github.com/lock-manager/lock-manager/go/internal/clib"
 )
@@ -12,7 +13,8 @@ import (
 type Layout uint32
 
 const (
-	// DefaultLayout is [Native] for a new segment, and whichever there is for one that exists.
+	// DefaultLayout is what the constructor makes without [WithLayout]: [Libpod] of NewSHMLockManager, as libpod's does, and
+	// [Native] of OpenOrNewSHMLockManager, which takes what is there, whichever it is.
 	DefaultLayout Layout = 0
 	// Libpod is Podman's own layout, for programs that live beside Podman on one segment. The number of locks is fixed,
 	// locks belong to goroutines only, cycles of waiters are not found, and a removal is noticed late.
@@ -42,15 +44,15 @@ const (
 	forReading
 )
 
-// WithLayout chooses the layout of a new segment; without it, [Native]. WithLayout(Libpod) is for a segment that Podman is
-// to use as well. A segment that exists in the other layout is EPROTO.
+// WithLayout chooses the layout of a new segment; without it, [DefaultLayout]. A segment that exists in the other layout is
+// EPROTO.
 func WithLayout(layout Layout) Option {
 	return func(o *options) { o.shm.Layout, o.given = uint32(layout), o.given|forNewSegments }
 }
 
 // WithMaxLocks says how far a new segment may grow; without it, to 1,048,576 locks or the number it is made with,
-// whichever is larger. What is not used costs nothing, and address space once the segment grows. The libpod layout cannot
-// grow, and ignores it.
+// whichever is larger. What is not used costs nothing, and address space once the segment grows. EINVAL in the libpod
+// layout, which cannot grow.
 func WithMaxLocks(most uint32) Option {
 	return func(o *options) { o.shm.MaxLocks, o.given = most, o.given|forNewSegments }
 }
@@ -85,4 +87,17 @@ func chosen(op string, given []Option, allowed optionSet) (options, error) {
 	}
 	o.shm.Mode = uint32(o.mode)
 	return o, nil
+}
+
+// fitLayout refuses what the layout cannot do before a segment is made that the caller did not mean.
+func (o options) fitLayout(op string) error {
+	switch {
+	case o.shm.Layout != uint32(Libpod):
+		return nil
+	case o.owner == clib.Process:
+		return &Error{Op: op, Errno: syscall.EOPNOTSUPP, text: "locks of the libpod layout belong to threads; choose WithLayout(Native) for locks of the process"}
+	case o.shm.MaxLocks != 0:
+		return invalid(op, "the libpod layout cannot grow; choose WithLayout(Native), or leave WithMaxLocks out")
+	}
+	return nil
 }

@@ -80,9 +80,9 @@ func TestGoCAndARawCloneExcludeEachOtherOnOneNativeSegment(t *testing.T) {
 	p.tellClone(t, "count 0 %d", rounds)
 	p.c.tell(t, "count 0 %d", rounds)
 	done := make(chan error, goroutines)
-	for range goroutines {
+	for i := 0; i < goroutines; i++ {
 		go func() {
-			for range rounds {
+			for i := 0; i < rounds; i++ {
 				if err := l.LockErr(); err != nil {
 					done <- err
 					return
@@ -93,7 +93,7 @@ func TestGoCAndARawCloneExcludeEachOtherOnOneNativeSegment(t *testing.T) {
 			done <- nil
 		}()
 	}
-	for range goroutines {
+	for i := 0; i < goroutines; i++ {
 		must(t, <-done)
 	}
 	wantOK(t, p.c.answer(t))

@@ -45,7 +45,7 @@ func TestTwoProcessesNeverGetTheSameNumber(t *testing.T) {
 		m, place := s.fresh(t)
 		other := startChild(t, s, place)
 		seen := map[string]bool{}
-		for range 20 {
+		for i := 0; i < 20; i++ {
 			for _, id := range []string{fmt.Sprint(allocated(t, m).ID()), other.ask(t, "allocate 0")} {
 				if seen[id] {
 					t.Fatalf("lock %s was handed out twice", id)
@@ -180,7 +180,7 @@ func TestWhoTriesALockRightAfterItsHoldersDeathHasIt(t *testing.T) {
 	onSharedStorages(t, func(t *testing.T, s storage) {
 		m, place := s.fresh(t)
 		l := allocated(t, m)
-		for range 5 {
+		for i := 0; i < 5; i++ {
 			holder := startChild(t, s, place)
 			wantOK(t, holder.ask(t, "lock %d", l.ID()))
 			if taken, err := l.TryLock(); taken || err != nil {
@@ -239,9 +239,9 @@ func countInThreeLanguages(t *testing.T, program string, layout lockmanager.Layo
 	thread, err := ctest.StartCounting(path, l.ID(), rounds, counter)
 	must(t, err)
 	done := make(chan struct{}, 2)
-	for range cap(done) {
+	for i := 0; i < cap(done); i++ {
 		go func() {
-			for range rounds {
+			for i := 0; i < rounds; i++ {
 				l.Lock()
 				counter.Increment()
 				l.Unlock()
@@ -249,7 +249,7 @@ func countInThreeLanguages(t *testing.T, program string, layout lockmanager.Layo
 			done <- struct{}{}
 		}()
 	}
-	for range cap(done) {
+	for i := 0; i < cap(done); i++ {
 		within(t, "a counting goroutine", done)
 	}
 	must(t, thread.Join())

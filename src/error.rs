@@ -143,7 +143,8 @@ pub enum Reason {
         /// What should.
         expected: u64,
     },
-    /// `EPROTO`: mutexes that another libc or architecture initialised.
+    /// `EPROTO`: mutexes that lock in another way than those of this libc, by the flags of their kind, or that another
+    /// libc or architecture initialised.
     ForeignMutex {
         /// The lock; `None` for the mutex that guards the bitmaps.
         id: Option<u32>,

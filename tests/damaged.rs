@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper is a failing test")]
 
+/// Kinds of mutexes.
+#[path = "damaged/kinds.rs"]
+mod kinds;
 mod support;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +15,7 @@ use std::time::Duration;
 use lock_manager::{Acquired, Layout, MAX_LOCKS, Manager, Reason, SegmentOptions, ShmManager};
 use support::alone::alone;
 use support::damage::damage;
-use support::layout::{self, GROUP, KIND, LOST, OWNER, WORD};
+use support::layout::{self, GROUP, LOST, OWNER, WORD};
 use support::{Child, Exit, Random, Segment, board, errno_of, fork, taken_once};
 
 const LOCKS: u32 = 2 * GROUP;
@@ -109,57 +112,6 @@ fn a_file_that_ends_within_the_header_is_refused() {
         segment.write(&whole[..length]);
         assert_eq!(refusal(&segment), disagree("the size of the file", length as u64, layout::AT_GROUPS));
     }
-}
-
-#[test]
-fn mutexes_as_musl_initialises_them_are_refused() {
-    /// A normal, robust, process-shared mutex as musl marks it: in the first word, where glibc has the holder.
-    const MUSL: u32 = 4 | 128;
-    let segment = Segment::of(LOCKS);
-    let kind = segment.word_at(layout::AT_GUARD + KIND);
-    let make_musl = |at: u64| {
-        segment.write_word_at(at + WORD, MUSL);
-        segment.write_word_at(at + KIND, 0);
-    };
-    make_musl(layout::mutex(LOCKS - 1));
-    assert_eq!(refusal(&segment), Reason::ForeignMutex { id: Some(LOCKS - 1), found: 0, expected: kind });
-    make_musl(layout::AT_GUARD);
-    assert_eq!(refusal(&segment), Reason::ForeignMutex { id: None, found: 0, expected: kind });
-}
-
-#[test]
-fn mutexes_of_another_kind_are_refused() {
-    let segment = Segment::of(LOCKS);
-    let kind = segment.word_at(layout::mutex(9) + KIND);
-    // Recursive, error checking, priority inheriting, not robust, not shared: glibc would obey each.
-    for found in [kind | 1, kind | 2, kind | 0x20, kind & !0x10, kind & !0x80, 0x40, 0x43, 0x100] {
-        segment.write_word_at(layout::mutex(9) + KIND, found);
-        assert_eq!(refusal(&segment), Reason::ForeignMutex { id: Some(9), found, expected: kind });
-    }
-}
-
-#[test]
-fn a_mutex_whose_kind_changes_under_a_manager_is_not_given_to_the_libc() {
-    alone!({
-        let segment = Segment::of(LOCKS);
-        let manager = segment.open();
-        let kind = segment.word_at(layout::mutex(9) + KIND);
-        for found in [0, kind | 1, 0x40, 0x43, 0x100, u32::MAX] {
-            segment.write_word_at(layout::mutex(9) + KIND, found);
-            let expected = Reason::ForeignMutex { id: Some(9), found, expected: kind };
-            assert_eq!(manager.lock(9).unwrap_err().reason(), &expected);
-            assert_eq!(manager.try_lock(9).unwrap_err().reason(), &expected);
-            assert_eq!(manager.repair_lock(9).unwrap_err().reason(), &expected);
-            segment.write_word_at(layout::AT_GUARD + KIND, found);
-            assert_eq!(errno_of(manager.allocate_lock()), libc::EPROTO);
-        }
-        // While it is held: the holder hears of it, and neither he nor the process's end does harm.
-        let _ = manager.lock(8).unwrap();
-        segment.write_word_at(layout::mutex(8) + KIND, 0);
-        assert!(matches!(manager.unlock(8).unwrap_err().reason(), Reason::Damaged { .. }));
-        // The others are none the worse.
-        assert_eq!(taken_once(&manager, 10), Acquired::Clean);
-    });
 }
 
 #[test]

@@ -1,23 +1,57 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! With a real Podman on one segment, live. Needs root and an installed podman; each test runs in namespaces of its own.
+//! With real Podmans on one segment, live: the machine's own and those of other Debian suites, each generation in a
+//! module of its own. Each test runs in namespaces of its own, for which it has to be root's, or may make user
+//! namespaces. `tools/podman-root` makes the roots.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail and speak")]
+#![allow(clippy::duplicate_mod, reason = "the same tests beside each generation of Podman")]
 
 /// Processes of ours.
 #[path = "podman/child.rs"]
 mod child;
-/// One directory, where Podman keeps its locks in files.
-#[path = "podman/files.rs"]
-mod files;
-/// One lock, two kinds of holder.
-#[path = "podman/holding.rs"]
-mod holding;
+/// Which Podman.
+#[path = "podman/generation.rs"]
+mod generation;
 /// The real Podman.
 #[path = "podman/real.rs"]
 mod real;
 /// Namespaces of a test's own.
 #[path = "podman/sandbox.rs"]
 mod sandbox;
-/// One segment, two allocators.
-#[path = "podman/sharing.rs"]
-mod sharing;
+/// All generations on one segment.
+#[path = "podman/together.rs"]
+mod together;
+
+macro_rules! generations {
+    ($($(#[$what:meta])* $generation:ident),*) => {
+        /// The names of all.
+        const GENERATIONS: &[&str] = &[$(stringify!($generation)),*];
+        $(
+            $(#[$what])*
+            #[path = "podman"]
+            mod $generation {
+                /// One directory, where Podman keeps its locks in files.
+                #[path = "files.rs"]
+                mod files;
+                /// One lock, two kinds of holder.
+                #[path = "holding.rs"]
+                mod holding;
+                /// The Podman of an ordinary user.
+                #[path = "rootless.rs"]
+                mod rootless;
+                /// One segment, two allocators.
+                #[path = "sharing.rs"]
+                mod sharing;
+            }
+        )*
+    };
+}
+
+generations! {
+    /// The machine's own.
+    host,
+    /// Debian 13.
+    trixie,
+    /// What Debian 14 becomes.
+    sid
+}

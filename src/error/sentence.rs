@@ -9,6 +9,7 @@ use std::path::Path;
 use super::{Reason, Waits};
 use crate::Errno;
 use crate::manager::Layout;
+use crate::sys::mutex::kind;
 
 /// Writes the sentence of `reason`, which befell `storage`.
 pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason) -> fmt::Result {
@@ -59,12 +60,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
                 Some(id) => write!(f, "the mutex of lock {id}")?,
                 None => write!(f, "the mutex that guards the bitmaps")?,
             }
-            write!(
-                f,
-                " was initialised by another libc or architecture, or never (its kind is {found:#x}, this libc \
-                 writes {expected:#x}); two libcs on one segment would let two holders in: give each a segment of \
-                 its own"
-            )
+            write_foreign_kind(f, *found, *expected)
         }
         Reason::SymbolicLink => write!(f, "is a symbolic link, which is not followed; name what it points to"),
         Reason::NotTrusted { owner, caller } if owner == caller => write!(
@@ -247,6 +243,26 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
         Reason::System { doing, errno } => write!(f, "{doing}: {errno}{}", WayOut(*errno)),
         Reason::SystemAtLock { id, doing, errno } => write!(f, "lock {id}: {doing}: {errno}{}", WayOut(*errno)),
     }
+}
+
+/// What is the matter with a mutex whose kind is not one that this libc locks as its own.
+fn write_foreign_kind(f: &mut fmt::Formatter<'_>, found: u32, expected: u32) -> fmt::Result {
+    let mut faults = kind::faults(found).peekable();
+    if faults.peek().is_none() {
+        return write!(
+            f,
+            " was initialised by another libc or architecture, or never (its kind is {found:#x}, this libc writes \
+             {expected:#x}); two libcs on one segment would let two holders in: give each a segment of its own"
+        );
+    }
+    for (number, fault) in faults.enumerate() {
+        write!(f, "{} {fault}", if number == 0 { " is" } else { ", and" })?;
+    }
+    write!(
+        f,
+        " (its kind is {found:#x}, this libc writes {expected:#x}); such a mutex is no lock of this layout: remove the \
+         segment when nobody uses it, and create it anew"
+    )
 }
 
 /// A path with everything escaped that would break the line or the terminal it is shown on.

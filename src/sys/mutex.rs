@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! POSIX robust process-shared mutexes, and what must be known of their inside to judge them without locking.
 
+pub(crate) mod kind;
 mod shape;
 
 use std::marker::PhantomData;
@@ -53,7 +54,7 @@ pub(crate) enum Attempt {
     Held,
     /// It was unlocked without having been made consistent; nobody can take it.
     Lost,
-    /// Its bytes are not those of a mutex of this libc; it was not touched.
+    /// Its bytes are not those of a mutex that this libc locks as its own; it was not touched.
     Foreign {
         /// The word that says which kind of mutex it is.
         found: u32,
@@ -119,10 +120,22 @@ impl<'m> RobustMutex<'m> {
         self.field(self.shape.word)
     }
 
-    /// The word that says which kind of mutex it is, and what this libc writes there.
+    /// Whether it is of a kind that the libc locks as what it makes itself. Any other it would abort at, or let two in.
     #[inline(always)]
-    pub(crate) fn kind(self) -> (u32, u32) {
-        (self.field(self.shape.kind).load(Ordering::Relaxed), self.shape.kind_value)
+    fn is_known(self) -> bool {
+        self.shape.knows(self.kind())
+    }
+
+    #[inline(always)]
+    fn kind(self) -> u32 {
+        self.field(self.shape.kind).load(Ordering::Relaxed)
+    }
+
+    /// The word that says which kind of mutex it is, and what this libc writes there, if that is a kind that locks
+    /// otherwise, or none.
+    pub(crate) fn foreign_kind(self) -> Option<(u32, u32)> {
+        let found = self.kind();
+        if self.shape.knows(found) { None } else { Some((found, self.shape.kind_value)) }
     }
 
     /// Whether the libc has given it up: unlocked without having been made consistent.
@@ -163,11 +176,9 @@ impl<'m> RobustMutex<'m> {
         unsafe { AtomicU32::from_ptr(self.address.add(offset).cast()) }
     }
 
-    /// What keeps the libc from being asked: with a foreign kind it would abort, or let two in.
-    #[inline(always)]
+    /// What keeps the libc from being asked.
     fn fault(self) -> Option<Attempt> {
-        let (found, expected) = self.kind();
-        if found == expected { None } else { Some(Attempt::Foreign { found, expected }) }
+        self.foreign_kind().map(|(found, expected)| Attempt::Foreign { found, expected })
     }
 
     /// Takes the mutex if it is free.
@@ -188,7 +199,7 @@ impl<'m> RobustMutex<'m> {
     /// As for [`try_lock`](Self::try_lock).
     #[inline(always)]
     pub(crate) unsafe fn try_lock_raw(self) -> Option<c_int> {
-        if self.fault().is_some() {
+        if !self.is_known() {
             return None;
         }
         // SAFETY: a mutex that this libc (or one like it) initialised, by its kind; the rest is the caller's promise.
@@ -274,8 +285,7 @@ impl<'m> RobustMutex<'m> {
     /// The caller holds the mutex through this mapping.
     #[inline(always)]
     pub(crate) unsafe fn unlock(self) -> bool {
-        let (found, expected) = self.kind();
         // SAFETY: a mutex of this libc, by its kind, that the caller has locked.
-        found == expected && unsafe { libc::pthread_mutex_unlock(self.address.cast()) } == 0
+        self.is_known() && unsafe { libc::pthread_mutex_unlock(self.address.cast()) } == 0
     }
 }

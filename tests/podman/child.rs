@@ -10,7 +10,9 @@ use std::process::{self, Command, Stdio};
 
 use lock_manager::{FileManager, Layout, Manager, SegmentOptions, ShmManager};
 
-use crate::sandbox::{SEGMENT, again, again_in_a_container};
+use crate::generation::Generation;
+use crate::real::DEFAULT_LOCKS;
+use crate::sandbox::{SEGMENT, again, again_in, again_in_a_container, segment};
 
 /// Tells a child of [`Child::holding_file`] where.
 const DIRECTORY: &str = "LOCK_MANAGER_TEST_DIRECTORY";
@@ -18,6 +20,7 @@ const DIRECTORY: &str = "LOCK_MANAGER_TEST_DIRECTORY";
 const HOLD: &str = "hold";
 const HOLD_FILE: &str = "hold-file";
 const MAP: &str = "map";
+const MAKE: &str = "make";
 const READY: &str = "ready";
 
 /// A child that stays as it is until it is killed or dropped.
@@ -66,6 +69,15 @@ impl Drop for Child {
     }
 }
 
+/// Has a child on the libc of that generation make a segment for Podman. False where this binary does not run there.
+pub fn make_in(generation: &Generation) -> bool {
+    let role = format!("{MAKE} {DEFAULT_LOCKS}");
+    // It does not where the libraries are older than it wants, or not there.
+    let runs = again_in(generation, &role).arg("--list").output().unwrap().status.success();
+    assert!(!runs || again_in(generation, &role).status().unwrap().success(), "no segment was made");
+    runs
+}
+
 /// What the child does.
 pub fn play(role: &str) {
     let (what, number) = role.split_once(' ').unwrap();
@@ -73,12 +85,13 @@ pub fn play(role: &str) {
         HOLD => hold(number.parse().unwrap()),
         HOLD_FILE => hold_file(number.parse().unwrap()),
         MAP => map(number.parse().unwrap()),
+        MAKE => make(number.parse().unwrap()),
         _ => unreachable!("{role} is no role"),
     }
 }
 
 fn hold(id: u32) {
-    let manager = ShmManager::open(SEGMENT, 0).unwrap();
+    let manager = ShmManager::open(segment(), 0).unwrap();
     let _ = manager.lock(id).unwrap();
     stay();
     manager.unlock(id).unwrap();
@@ -89,6 +102,10 @@ fn hold_file(id: u32) {
     let _ = manager.lock(id).unwrap();
     stay();
     manager.unlock(id).unwrap();
+}
+
+fn make(num_locks: u32) {
+    drop(ShmManager::create(SEGMENT, num_locks, &SegmentOptions::default().layout(Layout::Libpod)).unwrap());
 }
 
 fn map(inode: u64) {

@@ -2,16 +2,16 @@
 //! The real Podman, driven by its command line, with a storage and settings of its own.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use lock_manager::{Manager, ShmManager};
 
-use crate::sandbox::{SEGMENT, until};
+use crate::generation::Generation;
+use crate::sandbox::{SEGMENT, segment, until};
 
 /// How many locks a Podman makes that was told nothing else.
 pub const DEFAULT_LOCKS: u32 = 2048;
@@ -40,12 +40,13 @@ pub fn allocated(manager: &ShmManager) -> BTreeSet<u32> {
 /// A Podman with everything that it writes beneath one directory.
 pub struct Podman {
     home: PathBuf,
+    generation: Generation,
 }
 
 impl Podman {
     /// Within a sandbox: it has no volume, no pod and no segment yet.
-    pub fn without_anything() -> Self {
-        let podman = Self { home: PathBuf::from("/dev/shm/podman") };
+    pub fn without_anything(home: &str, generation: Generation) -> Self {
+        let podman = Self { home: Path::new("/dev/shm").join(home), generation };
         fs::create_dir(&podman.home).unwrap();
         podman.set_num_locks(DEFAULT_LOCKS);
         let home = podman.home.display();
@@ -76,6 +77,18 @@ impl Podman {
                  [network]\nnetwork_config_dir = \"{home}/networks\"\n"
             ),
         );
+    }
+
+    /// Which Podman it is.
+    pub fn generation(&self) -> &Generation {
+        &self.generation
+    }
+
+    /// Its major and its minor version.
+    pub fn version(&self) -> (u32, u32) {
+        let said = self.run(&["--version"]);
+        let mut numbers = said.trim().rsplit(' ').next().unwrap().split('.').map(|number| number.parse().unwrap());
+        (numbers.next().unwrap(), numbers.next().unwrap())
     }
 
     /// Makes Podman believe that the machine was booted: it keeps word of its last start in this directory.
@@ -119,8 +132,14 @@ impl Podman {
         let home = self.home.display();
         fs::write(&mount, format!("#!/bin/sh\nwhile [ ! -e {home}/go-on ]; do sleep 0.01; done\nexit 1\n")).unwrap();
         fs::set_permissions(&mount, fs::Permissions::from_mode(0o700)).unwrap();
-        let path = format!("{}:{}", directory.display(), env::var("PATH").unwrap());
-        Running::start(self.command(&["volume", "mount", name]).env("PATH", path))
+        let path = format!("{}:{}", directory.display(), self.generation.path());
+        let mut command = self.command(&[]);
+        if is_rootless() {
+            // A rootless Podman mounts volumes in its own user namespace only.
+            let again = self.command(&[]);
+            command.arg("unshare").arg(again.get_program()).args(again.get_args());
+        }
+        Running::start(command.args(["volume", "mount", name]).env("PATH", path))
     }
 
     /// Lets the `mount` of [`hold_mounting`](Self::hold_mounting) return.
@@ -135,12 +154,11 @@ impl Podman {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let beneath = |name| self.home.join(name);
-        let mut command = Command::new("podman");
-        // A CONTAINER_HOST of the user's would send all of it to another Podman.
+        // Without a CONTAINER_HOST of the user's, which would send all of it to another Podman.
+        let mut command = self.generation.command("podman");
         command
-            .env_clear()
-            .env("PATH", env::var_os("PATH").unwrap())
             .env("HOME", &self.home)
+            .env("XDG_RUNTIME_DIR", &self.home)
             .env("TMPDIR", &self.home)
             .env("CONTAINERS_CONF", beneath("containers.conf"))
             .env("CONTAINERS_STORAGE_CONF", beneath("storage.conf"))
@@ -186,12 +204,25 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Waits until one of its threads sleeps in futex(2) on the mutex at `offset` of the segment.
-    pub fn until_it_waits_at(&mut self, offset: u64) {
-        until(&format!("podman sleeps at byte {offset} of {SEGMENT}"), || {
+    /// Waits until one of its threads sleeps in futex(2) on the mutex at `offset` of the segment; in which process.
+    pub fn until_it_waits_at(&mut self, offset: u64) -> i32 {
+        let segment = segment();
+        let mut waits = None;
+        until(&format!("podman sleeps at byte {offset} of {segment}"), || {
             assert!(!self.has_ended(), "podman was to wait, and ended");
-            self.sleeps_at(offset)
+            waits = self.processes().into_iter().find(|&pid| sleeps_at(pid, &segment, offset));
+            waits.is_some()
         });
+        waits.unwrap()
+    }
+
+    /// Those that may be it: a rootless Podman may go on in a child, in a world whose processes are all of its making.
+    fn processes(&self) -> Vec<i32> {
+        if !is_rootless() {
+            return vec![self.pid()];
+        }
+        let names = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter_map(|name| name.parse().ok()).collect()
     }
 
     /// Waits until one of its threads sleeps in fcntl(2), as one that waits for a record lock does.
@@ -224,19 +255,23 @@ impl Running {
         self.child.stderr.take().unwrap().read_to_string(&mut complaint).unwrap();
         (self.child.wait().unwrap(), said, complaint)
     }
+}
 
-    fn sleeps_at(&self, offset: u64) -> bool {
-        let process = format!("/proc/{}", self.pid());
-        // Podman comes and goes while this reads; what is not there is not waiting.
-        let Ok(maps) = fs::read_to_string(format!("{process}/maps")) else { return false };
-        let Some(map) = maps.lines().find(|line| line.ends_with(SEGMENT)) else { return false };
-        let start = u64::from_str_radix(map.split('-').next().unwrap(), 16).unwrap();
-        let sleep = format!("{} {:#x} ", libc::SYS_futex, start + offset);
-        let Ok(threads) = fs::read_dir(format!("{process}/task")) else { return false };
-        threads
-            .flatten()
-            .any(|thread| fs::read_to_string(thread.path().join("syscall")).is_ok_and(|call| call.starts_with(&sleep)))
-    }
+fn is_rootless() -> bool {
+    segment() != SEGMENT
+}
+
+fn sleeps_at(pid: i32, segment: &str, offset: u64) -> bool {
+    let process = format!("/proc/{pid}");
+    // Podman comes and goes while this reads; what is not there is not waiting.
+    let Ok(maps) = fs::read_to_string(format!("{process}/maps")) else { return false };
+    let Some(map) = maps.lines().find(|line| line.ends_with(segment)) else { return false };
+    let start = u64::from_str_radix(map.split('-').next().unwrap(), 16).unwrap();
+    let sleep = format!("{} {:#x} ", libc::SYS_futex, start + offset);
+    let Ok(threads) = fs::read_dir(format!("{process}/task")) else { return false };
+    threads
+        .flatten()
+        .any(|thread| fs::read_to_string(thread.path().join("syscall")).is_ok_and(|call| call.starts_with(&sleep)))
 }
 
 impl Drop for Running {

@@ -6,8 +6,9 @@ use std::fs;
 
 use lock_manager::{Layout, Manager, Reason, SegmentOptions, ShmManager};
 
-use crate::real::{DEFAULT_LOCKS, allocated};
-use crate::sandbox::{SEGMENT, within};
+use crate::child::make_in;
+use crate::real::{DEFAULT_LOCKS, GUARD_OFFSET, allocated, mutex_offset};
+use crate::sandbox::{SEGMENT, skip, within};
 
 fn make(num_locks: u32) -> ShmManager {
     ShmManager::create(SEGMENT, num_locks, &SegmentOptions::default().layout(Layout::Libpod)).unwrap()
@@ -17,15 +18,49 @@ fn bytes() -> Vec<u8> {
     fs::read("/dev/shm/libpod_lock").unwrap()
 }
 
+/// What glibc, where it has lock elision, adds to the kind of a mutex that is asked to be normal by name.
+const NO_ELISION: u32 = 0x200;
+
+/// Where a mutex has its kind.
+const KIND: u64 = 16;
+
+/// Podman has asked for normal mutexes by name since then.
+const ASKING_BY_NAME: (u32, u32) = (4, 6);
+
+/// The segment's bytes, with the flag taken out of every mutex.
+fn without_flag(mut bytes: Vec<u8>) -> Vec<u8> {
+    for mutex in [GUARD_OFFSET].into_iter().chain((0..DEFAULT_LOCKS).map(mutex_offset)) {
+        let kind = &mut bytes[(mutex + KIND) as usize..][..4];
+        let plain = u32::from_ne_bytes(kind.try_into().unwrap()) & !NO_ELISION;
+        kind.copy_from_slice(&plain.to_ne_bytes());
+    }
+    bytes
+}
+
 #[test]
 fn new_segments_from_here_and_from_podman_are_the_same_bytes() {
     within(|podman| {
         drop(make(DEFAULT_LOCKS));
         let ours = bytes();
+        assert_eq!(ours.len(), 82_488);
         ShmManager::remove(SEGMENT).unwrap();
         podman.run(&["volume", "ls"]);
+        // With another libc, or before it asked, Podman's may have the flag and ours not, or the other way round.
+        assert!(without_flag(bytes()) == without_flag(ours), "the bytes differ");
+    });
+}
+
+#[test]
+fn new_segments_from_here_and_from_podman_with_one_libc_are_the_same_to_the_last_bit() {
+    within(|podman| {
+        if !make_in(podman.generation()) {
+            return skip("its libc", "this binary does not run there");
+        }
+        let ours = bytes();
+        ShmManager::remove(SEGMENT).unwrap();
+        podman.run(&["volume", "ls"]);
+        let ours = if podman.version() < ASKING_BY_NAME { without_flag(ours) } else { ours };
         assert!(bytes() == ours, "the bytes differ");
-        assert_eq!(ours.len(), 82_488);
     });
 }
 

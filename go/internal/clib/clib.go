@@ -232,9 +232,9 @@ func (c Cancel) Trigger() *Failure { return failure(C.lm_cancel_trigger(C.uintpt
 // Free frees the cancel object.
 func (c Cancel) Free() *Failure { return failure(C.lm_cancel_free(C.uintptr_t(c))) }
 
-// LocksHeld writes the first of the held locks to ids and says how many there are.
+// LocksHeld writes the first of the held locks to ids, which has room for one at least, and says how many there are.
 func (m Manager) LocksHeld(ids []uint32) (int, *Failure) {
-	result := C.lm_locks_held(C.uintptr_t(m), (*C.uint32_t)(unsafe.SliceData(ids)), C.size_t(len(ids)))
+	result := C.lm_locks_held(C.uintptr_t(m), (*C.uint32_t)(&ids[0]), C.size_t(len(ids)))
 	return int(result.value), failure(result)
 }
 

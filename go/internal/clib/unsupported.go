@@ -6,7 +6,8 @@ package clib
 
 import "syscall"
 
-// unsupported is what every call says where the C library cannot be called; syscall.ENOSYS is errors.ErrUnsupported.
+// unsupported is what every call says where the C library cannot be called; from Go 1.21 on syscall.ENOSYS is
+// errors.ErrUnsupported.
 var unsupported = &Failure{
 	Errno: syscall.ENOSYS,
 	Text:  "lock_manager needs Linux and cgo; build with CGO_ENABLED=1 and a C compiler",

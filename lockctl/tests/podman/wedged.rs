@@ -3,28 +3,33 @@
 
 #![allow(clippy::redundant_closure, reason = "the sandbox finds the test by where the closure stands")]
 
+use std::path::Path;
 use std::process::Command;
 
 use lock_manager::{FileManager, Layout, Manager, SegmentOptions, ShmManager};
 
 use crate::child::Child;
 use crate::real::{DEFAULT_LOCKS, GUARD_OFFSET, Podman, mutex_offset};
-use crate::sandbox::{SEGMENT, until, within, within_host_pids};
+use crate::sandbox::{PROGRAMS, SEGMENT, segment, until, within, within_as_user, within_host_pids};
 
 /// What lockctl says, and its exit status.
 fn lockctl(arguments: &[&str]) -> (String, i32) {
-    let output = Command::new(env!("CARGO_BIN_EXE_lockctl")).args(arguments).output().unwrap();
+    let built = Path::new(env!("CARGO_BIN_EXE_lockctl"));
+    // An ordinary user has a copy, if the scenario is one's.
+    let copy = Path::new(PROGRAMS).join(built.file_name().unwrap());
+    let program = if copy.exists() { &copy } else { built };
+    let output = Command::new(program).args(arguments).output().unwrap();
     (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
 }
 
 /// The segment that Podman is to find.
-fn segment() -> ShmManager {
+fn make() -> ShmManager {
     let options = SegmentOptions::default().layout(Layout::Libpod);
-    ShmManager::create(SEGMENT, DEFAULT_LOCKS, &options).unwrap()
+    ShmManager::create(segment(), DEFAULT_LOCKS, &options).unwrap()
 }
 
 fn with_volume(podman: &Podman) -> (ShmManager, u32) {
-    let manager = segment();
+    let manager = make();
     let id = podman.create_volume(&manager, "data");
     (manager, id)
 }
@@ -33,24 +38,25 @@ fn names_a_waiting_podman(podman: &Podman) {
     let (_manager, id) = with_volume(podman);
     let holder = Child::holding(id);
     let mut removal = podman.start(&["volume", "rm", "data"]);
-    removal.until_it_waits_at(mutex_offset(id));
+    let waiter = removal.until_it_waits_at(mutex_offset(id));
+    let segment = &segment();
 
-    let (row, _) = lockctl(&["list", "-n", "-o", "id,state,pid,waiters,waiting-pids", SEGMENT]);
-    assert_eq!(row, format!("{id}  held  {}  1  {}\n", holder.pid(), removal.pid()));
-    let (graph, code) = lockctl(&["graph", SEGMENT]);
+    let (row, _) = lockctl(&["list", "-n", "-o", "id,state,pid,waiters,waiting-pids", segment]);
+    assert_eq!(row, format!("{id}  held  {}  1  {}\n", holder.pid(), waiter));
+    let (graph, code) = lockctl(&["graph", segment]);
     assert_eq!(code, 0, "a wait is no deadlock");
     let lines: Vec<&str> = graph.lines().collect();
     assert!(lines[0].starts_with(&holder.pid().to_string()), "{graph}");
     let waits = format!("waits for lock {id}, held by {}", holder.pid());
-    assert!(lines[1].contains(&removal.pid().to_string()) && lines[1].contains(&waits), "{graph}");
+    assert!(lines[1].contains(&waiter.to_string()) && lines[1].contains(&waits), "{graph}");
     assert!(lines[1].contains("volume rm data"), "{graph}");
-    let (said, code) = lockctl(&["check", "--max-wait", "0.3", SEGMENT]);
+    let (said, code) = lockctl(&["check", "--max-wait", "0.3", segment]);
     assert_eq!(code, 1);
     assert!(said.contains("volume rm data) has waited for 300ms or longer"), "{said}");
 
     holder.kill();
     removal.succeed();
-    assert_eq!(lockctl(&["check", SEGMENT]).1, 0);
+    assert_eq!(lockctl(&["check", segment]).1, 0);
 }
 
 #[test]
@@ -64,9 +70,32 @@ fn so_it_is_from_within_a_container() {
 }
 
 #[test]
+fn so_it_is_for_an_ordinary_user_s_podman() {
+    within_as_user(|podman| names_a_waiting_podman(podman));
+}
+
+#[test]
+fn an_ordinary_user_s_podman_that_holds_is_named() {
+    within_as_user(|podman| {
+        podman.run(&["volume", "ls"]);
+        let manager = ShmManager::open(segment(), DEFAULT_LOCKS).unwrap();
+        let id = podman.create_mountable_volume(&manager, "data");
+        let mut mounting = podman.hold_mounting("data");
+        until("podman holds the lock of its volume", || {
+            assert!(!mounting.has_ended(), "podman was to hold the lock, and ended");
+            manager.lock_info(id).unwrap().pid != 0
+        });
+        let (row, _) = lockctl(&["list", "-n", "-o", "id,state,pid,command", &segment()]);
+        let holder = manager.lock_info(id).unwrap().pid;
+        assert!(row.starts_with(&format!("{id}  held  {holder}  podman")) && row.contains("volume mount data"), "{row}");
+        mounting.kill();
+    });
+}
+
+#[test]
 fn a_podman_that_holds_is_named_with_our_waiter() {
     within_host_pids(|podman| {
-        let manager = segment();
+        let manager = make();
         let id = podman.create_mountable_volume(&manager, "data");
         let mut mounting = podman.hold_mounting("data");
         until("podman holds the lock of its volume", || {

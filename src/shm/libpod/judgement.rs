@@ -92,8 +92,7 @@ impl Watch {
 impl Libpod {
     pub(super) fn repair(&self, id: u32) -> Result<()> {
         let mutex = self.pool().mutex(id);
-        let (found, expected) = mutex.kind();
-        if found != expected {
+        if let Some((found, expected)) = mutex.foreign_kind() {
             return Err(self.error(Reason::ForeignMutex { id: Some(id), found, expected }));
         }
         let mut watch = Watch::new();

@@ -187,13 +187,15 @@ fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> std::result::Resul
     Ok(())
 }
 
-/// Refuses mutexes that this libc did not make: musl's have the same size and keep their kind elsewhere, so that each
-/// would let the other in.
+/// Refuses mutexes that this libc would not lock as its own: musl's have the same size and keep their kind elsewhere, so
+/// that each would let the other in.
 fn check_mutexes(map: &Mapping, geometry: Geometry, shape: &Shape) -> std::result::Result<(), Reason> {
     let check = |id: Option<u32>| {
         let offset = id.map_or(offset::GUARD, Geometry::mutex_offset);
-        let (found, expected) = RobustMutex::at(map, offset, shape).kind();
-        if found == expected { Ok(()) } else { Err(Reason::ForeignMutex { id, found, expected }) }
+        match RobustMutex::at(map, offset, shape).foreign_kind() {
+            None => Ok(()),
+            Some((found, expected)) => Err(Reason::ForeignMutex { id, found, expected }),
+        }
     };
     check(None)?;
     (0..geometry.num_locks()).try_for_each(|id| check(Some(id)))

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use libc::{c_int, pthread_mutex_t};
 
 use super::super::made_once::MadeOnce;
-use super::{WORDS, word};
+use super::{WORDS, kind, word};
 
 /// Where the parts of a mutex stand, found by trying at run time and never assumed.
 #[derive(Debug, Clone, Copy)]
@@ -17,8 +17,12 @@ pub(crate) struct Shape {
     pub(crate) word: usize,
     /// Byte offset of the word that says which kind of mutex it is, the only one that initialisation sets.
     pub(super) kind: usize,
-    /// What stands there for a normal, robust, process-shared mutex.
+    /// What stands there for a normal, robust, process-shared mutex that this libc made.
     pub(super) kind_value: u32,
+    /// The bits of the kind that decide how a mutex locks.
+    decisive: u32,
+    /// What they are in the kinds that lock as `kind_value` does; the first is its own.
+    alike: [u32; 2],
     /// Byte offset of the libc's own note of the holder.
     pub(super) owner: usize,
     /// What stands there when the mutex was unlocked without having been made consistent.
@@ -33,12 +37,19 @@ impl Shape {
         FOUND.get_or_make(|| Self::probe().ok_or(())).ok()
     }
 
+    /// Whether a mutex of that kind locks as one that this libc made. It is asked before each call of the libc.
+    #[inline(always)]
+    pub(super) fn knows(&self, kind: u32) -> bool {
+        let decisive = kind & self.decisive;
+        decisive == self.alike[0] || decisive == self.alike[1]
+    }
+
     fn probe() -> Option<Self> {
         // The kind: the one word that is not 0 in a fresh mutex.
         let fresh = Probe::new()?;
         let set: Vec<usize> = (0..WORDS).filter(|&index| fresh.load(index) != 0).collect();
-        let &[kind] = set.as_slice() else { return None };
-        let kind_value = fresh.load(kind);
+        let &[kind_word] = set.as_slice() else { return None };
+        let kind_value = fresh.load(kind_word);
 
         // Candidates for the holder's word: those that name this thread while it holds the mutex.
         if fresh.try_lock() != 0 {
@@ -65,10 +76,16 @@ impl Shape {
             let notes: Vec<usize> = named.iter().copied().filter(|&index| probe.load(index) != 0).collect();
             let &[owner] = notes.as_slice() else { return None };
             let bytes = |index: usize| index * size_of::<u32>();
+            let locks_alike = |value| Probe::new().is_some_and(|probe| probe.locks_as_normal(kind_word, value, word));
+            let decisive = if locks_alike(kind_value ^ kind::NEUTRAL) { !kind::NEUTRAL } else { !0 };
+            let other = kind_value | kind::LIKE_NORMAL;
+            let other = if locks_alike(other) { other } else { kind_value };
             return Some(Self {
                 word: bytes(word),
-                kind: bytes(kind),
+                kind: bytes(kind_word),
                 kind_value,
+                decisive,
+                alike: [kind_value & decisive, other & decisive],
                 owner: bytes(owner),
                 lost_value: probe.load(owner),
             });
@@ -138,9 +155,29 @@ impl Probe {
         // SAFETY: as for try_lock.
         unsafe { libc::pthread_mutex_unlock(self.0.get()) }
     }
+
+    /// Whether this mutex, given that kind, does what a normal and robust one does: it is taken once, given back, and
+    /// tells of a dead owner. Asked by calls that the probe makes anyway: others would be paid in pages of code.
+    fn locks_as_normal(&self, kind_word: usize, kind: u32, word: usize) -> bool {
+        self.store(kind_word, kind);
+        if self.try_lock() != 0 {
+            return false;
+        }
+        let named = self.load(word) == Thread::id();
+        let again = self.try_lock();
+        if again == 0 {
+            self.unlock();
+        }
+        if self.unlock() != 0 || !named || again != libc::EBUSY || self.load(word) != 0 {
+            return false;
+        }
+        self.store(word, word::OWNER_DIED);
+        self.try_lock() == libc::EOWNERDEAD && self.unlock() == 0
+    }
 }
 
-/// Makes a normal, robust, process-shared mutex at `mutex`: what libpod's own code makes.
+/// Makes a normal, robust, process-shared mutex at `mutex` by the calls that libpod (4.6 and later) makes, in its
+/// order, so that its bytes are those that a Podman with this libc would write.
 ///
 /// # Safety
 /// `mutex` must be aligned, writable memory for a mutex that nobody uses yet.
@@ -156,6 +193,10 @@ pub(super) unsafe fn initialise(mutex: *mut pthread_mutex_t) -> c_int {
         code = libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED);
         if code == 0 {
             code = libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST);
+        }
+        if code == 0 {
+            // The default type is normal as well, but glibc writes another word where it is asked for by name.
+            code = libc::pthread_mutexattr_settype(attributes, libc::PTHREAD_MUTEX_NORMAL);
         }
         if code == 0 {
             code = libc::pthread_mutex_init(mutex, attributes);
