@@ -79,32 +79,3 @@ pub(crate) fn next_look(cancel: Option<&Cancel>, otherwise: Instant) -> Instant 
         None => otherwise,
     }
 }
-
-/// A wait of the file or the in-memory manager, as far as others may end it.
-pub(crate) struct Cancellable<'c>(Option<&'c Cancel>);
-
-impl<'c> Cancellable<'c> {
-    /// Counts the wait among those that `cancel` ends, until it is dropped.
-    pub(crate) fn new(cancel: Option<&'c Cancel>) -> Self {
-        if let Some(cancel) = cancel {
-            cancel.waits.fetch_add(1, Ordering::AcqRel);
-        }
-        Self(cancel)
-    }
-
-    pub(crate) fn check(&self, id: u32) -> std::result::Result<(), Reason> {
-        check(self.0, id)
-    }
-
-    pub(crate) fn next_look(&self, otherwise: Instant) -> Instant {
-        next_look(self.0, otherwise)
-    }
-}
-
-impl Drop for Cancellable<'_> {
-    fn drop(&mut self) {
-        if let Some(cancel) = self.0 {
-            cancel.waits.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-}

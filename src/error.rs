@@ -51,6 +51,11 @@ impl Error {
         &self.0.reason
     }
 
+    /// The same, for whoever names the storage.
+    pub(crate) fn into_reason(self) -> Reason {
+        self.0.reason
+    }
+
     /// The positive errno value of this failure, as the C interface returns it negated.
     #[must_use]
     pub fn errno(&self) -> i32 {

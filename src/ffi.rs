@@ -37,8 +37,8 @@ pub enum lock_manager_t {
     Native(Native),
     /// Podman's.
     Libpod(Libpod),
-    /// What takes its time anyway.
-    Other(Box<dyn Manager>),
+    /// The library's own, with what libpod needs to see beside them.
+    File(FileManager),
 }
 
 /// Ends waits from another thread.
@@ -56,7 +56,7 @@ impl lock_manager_t {
         match self {
             Self::Native(native) => native,
             Self::Libpod(libpod) => libpod,
-            Self::Other(other) => other.as_ref(),
+            Self::File(file) => file,
         }
     }
 
@@ -66,7 +66,7 @@ impl lock_manager_t {
         match self {
             Self::Native(native) => native.allocate_at_once(),
             Self::Libpod(libpod) => libpod.allocate_at_once(),
-            Self::Other(_) => None,
+            Self::File(_) => None,
         }
     }
 
@@ -76,13 +76,13 @@ impl lock_manager_t {
         match self {
             Self::Native(native) => native.free_at_once(id),
             Self::Libpod(libpod) => libpod.free_at_once(id),
-            Self::Other(_) => None,
+            Self::File(_) => None,
         }
     }
 }
 
-fn other_handle(manager: impl Manager + 'static) -> *mut lock_manager_t {
-    Box::into_raw(Box::new(lock_manager_t::Other(Box::new(manager))))
+fn file_handle(manager: FileManager) -> *mut lock_manager_t {
+    Box::into_raw(Box::new(lock_manager_t::File(manager)))
 }
 
 /// This thread's last failure in words: the storage, the lock, the numbers that disagree, the way out. Never NULL;
@@ -203,7 +203,7 @@ pub unsafe extern "C" fn lock_manager_new_file(directory: *const c_char, out: *m
     // SAFETY: the module's contract.
     call(|| unsafe {
         let (directory, out) = (input_path(directory)?, output(out, "out")?);
-        *out = other_handle(FileManager::create(directory)?);
+        *out = file_handle(FileManager::create(directory)?);
         Ok(0)
     })
 }
@@ -217,7 +217,7 @@ pub unsafe extern "C" fn lock_manager_open_file(directory: *const c_char, out: *
     // SAFETY: the module's contract.
     call(|| unsafe {
         let (directory, out) = (input_path(directory)?, output(out, "out")?);
-        *out = other_handle(FileManager::open(directory)?);
+        *out = file_handle(FileManager::open(directory)?);
         Ok(0)
     })
 }
@@ -230,7 +230,7 @@ pub unsafe extern "C" fn lock_manager_open_or_new_file(directory: *const c_char,
     // SAFETY: the module's contract.
     call(|| unsafe {
         let (directory, out) = (input_path(directory)?, output(out, "out")?);
-        *out = other_handle(FileManager::open_or_create(directory)?);
+        *out = file_handle(FileManager::open_or_create(directory)?);
         Ok(0)
     })
 }

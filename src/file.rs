@@ -1,39 +1,38 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
 //! The file manager: one directory, one file for each allocated lock, named by its decimal id. libpod's file manager
-//! uses the same files, so both can work on one directory at a time; what this library knows beyond it is in the
-//! directory's table file.
+//! uses the same files, so both can work on one directory at a time; the locks themselves are those of the native engine,
+//! whose words are in the directory's table file.
 
 mod directory;
 mod ids;
 mod inspection;
+mod kept;
+mod locking;
 mod pool;
-mod record;
-mod records;
-mod storage;
+mod tables;
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::acquisition::Acquisition;
 use crate::cancel::Cancel;
-use crate::manager::{Acquired, Info, Kind, LockInfo, Manager, Ownership, UNLIMITED, Wait};
+use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 use crate::ownership::OwnershipCell;
+use crate::shm::{self, MAX_LOCKS};
 use crate::sys::Errno;
 use crate::sys::file::Access;
 use crate::sys::registry::Shared;
 use crate::{Error, Reason, Result};
-use directory::{Directory, DirectoryName};
+use directory::{Directory, DirectoryName, Found, TABLE};
 use pool::Pool;
-use record::TABLE;
-pub(crate) use record::VERSION as FORMAT_VERSION;
-use records::Records;
+use tables::{Table, Tables};
 
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// A manager whose locks are the files of a directory. There is no limit to their number but that of 32 bits.
+/// A manager whose locks are the files of a directory. Their ids are below [`MAX_LOCKS`].
 ///
 /// ```
 /// use lock_manager::{FileManager, Manager};
@@ -49,9 +48,9 @@ const DIRECTORY_MODE: u32 = 0o700;
 /// ```
 pub struct FileManager {
     pool: Shared<Pool>,
+    tables: Tables,
     storage: Arc<PathBuf>,
     ownership: OwnershipCell,
-    token: u64,
 }
 
 impl FileManager {
@@ -75,12 +74,10 @@ impl FileManager {
         if contents.has_table || contents.has_others || !contents.ids.is_empty() {
             return Err(name.error(Reason::Exists));
         }
+        let manager = Self::new(directory)?;
         // Of two creators that found it empty, one makes the table.
-        match directory.open_file(TABLE, crate::sys::directory::Making::Exclusively) {
-            Ok(Some(_)) => Self::serve(directory),
-            Ok(None) => Err(name.error(Reason::Exists)),
-            Err(reason) => Err(name.error(reason)),
-        }
+        manager.tables.create(&manager.pool)?;
+        Ok(manager)
     }
 
     /// Opens a directory that exists, be it libpod's or ours.
@@ -131,10 +128,18 @@ impl FileManager {
         if contents.has_others && !contents.has_table {
             return Err(located(Reason::NotASegment("it has no file .lock_manager, but others that are no locks")));
         }
-        for id in &contents.ids {
-            directory.remove_file(&id.to_string()).map_err(located)?;
+        // First: who uses it is told, and makes no other.
+        match shm::remove_table(name.shown(), directory.table_path()) {
+            Err(error) if matches!(error.reason(), Reason::NotFound) => {}
+            // Damaged beyond recognition, or another's: it goes with the rest.
+            Err(error) if matches!(error.reason(), Reason::NotASegment(_)) => {
+                directory.remove_file(TABLE).map_err(located)?;
+            }
+            removed => removed?,
         }
-        directory.remove_file(TABLE).map_err(located)?;
+        for &id in &contents.ids {
+            directory.remove_id(id).map_err(located)?;
+        }
         match std::fs::remove_dir(name.path()).map_err(Errno::from) {
             Ok(()) => Ok(()),
             Err(Errno(libc::ENOENT)) => Err(located(Reason::NotFound)),
@@ -142,18 +147,42 @@ impl FileManager {
         }
     }
 
-    fn serve(directory: Directory) -> Result<Self> {
-        static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
-        // To say now, not at the first lock, that it does not fit.
-        let checked = match directory.access {
-            Access::Use => Records::open(&directory).map(drop),
-            Access::Look => Records::look(&directory).map(drop),
-        };
-        checked.map_err(|reason| directory.name.error(reason))?;
+    fn new(directory: Directory) -> Result<Self> {
         let storage = Arc::clone(directory.name.shown());
-        let pool = Pool::open(directory)?;
-        let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { pool, storage, ownership: OwnershipCell::default(), token })
+        let (tables, ownership) = (Tables::new(), OwnershipCell::default());
+        Ok(Self { pool: Pool::open(directory)?, tables, storage, ownership })
+    }
+
+    fn serve(directory: Directory) -> Result<Self> {
+        let manager = Self::new(directory)?;
+        // To say now, not at the first lock, that it does not fit; and to be known in it while there is the right to.
+        manager.tables.open(&manager.pool)?;
+        Ok(manager)
+    }
+
+    /// The present table, as a manager that takes locks has it.
+    fn table(&self) -> Result<&Table> {
+        let table = self.tables.open(&self.pool)?.ok_or_else(|| self.error(Reason::ReadOnly))?;
+        self.tell_owner(table)
+    }
+
+    /// The table that came in the place of one that has lost its name, if that was not its remover's doing.
+    fn replaced<'t>(&'t self, table: &'t Table) -> Result<&'t Table> {
+        if table.native.is_retired() || self.pool.directory.is_removed() {
+            return Err(self.error(Reason::Removed));
+        }
+        let table = self.tables.replace(table, &self.pool)?.ok_or_else(|| self.error(Reason::ReadOnly))?;
+        self.tell_owner(table)
+    }
+
+    /// Has the locks of a table belong to whom this manager's do.
+    fn tell_owner<'t>(&self, table: &'t Table) -> Result<&'t Table> {
+        match self.ownership.settle() {
+            Ownership::Thread => {}
+            // Settled there already, by the call that told it.
+            Ownership::Process => _ = table.native.set_ownership(Ownership::Process),
+        }
+        Ok(table)
     }
 
     /// Closes the manager; the directory stays.
@@ -180,10 +209,34 @@ impl FileManager {
         }
     }
 
-    fn check_writable(&self) -> Result<()> {
+    /// What errors call the directory.
+    pub(crate) fn storage(&self) -> &Arc<PathBuf> {
+        &self.storage
+    }
+
+    fn check_id(&self, id: u32) -> Found<()> {
+        if id < MAX_LOCKS { Ok(()) } else { Err(Reason::OutOfRange { id, num_locks: MAX_LOCKS }) }
+    }
+
+    fn is_writable(&self) -> Found<()> {
         match self.pool.directory.access {
             Access::Use => Ok(()),
-            Access::Look => Err(self.error(Reason::ReadOnly)),
+            Access::Look => Err(Reason::ReadOnly),
+        }
+    }
+
+    /// What each call begins with that is about one id, or none, and changes something.
+    fn begin(&self, id: Option<u32>) -> Result<()> {
+        id.map_or(Ok(()), |id| self.check_id(id)).map_err(|reason| self.error(reason))?;
+        self.is_writable().map_err(|reason| self.error(reason))?;
+        self.settle_in();
+        Ok(())
+    }
+
+    /// Has this process, if it is a forked child, known in the table, whatever call it makes first.
+    fn settle_in(&self) {
+        if let Some(table) = self.tables.present() {
+            let _as_well_later = table.native.retrieve_lock(0);
         }
     }
 }
@@ -196,89 +249,92 @@ impl std::fmt::Debug for FileManager {
 
 impl Manager for FileManager {
     fn allocate_lock(&self) -> Result<u32> {
-        self.check_writable()?;
+        self.begin(None)?;
         self.pool.allocate().map_err(|reason| self.error(reason))
     }
 
-    fn retrieve_lock(&self, _id: u32) -> Result<()> {
-        Ok(())
+    fn retrieve_lock(&self, id: u32) -> Result<()> {
+        self.settle_in();
+        self.check_id(id).map_err(|reason| self.error(reason))
     }
 
     fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()> {
-        self.check_writable()?;
+        self.begin(Some(id))?;
         self.pool.allocate_given(id).map_err(self.error_at(id))
     }
 
     fn free_lock(&self, id: u32) -> Result<()> {
-        self.check_writable()?;
+        self.begin(Some(id))?;
         self.pool.free(id).map_err(self.error_at(id))
     }
 
     fn free_all_locks(&self) -> Result<()> {
-        self.check_writable()?;
+        self.begin(None)?;
         self.pool.free_all().map_err(|reason| self.error(reason))
     }
 
     fn available_locks(&self) -> Result<u32> {
+        self.settle_in();
         Ok(UNLIMITED)
     }
 
     fn num_locks(&self) -> Result<u32> {
+        self.settle_in();
         Ok(UNLIMITED)
     }
 
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        self.check_writable()?;
-        let acquire = || self.pool.locks()?.acquire(self.token, self.ownership.settle(), id, wait, cancel);
-        acquire().map_err(self.error_at(id))
+        self.two_steps(id, wait, cancel).run().map_err(|reason| self.error(reason))
     }
 
     fn unlock(&self, id: u32) -> Result<()> {
-        let unlock = || self.pool.locks()?.release(self.token, id);
-        unlock().map_err(self.error_at(id))
+        self.release(id).map_err(self.error_at(id))
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {
+        self.begin(None)?;
         self.ownership.choose(ownership).map_err(|reason| self.error(reason))
     }
 
     fn locks_held(&self) -> Result<Vec<u32>> {
-        self.pool.held_ids().map_err(|reason| self.error(reason))
+        self.settle_in();
+        self.held_ids()
     }
 
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
-        self.pool.inspect(id).map_err(self.error_at(id))
+        self.settle_in();
+        self.inspect(&[id])?.pop().ok_or_else(|| self.error(Reason::OutOfRange { id, num_locks: MAX_LOCKS }))
+    }
+
+    fn lock_infos(&self, ids: &[u32]) -> Result<Vec<LockInfo>> {
+        self.settle_in();
+        self.inspect(ids)
+    }
+
+    fn waiters(&self) -> Result<Vec<Waiter>> {
+        self.settle_in();
+        self.waiting()
     }
 
     fn info(&self) -> Result<Info> {
-        Ok(Info {
-            kind: Kind::File,
-            layout: None,
-            num_locks: UNLIMITED,
-            max_locks: UNLIMITED,
-            attached: 0,
-            retired: self.pool.directory.is_removed(),
-        })
+        self.settle_in();
+        self.describe()
     }
 
     fn repair_lock(&self, id: u32) -> Result<()> {
-        self.check_writable()?;
+        self.begin(Some(id))?;
         let info = self.lock_info(id)?;
-        if !info.held {
-            return Ok(());
+        match self.tables.present() {
+            // Held by its word, or left so.
+            Some(table) if id < table.native.known_locks() && table.native.is_taken(id) => table.native.repair_lock(id),
+            // libpod's. The kernel gives a dead holder's record locks back by itself, so whoever has one lives.
+            _ if info.held => Err(self.error(Reason::ProcessHolds { id, pid: info.pid as u32 })),
+            _ => Ok(()),
         }
-        // The kernel gives a dead holder's record locks back by itself, so whoever has one lives, or is a child that
-        // inherited it.
-        Err(self.error(Reason::ProcessHolds { id, pid: info.pid as u32 }))
     }
 
     fn check_idle(&self) -> Result<()> {
-        let Some(locks) = self.pool.locks_if_any() else { return Ok(()) };
-        match (locks.waiting_through(self.token), locks.held_through(self.token)) {
-            (0, None) => Ok(()),
-            (0, Some(id)) => Err(self.error(Reason::StillHeld { id })),
-            (threads, _) => Err(self.error(Reason::StillWaiting { threads })),
-        }
+        self.tables.all().try_for_each(|table| table.native.check_idle())
     }
 
     fn grow(&self, _num_locks: u32) -> Result<()> {
@@ -289,7 +345,7 @@ impl Manager for FileManager {
 
 impl Drop for FileManager {
     fn drop(&mut self) {
-        // The lock stays held, as the caller never gave it back; the process's end is what frees it.
+        // The locks stay held, as the caller never gave them back; the process's end is what frees them.
         if self.check_idle().is_err() {
             self.pool.keep_for_ever();
         }

@@ -33,10 +33,6 @@ mod ownership;
 mod shm;
 /// The only door to libc and the kernel.
 mod sys;
-/// The locks of a storage as one process knows them.
-mod table;
-/// Being told when a thread ends that holds locks.
-mod thread_end;
 /// Versions of the library, its interface and its formats.
 mod version;
 

@@ -8,14 +8,15 @@ mod native;
 mod removal;
 mod segment;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::sys::file::Access;
 use crate::{Cancel, Error, Reason, Result};
 pub(crate) use libpod::Libpod;
 use name::SegmentName;
-pub(crate) use native::Native;
+pub(crate) use native::{Beside, Native, SlowPath};
 use removal::Recognised;
 use segment::Candidate;
 
@@ -69,7 +70,7 @@ impl SegmentOptions {
 pub(crate) fn formats() -> Vec<(&'static str, String)> {
     vec![
         ("libpod segment", format!("magic {:#x}", libpod::MAGIC)),
-        ("native segment", format!("version {}", native::VERSION)),
+        ("native segment, lock directory", format!("version {}", native::VERSION)),
     ]
 }
 
@@ -143,8 +144,11 @@ impl ShmManager {
     /// `EEXIST` if the name is taken; `EINVAL` for 0 or more than [`MAX_LOCKS`] locks, a bad name, or mode bits beyond
     /// 0777; `ENOSPC` if the file system is full, and nothing is left behind; `EOPNOTSUPP` on network file systems.
     pub fn create(path: impl AsRef<Path>, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
-        let name = SegmentName::parse(path.as_ref())?;
-        Self::check_count(&name, num_locks)?;
+        Self::create_named(&SegmentName::parse(path.as_ref())?, num_locks, options)
+    }
+
+    fn create_named(name: &SegmentName, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
+        Self::check_count(name, num_locks)?;
         if num_locks == 0 {
             return Err(name.error(Reason::BadArgument("a new segment needs at least one lock, 0 were asked for")));
         }
@@ -154,9 +158,9 @@ impl ShmManager {
             _ => return Err(name.error(Reason::BadArgument("the mode has bits beyond 0777"))),
         };
         let layout = match options.layout {
-            Some(Layout::Libpod) => ByLayout::Libpod(libpod::Libpod::create(&name, num_locks, mode)?),
+            Some(Layout::Libpod) => ByLayout::Libpod(libpod::Libpod::create(name, num_locks, mode)?),
             None | Some(Layout::Native) => {
-                ByLayout::Native(native::Native::create(&name, num_locks, options.max_locks, mode)?)
+                ByLayout::Native(native::Native::create(name, num_locks, options.max_locks, mode)?)
             }
         };
         Ok(Self { layout })
@@ -184,28 +188,31 @@ impl ShmManager {
     /// and are `EINVAL` where nothing is. A layout that is named must be the one that is there: `EPROTO`. A native segment
     /// from before this boot is replaced.
     pub fn open_or_create(path: impl AsRef<Path>, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
-        let path = path.as_ref();
+        Self::open_or_create_named(&SegmentName::parse(path.as_ref())?, num_locks, options)
+    }
+
+    fn open_or_create_named(name: &SegmentName, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
+        Self::check_count(name, num_locks)?;
         for _ in 0..OPEN_ROUNDS {
-            match Self::open(path, num_locks) {
+            match Self::open_named(name, num_locks, Access::Use) {
                 Err(error) if matches!(error.reason(), Reason::NotFound) => {}
-                Err(error) if matches!(error.reason(), Reason::BeforeBoot) => remove_if(path, native::is_before_boot)?,
-                opened => return opened.and_then(|manager| manager.in_layout(path, options.layout)),
+                Err(error) if matches!(error.reason(), Reason::BeforeBoot) => remove_if(name, native::is_before_boot)?,
+                opened => return opened.and_then(|manager| manager.in_layout(name, options.layout)),
             }
-            match Self::create(path, num_locks, options) {
+            match Self::create_named(name, num_locks, options) {
                 // Somebody else was faster, or removed it before this process was in.
                 Err(error) if matches!(error.reason(), Reason::Exists | Reason::Removed) => {}
                 created => return created,
             }
         }
-        Self::open(path, num_locks)
+        Self::open_named(name, num_locks, Access::Use)
     }
 
     /// The manager, if its layout will do.
-    fn in_layout(self, path: &Path, asked: Option<Layout>) -> Result<Self> {
+    fn in_layout(self, name: &SegmentName, asked: Option<Layout>) -> Result<Self> {
         match asked {
             Some(asked) if asked != self.layout() => {
-                let reason = Reason::WrongLayout { there: self.layout(), asked };
-                Err(Error::new(&path.to_path_buf().into(), reason))
+                Err(name.error(Reason::WrongLayout { there: self.layout(), asked }))
             }
             _ => Ok(self),
         }
@@ -228,8 +235,11 @@ impl ShmManager {
     /// [`open`](Self::open); `EACCES` or `EPERM` if the directory does not let the caller take the name away, and it can be
     /// used as before.
     pub fn remove(path: impl AsRef<Path>) -> Result<()> {
-        let name = SegmentName::parse(path.as_ref())?;
-        removal::remove(&name, |_, start| match native::recognise(start) {
+        Self::remove_named(&SegmentName::parse(path.as_ref())?)
+    }
+
+    fn remove_named(name: &SegmentName) -> Result<()> {
+        removal::remove(name, |_, start| match native::recognise(start) {
             Recognised::No if libpod::is_ours(start) => Recognised::Yes,
             recognised => recognised,
         })
@@ -251,7 +261,7 @@ impl ShmManager {
         for _ in 0..OPEN_ROUNDS {
             match Self::open_once(name, num_locks, access) {
                 // Removed while it was opened; or it has another name, which leads to nothing any more.
-                Err(error) if matches!(error.reason(), Reason::Removed) => remove_if(name.shown(), native::is_removed)?,
+                Err(error) if matches!(error.reason(), Reason::Removed) => remove_if(name, native::is_removed)?,
                 opened => return opened,
             }
         }
@@ -283,6 +293,15 @@ impl ShmManager {
         self.layout
     }
 
+    fn into_native(self, name: &SegmentName) -> Result<Native> {
+        match self.layout {
+            ByLayout::Native(native) => Ok(native),
+            ByLayout::Libpod(_) => {
+                Err(name.error(Reason::WrongLayout { there: Layout::Libpod, asked: Layout::Native }))
+            }
+        }
+    }
+
     /// Which layout the segment has.
     #[must_use]
     pub fn layout(&self) -> Layout {
@@ -300,10 +319,47 @@ impl ShmManager {
     }
 }
 
+/// How many locks the table of a directory has at first: as long as there are no more, it need not grow.
+const FIRST_TABLE_LOCKS: u32 = 1024;
+
+/// Makes the table of a directory of locks: a native segment with room for as many as there can be, in that file. Errors
+/// name the directory.
+pub(crate) fn create_table(directory: &Arc<PathBuf>, file: PathBuf) -> Result<Native> {
+    let name = SegmentName::of_table(directory, file);
+    native::Native::create(&name, FIRST_TABLE_LOCKS, MAX_LOCKS, DEFAULT_MODE)
+}
+
+/// Opens the table of a directory of locks, made where there is none.
+pub(crate) fn open_table(directory: &Arc<PathBuf>, file: PathBuf) -> Result<Native> {
+    let name = SegmentName::of_table(directory, file);
+    let options = SegmentOptions { layout: Some(Layout::Native), max_locks: MAX_LOCKS, mode: DEFAULT_MODE };
+    match ShmManager::open_or_create_named(&name, 0, &options) {
+        // There is none yet, and 0 locks make none.
+        Err(error) if matches!(error.reason(), Reason::BadArgument(_)) => {
+            ShmManager::open_or_create_named(&name, FIRST_TABLE_LOCKS, &options)
+        }
+        opened => opened,
+    }?
+    .into_native(&name)
+}
+
+/// Opens the table of a directory of locks to look at it. `None`: there is none.
+pub(crate) fn open_table_to_look(directory: &Arc<PathBuf>, file: PathBuf) -> Result<Option<Native>> {
+    let name = SegmentName::of_table(directory, file);
+    match ShmManager::open_named(&name, 0, Access::Look) {
+        Err(error) if matches!(error.reason(), Reason::NotFound) => Ok(None),
+        opened => opened?.into_native(&name).map(Some),
+    }
+}
+
+/// Removes the table of a directory of locks: who uses it is told.
+pub(crate) fn remove_table(directory: &Arc<PathBuf>, file: PathBuf) -> Result<()> {
+    ShmManager::remove_named(&SegmentName::of_table(directory, file))
+}
+
 /// Removes a native segment if it is such; that it is gone or another by now is no failure.
-fn remove_if(path: &Path, is_such: impl Fn(&Candidate, &[u8]) -> bool) -> Result<()> {
-    let name = SegmentName::parse(path)?;
-    let removed = removal::remove(&name, |candidate, start| match native::recognise(start) {
+fn remove_if(name: &SegmentName, is_such: impl Fn(&Candidate, &[u8]) -> bool) -> Result<()> {
+    let removed = removal::remove(name, |candidate, start| match native::recognise(start) {
         recognised if is_such(candidate, start) => recognised,
         _ => Recognised::No,
     });

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 //! Which versions this library has of itself, its C interface and what it stores, for tools to tell.
 
-use crate::{file, shm};
+use crate::shm;
 
 /// The library's version, as `lock_manager_version()` gives it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -13,7 +13,5 @@ pub const SONAME: &str = env!("LOCK_MANAGER_SONAME");
 /// Each kind of storage that this library reads and writes, and which version of it.
 #[must_use]
 pub fn formats() -> Vec<(&'static str, String)> {
-    let mut formats = shm::formats();
-    formats.push(("lock directory", format!("version {}", file::FORMAT_VERSION)));
-    formats
+    shm::formats()
 }

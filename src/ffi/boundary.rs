@@ -29,15 +29,6 @@ pub(super) fn call<B: FnOnce() -> Result<i32>>(body: B) -> i32 {
     code
 }
 
-/// The same for a body that waits by means of its own, with the signals coming.
-#[inline(always)]
-pub(super) fn call_that_waits<B: FnOnce() -> Result<i32>>(body: B) -> i32 {
-    let undisturbed = Undisturbed::begin();
-    let code = undisturbed.let_signals_come(|| guarded(body));
-    undisturbed.end();
-    code
-}
-
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
 extern "C" fn guarded<B: FnOnce() -> Result<i32>>(body: B) -> i32 {

@@ -9,10 +9,11 @@
 use std::hint::cold_path;
 
 use crate::Cancel;
+use crate::file::FileManager;
 use crate::manager::Wait;
 use crate::shm::{AtOnce, Libpod, Native, Release};
 
-use super::boundary::{self, call, call_that_waits, code, manager as opened};
+use super::boundary::{self, call, code, manager as opened};
 use super::lock_manager_t;
 
 /// How long a call waits, as a type: what is the same in each call of a function need not be kept in it.
@@ -67,7 +68,8 @@ pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: im
                 cold_path();
                 acquire_mutex(libpod, id, patience)
             }
-            _ => acquire_other(manager, id, patience),
+            Some(lock_manager_t::File(file)) => acquire_file(file, id, patience),
+            None => call(|| opened(manager).map(|_| 0)),
         }
     }
 }
@@ -92,7 +94,10 @@ pub(super) unsafe fn acquire_cancellable(
             Some(lock_manager_t::Libpod(libpod)) => {
                 boundary::acquire(&mut libpod.slow_path(id, wait, cancel), libpod.storage())
             }
-            _ => call_that_waits(|| opened(manager)?.acquire(id, wait, cancel).map(code)),
+            Some(lock_manager_t::File(file)) => {
+                boundary::acquire(&mut file.two_steps(id, wait, cancel), file.storage())
+            }
+            None => call(|| opened(manager).map(|_| 0)),
         }
     }
 }
@@ -115,7 +120,8 @@ pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
                 cold_path();
                 unlock_mutex(libpod, id)
             }
-            _ => unlock_other(manager, id),
+            Some(lock_manager_t::File(file)) => unlock_file(file, id),
+            None => call(|| opened(manager).map(|_| 0)),
         }
     }
 }
@@ -167,14 +173,11 @@ extern "C" fn acquire_retired(native: &Native, id: u32, patience: impl Patience)
     boundary::acquire(&mut native.slow_path(id, patience.wait(), None), native.storage())
 }
 
-/// # Safety
-/// The module's contract.
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
-unsafe extern "C" fn acquire_other(manager: *mut lock_manager_t, id: u32, patience: impl Patience) -> i32 {
-    // SAFETY: the module's contract.
-    call_that_waits(|| unsafe { opened(manager)?.acquire(id, patience.wait(), None).map(code) })
+extern "C" fn acquire_file(file: &FileManager, id: u32, patience: impl Patience) -> i32 {
+    boundary::acquire(&mut file.two_steps(id, patience.wait(), None), file.storage())
 }
 
 #[inline(never)]
@@ -195,10 +198,9 @@ extern "C" fn unlock_waited_for(native: &Native, id: u32) -> i32 {
     }
 }
 
-/// # Safety
-/// The module's contract.
+#[cold]
 #[inline(never)]
-unsafe extern "C" fn unlock_other(manager: *mut lock_manager_t, id: u32) -> i32 {
-    // SAFETY: the module's contract.
-    call(|| unsafe { opened(manager)?.unlock(id).map(|()| 0) })
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn unlock_file(file: &FileManager, id: u32) -> i32 {
+    boundary::release(file.storage(), || file.release(id))
 }

@@ -8,13 +8,18 @@ use std::os::fd::IntoRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::shm::MAX_LOCKS;
 use crate::sys::Errno;
-use crate::sys::directory::{self, Making};
+use crate::sys::directory;
 use crate::sys::file::{self, Access, Facts, FileSystem};
-use crate::sys::pinned::{Pinned, Pinning};
+use crate::sys::process::effective_user;
 use crate::{Error, Reason, Result};
 
-use super::record::TABLE;
+/// The file of a directory that the words of its locks are in: a native segment.
+pub(super) const TABLE: &str = ".lock_manager";
+
+/// Of the files of ids, as libpod makes them.
+const ID_MODE: u32 = 0o600;
 
 /// How a directory is called: as the caller wrote it, and from the root on.
 #[derive(Debug, Clone)]
@@ -56,7 +61,8 @@ pub(super) struct Directory {
     pub(super) name: DirectoryName,
     pub(super) facts: Facts,
     pub(super) access: Access,
-    pinning: Pinning,
+    /// The effective user of the process when it opened the directory.
+    opened_by: u32,
     /// `None` only while it is dropped.
     file: Option<File>,
 }
@@ -79,9 +85,7 @@ impl Directory {
         if let FileSystem::Network(magic) = file::file_system_of(&file).map_err(name.failed("statfs"))? {
             return Err(name.error(Reason::NetworkFileSystem { magic }));
         }
-        let overlay = file::is_on_overlay(&file).map_err(name.failed("statfs"))?;
-        let pinning = if overlay { Pinning::ByDescriptor } else { Pinning::ByMapping };
-        Ok(Self { name: name.clone(), facts, access, pinning, file: Some(file) })
+        Ok(Self { name: name.clone(), facts, access, opened_by: effective_user(), file: Some(file) })
     }
 
     /// Runs `body` with the directory's descriptor: the one that was opened, or, if the program closed that (closefrom),
@@ -108,20 +112,54 @@ impl Directory {
         matches!(links, Err(Reason::Removed) | Ok(Ok(0)))
     }
 
-    /// Opens a file of the directory. `None`: there is none, or with [`Making::Exclusively`] there is one. Whether it is
-    /// a regular one is for [`facts`] to say.
-    pub(super) fn open_file(&self, name: &str, making: Making) -> Found<Option<File>> {
-        let making = if self.access == Access::Look { Making::NeverToLook } else { making };
-        match self.with_descriptor(|directory| directory::open_at(directory, name, making))? {
-            Ok(file) => Ok(Some(file)),
-            Err(Errno(libc::EEXIST)) if making == Making::Exclusively => Ok(None),
-            Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
-            Err(Errno(libc::ENOENT)) if matches!(making, Making::Never | Making::NeverToLook) => Ok(None),
-            Err(Errno(libc::ELOOP)) => Err(Reason::StrayFile { name: name.to_owned(), is_link: true }),
+    /// Where the locks' words are.
+    pub(super) fn table_path(&self) -> PathBuf {
+        self.name.path.join(TABLE)
+    }
+
+    /// Opens the file of an id, to lock it. `None`: there is none.
+    pub(super) fn open_id(&self, id: u32) -> Found<Option<(File, Facts)>> {
+        let name = IdName::new(id);
+        let opened = self.with_descriptor(|directory| directory::open_at(directory, name.as_str()))?;
+        match opened {
+            Ok(file) => {
+                let facts = Facts::of(&file).map_err(|errno| Reason::System { doing: "fstat", errno })?;
+                if facts.is_regular { Ok(Some((file, facts))) } else { Err(stray(id)) }
+            }
+            Err(Errno(libc::ENOENT)) => Ok(None),
+            Err(Errno(libc::ELOOP)) => Err(Reason::StrayFile { name: id.to_string(), is_link: true }),
             // Directories, sockets, devices: whatever they are, they are no locks.
-            Err(Errno(libc::EISDIR | libc::ENXIO)) => Err(stray(name)),
+            Err(Errno(libc::EISDIR | libc::ENXIO)) => Err(stray(id)),
+            // The process has given up its rights since, so that it cannot know; nor could it lock beside libpod.
+            Err(Errno(libc::EACCES)) if effective_user() != self.opened_by => Ok(None),
             Err(errno) => Err(Reason::System { doing: "opening a file of the directory", errno }),
         }
+    }
+
+    /// What the file of an id is. `None`: there is none.
+    pub(super) fn facts_of_id(&self, id: u32) -> Found<Option<Facts>> {
+        let name = IdName::new(id);
+        match self.with_descriptor(|directory| directory::facts_at(directory, name.as_str()))? {
+            Ok(facts) if facts.is_regular => Ok(Some(facts)),
+            Ok(_) | Err(Errno(libc::ENOENT)) => Ok(None),
+            Err(errno) => Err(Reason::System { doing: "looking at a file of the directory", errno }),
+        }
+    }
+
+    /// Makes the file of an id; `false`: there is one.
+    pub(super) fn make_id(&self, id: u32) -> Found<bool> {
+        let name = IdName::new(id);
+        match self.with_descriptor(|directory| directory::make_at(directory, name.as_str(), ID_MODE))? {
+            Ok(()) => Ok(true),
+            Err(Errno(libc::EEXIST)) => Ok(false),
+            Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
+            Err(errno) => Err(Reason::System { doing: "making a file of the directory", errno }),
+        }
+    }
+
+    /// Removes the file of an id; `false`: there was none.
+    pub(super) fn remove_id(&self, id: u32) -> Found<bool> {
+        self.remove_file(IdName::new(id).as_str())
     }
 
     /// Removes a file of the directory; `false`: there was none, or it is a directory, which no lock is.
@@ -147,12 +185,6 @@ impl Directory {
         listed.map_err(|errno| Reason::System { doing: "reading the directory", errno })?;
         Ok(contents)
     }
-
-    /// Keeps the locks that `file`'s description holds for as long as the answer lives.
-    pub(super) fn pin(&self, file: File) -> Found<Pinned> {
-        Pinned::new(file, self.pinning)
-            .map_err(|errno| Reason::System { doing: "mapping a file that keeps a lock", errno })
-    }
 }
 
 impl Drop for Directory {
@@ -166,16 +198,33 @@ impl Drop for Directory {
     }
 }
 
-fn stray(name: &str) -> Reason {
-    Reason::StrayFile { name: name.to_owned(), is_link: false }
+fn stray(id: u32) -> Reason {
+    Reason::StrayFile { name: id.to_string(), is_link: false }
 }
 
-/// What fstat says of the file of that name, which must be a regular one.
-pub(super) fn facts(file: &File, name: &str) -> Found<Facts> {
-    match Facts::of(file) {
-        Ok(facts) if facts.is_regular => Ok(facts),
-        Ok(_) => Err(stray(name)),
-        Err(errno) => Err(Reason::System { doing: "fstat", errno }),
+/// The name of an id's file, on the stack: a lock call looks it up.
+struct IdName {
+    digits: [u8; Self::MOST],
+    start: usize,
+}
+
+impl IdName {
+    const MOST: usize = 10;
+
+    fn new(id: u32) -> Self {
+        let (mut digits, mut start, mut rest) = ([0; Self::MOST], Self::MOST, id);
+        loop {
+            start -= 1;
+            digits[start] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                return Self { digits, start };
+            }
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.digits[self.start..]).unwrap_or_default()
     }
 }
 
@@ -195,7 +244,8 @@ pub(super) struct Contents {
 /// The id that a file name stands for: decimal, as libpod writes it, so without leading zeros or sign.
 fn id_named(name: &[u8]) -> Option<u32> {
     let is_plain = name.iter().all(u8::is_ascii_digit) && (name.len() == 1 || name.first() != Some(&b'0'));
-    if is_plain { str::from_utf8(name).ok()?.parse().ok() } else { None }
+    let id = if is_plain { str::from_utf8(name).ok()?.parse().ok() } else { None };
+    id.filter(|&id| id < MAX_LOCKS)
 }
 
 #[cfg(test)]
@@ -203,9 +253,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_decimal_numbers_below_2_to_the_32_are_ids() {
-        assert_eq!([b"0".as_slice(), b"17", b"4294967295"].map(id_named), [Some(0), Some(17), Some(u32::MAX)]);
-        for name in ["", "00", "007", "+1", "-1", "1 ", "4294967296", "x", ".lock_manager", "1.tmp"] {
+    fn a_name_is_the_decimal_number() {
+        for id in [0, 7, 10, 16_777_215, u32::MAX] {
+            assert_eq!(IdName::new(id).as_str(), id.to_string());
+        }
+    }
+
+    #[test]
+    fn only_plain_decimal_numbers_below_2_to_the_24_are_ids() {
+        assert_eq!([b"0".as_slice(), b"17", b"16777215"].map(id_named), [Some(0), Some(17), Some(MAX_LOCKS - 1)]);
+        for name in ["", "00", "007", "+1", "-1", "1 ", "16777216", "4294967296", "x", ".lock_manager", "1.tmp"] {
             assert_eq!(id_named(name.as_bytes()), None, "{name:?}");
         }
     }

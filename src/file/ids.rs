@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::shm::MAX_LOCKS;
+
 /// One more than the highest id.
-const END: u64 = 1 << 32;
+const END: u64 = MAX_LOCKS as u64;
 
 /// How many ids that turn out to be taken are tried before the directory is read.
 pub(super) const SURPRISES_BEFORE_LOOK: u32 = 16;
@@ -95,7 +97,7 @@ mod tests {
     fn ids_go_from_the_lowest() {
         assert_eq!(lowest(&mut Believed::all(), 3), [0, 1, 2]);
         assert_eq!(lowest(&mut Believed::all_but(vec![4, 0, 2]), 4), [1, 3, 5, 6]);
-        assert_eq!(lowest(&mut Believed::all_but(vec![u32::MAX, 0]), 2), [1, 2]);
+        assert_eq!(lowest(&mut Believed::all_but(vec![MAX_LOCKS - 1, 0]), 2), [1, 2]);
     }
 
     #[test]
@@ -115,8 +117,8 @@ mod tests {
     #[test]
     fn the_last_id_is_the_last() {
         let mut believed = Believed { free: BTreeMap::from([(END - 2, END)]), looked: true };
-        assert_eq!(lowest(&mut believed, 3), [u32::MAX - 1, u32::MAX]);
-        believed.freed(u32::MAX);
-        assert_eq!(lowest(&mut believed, 2), [u32::MAX]);
+        assert_eq!(lowest(&mut believed, 3), [MAX_LOCKS - 2, MAX_LOCKS - 1]);
+        believed.freed(MAX_LOCKS - 1);
+        assert_eq!(lowest(&mut believed, 2), [MAX_LOCKS - 1]);
     }
 }

@@ -1,109 +1,97 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Looking without touching: who has a record lock is asked for with F_OFD_GETLK, which takes none.
+//! Who holds what, without touching a lock and without opening a file of an id: to close it would give up what this process
+//! has on it. Who holds a lock by its word is seen there; whom libpod's record locks belong to, in /proc/locks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::Reason;
-use crate::manager::{LockInfo, Ownership};
-use crate::sys::directory::Making;
-use crate::sys::procfs;
-use crate::sys::record_lock::{self, Owner, Range};
+use crate::manager::{Info, Kind, LockInfo, Manager, UNLIMITED, Waiter};
+use crate::{Error, Result};
 
+use super::FileManager;
 use super::directory::Found;
-use super::pool::Pool;
-use super::record::{self, Identity, Record};
-use super::records::{Records, locking};
+use super::tables::Table;
 
-impl Pool {
-    /// Every lock that somebody holds, ascending.
-    pub(super) fn held_ids(&self) -> Found<Vec<u32>> {
-        let mut held = BTreeSet::new();
-        let records = self.locks()?.storage.records_to_look()?;
-        let mut unseen = vec![record::every_range()];
-        // The kernel names one lock at a time, and not the lowest.
-        while let (Some(records), Some(range)) = (&records, unseen.pop()) {
-            let Some(conflict) = records.conflict(range)? else { continue };
-            // An attempt, too, has the record for an instant.
-            if let Some(id) = record::id(conflict.range)
-                && records.read(id)?.holder.is_some()
-            {
-                held.insert(id);
-            }
-            let start = conflict.range.start().max(range.start());
-            if range.start() < start {
-                unseen.push(Range::between(range.start(), start));
-            }
-            if let (Some(end), Some(last)) = (conflict.range.end(), range.end())
-                && end < last
-            {
-                unseen.push(Range::between(end, last));
-            }
+/// Processes that have record locks on files, by inode.
+struct RecordLocks(BTreeMap<u64, i32>);
+
+impl RecordLocks {
+    fn beside(table: &Table) -> Self {
+        let locks = table.native.as_mapped().and_then(|file| file.process_locks_beside());
+        Self(locks.unwrap_or_default().into_iter().collect())
+    }
+}
+
+impl FileManager {
+    /// The present table, if there is one.
+    fn table_to_look(&self) -> Result<Option<&Table>> {
+        match self.tables.open(&self.pool)? {
+            Some(table) if table.native.has_lost_its_name() => self.tables.replace(table, &self.pool),
+            table => Ok(table),
         }
-        for id in self.directory.contents()?.ids {
-            let process = match self.process_with_file(id) {
-                // A link, a directory: nobody's lock.
-                Err(Reason::StrayFile { .. }) => None,
-                found => found?,
-            };
-            if process.is_some() {
-                held.insert(id);
-            }
+    }
+
+    /// Every lock that somebody holds, ascending.
+    pub(super) fn held_ids(&self) -> Result<Vec<u32>> {
+        let Some(table) = self.table_to_look()? else { return Ok(Vec::new()) };
+        let mut held: BTreeSet<u32> = table.native.locks_held()?.into_iter().collect();
+        let records = RecordLocks::beside(table);
+        if !records.0.is_empty() {
+            held.extend(self.ids_locked_in(&records).map_err(|reason| self.error(reason))?);
         }
         Ok(held.into_iter().collect())
     }
 
-    /// The process that has a lock on the file of that id, as libpod does; 0 if it cannot be seen from here. Ours belong to
-    /// descriptions, and are told of by their records.
-    fn process_with_file(&self, id: u32) -> Found<Option<i32>> {
-        let Some(file) = self.directory.open_file(&id.to_string(), Making::Never)? else { return Ok(None) };
-        let conflict = record_lock::conflict(&file, Range::WHOLE).map_err(locking)?;
-        Ok(conflict.and_then(|conflict| match conflict.owner {
-            Owner::Process(pid) => Some(pid),
-            Owner::Description => None,
-        }))
+    fn ids_locked_in(&self, records: &RecordLocks) -> Found<Vec<u32>> {
+        let mut locked = Vec::new();
+        for id in self.pool.directory.contents()?.ids {
+            if let Some(facts) = self.pool.directory.facts_of_id(id)?
+                && records.0.contains_key(&facts.inode)
+            {
+                locked.push(id);
+            }
+        }
+        Ok(locked)
     }
 
-    pub(super) fn inspect(&self, id: u32) -> Found<LockInfo> {
-        let table = self.locks()?;
-        let look = table.look(id);
-        let (record, is_taken) = match table.storage.records_to_look()? {
-            Some(records) => (records.read(id)?, is_taken(&records, id)?),
-            None => (Record::NOBODYS, false),
-        };
-        let mut info = LockInfo {
-            id,
-            allocated: self.directory.open_file(&id.to_string(), Making::Never)?.is_some(),
-            held: is_taken && record.holder.is_some(),
-            owner_died: !is_taken && record.holder.is_some(),
-            waiters: look.waiters,
-            waited_ns: look.waited_ns,
-            acquisitions: record.acquisitions,
-            ..LockInfo::default()
-        };
-        if info.held {
-            info.ownership = if record.tid == 0 { Ownership::Process } else { Ownership::Thread };
-            if let Some(holder) = record.holder {
-                info.pid_namespace = holder.pid_namespace.into();
-                if is_visible(&holder) {
-                    info.pid = holder.pid as i32;
-                    info.tid = record.tid as i32;
+    pub(super) fn inspect(&self, ids: &[u32]) -> Result<Vec<LockInfo>> {
+        ids.iter().try_for_each(|&id| self.check_id(id)).map_err(|reason| self.error(reason))?;
+        let table = self.table_to_look()?;
+        let known = table.map_or(0, |table| table.native.known_locks());
+        let in_table: Vec<u32> = ids.iter().copied().filter(|&id| id < known).collect();
+        let mut words = match table {
+            Some(table) => table.native.lock_infos(&in_table)?,
+            None => Vec::new(),
+        }
+        .into_iter();
+        let mut records = None;
+        let infos = ids.iter().map(|&id| {
+            let word = if id < known { words.next() } else { None };
+            let facts = self.pool.directory.facts_of_id(id)?;
+            let mut info = LockInfo { id, allocated: facts.is_some(), ..word.unwrap_or_default() };
+            if let (false, Some(facts), Some(table)) = (info.held, facts, table) {
+                let records = records.get_or_insert_with(|| RecordLocks::beside(table));
+                if let Some(&pid) = records.0.get(&facts.inode) {
+                    (info.held, info.pid) = (true, pid.max(0));
                 }
             }
-        } else if let Some(pid) = self.process_with_file(id)? {
-            info.held = true;
-            info.pid = pid;
-        }
-        Ok(info)
+            Ok(info)
+        });
+        infos.collect::<Found<_>>().map_err(|reason| self.error(reason))
     }
-}
 
-fn is_taken(records: &Records, id: u32) -> Found<bool> {
-    Ok(records.conflict(record::range(id))?.is_some())
-}
+    pub(super) fn waiting(&self) -> Result<Vec<Waiter>> {
+        self.table_to_look()?.map_or_else(|| Ok(Vec::new()), |table| table.native.waiters())
+    }
 
-/// Whether the process of that identity can be seen from here under its number.
-fn is_visible(holder: &Identity) -> bool {
-    u64::from(holder.pid_namespace) == procfs::pid_namespace("self")
-        && procfs::start_time(holder.pid as i32) == holder.start_time
+    pub(super) fn describe(&self) -> Result<Info> {
+        let attached = match self.table_to_look() {
+            Ok(Some(table)) => table.native.info()?.attached,
+            // What was removed has nobody.
+            Ok(None) | Err(Error { .. }) => 0,
+        };
+        let retired =
+            self.pool.directory.is_removed() || self.tables.present().is_some_and(|table| table.native.is_retired());
+        Ok(Info { kind: Kind::File, layout: None, num_locks: UNLIMITED, max_locks: UNLIMITED, attached, retired })
+    }
 }

@@ -49,6 +49,11 @@ impl SegmentName {
         Ok(Self { shown, file })
     }
 
+    /// The file that a directory of locks has its words in. Errors name the directory, as the caller wrote it.
+    pub(super) fn of_table(directory: &Arc<PathBuf>, file: PathBuf) -> Self {
+        Self { shown: Arc::clone(directory), file }
+    }
+
     /// As the caller wrote it.
     pub(super) fn shown(&self) -> &Arc<PathBuf> {
         &self.shown

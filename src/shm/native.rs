@@ -53,6 +53,7 @@ use super::segment::Candidate;
 use super::{AtOnce, MAX_LOCKS, Release};
 use format::Geometry;
 pub(super) use format::{VERSION, is_ours};
+pub(crate) use locking::SlowPath;
 pub(super) use member::hear_of_end;
 use pool::Pool;
 use space::Space;
@@ -90,6 +91,11 @@ fn check_boot(candidate: &Candidate, start: &[u8], geometry: Geometry) -> std::r
     Err(boot.map_or_else(space::no_boot, |_| Reason::BeforeBoot))
 }
 
+/// What a lock is held by beside its word, for the sake of programs that know nothing of words.
+pub(crate) trait Beside: Send + Sync {
+    fn release(&self, id: u32);
+}
+
 /// Where the locks of a manager are at home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Home {
@@ -123,7 +129,7 @@ impl Native {
             // What cannot be used, for want of a descriptor to attach with, is not left behind.
             if !matches!(error.reason(), Reason::Removed) {
                 let is_it = |_: &Candidate, start: &[u8]| is_ours(start) && format::inode(start) == Some(inode);
-                let _gone_already = super::remove_if(name.shown(), is_it);
+                let _gone_already = super::remove_if(name, is_it);
             }
         })?;
         // From here on it has somebody living in it.
@@ -216,6 +222,90 @@ impl Native {
     #[inline(always)]
     pub(crate) fn release_soon(&self, id: u32) -> Release {
         self.view.release_soon(id)
+    }
+
+    /// Makes room for a lock of that id, which is below the most that there can be.
+    pub(crate) fn reach(&self, id: u32) -> std::result::Result<(), Reason> {
+        if self.pool().has_lock(id) {
+            return Ok(());
+        }
+        const STEP: u32 = 4096;
+        let most = self.pool().geometry.max_locks();
+        let wanted =
+            (id + 1).checked_next_power_of_two().map_or(most, |rounded| rounded.min((id + 1).next_multiple_of(STEP)));
+        let grown = self.pool().grow(format::rounded(wanted.min(most)));
+        self.view.hear_of_more();
+        grown
+    }
+
+    /// Whether the calling thread, or this process where it owns the lock, holds it through this manager.
+    pub(crate) fn holds(&self, id: u32) -> bool {
+        let Some(holder) = self.holder_here().filter(|_| self.pool().has_lock(id)) else { return false };
+        let owner = self.pool().word(id).load(Ordering::Relaxed) & word::OWNER;
+        (Some(owner) == holder.thread_word || owner == holder.process_word)
+            && note::manager(self.pool().note(id)) == self.view.token
+    }
+
+    /// Whether a lock's word names a holder, dead or alive. Of a lock that this process knows.
+    pub(crate) fn is_taken(&self, id: u32) -> bool {
+        word::has_owner(self.pool().word(id).load(Ordering::Relaxed))
+    }
+
+    /// Gives a lock back that was taken just now, as if it had not been: a death that was told is still due.
+    pub(crate) fn put_back(&self, id: u32, acquired: Acquired) {
+        let Some(holder) = self.holder_here() else { return };
+        let owner = self.pool().word(id).load(Ordering::Relaxed) & word::OWNER;
+        self.pool().hand_back(id, owner, acquired);
+        if Some(owner) == holder.thread_word {
+            holder.thread.count_word_given_back();
+        }
+    }
+
+    /// Gives back what the calling thread, or this process where it owns the lock, holds through this manager.
+    pub(crate) fn release(&self, id: u32) -> std::result::Result<(), Reason> {
+        match self.view.release_at_once(id) {
+            Release::Done => Ok(()),
+            _ => match self.view.release_soon(id) {
+                Release::Done => Ok(()),
+                _ => self.release_slowly(id),
+            },
+        }
+    }
+
+    /// Has `beside` called for each lock that a thread of this process leaves behind when it ends, while the lock is its
+    /// yet. The first counts.
+    pub(crate) fn release_beside(&self, beside: Arc<dyn Beside>) {
+        let _as_before = self.pool().beside.get_or_make(|| Ok::<_, ()>(beside));
+    }
+
+    /// How many threads wait in calls on the manager.
+    pub(crate) fn waiting(&self) -> &std::sync::atomic::AtomicU64 {
+        self.view.waiting()
+    }
+
+    /// The word that a lock is waited for on.
+    pub(crate) fn futex(&self, id: u32) -> &std::sync::atomic::AtomicU32 {
+        waiting::futex_of(self.pool().word(id))
+    }
+
+    /// Whether the segment's remover has said that it is gone for good, as others than removers do not.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.pool().is_retired()
+    }
+
+    /// Whether its file has lost its name, whoever took that away.
+    pub(crate) fn has_lost_its_name(&self) -> bool {
+        self.pool().segment.is_removed()
+    }
+
+    /// The segment's file as /proc shows it.
+    pub(crate) fn as_mapped(&self) -> Option<crate::sys::procfs::MappedFile> {
+        self.pool().segment.as_mapped()
+    }
+
+    /// How many locks there are, as far as this process knows.
+    pub(crate) fn known_locks(&self) -> u32 {
+        self.pool().num_locks_now()
     }
 
     /// What errors call the segment.
@@ -434,13 +524,7 @@ impl Manager for Native {
 
     #[inline(always)]
     fn unlock(&self, id: u32) -> Result<()> {
-        match self.view.release_at_once(id) {
-            Release::Done => Ok(()),
-            _ => match self.view.release_soon(id) {
-                Release::Done => Ok(()),
-                _ => self.release_slowly(id).map_err(|reason| self.error(reason)),
-            },
-        }
+        self.release(id).map_err(|reason| self.error(reason))
     }
 
     fn locks_held(&self) -> Result<Vec<u32>> {

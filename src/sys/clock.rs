@@ -41,6 +41,13 @@ impl Instant {
         Self((time.tv_sec as u64).wrapping_mul(NANOSECONDS_PER_SECOND).wrapping_add(time.tv_nsec as u64))
     }
 
+    /// Sleeps until then, or until a signal comes.
+    pub(crate) fn sleep_until(self) {
+        let until = self.timespec();
+        // SAFETY: clock_nanosleep(2) reads the timespec, which lives past the call.
+        unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &until, std::ptr::null_mut()) };
+    }
+
     pub(crate) fn after(self, nanoseconds: u64) -> Self {
         Self(self.0.saturating_add(nanoseconds))
     }

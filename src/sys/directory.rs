@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::Path;
 
 use super::Errno;
-use super::file::{self, Opener};
+use super::file::{self, Facts, Opener};
 
 const ITSELF: libc::c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
@@ -21,29 +21,26 @@ pub(crate) fn open_as_owner(path: &Path) -> Result<(File, Opener), Errno> {
     file::as_owner(|flags| file::open_with(path, ITSELF | flags))
 }
 
-/// What open_at() does where there is no file, or one already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Making {
-    /// ENOENT where there is none.
-    Never,
-    /// The same, and it is opened for reading only.
-    NeverToLook,
-    /// Made where there is none.
-    IfAbsent,
-    /// EEXIST where there is one.
-    Exclusively,
+/// Opens a file of the directory for reading and writing, without following a link or waiting for a FIFO.
+pub(crate) fn open_at(directory: &File, name: &str) -> Result<File, Errno> {
+    let flags = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    file::open_above_standard(directory.as_raw_fd(), name.as_bytes(), flags)
 }
 
-/// Opens a file of the directory, for reading and writing unless only to look, without following a link or waiting for a FIFO.
-pub(crate) fn open_at(directory: &File, name: &str, making: Making) -> Result<File, Errno> {
-    let flags = match making {
-        Making::Never => libc::O_RDWR,
-        Making::NeverToLook => libc::O_RDONLY,
-        Making::IfAbsent => libc::O_RDWR | libc::O_CREAT,
-        Making::Exclusively => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
-    };
-    let flags = flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    file::open_above_standard(directory.as_raw_fd(), name.as_bytes(), flags)
+/// Makes a regular file of the directory, without opening it: to close it would drop what locks this process has on it.
+pub(crate) fn make_at(directory: &File, name: &str, mode: u32) -> Result<(), Errno> {
+    // SAFETY: mknodat(2) reads the name, which lives past the call.
+    file::with_c_string(name.as_bytes(), |name| {
+        match unsafe { libc::mknodat(directory.as_raw_fd(), name, libc::S_IFREG | mode, 0) } {
+            0 => Ok(()),
+            _ => Err(Errno::last()),
+        }
+    })?
+}
+
+/// What a name in the directory is of, without following a link or opening it.
+pub(crate) fn facts_at(directory: &File, name: &str) -> Result<Facts, Errno> {
+    Facts::at(directory, name.as_bytes())
 }
 
 /// Removes a file of the directory.

@@ -49,6 +49,14 @@ impl Facts {
         with_c_string(bytes_of(path), |path| Self::told(|facts| unsafe { libc::lstat(path, facts) }))?
     }
 
+    /// Of what a name in a directory is of now, without following a link.
+    pub(super) fn at(directory: &File, name: &[u8]) -> Result<Self, Errno> {
+        let at = directory.as_raw_fd();
+        // SAFETY: fstatat(2) reads the name and fills the struct it is given when it returns 0.
+        let tell = |name, facts| unsafe { libc::fstatat(at, name, facts, libc::AT_SYMLINK_NOFOLLOW) };
+        with_c_string(name, |name| Self::told(|facts| tell(name, facts)))?
+    }
+
     /// Of what a path names now, through whatever links.
     pub(super) fn of_path_followed(path: &[u8]) -> Result<Self, Errno> {
         // SAFETY: stat(2) reads the path and fills the struct it is given when it returns 0.

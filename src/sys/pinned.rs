@@ -11,14 +11,6 @@ use super::file::Facts;
 use super::mapping::Mapping;
 use super::record_lock;
 
-/// How descriptions can be kept on a file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pinning {
-    ByMapping,
-    /// overlayfs maps another file than the one that was opened.
-    ByDescriptor,
-}
-
 /// A description that is kept.
 #[derive(Debug)]
 pub(crate) struct Pinned {
@@ -38,13 +30,9 @@ impl Pinned {
         Ok(Self { _kept: Kept::Mapping(Mapping::not_inherited(file)?) })
     }
 
-    /// Keeps the description of `file`, which is closed if it can be.
-    pub(crate) fn new(file: File, pinning: Pinning) -> Result<Self, Errno> {
-        let kept = match pinning {
-            Pinning::ByMapping => return Self::by_mapping(&file),
-            Pinning::ByDescriptor => Kept::Descriptor(Descriptor { facts: Facts::of(&file)?, file: Some(file) }),
-        };
-        Ok(Self { _kept: kept })
+    /// Keeps the description of `file` by its descriptor: overlayfs maps another file than the one that was opened.
+    pub(crate) fn by_descriptor(file: File) -> Result<Self, Errno> {
+        Ok(Self { _kept: Kept::Descriptor(Descriptor { facts: Facts::of(&file)?, file: Some(file) }) })
     }
 }
 

@@ -195,6 +195,20 @@ impl MappedFile {
         self.is_deleted
     }
 
+    /// Inode and process of each write lock that a process has (POSIX, not a description's) on a file of the same file
+    /// system.
+    pub(crate) fn process_locks_beside(&self) -> Option<Vec<(u64, i32)>> {
+        let locks = String::from_utf8(glance::at_rest("/proc/locks")?).ok()?;
+        let lock_of = |line: &str| {
+            let lock = FileLock::parse(line)?;
+            let (device, inode) = lock.file.rsplit_once(':')?;
+            let is_such = lock.kind == "POSIX" && lock.lock_type == "WRITE" && device.as_bytes() == self.device;
+            is_such.then_some(())?;
+            Some((inode.parse().ok()?, lock.pid))
+        };
+        Some(locks.lines().filter_map(lock_of).collect())
+    }
+
     /// Whether process `process` ("self" or a number) maps it, too.
     pub(crate) fn is_mapped_by(&self, process: &str) -> Maps {
         let wanted = (self.device.as_slice(), self.inode.as_slice());
@@ -273,15 +287,32 @@ pub(crate) fn locked_offsets(device: u64, inode: u64) -> Option<Vec<u64>> {
     let (major, minor) = (libc::major(device), libc::minor(device));
     let file = format!("{major:02x}:{minor:02x}:{inode}");
     let locks = String::from_utf8(glance::at_rest("/proc/locks")?).ok()?;
-    // Number: kind, mandatory or advisory, type, pid, file, start, end. Waiters have an arrow behind the number.
     let of_the_file = locks.lines().filter_map(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let kind = fields.next()?;
-        let lock_type = fields.nth(1)?;
-        let locked = fields.nth(1)?;
-        (kind == "OFDLCK" && lock_type == "WRITE" && locked == file).then(|| fields.next()?.parse().ok())?
+        let lock = FileLock::parse(line)?;
+        (lock.kind == "OFDLCK" && lock.lock_type == "WRITE" && lock.file == file).then_some(lock.start)
     });
     Some(of_the_file.collect())
+}
+
+/// A line of /proc/locks that tells of a lock, and not of one that waits.
+struct FileLock<'l> {
+    kind: &'l str,
+    lock_type: &'l str,
+    /// 0 or less where it is no process's, or one that cannot be seen from here.
+    pid: i32,
+    file: &'l str,
+    start: u64,
+}
+
+impl<'l> FileLock<'l> {
+    fn parse(line: &'l str) -> Option<Self> {
+        // Number: kind, mandatory or advisory, type, pid, file, start, end. Waiters have an arrow behind the number.
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let kind = fields.next().filter(|&kind| kind != "->")?;
+        let lock_type = fields.nth(1)?;
+        let (pid, file) = (fields.next()?.parse().ok()?, fields.next()?);
+        Some(Self { kind, lock_type, pid, file, start: fields.next()?.parse().ok()? })
+    }
 }
 
 /// The ids of a process in the PID namespaces that it is in.

@@ -28,11 +28,6 @@ impl Range {
         self.start
     }
 
-    /// `None`: to the end of the file.
-    pub(crate) fn end(self) -> Option<u64> {
-        (self.length != 0).then(|| self.start + self.length)
-    }
-
     fn to_libc(self) -> Result<libc::flock, Errno> {
         // SAFETY: all-zero bytes are a valid flock, whose fields are set below.
         let mut lock: libc::flock = unsafe { std::mem::zeroed() };
@@ -69,32 +64,23 @@ pub(crate) fn unlock_all(file: &File) -> Result<(), Errno> {
     control(file, libc::F_OFD_SETLK, &mut lock)
 }
 
-/// Somebody else's lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Conflict {
-    pub(crate) range: Range,
-    pub(crate) owner: Owner,
-}
-
-/// Whose lock it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// An open file description's: no process's.
-    Description,
-    /// A process's; 0 if it cannot be seen from this PID namespace.
-    Process(i32),
-}
-
-/// Somebody else's lock that lies in or reaches into the range, if there is one. Takes nothing.
-pub(crate) fn conflict(file: &File, range: Range) -> Result<Option<Conflict>, Errno> {
-    let mut lock = range.to_libc()?;
-    control(file, libc::F_OFD_GETLK, &mut lock)?;
-    if lock.l_type == libc::F_UNLCK as libc::c_short {
-        return Ok(None);
+/// Takes a write lock on the whole file for this process, as POSIX has it (F_SETLK), if no other process and no
+/// description has one; never waits. It goes with the process, passes to no child, and any close(2) of the file by this
+/// process drops it.
+pub(crate) fn try_lock_for_process(file: &File) -> Result<Attempt, Errno> {
+    let mut lock = Range::WHOLE.to_libc()?;
+    match control(file, libc::F_SETLK, &mut lock) {
+        Ok(()) => Ok(Attempt::Taken),
+        Err(Errno(libc::EAGAIN | libc::EACCES)) => Ok(Attempt::Held),
+        Err(errno) => Err(errno),
     }
-    let range = Range { start: lock.l_start as u64, length: lock.l_len as u64 };
-    let owner = if lock.l_pid == -1 { Owner::Description } else { Owner::Process(lock.l_pid) };
-    Ok(Some(Conflict { range, owner }))
+}
+
+/// Gives it back.
+pub(crate) fn unlock_for_process(file: &File) -> Result<(), Errno> {
+    let mut lock = Range::WHOLE.to_libc()?;
+    lock.l_type = libc::F_UNLCK as libc::c_short;
+    control(file, libc::F_SETLK, &mut lock)
 }
 
 /// Whether somebody else has a write lock there. A mere reader's lock is none.

@@ -83,6 +83,27 @@ impl Drop for Fleeting {
     }
 }
 
+/// A descriptor by its number alone, for system calls: never closed, since the number may be of a file of the program's.
+pub(crate) type Borrowed = ManuallyDrop<File>;
+
+pub(crate) fn borrow(number: i32) -> Borrowed {
+    // SAFETY: no value of its own: not dropped, and whoever has it owns nothing.
+    ManuallyDrop::new(unsafe { File::from_raw_fd(number) })
+}
+
+/// The number of a file that is from here on only known by it.
+pub(crate) fn into_number(file: File) -> i32 {
+    file.into_raw_fd()
+}
+
+/// Closes a descriptor if it still is of the file that `is_it` knows.
+pub(crate) fn close_if(file: &Borrowed, is_it: impl FnOnce(&Facts) -> bool) {
+    if Facts::of(file).is_ok_and(|facts| is_it(&facts)) {
+        // SAFETY: close(2) of a descriptor that the caller has opened and uses for the last time.
+        unsafe { libc::close(file.as_raw_fd()) };
+    }
+}
+
 /// A file, and a descriptor of it as long as there is one.
 #[derive(Debug)]
 pub(crate) struct Watched {
@@ -112,9 +133,8 @@ impl Place {
     }
 
     /// Borrowed for a system call, never closed: if the number is the program's by now, it stays so.
-    fn file(self) -> ManuallyDrop<File> {
-        // SAFETY: no value of its own: not dropped, and whoever has it owns nothing.
-        ManuallyDrop::new(unsafe { File::from_raw_fd(self.number) })
+    fn file(self) -> Borrowed {
+        borrow(self.number)
     }
 }
 

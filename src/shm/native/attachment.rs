@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crate::Reason;
 use crate::sys::file::{self, Access};
-use crate::sys::pinned::{Pinned, Pinning};
+use crate::sys::pinned::Pinned;
 use crate::sys::record_lock::{self, Attempt, Range};
 use crate::sys::watched::Fleeting;
 use crate::sys::witness::Surroundings;
@@ -171,7 +171,7 @@ fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
         }
         let is_taken = record_lock::try_lock(&file, byte) == Ok(Attempt::Taken) && is_holder(&file, byte);
         if is_taken && file.is_it() && is_locked(space, byte)? {
-            return Ok((index, Pinned::new(file.keep(), Pinning::ByDescriptor).map_err(locking)?, true));
+            return Ok((index, Pinned::by_descriptor(file.keep()).map_err(locking)?, true));
         }
     }
     Err(locking(Errno(libc::EBADF)))

@@ -4,8 +4,10 @@
 //! however many managers are open on it.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use crate::sys::made_once::MadeOnce;
 use crate::sys::per_process::PerProcess;
 use crate::sys::process::Process;
 use crate::sys::registry::{Registry, Shared};
@@ -14,6 +16,7 @@ use crate::sys::{Errno, arena, procfs};
 use crate::{Reason, Result};
 
 use super::super::name::SegmentName;
+use super::Beside;
 use super::attachment::Attachment;
 use super::crowd::Crowd;
 use super::space::Space;
@@ -28,6 +31,8 @@ pub(super) struct Pool {
     /// This process's place in the segment. A child has none until its first call.
     pub(super) attachment: PerProcess<Attachment>,
     pub(super) last_look: LastLook,
+    /// What locks are held by beside their words, if by anything.
+    pub(super) beside: MadeOnce<Arc<dyn Beside>>,
 }
 
 /// The holder that a thorough look of this process found alive last, and until when that is good. Two who store at the
@@ -77,7 +82,7 @@ impl Pool {
                     return Err(name.error(reason));
                 }
                 let attachment = PerProcess::new().map_err(no_memory)?;
-                Ok(Self { space, process, attachment, last_look: LastLook::default() })
+                Ok(Self { space, process, attachment, last_look: LastLook::default(), beside: MadeOnce::new() })
             },
         )
     }
@@ -95,7 +100,7 @@ impl Pool {
             |_| Err(Reason::System { doing: "reserving memory", errno: Errno(libc::EEXIST) }),
             || {
                 let attachment = PerProcess::new().map_err(no_memory)?;
-                Ok(Self { space, process, attachment, last_look: LastLook::default() })
+                Ok(Self { space, process, attachment, last_look: LastLook::default(), beside: MadeOnce::new() })
             },
         )
     }

@@ -72,6 +72,12 @@ impl Pool {
     pub(super) fn abandon_all_of(&self, owner: u64) {
         for id in 0..self.num_locks() {
             let lock = self.word(id);
+            if let Some(beside) = self.beside.get()
+                && lock.load(Ordering::Relaxed) & OWNER == owner
+            {
+                // First: whoever takes the lock over takes that next.
+                beside.release(id);
+            }
             if abandon(lock, |seen| seen & OWNER == owner).is_some_and(|seen| seen & W != 0) {
                 wake_any(lock);
             }

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! The record locks that libpod takes: one on the file of an id, owned by the process. Their descriptors are kept, because
+//! any close(2) of such a file gives up what the process has on it, and to open one costs as much as all the rest.
+//!
+//! Who uses a descriptor has the lock's word, so that of this process it is one thread at a time. A kept descriptor that
+//! nobody uses may be closed to make room for another. Each is asked what file it is of before each use: the program may
+//! have closed it, and its number be of a file of its own.
+//!
+//! ```text
+//!   0 ──open──▶ KEPT + IN_USE ──unlock──▶ KEPT ──lock──▶ KEPT + IN_USE
+//!   ▲                                      │
+//!   └──────────────────── CLOSING ◀────────┘ to make room
+//! ```
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::Reason;
+use crate::shm::{Beside, MAX_LOCKS};
+use crate::sys::file::Facts;
+use crate::sys::made_once::MadeOnce;
+use crate::sys::process::Process;
+use crate::sys::record_lock::{self, Attempt};
+use crate::sys::watched;
+
+use super::directory::{Directory, Found};
+
+/// How many descriptors are kept that nobody uses, at most: a process has 1024 by default.
+const MOST_KEPT: usize = 128;
+
+/// Ids in one part of the table.
+const PART: usize = 4096;
+const PARTS: usize = MAX_LOCKS as usize / PART;
+
+/// How often a file that vanishes in the midst of an attempt is looked for again. Each round means that somebody
+/// removed it just then, and takes some microseconds: who removes all the time is not to make a slow process fail.
+const ROUNDS: u32 = 10_000;
+
+const KEPT: u64 = 1 << 32;
+const IN_USE: u64 = 1 << 33;
+/// It is being closed: nobody is to open the file before that is done, whose lock would go with it.
+const CLOSING: u64 = 1 << 34;
+
+/// One id's descriptor.
+#[derive(Default)]
+struct Descriptor {
+    /// Its number in the low half, with KEPT, and IN_USE; 0: there is none.
+    state: AtomicU64,
+    device: AtomicU64,
+    inode: AtomicU64,
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beheld {
+    Locked,
+    /// The id has no file.
+    NoFile,
+    /// Another process has it, which knows nothing of words.
+    Held,
+}
+
+/// The descriptors of a directory's files that this process keeps. A child has them, too, as it has the files open; of
+/// the locks it has none.
+pub(super) struct Kept {
+    process: &'static Process,
+    directory: Arc<Directory>,
+    parts: Box<[MadeOnce<[Descriptor; PART]>]>,
+    /// The ids whose descriptors were opened last, plus one.
+    recent: [AtomicU32; MOST_KEPT],
+    next: AtomicU32,
+}
+
+impl Kept {
+    pub(super) fn new(process: &'static Process, directory: Arc<Directory>) -> Self {
+        let parts = (0..PARTS).map(|_| MadeOnce::new()).collect();
+        let recent = [const { AtomicU32::new(0) }; MOST_KEPT];
+        Self { process, directory, parts, recent, next: AtomicU32::new(0) }
+    }
+
+    fn descriptor(&self, id: u32) -> &Descriptor {
+        let make = || Ok::<_, std::convert::Infallible>(std::array::from_fn(|_| Descriptor::default()));
+        let Ok(part) = self.parts[id as usize / PART].get_or_make(make);
+        &part[id as usize % PART]
+    }
+
+    fn known_descriptor(&self, id: u32) -> Option<&Descriptor> {
+        self.parts.get(id as usize / PART)?.get().map(|part| &part[id as usize % PART])
+    }
+
+    /// Takes the record lock on the file of that id, if there is one. The caller has the lock's word.
+    pub(super) fn try_lock(&self, id: u32) -> Found<Beheld> {
+        let descriptor = self.descriptor(id);
+        for _ in 0..ROUNDS {
+            let Some(file) = self.file_in_use(id, descriptor)? else { return Ok(Beheld::NoFile) };
+            let attempt = record_lock::try_lock_for_process(&file).map_err(locking);
+            match attempt {
+                Ok(Attempt::Taken) => {}
+                other => {
+                    descriptor.put_down();
+                    return other.map(|_| Beheld::Held);
+                }
+            }
+            // Freed meanwhile, and perhaps allocated again: then others lock another file.
+            match Facts::of(&file) {
+                Ok(facts) if descriptor.is_of(&facts) && facts.links > 0 => return Ok(Beheld::Locked),
+                _ => descriptor.give_up(),
+            }
+        }
+        Err(Reason::Unsettled { id, rounds: ROUNDS })
+    }
+
+    /// The descriptor of an id's present file, in use from here on. `None`: there is no such file.
+    fn file_in_use(&self, id: u32, descriptor: &Descriptor) -> Found<Option<watched::Borrowed>> {
+        if let Some(file) = descriptor.take_up(self.process) {
+            match Facts::of(&file) {
+                Ok(facts) if descriptor.is_of(&facts) && facts.links > 0 => return Ok(Some(file)),
+                _ => descriptor.give_up(),
+            }
+        }
+        let Some((file, facts)) = self.directory.open_id(id)? else { return Ok(None) };
+        let file = descriptor.keep(file, &facts);
+        self.make_room_for(id);
+        Ok(Some(file))
+    }
+
+    /// Notes that an id's descriptor was opened, and closes that of the one that was longest ago.
+    fn make_room_for(&self, id: u32) {
+        let place = self.next.fetch_add(1, Ordering::Relaxed) as usize % MOST_KEPT;
+        let before = self.recent[place].swap(id + 1, Ordering::Relaxed);
+        if let Some(before) = before.checked_sub(1).filter(|&before| before != id)
+            && let Some(descriptor) = self.known_descriptor(before)
+        {
+            descriptor.close_unless_in_use(self.process);
+        }
+    }
+
+    /// Gives the record lock back, if there is one. The caller has the lock's word yet.
+    pub(super) fn unlock(&self, id: u32) {
+        let Some(descriptor) = self.known_descriptor(id) else { return };
+        let Some(file) = descriptor.file_that_is_in_use() else { return };
+        match Facts::of(&file) {
+            Ok(facts) if descriptor.is_of(&facts) => {
+                // It fails on no descriptor that is open.
+                let _ = record_lock::unlock_for_process(&file);
+                if facts.links > 0 { descriptor.put_down() } else { descriptor.give_up() }
+            }
+            // The program closed it, and the lock is gone with that.
+            _ => descriptor.give_up(),
+        }
+    }
+}
+
+impl Beside for Kept {
+    fn release(&self, id: u32) {
+        self.unlock(id);
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // Nobody else has it any more. What is in use is of locks that were never given back.
+        for descriptor in self.parts.iter().filter_map(MadeOnce::get).flatten() {
+            if descriptor.state.load(Ordering::Acquire) & IN_USE == 0 {
+                descriptor.give_up();
+            }
+        }
+    }
+}
+
+fn locking(errno: crate::sys::Errno) -> Reason {
+    Reason::of_fcntl("locking a file of the directory", errno)
+}
+
+impl Descriptor {
+    fn is_of(&self, facts: &Facts) -> bool {
+        (self.device.load(Ordering::Relaxed), self.inode.load(Ordering::Relaxed)) == (facts.device, facts.inode)
+    }
+
+    fn number(state: u64) -> Option<watched::Borrowed> {
+        (state & KEPT != 0).then(|| watched::borrow(state as u32 as i32))
+    }
+
+    /// The descriptor, which nobody closes from here on.
+    fn take_up(&self, process: &Process) -> Option<watched::Borrowed> {
+        loop {
+            let state = self.state.load(Ordering::Acquire);
+            if state == CLOSING {
+                let _alone = process.exclude_other_threads();
+                // If it is not done, it was a thread of a parent's that began it.
+                let _was_done = self.state.compare_exchange(CLOSING, 0, Ordering::AcqRel, Ordering::Relaxed);
+                continue;
+            }
+            let file = Self::number(state)?;
+            if self.state.compare_exchange(state, state | IN_USE, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return Some(file);
+            }
+        }
+    }
+
+    fn file_that_is_in_use(&self) -> Option<watched::Borrowed> {
+        let state = self.state.load(Ordering::Acquire);
+        if state & IN_USE != 0 { Self::number(state) } else { None }
+    }
+
+    /// Keeps what was just opened, in use.
+    fn keep(&self, file: File, facts: &Facts) -> watched::Borrowed {
+        self.device.store(facts.device, Ordering::Relaxed);
+        self.inode.store(facts.inode, Ordering::Relaxed);
+        let number = watched::into_number(file);
+        self.state.store(u64::from(number as u32) | KEPT | IN_USE, Ordering::Release);
+        watched::borrow(number)
+    }
+
+    fn put_down(&self) {
+        self.state.fetch_and(!IN_USE, Ordering::Release);
+    }
+
+    /// Closes the descriptor that is in use, if it still is of its file, and forgets it.
+    fn give_up(&self) {
+        let state = self.state.load(Ordering::Acquire);
+        if let Some(file) = Self::number(state) {
+            watched::close_if(&file, |facts| self.is_of(facts));
+        }
+        self.state.store(0, Ordering::Release);
+    }
+
+    fn close_unless_in_use(&self, process: &Process) {
+        let _alone = process.exclude_other_threads();
+        let state = self.state.load(Ordering::Acquire);
+        let Some(file) = Self::number(state).filter(|_| state & IN_USE == 0) else { return };
+        if self.state.compare_exchange(state, CLOSING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            watched::close_if(&file, |facts| self.is_of(facts));
+            self.state.store(0, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! Taking a lock in two steps: its word in the directory's table, which excludes all users of this library, and then, for
+//! libpod's sake, the record lock on the id's file if there is one. Where libpod has that, its taker tries again every few
+//! milliseconds, with the word in hand, since nobody tells of an unlock; so one process does, however many wait.
+
+use crate::acquisition::{Acquisition, Progress};
+use crate::cancel::{self, Cancel};
+use crate::manager::{Acquired, Wait};
+use crate::shm::{AtOnce, SlowPath};
+use crate::sys::clock::Instant;
+use crate::sys::thread::Thread;
+use crate::sys::waits::{self, Marks};
+use crate::{Error, Reason};
+
+use super::FileManager;
+use super::directory::Found;
+use super::kept::Beheld;
+use super::tables::Table;
+
+/// How long to wait before another try for what libpod has: half of the 5 ms within which an unlock is to be noticed.
+const RETRY_NS: u64 = 2_500_000;
+
+/// How often a table that has lost its name is replaced in one call. Each round means that somebody removed it just then.
+const ROUNDS: u32 = 100;
+
+/// What a step comes to: the lock, or, if there is none, a sleep.
+type Outcome = Found<Option<Acquired>>;
+
+/// An acquisition of a lock of a directory.
+pub(crate) struct TwoSteps<'m> {
+    manager: &'m FileManager,
+    id: u32,
+    wait: Wait,
+    cancel: Option<&'m Cancel>,
+    deadline: Instant,
+    rounds: u32,
+    stage: Stage<'m>,
+}
+
+/// Never moved while it waits: what it counts is noted where it stands.
+enum Stage<'m> {
+    Fresh,
+    /// For the word.
+    Word(&'m Table, SlowPath<'m>),
+    /// For what libpod has.
+    Record(Polling<'m>),
+}
+
+struct Polling<'m> {
+    table: &'m Table,
+    acquired: Acquired,
+    thread: Thread,
+    counted: waits::Wait,
+    until: Instant,
+}
+
+impl FileManager {
+    /// Acquires a lock.
+    pub(crate) fn two_steps<'m>(&'m self, id: u32, wait: Wait, cancel: Option<&'m Cancel>) -> TwoSteps<'m> {
+        TwoSteps { manager: self, id, wait, cancel, deadline: wait.deadline(), rounds: 0, stage: Stage::Fresh }
+    }
+
+    /// Gives a lock back.
+    pub(crate) fn release(&self, id: u32) -> Found<()> {
+        self.check_id(id)?;
+        self.is_writable()?;
+        // In the table in which it was taken.
+        let Some(table) = self.tables.all().find(|table| table.native.holds(id)) else {
+            return Err(Reason::NotHolder { id });
+        };
+        // First: whoever takes the word takes that next.
+        self.pool.kept.unlock(id);
+        table.native.release(id)
+    }
+}
+
+impl Acquisition for TwoSteps<'_> {
+    fn step(&mut self) -> Progress {
+        match self.advance() {
+            Ok(None) => Progress::Sleep,
+            Ok(Some(acquired)) => Progress::Done(Ok(acquired)),
+            Err(reason) => Progress::Done(Err(self.at_lock(reason))),
+        }
+    }
+
+    extern "C" fn sleep(&mut self) {
+        match &mut self.stage {
+            Stage::Word(_, path) => path.sleep(),
+            Stage::Record(polling) => polling.until.sleep_until(),
+            Stage::Fresh => {}
+        }
+    }
+}
+
+impl<'m> TwoSteps<'m> {
+    fn advance(&mut self) -> Outcome {
+        let (table, acquired) = match &mut self.stage {
+            Stage::Fresh => return self.begin(),
+            Stage::Word(table, path) => match path.step() {
+                Progress::Sleep => return Ok(None),
+                Progress::Done(outcome) => {
+                    let (table, id) = (*table, self.id);
+                    match outcome {
+                        Ok(acquired) => (table, acquired),
+                        Err(Reason::Removed) => return self.begin_anew(table),
+                        Err(Reason::OutOfRange { .. }) => {
+                            return Err(Reason::OutOfRange { id, num_locks: crate::shm::MAX_LOCKS });
+                        }
+                        Err(reason) => return Err(reason),
+                    }
+                }
+            },
+            Stage::Record(polling) => (polling.table, polling.acquired),
+        };
+        self.take_record(table, acquired)
+    }
+
+    fn begin(&mut self) -> Outcome {
+        self.manager.check_id(self.id)?;
+        self.manager.is_writable()?;
+        cancel::check(self.cancel, self.id)?;
+        let table = self.manager.table().map_err(Error::into_reason)?;
+        self.take_word(table)
+    }
+
+    fn take_word(&mut self, table: &'m Table) -> Outcome {
+        table.native.reach(self.id)?;
+        if let AtOnce::Acquired(acquired) = table.native.acquire_at_once(self.id) {
+            return self.take_record(table, acquired);
+        }
+        self.stage = Stage::Word(table, table.native.slow_path(self.id, self.rest(), self.cancel));
+        self.advance()
+    }
+
+    /// How long is to be waited yet.
+    fn rest(&self) -> Wait {
+        match self.wait {
+            Wait::Nanoseconds(timeout) if self.rounds > 0 && timeout != u64::MAX => {
+                Wait::Nanoseconds(self.deadline.since(Instant::now()))
+            }
+            wait => wait,
+        }
+    }
+
+    /// The same in the table that came in the place of one that lost its name.
+    fn begin_anew(&mut self, table: &'m Table) -> Outcome {
+        self.rounds += 1;
+        if self.rounds > ROUNDS {
+            return Err(Reason::Unsettled { id: self.id, rounds: ROUNDS });
+        }
+        self.stage = Stage::Fresh;
+        let table = self.manager.replaced(table).map_err(Error::into_reason)?;
+        self.take_word(table)
+    }
+
+    /// The second step, with the word in hand.
+    fn take_record(&mut self, table: &'m Table, acquired: Acquired) -> Outcome {
+        let beheld = self.manager.pool.kept.try_lock(self.id);
+        match beheld {
+            Ok(Beheld::Locked) => {
+                self.end_polling();
+                Ok(Some(acquired))
+            }
+            // libpod may have removed all files of the directory, the table with them.
+            Ok(Beheld::NoFile) if table.native.has_lost_its_name() => {
+                self.give_up(table, acquired);
+                self.begin_anew(table)
+            }
+            Ok(Beheld::NoFile) => {
+                self.end_polling();
+                Ok(Some(acquired))
+            }
+            Ok(Beheld::Held) => self.go_on_polling(table, acquired).inspect_err(|_| self.give_up(table, acquired)),
+            Err(reason) => {
+                self.give_up(table, acquired);
+                Err(reason)
+            }
+        }
+    }
+
+    /// `Err`: it is not to be waited for any longer.
+    fn go_on_polling(&mut self, table: &'m Table, acquired: Acquired) -> Outcome {
+        let (id, holder, now) = (self.id, 0, Instant::now());
+        match self.wait {
+            Wait::Try => return Err(Reason::Held { id, holder }),
+            Wait::Nanoseconds(timeout_ns) if now >= self.deadline => {
+                return Err(Reason::TimedOut { id, timeout_ns, holder });
+            }
+            _ => {}
+        }
+        cancel::check(self.cancel, id)?;
+        if table.native.is_retired() {
+            return Err(Reason::Removed);
+        }
+        let until = cancel::next_look(self.cancel, now.after(RETRY_NS).min(self.deadline));
+        if let Stage::Record(polling) = &mut self.stage {
+            polling.until = until;
+            return Ok(None);
+        }
+        let (thread, counted) = (Thread::calling(), waits::Wait::default());
+        self.stage = Stage::Record(Polling { table, acquired, thread, counted, until });
+        if let Stage::Record(polling) = &mut self.stage {
+            let (crowd, wants, cancel) = (None, None, self.cancel.map(Cancel::waits));
+            let (waiting, futex) = (table.native.waiting(), table.native.futex(id));
+            polling.counted.begin(thread, &Marks { waiting, cancel, crowd, wants, futex });
+        }
+        Ok(None)
+    }
+
+    fn end_polling(&mut self) {
+        if let Stage::Record(polling) = &mut self.stage {
+            polling.counted.end(polling.thread);
+        }
+    }
+
+    /// Gives the word back as it was.
+    fn give_up(&mut self, table: &Table, acquired: Acquired) {
+        self.end_polling();
+        table.native.put_back(self.id, acquired);
+    }
+
+    fn at_lock(&self, reason: Reason) -> Reason {
+        match reason {
+            Reason::System { doing, errno } => Reason::SystemAtLock { id: self.id, doing, errno },
+            reason => reason,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! The table of a directory, in which the words of its locks are: a native segment of its own. libpod's free-all removes
+//! it with the rest; then the next call makes a new one, and what was taken in the old one is given back there.
+
+use std::sync::Arc;
+
+use crate::Result;
+use crate::shm::{self, Beside, Native};
+use crate::sys::file::Access;
+use crate::sys::made_once::MadeOnce;
+
+use super::directory::Directory;
+use super::pool::Pool;
+
+/// The tables that a manager has used: none of them goes before the manager does.
+pub(super) struct Tables {
+    first: MadeOnce<Table>,
+}
+
+/// One table, and the one that came in its place.
+pub(super) struct Table {
+    pub(super) native: Native,
+    next: MadeOnce<Table>,
+}
+
+impl Table {
+    fn new(pool: &Pool, native: Native) -> Self {
+        native.release_beside(Arc::clone(&pool.kept) as Arc<dyn Beside>);
+        Self { native, next: MadeOnce::new() }
+    }
+}
+
+impl Tables {
+    pub(super) fn new() -> Self {
+        Self { first: MadeOnce::new() }
+    }
+
+    /// Makes the first table of a directory that has none: `EEXIST` if it has.
+    pub(super) fn create(&self, pool: &Pool) -> Result<()> {
+        let directory = &pool.directory;
+        self.first.get_or_make(|| {
+            let native = shm::create_table(directory.name.shown(), directory.table_path())?;
+            Ok(Table::new(pool, native))
+        })?;
+        Ok(())
+    }
+
+    /// The present table, opened, or made where there is none. A manager that only looks makes none: `None` then.
+    pub(super) fn open(&self, pool: &Pool) -> Result<Option<&Table>> {
+        match self.present() {
+            Some(table) => Ok(Some(table)),
+            None => open_in(&self.first, pool),
+        }
+    }
+
+    /// The table that came in the place of one that has lost its name.
+    pub(super) fn replace<'t>(&self, table: &'t Table, pool: &Pool) -> Result<Option<&'t Table>> {
+        open_in(&table.next, pool)
+    }
+
+    /// The present table, if one was opened.
+    pub(super) fn present(&self) -> Option<&Table> {
+        self.all().last()
+    }
+
+    /// All tables, from the first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Table> {
+        std::iter::successors(self.first.get(), |table| table.next.get())
+    }
+}
+
+fn open_in<'p>(place: &'p MadeOnce<Table>, pool: &Pool) -> Result<Option<&'p Table>> {
+    let Directory { name, access, .. } = &*pool.directory;
+    let path = pool.directory.table_path();
+    if *access == Access::Use {
+        return place.get_or_make(|| Ok(Table::new(pool, shm::open_table(name.shown(), path)?))).map(Some);
+    }
+    match shm::open_table_to_look(name.shown(), path)? {
+        None => Ok(None),
+        Some(native) => place.get_or_make(|| Ok(Table::new(pool, native))).map(Some),
+    }
+}
