@@ -124,29 +124,60 @@ pub struct Check {
 
 /// Run a command while holding a lock, with flock(1)'s manners
 ///
-/// The lock stays with lockctl; the command gets nothing of it but LOCK_ID in its environment. Exits with the command's
-/// status, or 128 and the signal that killed it. Signals are forwarded to the command. If lockctl itself is killed by
-/// SIGKILL, the command runs on without the lock, and the next to take it is told that its holder died.
+/// The lock stays with lockctl; the command inherits nothing of it. Its environment says what it runs under: LOCK_STORAGE
+/// and LOCK_ID, and LOCKCTL_RUNS, by which a run under the same lock knows that it would wait for its own ancestor, and
+/// fails at once.
+///
+/// A signal to lockctl reaches the command, once, also where it was sent to the whole process group or control group
+/// (timeout, systemd, the terminal). While lockctl waits for the lock, a signal ends the wait. What was ignored or blocked
+/// when lockctl was started is so for the command. As process 1 of a container lockctl reaps what is left to it. If it is
+/// killed by SIGKILL, the command runs on without the lock, and the next to take it is told that its holder died.
+///
+/// Exits with the command's status, or 128 and the number of the signal that killed it; with CODE if the lock was not had
+/// by -n or -w, and 69 if waiting would never end or the command cannot be executed. Of flock(1), -s, -u and -F are refused
+/// with the reason.
 #[derive(Debug, Args)]
 pub struct Run {
     #[command(flatten)]
     pub storage: StorageArgument,
     /// The lock
+    #[arg(allow_negative_numbers = true)]
     pub id: u32,
     /// Fail rather than wait
     #[arg(short = 'n', long, visible_alias = "nb")]
     pub nonblock: bool,
     /// Wait for so long at most
-    #[arg(short = 'w', long, visible_alias = "wait", value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(short = 'w', long, visible_alias = "wait", value_name = "SECONDS", value_parser = parse_timeout)]
+    #[arg(allow_negative_numbers = true)]
     pub timeout: Option<Duration>,
     /// What to exit with if the lock was not had
-    #[arg(short = 'E', long, value_name = "CODE", default_value_t = crate::exit::NO)]
+    #[arg(short = 'E', long, value_name = "CODE", default_value_t = crate::exit::NO, allow_negative_numbers = true)]
     pub conflict_exit_code: u8,
+    /// Have the shell ($SHELL, or /bin/sh) run one line
+    #[arg(short = 'c', long = "command", value_name = "LINE", conflicts_with = "command", allow_hyphen_values = true)]
+    #[arg(value_hint = ValueHint::CommandString)]
+    pub line: Option<OsString>,
+    /// Take the lock alone, which is what happens anyway
+    #[arg(short = 'x', short_alias = 'e', long, conflicts_with = "shared")]
+    pub exclusive: bool,
+    /// Keep the lock from the command, which is what happens anyway
+    #[arg(short = 'o', long)]
+    pub close: bool,
     /// Say how long it took, and who holds the lock
     #[arg(long)]
     pub verbose: bool,
+    /// Refused: the locks are exclusive
+    #[arg(short = 's', long, hide = true)]
+    pub shared: bool,
+    /// Refused: the lock ends with the command
+    #[arg(short = 'u', long, hide = true)]
+    pub unlock: bool,
+    /// Refused: another program cannot take the lock over
+    #[arg(short = 'F', long, hide = true)]
+    pub no_fork: bool,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    #[arg(required_unless_present_any = ["line", "unlock"])]
     pub command: Vec<OsString>,
 }
 
@@ -281,9 +312,18 @@ pub enum Generated {
     Completions,
 }
 
+/// 584 years, which is what 64 bits have of nanoseconds.
+const MOST_SECONDS: u64 = u64::MAX / 1_000_000_000;
+
 fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "give a number of seconds, such as 2.5".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| "give a number of seconds from 0 up, such as 2.5".to_owned())
+    let wrong = || format!("give a number of seconds from 0 to {MOST_SECONDS}, such as 2.5");
+    let seconds: f64 = text.parse().map_err(|_| wrong())?;
+    let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| time.as_secs() <= MOST_SECONDS);
+    time.ok_or_else(wrong)
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    parse_seconds(text).map_err(|advice| format!("{advice}; to wait without end, leave it out"))
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
@@ -315,8 +355,9 @@ mod tests {
     #[test]
     fn seconds_may_have_a_point_and_no_sign() {
         assert_eq!(parse_seconds("2.5"), Ok(Duration::from_millis(2500)));
-        for bad in ["-1", "x", "nan", "inf", ""] {
-            assert!(parse_seconds(bad).is_err(), "{bad}");
+        for bad in ["-1", "x", "nan", "inf", "1e30", "18446744074", ""] {
+            let advice = parse_seconds(bad).unwrap_err();
+            assert!(advice.contains("from 0 to 18446744073"), "{bad}: {advice}");
         }
         assert!(parse_interval("0.01").is_err());
     }

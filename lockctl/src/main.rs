@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 //! `lockctl`: see who holds and who waits for the locks of a storage, and run commands under them.
 
 /// The command line.
@@ -16,6 +16,8 @@ mod proc;
 mod storage;
 /// One look at a storage.
 mod survey;
+/// The only door to libc.
+mod sys;
 /// Each verb.
 mod verbs;
 /// What --version says.

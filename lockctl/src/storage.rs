@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use lock_manager::{FileManager, Manager, ShmManager};
@@ -19,6 +20,13 @@ pub struct Storage {
     /// As the library takes it.
     pub name: PathBuf,
     pub place: Place,
+}
+
+/// A storage by its file or directory. One that was removed and made anew is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    pub device: u64,
+    pub inode: u64,
 }
 
 /// Where a storage keeps its locks.
@@ -97,6 +105,12 @@ impl Storage {
                 Opened::File(FileManager::open(path)?)
             }
         })
+    }
+
+    /// Which it is, whatever it is called.
+    pub fn identity(&self) -> std::io::Result<Identity> {
+        let facts = std::fs::metadata(self.path())?;
+        Ok(Identity { device: facts.dev(), inode: facts.ino() })
     }
 
     /// The segment's file, or the directory.

@@ -15,9 +15,14 @@ const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// The flag of a thread of the kernel's own in /proc/PID/stat (PF_KTHREAD).
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
+/// The caller.
+pub fn own() -> i32 {
+    std::process::id().cast_signed()
+}
+
 /// Every process that /proc shows, but for the caller.
 pub fn others() -> Vec<i32> {
-    let own = std::process::id().cast_signed();
+    let own = own();
     numbers_in(Path::new("/proc")).into_iter().filter(|&pid| pid != own).collect()
 }
 
@@ -80,6 +85,17 @@ fn stat(pid: i32, tid: i32) -> Option<Vec<String>> {
     // The command, in parentheses, may contain anything, parentheses too; nothing after the last one does.
     let after = stat.iter().rposition(|&byte| byte == b')')? + 1;
     Some(String::from_utf8_lossy(&stat[after..]).split_ascii_whitespace().map(str::to_owned).collect())
+}
+
+/// The process that started another, or that it was left to.
+pub fn parent(pid: i32) -> Option<i32> {
+    const PARENT: usize = 1;
+    stat(pid, pid)?.get(PARENT)?.parse().ok()
+}
+
+/// The control groups of a process, as cgroups(7) writes them; `None` if they cannot be seen.
+pub fn control_groups(pid: i32) -> Option<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/cgroup")).ok()
 }
 
 /// The PID namespace of a process, as the inode number of its /proc/PID/ns/pid; 0 if it cannot be seen.
