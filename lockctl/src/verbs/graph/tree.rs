@@ -149,3 +149,59 @@ pub fn number(thread: Thread) -> String {
         tid => format!("{}, thread {tid}", thread.pid),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lock_manager::{InMemoryManager, Manager, UNLIMITED};
+
+    use super::*;
+    use crate::survey::{Blind, Survey};
+
+    /// Numbers that no process has, so that none is looked up.
+    const FIRST: i32 = 1 << 24;
+
+    /// The lines for these waits: who waits, and who holds.
+    fn drawn(waits: impl Iterator<Item = (i32, i32)>) -> Vec<String> {
+        let some = |number: i32| Thread { pid: FIRST + number, tid: 0 };
+        let edge = |(waiter, holder): (i32, i32)| Edge {
+            waiter: some(waiter),
+            lock: holder.unsigned_abs(),
+            holder: some(holder),
+            bound: true,
+        };
+        let edges: Vec<Edge> = waits.map(edge).collect();
+        let info = InMemoryManager::new(1).unwrap().info().unwrap();
+        let (rows, users, elsewhere) = (Vec::new(), Vec::new(), Vec::new());
+        let survey = Survey { info, allocated: UNLIMITED, rows, users, elsewhere, blind: Blind::default() };
+        let mut out = Vec::new();
+        write(&mut out, &Picture { deadlocks: deadlock::deadlocks(&edges), survey, edges }).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        text.lines().filter(|line| *line != "nobody waits").map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn each_wait_is_written_once_however_many_paths_lead_to_it() {
+        let number = 40;
+        let lines = drawn((1..=number).flat_map(|waiter| (waiter + 1..=number).map(move |holder| (waiter, holder))));
+        assert_eq!(lines.len(), 1 + (number * (number - 1) / 2) as usize, "{lines:#?}");
+        let all: BTreeSet<&str> = lines.iter().map(|line| line.trim().trim_end_matches(SEE_ABOVE)).collect();
+        assert_eq!(all.len(), lines.len());
+        assert!(lines.iter().any(|line| line.ends_with(SEE_ABOVE)), "{lines:#?}");
+    }
+
+    #[test]
+    fn a_long_chain_is_written_in_lines_that_can_be_read() {
+        let lines = drawn((1..5000).map(|waiter| (waiter, waiter + 1)));
+        assert_eq!(lines.len(), 5000);
+        let longest = lines.iter().map(String::len).max().unwrap();
+        assert!(longest < 200, "{longest}");
+    }
+
+    #[test]
+    fn a_deadlock_of_several_circles_does_not_say_that_it_is_one() {
+        let lines = drawn([(1, 2), (2, 1), (2, 3), (3, 2)].into_iter());
+        assert_eq!(lines.len(), 5, "{lines:#?}");
+        assert!(lines[0].contains("what another one holds"), "{lines:#?}");
+        assert!(drawn([(1, 2), (2, 1)].into_iter())[0].contains("what the next one holds"));
+    }
+}
