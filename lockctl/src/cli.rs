@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 //! The command line: every verb and option, from which the help, the man pages and the completions are made.
 
+/// Seconds and permission bits.
+mod numbers;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +14,7 @@ use lock_manager::{Layout, MAX_LOCKS};
 
 use crate::layouts;
 use crate::output::table::Column;
+use numbers::{parse_interval, parse_mode, parse_seconds, parse_timeout};
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 for yes and done, 1 for no (a conflict, a deadlock, something that is wrong), 64 and up as sysexits(3) \
@@ -70,7 +74,7 @@ pub struct List {
     #[arg(short = 'n', long = "noheadings")]
     pub no_heading: bool,
     /// Only locks that this process holds or waits for
-    #[arg(short, long, value_name = "PID")]
+    #[arg(short, long, value_name = "PID", allow_negative_numbers = true)]
     pub pid: Option<i32>,
     /// Every lock, also those that are neither allocated nor held
     #[arg(long)]
@@ -99,9 +103,11 @@ pub struct Watch {
     pub storage: StorageArgument,
     /// Seconds between two looks
     #[arg(short = 'd', long, value_name = "SECONDS", default_value = "1", value_parser = parse_interval)]
+    #[arg(allow_negative_numbers = true)]
     pub delay: Duration,
     /// End after so many looks
     #[arg(short = 'c', long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(allow_negative_numbers = true)]
     pub count: Option<u64>,
 }
 
@@ -116,9 +122,11 @@ pub struct Check {
     pub storage: StorageArgument,
     /// How long a lock may be waited for
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
+    #[arg(allow_negative_numbers = true)]
     pub max_wait: Duration,
     /// How many percent of the locks may be allocated
     #[arg(long, value_name = "PERCENT", default_value_t = 90, value_parser = clap::value_parser!(u8).range(1..=100))]
+    #[arg(allow_negative_numbers = true)]
     pub warn: u8,
 }
 
@@ -189,6 +197,7 @@ pub struct Repair {
     #[command(flatten)]
     pub storage: StorageArgument,
     /// The lock; every one if none is given
+    #[arg(allow_negative_numbers = true)]
     pub id: Option<u32>,
 }
 
@@ -200,12 +209,14 @@ pub struct Create {
     pub storage: PathBuf,
     /// How many locks, 1 to 16777216, rounded up to a multiple of 32 or 64 as the layout has it
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOCKS)), required_unless_present = "directory")]
+    #[arg(allow_negative_numbers = true)]
     pub locks: Option<u32>,
     /// How the segment is laid out [default: the library's choice]
     #[arg(long, value_parser = layouts::named, value_name = "LAYOUT")]
     pub layout: Option<Layout>,
     /// How far the segment may grow; of the native layout [default: 1048576, or LOCKS if that is more]
     #[arg(long, value_name = "LOCKS", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOCKS)))]
+    #[arg(allow_negative_numbers = true)]
     pub max_locks: Option<u32>,
     /// Permission bits of the segment, in octal
     #[arg(long, default_value = "0600", value_parser = parse_mode)]
@@ -221,9 +232,11 @@ pub struct Allocate {
     #[command(flatten)]
     pub storage: StorageArgument,
     /// The locks of these ids; one that is free if none is given
+    #[arg(allow_negative_numbers = true)]
     pub ids: Vec<u32>,
     /// So many that are free
     #[arg(short = 'c', long, value_name = "NUMBER", default_value_t = 1, conflicts_with = "ids")]
+    #[arg(allow_negative_numbers = true)]
     pub count: u32,
 }
 
@@ -233,7 +246,7 @@ pub struct Free {
     #[command(flatten)]
     pub storage: StorageArgument,
     /// The locks
-    #[arg(required = true)]
+    #[arg(required = true, allow_negative_numbers = true)]
     pub ids: Vec<u32>,
     /// Also those that somebody holds or waits for
     #[arg(long)]
@@ -256,7 +269,7 @@ pub struct Grow {
     #[command(flatten)]
     pub storage: StorageArgument,
     /// How many locks there are to be, at most 16777216 and what the segment was made to grow to
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOCKS)))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOCKS)), allow_negative_numbers = true)]
     pub locks: u32,
 }
 
@@ -312,35 +325,6 @@ pub enum Generated {
     Completions,
 }
 
-/// 584 years, which is what 64 bits have of nanoseconds.
-const MOST_SECONDS: u64 = u64::MAX / 1_000_000_000;
-
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("give a number of seconds from 0 to {MOST_SECONDS}, such as 2.5");
-    let seconds: f64 = text.parse().map_err(|_| wrong())?;
-    let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| time.as_secs() <= MOST_SECONDS);
-    time.ok_or_else(wrong)
-}
-
-fn parse_timeout(text: &str) -> Result<Duration, String> {
-    parse_seconds(text).map_err(|advice| format!("{advice}; to wait without end, leave it out"))
-}
-
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    const SHORTEST: Duration = Duration::from_millis(50);
-    match parse_seconds(text)? {
-        interval if interval < SHORTEST => Err("looking costs time itself; give at least 0.05".to_owned()),
-        interval => Ok(interval),
-    }
-}
-
-fn parse_mode(text: &str) -> Result<u32, String> {
-    match u32::from_str_radix(text, 8) {
-        Ok(mode @ 1..=0o777) => Ok(mode),
-        _ => Err("give permission bits from 0001 to 0777, such as 0660".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -352,21 +336,27 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// As an option of that name it would be refused with advice that leads nowhere.
     #[test]
-    fn seconds_may_have_a_point_and_no_sign() {
-        assert_eq!(parse_seconds("2.5"), Ok(Duration::from_millis(2500)));
-        for bad in ["-1", "x", "nan", "inf", "1e30", "18446744074", ""] {
-            let advice = parse_seconds(bad).unwrap_err();
-            assert!(advice.contains("from 0 to 18446744073"), "{bad}: {advice}");
-        }
-        assert!(parse_interval("0.01").is_err());
-    }
-
-    #[test]
-    fn a_mode_is_octal() {
-        assert_eq!(parse_mode("0660"), Ok(0o660));
-        for bad in ["", "0", "1777", "0o600", "8"] {
-            assert!(parse_mode(bad).is_err(), "{bad}");
+    fn a_number_that_is_negative_is_refused_as_a_number() {
+        for wrong in [
+            &["watch", "-d", "-1", "/l"][..],
+            &["watch", "-c", "-1", "/l"],
+            &["check", "--max-wait", "-1", "/l"],
+            &["check", "--warn", "-1", "/l"],
+            &["run", "-w", "-1", "/l", "3", "--", "true"],
+            &["run", "-E", "-1", "/l", "3", "--", "true"],
+            &["run", "/l", "-1", "--", "true"],
+            &["repair", "/l", "-1"],
+            &["create", "/l", "-1"],
+            &["create", "/l", "1", "--max-locks", "-1"],
+            &["allocate", "/l", "-1"],
+            &["allocate", "/l", "-c", "-1"],
+            &["free", "/l", "-1"],
+            &["grow", "/l", "-1"],
+        ] {
+            let error = Cli::try_parse_from(["lockctl"].iter().chain(wrong)).unwrap_err();
+            assert!(error.to_string().contains("invalid value '-1' for"), "{wrong:?}: {error}");
         }
     }
 }

@@ -73,9 +73,10 @@ fn in_one_sentence(text: &str) -> String {
         .replace("; For more information, try", "; try")
 }
 
-/// A line on the standard error, with who says it.
+/// A line on the standard error, with who says it. Names in it are escaped where they are put in; here what the parser of
+/// the command line repeats is, and whatever was forgotten.
 fn say(sentence: &str) {
-    let _ = writeln!(io::stderr(), "lockctl: {sentence}");
+    let _ = writeln!(io::stderr(), "lockctl: {}", output::text::escaped(sentence));
 }
 
 #[cfg(test)]

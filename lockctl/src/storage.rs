@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use lock_manager::{FileManager, Manager, ShmManager};
 
 use crate::exit::{Failure, sysexits};
-use crate::output::text::escaped;
+use crate::output::text::shown;
 
 const SHM_DIRECTORY: &str = "/dev/shm";
 
@@ -48,7 +48,7 @@ impl Storage {
             }
         }
         if argument.is_absolute() || argument.exists() {
-            let path = std::path::absolute(argument).map_err(|error| Failure::system(argument.display(), &error))?;
+            let path = std::path::absolute(argument).map_err(|error| Failure::system(shown(argument), &error))?;
             let is_directory = path.is_dir();
             let place = if is_directory { Place::Directory(path.clone()) } else { Place::Segment(path.clone()) };
             // One slash would make it a shm name.
@@ -63,7 +63,7 @@ impl Storage {
                 format!(
                     "{}: there is no file, directory or segment of that name; give a shm name (\"/libpod_lock\"), the \
                      path of a segment, or a directory of locks",
-                    escaped(&argument.to_string_lossy())
+                    shown(argument)
                 ),
             )),
         }
@@ -82,7 +82,7 @@ impl Storage {
 
     /// As shown to the user.
     pub fn shown(&self) -> String {
-        escaped(&self.name.to_string_lossy())
+        shown(&self.name)
     }
 
     /// Opens it to look: whoever owns it if permissions allow, and nothing in it is taken, made or changed.
@@ -139,7 +139,7 @@ fn is_of_locks(directory: &Path) -> Result<(), Failure> {
         format!(
             "{}: is no directory of locks: it has no file {MARK}, but others that are no locks; nothing was changed. \
              Give the directory that the locks are in",
-            escaped(&directory.to_string_lossy())
+            shown(directory)
         ),
     ))
 }

@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 //! Processes and threads: which there are, what they are called, what state they are in, whose numbers they bear.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::output::text::escaped;
+use crate::output::text::shown;
 
 /// The inode of the PID namespace that the machine boots into (PROC_PID_INIT_INO in the kernel's proc_ns.h). From it
 /// every process is seen.
@@ -45,7 +47,7 @@ pub fn command(pid: i32) -> Option<String> {
     let words: Vec<String> = line
         .split(|&byte| byte == 0)
         .filter(|word| !word.is_empty())
-        .map(|word| escaped(&String::from_utf8_lossy(word)))
+        .map(|word| shown(OsStr::from_bytes(word)))
         .collect();
     if let Some((program, arguments)) = words.split_first() {
         // Where the program lies is rarely what one wants to know, and takes the room of its arguments.
@@ -53,7 +55,7 @@ pub fn command(pid: i32) -> Option<String> {
         return Some(std::iter::once(name).chain(arguments.iter().map(String::as_str)).collect::<Vec<_>>().join(" "));
     }
     let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
-    Some(format!("[{}]", escaped(String::from_utf8_lossy(&name).trim_end())))
+    Some(format!("[{}]", shown(OsStr::from_bytes(name.trim_ascii_end()))))
 }
 
 /// A process with its name, as in a sentence.
