@@ -9,6 +9,8 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -22,7 +24,7 @@ const NAME: &[u8] = b"signal-witness\0";
 const SOCKET: RawFd = 0;
 
 /// What is written to ask it.
-const QUESTION: u8 = b'?';
+static QUESTION: u8 = b'?';
 
 /// Longer than an answer ever takes, unless somebody has stopped it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -59,6 +61,23 @@ impl Witness {
 
     pub fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// Has it forget, between fork and exec of the command, what it was sent before there was a process to be sent it.
+    /// What comes then ends that process, as the actions are the default ones.
+    pub fn forget_before(&self, command: &mut Command) {
+        let socket = self.socket.as_raw_fd();
+        // SAFETY: the closure allocates nothing and makes only calls that signal-safety(7) lists. The descriptor is open
+        // in the child until it calls exec, since the parent keeps it until then.
+        unsafe {
+            command.pre_exec(move || {
+                let mut answer = [0_u8; size_of::<u64>()];
+                if libc::send(socket, (&raw const QUESTION).cast(), 1, libc::MSG_NOSIGNAL) == 1 {
+                    libc::recv(socket, answer.as_mut_ptr().cast(), answer.len(), libc::MSG_WAITALL);
+                }
+                Ok(())
+            });
+        }
     }
 
     /// The signals that it was sent since it was last asked. An error: it has ended, or somebody has stopped it.

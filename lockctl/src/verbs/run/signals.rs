@@ -83,17 +83,17 @@ impl Signals {
 
     /// Runs the command to its end. `None`: a signal came before.
     pub fn run(&self, command: &mut Command) -> io::Result<Option<ExitStatus>> {
-        child::pass_on(self.inherited, command);
         let mut state = self.state();
         if !matches!(state.phase, Phase::Waiting) {
             return Ok(None);
         }
-        // With the state locked, so that what std itself waits for is not reaped.
+        if let Some(witness) = &state.witness {
+            witness.forget_before(command);
+        }
+        child::pass_on(self.inherited, command);
+        // With the state locked: nobody else asks the witness, and what std itself waits for is not reaped.
         let child = command.spawn()?;
         state.phase = Phase::Running(Pid::from_child(&child));
-        // What the witness got before there was a command, the command did not get.
-        state.ask();
-        state.witnessed.clear();
         if !state.kept.is_empty() {
             // The thread sleeps until something comes.
             signals::send(Pid::from_raw(process::own()), SIGCHLD);
