@@ -138,8 +138,9 @@ pub struct Check {
 ///
 /// A signal to lockctl reaches the command, once, also where it was sent to the whole process group or control group
 /// (timeout, systemd, the terminal). While lockctl waits for the lock, a signal ends the wait. What was ignored or blocked
-/// when lockctl was started is so for the command. As process 1 of a container lockctl reaps what is left to it. If it is
-/// killed by SIGKILL, the command runs on without the lock, and the next to take it is told that its holder died.
+/// when lockctl was started is so for the command. Whether the group got a signal, a second process knows, which is called
+/// signal-witness and ends with lockctl. As process 1 of a container lockctl reaps what is left to it. If it is killed by
+/// SIGKILL, the command runs on without the lock, and the next to take it is told that its holder died.
 ///
 /// Exits with the command's status, or 128 and the number of the signal that killed it; with CODE if the lock was not had
 /// by -n or -w, and 69 if waiting would never end or the command cannot be executed. Of flock(1), -s, -u and -F are refused

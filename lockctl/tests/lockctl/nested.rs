@@ -89,9 +89,15 @@ fn whoever_may_wait_says_so() {
     let (said, status) = inner(&place, &call);
     assert_eq!(status, 1, "{said}");
     assert!(said.contains("timeout while waiting to get lock 3"), "{said}");
-    // One in the background whose parent has gone is below nobody, and gets its turn.
-    let script = format!("sh -c '{LOCKCTL} run {} 3 -- echo later & exit 0'; echo first; sleep 0.2", place.name);
-    let (mut running, first) = Running::start(&place, 3, &script);
+}
+
+#[test]
+fn one_in_the_background_whose_parent_is_gone_gets_its_turn() {
+    let place = Place::segment(32, &[3]);
+    let call = format!("{LOCKCTL} run {} 3 -- echo later", place.name);
+    let orphan = format!("sh -c '(while [ -d /proc/$$ ]; do sleep 0.01; done; exec {call}) & exit 0'");
+    let (mut running, first) = Running::start(&place, 3, &format!("{orphan}; echo first; sleep 0.2"));
     assert_eq!(first, "first");
-    let _ = running.end();
+    assert_eq!(running.says(), "later");
+    assert_eq!(running.end().code(), Some(0));
 }

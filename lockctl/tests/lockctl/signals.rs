@@ -100,8 +100,11 @@ fn a_signal_to_the_whole_group_reaches_the_command_once() {
 fn a_signal_to_lockctl_and_then_to_its_group_reaches_the_command_once() {
     let place = Place::segment(32, &[3]);
     let (mut running, group, _) = listener(&place, LISTENER);
+    // Stopped meanwhile, so that it does not depend on how long this takes.
+    running.send(Signal::STOP);
     running.send(Signal::TERM);
     kill_process_group(group, Signal::TERM).unwrap();
+    running.send(Signal::CONT);
     assert_eq!(running.says(), "TERM");
     nothing_more_comes(&mut running);
     kill_process_group(group, Signal::USR2).unwrap();
@@ -116,9 +119,12 @@ fn a_signal_to_each_process_in_turn_reaches_the_command_once() {
     let number = |pid: Pid| pid.as_raw_nonzero().get().cast_unsigned();
     let others = children_of(number(lockctl)).into_iter().filter(|&pid| pid != number(listener));
     let others: Vec<Pid> = others.map(|pid| Pid::from_raw(pid.cast_signed()).unwrap()).collect();
+    // Stopped meanwhile, so that it does not depend on how long this takes.
+    running.send(Signal::STOP);
     for pid in [lockctl].iter().chain(&others).chain(&[listener]) {
         kill_process(*pid, Signal::TERM).unwrap();
     }
+    running.send(Signal::CONT);
     assert_eq!(running.says(), "TERM");
     nothing_more_comes(&mut running);
     running.send(Signal::USR2);

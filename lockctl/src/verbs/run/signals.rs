@@ -208,3 +208,59 @@ fn is_beside_us(command: Pid) -> bool {
     let number = command.as_raw_nonzero().get();
     child::is_in_our_group(command) && process::control_groups(number) == process::control_groups(process::own())
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, WaitStatus, kill_process};
+
+    use super::*;
+
+    /// With a witness, and a command that dies of what it is sent.
+    fn running() -> (State, Pid) {
+        let command = Command::new("sleep").arg("1000").spawn().unwrap();
+        let command = Pid::from_child(&command);
+        let (phase, witness) = (Phase::Running(command), Some(Witness::start().unwrap()));
+        (State { phase, kept: Vec::new(), witness, witnessed: BTreeMap::new() }, command)
+    }
+
+    fn status(command: Pid) -> WaitStatus {
+        waitpid(Some(command), WaitOptions::empty()).unwrap().unwrap().1
+    }
+
+    #[test]
+    fn a_signal_is_kept_back_for_a_while_and_then_sent() {
+        let (mut state, command) = running();
+        loop {
+            state.kept.clear();
+            state.keep(Signal::TERM.as_raw());
+            let since = state.kept[0].since;
+            state.pass_on(command);
+            // Unless this very thread was kept back for longer.
+            if since.elapsed() < GRACE {
+                break;
+            }
+        }
+        assert_eq!(state.kept.len(), 1);
+        state.kept[0].since -= GRACE;
+        state.pass_on(command);
+        assert_eq!(state.kept.len(), 0);
+        assert_eq!(status(command).terminating_signal(), Some(Signal::TERM.as_raw()));
+    }
+
+    #[test]
+    fn what_the_witness_got_as_well_is_not_sent() {
+        let (mut state, command) = running();
+        let send = |state: &State, signal| kill_process(state.witness.as_ref().unwrap().pid(), signal).unwrap();
+        // Before it, and after it.
+        send(&state, Signal::TERM);
+        state.ask();
+        state.keep(Signal::TERM.as_raw());
+        state.keep(Signal::HUP.as_raw());
+        send(&state, Signal::HUP);
+        state.pass_on(command);
+        assert_eq!(state.kept.len(), 0);
+        // Had it been sent one of them, it would have died of that.
+        kill_process(command, Signal::KILL).unwrap();
+        assert_eq!(status(command).terminating_signal(), Some(Signal::KILL.as_raw()));
+    }
+}
