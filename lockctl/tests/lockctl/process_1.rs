@@ -61,6 +61,24 @@ fn it_takes_locks_of_either_layout() {
     }
 }
 
+/// Its ancestor cannot be seen from there; that the lock was not acquired since tells.
+#[test]
+fn it_does_not_wait_for_its_ancestor_outside() {
+    let native = Place::unused();
+    lockctl(["create", "--layout", "native", &native.name, "64"]).with(0);
+    let Some(inner) = run(&native, "echo in") else { return };
+    let outer = Command::new(LOCKCTL)
+        .args(["run", &native.name, "3", "--"])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(outer.stderr).unwrap();
+    assert_eq!(outer.status.code(), Some(69), "{said}");
+    assert!(said.contains("is held by a process not seen from here"), "{said}");
+}
+
 #[test]
 fn a_stop_while_it_waits_is_its_exit_status() {
     let place = Place::segment(32, &[3]);
