@@ -20,6 +20,9 @@ use super::signals::{Set, with_all_blocked};
 /// What it is called, so that nobody who looks for lockctl by name takes it for one.
 const NAME: &[u8] = b"signal-witness\0";
 
+/// What is left of the command line is overwritten with these.
+static BLANKS: [u8; 4096] = [0; 4096];
+
 /// Its end of the socket.
 const SOCKET: RawFd = 0;
 
@@ -173,7 +176,7 @@ fn rename(words: Option<Words>) {
             let Ok(written @ 1..) = usize::try_from(written) else { break };
             left -= written;
             start += written as i64;
-            text = &[0; NAME.len()];
+            text = &BLANKS;
         }
         libc::close(memory);
     }
