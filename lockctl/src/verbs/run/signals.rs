@@ -211,25 +211,23 @@ fn is_beside_us(command: Pid) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rustix::process::{Signal, WaitStatus, kill_process};
+    use std::process::Child;
+
+    use rustix::process::{Signal, kill_process};
 
     use super::*;
 
     /// With a witness, and a command that dies of what it is sent.
-    fn running() -> (State, Pid) {
+    fn running() -> (State, Child) {
         let command = Command::new("sleep").arg("1000").spawn().unwrap();
-        let command = Pid::from_child(&command);
-        let (phase, witness) = (Phase::Running(command), Some(Witness::start().unwrap()));
+        let (phase, witness) = (Phase::Running(Pid::from_child(&command)), Some(Witness::start().unwrap()));
         (State { phase, kept: Vec::new(), witness, witnessed: BTreeMap::new() }, command)
-    }
-
-    fn status(command: Pid) -> WaitStatus {
-        waitpid(Some(command), WaitOptions::empty()).unwrap().unwrap().1
     }
 
     #[test]
     fn a_signal_is_kept_back_for_a_while_and_then_sent() {
-        let (mut state, command) = running();
+        let (mut state, mut child) = running();
+        let command = Pid::from_child(&child);
         loop {
             state.kept.clear();
             state.keep(Signal::TERM.as_raw());
@@ -244,12 +242,13 @@ mod tests {
         state.kept[0].since -= GRACE;
         state.pass_on(command);
         assert_eq!(state.kept.len(), 0);
-        assert_eq!(status(command).terminating_signal(), Some(Signal::TERM.as_raw()));
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::TERM.as_raw()));
     }
 
     #[test]
     fn what_the_witness_got_as_well_is_not_sent() {
-        let (mut state, command) = running();
+        let (mut state, mut child) = running();
+        let command = Pid::from_child(&child);
         let send = |state: &State, signal| kill_process(state.witness.as_ref().unwrap().pid(), signal).unwrap();
         // Before it, and after it.
         send(&state, Signal::TERM);
@@ -261,6 +260,6 @@ mod tests {
         assert_eq!(state.kept.len(), 0);
         // Had it been sent one of them, it would have died of that.
         kill_process(command, Signal::KILL).unwrap();
-        assert_eq!(status(command).terminating_signal(), Some(Signal::KILL.as_raw()));
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
     }
 }
