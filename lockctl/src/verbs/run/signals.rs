@@ -4,7 +4,7 @@
 //! runs, the command gets it, once. The lock is given back either way.
 //!
 //! All of them are blocked, and one thread takes them. What is sent to the whole group, or control group, reaches the
-//! command without help; whether it was, the [`Witness`] knows.
+//! command without help; whether it was, the [`Witness`](crate::sys::witness::Witness) knows.
 
 use std::collections::BTreeMap;
 use std::io;
