@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 //! The command line: every verb and option, from which the help, the man pages and the completions are made.
 
+/// Seconds and permission bits.
+mod numbers;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +14,7 @@ use lock_manager::{Layout, MAX_LOCKS};
 
 use crate::layouts;
 use crate::output::table::Column;
+use numbers::{parse_interval, parse_mode, parse_seconds, parse_timeout};
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 for yes and done, 1 for no (a conflict, a deadlock, something that is wrong), 64 and up as sysexits(3) \
@@ -70,7 +74,7 @@ pub struct List {
     #[arg(short = 'n', long = "noheadings")]
     pub no_heading: bool,
     /// Only locks that this process holds or waits for
-    #[arg(short, long, value_name = "PID")]
+    #[arg(short, long, value_name = "PID", allow_negative_numbers = true)]
     pub pid: Option<i32>,
     /// Every lock, also those that are neither allocated nor held
     #[arg(long)]
@@ -99,9 +103,11 @@ pub struct Watch {
     pub storage: StorageArgument,
     /// Seconds between two looks
     #[arg(short = 'd', long, value_name = "SECONDS", default_value = "1", value_parser = parse_interval)]
+    #[arg(allow_negative_numbers = true)]
     pub delay: Duration,
     /// End after so many looks
     #[arg(short = 'c', long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(allow_negative_numbers = true)]
     pub count: Option<u64>,
 }
 
@@ -116,37 +122,71 @@ pub struct Check {
     pub storage: StorageArgument,
     /// How long a lock may be waited for
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = parse_seconds)]
+    #[arg(allow_negative_numbers = true)]
     pub max_wait: Duration,
     /// How many percent of the locks may be allocated
     #[arg(long, value_name = "PERCENT", default_value_t = 90, value_parser = clap::value_parser!(u8).range(1..=100))]
+    #[arg(allow_negative_numbers = true)]
     pub warn: u8,
 }
 
 /// Run a command while holding a lock, with flock(1)'s manners
 ///
-/// The lock stays with lockctl; the command gets nothing of it but LOCK_ID in its environment. Exits with the command's
-/// status, or 128 and the signal that killed it. Signals are forwarded to the command. If lockctl itself is killed by
+/// The lock stays with lockctl; the command inherits nothing of it. Its environment says what it runs under: LOCK_STORAGE
+/// and LOCK_ID, and LOCKCTL_RUNS, by which a run under the same lock knows that it would wait for its own ancestor, and
+/// fails at once.
+///
+/// A signal to lockctl reaches the command, once, also where it was sent to the whole process group or control group
+/// (timeout, systemd, the terminal). While lockctl waits for the lock, a signal ends the wait. What was ignored or blocked
+/// when lockctl was started is so for the command. Whether the group got a signal, a second process knows, which is called
+/// signal-witness and ends with lockctl. As process 1 of a container lockctl reaps what is left to it. If it is killed by
 /// SIGKILL, the command runs on without the lock, and the next to take it is told that its holder died.
+///
+/// Exits with the command's status, or 128 and the number of the signal that killed it; with CODE if the lock was not had
+/// by -n or -w, and 69 if waiting would never end or the command cannot be executed. Of flock(1), -s, -u and -F are refused
+/// with the reason.
 #[derive(Debug, Args)]
 pub struct Run {
     #[command(flatten)]
     pub storage: StorageArgument,
     /// The lock
+    #[arg(allow_negative_numbers = true)]
     pub id: u32,
     /// Fail rather than wait
     #[arg(short = 'n', long, visible_alias = "nb")]
     pub nonblock: bool,
     /// Wait for so long at most
-    #[arg(short = 'w', long, visible_alias = "wait", value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(short = 'w', long, visible_alias = "wait", value_name = "SECONDS", value_parser = parse_timeout)]
+    #[arg(allow_negative_numbers = true)]
     pub timeout: Option<Duration>,
     /// What to exit with if the lock was not had
-    #[arg(short = 'E', long, value_name = "CODE", default_value_t = crate::exit::NO)]
+    #[arg(short = 'E', long, value_name = "CODE", default_value_t = crate::exit::NO, allow_negative_numbers = true)]
     pub conflict_exit_code: u8,
+    /// Have the shell ($SHELL, or /bin/sh) run one line
+    #[arg(short = 'c', long = "command", value_name = "LINE", conflicts_with = "command", allow_hyphen_values = true)]
+    #[arg(value_hint = ValueHint::CommandString)]
+    pub line: Option<OsString>,
+    /// Take the lock alone, which is what happens anyway
+    #[arg(short = 'x', short_alias = 'e', long, conflicts_with = "shared")]
+    pub exclusive: bool,
+    /// Keep the lock from the command, which is what happens anyway
+    #[arg(short = 'o', long)]
+    pub close: bool,
     /// Say how long it took, and who holds the lock
     #[arg(long)]
     pub verbose: bool,
+    /// Refused: the locks are exclusive
+    #[arg(short = 's', long, hide = true)]
+    pub shared: bool,
+    /// Refused: the lock ends with the command
+    #[arg(short = 'u', long, hide = true)]
+    pub unlock: bool,
+    /// Refused: another program cannot take the lock over
+    #[arg(short = 'F', long, hide = true)]
+    pub no_fork: bool,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    #[arg(required_unless_present_any = ["line", "unlock"])]
     pub command: Vec<OsString>,
 }
 
@@ -158,6 +198,7 @@ pub struct Repair {
     #[command(flatten)]
     pub storage: StorageArgument,
     /// The lock; every one if none is given
+    #[arg(allow_negative_numbers = true)]
     pub id: Option<u32>,
 }
 
@@ -169,12 +210,14 @@ pub struct Create {
     pub storage: PathBuf,
     /// How many locks, 1 to 16777216, rounded up to a multiple of 32 or 64 as the layout has it
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOCKS)), required_unless_present = "directory")]
+    #[arg(allow_negative_numbers = true)]
     pub locks: Option<u32>,
     /// How the segment is laid out [default: the library's choice]
     #[arg(long, value_parser = layouts::named, value_name = "LAYOUT")]
     pub layout: Option<Layout>,
     /// How far the segment may grow; of the native layout [default: 1048576, or LOCKS if that is more]
     #[arg(long, value_name = "LOCKS", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOCKS)))]
+    #[arg(allow_negative_numbers = true)]
     pub max_locks: Option<u32>,
     /// Permission bits of the segment, in octal
     #[arg(long, default_value = "0600", value_parser = parse_mode)]
@@ -190,9 +233,11 @@ pub struct Allocate {
     #[command(flatten)]
     pub storage: StorageArgument,
     /// The locks of these ids; one that is free if none is given
+    #[arg(allow_negative_numbers = true)]
     pub ids: Vec<u32>,
     /// So many that are free
     #[arg(short = 'c', long, value_name = "NUMBER", default_value_t = 1, conflicts_with = "ids")]
+    #[arg(allow_negative_numbers = true)]
     pub count: u32,
 }
 
@@ -202,7 +247,7 @@ pub struct Free {
     #[command(flatten)]
     pub storage: StorageArgument,
     /// The locks
-    #[arg(required = true)]
+    #[arg(required = true, allow_negative_numbers = true)]
     pub ids: Vec<u32>,
     /// Also those that somebody holds or waits for
     #[arg(long)]
@@ -225,7 +270,7 @@ pub struct Grow {
     #[command(flatten)]
     pub storage: StorageArgument,
     /// How many locks there are to be, at most 16777216 and what the segment was made to grow to
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOCKS)))]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOCKS)), allow_negative_numbers = true)]
     pub locks: u32,
 }
 
@@ -281,26 +326,6 @@ pub enum Generated {
     Completions,
 }
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "give a number of seconds, such as 2.5".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| "give a number of seconds from 0 up, such as 2.5".to_owned())
-}
-
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    const SHORTEST: Duration = Duration::from_millis(50);
-    match parse_seconds(text)? {
-        interval if interval < SHORTEST => Err("looking costs time itself; give at least 0.05".to_owned()),
-        interval => Ok(interval),
-    }
-}
-
-fn parse_mode(text: &str) -> Result<u32, String> {
-    match u32::from_str_radix(text, 8) {
-        Ok(mode @ 1..=0o777) => Ok(mode),
-        _ => Err("give permission bits from 0001 to 0777, such as 0660".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -312,20 +337,27 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// As an option of that name it would be refused with advice that leads nowhere.
     #[test]
-    fn seconds_may_have_a_point_and_no_sign() {
-        assert_eq!(parse_seconds("2.5"), Ok(Duration::from_millis(2500)));
-        for bad in ["-1", "x", "nan", "inf", ""] {
-            assert!(parse_seconds(bad).is_err(), "{bad}");
-        }
-        assert!(parse_interval("0.01").is_err());
-    }
-
-    #[test]
-    fn a_mode_is_octal() {
-        assert_eq!(parse_mode("0660"), Ok(0o660));
-        for bad in ["", "0", "1777", "0o600", "8"] {
-            assert!(parse_mode(bad).is_err(), "{bad}");
+    fn a_number_that_is_negative_is_refused_as_a_number() {
+        for wrong in [
+            &["watch", "-d", "-1", "/l"][..],
+            &["watch", "-c", "-1", "/l"],
+            &["check", "--max-wait", "-1", "/l"],
+            &["check", "--warn", "-1", "/l"],
+            &["run", "-w", "-1", "/l", "3", "--", "true"],
+            &["run", "-E", "-1", "/l", "3", "--", "true"],
+            &["run", "/l", "-1", "--", "true"],
+            &["repair", "/l", "-1"],
+            &["create", "/l", "-1"],
+            &["create", "/l", "1", "--max-locks", "-1"],
+            &["allocate", "/l", "-1"],
+            &["allocate", "/l", "-c", "-1"],
+            &["free", "/l", "-1"],
+            &["grow", "/l", "-1"],
+        ] {
+            let error = Cli::try_parse_from(["lockctl"].iter().chain(wrong)).unwrap_err();
+            assert!(error.to_string().contains("invalid value '-1' for"), "{wrong:?}: {error}");
         }
     }
 }

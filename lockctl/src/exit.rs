@@ -111,7 +111,7 @@ fn code(errno: i32) -> u8 {
 
 /// The library's sentence, but for those whose way out is a call of the library: here it is a verb.
 fn sentence(error: &lock_manager::Error) -> String {
-    let storage = crate::output::text::escaped(&error.storage().to_string_lossy());
+    let storage = crate::output::text::shown(error.storage());
     let advice = match error.reason() {
         Reason::NotFound => {
             "does not exist; look in /dev/shm for the segments there are, or make it with `lockctl create`".to_owned()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 //! `lockctl`: see who holds and who waits for the locks of a storage, and run commands under them.
 
 /// The command line.
@@ -16,6 +16,8 @@ mod proc;
 mod storage;
 /// One look at a storage.
 mod survey;
+/// The only door to libc.
+mod sys;
 /// Each verb.
 mod verbs;
 /// What --version says.
@@ -71,9 +73,10 @@ fn in_one_sentence(text: &str) -> String {
         .replace("; For more information, try", "; try")
 }
 
-/// A line on the standard error, with who says it.
+/// A line on the standard error, with who says it. Names in it are escaped where they are put in; here what the parser of
+/// the command line repeats is, and whatever was forgotten.
 fn say(sentence: &str) {
-    let _ = writeln!(io::stderr(), "lockctl: {sentence}");
+    let _ = writeln!(io::stderr(), "lockctl: {}", output::text::escaped(sentence));
 }
 
 #[cfg(test)]

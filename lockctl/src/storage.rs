@@ -4,12 +4,13 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use lock_manager::{FileManager, Manager, ShmManager};
 
 use crate::exit::{Failure, sysexits};
-use crate::output::text::escaped;
+use crate::output::text::shown;
 
 const SHM_DIRECTORY: &str = "/dev/shm";
 
@@ -19,6 +20,13 @@ pub struct Storage {
     /// As the library takes it.
     pub name: PathBuf,
     pub place: Place,
+}
+
+/// A storage by its file or directory. One that was removed and made anew is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    pub device: u64,
+    pub inode: u64,
 }
 
 /// Where a storage keeps its locks.
@@ -40,7 +48,7 @@ impl Storage {
             }
         }
         if argument.is_absolute() || argument.exists() {
-            let path = std::path::absolute(argument).map_err(|error| Failure::system(argument.display(), &error))?;
+            let path = std::path::absolute(argument).map_err(|error| Failure::system(shown(argument), &error))?;
             let is_directory = path.is_dir();
             let place = if is_directory { Place::Directory(path.clone()) } else { Place::Segment(path.clone()) };
             // One slash would make it a shm name.
@@ -55,7 +63,7 @@ impl Storage {
                 format!(
                     "{}: there is no file, directory or segment of that name; give a shm name (\"/libpod_lock\"), the \
                      path of a segment, or a directory of locks",
-                    escaped(&argument.to_string_lossy())
+                    shown(argument)
                 ),
             )),
         }
@@ -74,7 +82,7 @@ impl Storage {
 
     /// As shown to the user.
     pub fn shown(&self) -> String {
-        escaped(&self.name.to_string_lossy())
+        shown(&self.name)
     }
 
     /// Opens it to look: whoever owns it if permissions allow, and nothing in it is taken, made or changed.
@@ -97,6 +105,12 @@ impl Storage {
                 Opened::File(FileManager::open(path)?)
             }
         })
+    }
+
+    /// Which it is, whatever it is called.
+    pub fn identity(&self) -> std::io::Result<Identity> {
+        let facts = std::fs::metadata(self.path())?;
+        Ok(Identity { device: facts.dev(), inode: facts.ino() })
     }
 
     /// The segment's file, or the directory.
@@ -125,7 +139,7 @@ fn is_of_locks(directory: &Path) -> Result<(), Failure> {
         format!(
             "{}: is no directory of locks: it has no file {MARK}, but others that are no locks; nothing was changed. \
              Give the directory that the locks are in",
-            escaped(&directory.to_string_lossy())
+            shown(directory)
         ),
     ))
 }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lock_manager::{Info, LockInfo, UNLIMITED};
 
 use crate::exit::Failure;
-use crate::output::text::count;
+use crate::output::text::{count, shown};
 use crate::proc::process;
 use crate::proc::users::Users;
 use crate::storage::{Opened, Place, Storage};
@@ -200,7 +200,7 @@ fn ids(storage: &Storage, opened: &Opened, waiting: &BTreeMap<u32, Vec<Waiting>>
 
 /// The ids whose files are in a directory of locks.
 pub fn ids_in(directory: &std::path::Path) -> Result<Vec<u32>, Failure> {
-    let listing = |error| Failure::system(format!("{}: reading the directory", directory.display()), &error);
+    let listing = |error| Failure::system(format!("{}: reading the directory", shown(directory)), &error);
     let mut ids = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(listing)? {
         let name = entry.map_err(listing)?.file_name();

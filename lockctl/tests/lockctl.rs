@@ -18,12 +18,21 @@ mod list;
 /// What is made from the definitions of the command line.
 #[path = "lockctl/manuals.rs"]
 mod manuals;
+/// Names of files that are no text.
+#[path = "lockctl/names.rs"]
+mod names;
 /// The native layout.
 #[path = "lockctl/native.rs"]
 mod native;
+/// A command under a lock that it is under already.
+#[path = "lockctl/nested.rs"]
+mod nested;
 /// Segments and ids.
 #[path = "lockctl/pool.rs"]
 mod pool;
+/// A command under a lock in a container.
+#[path = "lockctl/process_1.rs"]
+mod process_1;
 /// A process that does what it is told.
 #[path = "lockctl/puppet.rs"]
 mod puppet;
@@ -39,6 +48,9 @@ mod run;
 /// A command under a lock, while it runs.
 #[path = "lockctl/running.rs"]
 mod running;
+/// Signals to a command under a lock.
+#[path = "lockctl/signals.rs"]
+mod signals;
 /// Starting lockctl, and storages of a test's own.
 #[path = "lockctl/stage.rs"]
 mod stage;

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 //! Words and numbers as people read them, with nothing in them that breaks a line or a terminal.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use ratatui::text::Span;
@@ -17,6 +19,16 @@ pub fn escaped(text: &str) -> String {
         }
     }
     shown
+}
+
+/// A name of a file or a word of a command line, escaped as well where it is no UTF-8.
+pub fn shown(name: impl AsRef<OsStr>) -> String {
+    let mut text = String::new();
+    for chunk in name.as_ref().as_bytes().utf8_chunks() {
+        text.push_str(&escaped(chunk.valid()));
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text
 }
 
 /// Line separators and the marks that reorder text are no control characters by Unicode, yet they break a line.
@@ -84,6 +96,13 @@ mod tests {
         assert_eq!(escaped("a\nb\x1b[31m\u{2028}z"), "a\\nb\\u{1b}[31m\\u{2028}z");
         // The Arabic letter mark reorders as well, though it lies apart from the others.
         assert_eq!(escaped("7\u{61c}z"), "7\\u{61c}z");
+    }
+
+    #[test]
+    fn what_is_no_text_is_shown_by_its_bytes() {
+        assert_eq!(shown(OsStr::from_bytes(b"/a\xff\n/\xc3\xa9\xc3")), "/a\\xff\\n/\u{e9}\\xc3");
+        // Escaping what is escaped changes nothing.
+        assert_eq!(escaped("/a\\xff\\n"), "/a\\xff\\n");
     }
 
     #[test]

@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 //! Processes and threads: which there are, what they are called, what state they are in, whose numbers they bear.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::output::text::escaped;
+use crate::output::text::shown;
 
 /// The inode of the PID namespace that the machine boots into (PROC_PID_INIT_INO in the kernel's proc_ns.h). From it
 /// every process is seen.
@@ -15,9 +17,14 @@ const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// The flag of a thread of the kernel's own in /proc/PID/stat (PF_KTHREAD).
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
+/// The caller.
+pub fn own() -> i32 {
+    std::process::id().cast_signed()
+}
+
 /// Every process that /proc shows, but for the caller.
 pub fn others() -> Vec<i32> {
-    let own = std::process::id().cast_signed();
+    let own = own();
     numbers_in(Path::new("/proc")).into_iter().filter(|&pid| pid != own).collect()
 }
 
@@ -40,7 +47,7 @@ pub fn command(pid: i32) -> Option<String> {
     let words: Vec<String> = line
         .split(|&byte| byte == 0)
         .filter(|word| !word.is_empty())
-        .map(|word| escaped(&String::from_utf8_lossy(word)))
+        .map(|word| shown(OsStr::from_bytes(word)))
         .collect();
     if let Some((program, arguments)) = words.split_first() {
         // Where the program lies is rarely what one wants to know, and takes the room of its arguments.
@@ -48,7 +55,7 @@ pub fn command(pid: i32) -> Option<String> {
         return Some(std::iter::once(name).chain(arguments.iter().map(String::as_str)).collect::<Vec<_>>().join(" "));
     }
     let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
-    Some(format!("[{}]", escaped(String::from_utf8_lossy(&name).trim_end())))
+    Some(format!("[{}]", shown(OsStr::from_bytes(name.trim_ascii_end()))))
 }
 
 /// A process with its name, as in a sentence.
@@ -80,6 +87,17 @@ fn stat(pid: i32, tid: i32) -> Option<Vec<String>> {
     // The command, in parentheses, may contain anything, parentheses too; nothing after the last one does.
     let after = stat.iter().rposition(|&byte| byte == b')')? + 1;
     Some(String::from_utf8_lossy(&stat[after..]).split_ascii_whitespace().map(str::to_owned).collect())
+}
+
+/// The process that started another, or that it was left to.
+pub fn parent(pid: i32) -> Option<i32> {
+    const PARENT: usize = 1;
+    stat(pid, pid)?.get(PARENT)?.parse().ok()
+}
+
+/// The control groups of a process, as cgroups(7) writes them; `None` if they cannot be seen.
+pub fn control_groups(pid: i32) -> Option<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/cgroup")).ok()
 }
 
 /// The PID namespace of a process, as the inode number of its /proc/PID/ns/pid; 0 if it cannot be seen.

@@ -12,14 +12,17 @@ use super::graph::Picture;
 use crate::cli::Check;
 use crate::exit::{self, Failure, Outcome};
 use crate::output::table;
-use crate::output::text::duration;
+use crate::output::text::{count, duration};
 use crate::proc::process;
 use crate::storage::{Opened, Storage};
 use crate::survey::waiting::Waiting;
-use crate::survey::{Row, Survey, Which};
+use crate::survey::{Row, Survey, Which, deadlock};
 
 /// Between two looks at waiters that nobody knows the beginning of.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
+/// How many waits of a deadlock a sentence names; `lockctl graph` shows all.
+const MOST_WAITS: usize = 8;
 
 pub fn check(arguments: &Check) -> Outcome {
     let storage = Storage::named(&arguments.storage.storage)?;
@@ -39,12 +42,18 @@ pub fn check(arguments: &Check) -> Outcome {
             row.lock.id
         ));
     }
-    for cycle in &picture.cycles {
-        let waits: Vec<String> = cycle
+    for deadlock in &picture.deadlocks {
+        let waits: Vec<String> = deadlock
             .iter()
+            .take(MOST_WAITS)
             .map(|edge| format!("{} waits for lock {}", process::described(edge.waiter.pid), edge.lock))
             .collect();
-        wrong.push(format!("deadlock: {}: end one of them", waits.join(", ")));
+        let more = match deadlock.len().saturating_sub(MOST_WAITS) {
+            0 => String::new(),
+            more => format!(" and {}", count(more, "more wait", "more waits")),
+        };
+        let end = if deadlock::is_one_circle(deadlock) { "end one of them" } else { "end one of them and look again" };
+        wrong.push(format!("deadlock: {}{more}: {end}", waits.join(", ")));
     }
     wrong.extend(long_waits(&storage, &opened, survey, arguments.max_wait)?);
 

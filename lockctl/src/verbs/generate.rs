@@ -11,9 +11,10 @@ use clap_mangen::Man;
 
 use crate::cli::{Cli, Generate, Generated};
 use crate::exit::{Failure, Outcome};
+use crate::output::text::shown;
 
 pub fn generate(arguments: &Generate) -> Outcome {
-    let failed = |error| Failure::system(arguments.directory.display(), &error);
+    let failed = |error| Failure::system(shown(&arguments.directory), &error);
     std::fs::create_dir_all(&arguments.directory).map_err(failed)?;
     match arguments.what {
         Generated::Man => {

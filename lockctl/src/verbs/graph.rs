@@ -13,47 +13,80 @@ use std::io::{self, Write};
 use crate::cli::Graph;
 use crate::exit::{self, Failure, Outcome};
 use crate::storage::{Opened, Storage};
-use crate::survey::deadlock::{self, Edge};
+use crate::survey::deadlock::{self, Edge, Thread};
 use crate::survey::{Survey, Which};
 
 /// Everybody who waits, for whom, and which of them wait for ever.
 pub struct Picture {
     pub survey: Survey,
     pub edges: Vec<Edge>,
-    pub cycles: Vec<Vec<Edge>>,
+    pub deadlocks: Vec<Vec<Edge>>,
 }
 
 /// How many looks at most. One is read thread by thread while they go on, so a circle in it may never have been, and a
 /// waiter that looked around just then is not in it.
 const LOOKS: usize = 4;
 
-/// In how many of them a circle must be.
-const SEEN_IN: usize = 2;
+/// The deadlocks of looks one after another. One is believed that was whole in two of them.
+#[derive(Default)]
+struct Looks {
+    /// The waits of each look that are part of a deadlock.
+    looks: Vec<BTreeSet<Edge>>,
+    believed: BTreeSet<Edge>,
+}
+
+impl Looks {
+    fn add(&mut self, edges: &[Edge]) {
+        let look = waits(&deadlock::deadlocks(edges));
+        for before in &self.looks {
+            let both: Vec<Edge> = before.intersection(&look).copied().collect();
+            self.believed.extend(waits(&deadlock::deadlocks(&both)));
+        }
+        self.looks.push(look);
+    }
+
+    /// Whether more looks would say the same: there are deadlocks, and each of them, in this look as well, is believed.
+    fn are_sure(&self) -> bool {
+        !self.believed.is_empty()
+            && self.looks.iter().all(|look| look.is_subset(&self.believed))
+            && self.looks.last() == Some(&self.believed)
+    }
+
+    fn deadlocks(&self) -> Vec<Vec<Edge>> {
+        let believed: Vec<Edge> = self.believed.iter().copied().collect();
+        deadlock::deadlocks(&believed)
+    }
+}
+
+fn waits(deadlocks: &[Vec<Edge>]) -> BTreeSet<Edge> {
+    deadlocks.iter().flatten().copied().collect()
+}
 
 impl Picture {
     pub fn take(storage: &Storage, opened: &Opened) -> Result<Self, Failure> {
-        let mut seen: BTreeMap<Vec<Edge>, usize> = BTreeMap::new();
-        for look in 1.. {
+        let mut looks = Looks::default();
+        loop {
             let survey = Survey::take(storage, opened, Which::InUse)?;
             let edges = deadlock::edges(&survey);
-            let cycles = deadlock::cycles(&edges);
-            let is_whole = cycles.len() >= seen.len();
-            for cycle in cycles {
-                *seen.entry(cycle).or_default() += 1;
-            }
-            let are_all_sure = !seen.is_empty() && seen.values().all(|&times| times >= SEEN_IN);
+            looks.add(&edges);
             // Where nobody waits nobody is in a circle.
-            if edges.is_empty() || look == LOOKS || (is_whole && are_all_sure) {
-                seen.retain(|_, times| *times >= SEEN_IN);
-                return Ok(Self { survey, edges, cycles: seen.into_keys().collect() });
+            if edges.is_empty() || looks.looks.len() == LOOKS || looks.are_sure() {
+                return Ok(Self { survey, edges, deadlocks: looks.deadlocks() });
             }
         }
-        unreachable!("the last look returns")
     }
 
     /// The waits that are part of a deadlock.
     fn deadlocked(&self) -> BTreeSet<Edge> {
-        self.cycles.iter().flatten().copied().collect()
+        waits(&self.deadlocks)
+    }
+
+    /// How long each of them has waited, where somebody knows.
+    fn waited(&self) -> BTreeMap<(u32, Thread), u64> {
+        let waits = self.survey.rows.iter().flat_map(|row| &row.waiting);
+        let known =
+            waits.filter_map(|wait| Some(((wait.id, Thread { pid: wait.pid, tid: wait.tid }), wait.waited_ns?)));
+        known.collect()
     }
 }
 
@@ -69,5 +102,40 @@ pub fn graph(arguments: &Graph) -> Outcome {
     }
     out.flush()?;
     super::list::tell_beside(&picture.survey);
-    Ok(if picture.cycles.is_empty() { 0 } else { exit::NO })
+    Ok(if picture.deadlocks.is_empty() { 0 } else { exit::NO })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edge(waiter: i32, holder: i32) -> Edge {
+        let thread = |number| Thread { pid: number, tid: number };
+        Edge { waiter: thread(waiter), lock: 0, holder: thread(holder), bound: true }
+    }
+
+    fn after(looks: &[&[Edge]]) -> Looks {
+        let mut all = Looks::default();
+        looks.iter().for_each(|edges| all.add(edges));
+        all
+    }
+
+    #[test]
+    fn a_deadlock_is_believed_once_two_looks_saw_all_of_it() {
+        let circle = [edge(1, 2), edge(2, 1)];
+        assert_eq!(after(&[&circle]).deadlocks().len(), 0);
+        assert!(after(&[&circle, &circle]).are_sure());
+        assert_eq!(after(&[&circle, &[], &circle]).deadlocks(), [circle]);
+        // Who comes and goes beside it changes nothing.
+        let more = [edge(1, 2), edge(2, 1), edge(2, 3), edge(3, 2)];
+        let looks = after(&[&more, &circle]);
+        assert_eq!(looks.deadlocks(), [circle]);
+        assert!(!looks.are_sure());
+    }
+
+    #[test]
+    fn what_no_two_looks_saw_whole_is_none() {
+        let (small, large) = ([edge(1, 2), edge(2, 1)], [edge(1, 2), edge(2, 3), edge(3, 1)]);
+        assert_eq!(after(&[&small, &large, &[], &[]]).deadlocks().len(), 0);
+    }
 }

@@ -12,13 +12,14 @@ use lock_manager::{FileManager, Manager as _, SegmentOptions, ShmManager, UNLIMI
 
 use crate::cli;
 use crate::exit::{Failure, Outcome, sysexits};
+use crate::output::text::shown;
 use crate::storage::{Place, Storage};
 
 pub fn create(arguments: &cli::Create) -> Outcome {
     let mut out = io::stdout().lock();
     let Some(locks) = arguments.locks.filter(|_| !arguments.directory) else {
         FileManager::create(&arguments.storage)?;
-        writeln!(out, "made directory {}, which has no number of locks", arguments.storage.display())?;
+        writeln!(out, "made directory {}, which has no number of locks", shown(&arguments.storage))?;
         return Ok(0);
     };
     let storage = Storage::new_segment(&arguments.storage);

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use crate::cli::Reconcile;
 use crate::exit::{Failure, Outcome, sysexits};
-use crate::output::text::count;
+use crate::output::text::{count, shown};
 use crate::storage::Storage;
 use crate::survey::{Row, Survey, Which};
 use record::Record;
@@ -24,9 +24,9 @@ pub fn reconcile(arguments: &Reconcile) -> Outcome {
     if let Some(file) = &arguments.record {
         let survey = Survey::take(&storage, &opened, Which::InUse)?;
         let record = Record::of(&storage, &survey)?;
-        std::fs::write(file, record.to_string()).map_err(|error| Failure::system(file.display(), &error))?;
+        std::fs::write(file, record.to_string()).map_err(|error| Failure::system(shown(file), &error))?;
         let locks = count(record.locks.len(), "allocated lock", "allocated locks");
-        writeln!(io::stdout().lock(), "recorded {locks} in {}; now make the list of those in use", file.display())?;
+        writeln!(io::stdout().lock(), "recorded {locks} in {}; now make the list of those in use", shown(file))?;
         return Ok(0);
     }
     let before = arguments.before.as_deref().map(|file| Record::read(file, &storage)).transpose()?;
@@ -92,7 +92,7 @@ fn keep(row: &Row, before: Option<&Record>) -> Option<String> {
 
 /// Ids with white space between them; from # on a line is a remark.
 fn read_list(file: &Path) -> Result<Vec<u32>, Failure> {
-    let failed = |error| Failure::system(file.display(), &error);
+    let failed = |error| Failure::system(shown(file), &error);
     let text = if file == Path::new("-") {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).map_err(failed)?;
@@ -105,7 +105,7 @@ fn read_list(file: &Path) -> Result<Vec<u32>, Failure> {
             sysexits::DATAERR,
             format!(
                 "{}, line {line}: \"{}\" is no id; nothing was freed. Give numbers with white space between them",
-                file.display(),
+                shown(file),
                 crate::output::text::escaped(word)
             ),
         )

@@ -3,40 +3,74 @@
 //! `lockctl run`: a command under a lock, with flock(1)'s manners. The lock is this process's main thread's: the command
 //! inherits nothing that could keep it, and whatever becomes of the command, the lock is given back.
 
+/// The runs that a command is under already.
+mod nested;
 /// Signals, to the command or against the wait.
 mod signals;
 
-use std::io;
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use lock_manager::{Acquired, Manager, Reason, Wait};
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::cli::Run;
 use crate::exit::{Failure, Outcome, sysexits};
+use crate::output::text::shown;
 use crate::proc::process;
 use crate::say;
 use crate::storage::Storage;
+use crate::sys::signals::KILLED_BY;
+use nested::Runs;
 use signals::Signals;
 
-/// A shell's way to say that a signal ended a command.
-const KILLED_BY: i32 = 128;
-
-/// The command's environment says by this which lock it runs under.
+/// The command's environment says by these which lock it runs under.
 const LOCK_ID: &str = "LOCK_ID";
+const LOCK_STORAGE: &str = "LOCK_STORAGE";
+
+/// Where the user has set no other.
+const SHELL: &str = "/bin/sh";
 
 pub fn run(arguments: &Run) -> Outcome {
-    let opened = Storage::named(&arguments.storage.storage)?.open()?;
-    let manager = opened.manager();
-    // Before the lock: from here on no signal ends this process with the lock held.
+    refuse_what_cannot_be(arguments)?;
+    // First of all: from here on no signal ends this process with the lock held.
     let signals = Signals::catch().map_err(|error| Failure::system("catching signals", &error))?;
+    let outcome = run_caught(arguments, &signals);
+    signals.die_of_what_came();
+    signals.end();
+    outcome
+}
+
+/// What flock(1) has and a storage of locks has not.
+fn refuse_what_cannot_be(arguments: &Run) -> Result<(), Failure> {
+    let why = if arguments.shared {
+        "--shared: these locks are exclusive, there are no shared ones; leave it out, and the command is alone"
+    } else if arguments.unlock {
+        "--unlock: the lock of a command ends with the command; end the command, or use `lockctl repair` where the \
+         holder is dead"
+    } else if arguments.no_fork {
+        "--no-fork: the lock belongs to the process that took it, and one that becomes another program gives it up; \
+         leave it out, signals and the exit status are passed on"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(sysexits::USAGE, why))
+}
+
+fn run_caught(arguments: &Run, signals: &Signals) -> Outcome {
+    let storage = Storage::named(&arguments.storage.storage)?;
+    let opened = storage.open()?;
+    let manager = opened.manager();
+    let runs = Runs::above();
+    if let Some(holder) = runs.holder_of(&storage, arguments.id, manager)? {
+        say(&nested::sentence(&storage, arguments.id, holder));
+        return Ok(if wait(arguments) == Wait::Forever { sysexits::UNAVAILABLE } else { arguments.conflict_exit_code });
+    }
     let start = Instant::now();
     let acquired = match manager.acquire(arguments.id, wait(arguments), Some(signals.cancel())) {
         Ok(acquired) => acquired,
         Err(error) => {
-            signals.die_of_what_came();
             return match error.reason() {
                 Reason::Held { .. } | Reason::TimedOut { .. } => {
                     if arguments.verbose {
@@ -44,6 +78,8 @@ pub fn run(arguments: &Run) -> Outcome {
                     }
                     Ok(arguments.conflict_exit_code)
                 }
+                // What came is said by how this process ends.
+                Reason::Cancelled { .. } => Ok(0),
                 _ => Err(error.into()),
             };
         }
@@ -57,17 +93,9 @@ pub fn run(arguments: &Run) -> Outcome {
             arguments.id
         ));
     }
-    let ended = run_held(arguments, &signals);
+    let ended = run_held(arguments, &runs.with(&storage, arguments.id, manager), &storage, signals);
     manager.unlock(arguments.id)?;
-    signals.die_of_what_came();
-    match ended {
-        Ok(status) => Ok(exit_code(status)),
-        Err(error) => {
-            let command = arguments.command[0].to_string_lossy();
-            let sentence = format!("failed to execute {}: {error}", crate::output::text::escaped(&command));
-            Err(Failure::new(sysexits::UNAVAILABLE, sentence))
-        }
-    }
+    ended.map(exit_code)
 }
 
 fn wait(arguments: &Run) -> Wait {
@@ -92,21 +120,36 @@ fn conflict(arguments: &Run, manager: &dyn Manager) -> String {
     }
 }
 
+/// The program and its arguments.
+fn words(arguments: &Run) -> Vec<OsString> {
+    match &arguments.line {
+        Some(line) => {
+            let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+            vec![shell.unwrap_or_else(|| SHELL.into()), "-c".into(), line.clone()]
+        }
+        None => arguments.command.clone(),
+    }
+}
+
 /// Runs the command to its end.
-fn run_held(arguments: &Run, signals: &Signals) -> io::Result<ExitStatus> {
-    let (program, rest) = arguments.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+fn run_held(arguments: &Run, runs: &Runs, storage: &Storage, signals: &Signals) -> Result<ExitStatus, Failure> {
+    let words = words(arguments);
+    let [program, rest @ ..] = &words[..] else { return Err(Failure::new(sysexits::USAGE, "give a command")) };
     if arguments.verbose {
-        let words: Vec<_> = arguments.command.iter().map(|word| word.to_string_lossy()).collect();
-        say(&format!("executing {}", crate::output::text::escaped(&words.join(" "))));
+        let words: Vec<String> = words.iter().map(shown).collect();
+        say(&format!("executing {}", words.join(" ")));
     }
     let mut command = Command::new(program);
-    command.args(rest).env(LOCK_ID, arguments.id.to_string());
-    let Some(mut child) = signals.start(&mut command)? else { return Ok(ExitStatus::default()) };
-    let pid = Pid::from_child(&child);
-    // Its number is nobody else's until it is waited for, so nothing is sent to a stranger.
-    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {}
-    signals.stop_forwarding();
-    child.wait()
+    command.args(rest);
+    command.env(LOCK_ID, arguments.id.to_string()).env(LOCK_STORAGE, &storage.name).env(nested::RUNS, runs.to_string());
+    match signals.run(&mut command) {
+        // No status: a signal came before, and this process dies of it.
+        Ok(ended) => Ok(ended.unwrap_or_default()),
+        Err(error) => {
+            let sentence = format!("failed to execute {}: {error}", shown(program));
+            Err(Failure::new(sysexits::UNAVAILABLE, sentence))
+        }
+    }
 }
 
 fn exit_code(status: ExitStatus) -> u8 {

@@ -1,29 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `lockctl run`: a command under a lock, with flock(1)'s manners.
 
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, test_kill_process_group};
 
 use crate::puppet::Puppet;
 use crate::running::{Left, Running};
 use crate::stage::{Answer, LOCKCTL, Place, command, eventually, lockctl, sees_waiters_or_skips, state_of};
-use crate::terminal::Terminal;
 
-fn run(place: &Place, options: &[&str], command: &[&str]) -> Answer {
+pub fn run(place: &Place, options: &[&str], command: &[&str]) -> Answer {
     lockctl(["run", &place.name, "3"].iter().chain(options).chain(&["--"]).chain(command))
 }
 
-fn is_held(place: &Place) -> bool {
+pub fn is_held(place: &Place) -> bool {
     lockctl(["list", "--all", "-o", "id,state", &place.name]).with(0).contains("3  held")
 }
 
 #[test]
 fn the_command_runs_with_the_lock_held_and_knows_which() {
     let place = Place::segment(32, &[3]);
-    let script = format!("echo $LOCK_ID; {LOCKCTL} list -n -o id,state {}; cat", place.name);
-    assert_eq!(run(&place, &[], &["sh", "-c", &script]).with(0), "3\n3  held\n");
+    let script = format!("echo $LOCK_ID $LOCK_STORAGE; {LOCKCTL} list -n -o id,state {}; cat", place.name);
+    assert_eq!(run(&place, &[], &["sh", "-c", &script]).with(0), format!("3 {}\n3  held\n", place.name));
     assert!(!is_held(&place));
 }
 
@@ -112,82 +111,6 @@ fn what_the_command_leaves_running_does_not_keep_the_lock() {
 }
 
 #[test]
-fn signals_go_to_the_command_and_the_lock_is_given_back() {
-    let place = Place::segment(32, &[3]);
-    for (signal, name) in [
-        (Signal::TERM, "TERM"),
-        (Signal::INT, "INT"),
-        (Signal::HUP, "HUP"),
-        (Signal::QUIT, "QUIT"),
-        (Signal::USR1, "USR1"),
-        (Signal::USR2, "USR2"),
-    ] {
-        let script = format!(
-            "trap 'echo got {name}; exit 23' {name}; echo ready; for i in $(seq 3000); do sleep 0.01; done; exit 99"
-        );
-        let (mut running, first) = Running::start(&place, 3, &script);
-        assert_eq!(first, "ready");
-        running.send(signal);
-        assert_eq!(running.says(), format!("got {name}"));
-        assert_eq!(running.end().code(), Some(23), "{name}");
-        assert!(!is_held(&place), "{name}");
-    }
-    // A command that dies of it.
-    let (mut running, _) = Running::start(&place, 3, "echo ready; exec sleep 1000");
-    running.send(Signal::TERM);
-    assert_eq!(running.end().code(), Some(128 + 15));
-    let rows = lockctl(["list", "-n", "-o", "state,note", &place.name]).with(0);
-    assert_eq!(rows, "unlocked  -\n", "the lock was not given back well");
-}
-
-#[test]
-fn the_interrupt_key_reaches_the_command_once() {
-    let place = Place::segment(32, &[3]);
-    let script = "trap 'echo got it' INT; trap 'exit 0' TERM; echo ready; for i in $(seq 3000); do sleep 0.01; done";
-    let file = place.beside("script");
-    std::fs::write(&file, script).unwrap();
-    let command = format!("{LOCKCTL} run {} 3 -- sh {}", place.name, file.display());
-    let Some(terminal) = Terminal::running(&place, &command) else { return };
-    terminal.until("the command", |screen| screen.contains("ready"));
-    terminal.press("C-c");
-    terminal.until("the interrupt", |screen| screen.contains("got it"));
-    // One that lockctl forwarded would be there before this one is.
-    let holder = lockctl(["list", "-n", "-o", "pid", &place.name]).with(0);
-    kill_process(Pid::from_raw(holder.trim().parse().unwrap()).unwrap(), Signal::TERM).unwrap();
-    let screen = terminal.until("the end", |screen| screen.contains("ended with 0"));
-    assert_eq!(screen.matches("got it").count(), 1, "{screen}");
-}
-
-#[test]
-fn a_signal_ends_the_wait_and_leaves_no_mark() {
-    if !sees_waiters_or_skips() {
-        return;
-    }
-    let place = Place::segment(32, &[3]);
-    let mut holder = Puppet::holding(&place, &[3]);
-    let mut waiting = command(["run", &place.name, "3", "--", "true"]).spawn().unwrap();
-    eventually("it waits", || lockctl(["graph", &place.name]).out.contains(&format!("  {} (", waiting.id())));
-    kill_process(Pid::from_child(&waiting), Signal::TERM).unwrap();
-    assert_eq!(waiting.wait().unwrap().signal(), Some(15));
-    holder.does("unlock 3");
-    assert_eq!(lockctl(["list", "-n", "-o", "state,note", &place.name]).with(0), "unlocked  -\n");
-}
-
-#[test]
-fn what_was_ignored_stays_ignored_for_the_command() {
-    let place = Place::segment(32, &[3]);
-    let script = format!("trap '' HUP INT; exec {LOCKCTL} run {} 3 -- grep SigIgn /proc/self/status", place.name);
-    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    let mask = u64::from_str_radix(said.split_ascii_whitespace().nth(1).unwrap(), 16).unwrap();
-    assert_eq!(mask & 0b11, 0b11, "{said}");
-    // And nothing else is: not what lockctl itself ignores. (The libc has two of its own.)
-    let said = run(&place, &[], &["grep", "SigIgn", "/proc/self/status"]).with(0);
-    let mask = u64::from_str_radix(said.split_ascii_whitespace().nth(1).unwrap(), 16).unwrap();
-    assert_eq!(mask & 0x7fff_ffff, 0, "{said}");
-}
-
-#[test]
 fn a_lockctl_that_is_killed_is_told_to_the_next() {
     let place = Place::segment(32, &[3]);
     let (running, command) = Running::start(&place, 3, "echo $$; exec sleep 1000");
@@ -203,6 +126,59 @@ fn what_it_needs_is_asked_for() {
     assert_eq!(lockctl(["run", &place.name, "3"]).code, Some(64));
     assert_eq!(lockctl(["run", &place.name, "x", "--", "true"]).code, Some(64));
     assert!(lockctl(["run", &place.name, "32", "--", "true"]).failure(64).contains("ids from 0 to 31"));
-    assert_eq!(run(&place, &["-w", "-1"], &["true"]).code, Some(64));
     assert_eq!(run(&place, &["-E", "256"], &["true"]).code, Some(64));
+    for seconds in ["-1", "1e30", "soon"] {
+        let said = run(&place, &["-w", seconds], &["true"]).failure(64);
+        assert!(said.contains("from 0 to 18446744073, such as 2.5; to wait without end, leave it out"), "{said}");
+    }
+}
+
+#[test]
+fn a_shell_may_run_one_line() {
+    let place = Place::segment(32, &[3]);
+    let line = |shell: Option<&str>, options: &[&str]| {
+        let mut command = command(["run", &place.name, "3"].iter().chain(options));
+        match shell {
+            Some(shell) => command.env("SHELL", shell),
+            None => command.env_remove("SHELL"),
+        };
+        Answer::of(command.output().unwrap())
+    };
+    let script = "echo $LOCK_ID; false || exit 7";
+    for shell in [None, Some(""), Some("/bin/sh")] {
+        assert_eq!(line(shell, &["-c", script]).with(7), "3\n");
+    }
+    assert_eq!(line(None, &["--command", script]).with(7), "3\n");
+    assert_eq!(line(Some("/bin/echo"), &["-c", "line"]).with(0), "-c line\n", "the user's shell was not asked");
+    assert_eq!(line(None, &["-c", script, "--", "true"]).code, Some(64));
+    assert!(line(None, &["--verbose", "-c", "true"]).err.ends_with("lockctl: executing /bin/sh -c true\n"));
+}
+
+#[test]
+fn the_letters_of_flock_are_taken_or_refused_with_the_reason() {
+    let place = Place::segment(32, &[3]);
+    for options in [&["-x"][..], &["--exclusive"], &["-e"], &["-o"], &["--close"], &["-xon"]] {
+        assert_eq!(run(&place, options, &["echo", "in"]).with(0), "in\n", "{options:?}");
+    }
+    for (options, reason) in [
+        (["-s", "--shared"], "there are no shared ones"),
+        (["-u", "--unlock"], "ends with the command"),
+        (["-F", "--no-fork"], "gives it up"),
+    ] {
+        for option in options {
+            let said = run(&place, &[option], &["echo", "in"]).failure(64);
+            assert!(said.contains(options[1]) && said.contains(reason), "{said}");
+        }
+    }
+    assert!(lockctl(["run", &place.name, "3", "-u"]).failure(64).contains("ends with the command"));
+}
+
+#[test]
+fn no_process_is_left() {
+    let place = Place::segment(32, &[3]);
+    // All that lockctl starts is of this group.
+    let mut lockctl = command(["run", &place.name, "3", "--", "true"]).process_group(0).spawn().unwrap();
+    let group = Pid::from_child(&lockctl);
+    assert_eq!(lockctl.wait().unwrap().code(), Some(0));
+    assert!(test_kill_process_group(group).is_err(), "somebody lives");
 }

@@ -2,11 +2,16 @@
 //! A command under a lock, while it runs. What a failed test leaves behind is ended.
 
 use std::io::{BufRead, BufReader, Lines};
-use std::process::{Child, ChildStdout, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::stage::{Place, command};
+
+/// How long a command that a failed test left is asked to end.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A `lockctl run` whose command has said a first line, and so has the lock.
 pub struct Running {
@@ -17,8 +22,12 @@ pub struct Running {
 impl Running {
     /// Runs a shell script under a lock; also gives the first line that it says.
     pub fn start(place: &Place, id: u32, script: &str) -> (Self, String) {
-        let mut command = command(["run", &place.name, &id.to_string(), "--", "sh", "-c", script]);
-        let mut lockctl = command.stdout(Stdio::piped()).spawn().unwrap();
+        Self::begin(command(["run", &place.name, &id.to_string(), "--", "sh", "-c", script]))
+    }
+
+    /// The same by a call that is made otherwise.
+    pub fn begin(mut command: Command) -> (Self, String) {
+        let mut lockctl = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let said = BufReader::new(lockctl.stdout.take().unwrap()).lines();
         let mut running = Self { lockctl, said };
         let first = running.says();
@@ -52,10 +61,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if matches!(self.lockctl.try_wait(), Ok(None)) {
-            // With its command.
-            self.send(Signal::TERM);
-            let _ = self.lockctl.wait();
+        // With its command, unless that does not end by it.
+        let start = Instant::now();
+        while matches!(self.lockctl.try_wait(), Ok(None)) {
+            self.send(if start.elapsed() < PATIENCE { Signal::TERM } else { Signal::KILL });
+            thread::sleep(Duration::from_millis(10));
         }
     }
 }

@@ -117,6 +117,13 @@ pub fn state_of(pid: u32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
+/// The children of a process, whichever of its threads they are of.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists.collect::<String>().split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
 /// A storage under /dev/shm that no other test has, removed when the value is dropped.
 #[derive(Debug)]
 pub struct Place {
@@ -173,7 +180,7 @@ impl Drop for Place {
         let name = self.path.file_name().unwrap().to_str().unwrap().to_owned();
         for entry in fs::read_dir("/dev/shm").unwrap().flatten() {
             let found = entry.file_name();
-            let found = found.to_str().unwrap_or_default();
+            let found = found.to_string_lossy();
             if found == name || found.starts_with(&format!("{name}.")) {
                 let _ = fs::remove_file(entry.path());
                 let _ = fs::remove_dir_all(entry.path());

@@ -34,7 +34,17 @@ impl Shape {
     pub(crate) fn of_this_libc() -> Option<&'static Self> {
         static FOUND: MadeOnce<Shape> = MadeOnce::new();
         // Every thread that probes finds the same.
-        FOUND.get_or_make(|| Self::probe().ok_or(())).ok()
+        FOUND.get_or_make(|| Self::probe_where_it_tells().ok_or(())).ok()
+    }
+
+    /// A mutex that is held has the holder's thread id in it and counters that are 1. The first thread of a PID namespace,
+    /// such as a container's, has that id: there another thread probes.
+    fn probe_where_it_tells() -> Option<Self> {
+        const COUNTED: u32 = 1;
+        if Thread::id() != COUNTED {
+            return Self::probe();
+        }
+        std::thread::Builder::new().spawn(Self::probe).ok()?.join().ok()?
     }
 
     /// Whether a mutex of that kind locks as one that this libc made. It is asked before each call of the libc.

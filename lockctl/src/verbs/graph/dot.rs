@@ -10,10 +10,11 @@ use super::tree::number;
 use crate::output::text::duration;
 use crate::proc::process;
 use crate::storage::Storage;
-use crate::survey::deadlock::{Edge, Thread};
+use crate::survey::deadlock::Thread;
 
 pub fn write(out: &mut dyn Write, storage: &Storage, picture: &Picture) -> io::Result<()> {
-    let deadlocked = picture.deadlocked();
+    let (deadlocked, waited) = (picture.deadlocked(), picture.waited());
+    let red: BTreeSet<u32> = deadlocked.iter().map(|edge| edge.lock).collect();
     writeln!(out, "digraph locks {{")?;
     writeln!(out, "  label={};", quoted(&storage.shown()))?;
     writeln!(out, "  rankdir=LR;")?;
@@ -30,27 +31,18 @@ pub fn write(out: &mut dyn Write, storage: &Storage, picture: &Picture) -> io::R
     }
     for edge in &picture.edges {
         let colour = if deadlocked.contains(edge) { ", color=red, penwidth=2" } else { "" };
-        let label = waited(picture, edge).map_or_else(|| "waits".to_owned(), |time| format!("waits {time}"));
+        let time = waited.get(&(edge.lock, edge.waiter)).copied().map(duration);
+        let label = time.map_or_else(|| "waits".to_owned(), |time| format!("waits {time}"));
         let lock = quoted(&format!("lock {}", edge.lock));
         writeln!(out, "  {} -> {lock} [label={}{colour}];", node(edge.waiter), quoted(&label))?;
     }
-    let held: BTreeSet<(u32, Thread, bool)> = picture
-        .edges
-        .iter()
-        .map(|edge| (edge.lock, edge.holder, deadlocked.iter().any(|red| red.lock == edge.lock)))
-        .collect();
-    for (lock, holder, is_red) in held {
-        let colour = if is_red { ", color=red, penwidth=2" } else { "" };
+    let held: BTreeSet<(u32, Thread)> = picture.edges.iter().map(|edge| (edge.lock, edge.holder)).collect();
+    for (lock, holder) in held {
+        let colour = if red.contains(&lock) { ", color=red, penwidth=2" } else { "" };
         let lock = quoted(&format!("lock {lock}"));
         writeln!(out, "  {lock} -> {} [label=\"held by\"{colour}];", node(holder))?;
     }
     writeln!(out, "}}")
-}
-
-fn waited(picture: &Picture, edge: &Edge) -> Option<String> {
-    let row = picture.survey.rows.iter().find(|row| row.lock.id == edge.lock)?;
-    let wait = row.waiting.iter().find(|wait| (wait.pid, wait.tid) == (edge.waiter.pid, edge.waiter.tid))?;
-    wait.waited_ns.map(duration)
 }
 
 fn node(thread: Thread) -> String {

@@ -1,19 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The text: deadlocks first, then each holder that waits for nobody, with those who wait for it indented below.
+//! The text: deadlocks first, then each holder that waits for nobody, with those who wait for it indented below. Each
+//! wait is written once, however many paths lead to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use super::Picture;
-use crate::output::text::duration;
+use crate::output::text::{count, duration};
 use crate::proc::process;
-use crate::survey::deadlock::{Edge, Thread};
+use crate::survey::deadlock::{self, Edge, Thread};
+
+/// How deep lines are indented at most: a chain of thousands would be mostly blanks.
+const DEEPEST: usize = 40;
+
+/// What stands after a waiter that others wait for, where they have been written elsewhere.
+const SEE_ABOVE: &str = " (who waits for it: see above)";
 
 pub fn write(out: &mut dyn Write, picture: &Picture) -> io::Result<()> {
-    let mut told = Told { picture, shown: BTreeSet::new() };
-    for (index, cycle) in picture.cycles.iter().enumerate() {
-        told.cycle(out, index + 1, cycle)?;
+    let mut told = Told::of(picture);
+    for (index, waits) in picture.deadlocks.iter().enumerate() {
+        told.deadlock(out, index + 1, waits)?;
     }
     for holder in told.roots() {
         if holder.pid == 0 {
@@ -24,8 +31,10 @@ pub fn write(out: &mut dyn Write, picture: &Picture) -> io::Result<()> {
         told.waiters_of(out, holder, 1)?;
     }
     // What is left hangs on a thread that is itself shown nowhere, such as one that only may be another.
-    for edge in picture.edges.iter().filter(|edge| !told.shown.contains(edge)) {
-        writeln!(out, "{}", told.wait(edge))?;
+    for edge in &picture.edges {
+        if !told.shown.contains(edge) {
+            writeln!(out, "{}", told.wait(edge))?;
+        }
     }
     told.unnamed(out)?;
     if picture.survey.waiters() == 0 {
@@ -38,16 +47,32 @@ pub fn write(out: &mut dyn Write, picture: &Picture) -> io::Result<()> {
 struct Told<'p> {
     picture: &'p Picture,
     shown: BTreeSet<Edge>,
+    waited: BTreeMap<(u32, Thread), u64>,
+    /// The waits for each process.
+    for_process: BTreeMap<i32, Vec<Edge>>,
+    /// The threads of each process that wait.
+    waiting: BTreeMap<i32, BTreeSet<Thread>>,
 }
 
-impl Told<'_> {
-    fn cycle(&mut self, out: &mut dyn Write, number: usize, cycle: &[Edge]) -> io::Result<()> {
-        writeln!(out, "DEADLOCK {number}: each of these waits for what the next one holds, for ever")?;
-        self.shown.extend(cycle);
-        for edge in cycle {
+impl<'p> Told<'p> {
+    fn of(picture: &'p Picture) -> Self {
+        let mut for_process: BTreeMap<i32, Vec<Edge>> = BTreeMap::new();
+        let mut waiting: BTreeMap<i32, BTreeSet<Thread>> = BTreeMap::new();
+        for &edge in &picture.edges {
+            for_process.entry(edge.holder.pid).or_default().push(edge);
+            waiting.entry(edge.waiter.pid).or_default().insert(edge.waiter);
+        }
+        Self { picture, shown: BTreeSet::new(), waited: picture.waited(), for_process, waiting }
+    }
+
+    fn deadlock(&mut self, out: &mut dyn Write, number: usize, waits: &[Edge]) -> io::Result<()> {
+        let whom = if deadlock::is_one_circle(waits) { "the next one holds" } else { "another one holds" };
+        writeln!(out, "DEADLOCK {number}: each of these waits for what {whom}, for ever")?;
+        self.shown.extend(waits);
+        for edge in waits {
             writeln!(out, "  {}", self.wait(edge))?;
         }
-        for edge in cycle {
+        for edge in waits {
             self.waiters_of(out, edge.holder, 2)?;
         }
         Ok(())
@@ -55,39 +80,52 @@ impl Told<'_> {
 
     /// Holders that somebody waits for and that wait for nobody.
     fn roots(&self) -> BTreeSet<Thread> {
-        let waits = |holder: Thread| self.picture.edges.iter().any(|edge| edge.waiter.may_be(holder));
+        let waits = |holder: Thread| {
+            self.waiting.get(&holder.pid).is_some_and(|threads| threads.iter().any(|&waiter| waiter.may_be(holder)))
+        };
         self.picture.edges.iter().map(|edge| edge.holder).filter(|&holder| !waits(holder)).collect()
     }
 
+    /// Those who wait for a thread, and those who wait for them. With a stack of its own: a chain may be long.
     fn waiters_of(&mut self, out: &mut dyn Write, holder: Thread, depth: usize) -> io::Result<()> {
-        let picture = self.picture;
-        for edge in &picture.edges {
-            let is_of_holder = edge.holder == holder || edge.holder.may_be(holder);
-            if is_of_holder && self.shown.insert(*edge) {
-                writeln!(out, "{:indent$}{}", "", self.wait(edge), indent = 2 * depth)?;
-                self.waiters_of(out, edge.waiter, depth + 1)?;
+        let mut next: Vec<(Edge, usize)> = self.waits_for(holder).rev().map(|edge| (edge, depth)).collect();
+        while let Some((edge, depth)) = next.pop() {
+            if !self.shown.insert(edge) {
+                continue;
             }
+            let behind: Vec<Edge> = self.waits_for(edge.waiter).collect();
+            let are_shown = !behind.is_empty() && behind.iter().all(|edge| self.shown.contains(edge));
+            let note = if are_shown { SEE_ABOVE } else { "" };
+            writeln!(out, "{:indent$}{}{note}", "", self.wait(&edge), indent = 2 * depth.min(DEEPEST))?;
+            next.extend(
+                behind.into_iter().rev().filter(|edge| !self.shown.contains(edge)).map(|edge| (edge, depth + 1)),
+            );
         }
         Ok(())
     }
 
+    fn waits_for(&self, holder: Thread) -> impl DoubleEndedIterator<Item = Edge> {
+        let waits = self.for_process.get(&holder.pid).into_iter().flatten();
+        waits.copied().filter(move |edge| edge.holder == holder || edge.holder.may_be(holder))
+    }
+
     fn wait(&self, edge: &Edge) -> String {
-        let row = self.picture.survey.rows.iter().find(|row| row.lock.id == edge.lock);
-        let since = row
-            .and_then(|row| row.waiting.iter().find(|wait| (wait.pid, wait.tid) == (edge.waiter.pid, edge.waiter.tid)))
-            .and_then(|wait| wait.waited_ns)
-            .map_or_else(String::new, |time| format!(", since {}", duration(time)));
+        let since = self.waited.get(&(edge.lock, edge.waiter));
+        let since = since.map_or_else(String::new, |&time| format!(", since {}", duration(time)));
         let holder = if edge.holder.pid == 0 { "nobody seen from here".to_owned() } else { number(edge.holder) };
         format!("{} waits for lock {}, held by {holder}{since}", name(edge.waiter), edge.lock)
     }
 
     /// Waiters that have no number here, and waiters for locks that nobody holds any more.
     fn unnamed(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut shown: BTreeMap<u32, usize> = BTreeMap::new();
+        for edge in &self.picture.edges {
+            *shown.entry(edge.lock).or_default() += 1;
+        }
         for row in &self.picture.survey.rows {
-            let shown = self.picture.edges.iter().filter(|edge| edge.lock == row.lock.id).count();
-            let rest = row.waiters().saturating_sub(shown);
+            let rest = row.waiters().saturating_sub(shown.get(&row.lock.id).copied().unwrap_or(0));
             if rest > 0 {
-                let threads = crate::output::text::count(rest, "thread waits", "threads wait");
+                let threads = count(rest, "thread waits", "threads wait");
                 let why = if row.lock.held { "not seen from here" } else { "nobody holds it: about to be taken" };
                 writeln!(out, "{threads} for lock {} ({why})", row.lock.id)?;
             }
@@ -109,5 +147,61 @@ pub fn number(thread: Thread) -> String {
     match thread.tid {
         tid if tid == 0 || tid == thread.pid => thread.pid.to_string(),
         tid => format!("{}, thread {tid}", thread.pid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lock_manager::{InMemoryManager, Manager, UNLIMITED};
+
+    use super::*;
+    use crate::survey::{Blind, Survey};
+
+    /// Numbers that no process has, so that none is looked up.
+    const FIRST: i32 = 1 << 24;
+
+    /// The lines for these waits: who waits, and who holds.
+    fn drawn(waits: impl Iterator<Item = (i32, i32)>) -> Vec<String> {
+        let some = |number: i32| Thread { pid: FIRST + number, tid: 0 };
+        let edge = |(waiter, holder): (i32, i32)| Edge {
+            waiter: some(waiter),
+            lock: holder.unsigned_abs(),
+            holder: some(holder),
+            bound: true,
+        };
+        let edges: Vec<Edge> = waits.map(edge).collect();
+        let info = InMemoryManager::new(1).unwrap().info().unwrap();
+        let (rows, users, elsewhere) = (Vec::new(), Vec::new(), Vec::new());
+        let survey = Survey { info, allocated: UNLIMITED, rows, users, elsewhere, blind: Blind::default() };
+        let mut out = Vec::new();
+        write(&mut out, &Picture { deadlocks: deadlock::deadlocks(&edges), survey, edges }).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        text.lines().filter(|line| *line != "nobody waits").map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn each_wait_is_written_once_however_many_paths_lead_to_it() {
+        let number = 40;
+        let lines = drawn((1..=number).flat_map(|waiter| (waiter + 1..=number).map(move |holder| (waiter, holder))));
+        assert_eq!(lines.len(), 1 + (number * (number - 1) / 2) as usize, "{lines:#?}");
+        let all: BTreeSet<&str> = lines.iter().map(|line| line.trim().trim_end_matches(SEE_ABOVE)).collect();
+        assert_eq!(all.len(), lines.len());
+        assert!(lines.iter().any(|line| line.ends_with(SEE_ABOVE)), "{lines:#?}");
+    }
+
+    #[test]
+    fn a_long_chain_is_written_in_lines_that_can_be_read() {
+        let lines = drawn((1..5000).map(|waiter| (waiter, waiter + 1)));
+        assert_eq!(lines.len(), 5000);
+        let longest = lines.iter().map(String::len).max().unwrap();
+        assert!(longest < 200, "{longest}");
+    }
+
+    #[test]
+    fn a_deadlock_of_several_circles_does_not_say_that_it_is_one() {
+        let lines = drawn([(1, 2), (2, 1), (2, 3), (3, 2)].into_iter());
+        assert_eq!(lines.len(), 5, "{lines:#?}");
+        assert!(lines[0].contains("what another one holds"), "{lines:#?}");
+        assert!(drawn([(1, 2), (2, 1)].into_iter())[0].contains("what the next one holds"));
     }
 }

@@ -13,18 +13,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::exit::{Failure, sysexits};
-use crate::storage::Storage;
+use crate::output::text::shown;
+use crate::storage::{Identity, Storage};
 use crate::survey::Survey;
 
 const HEADING: &str = "lockctl reconcile record 1";
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Record {
-    place: (u64, u64),
+    place: Identity,
     /// Acquisitions by the id of the lock.
     pub locks: BTreeMap<u32, u64>,
 }
@@ -38,12 +38,10 @@ impl Record {
 
     /// From the file that an earlier call wrote, which must be of this very storage.
     pub fn read(file: &Path, storage: &Storage) -> Result<Self, Failure> {
-        let text = std::fs::read_to_string(file).map_err(|error| Failure::system(file.display(), &error))?;
+        let text = std::fs::read_to_string(file).map_err(|error| Failure::system(shown(file), &error))?;
         let refuse = |why: &str| {
-            let sentence = format!(
-                "{}: {why}; nothing was freed. Write one with --record, then make the list anew",
-                file.display()
-            );
+            let sentence =
+                format!("{}: {why}; nothing was freed. Write one with --record, then make the list anew", shown(file));
             Failure::new(sysexits::DATAERR, sentence)
         };
         let record = Self::parse(&text).ok_or_else(|| refuse("is no record of `lockctl reconcile`"))?;
@@ -62,20 +60,19 @@ impl Record {
             let (id, acquisitions) = line.split_once(' ')?;
             locks.insert(id.parse().ok()?, acquisitions.parse().ok()?);
         }
-        Some(Self { place: (device.parse().ok()?, inode.parse().ok()?), locks })
+        Some(Self { place: Identity { device: device.parse().ok()?, inode: inode.parse().ok()? }, locks })
     }
 }
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{HEADING}\nstorage {} {}", self.place.0, self.place.1)?;
+        writeln!(f, "{HEADING}\nstorage {} {}", self.place.device, self.place.inode)?;
         self.locks.iter().try_for_each(|(id, acquisitions)| writeln!(f, "{id} {acquisitions}"))
     }
 }
 
-fn place(storage: &Storage) -> Result<(u64, u64), Failure> {
-    let facts = std::fs::metadata(storage.path()).map_err(|error| Failure::system(storage.shown(), &error))?;
-    Ok((facts.dev(), facts.ino()))
+fn place(storage: &Storage) -> Result<Identity, Failure> {
+    storage.identity().map_err(|error| Failure::system(storage.shown(), &error))
 }
 
 #[cfg(test)]
@@ -84,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_record_is_read_as_it_was_written_and_nothing_else_is() {
-        let record = Record { place: (7, 23), locks: BTreeMap::from([(0, 5), (31, 0)]) };
+        let record = Record { place: Identity { device: 7, inode: 23 }, locks: BTreeMap::from([(0, 5), (31, 0)]) };
         assert_eq!(Record::parse(&record.to_string()), Some(record));
         for bad in ["", "0\n1\n", HEADING, "lockctl reconcile record 1\nstorage 7 23\nx"] {
             assert_eq!(Record::parse(bad), None);

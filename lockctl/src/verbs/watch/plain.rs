@@ -9,12 +9,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::Source;
 use super::board::{self, Board, Order, TITLES};
 use crate::cli::Watch;
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 use crate::output::{table, text};
 use crate::say;
+use crate::sys::signals;
 use crate::verbs::list::beside;
 
 pub fn show(arguments: &Watch, source: &mut Source) -> Outcome {
+    signals::end_after(|| {}).map_err(|error| Failure::system("catching signals", &error))?;
     let mut board = Board::default();
     let mut looks = 0;
     // What was said beside the last table is not said again.

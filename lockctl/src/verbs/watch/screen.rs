@@ -2,8 +2,6 @@
 #![forbid(unsafe_code)]
 //! `watch` on a terminal: draws the board, and does what the keys say.
 
-use std::io;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use ratatui::Frame;
@@ -13,15 +11,12 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level::emulate_default_handler;
-
 use super::Source;
 use super::board::{self, Board, Entry, HISTORY, Order, TITLES};
 use crate::cli::Watch;
 use crate::exit::{Failure, Outcome};
 use crate::output::table::{self, Column};
+use crate::sys::signals;
 use crate::verbs::list::beside;
 
 /// Where nothing is due because the view is paused.
@@ -60,7 +55,9 @@ impl Drop for Restored {
 }
 
 pub fn show(arguments: &Watch, source: &mut Source) -> Outcome {
-    end_by_signal().map_err(|error| Failure::system("catching signals", &error))?;
+    // In a thread of its own, since the one that reads keys never comes back from a terminal that is gone.
+    let give_back = || drop(ratatui::try_restore());
+    signals::end_after(give_back).map_err(|error| Failure::system("catching signals", &error))?;
     // The first look before the screen is taken: what fails is said where it can be read.
     let mut survey = source.look()?;
     let mut looked = Instant::now();
@@ -93,20 +90,6 @@ pub fn show(arguments: &Watch, source: &mut Source) -> Outcome {
             looks += 1;
         }
     }
-}
-
-/// From here on a signal gives the terminal back and then does what it does to any program. In a thread of its own: the
-/// one that reads keys never comes back from a terminal that is gone.
-fn end_by_signal() -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT])?;
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            // Fails where the terminal is gone.
-            let _ = ratatui::try_restore();
-            let _ = emulate_default_handler(signal);
-        }
-    })?;
-    Ok(())
 }
 
 /// Does what the event says.
