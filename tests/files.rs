@@ -38,6 +38,9 @@ mod posix;
 /// POSIX locks and ours on the same files.
 #[path = "files/posix_users.rs"]
 mod posix_users;
+/// The record locks beside the words.
+#[path = "files/record_locks.rs"]
+mod record_locks;
 /// What errors say.
 #[path = "files/sentences.rs"]
 mod sentences;

@@ -22,6 +22,24 @@ impl RecordLocks {
     }
 }
 
+/// Adds to what a lock's word says that a process has the record lock on its file.
+fn add_record(info: &mut LockInfo, pid: i32, table: &Table) {
+    if !info.held {
+        (info.held, info.pid) = (true, pid);
+        return;
+    }
+    // Whoever has the word and not the record lock waits for that. Unless the word went from hand to hand meanwhile.
+    let is_another = pid != 0 && info.pid != 0 && pid != info.pid;
+    let is_as_before = || {
+        let again = table.native.lock_info(info.id);
+        again.is_ok_and(|again| (again.tid, again.acquisitions) == (info.tid, info.acquisitions) && again.held)
+    };
+    if is_another && is_as_before() {
+        (info.pid, info.tid, info.pid_namespace) = (pid, 0, 0);
+        info.waiters += 1;
+    }
+}
+
 impl FileManager {
     /// The present table, if there is one.
     fn table_to_look(&self) -> Result<Option<&Table>> {
@@ -69,10 +87,10 @@ impl FileManager {
             let word = if id < known { words.next() } else { None };
             let facts = self.pool.directory.facts_of_id(id)?;
             let mut info = LockInfo { id, allocated: facts.is_some(), ..word.unwrap_or_default() };
-            if let (false, Some(facts), Some(table)) = (info.held, facts, table) {
+            if let (Some(facts), Some(table)) = (facts, table) {
                 let records = records.get_or_insert_with(|| RecordLocks::beside(table));
                 if let Some(&pid) = records.0.get(&facts.inode) {
-                    (info.held, info.pid) = (true, pid.max(0));
+                    add_record(&mut info, pid, table);
                 }
             }
             Ok(info)

@@ -196,15 +196,16 @@ impl MappedFile {
     }
 
     /// Inode and process of each write lock that a process has (POSIX, not a description's) on a file of the same file
-    /// system.
+    /// system. The process is 0 where /proc is another PID namespace's, which numbers it otherwise.
     pub(crate) fn process_locks_beside(&self) -> Option<Vec<(u64, i32)>> {
         let locks = String::from_utf8(glance::at_rest("/proc/locks")?).ok()?;
+        let numbers_as_here = namespace_ids("self") == Some(Ids::only(process::pid()));
         let lock_of = |line: &str| {
             let lock = FileLock::parse(line)?;
             let (device, inode) = lock.file.rsplit_once(':')?;
             let is_such = lock.kind == "POSIX" && lock.lock_type == "WRITE" && device.as_bytes() == self.device;
             is_such.then_some(())?;
-            Some((inode.parse().ok()?, lock.pid))
+            Some((inode.parse().ok()?, if numbers_as_here { lock.pid.max(0) } else { 0 }))
         };
         Some(locks.lines().filter_map(lock_of).collect())
     }

@@ -9,6 +9,9 @@ use lock_manager::Acquired;
 use super::door::Opened;
 use super::subject::{NUM_LOCKS, Subject};
 
+/// The highest id that there can be.
+const LAST_ID: u32 = 16_777_215;
+
 pub fn a_lone_allocator_gets_0_1_2(subject: &Subject) {
     let manager = subject.make();
     let ids = || -> Vec<u32> { (0..5).map(|_| manager.allocate().unwrap()).collect() };
@@ -55,8 +58,8 @@ pub fn a_given_id_is_allocated_once(subject: &Subject) {
     manager.free(2).unwrap();
     manager.allocate_given(2).unwrap();
     if !subject.is_numbered() {
-        manager.allocate_given(u32::MAX).unwrap();
-        manager.free(u32::MAX).unwrap();
+        manager.allocate_given(LAST_ID).unwrap();
+        manager.free(LAST_ID).unwrap();
     }
 }
 
@@ -71,12 +74,10 @@ pub fn freeing_what_is_not_allocated_is_refused(subject: &Subject) {
 pub fn an_id_out_of_range_is_refused_everywhere(subject: &Subject) {
     let manager = subject.make();
     manager.retrieve(0).unwrap();
-    manager.retrieve(NUM_LOCKS - 1).unwrap();
-    if !subject.is_numbered() {
-        manager.retrieve(u32::MAX).unwrap();
-        return;
-    }
-    for id in [NUM_LOCKS, u32::MAX] {
+    let last = if subject.is_numbered() { NUM_LOCKS - 1 } else { LAST_ID };
+    manager.retrieve(last).unwrap();
+    assert!(!manager.look(last).unwrap().held);
+    for id in [last + 1, u32::MAX] {
         let refused = Err(libc::EINVAL);
         assert_eq!([manager.retrieve(id), manager.allocate_given(id), manager.free(id)], [refused; 3]);
         assert_eq!([manager.unlock(id), manager.repair(id)], [refused; 2]);

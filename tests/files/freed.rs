@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Ids that are freed, and perhaps given to somebody else, while locks on them are held and waited for.
 
+use std::fs;
 use std::hint;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -12,6 +13,9 @@ use super::place::Place;
 use super::support::alone::alone;
 use super::support::{Child, board, errno_of, eventually, fork, taken_once};
 
+/// The highest id that there can be.
+const LAST_ID: u32 = 16_777_215;
+
 const LONG: Duration = Duration::from_secs(20);
 
 #[test]
@@ -19,7 +23,7 @@ fn a_lock_that_is_not_allocated_works_and_is_not_allocated_by_it() {
     alone!({
         let place = Place::fresh();
         let manager = place.open();
-        for id in [0, 7, 1 << 20, u32::MAX - 1, u32::MAX] {
+        for id in [0, 7, 1 << 20, LAST_ID - 1, LAST_ID] {
             assert_eq!(manager.lock(id).unwrap(), Acquired::Clean);
             assert_eq!(manager.locks_held().unwrap(), [id]);
             let info = manager.lock_info(id).unwrap();
@@ -40,7 +44,7 @@ fn the_highest_ids_are_ids_like_others() {
     alone!({
         let place = Place::fresh();
         let manager = place.open();
-        let ids = [u32::MAX - 1, u32::MAX];
+        let ids = [LAST_ID - 1, LAST_ID];
         for id in ids {
             manager.retrieve_lock(id).unwrap();
             manager.allocate_and_retrieve_lock(id).unwrap();
@@ -54,6 +58,16 @@ fn the_highest_ids_are_ids_like_others() {
             manager.free_lock(id).unwrap();
         }
         assert_eq!(place.names(), Place::names_of(&[]));
+        // What would be the next ones are none.
+        for id in [LAST_ID + 1, u32::MAX] {
+            assert_eq!(errno_of(manager.retrieve_lock(id)), libc::EINVAL);
+            assert_eq!(errno_of(manager.lock_info(id)), libc::EINVAL);
+            fs::write(place.file(id), "").unwrap();
+            assert_eq!(errno_of(manager.try_lock(id)), libc::EINVAL);
+            assert_eq!(errno_of(manager.free_lock(id)), libc::EINVAL);
+        }
+        manager.free_all_locks().unwrap();
+        assert_eq!(place.names().len(), 3, "a file that is no id's was removed");
     });
 }
 

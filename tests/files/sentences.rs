@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 
 use lock_manager::{Error, FileManager, InMemoryManager, Manager, Ownership};
 
-use super::exhaustion::every_mapping_used;
 use super::place::Place;
+use super::posix::PosixHolder;
 use super::support::alone::alone;
 use super::support::fork;
 use super::support::process::limit;
@@ -48,21 +48,15 @@ fn an_error_of_the_system_names_the_lock_and_the_way_out() {
         fork(|| {
             let manager = place.open();
             let _ = manager.lock(0).unwrap();
+            fs::write(place.file(7), "").unwrap();
             limit(libc::RLIMIT_NOFILE, 3);
             let at = place.path.to_str().unwrap();
             says(&manager.try_lock(7).unwrap_err(), &[at, "lock 7", "RLIMIT_NOFILE"]);
-            says(&manager.lock_info(7).unwrap_err(), &[at, "lock 7", "RLIMIT_NOFILE"]);
-            says(&manager.allocate_and_retrieve_lock(7).unwrap_err(), &[at, "lock 7", "RLIMIT_NOFILE"]);
-            says(&manager.allocate_lock().unwrap_err(), &[at, "RLIMIT_NOFILE"]);
         })
         .succeeds();
         fork(|| {
             let manager = place.open();
             let _ = manager.lock(0).unwrap();
-            let full = every_mapping_used();
-            let refused = manager.try_lock(7).unwrap_err();
-            drop(full);
-            says(&refused, &["lock 7", "vm.max_map_count"]);
             limit(libc::RLIMIT_FSIZE, 4096);
             says(&manager.try_lock(100_000).unwrap_err(), &["lock 100000", "RLIMIT_FSIZE"]);
         })
@@ -76,7 +70,10 @@ fn a_holder_is_called_what_it_is() {
         let place = Place::fresh();
         let holder = place.holder_of(&[3]);
         let error = place.open().repair_lock(3).unwrap_err();
-        says(&error, &["lock 3", &format!("process {}", holder.pid()), "Wait"]);
+        says(&error, &["lock 3", &format!("thread {}", holder.pid()), "Wait"]);
+        let posix = PosixHolder::start(&place, 4);
+        let error = place.open().repair_lock(4).unwrap_err();
+        says(&error, &["lock 4", &format!("process {}", posix.child.pid()), "Wait"]);
         says_not(&error, "thread");
         let manager = place.open();
         manager.set_ownership(Ownership::Process).unwrap();

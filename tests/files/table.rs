@@ -5,30 +5,87 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::hint;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use lock_manager::{Acquired, FileManager, Manager};
+use lock_manager::{Acquired, FileManager, Layout, MAX_LOCKS, Manager, ShmManager};
 
-use super::place::Place;
+use super::place::{Place, TABLE};
 use super::support::alone::alone;
+use super::support::disk::Disk;
 use super::support::{Child, board, errno_of, fork, taken_once};
 
 const LONG: Duration = Duration::from_secs(20);
 
+/// Where the parts of a table stand that a test damages: as in any native segment, see docs/segment-format.md.
+const AT_VERSION: u64 = 8;
+const AT_SLOT_SIZE: u64 = 20;
+const AT_BOOT: u64 = 120;
+
+fn write_at(place: &Place, bytes: &[u8], offset: u64) {
+    File::options().write(true).open(place.table()).unwrap().write_all_at(bytes, offset).unwrap();
+}
+
 #[test]
-fn a_table_of_another_version_or_of_somebody_else_is_refused() {
-    for (offset, bytes, says) in [(0, b"somebody".as_slice(), "magic"), (8, &[2], "version"), (12, &[64], "record")] {
+fn a_table_of_another_version_or_of_somebody_else_or_damaged_is_refused() {
+    for (offset, bytes) in [(0, b"somebody".as_slice()), (AT_VERSION, &[9]), (AT_SLOT_SIZE, &[65])] {
         let place = Place::fresh();
-        let table = File::options().write(true).open(place.table()).unwrap();
-        table.write_all_at(bytes, offset).unwrap();
+        place.open().allocate_lock().unwrap();
+        write_at(&place, bytes, offset);
         for refused in [FileManager::open(&place.path), FileManager::open_or_create(&place.path)] {
             let error = refused.unwrap_err();
             assert_eq!(error.errno(), libc::EPROTO);
-            assert!(error.to_string().contains(says), "{error}");
+            assert!(error.to_string().contains(place.path.to_str().unwrap()), "{error}");
         }
+        // Whatever is in it: it goes with its directory.
+        FileManager::remove(&place.path).unwrap();
+        assert!(!place.path.exists());
     }
+}
+
+#[test]
+fn a_table_is_a_native_segment_that_others_can_open() {
+    let place = Place::fresh();
+    let manager = place.open();
+    let _ = manager.lock(70).unwrap();
+    let segment = ShmManager::open_read_only(place.table()).unwrap();
+    assert_eq!(segment.info().unwrap().layout, Some(Layout::Native));
+    assert_eq!(segment.info().unwrap().max_locks, MAX_LOCKS);
+    assert_eq!(segment.locks_held().unwrap(), [70]);
+    // Which ids are allocated, the files say, and nothing in the table.
+    manager.allocate_and_retrieve_lock(5).unwrap();
+    assert_eq!(segment.available_locks().unwrap(), segment.num_locks().unwrap());
+    manager.unlock(70).unwrap();
+    assert_eq!(segment.locks_held().unwrap(), []);
+}
+
+#[test]
+fn a_table_of_another_boot_is_replaced() {
+    alone!({
+        // In memory nothing outlives the boot.
+        let Some(disk) = Disk::directory_or_skip("another-boot") else { return };
+        let path = disk.join("locks");
+        fork(|| {
+            let manager = FileManager::create(&path).unwrap();
+            manager.allocate_lock().unwrap();
+            let _ = manager.lock(0).unwrap();
+        })
+        .succeeds();
+        let table = path.join(TABLE);
+        let file = File::options().read(true).write(true).open(&table).unwrap();
+        let mut boot = [0; 16];
+        file.read_exact_at(&mut boot, AT_BOOT).unwrap();
+        file.write_all_at(&[7; 16], AT_BOOT).unwrap();
+        let manager = FileManager::open(&path).unwrap();
+        let mut made_in = [0; 16];
+        File::open(&table).unwrap().read_exact_at(&mut made_in, AT_BOOT).unwrap();
+        assert_eq!(made_in, boot);
+        assert_eq!(file.metadata().unwrap().nlink(), 0, "it was not replaced but changed");
+        // The ids are as they were, and nobody who died before the boot is told of.
+        assert!(manager.lock_info(0).unwrap().allocated);
+        assert_eq!(taken_once(&manager, 0), Acquired::Clean);
+    });
 }
 
 #[test]
@@ -64,14 +121,14 @@ fn a_table_that_is_no_regular_file_is_refused_without_being_followed_or_waited_f
 }
 
 #[test]
-fn a_table_that_is_cut_off_in_its_header_is_refused_and_an_empty_one_is_begun() {
-    let place = Place::fresh();
-    let whole = fs::read(place.table()).unwrap();
-    fs::write(place.table(), &whole[..9]).unwrap();
-    assert_eq!(errno_of(FileManager::open(&place.path)), libc::EPROTO);
-    fs::write(place.table(), "").unwrap();
-    assert_eq!(taken_once(&place.open(), 0), Acquired::Clean);
-    assert_eq!(fs::read(place.table()).unwrap()[..32], whole[..32]);
+fn a_table_that_is_cut_off_is_refused() {
+    for kept in [0, 9, 100] {
+        let place = Place::fresh();
+        let whole = fs::read(place.table()).unwrap();
+        fs::write(place.table(), &whole[..kept]).unwrap();
+        assert_eq!(errno_of(FileManager::open(&place.path)), libc::EPROTO, "{kept} bytes");
+        FileManager::remove(&place.path).unwrap();
+    }
 }
 
 #[test]
@@ -108,26 +165,27 @@ fn an_unlock_works_without_the_table_its_descriptor_and_the_directory() {
 }
 
 #[test]
-fn records_are_as_the_format_says() {
-    let place = Place::fresh();
-    let manager = place.open();
-    let record = |id: u64| {
-        let mut bytes = [0; 32];
-        let _ = File::open(place.table()).unwrap().read_at(&mut bytes, 32 * (id + 1)).unwrap();
-        bytes
-    };
-    let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
-    assert_eq!(&fs::read(place.table()).unwrap()[..16], b"lockfile\x01\0\0\0\x20\0\0\0");
-    let _ = manager.lock(2).unwrap();
-    let held = record(2);
-    assert_eq!(number(&held[..4]), std::process::id());
-    assert_eq!((number(&held[24..28]), number(&held[20..24])), (1, 0));
-    manager.unlock(2).unwrap();
-    let mut free = [0; 32];
-    free[24] = 1;
-    assert_eq!(record(2), free);
-    assert_eq!(taken_once(&manager, 2), Acquired::Clean);
-    assert_eq!(manager.lock_info(2).unwrap().acquisitions, 2);
+fn what_was_removed_by_name_says_so_to_every_call_that_changes_something() {
+    alone!({
+        let place = Place::fresh();
+        let manager = place.open();
+        let id = manager.allocate_lock().unwrap();
+        let _ = manager.lock(id).unwrap();
+        FileManager::remove(&place.path).unwrap();
+        // Even if one of the same name is there by now.
+        let next = FileManager::create(&place.path).unwrap();
+        let codes = [
+            errno_of(manager.try_lock(3)),
+            errno_of(manager.timed_lock(3, LONG)),
+            errno_of(manager.allocate_lock()),
+            errno_of(manager.allocate_and_retrieve_lock(9)),
+        ];
+        assert_eq!(codes, [libc::ESTALE; 4]);
+        manager.unlock(id).unwrap();
+        assert!(manager.info().unwrap().retired && !next.info().unwrap().retired);
+        assert_eq!(taken_once(&next, id), Acquired::Clean);
+        assert_eq!(place.names(), Place::names_of(&[]));
+    });
 }
 
 #[test]
