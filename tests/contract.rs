@@ -19,6 +19,8 @@ mod looking;
 #[path = "contract/subject.rs"]
 mod subject;
 mod support;
+#[path = "contract/waiting.rs"]
+mod waiting;
 
 use door::Door;
 use subject::Storage;
@@ -48,6 +50,11 @@ macro_rules! promises {
             locking::a_process_may_own_locks_where_the_storage_can,
             locking::ownership_is_settled_by_the_first_lock,
             locking::a_manager_in_use_is_not_closed,
+            waiting::who_waits_is_counted,
+            waiting::of_a_circle_of_threads_one_is_told,
+            waiting::of_a_circle_of_processes_one_is_told,
+            waiting::who_takes_a_lock_without_a_pause_starves_nobody,
+            waiting::what_a_process_owns_makes_no_circle,
             cancelling::a_triggered_object_wins_over_a_free_lock,
             cancelling::triggering_ends_a_wait,
             cancelling::a_wait_that_is_not_cancelled_ends_as_others_do,

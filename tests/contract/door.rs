@@ -49,6 +49,8 @@ pub trait Opened: Send + Sync {
     fn own_by_process(&self) -> Outcome<()>;
     fn held(&self) -> Outcome<Vec<u32>>;
     fn look(&self, id: u32) -> Outcome<Seen>;
+    /// How many wait for it, and for how many nanoseconds the first has.
+    fn waiters_of(&self, id: u32) -> Outcome<(u32, u64)>;
     /// Kind, layout, and whether it was removed, as the header numbers them.
     fn describe(&self) -> Outcome<(u32, u32, u32)>;
     fn repair(&self, id: u32) -> Outcome<()>;
@@ -150,6 +152,9 @@ impl Opened for Rust {
     fn look(&self, id: u32) -> Outcome<Seen> {
         let LockInfo { allocated, held, owner_died, pid, tid, ownership, .. } = errno(self.0.lock_info(id))?;
         Ok(Seen { allocated, held, owner_died, pid, tid, by_process: ownership == Ownership::Process })
+    }
+    fn waiters_of(&self, id: u32) -> Outcome<(u32, u64)> {
+        errno(self.0.lock_info(id)).map(|info| (info.waiters, info.waited_ns))
     }
     fn describe(&self) -> Outcome<(u32, u32, u32)> {
         let info = errno(self.0.info())?;
@@ -374,6 +379,10 @@ impl Opened for C {
             tid: info.tid,
             by_process: info.ownership == 1,
         })
+    }
+    fn waiters_of(&self, id: u32) -> Outcome<(u32, u64)> {
+        let mut info = Info { size: size_of::<Info>(), ..Info::default() };
+        done(c!(lock_manager_lock_info(self.0, id, &raw mut info))).map(|()| (info.waiters, info.waited_ns))
     }
     fn describe(&self) -> Outcome<(u32, u32, u32)> {
         let mut info = StorageInfo { size: size_of::<StorageInfo>(), ..StorageInfo::default() };

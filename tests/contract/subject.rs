@@ -66,6 +66,23 @@ impl Subject {
         self.storage != Storage::LibpodLayout
     }
 
+    /// Whether its words say who waits for what: then waiters are seen, circles found, and those that wait get a turn.
+    fn has_native_words(&self) -> bool {
+        self.storage != Storage::LibpodLayout
+    }
+
+    pub fn sees_waiters(&self) -> bool {
+        self.has_native_words()
+    }
+
+    pub fn finds_circles(&self) -> bool {
+        self.has_native_words()
+    }
+
+    pub fn is_fair(&self) -> bool {
+        self.has_native_words()
+    }
+
     pub fn can_grow(&self) -> bool {
         matches!(self.storage, Storage::InMemory | Storage::NativeLayout)
     }

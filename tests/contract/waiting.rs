@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Waiting: who waits is seen, everybody gets a turn, and a circle is told to one of those in it. The libpod layout's
+//! mutexes can do none of that.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use lock_manager::{Acquired, Cancel};
+
+use super::door::Opened;
+use super::subject::Subject;
+use super::support::{board, eventually, fork};
+
+/// Where a lock that is lost would be waited for in vain.
+const LONG_NS: u64 = 20_000_000_000;
+
+pub fn who_waits_is_counted(subject: &Subject) {
+    const WAITERS: u32 = 3;
+    let manager = subject.make();
+    let _ = manager.lock(2).unwrap();
+    assert_eq!(manager.waiters_of(2), Ok((0, 0)));
+    let wait = |manager: &dyn Opened| {
+        assert_eq!(manager.timed_lock(2, LONG_NS), Ok(Acquired::Clean));
+        manager.unlock(2).unwrap();
+    };
+    thread::scope(|scope| {
+        for _ in 1..WAITERS {
+            scope.spawn(|| wait(&*manager));
+        }
+        // From another process where there is one.
+        let child = subject.is_shared().then(|| fork(|| wait(&*subject.open())));
+        let expected = if child.is_some() { WAITERS } else { WAITERS - 1 };
+        if subject.sees_waiters() {
+            eventually("all are seen to wait", || manager.waiters_of(2).unwrap().0 == expected);
+            assert!(manager.waiters_of(2).unwrap().1 > 0);
+            assert_eq!(manager.waiters_of(3), Ok((0, 0)));
+        } else {
+            assert_eq!(manager.waiters_of(2), Ok((0, 0)));
+        }
+        manager.unlock(2).unwrap();
+        if let Some(child) = child {
+            child.succeeds();
+        }
+    });
+    assert_eq!(manager.waiters_of(2), Ok((0, 0)));
+}
+
+/// Takes `own`, waits until all have theirs, and then for `other`. What came of it.
+fn close_the_circle(manager: &dyn Opened, holding: &AtomicU32, all: u32, own: u32, other: u32) -> i32 {
+    let _ = manager.lock(own).unwrap();
+    holding.fetch_add(1, Ordering::AcqRel);
+    eventually("all hold theirs", || holding.load(Ordering::Acquire) == all);
+    // Without an end and with one, which is told before it.
+    let acquired =
+        if own % 2 == 0 { manager.lock(other) } else { manager.cancellable_lock(other, LONG_NS, &Cancel::new()) };
+    if acquired.is_ok() {
+        manager.unlock(other).unwrap();
+    }
+    manager.unlock(own).unwrap();
+    acquired.err().unwrap_or(0)
+}
+
+/// The codes of those in a circle: one was told, and the rest went on.
+fn one_was_told(mut codes: Vec<i32>) {
+    codes.sort_unstable();
+    let (told, rest) = codes.split_last().unwrap();
+    assert!(*told == libc::EDEADLK && rest.iter().all(|&code| code == 0), "{codes:?}");
+}
+
+pub fn of_a_circle_of_threads_one_is_told(subject: &Subject) {
+    if !subject.finds_circles() {
+        return;
+    }
+    const SIZE: u32 = 3;
+    let (manager, holding) = (subject.make(), &board(1)[0]);
+    let codes = thread::scope(|scope| {
+        let threads = [0, 1, 2].map(|own| {
+            let manager = &*manager;
+            scope.spawn(move || close_the_circle(manager, holding, SIZE, own, (own + 1) % SIZE))
+        });
+        threads.map(|thread| thread.join().unwrap())
+    });
+    one_was_told(codes.to_vec());
+    assert_eq!(manager.held(), Ok(vec![]));
+}
+
+pub fn of_a_circle_of_processes_one_is_told(subject: &Subject) {
+    if !subject.finds_circles() || !subject.is_shared() {
+        return;
+    }
+    const SIZE: u32 = 3;
+    const UNKNOWN: u32 = u32::MAX;
+    let (manager, holding, codes) = (subject.make(), &board(1)[0], board(SIZE as usize));
+    codes.iter().for_each(|code| code.store(UNKNOWN, Ordering::Relaxed));
+    let children: Vec<_> = (0..SIZE)
+        .map(|own| {
+            // With a lock that has a file and with ones that have none.
+            if own == 0 {
+                manager.allocate_given(0).unwrap();
+            }
+            fork(|| {
+                let code = close_the_circle(&*subject.open(), holding, SIZE, own, (own + 1) % SIZE);
+                codes[own as usize].store(code as u32, Ordering::Release);
+            })
+        })
+        .collect();
+    children.into_iter().for_each(super::support::Child::succeeds);
+    one_was_told(codes.iter().map(|code| code.load(Ordering::Acquire) as i32).collect());
+    assert_eq!(manager.held(), Ok(vec![]));
+}
+
+/// Takes and gives back again and again, with no pause in which another could come.
+fn hog(manager: &dyn Opened, over: &AtomicU32, turns: &AtomicU32) {
+    while over.load(Ordering::Acquire) == 0 {
+        assert_eq!(manager.lock(4), Ok(Acquired::Clean));
+        for _ in 0..1000 {
+            std::hint::spin_loop();
+        }
+        manager.unlock(4).unwrap();
+        turns.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+pub fn who_takes_a_lock_without_a_pause_starves_nobody(subject: &Subject) {
+    if !subject.is_fair() {
+        return;
+    }
+    const TURNS: u32 = 20;
+    let (manager, words) = (subject.make(), board(2));
+    let [over, turns] = [&words[0], &words[1]];
+    thread::scope(|scope| {
+        // In another process where there is one.
+        let child = subject.is_shared().then(|| fork(|| hog(&*subject.open(), over, turns)));
+        scope.spawn(|| hog(&*manager, over, turns));
+        eventually("it is taken without a pause", || turns.load(Ordering::Relaxed) > 100);
+        for _ in 0..TURNS {
+            let before = turns.load(Ordering::Relaxed);
+            assert_eq!(manager.timed_lock(4, LONG_NS), Ok(Acquired::Clean));
+            let passed_by = turns.load(Ordering::Relaxed) - before;
+            manager.unlock(4).unwrap();
+            // A waiter starves after two milliseconds; from then on, those that do not sleep let it go first.
+            assert!(passed_by < MOST_THAT_PASS_BY, "{passed_by} turns of others before one of its own");
+        }
+        over.store(1, Ordering::Release);
+        if let Some(child) = child {
+            child.succeeds();
+        }
+    });
+}
+
+/// Turns of a microsecond or so that fit into the time after which a waiter starves, on a machine that is busy with other
+/// things; where nobody gave way, they would not end.
+const MOST_THAT_PASS_BY: u32 = 200_000;
+
+pub fn what_a_process_owns_makes_no_circle(subject: &Subject) {
+    if !subject.has_process_ownership() {
+        return;
+    }
+    const SHORT_NS: u64 = 50_000_000;
+    let (manager, holding) = (subject.make(), &board(1)[0]);
+    manager.own_by_process().unwrap();
+    let wait = |own: u32| {
+        let _ = manager.lock(own).unwrap();
+        holding.fetch_add(1, Ordering::AcqRel);
+        eventually("both hold theirs", || holding.load(Ordering::Acquire) == 2);
+        manager.timed_lock(1 - own, SHORT_NS)
+    };
+    // Any other thread of the process may give the lock back, so that no wait is known to be in vain.
+    let waited = thread::scope(|scope| [0, 1].map(|own| scope.spawn(move || wait(own))).map(|it| it.join().unwrap()));
+    assert_eq!(waited, [Err(libc::ETIMEDOUT); 2]);
+    assert!(manager.look(0).unwrap().by_process);
+    [0, 1].into_iter().for_each(|id| manager.unlock(id).unwrap());
+}
