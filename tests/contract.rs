@@ -53,7 +53,7 @@ macro_rules! promises {
             waiting::who_waits_is_counted,
             waiting::of_a_circle_of_threads_one_is_told,
             waiting::of_a_circle_of_processes_one_is_told,
-            waiting::who_takes_a_lock_without_a_pause_starves_nobody,
+            waiting::of_many_that_never_pause_everybody_gets_its_turns,
             waiting::what_a_process_owns_makes_no_circle,
             cancelling::a_triggered_object_wins_over_a_free_lock,
             cancelling::triggering_ends_a_wait,
