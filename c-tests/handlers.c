@@ -8,8 +8,10 @@
 #include <setjmp.h>
 #include <stdatomic.h>
 
+#include <fcntl.h>
+
 #include "child.h"
-#include "segment.h"
+#include "home.h"
 
 enum { LOCKS = 64, ROUNDS = 100, HANDLED = 3000 };
 
@@ -59,23 +61,29 @@ void free(void *memory)
 	__libc_free(memory);
 }
 
-static void make_segments(void)
+/* With other processes attached to it, so that the two know this one by different numbers. */
+static void reopen_beside_a_neighbour(const char *other_name)
 {
-	name = new_name();
-	manager = new_segment(name, LOCKS);
-	/* With other processes attached to it, so that the two know this one by different numbers. */
-	const char *other_name = new_name();
-	other = new_segment(other_name, LOCKS);
 	pid_t neighbour = fork_child();
 	if (neighbour == 0) {
-		lock_manager_t *opened = open_segment(other_name);
+		lock_manager_t *opened = open_home(other_name);
 		CHECK_INT(lock_manager_lock(opened, 9), 0);
 		CHECK_INT(lock_manager_unlock(opened, 9), 0);
 		end_child();
 	}
 	check_child_ended_well(neighbour);
 	CHECK_INT(lock_manager_close(other), 0);
-	other = open_segment(other_name);
+	other = open_home(other_name);
+}
+
+static void make_homes(void)
+{
+	name = new_name();
+	manager = new_home(name, LOCKS);
+	const char *other_name = new_name();
+	other = new_home(other_name, LOCKS);
+	if (is_shared())
+		reopen_beside_a_neighbour(other_name);
 	atomic_store(&ready, 0);
 	atomic_store(&stop, 0);
 	atomic_store(&handled, 0);
@@ -117,36 +125,67 @@ static void use_other_locks(int signal_number)
 	CHECK_INT(lock_manager_try_lock(manager, 5), 0);
 	CHECK_INT(lock_manager_unlock(manager, 5), 0);
 	CHECK_INT(lock_manager_try_lock(other, 7), -EBUSY);
-	CHECK_INT(lock_manager_try_lock(other, LOCKS * 100), -EINVAL);
+	CHECK_INT(lock_manager_try_lock(other, UINT32_MAX), -EINVAL);
 	in_handler = 0;
 	atomic_fetch_add(&handled, 1);
 }
 
-/* Another process holds lock 7 of the other segment. */
-static pid_t hold_in_another_process(struct signpost *end)
+/* Somebody who holds lock 7 of the other home: another process, or, where there can be none, another thread. */
+struct holder {
+	struct signpost held, end;
+	pid_t child;
+	pthread_t thread;
+};
+
+static void hold(const struct holder *holder)
 {
-	struct signpost held = new_signpost();
-	*end = new_signpost();
-	pid_t child = fork_child();
-	if (child == 0) {
-		CHECK_INT(lock_manager_lock(other, 7), 0);
-		say(held);
-		await(*end);
-		end_child();
+	CHECK_INT(lock_manager_lock(other, 7), 0);
+	say(holder->held);
+	await(holder->end);
+}
+
+static void *hold_in_a_thread(void *holder)
+{
+	hold(holder);
+	CHECK_INT(lock_manager_unlock(other, 7), 0);
+	return NULL;
+}
+
+static void hold_elsewhere(struct holder *holder)
+{
+	holder->held = new_signpost();
+	holder->end = new_signpost();
+	if (is_shared()) {
+		holder->child = fork_child();
+		if (holder->child == 0) {
+			hold(holder);
+			end_child();
+		}
+	} else {
+		REQUIRE(pthread_create(&holder->thread, NULL, hold_in_a_thread, holder) == 0);
 	}
-	await(held);
-	close_signpost(held);
-	return child;
+	await(holder->held);
+}
+
+static void end_holder(struct holder *holder)
+{
+	say(holder->end);
+	if (is_shared())
+		check_child_ended_well(holder->child);
+	else
+		REQUIRE(pthread_join(holder->thread, NULL) == 0);
+	close_signpost(holder->held);
+	close_signpost(holder->end);
 }
 
 /* In the midst of lock and unlock, of malloc, of failing calls, and of calls of the pool. */
 static void a_handler_uses_other_locks_whatever_it_interrupts(void)
 {
 	pthread_t sender;
-	struct signpost end;
+	struct holder holder;
 	uint32_t id, count;
-	make_segments();
-	pid_t holder = hold_in_another_process(&end);
+	make_homes();
+	hold_elsewhere(&holder);
 	for (uint32_t lock = 3; lock <= 5; lock += 2) {
 		CHECK_INT(lock_manager_lock(manager, lock), 0);
 		CHECK_INT(lock_manager_unlock(manager, lock), 0);
@@ -170,9 +209,7 @@ static void a_handler_uses_other_locks_whatever_it_interrupts(void)
 	atomic_store(&stop, 1);
 	REQUIRE(pthread_join(sender, NULL) == 0);
 	CHECK_INT(atomic_load(&allocated_in_handler), 0);
-	say(end);
-	check_child_ended_well(holder);
-	close_signpost(end);
+	end_holder(&holder);
 }
 
 static void ask_for_own_lock(int signal_number)
@@ -186,7 +223,7 @@ static void ask_for_own_lock(int signal_number)
 
 static void a_handler_that_waits_for_its_own_thread_is_told(void)
 {
-	make_segments();
+	make_homes();
 	catch_signals(ask_for_own_lock, 0);
 	CHECK_INT(lock_manager_lock(manager, 0), 0);
 	CHECK_INT(raise(SIGUSR1), 0);
@@ -212,7 +249,7 @@ static void a_handler_that_allocates_does_not_wait_for_its_own_thread(void)
 {
 	pthread_t sender;
 	uint32_t id;
-	make_segments();
+	make_homes();
 	catch_signals(allocate_in_handler, 0);
 	target = pthread_self();
 	REQUIRE(pthread_create(&sender, NULL, send_signals, NULL) == 0);
@@ -296,7 +333,7 @@ static int end_in_handler(pthread_t thread)
 
 static void a_thread_that_ends_in_a_handler_loses_no_lock(void)
 {
-	make_segments();
+	make_homes();
 	catch_signals(end_thread, 0);
 	end_threads(lock_and_unlock, end_in_handler);
 	CHECK_INT(lock_manager_close(manager), 0);
@@ -304,7 +341,7 @@ static void a_thread_that_ends_in_a_handler_loses_no_lock(void)
 
 static void a_thread_that_is_cancelled_anywhere_loses_no_lock(void)
 {
-	make_segments();
+	make_homes();
 	end_threads(lock_and_unlock_to_be_cancelled, pthread_cancel);
 	CHECK_INT(lock_manager_close(manager), 0);
 }
@@ -312,7 +349,7 @@ static void a_thread_that_is_cancelled_anywhere_loses_no_lock(void)
 static void a_thread_that_ends_in_the_midst_of_contention_loses_no_lock(void)
 {
 	pthread_t rival;
-	make_segments();
+	make_homes();
 	catch_signals(end_thread, 0);
 	REQUIRE(pthread_create(&rival, NULL, contend, NULL) == 0);
 	end_threads(lock_and_unlock, end_in_handler);
@@ -325,7 +362,7 @@ static void a_thread_that_ends_in_the_midst_of_contention_loses_no_lock(void)
 /* Lock 1 is another process's. */
 static void a_thread_that_ends_in_any_other_call_ends_nothing_else(void)
 {
-	make_segments();
+	make_homes();
 	catch_signals(end_thread, 0);
 	CHECK_INT(lock_manager_lock(manager, 1), 0);
 	end_threads(allocate_and_look, end_in_handler);
@@ -357,13 +394,13 @@ static void await_waiter(void)
 	while (atomic_load(&waiter_tid) == 0)
 		sched_yield();
 	await_sleep(atomic_load(&waiter_tid));
-	while (layout_under_test() == LOCK_MANAGER_LAYOUT_NATIVE && waiters_of_lock() == 0)
+	while (home_under_test() != HOME_LIBPOD && waiters_of_lock() == 0)
 		sched_yield();
 }
 
 static void a_thread_that_ends_in_a_wait_waits_no_more(void)
 {
-	make_segments();
+	make_homes();
 	catch_signals(end_thread, 0);
 	REQUIRE(lock_manager_cancel_new(&cancel) == 0);
 	for (int round = 0; round < 20; round++) {
@@ -389,7 +426,7 @@ static void a_wait_is_no_cancellation_point(void)
 {
 	pthread_t thread;
 	void *result = NULL;
-	make_segments();
+	make_homes();
 	REQUIRE(lock_manager_cancel_new(&cancel) == 0);
 	CHECK_INT(lock_manager_lock(manager, 0), 0);
 	atomic_store(&waiter_tid, 0);
@@ -433,7 +470,7 @@ static void *leave_waits(void *unused)
 static void a_wait_that_was_left_by_a_jump_is_over(void)
 {
 	pthread_t thread;
-	make_segments();
+	make_homes();
 	catch_signals(jump_away, 0);
 	REQUIRE(lock_manager_cancel_new(&cancel) == 0);
 	CHECK_INT(lock_manager_lock(manager, 0), 0);
@@ -455,6 +492,75 @@ static void a_wait_that_was_left_by_a_jump_is_over(void)
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
+/* What libpod does: a record lock on all of the file of lock 0. */
+static pid_t hold_as_libpod(struct signpost end)
+{
+	struct signpost held = new_signpost();
+	pid_t child = fork_child();
+	if (child == 0) {
+		char path[NAME_SIZE + 32];
+		struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+		snprintf(path, sizeof path, "%s/0", directory_of(name));
+		int file = open(path, O_RDWR);
+		REQUIRE(file >= 0);
+		CHECK_INT(fcntl(file, F_SETLKW, &whole), 0);
+		say(held);
+		await(end);
+		end_child();
+	}
+	await(held);
+	close_signpost(held);
+	return child;
+}
+
+static void *leave_a_wait_for_libpod(void *unused)
+{
+	if (sigsetjmp(away, 1) == 0)
+		lock_manager_cancellable_lock(manager, 0, UINT64_MAX, cancel);
+	/* Its next call gives back what the wait had in hand. */
+	CHECK_INT(lock_manager_unlock(manager, 0), -EPERM);
+	CHECK_INT(lock_manager_try_lock(manager, 0), -EBUSY);
+	CHECK_INT(waiters_of_lock(), 0);
+	atomic_fetch_add(&jumped, 1);
+	return unused;
+}
+
+/* Such a wait has the lock's word in hand. Whoever owns it: a process's is not given back by a thread's end. */
+static void a_wait_for_libpod_that_is_left_keeps_nothing(void)
+{
+	if (home_under_test() != HOME_FILES)
+		SKIP("libpod's own mutexes are no record locks");
+	for (int round = 0; round < 8; round++) {
+		pthread_t thread;
+		struct signpost end = new_signpost();
+		int jumps = round % 2, by_process = round / 2 % 2;
+		make_homes();
+		if (by_process)
+			CHECK_INT(lock_manager_set_ownership(manager, LOCK_MANAGER_OWNED_BY_PROCESS), 0);
+		pid_t libpod = hold_as_libpod(end);
+		catch_signals(jumps ? jump_away : end_thread, 0);
+		REQUIRE(lock_manager_cancel_new(&cancel) == 0);
+		atomic_store(&jumped, 0);
+		REQUIRE(pthread_create(&thread, NULL, jumps ? leave_a_wait_for_libpod : wait_for_lock, NULL) == 0);
+		while (waiters_of_lock() == 0)
+			sched_yield();
+		CHECK_INT(lock_manager_cancel_free(cancel), -EBUSY);
+		REQUIRE(pthread_kill(thread, SIGUSR1) == 0);
+		REQUIRE(pthread_join(thread, NULL) == 0);
+		CHECK_INT(atomic_load(&jumped), jumps);
+		CHECK_INT(waiters_of_lock(), 0);
+		CHECK_INT(lock_manager_try_lock(manager, 0), -EBUSY);
+		say(end);
+		check_child_ended_well(libpod);
+		close_signpost(end);
+		/* Nobody has had it who died. */
+		CHECK_INT(lock_manager_timed_lock(manager, 0, patience_ns), 0);
+		CHECK_INT(lock_manager_unlock(manager, 0), 0);
+		CHECK_INT(lock_manager_cancel_free(cancel), 0);
+		CHECK_INT(lock_manager_close(manager), 0);
+	}
+}
+
 static void wait_in_handler(int signal_number)
 {
 	(void)signal_number;
@@ -469,9 +575,9 @@ static void a_wait_within_a_wait_leaves_the_first_as_it_is(void)
 {
 	for (int own_stack = 0; own_stack <= 1; own_stack++) {
 		pthread_t thread;
-		struct signpost end;
-		make_segments();
-		pid_t holder = hold_in_another_process(&end);
+		struct holder holder;
+		make_homes();
+		hold_elsewhere(&holder);
 		catch_signals(wait_in_handler, own_stack ? SA_ONSTACK : 0);
 		REQUIRE(lock_manager_cancel_new(&cancel) == 0);
 		CHECK_INT(lock_manager_lock(manager, 0), 0);
@@ -486,9 +592,7 @@ static void a_wait_within_a_wait_leaves_the_first_as_it_is(void)
 		CHECK_INT(lock_manager_unlock(manager, 0), 0);
 		REQUIRE(pthread_join(thread, NULL) == 0);
 		CHECK_INT(lock_manager_cancel_free(cancel), 0);
-		say(end);
-		check_child_ended_well(holder);
-		close_signpost(end);
+		end_holder(&holder);
 		CHECK_INT(lock_manager_close(manager), 0);
 	}
 }
@@ -519,7 +623,7 @@ static void *end_holding(void *unused)
 static void a_programs_last_destructor_can_unlock(void)
 {
 	pthread_t thread;
-	make_segments();
+	make_homes();
 	/* The library's key is there before the program's, so that the program's comes after it in each round. */
 	CHECK_INT(lock_manager_lock(manager, 1), 0);
 	CHECK_INT(lock_manager_unlock(manager, 1), 0);
@@ -550,6 +654,7 @@ int main(void)
 	RUN_TEST(a_thread_that_ends_in_a_wait_waits_no_more);
 	RUN_TEST(a_wait_is_no_cancellation_point);
 	RUN_TEST(a_wait_that_was_left_by_a_jump_is_over);
+	RUN_TEST(a_wait_for_libpod_that_is_left_keeps_nothing);
 	RUN_TEST(a_wait_within_a_wait_leaves_the_first_as_it_is);
 	RUN_TEST(a_programs_last_destructor_can_unlock);
 	return end_of_tests();

@@ -63,6 +63,7 @@ impl FileManager {
 
     /// Gives a lock back.
     pub(crate) fn release(&self, id: u32) -> Found<()> {
+        waits::sweep(Thread::calling());
         self.check_id(id)?;
         self.is_writable()?;
         // In the table in which it was taken.
@@ -117,6 +118,7 @@ impl<'m> TwoSteps<'m> {
     }
 
     fn begin(&mut self) -> Outcome {
+        waits::sweep(Thread::calling());
         self.manager.check_id(self.id)?;
         self.manager.is_writable()?;
         cancel::check(self.cancel, self.id)?;
@@ -203,7 +205,8 @@ impl<'m> TwoSteps<'m> {
         if let Stage::Record(polling) = &mut self.stage {
             let (crowd, wants, cancel) = (None, None, self.cancel.map(Cancel::waits));
             let (waiting, futex) = (table.native.waiting(), table.native.futex(id));
-            polling.counted.begin(thread, &Marks { waiting, cancel, crowd, wants, futex });
+            let in_hand = Some(table.native.in_hand(id, acquired));
+            polling.counted.begin(thread, &Marks { waiting, cancel, crowd, wants, futex, in_hand });
         }
         Ok(None)
     }

@@ -44,7 +44,11 @@ use crate::sys::clock::Instant;
 use crate::sys::file::{Access, FileSystem};
 use crate::sys::process::{Process, effective_user};
 use crate::sys::thread::Thread;
-use crate::sys::{Errno, waits, witness};
+use crate::sys::{
+    Errno,
+    waits::{self, InHand},
+    witness,
+};
 use crate::{Cancel, Error, Reason, Result};
 
 use super::name::SegmentName;
@@ -259,6 +263,13 @@ impl Native {
         if Some(owner) == holder.thread_word {
             holder.thread.count_word_given_back();
         }
+    }
+
+    /// The word of a lock that was taken just now, for the case that the wait is left in which it is in hand.
+    pub(crate) fn in_hand(&self, id: u32, acquired: Acquired) -> InHand<'_> {
+        let word = self.pool().word(id);
+        let owner = word.load(Ordering::Relaxed) & word::OWNER;
+        InHand { word, owner, give_back: releasing::of_left_wait(acquired) }
     }
 
     /// Gives back what the calling thread, or this process where it owns the lock, holds through this manager.

@@ -23,7 +23,7 @@ struct lock_manager_thread {
 	uint64_t ending;
 	uint64_t inside_pool;
 	/* What waits.rs and last_error.rs keep here, zeros at first. */
-	uint64_t waits[2][8];
+	uint64_t waits[2][11];
 	uint64_t last_error[16];
 };
 
@@ -31,7 +31,7 @@ extern __thread struct lock_manager_thread lock_manager_this_thread;
 struct lock_manager_thread *lock_manager_this_thread_address(void);
 
 _Static_assert(offsetof(struct lock_manager_thread, waits) == 88, "as thread.rs has it");
-_Static_assert(offsetof(struct lock_manager_thread, last_error) == 216, "as thread.rs has it");
+_Static_assert(offsetof(struct lock_manager_thread, last_error) == 264, "as thread.rs has it");
 
 __thread struct lock_manager_thread lock_manager_this_thread
 	__attribute__((tls_model("initial-exec"), visibility("hidden"))) = { .epoch = 1, .named = 1, .home = 1 };

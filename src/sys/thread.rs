@@ -31,11 +31,11 @@ mod field {
     /// See `waits`.
     pub(super) const WAITS: usize = 88;
     /// See [`Thread::last_error`](super::Thread::last_error).
-    pub(super) const LAST_ERROR: usize = 216;
+    pub(super) const LAST_ERROR: usize = 264;
 }
 
 /// Words that a thread has for its waits.
-pub(super) const WAIT_WORDS: usize = 16;
+pub(super) const WAIT_WORDS: usize = 22;
 /// Words that a thread has for its last error.
 pub(crate) const LAST_ERROR_WORDS: usize = 16;
 

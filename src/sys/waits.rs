@@ -25,7 +25,21 @@ pub(crate) struct Marks<'w> {
     pub(crate) wants: Option<&'w AtomicU64>,
     /// What it sleeps on. A wake-up that came may be for it, and is another's then.
     pub(crate) futex: &'w AtomicU32,
+    /// A lock's word that it has in hand while it waits for something else.
+    pub(crate) in_hand: Option<InHand<'w>>,
 }
+
+/// A word that is given back if the wait is left.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InHand<'w> {
+    pub(crate) word: &'w AtomicU64,
+    /// As whose it is given back: if it is another's by then, it stays.
+    pub(crate) owner: u64,
+    pub(crate) give_back: GiveBack,
+}
+
+/// Called by the thread whose wait it was.
+pub(crate) type GiveBack = fn(&AtomicU64, u64);
 
 /// The same as it stands in the thread's own memory; all zeros: no wait.
 #[repr(C)]
@@ -40,6 +54,9 @@ struct Noted {
     key: u64,
     wants: *const AtomicU64,
     futex: *const AtomicU32,
+    in_hand: *const AtomicU64,
+    owner: u64,
+    give_back: Option<GiveBack>,
 }
 
 const MOST: usize = WAIT_WORDS * size_of::<u64>() / size_of::<Noted>();
@@ -96,13 +113,16 @@ impl Wait {
             key: key.into(),
             wants: marks.wants.map_or(ptr::null(), ptr::from_ref),
             futex: marks.futex,
+            in_hand: marks.in_hand.map_or(ptr::null(), |in_hand| in_hand.word),
+            owner: marks.in_hand.map_or(0, |in_hand| in_hand.owner),
+            give_back: marks.in_hand.map(|in_hand| in_hand.give_back),
         };
         // SAFETY: as above.
         unsafe { free.write(noted) };
         true
     }
 
-    /// Takes it all back.
+    /// Takes it all back, but for what it has in hand: the caller has that.
     pub(crate) fn end(&mut self, thread: Thread) {
         let number = std::mem::take(&mut self.number);
         if number == 0 {
@@ -112,6 +132,7 @@ impl Wait {
             // SAFETY: as in begin().
             unsafe {
                 if !(*note).frame.is_null() && (*note).number == number {
+                    (*note).give_back = None;
                     take_back(note);
                 }
             }
@@ -180,7 +201,10 @@ unsafe fn take_back(note: *mut Noted) {
     // SAFETY: the caller's; what it points to is there as long as it is counted there.
     unsafe {
         let noted = ptr::replace(note, std::mem::zeroed());
-        // The wish first: what is counted by the manager keeps the segment mapped.
+        if let (Some(word), Some(give_back)) = (noted.in_hand.as_ref(), noted.give_back) {
+            give_back(word, noted.owner);
+        }
+        // What is counted by the manager last: it keeps the segment mapped.
         if let Some(wants) = noted.wants.as_ref() {
             wants.fetch_and(!LOW, Ordering::Release);
         }
@@ -216,17 +240,31 @@ mod tests {
         crowd: AtomicU64,
         wants: AtomicU64,
         futex: AtomicU32,
+        word: AtomicU64,
     }
+
+    const OWNER: u64 = 77;
+    const ORDER: Ordering = Ordering::Relaxed;
 
     impl World {
         fn new() -> Self {
             let (waiting, cancel, futex) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU32::new(0));
-            Self { waiting, cancel, crowd: AtomicU64::new(7 << 32 | 3), wants: AtomicU64::new(9 << 32 | 5), futex }
+            let word = AtomicU64::new(OWNER);
+            Self {
+                waiting,
+                cancel,
+                crowd: AtomicU64::new(7 << 32 | 3),
+                wants: AtomicU64::new(9 << 32 | 5),
+                futex,
+                word,
+            }
         }
 
         fn marks(&self) -> Marks<'_> {
             let (cancel, crowd, wants) = (Some(&self.cancel), Some((&self.crowd, 7)), Some(&self.wants));
-            Marks { waiting: &self.waiting, cancel, crowd, wants, futex: &self.futex }
+            let give_back: GiveBack = |word, owner| _ = word.compare_exchange(owner, 0, ORDER, ORDER);
+            let in_hand = Some(InHand { word: &self.word, owner: OWNER, give_back });
+            Marks { waiting: &self.waiting, cancel, crowd, wants, futex: &self.futex, in_hand }
         }
 
         fn counted(&self) -> (u64, u32, u64, u64) {
@@ -246,6 +284,7 @@ mod tests {
         assert_eq!(world.counted(), WAITING);
         wait.end(thread);
         assert_eq!(world.counted(), TAKEN_BACK);
+        assert_eq!(world.word.load(ORDER), OWNER, "who ends its wait has the word");
         wait.end(thread);
         assert_eq!(world.counted(), TAKEN_BACK);
     }
@@ -270,11 +309,13 @@ mod tests {
         let world = World::new();
         leave_a_wait(&world);
         sweep(Thread::calling());
-        assert_eq!(world.counted(), TAKEN_BACK);
+        assert_eq!((world.counted(), world.word.load(ORDER)), (TAKEN_BACK, 0));
         let world = World::new();
         leave_a_wait(&world);
+        // Another's by now.
+        world.word.store(OWNER + 1, ORDER);
         deeper(|| sweep(Thread::calling()));
-        assert_eq!(world.counted(), TAKEN_BACK);
+        assert_eq!((world.counted(), world.word.load(ORDER)), (TAKEN_BACK, OWNER + 1));
     }
 
     #[test]

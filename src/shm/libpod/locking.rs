@@ -126,7 +126,8 @@ impl<'m> Request<'m> {
         // What has no room to note its end counts nothing that would have to be taken back.
         if hear_of_end(thread).is_ok() {
             let (crowd, wants, cancel) = (None, None, cancel.map(Cancel::waits));
-            let marks = Marks { waiting: libpod.waiting.word(0), cancel, crowd, wants, futex: mutex.word() };
+            let marks =
+                Marks { waiting: libpod.waiting.word(0), cancel, crowd, wants, futex: mutex.word(), in_hand: None };
             waiting.counted.begin(thread, &marks);
         }
         if cancel.is_some() {

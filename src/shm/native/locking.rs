@@ -151,6 +151,7 @@ impl<'m> Request<'m> {
             crowd: waiting.crowd.counter(),
             wants: member.record.map(|record| record.wants()),
             futex: futex_of(self.lock()),
+            in_hand: None,
         };
         waiting.counted.begin(member.thread, &marks);
         let outcome = self.before_first_sleep(waiting);

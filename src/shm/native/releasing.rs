@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::Reason;
 use crate::manager::Acquired;
 use crate::sys::futex;
+use crate::sys::thread::Thread;
+use crate::sys::waits::GiveBack;
 
 use super::Native;
 use super::abandoning::{ROUNDS, abandon};
@@ -49,23 +51,41 @@ impl Native {
     }
 }
 
+/// Whether the word was that owner's, and is not any more.
+fn hand_back(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
+    for _ in 0..ROUNDS {
+        let seen = lock.load(Ordering::Relaxed);
+        if seen & OWNER != me {
+            return false;
+        }
+        let next = word::handed_back(seen, acquired == Acquired::OwnerDied);
+        if lock.compare_exchange(seen, next, Ordering::Release, Ordering::Relaxed).is_ok() {
+            wake(lock, seen);
+            return true;
+        }
+    }
+    false
+}
+
+/// How a word that the calling thread took is given back from a wait that was left.
+pub(super) fn of_left_wait(acquired: Acquired) -> GiveBack {
+    fn give_back(lock: &AtomicU64, owner: u64, acquired: Acquired) {
+        if hand_back(lock, owner, acquired) && word::serial(owner) != 0 {
+            Thread::calling().count_word_given_back();
+        }
+    }
+    match acquired {
+        Acquired::Clean => |lock, owner| give_back(lock, owner, Acquired::Clean),
+        Acquired::OwnerDied => |lock, owner| give_back(lock, owner, Acquired::OwnerDied),
+    }
+}
+
 impl Pool {
     /// Gives a lock back that was taken though the segment was retired.
     #[cold]
     #[inline(never)]
     pub(super) fn hand_back(&self, id: u32, me: u64, acquired: Acquired) {
-        let lock = self.word(id);
-        for _ in 0..ROUNDS {
-            let seen = lock.load(Ordering::Relaxed);
-            if seen & OWNER != me {
-                return;
-            }
-            let next = word::handed_back(seen, acquired == Acquired::OwnerDied);
-            if lock.compare_exchange(seen, next, Ordering::Release, Ordering::Relaxed).is_ok() {
-                wake(lock, seen);
-                return;
-            }
-        }
+        hand_back(self.word(id), me, acquired);
     }
 
     /// Marks whatever a thread or process holds as a dead holder's.
