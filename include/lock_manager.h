@@ -28,9 +28,9 @@
  * held. What the lock protects may be half written then. Told once. What cannot be promised stands in
  * docs/caveats.md, among this library's installed documentation.
  *
- * SIGNALS. A signal handler may call lock_manager_cancel_trigger(). In shared memory it may also call
- * lock_manager_try_lock() and lock_manager_unlock() for any lock that the interrupted call is not about, whatever it
- * interrupts, malloc(3) included, if the thread has made a call before; they do not wait. What would have to wait for the
+ * SIGNALS. A signal handler may call lock_manager_cancel_trigger(). It may also call lock_manager_try_lock() and
+ * lock_manager_unlock() for any lock that the interrupted call is not about, whatever it interrupts, malloc(3) included, if
+ * the thread has made a call before (of files: on that lock); they do not wait. What would have to wait for the
  * interrupted call of the same thread is -EDEADLK. A handler may end its thread (pthread_exit) or jump away (siglongjmp)
  * from any call: what the thread holds then is held until its end or freed by it, and it waits for nothing.
  *
@@ -317,7 +317,8 @@ int32_t lock_manager_remove_shm(const char *path);
 
 /**
  * Makes a directory for locks, and opens it: one file for each allocated lock, named by its decimal id, as libpod's
- * file manager has it. An empty directory that is there already will do.
+ * file manager has it. An empty directory that is there already will do. Ids go from 0 to 16777215. Beside libpod, a lock
+ * is also the record lock that libpod takes on that file, and shows as such in lslocks(8).
  *
  * -EEXIST: there is something in it. -ENOENT: the directory above it is missing. -EACCES, -EOPNOTSUPP (a network file
  * system).
@@ -326,7 +327,8 @@ int32_t lock_manager_new_file(const char *directory,
                               lock_manager_t **out);
 
 /**
- * Opens a directory of locks that exists, be it libpod's or this library's.
+ * Opens a directory of locks that exists, be it libpod's or this library's. A table (.lock_manager) that is not there, or
+ * from before this boot, is made anew.
  *
  * -ENOENT: there is none. -EACCES: permissions, a symbolic link, or an owner that is neither the caller nor root.
  * -EPROTO: its file .lock_manager is of another version, or none of ours.
@@ -342,15 +344,15 @@ int32_t lock_manager_open_file(const char *directory,
 int32_t lock_manager_open_or_new_file(const char *directory, lock_manager_t **out);
 
 /**
- * Removes a directory with its locks. Who has it open is told -ESTALE at the next allocation or wait.
+ * Removes a directory with its locks. Who has it open is told -ESTALE at the next call that allocates or locks.
  *
  * -ENOENT: there is none. -EPROTO: nothing in it is ours; it stays. -ENOTEMPTY: other files were in it as well.
  */
 int32_t lock_manager_remove_file(const char *directory);
 
 /**
- * Makes a manager whose locks are of this process only, for tests of programs that use this library. In a forked
- * child its calls are -EOPNOTSUPP.
+ * Makes a manager whose locks are of this process only: between its threads they are what those of a native segment are. In
+ * a forked child its calls are -EOPNOTSUPP.
  *
  * num_locks: 1 to 16777216, not rounded.
  *
@@ -428,8 +430,8 @@ int32_t lock_manager_grow(lock_manager_t *manager,
 /**
  * Waits for a lock without end. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it now.
  *
- * -EDEADLK: this thread holds it, or (native layout) the wait would close a cycle of threads that wait for each other's
- * locks, which the last error names with their processes. -ESTALE: the segment was removed. In the libpod layout also
+ * -EDEADLK: this thread holds it, or (not in the libpod layout) the wait would close a cycle of threads that wait for each
+ * other's locks, which the last error names with their processes. -ESTALE: the storage was removed. In the libpod layout also
  * -ENOLCK: this thread holds 2000 locks already. -ENOTRECOVERABLE: the lock's state is lost. -EOPNOTSUPP: a child cloned
  * behind the libc's back.
  */
@@ -453,7 +455,7 @@ int32_t lock_manager_timed_lock(lock_manager_t *manager,
 
 /**
  * Unlocks what the calling thread, or by process ownership this process, holds through this manager. -EPERM: it does
- * not hold it. After an error of the storage (-EIO, -EFBIG, -EPROTO) it holds it no more, either.
+ * not hold it.
  */
 int32_t lock_manager_unlock(lock_manager_t *manager,
                             uint32_t id);

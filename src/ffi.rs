@@ -194,7 +194,8 @@ pub unsafe extern "C" fn lock_manager_remove_shm(path: *const c_char) -> i32 {
 }
 
 /// Makes a directory for locks, and opens it: one file for each allocated lock, named by its decimal id, as libpod's
-/// file manager has it. An empty directory that is there already will do.
+/// file manager has it. An empty directory that is there already will do. Ids go from 0 to 16777215. Beside libpod, a lock
+/// is also the record lock that libpod takes on that file, and shows as such in lslocks(8).
 ///
 /// -EEXIST: there is something in it. -ENOENT: the directory above it is missing. -EACCES, -EOPNOTSUPP (a network file
 /// system).
@@ -208,7 +209,8 @@ pub unsafe extern "C" fn lock_manager_new_file(directory: *const c_char, out: *m
     })
 }
 
-/// Opens a directory of locks that exists, be it libpod's or this library's.
+/// Opens a directory of locks that exists, be it libpod's or this library's. A table (.lock_manager) that is not there, or
+/// from before this boot, is made anew.
 ///
 /// -ENOENT: there is none. -EACCES: permissions, a symbolic link, or an owner that is neither the caller nor root.
 /// -EPROTO: its file .lock_manager is of another version, or none of ours.
@@ -235,7 +237,7 @@ pub unsafe extern "C" fn lock_manager_open_or_new_file(directory: *const c_char,
     })
 }
 
-/// Removes a directory with its locks. Who has it open is told -ESTALE at the next allocation or wait.
+/// Removes a directory with its locks. Who has it open is told -ESTALE at the next call that allocates or locks.
 ///
 /// -ENOENT: there is none. -EPROTO: nothing in it is ours; it stays. -ENOTEMPTY: other files were in it as well.
 #[unsafe(no_mangle)]
@@ -247,8 +249,8 @@ pub unsafe extern "C" fn lock_manager_remove_file(directory: *const c_char) -> i
     })
 }
 
-/// Makes a manager whose locks are of this process only, for tests of programs that use this library. In a forked
-/// child its calls are -EOPNOTSUPP.
+/// Makes a manager whose locks are of this process only: between its threads they are what those of a native segment are. In
+/// a forked child its calls are -EOPNOTSUPP.
 ///
 /// num_locks: 1 to 16777216, not rounded.
 ///
@@ -382,8 +384,8 @@ pub unsafe extern "C" fn lock_manager_grow(manager: *mut lock_manager_t, num_loc
 
 /// Waits for a lock without end. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it now.
 ///
-/// -EDEADLK: this thread holds it, or (native layout) the wait would close a cycle of threads that wait for each other's
-/// locks, which the last error names with their processes. -ESTALE: the segment was removed. In the libpod layout also
+/// -EDEADLK: this thread holds it, or (not in the libpod layout) the wait would close a cycle of threads that wait for each
+/// other's locks, which the last error names with their processes. -ESTALE: the storage was removed. In the libpod layout also
 /// -ENOLCK: this thread holds 2000 locks already. -ENOTRECOVERABLE: the lock's state is lost. -EOPNOTSUPP: a child cloned
 /// behind the libc's back.
 #[unsafe(no_mangle)]
@@ -410,7 +412,7 @@ pub unsafe extern "C" fn lock_manager_timed_lock(manager: *mut lock_manager_t, i
 }
 
 /// Unlocks what the calling thread, or by process ownership this process, holds through this manager. -EPERM: it does
-/// not hold it. After an error of the storage (-EIO, -EFBIG, -EPROTO) it holds it no more, either.
+/// not hold it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_unlock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.

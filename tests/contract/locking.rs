@@ -159,6 +159,10 @@ pub fn a_forked_child_holds_nothing(subject: &Subject) {
             assert_eq!([manager.lock(7), manager.try_lock(5)], [Err(libc::EOPNOTSUPP); 2]);
             assert_eq!(manager.unlock(5), Err(libc::EOPNOTSUPP));
             assert_eq!(manager.allocate(), Err(libc::EOPNOTSUPP));
+            let lookups = [manager.retrieve(5), manager.free(5), manager.look(5).map(drop), manager.held().map(drop)];
+            assert_eq!(lookups, [Err(libc::EOPNOTSUPP); 4]);
+            // Memory that is not there is not touched by giving it back, either.
+            assert_eq!(manager.close(), Ok(()));
             return;
         }
         assert_eq!(manager.unlock(5), Err(libc::EPERM));
