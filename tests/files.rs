@@ -17,6 +17,10 @@ mod children;
 #[cfg(target_arch = "x86_64")]
 #[path = "files/every_call.rs"]
 mod every_call;
+/// Killed at every instruction.
+#[cfg(target_arch = "x86_64")]
+#[path = "files/every_instruction.rs"]
+mod every_instruction;
 /// No descriptors, no room, no leave to write; and nothing that leaks.
 #[path = "files/exhaustion.rs"]
 mod exhaustion;

@@ -18,7 +18,7 @@ use super::support::process::sleep_until_killed;
 use super::support::{board, errno_of, eventually, fork, taken_once};
 
 /// Who has a record lock on all of that id's file, as /proc/locks shows it.
-fn record_holder(place: &Place, id: u32) -> Option<i32> {
+pub fn record_holder(place: &Place, id: u32) -> Option<i32> {
     let facts = place.file(id).metadata().unwrap();
     let (major, minor) = (libc::major(facts.dev()), libc::minor(facts.dev()));
     let file = format!("{major:02x}:{minor:02x}:{}", facts.ino());
