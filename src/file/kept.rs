@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::Reason;
 use crate::shm::{Beside, MAX_LOCKS};
+use crate::sys::Errno;
 use crate::sys::file::Facts;
 use crate::sys::made_once::MadeOnce;
 use crate::sys::process::Process;
@@ -120,7 +121,15 @@ impl Kept {
                 _ => descriptor.give_up(),
             }
         }
-        let Some((file, facts)) = self.directory.open_id(id)? else { return Ok(None) };
+        let opened = match self.directory.open_id(id) {
+            // What is kept for later gives way to what is needed now.
+            Err(Reason::System { errno: Errno(libc::EMFILE), .. }) => {
+                self.close_all_unused();
+                self.directory.open_id(id)
+            }
+            opened => opened,
+        };
+        let Some((file, facts)) = opened? else { return Ok(None) };
         let file = descriptor.keep(file, &facts);
         self.make_room_for(id);
         Ok(Some(file))
@@ -134,6 +143,16 @@ impl Kept {
             && let Some(descriptor) = self.known_descriptor(before)
         {
             descriptor.close_unless_in_use(self.process);
+        }
+    }
+
+    fn close_all_unused(&self) {
+        for recent in &self.recent {
+            if let Some(id) = recent.load(Ordering::Relaxed).checked_sub(1)
+                && let Some(descriptor) = self.known_descriptor(id)
+            {
+                descriptor.close_unless_in_use(self.process);
+            }
         }
     }
 
@@ -170,7 +189,7 @@ impl Drop for Kept {
     }
 }
 
-fn locking(errno: crate::sys::Errno) -> Reason {
+fn locking(errno: Errno) -> Reason {
     Reason::of_fcntl("locking a file of the directory", errno)
 }
 

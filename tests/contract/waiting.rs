@@ -52,8 +52,11 @@ fn close_the_circle(manager: &dyn Opened, holding: &AtomicU32, all: u32, own: u3
     holding.fetch_add(1, Ordering::AcqRel);
     eventually("all hold theirs", || holding.load(Ordering::Acquire) == all);
     // Without an end and with one, which is told before it.
-    let acquired =
-        if own % 2 == 0 { manager.lock(other) } else { manager.cancellable_lock(other, LONG_NS, &Cancel::new()) };
+    let acquired = if own.is_multiple_of(2) {
+        manager.lock(other)
+    } else {
+        manager.cancellable_lock(other, LONG_NS, &Cancel::new())
+    };
     if acquired.is_ok() {
         manager.unlock(other).unwrap();
     }

@@ -14,7 +14,7 @@ use super::exhaustion::descriptors;
 use super::place::Place;
 use super::posix::{PosixHolder, PosixLock};
 use super::support::alone::alone;
-use super::support::process::sleep_until_killed;
+use super::support::process::{limit, sleep_until_killed};
 use super::support::{board, errno_of, eventually, fork, taken_once};
 
 /// Who has a record lock on all of that id's file, as /proc/locks shows it.
@@ -194,6 +194,29 @@ fn few_descriptors_are_kept_and_none_in_the_place_of_a_standard_one() {
             (0..MANY).for_each(|id| assert_eq!(taken_once(&manager, id), Acquired::Clean));
             drop(manager);
             assert!(descriptors().len() < before, "{:?}", descriptors());
+        })
+        .succeeds();
+    });
+}
+
+#[test]
+fn what_is_kept_gives_way_where_there_are_no_descriptors() {
+    alone!({
+        let place = Place::fresh();
+        fork(|| {
+            let manager = place.open();
+            let ids = [(); 20].map(|()| manager.allocate_lock().unwrap());
+            let (last, others) = ids.split_last().unwrap();
+            others.iter().for_each(|&id| assert_eq!(taken_once(&manager, id), Acquired::Clean));
+            let _ = manager.lock(0).unwrap();
+            let most = *descriptors().last().unwrap() as u64;
+            limit(libc::RLIMIT_NOFILE, most);
+            // The program needs some as well.
+            let files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+            assert_eq!(taken_once(&manager, *last), Acquired::Clean);
+            drop(files);
+            assert_eq!(record_holder(&place, 0), Some(std::process::id() as i32));
+            manager.unlock(0).unwrap();
         })
         .succeeds();
     });
