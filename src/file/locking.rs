@@ -21,8 +21,9 @@ use super::tables::Table;
 /// How long to wait before another try for what libpod has: half of the 5 ms within which an unlock is to be noticed.
 const RETRY_NS: u64 = 2_500_000;
 
-/// How often a table that has lost its name is replaced in one call. Each round means that somebody removed it just then.
-const ROUNDS: u32 = 100;
+/// How often a table that has lost its name is replaced in one call. Each round means that somebody removed it just then:
+/// who removes all the time is not to make a slow process fail.
+const ROUNDS: u32 = 1000;
 
 /// What a step comes to: the lock, or, if there is none, a sleep.
 type Outcome = Found<Option<Acquired>>;
