@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::Reason;
 use crate::shm::{Beside, MAX_LOCKS};
-use crate::sys::clock;
 use crate::sys::file::Facts;
 use crate::sys::made_once::MadeOnce;
 use crate::sys::process::Process;
@@ -118,7 +117,8 @@ impl Kept {
     /// Has nothing be looked up for the id as long as the directory does not change, which changed last at `changed`, before it
     /// was seen to have neither a file of the id nor lost the table.
     pub(super) fn note_no_file(&self, id: u32, changed: Option<u64>) {
-        let is_past = |changed: &u64| clock::nanoseconds_since_1970().saturating_sub(*changed) > TIMES_TELL_AFTER_NS;
+        let is_past =
+            |changed: &u64| crate::sys::clock::nanoseconds_since_1970().saturating_sub(*changed) > TIMES_TELL_AFTER_NS;
         // Without its rights the process may have seen none where there is one.
         let changed = changed.filter(is_past).filter(|_| self.directory.is_opener()).unwrap_or(0);
         self.descriptor(id).no_file_as_of.store(changed, Ordering::Relaxed);
@@ -174,7 +174,10 @@ impl Kept {
     /// Gives the record lock back by two system calls at most, as [`try_lock_at_hand`](Self::try_lock_at_hand) takes it.
     pub(super) fn unlock_at_hand(&self, id: u32) -> bool {
         let Some(descriptor) = self.known_descriptor(id) else { return true };
-        let Some(file) = descriptor.file_that_is_in_use() else { return true };
+        let Some(file) = descriptor.file_that_is_in_use() else {
+            // With one that nobody uses, the word may be what a handler left that jumped out of a wait for libpod.
+            return descriptor.state.load(Ordering::Acquire) == 0;
+        };
         let is_of = |facts: Facts| descriptor.is_of(&facts) && facts.links > 0;
         if !Facts::of(&file).is_ok_and(is_of) || record_lock::unlock_for_process(&file).is_err() {
             return false;
