@@ -171,21 +171,6 @@ impl Kept {
         }
     }
 
-    /// Gives the record lock back by two system calls at most, as [`try_lock_at_hand`](Self::try_lock_at_hand) takes it.
-    pub(super) fn unlock_at_hand(&self, id: u32) -> bool {
-        let Some(descriptor) = self.known_descriptor(id) else { return true };
-        let Some(file) = descriptor.file_that_is_in_use() else {
-            // With one that nobody uses, the word may be what a handler left that jumped out of a wait for libpod.
-            return descriptor.state.load(Ordering::Acquire) == 0;
-        };
-        let is_of = |facts: Facts| descriptor.is_of(&facts) && facts.links > 0;
-        if !Facts::of(&file).is_ok_and(is_of) || record_lock::unlock_for_process(&file).is_err() {
-            return false;
-        }
-        descriptor.put_down();
-        true
-    }
-
     /// Gives the record lock back, if there is one. The caller has the lock's word yet.
     pub(super) fn unlock(&self, id: u32) {
         let Some(descriptor) = self.known_descriptor(id) else { return };
@@ -199,6 +184,21 @@ impl Kept {
             // The program closed it, and the lock is gone with that.
             _ => descriptor.give_up(),
         }
+    }
+
+    /// Gives the record lock back by two system calls at most, as [`try_lock_at_hand`](Self::try_lock_at_hand) takes it.
+    pub(super) fn unlock_at_hand(&self, id: u32) -> bool {
+        let Some(descriptor) = self.known_descriptor(id) else { return true };
+        let Some(file) = descriptor.file_that_is_in_use() else {
+            // With one that nobody uses, the word may be what a handler left that jumped out of a wait for libpod.
+            return descriptor.state.load(Ordering::Acquire) == 0;
+        };
+        let is_of = |facts: Facts| descriptor.is_of(&facts) && facts.links > 0;
+        if !Facts::of(&file).is_ok_and(is_of) || record_lock::unlock_for_process(&file).is_err() {
+            return false;
+        }
+        descriptor.put_down();
+        true
     }
 }
 

@@ -29,8 +29,8 @@ pub(crate) fn open_at(directory: &File, name: &str) -> Result<File, Errno> {
 
 /// Makes a regular file of the directory, without opening it: to close it would drop what locks this process has on it.
 pub(crate) fn make_at(directory: &File, name: &str, mode: u32) -> Result<(), Errno> {
-    // SAFETY: mknodat(2) reads the name, which lives past the call.
     file::with_c_string(name.as_bytes(), |name| {
+        // SAFETY: mknodat(2) reads the name, which lives past the call.
         match unsafe { libc::mknodat(directory.as_raw_fd(), name, libc::S_IFREG | mode, 0) } {
             0 => Ok(()),
             _ => Err(Errno::last()),
