@@ -31,7 +31,7 @@ use super::directory::{Directory, Found};
 const MOST_KEPT: usize = 128;
 
 /// Ids in one part of the table.
-const PART: usize = 4096;
+const PART: usize = 2048;
 const PARTS: usize = MAX_LOCKS as usize / PART;
 
 /// How often a file that vanishes in the midst of an attempt is looked for again. Each round means that somebody
