@@ -60,15 +60,15 @@ fn a_file_that_was_made_anew_is_locked_and_not_the_one_that_is_kept() {
 fn a_table_that_libpod_removes_is_missed_by_who_has_seen_no_file() {
     alone!({
         let place = Place::fresh();
-        let (first, second) = (place.open(), place.open());
-        assert_eq!(taken_once(&first, 3), Acquired::Clean);
+        let manager = place.open();
+        assert_eq!(taken_once(&manager, 3), Acquired::Clean);
         wait_until_its_time_tells(&place);
-        assert_eq!(taken_once(&first, 3), Acquired::Clean);
+        assert_eq!(taken_once(&manager, 3), Acquired::Clean);
         fs::remove_file(place.table()).unwrap();
-        let _ = second.lock(3).unwrap();
-        // In the new table, where the other one has it.
-        assert_eq!(errno_of(first.try_lock(3)), libc::EBUSY);
-        second.unlock(3).unwrap();
-        assert_eq!(taken_once(&first, 3), Acquired::Clean);
+        // It makes another table, and has the lock there.
+        let holder = place.holder_of(&[3]);
+        assert_eq!(errno_of(manager.try_lock(3)), libc::EBUSY);
+        holder.kill();
+        assert_eq!(taken_once(&manager, 3), Acquired::OwnerDied);
     });
 }
