@@ -56,11 +56,12 @@ func timed(calls int, call func()) float64 {
 // use as well is not as fast at one time as at another; what counts is the medians. robust-ns is a robust mutex with
 // nothing around it but two foreign calls and the pinning: where not even that is within what is allowed, the machine is
 // too busy to tell.
-func BenchmarkPairSHM(b *testing.B) {
+func BenchmarkPair(b *testing.B) {
 	const rounds, calls = 201, 10_000
 	onLibpod, _ := libpod.fresh(b)
 	onNative, _ := native.fresh(b)
-	inLibpod, inNative := allocated(b, onLibpod), allocated(b, onNative)
+	inMemory, _ := freshInMemory(b)
+	inLibpod, inNative, ofMemory := allocated(b, onLibpod), allocated(b, onNative), allocated(b, inMemory)
 	mutex := ctest.NewMutex()
 	kinds := []struct {
 		name string
@@ -79,6 +80,11 @@ func BenchmarkPairSHM(b *testing.B) {
 			inLibpod.Lock()
 			//lint:ignore SA2001 the pair alone is measured
 			inLibpod.Unlock()
+		}},
+		{"in-memory-ns", func() {
+			ofMemory.Lock()
+			//lint:ignore SA2001 the pair alone is measured
+			ofMemory.Unlock()
 		}},
 		{"robust-ns", func() {
 			runtime.LockOSThread()
@@ -114,11 +120,6 @@ func onEveryLayout(b *testing.B, measure func(b *testing.B, s storage)) {
 func BenchmarkPairFile(b *testing.B) {
 	m, _ := freshFile(b)
 	benchmarkPair(b, allocated(b, m), libpodFilePair)
-}
-
-func BenchmarkPairInMemory(b *testing.B) {
-	m, _ := freshInMemory(b)
-	benchmarkPair(b, allocated(b, m), 0)
 }
 
 func BenchmarkPairLockContext(b *testing.B) {

@@ -33,10 +33,10 @@
 // # Waiting
 //
 // A goroutine that waits while it holds a lock waits in C on its own thread, where a cycle of holders and waiters can be
-// seen. Among the locks of one native segment it is: of goroutines, threads and processes that wait for each other, one is
-// told EDEADLK, with the locks and their holders in the error's text; when it has given back what it holds, the others
-// come through. It is a mistake of the program's all the same: locks that are always taken in the order of their numbers
-// form no cycle. Of the goroutines that hold nothing, one for each lock and manager waits in C; the others queue in Go and cost no
+// seen. Among the locks of one storage, but in the libpod layout, it is: of goroutines, threads and processes that wait
+// for each other, one is told EDEADLK, with the locks and their holders in the error's text; when it has given back what it
+// holds, the others come through. It is a mistake of the program's all the same: locks that are always taken in the order of
+// their numbers form no cycle. Of the goroutines that hold nothing, one for each lock and manager waits in C; the others queue in Go and cost no
 // thread. Several managers opened on one storage queue apart from each other.
 //
 // # Errors

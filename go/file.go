@@ -14,7 +14,8 @@ import (
 	"github.com/lock-manager/lock-manager/go/internal/clib"
 )
 
-// FileLockManager is a manager whose locks are files of a directory, one for each allocated lock. There is no maximum.
+// FileLockManager is a manager whose locks are files of a directory, one for each allocated lock, numbered up to
+// 16,777,215. How many are allocated is not limited otherwise.
 type FileLockManager struct{ manager }
 
 // FileLock is one lock of a [FileLockManager].

@@ -33,9 +33,9 @@ func (l *lock) Lock() {
 
 // LockErr waits for the lock without end. nil or [ErrOwnerDied]: it is held now.
 //
-// EDEADLK: the goroutine holds it, or, in a native segment, it is in a cycle of goroutines and processes that wait for each
-// other; the text names the locks and their holders, and what the goroutine holds it still holds. ESTALE: the storage was
-// removed. ENOTRECOVERABLE: the lock's state is lost.
+// EDEADLK: the goroutine holds it, or, elsewhere than in the libpod layout, it is in a cycle of goroutines and processes
+// that wait for each other; the text names the locks and their holders, and what the goroutine holds it still holds.
+// ESTALE: the storage was removed. ENOTRECOVERABLE: the lock's state is lost.
 func (l *lock) LockErr() error {
 	runtime.LockOSThread()
 	if answer := l.manager.try(l.id); !answer.IsClean() || l.manager.owner != clib.Thread {

@@ -284,11 +284,16 @@ impl Manager for FileManager {
     }
 
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+        if cancel.is_none()
+            && let Some(acquired) = self.acquire_at_once(id)
+        {
+            return Ok(acquired);
+        }
         self.two_steps(id, wait, cancel).run().map_err(|reason| self.error(reason))
     }
 
     fn unlock(&self, id: u32) -> Result<()> {
-        self.release(id).map_err(self.error_at(id))
+        if self.release_at_once(id) { Ok(()) } else { self.release(id).map_err(self.error_at(id)) }
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {

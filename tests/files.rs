@@ -7,6 +7,9 @@
 /// Allocation among many ids, and by many.
 #[path = "files/allocation.rs"]
 mod allocation;
+/// What is known of an id's file without looking for it.
+#[path = "files/at_hand.rs"]
+mod at_hand;
 /// Killed at random.
 #[path = "files/chaos.rs"]
 mod chaos;

@@ -10,12 +10,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::library::{Library, Manager};
+use crate::library::{Layout, Library, Manager};
 use crate::{lone, median, nanoseconds, peer, row};
 
 const ALLOCATED: u32 = 10_000;
 const ROUNDS: usize = 21;
+/// More of what is short.
+const PAIR_ROUNDS: usize = 101;
 const CALLS: u32 = 500;
+/// An id that has no file.
+const WITHOUT_FILE: u32 = ALLOCATED + 7;
+/// So long after a change in the directory its time says that there was no other.
+const UNTIL_TIMES_TELL: std::time::Duration = std::time::Duration::from_millis(3100);
 const HELD: u32 = 1000;
 
 /// A directory in which ids are allocated, and which goes with its value.
@@ -96,18 +102,27 @@ fn allocate(library: &Library, crowd: &Crowd) {
 
 fn lock(library: &Library, crowd: &Crowd) {
     let manager = crowd.open(library);
+    let native = library.segment(Layout::Native, 64);
     let file = crowd.0.join("7");
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        ours.push(nanoseconds(CALLS, || {
+    std::thread::sleep(UNTIL_TIMES_TELL);
+    let pair = |manager, id| {
+        nanoseconds(CALLS, || {
             // SAFETY: the manager is open.
-            library.check(unsafe { (library.lock)(manager, 7) });
+            library.check(unsafe { (library.lock)(manager, id) });
             // SAFETY: as above.
-            library.check(unsafe { (library.unlock)(manager, 7) });
-        }));
-        theirs.push(nanoseconds(CALLS, || lock_as_libpod(&file)));
+            library.check(unsafe { (library.unlock)(manager, id) });
+        })
+    };
+    let mut taken: [Vec<f64>; 4] = Default::default();
+    for _ in 0..PAIR_ROUNDS {
+        taken[0].push(pair(manager, 7));
+        taken[1].push(nanoseconds(CALLS, || lock_as_libpod(&file)));
+        taken[2].push(pair(manager, WITHOUT_FILE));
+        taken[3].push(pair(native.manager, 7));
     }
-    row("files: lock + unlock, uncontended", "ns", median(ours), median(theirs), "open, F_SETLKW, close");
+    let [ours, theirs, without_file, native] = taken.map(median);
+    row("files: lock + unlock, uncontended", "ns", ours, theirs, "open, F_SETLKW, close");
+    row("files: lock + unlock of an id without a file", "ns", without_file, native, "native");
 
     for id in 0..HELD {
         // SAFETY: as above.

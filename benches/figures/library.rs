@@ -40,6 +40,7 @@ impl Layout {
 pub struct Library {
     pub new_shm: unsafe extern "C" fn(*const c_char, u32, *const Options, *mut Manager) -> i32,
     pub open_shm: unsafe extern "C" fn(*const c_char, u32, *mut Manager) -> i32,
+    pub new_in_memory: unsafe extern "C" fn(u32, *mut Manager) -> i32,
     pub open_file: unsafe extern "C" fn(*const c_char, *mut Manager) -> i32,
     pub remove_shm: unsafe extern "C" fn(*const c_char) -> i32,
     pub close: unsafe extern "C" fn(Manager) -> i32,
@@ -81,6 +82,7 @@ impl Library {
         load!(
             new_shm,
             open_shm,
+            new_in_memory,
             open_file,
             remove_shm,
             close,

@@ -13,14 +13,17 @@ const CALLS: u32 = 20_000;
 pub fn run(library: &Library) {
     let [native, libpod] = Layout::BOTH.map(|layout| library.segment(layout, 2048));
     let raw = RawMutex::new();
-    let mut taken: [Vec<f64>; 4] = Default::default();
+    let mut in_memory = std::ptr::null_mut();
+    // SAFETY: as the header says: a number and a place for the result.
+    library.check(unsafe { (library.new_in_memory)(2048, &mut in_memory) });
+    let mut taken: [Vec<f64>; 5] = Default::default();
     for _ in 0..ROUNDS {
         taken[0].push(nanoseconds(CALLS, floor));
         taken[1].push(nanoseconds(CALLS, || {
             raw.lock();
             raw.unlock();
         }));
-        for (times, manager) in taken[2..].iter_mut().zip([native.manager, libpod.manager]) {
+        for (times, manager) in taken[2..].iter_mut().zip([native.manager, libpod.manager, in_memory]) {
             times.push(nanoseconds(CALLS, || {
                 // SAFETY: the manager is open.
                 unsafe {
@@ -30,9 +33,12 @@ pub fn run(library: &Library) {
             }));
         }
     }
-    let [floor, raw, native, libpod] = taken.map(median);
+    // SAFETY: nobody uses it any more.
+    library.check(unsafe { (library.close)(in_memory) });
+    let [floor, raw, native, libpod, in_memory] = taken.map(median);
     row("lock + unlock, native", "ns", native, floor, "floor: cmpxchg + xchg");
     row("lock + unlock, native", "ns", native, raw, "raw robust pthread mutex");
+    row("lock + unlock, in memory", "ns", in_memory, native, "native");
     row("lock + unlock, libpod layout", "ns", libpod, raw, "raw robust pthread mutex");
 }
 

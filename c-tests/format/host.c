@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * The library and a second implementation of the segment format, peer.c, share segments.
+ * The library and a second implementation of the segment format, peer.c, share segments and directories.
  *
  *   host PEER [OTHER-PEER]
  *
@@ -720,6 +720,8 @@ static void a_lock_is_allocated_by_one_alone(void)
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
+#include "directories.h"
+
 int main(int arguments, char **argument)
 {
 	if (arguments < 2)
@@ -751,5 +753,9 @@ int main(int arguments, char **argument)
 	RUN_TEST(generations_may_begin_again);
 	RUN_TEST(growing_disturbs_nobody);
 	RUN_TEST(a_lock_is_allocated_by_one_alone);
+	RUN_TEST(a_lock_of_a_directory_is_a_word_and_a_record_lock_for_both);
+	RUN_TEST(what_has_only_a_record_lock_keeps_both_out);
+	RUN_TEST(no_increment_under_a_lock_of_a_directory_is_lost);
+	RUN_TEST(a_killed_peers_lock_of_a_directory_is_told_of);
 	return end_of_tests();
 }

@@ -6,6 +6,8 @@
  *
  *   peer SEGMENT SCORES-FD
  *
+ * SEGMENT may be the table of a directory of locks.
+ *
  * Opens the segment and attaches, prints how that went, and then does what it is told: one command a line on standard
  * input, one number a line on standard output, which means what the library's functions mean by it.
  */
@@ -13,7 +15,7 @@
 #define _FILE_OFFSET_BITS 64
 #include <pthread.h>
 
-#include "peer_locks.h"
+#include "peer_files.h"
 #include "scores.h"
 
 /* Allocation and growing. */
@@ -84,11 +86,11 @@ static void *write_scores(void *argument)
 	struct task *task = argument;
 	for (uint32_t round = 0; round < task->rounds && task->result >= 0 && !scores->stop; round++) {
 		uint32_t lock = task->first + round % task->locks;
-		int taken = lock_until(lock, FOR_EVER);
+		int taken = take(lock, FOR_EVER);
 		if (taken >= 0) {
 			task->result += (int)write_score(&scores->of[lock % SCORED_LOCKS], taken == OWNER_DIED,
 							 (uint32_t)syscall(SYS_gettid));
-			taken = unlock(lock);
+			taken = give(lock);
 		}
 		if (taken < 0)
 			task->result = taken;
@@ -125,13 +127,13 @@ static int count(uint32_t first, uint32_t locks, uint32_t rounds, uint32_t threa
 static int obey(const char *command, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
 {
 	if (strcmp(command, "lock") == 0)
-		return lock_until(a, FOR_EVER);
+		return take(a, FOR_EVER);
 	if (strcmp(command, "timed") == 0)
-		return lock_until(a, now_ns() + b * MILLISECOND);
+		return take(a, now_ns() + b * MILLISECOND);
 	if (strcmp(command, "try") == 0)
-		return lock_until(a, 0);
+		return take(a, 0);
 	if (strcmp(command, "unlock") == 0)
-		return unlock(a);
+		return give(a);
 	if (strcmp(command, "count") == 0)
 		return count(a, b, c, d);
 	if (strcmp(command, "allocate") == 0)

@@ -12,6 +12,7 @@ use crate::Cancel;
 use crate::file::FileManager;
 use crate::manager::Wait;
 use crate::shm::{AtOnce, Libpod, Native, Release};
+use crate::sys::undisturbed::with_errno_kept;
 
 use super::boundary::{self, call, code, manager as opened};
 use super::lock_manager_t;
@@ -68,7 +69,10 @@ pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: im
                 cold_path();
                 acquire_mutex(libpod, id, patience)
             }
-            Some(lock_manager_t::File(file)) => acquire_file(file, id, patience),
+            Some(lock_manager_t::File(file)) => {
+                cold_path();
+                acquire_file(file, id, patience)
+            }
             None => call(|| opened(manager).map(|_| 0)),
         }
     }
@@ -120,7 +124,10 @@ pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
                 cold_path();
                 unlock_mutex(libpod, id)
             }
-            Some(lock_manager_t::File(file)) => unlock_file(file, id),
+            Some(lock_manager_t::File(file)) => {
+                cold_path();
+                unlock_file(file, id)
+            }
             None => call(|| opened(manager).map(|_| 0)),
         }
     }
@@ -173,10 +180,12 @@ extern "C" fn acquire_retired(native: &Native, id: u32, patience: impl Patience)
     boundary::acquire(&mut native.slow_path(id, patience.wait(), None), native.storage())
 }
 
-#[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn acquire_file(file: &FileManager, id: u32, patience: impl Patience) -> i32 {
+    if let Some(acquired) = with_errno_kept(|| file.acquire_at_once(id)) {
+        return code(acquired);
+    }
     boundary::acquire(&mut file.two_steps(id, patience.wait(), None), file.storage())
 }
 
@@ -198,9 +207,11 @@ extern "C" fn unlock_waited_for(native: &Native, id: u32) -> i32 {
     }
 }
 
-#[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn unlock_file(file: &FileManager, id: u32) -> i32 {
+    if with_errno_kept(|| file.release_at_once(id)) {
+        return 0;
+    }
     boundary::release(file.storage(), || file.release(id))
 }

@@ -106,6 +106,17 @@ impl Directory {
         }
     }
 
+    /// Whether the process has the rights with which it opened the directory.
+    pub(super) fn is_opener(&self) -> bool {
+        effective_user() == self.opened_by
+    }
+
+    /// When a name in the directory changed last, by one system call; `None` where more is to be looked at.
+    pub(super) fn changed_last(&self) -> Option<u64> {
+        let facts = self.file.as_ref().and_then(|file| Facts::of(file).ok())?;
+        (facts.is_same_file(&self.facts) && facts.links > 0).then_some(facts.changed)
+    }
+
     /// Whether the directory has lost its name.
     pub(super) fn is_removed(&self) -> bool {
         let links = self.with_descriptor(|file| Facts::of(file).map(|facts| facts.links));
@@ -131,7 +142,7 @@ impl Directory {
             // Directories, sockets, devices: whatever they are, they are no locks.
             Err(Errno(libc::EISDIR | libc::ENXIO)) => Err(stray(id)),
             // The process has given up its rights since, so that it cannot know; nor could it lock beside libpod.
-            Err(Errno(libc::EACCES)) if effective_user() != self.opened_by => Ok(None),
+            Err(Errno(libc::EACCES)) if !self.is_opener() => Ok(None),
             Err(errno) => Err(Reason::System { doing: "opening a file of the directory", errno }),
         }
     }

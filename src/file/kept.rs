@@ -32,12 +32,16 @@ use super::directory::{Directory, Found};
 const MOST_KEPT: usize = 128;
 
 /// Ids in one part of the table.
-const PART: usize = 4096;
+const PART: usize = 2048;
 const PARTS: usize = MAX_LOCKS as usize / PART;
 
 /// How often a file that vanishes in the midst of an attempt is looked for again. Each round means that somebody
 /// removed it just then, and takes some microseconds: who removes all the time is not to make a slow process fail.
 const ROUNDS: u32 = 10_000;
+
+/// A directory that changed less than this long ago may change again without a later time being written: file systems have
+/// times of 2 s at the coarsest.
+const TIMES_TELL_AFTER_NS: u64 = 3_000_000_000;
 
 const KEPT: u64 = 1 << 32;
 const IN_USE: u64 = 1 << 33;
@@ -51,6 +55,8 @@ struct Descriptor {
     state: AtomicU64,
     device: AtomicU64,
     inode: AtomicU64,
+    /// When the directory had changed last as the id was seen to have no file; 0: it was not seen.
+    no_file_as_of: AtomicU64,
 }
 
 /// What came of an attempt.
@@ -89,6 +95,34 @@ impl Kept {
 
     fn known_descriptor(&self, id: u32) -> Option<&Descriptor> {
         self.parts.get(id as usize / PART)?.get().map(|part| &part[id as usize % PART])
+    }
+
+    /// The same by one or two system calls, where a descriptor is kept of the id's file, or nothing in the directory has changed
+    /// since there was none. `false`: to be tried with [`try_lock`](Self::try_lock). A signal handler may come anywhere in it,
+    /// and stay: all that it leaves is a descriptor in use, which goes with the word.
+    pub(super) fn try_lock_at_hand(&self, id: u32) -> bool {
+        let Some(descriptor) = self.known_descriptor(id) else { return false };
+        if let Some(file) = descriptor.take_up_at_once() {
+            // Freed after this, it was freed while somebody had it.
+            let is_taken = Facts::of(&file).is_ok_and(|facts| descriptor.is_of(&facts) && facts.links > 0)
+                && record_lock::try_lock_for_process(&file) == Ok(Attempt::Taken);
+            if !is_taken {
+                descriptor.put_down();
+            }
+            return is_taken;
+        }
+        let seen = descriptor.no_file_as_of.load(Ordering::Relaxed);
+        seen != 0 && self.directory.changed_last() == Some(seen)
+    }
+
+    /// Has nothing be looked up for the id as long as the directory does not change, which changed last at `changed`, before it
+    /// was seen to have neither a file of the id nor lost the table.
+    pub(super) fn note_no_file(&self, id: u32, changed: Option<u64>) {
+        let is_past =
+            |changed: &u64| crate::sys::clock::nanoseconds_since_1970().saturating_sub(*changed) > TIMES_TELL_AFTER_NS;
+        // Without its rights the process may have seen none where there is one.
+        let changed = changed.filter(is_past).filter(|_| self.directory.is_opener()).unwrap_or(0);
+        self.descriptor(id).no_file_as_of.store(changed, Ordering::Relaxed);
     }
 
     /// Takes the record lock on the file of that id, if there is one. The caller has the lock's word.
@@ -170,6 +204,21 @@ impl Kept {
             _ => descriptor.give_up(),
         }
     }
+
+    /// Gives the record lock back by two system calls at most, as [`try_lock_at_hand`](Self::try_lock_at_hand) takes it.
+    pub(super) fn unlock_at_hand(&self, id: u32) -> bool {
+        let Some(descriptor) = self.known_descriptor(id) else { return true };
+        let Some(file) = descriptor.file_that_is_in_use() else {
+            // With one that nobody uses, the word may be what a handler left that jumped out of a wait for libpod.
+            return descriptor.state.load(Ordering::Acquire) == 0;
+        };
+        let is_of = |facts: Facts| descriptor.is_of(&facts) && facts.links > 0;
+        if !Facts::of(&file).is_ok_and(is_of) || record_lock::unlock_for_process(&file).is_err() {
+            return false;
+        }
+        descriptor.put_down();
+        true
+    }
 }
 
 impl Beside for Kept {
@@ -217,6 +266,14 @@ impl Descriptor {
                 return Some(file);
             }
         }
+    }
+
+    /// The same, of one that nobody uses.
+    fn take_up_at_once(&self) -> Option<watched::Borrowed> {
+        let state = self.state.load(Ordering::Acquire);
+        let file = Self::number(state).filter(|_| state & (IN_USE | CLOSING) == 0)?;
+        let taken = self.state.compare_exchange(state, state | IN_USE, Ordering::AcqRel, Ordering::Relaxed);
+        taken.is_ok().then_some(file)
     }
 
     fn file_that_is_in_use(&self) -> Option<watched::Borrowed> {

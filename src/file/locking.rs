@@ -7,7 +7,7 @@
 use crate::acquisition::{Acquisition, Progress};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Wait};
-use crate::shm::{AtOnce, SlowPath};
+use crate::shm::{AtOnce, Release, SlowPath};
 use crate::sys::clock::Instant;
 use crate::sys::thread::Thread;
 use crate::sys::waits::{self, Marks};
@@ -60,6 +60,26 @@ impl FileManager {
     /// Acquires a lock.
     pub(crate) fn two_steps<'m>(&'m self, id: u32, wait: Wait, cancel: Option<&'m Cancel>) -> TwoSteps<'m> {
         TwoSteps { manager: self, id, wait, cancel, deadline: wait.deadline(), rounds: 0, stage: Stage::Fresh }
+    }
+
+    /// Takes a lock that is free, with as little around it as there can be: its word, and what is at hand of its file. `None`:
+    /// nothing is done, and all is left to [`two_steps`](Self::two_steps). As in the native engine's own short way, a signal
+    /// handler may come anywhere, and stay: then the thread has the word, or has not.
+    pub(crate) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
+        let table = self.tables.present().filter(|_| self.ownership.is_settled())?;
+        match table.native.acquire_at_once(id) {
+            AtOnce::Acquired(acquired) if self.pool.kept.try_lock_at_hand(id) => return Some(acquired),
+            AtOnce::Acquired(acquired) => table.native.put_back(id, acquired),
+            AtOnce::Retired => table.native.hand_back(id),
+            AtOnce::Undecided => {}
+        }
+        None
+    }
+
+    /// Gives a lock back in the same way. `false`: the rest is left to [`release`](Self::release).
+    pub(crate) fn release_at_once(&self, id: u32) -> bool {
+        let Some(table) = self.tables.present().filter(|table| table.native.holds(id)) else { return false };
+        self.pool.kept.unlock_at_hand(id) && table.native.release_soon(id) == Release::Done
     }
 
     /// Gives a lock back.
@@ -159,7 +179,9 @@ impl<'m> TwoSteps<'m> {
 
     /// The second step, with the word in hand.
     fn take_record(&mut self, table: &'m Table, acquired: Acquired) -> Outcome {
-        let beheld = self.manager.pool.kept.try_lock(self.id);
+        let kept = &self.manager.pool.kept;
+        let changed = self.manager.pool.directory.changed_last();
+        let beheld = kept.try_lock(self.id);
         match beheld {
             Ok(Beheld::Locked) => {
                 self.end_polling();
@@ -171,6 +193,7 @@ impl<'m> TwoSteps<'m> {
                 self.begin_anew(table)
             }
             Ok(Beheld::NoFile) => {
+                kept.note_no_file(self.id, changed);
                 self.end_polling();
                 Ok(Some(acquired))
             }

@@ -32,6 +32,8 @@ pub(crate) struct Facts {
     pub(crate) owner: u32,
     pub(crate) size: u64,
     pub(crate) links: u64,
+    /// When the file, or a name in a directory, changed last (st_ctime): nanoseconds since 1970, modulo 2^64.
+    pub(crate) changed: u64,
     pub(crate) is_regular: bool,
     pub(crate) is_link: bool,
 }
@@ -77,6 +79,7 @@ impl Facts {
             owner: facts.st_uid,
             size: facts.st_size as u64,
             links: facts.st_nlink as u64,
+            changed: (facts.st_ctime as u64).wrapping_mul(1_000_000_000).wrapping_add(facts.st_ctime_nsec as u64),
             is_regular: facts.st_mode & libc::S_IFMT == libc::S_IFREG,
             is_link: facts.st_mode & libc::S_IFMT == libc::S_IFLNK,
         })

@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use super::undisturbed::Signals;
-use super::{Errno, arena, glance};
+use super::{Errno, arena, glance, thread};
 
 /// The line of the arena, as this process sees it. In a child all fields are 0 until somebody settles in.
 #[repr(C)]
@@ -32,6 +32,8 @@ impl Process {
         if page.is_null() {
             page = arena::process()?.as_ptr().cast_mut().cast();
             PAGE.store(page, Ordering::Release);
+            // Every way to a manager comes by here, and none to a thread that has something to be looked after at its end.
+            thread::stay_loaded();
         }
         // SAFETY: PAGE holds the address of a line of the arena, larger than Process, that is never unmapped; all fields
         // are atomics, for which zeros are valid.

@@ -76,6 +76,17 @@ pub(crate) struct Undisturbed {
     signals: Signals,
 }
 
+/// Runs `body`, whose system calls may fail, and leaves errno as it was.
+#[inline(always)]
+pub(crate) fn with_errno_kept<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: __errno_location() is the calling thread's own errno.
+    let errno = unsafe { *libc::__errno_location() };
+    let result = body();
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+    result
+}
+
 impl Undisturbed {
     #[inline(always)]
     pub(crate) fn begin() -> Self {
