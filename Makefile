@@ -26,7 +26,7 @@ SONAME := liblock_manager.so.0
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 
 .DELETE_ON_ERROR:
-.PHONY: all help test demo bench check-libpod header lint install uninstall clean stage setup-test setup-demo
+.PHONY: all help test demo bench check-libpod header lint install uninstall clean stage setup-test setup-demo setup-build
 
 all: ## build the shared and the static library, and lockctl with its man pages and completions
 	$(CARGO) build --release --locked --workspace
@@ -59,10 +59,10 @@ demo: setup-demo stage ## the main job in one screen
 	@$(STAGE)/examples/counting
 	@examples/podman-demo.sh $(STAGE)/examples/segment $(STAGE)/bin/lockctl
 
-bench: setup-demo all ## speed beside a raw robust mutex and libpod's way, as ratios within one run
+bench: setup-build all ## speed beside a raw robust mutex and libpod's way, as ratios within one run
 	$(CARGO) bench --locked --bench figures
 
-check-libpod: setup-demo stage ## build and vet the libpod of PODMAN_SOURCE with its imports switched to the Go module
+check-libpod: setup-build stage ## build and vet the libpod of PODMAN_SOURCE with its imports switched to the Go module
 	go/check-libpod $(STAGE)
 
 header: ## write include/lock_manager.h anew from src/ffi.rs
@@ -115,3 +115,6 @@ setup-test:
 
 setup-demo:
 	@tools/setup demo
+
+setup-build:
+	@tools/setup build
