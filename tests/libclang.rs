@@ -5,7 +5,10 @@
 #[test]
 fn libclang_is_there_and_reads_the_standard_headers() {
     let bindings = bindgen::Builder::default()
-        .header_contents("standard.h", "#include <stdint.h>\n#include <stddef.h>\nstruct sizes { size_t a; int32_t b; };")
+        .header_contents(
+            "standard.h",
+            "#include <stdint.h>\n#include <stddef.h>\nstruct sizes { size_t a; int32_t b; };",
+        )
         .generate()
         .unwrap_or_else(|error| panic!("libclang is there but cannot read C's own headers: {error}"));
     assert!(bindings.to_string().contains("pub struct sizes"), "{bindings}");
