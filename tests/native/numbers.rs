@@ -10,7 +10,7 @@ use lock_manager::{Acquired, Manager, Ownership};
 
 use super::LONG;
 use super::lost_by_robust_mutexes::recovered;
-use super::support::alone::alone;
+use super::support::alone::{alone, alone_as_root};
 use super::support::made::{leak, pthread, raw_clone, raw_exit};
 use super::support::process::{own_tid, sleep_until_killed};
 use super::support::timing::{RECOVERED, mostly_within};
@@ -23,10 +23,7 @@ fn next_number(number: i32) {
 
 #[test]
 fn a_number_of_a_process_that_is_used_again() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let segment = Segment::native(64);
         // In a namespace of its own nobody else takes numbers.
         fork(|| {
@@ -63,10 +60,7 @@ fn a_number_of_a_process_that_is_used_again() {
 
 #[test]
 fn a_number_of_a_thread_that_is_used_again_by_another_of_its_process() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let segment = Segment::native(64);
         let manager = segment.open();
         let ready = &board(1)[0];
@@ -107,10 +101,7 @@ fn a_number_of_a_thread_that_is_used_again_by_another_of_its_process() {
 
 #[test]
 fn two_pid_namespaces_with_the_same_numbers() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let segment = Segment::native(64);
         let manager = segment.open();
         mostly_within(RECOVERED, "a holder in another PID namespace is killed", |_| {
@@ -171,10 +162,7 @@ fn elsewhere(body: impl FnOnce()) -> Child {
 /// Where the numbers of threads say nothing, a thread's end is known because the thread itself says so.
 #[test]
 fn a_thread_that_ends_in_another_pid_namespace() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let segment = Segment::native(64);
         let manager = segment.open();
         let _lives = elsewhere(|| {
@@ -190,10 +178,7 @@ fn a_thread_that_ends_in_another_pid_namespace() {
 /// And a process's end by its record lock alone, which no child keeps.
 #[test]
 fn a_process_of_another_pid_namespace_whose_child_outlives_it() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         for make in [fork_a_sleeper, clone_a_sleeper] {
             let segment = Segment::native(64);
             let manager = segment.open();

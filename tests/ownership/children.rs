@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use lock_manager::{Acquired, Layout, Manager, SegmentOptions, ShmManager};
 
-use super::support::alone::alone;
+use super::support::alone::{alone, alone_as_root};
 use super::support::made::{raw_clone, stack};
 use super::support::process::{self, sleep_until_killed};
-use super::support::{self, Child, Segment, board, errno_of, eventually, fork, is_root_or_skip, taken_once};
+use super::support::{self, Child, Segment, board, errno_of, eventually, fork, taken_once};
 
 #[test]
 fn a_forked_child_holds_nothing_and_can_use_the_manager_at_once() {
@@ -239,10 +239,7 @@ fn a_child_forked_while_other_threads_are_inside_the_library_can_use_it() {
 
 #[test]
 fn a_process_whose_number_is_half_of_an_address_is_served_as_any() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         // Not by this process, which must not find out anything yet that its children would inherit.
         let segment = Segment::unused();
         fork(|| {

@@ -22,10 +22,30 @@ pub fn sees_all_processes_or_skip() -> bool {
 
 /// Puts an empty tmpfs of that size over /dev/shm, seen by the calling process alone. To be called in a forked child.
 pub fn private_shm(size: &str) {
+    private_mounts();
+    mount("tmpfs", "/dev/shm", "tmpfs", 0, &format!("size={size}"));
+}
+
+/// Has the calling process, which has one thread, see a copy of all mounts: what it does to them shows nowhere else.
+fn private_mounts() {
     // SAFETY: unshare(2) touches no memory.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) });
+    let [root, directory] = ["/", "."].map(|path| fs::File::open(path).unwrap());
+    // In a plain chroot "/" is no mount point, and no path leads to the mount that it lies on. Who enters a mount
+    // namespace starts at its root: from there one does.
+    enter_namespace(&fs::File::open("/proc/self/ns/mnt").unwrap(), libc::CLONE_NEWNS);
     mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
-    mount("tmpfs", "/dev/shm", "tmpfs", 0, &format!("size={size}"));
+    // SAFETY: fchdir(2) touches no memory, and chroot(2) reads the string.
+    unsafe {
+        check(libc::fchdir(root.as_raw_fd()));
+        check(libc::chroot(c".".as_ptr()));
+        check(libc::fchdir(directory.as_raw_fd()));
+    }
+}
+
+fn enter_namespace(namespace: &fs::File, kind: i32) {
+    // SAFETY: setns(2) touches no memory.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), kind) });
 }
 
 fn mount(what: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) {
@@ -90,9 +110,7 @@ pub fn overlay() -> &'static str {
 
 /// Mounts a /proc that numbers processes as the calling one's PID namespace does, seen by the caller alone.
 pub fn private_proc() {
-    // SAFETY: unshare(2) touches no memory.
-    check(unsafe { libc::unshare(libc::CLONE_NEWNS) });
-    mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
+    private_mounts();
     mount("proc", "/proc", "proc", 0, "");
 }
 
@@ -109,6 +127,5 @@ pub fn new_time_namespace() -> fs::File {
 
 /// Has the calling process, which has one thread, live in that time namespace.
 pub fn enter_time_namespace(namespace: &fs::File) {
-    // SAFETY: setns(2) touches no memory.
-    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWTIME) });
+    enter_namespace(namespace, libc::CLONE_NEWTIME);
 }
