@@ -26,7 +26,7 @@ SONAME := liblock_manager.so.0
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 
 .DELETE_ON_ERROR:
-.PHONY: all help test demo bench check-libpod header lint install uninstall clean stage setup-test setup-demo setup-build
+.PHONY: all help test demo bench check-libpod header lint install uninstall clean stage setup-test setup-demo setup-build setup-fresh test-fresh
 
 all: ## build the shared and the static library, and lockctl with its man pages and completions
 	$(CARGO) build --release --locked --workspace
@@ -52,6 +52,9 @@ test: setup-test lint stage ## every test: lints, Rust, C, Go, the command line,
 	tools/readme-example $(STAGE)
 	$(CARGO) build --locked --example counter
 	LOCK_MANAGER_RUST_COUNTER=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/examples/counter go/run-tests $(STAGE)
+
+test-fresh: setup-fresh ## make demo and make test in a bare Debian, as root and as an ordinary user; an hour
+	tools/test-fresh
 
 demo: setup-demo stage ## the main job in one screen
 	@$(STAGED_PC) tools/compile-example $(STAGE) counting "$(CC)" "$(EXAMPLE_FLAGS)"
@@ -118,3 +121,6 @@ setup-demo:
 
 setup-build:
 	@tools/setup build
+
+setup-fresh:
+	@tools/setup fresh
