@@ -7,6 +7,9 @@ LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
 CARGO ?= cargo
 CC ?= cc
+# cargo finds its cache without it, Go does not.
+HOME ?= $(shell getent passwd $$(id -u) | cut -d : -f 6)
+export HOME
 
 BINDIR := $(PREFIX)/bin
 MANDIR := $(PREFIX)/share/man/man1

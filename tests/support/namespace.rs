@@ -98,6 +98,19 @@ pub fn make_shm_read_only() {
     mount("none", "/dev/shm", "", libc::MS_REMOUNT | libc::MS_RDONLY, "");
 }
 
+/// Has the calling process live in an empty chroot with /proc and /dev/shm alone, after [`private_shm`].
+pub fn enter_plain_chroot() {
+    for directory in ["proc", "dev/shm"] {
+        fs::create_dir_all(format!("/dev/shm/chroot/{directory}")).unwrap();
+    }
+    mount("/proc", "/dev/shm/chroot/proc", "", libc::MS_BIND | libc::MS_REC, "");
+    // SAFETY: chroot(2) and chdir(2) read the strings.
+    unsafe {
+        check(libc::chroot(c"/dev/shm/chroot".as_ptr()));
+        check(libc::chdir(c"/".as_ptr()));
+    }
+}
+
 /// Mounts an overlay beneath /dev/shm, after [`private_shm`]; gives where.
 pub fn overlay() -> &'static str {
     for directory in ["lower", "upper", "work", "merged"] {
