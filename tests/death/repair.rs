@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use lock_manager::{Acquired, Manager, Reason};
 
 use super::LONG;
-use super::support::alone::{alone, alone_as_root};
+use super::support::alone::{alone, alone_as_root, is_root_that_unshares_or_skip};
 use super::support::process::{gone_tid, sleep_until_killed};
-use super::support::{Segment, board, errno_of, eventually, fork, is_root_or_skip, layout, namespace, taken_once};
+use super::support::{Segment, board, errno_of, eventually, fork, layout, namespace, taken_once};
 
 #[test]
 fn a_lock_of_a_living_holder_is_left_alone() {
@@ -126,7 +126,7 @@ fn nor_where_the_command_there_is_cut_in_the_midst_of_a_character() {
 
 #[test]
 fn nor_where_the_process_there_has_more_groups_than_a_page_can_list() {
-    if !is_root_or_skip() {
+    if !is_root_that_unshares_or_skip() {
         return;
     }
     alone!({

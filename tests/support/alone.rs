@@ -51,6 +51,12 @@ pub fn run_as_root(place: &str, body: impl FnOnce()) {
     }
 }
 
+/// Whether the tests' user is root and may unshare; if not, says that the test is skipped. For tests that need other
+/// users as well as namespaces.
+pub fn is_root_that_unshares_or_skip() -> bool {
+    super::is_root_or_skip() && unshares(&[]).map_err(|reason| super::skip(&reason)).is_ok()
+}
+
 /// The words before a command that make it root in a place where it may unshare; none for one that is and may.
 fn way_to_root() -> Result<Vec<&'static str>, String> {
     static WAY: OnceLock<Result<Vec<&'static str>, String>> = OnceLock::new();

@@ -127,13 +127,13 @@ pub fn private_proc() {
     mount("proc", "/proc", "proc", 0, "");
 }
 
-/// Has the calling process, which has one thread, live in a new time namespace, where the machine was booted an hour
-/// earlier; the namespace that it leaves.
-pub fn new_time_namespace() -> fs::File {
+/// Has the calling process, which has one thread, live in a new time namespace, where the machine was booted that many
+/// hours earlier; the namespace that it leaves.
+pub fn new_time_namespace(hours: u64) -> fs::File {
     let left = fs::File::open("/proc/self/ns/time").unwrap();
     // SAFETY: unshare(2) touches no memory.
     check(unsafe { libc::unshare(libc::CLONE_NEWTIME) });
-    fs::write("/proc/self/timens_offsets", "boottime 3600 0").unwrap();
+    fs::write("/proc/self/timens_offsets", format!("boottime {} 0", hours * 3600)).unwrap();
     enter_time_namespace(&fs::File::open("/proc/self/ns/time_for_children").unwrap());
     left
 }
