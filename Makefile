@@ -56,7 +56,7 @@ test: setup-test lint stage ## every test: lints, Rust, C, Go, the command line,
 	$(CARGO) build --locked --example counter
 	LOCK_MANAGER_RUST_COUNTER=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/examples/counter go/run-tests $(STAGE)
 
-test-fresh: setup-fresh ## make demo and make test in a bare Debian, as root and as an ordinary user; an hour
+test-fresh: setup-fresh ## make demo and make test in a bare Debian, as root and as an ordinary user; half an hour
 	tools/test-fresh
 
 demo: setup-demo stage ## the main job in one screen
