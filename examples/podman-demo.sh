@@ -50,7 +50,7 @@ outside() {
         skip "podman is not installed" "as root, \`make demo\` installs it; or \`apt-get install podman\`"
     own_world=$(dirname -- "$(realpath -e -- "$0")")/../tools/own-world
     why=$("$own_world" --pids true 2>&1) ||
-        skip "$why" "run it as root, or as a user who may make user namespaces (sysctl user.max_user_namespaces), and not in a chroot or container that forbids mounts"
+        skip "$why" "run it as root or as a user who may make user namespaces, in no chroot or container that forbids it"
     exec env -i PATH="$PATH" LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" \
         timeout "$MOST_SECONDS" "$own_world" --pids sh "$(realpath -e -- "$0")" --inside "$segment" "$lockctl"
 }
