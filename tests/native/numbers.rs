@@ -257,10 +257,7 @@ fn goes_to_another_time_namespace(segment: &Segment) {
 /// A look into /proc is had by one of many waiters; one that would see nothing leaves it to those who do.
 #[test]
 fn a_waiter_that_cannot_see_the_holder_does_not_look_in_the_place_of_those_who_can() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let segment = Segment::native(64);
         let holder = segment.holder_of(&[3]);
         let looked = || segment.number_at(layout::looked(3));
