@@ -78,6 +78,7 @@ pub(super) fn set_at(storage: &Arc<PathBuf>, reason: Reason) {
         own.reason.write(reason);
         own.latest = Latest::Plain;
     }
+    ending::arm_without_allocation(Thread::calling(), Left::LastError, forget);
     signals.let_come();
 }
 
@@ -141,6 +142,8 @@ impl LastError {
 
 /// The last failure's sentence, or an empty one. Valid until the thread's next failure.
 pub(super) fn text() -> *const c_char {
+    // Not in set_at(), where a handler may be: it may allocate.
+    let _forgotten_with_the_process = ending::arm(Thread::calling(), Left::LastError, forget);
     let signals = Signals::hold_back();
     // SAFETY: as in set().
     let text = unsafe {

@@ -8,7 +8,7 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::Errno;
-use super::thread::Thread;
+use super::thread::{self, Thread};
 
 /// Rounds in which the libc calls destructors as long as there are values (PTHREAD_DESTRUCTOR_ITERATIONS of glibc).
 const ROUNDS: u64 = 4;
@@ -18,6 +18,9 @@ static KEY: AtomicU64 = AtomicU64::new(0);
 
 /// As many keys as a process can have (PTHREAD_KEYS_MAX of glibc).
 const MOST_KEYS: libc::pthread_key_t = 1024;
+
+/// The keys, from the first, whose values have their place in the thread itself (PTHREAD_KEY_2NDLEVEL_SIZE of glibc).
+const KEYS_IN_THE_THREAD: u64 = 32;
 
 /// What still comes in a thread that ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,13 +54,27 @@ pub(crate) fn arm(thread: Thread, left: Left, heir: Heir) -> Result<(), Errno> {
     Ok(())
 }
 
+/// The same for a caller that must not allocate, as a signal handler must not. It comes to nothing, until some other call
+/// arms the thread, where there is no key yet or the libc would allocate for its value.
+pub(crate) fn arm_without_allocation(thread: Thread, left: Left, heir: Heir) {
+    HEIRS[left as usize].store(heir as *mut c_void, Ordering::Release);
+    let known = KEY.load(Ordering::Acquire);
+    if thread.ending() != 0 || known == 0 || known > KEYS_IN_THE_THREAD {
+        return;
+    }
+    if set_value((known - 1) as libc::pthread_key_t).is_ok() {
+        thread.set_ending(1);
+    }
+}
+
 fn key() -> Result<libc::pthread_key_t, Errno> {
     let known = KEY.load(Ordering::Acquire);
     if known != 0 {
         return Ok((known - 1) as libc::pthread_key_t);
     }
+    thread::stay_loaded();
     let mut fresh: libc::pthread_key_t = 0;
-    // SAFETY: pthread_key_create(3) writes the key; the destructor is a function of a library that is never unloaded.
+    // SAFETY: pthread_key_create(3) writes the key; the destructor is a function that stays loaded (see stay_loaded).
     match unsafe { libc::pthread_key_create(&raw mut fresh, Some(ended)) } {
         0 => {}
         error => return Err(Errno(error)),

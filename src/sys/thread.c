@@ -7,6 +7,8 @@
  * Its fields are known to thread.rs by their offsets. No epoch and no attachment is ever 1, so that a new thread belongs
  * to none.
  */
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,4 +41,19 @@ __thread struct lock_manager_thread lock_manager_this_thread
 __attribute__((visibility("hidden"))) struct lock_manager_thread *lock_manager_this_thread_address(void)
 {
 	return &lock_manager_this_thread;
+}
+
+static const char in_this_object;
+
+/* Weak: a program with no shared library at all is to be linked without the dynamic linker's functions. */
+#pragma weak dladdr
+#pragma weak dlopen
+
+/* Keeps the code mapped for good, whatever plugin it was linked into: threads call it when they end. Of the program itself
+ * there is nothing to be kept, and dlopen(3) does not find it by that name. */
+__attribute__((visibility("hidden"))) void lock_manager_stay_loaded(void)
+{
+	Dl_info info;
+	if (dladdr != NULL && dlopen != NULL && dladdr(&in_this_object, &info) != 0)
+		(void)dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
 }

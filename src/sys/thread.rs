@@ -45,6 +45,15 @@ const NOWHERE: u64 = 1;
 /// Serials of threads. Inherited by children on purpose: a serial is never that of a thread of an ancestor.
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
+/// Has the code stay where it is for good: in a plugin that is unloaded, the end of a thread would go nowhere.
+pub(super) fn stay_loaded() {
+    unsafe extern "C" {
+        fn lock_manager_stay_loaded();
+    }
+    // SAFETY: thread.c's function of that name takes nothing and may be called at any time.
+    unsafe { lock_manager_stay_loaded() };
+}
+
 /// The calling thread's own object. Not `Send`: it is only where the calling thread finds it.
 #[derive(Clone, Copy)]
 pub(crate) struct Thread {
