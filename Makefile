@@ -8,6 +8,9 @@ DESTDIR ?=
 SUITES ?= trixie sid
 CARGO ?= cargo
 CC ?= cc
+# cargo finds its cache without it, Go does not.
+HOME ?= $(shell getent passwd $$(id -u) | cut -d : -f 6)
+export HOME
 
 BINDIR := $(PREFIX)/bin
 MANDIR := $(PREFIX)/share/man/man1
@@ -27,7 +30,8 @@ SONAME := liblock_manager.so.0
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 
 .DELETE_ON_ERROR:
-.PHONY: all help test test-podman demo bench check-libpod header lint install uninstall clean stage setup-test setup-demo
+.PHONY: all help test test-podman test-fresh demo bench check-libpod header lint install uninstall clean stage setup-test setup-demo \
+	setup-build setup-fresh
 
 all: ## build the shared and the static library, and lockctl with its man pages and completions
 	$(CARGO) build --release --locked --workspace
@@ -58,16 +62,19 @@ test-podman: setup-test ## the tests beside real Podmans: the machine's own, and
 	@for suite in $(SUITES); do tools/podman-root $$suite || exit 1; done
 	$(CARGO) test --locked --no-fail-fast -p lock-manager -p lockctl --test podman
 
+test-fresh: setup-fresh ## make demo and make test in a bare Debian, as root and as an ordinary user; half an hour
+	tools/test-fresh
+
 demo: setup-demo stage ## the main job in one screen
 	@$(STAGED_PC) tools/compile-example $(STAGE) counting "$(CC)" "$(EXAMPLE_FLAGS)"
 	@$(STAGED_PC) tools/compile-example $(STAGE) segment "$(CC)" "$(EXAMPLE_FLAGS)"
 	@$(STAGE)/examples/counting
 	@examples/podman-demo.sh $(STAGE)/examples/segment $(STAGE)/bin/lockctl
 
-bench: setup-demo all ## speed beside a raw robust mutex and libpod's way, as ratios within one run
+bench: setup-build all ## speed beside a raw robust mutex and libpod's way, as ratios within one run
 	$(CARGO) bench --locked --bench figures
 
-check-libpod: setup-demo stage ## build and vet the libpod of PODMAN_SOURCE with its imports switched to the Go module
+check-libpod: setup-build stage ## build and vet the libpod of PODMAN_SOURCE with its imports switched to the Go module
 	go/check-libpod $(STAGE)
 
 header: ## write include/lock_manager.h anew from src/ffi.rs
@@ -121,3 +128,9 @@ setup-test:
 
 setup-demo:
 	@tools/setup demo
+
+setup-build:
+	@tools/setup build
+
+setup-fresh:
+	@tools/setup fresh

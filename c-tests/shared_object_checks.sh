@@ -21,6 +21,18 @@ writable_code() {
 	LC_ALL=C readelf -lW "$shared" | awk '$1 == "LOAD" && /RWE/'
 }
 
+# The functions of lock, unlock, allocate and free, by their names and addresses, that have a table of what is to be undone when they are
+# unwound (an LSDA). A signal handler that ends its thread in such a function, at an instruction that can itself not
+# unwind, ends the process.
+lock_functions_with_cleanup() {
+	LC_ALL=C readelf -wf "$shared" | awk '
+		/ CIE$/ { cie = $1 }
+		/^ +Augmentation:/ { augmentation[cie] = $2 }
+		/ FDE / { split($5, from, "="); split($6, pc, /[=.]+/); print pc[2], augmentation[from[2]] }' |
+		awk 'NR == FNR { if ($2 ~ /L/) has_cleanup[$1] = 1; next } ($1 in has_cleanup) { print $3 }' - \
+			<(nm "$shared" | grep -E ' (lock_manager_((try_|timed_|cancellable_)?lock|unlock|allocate_lock|free_lock)$|.*3ffi7locking|.*6libpod4view(6settle17|4View)|.*6native4view4View|.*8boundary7(acquire|release)17)')
+}
+
 check_shared_object() {
 	group "the shared library"
 	check_same "it exports exactly the functions of the header" "$(exported_symbols)" "$(header_functions)"
@@ -32,6 +44,7 @@ check_shared_object() {
 	check_same "its code is not relocated" "$(dynamic_entries TEXTREL)$(dynamic_entries FLAGS | grep -w TEXTREL)" ""
 	check_same "it asks for no executable stack" "$(stack_flags)" "RW"
 	check_same "no memory of it is writable and executable" "$(writable_code)" ""
+	check_same "a signal handler may end its thread anywhere in lock, unlock, allocate and free" "$(lock_functions_with_cleanup)" ""
 	check_same "it looks for no library in a path of its own" "$(dynamic_entries RPATH)$(dynamic_entries RUNPATH)" ""
 	check_same "it needs nothing but the compiler's and the C library" \
 		"$(dynamic_entries NEEDED | grep -vE '\[(libc|libm|libpthread|libdl|librt|libutil|libgcc_s|ld-linux.*)\.so')" ""

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
 # A real Podman and this library on one segment, live. All of it happens in a mount and a PID namespace of the script's
-# own, with a /dev/shm and a storage that end with them: no container, volume or lock of the host is touched.
+# own, with a /dev/shm and a storage that end with them: no container, volume or lock of the host is touched. An
+# ordinary user's are in a user namespace, where the user is root.
 #
 #     examples/podman-demo.sh PATH-OF-THE-PROGRAM-SEGMENT PATH-OF-LOCKCTL
 set -eu
@@ -10,7 +11,12 @@ set -eu
 MOST_SECONDS=60
 
 skip() {
-    echo "skipped: $1"
+    cat <<END
+skipped: $1
+With a real Podman you would see: three volumes and a pod of it take locks of its segment; a process of ours holds one
+of them, and lockctl names the Podman that waits for it; the holder is killed, and Podman gets the lock and goes on.
+To see it: $2
+END
     exit 0
 }
 
@@ -40,15 +46,13 @@ outside() {
         "$segment" /libpod_lock || echo "(not readable by this library)"
         echo
     fi
-    [ "$(id -u)" -eq 0 ] || skip "a private /dev/shm needs root"
-    for tool in podman unshare timeout; do
-        command -v "$tool" >/dev/null || skip "$tool is not installed"
-    done
-    unshare --mount --pid --fork --mount-proc mount -t tmpfs probe /dev/shm 2>/dev/null ||
-        skip "no namespaces and mounts of our own are to be had here"
+    command -v podman >/dev/null ||
+        skip "podman is not installed" "as root, \`make demo\` installs it; or \`apt-get install podman\`"
+    own_world=$(dirname -- "$(realpath -e -- "$0")")/../tools/own-world
+    why=$("$own_world" --pids true 2>&1) ||
+        skip "$why" "run it as root or as a user who may make user namespaces, in no chroot or container that forbids it"
     exec env -i PATH="$PATH" LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" \
-        timeout "$MOST_SECONDS" unshare --mount --pid --fork --kill-child --mount-proc \
-        sh "$(realpath -e -- "$0")" --inside "$segment" "$lockctl"
+        timeout "$MOST_SECONDS" "$own_world" --pids sh "$(realpath -e -- "$0")" --inside "$segment" "$lockctl"
 }
 
 # A thread of process $1 sleeps in futex(2) on an address in the first page of the segment, where locks 0 to 96 are.
@@ -64,7 +68,6 @@ is_held() {
 inside() {
     segment=$1
     lockctl=$2
-    mount -t tmpfs demo /dev/shm
     home=/dev/shm/podman
     mkdir "$home"
     printf '[engine]\nevents_logger = "none"\n[network]\nnetwork_config_dir = "%s/networks"\n' "$home" \

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper is a failing test")]
 
+#[path = "creation/chroot.rs"]
+mod chroot;
 #[path = "creation/half_done.rs"]
 mod half_done;
 mod support;

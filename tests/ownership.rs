@@ -14,9 +14,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lock_manager::{Acquired, Held, Lock, Manager, Reason, ShmManager};
-use support::alone::alone;
+use support::alone::{alone, alone_as_root};
 use support::process::{own_tid, until_thread_waits};
-use support::{Segment, errno_of, eventually, fork, is_root_or_skip, namespace, taken_once};
+use support::{Segment, errno_of, eventually, fork, namespace, taken_once};
 
 /// Where a lock that is lost would be waited for in vain.
 const LONG: Duration = Duration::from_secs(20);
@@ -263,10 +263,7 @@ fn a_guard_unlocks_when_it_goes_and_carries_the_news_of_a_death() {
 
 #[test]
 fn a_thread_of_the_same_number_in_another_pid_namespace_is_another_thread() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let segment = Segment::of(32);
         let [held, done] = [&support::board(2)[0], &support::board(2)[1]];
         // As the first process of a namespace of its own.

@@ -288,7 +288,7 @@ impl fmt::Display for Escaped<'_> {
 
 /// Line separators and the marks that reorder text are no control characters by Unicode, yet one line they break.
 fn is_line_or_direction_mark(character: char) -> bool {
-    matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(character, '\u{061c}' | '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn layout(layout: Layout) -> &'static str {

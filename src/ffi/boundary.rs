@@ -62,7 +62,7 @@ pub(super) extern "C" fn acquire<A: Acquisition>(acquisition: &mut A, storage: &
     let undisturbed = Undisturbed::begin();
     let code = loop {
         match step(acquisition, storage) {
-            SLEEP => undisturbed.let_signals_come(|| acquisition.sleep()),
+            SLEEP => undisturbed.let_all_come(|| acquisition.sleep()),
             code => break code,
         }
     };

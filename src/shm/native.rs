@@ -350,12 +350,13 @@ impl Native {
         (self.may_allocate_at_once() && self.view.bitmap().free(id)).then_some(())
     }
 
+    /// Asks nothing that could panic or that makes a system call: a signal handler may end the thread anywhere here.
     #[inline]
     fn may_allocate_at_once(&self) -> bool {
         let pool = self.pool();
         pool.access == Access::Use
             && pool.attachment.peek().is_some()
-            && !pool.is_retired()
+            && !self.view.is_marked_as_retired()
             && !pool.segment.is_look_due(crate::sys::clock::Instant::recently())
     }
 

@@ -8,7 +8,7 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::Errno;
-use super::thread::Thread;
+use super::thread::{self, Thread};
 
 /// Rounds in which the libc calls destructors as long as there are values (PTHREAD_DESTRUCTOR_ITERATIONS of glibc).
 const ROUNDS: u64 = 4;
@@ -72,6 +72,7 @@ fn key() -> Result<libc::pthread_key_t, Errno> {
     if known != 0 {
         return Ok((known - 1) as libc::pthread_key_t);
     }
+    thread::stay_loaded();
     let mut fresh: libc::pthread_key_t = 0;
     // SAFETY: pthread_key_create(3) writes the key; the destructor is a function that stays loaded (see stay_loaded).
     match unsafe { libc::pthread_key_create(&raw mut fresh, Some(ended)) } {

@@ -4,13 +4,21 @@
 //! library, jump out, or end the thread, which unwinds what a Rust frame lets nothing but panics through.
 
 use std::ffi::c_int;
-use std::ptr;
 
 /// PTHREAD_CANCEL_DISABLE of glibc, which the libc crate does not declare for Linux.
 const CANCEL_DISABLE: c_int = 1;
 
 unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+}
+
+/// Gives the old one.
+#[inline(always)]
+fn set_cancel_state(state: c_int) -> c_int {
+    let mut old = state;
+    // SAFETY: pthread_setcancelstate(3) writes the old state where it is told, and cannot fail for one of its states.
+    unsafe { pthread_setcancelstate(state, &raw mut old) };
+    old
 }
 
 /// A set of signals as the kernel has it: signal 1 is bit 0.
@@ -20,8 +28,12 @@ const fn bit(signal: c_int) -> SignalSet {
     1 << (signal - 1)
 }
 
-/// What may wait: not what the thread itself is at fault for, which would end the process if it had to, nor what the libc
-/// has for itself (32 to 34), by which it ends threads and changes the user of all.
+/// By this one the libc has each thread change its user: whoever calls setuid(3) waits for all of them. It is SIGSYNCCALL
+/// of musl and SIGSETXID of glibc, which gives musl's 34 to programs, as SIGRTMIN.
+const OF_ALL_THREADS: c_int = if cfg!(target_env = "musl") { 34 } else { 33 };
+
+/// What may wait: not what the thread itself is at fault for, which would end the process if it had to. The libc's signal
+/// of cancellation is among it, which does not always heed that a thread has just said not to be cancelled.
 const BLOCKED: SignalSet = !(bit(libc::SIGSEGV)
     | bit(libc::SIGBUS)
     | bit(libc::SIGFPE)
@@ -29,9 +41,7 @@ const BLOCKED: SignalSet = !(bit(libc::SIGSEGV)
     | bit(libc::SIGTRAP)
     | bit(libc::SIGSYS)
     | bit(libc::SIGABRT)
-    | bit(32)
-    | bit(33)
-    | bit(34));
+    | bit(OF_ALL_THREADS));
 
 /// Changes the calling thread's mask, and gives the one that it had. By the system call: the libc's function is several
 /// times as large, and this is in every call. Where it is forbidden, nothing changes.
@@ -67,8 +77,8 @@ impl Signals {
 }
 
 /// From [`begin`](Self::begin) to [`end`](Self::end) the calling thread is not cancelled, and no signal handler comes but
-/// where [`let_signals_come`](Self::let_signals_come) says so; then errno is what it was. Nothing happens where it is
-/// dropped: a frame that has one may be unwound.
+/// where [`let_signals_come`](Self::let_signals_come) or [`let_all_come`](Self::let_all_come) says so; then errno is what
+/// it was. Nothing happens where it is dropped: a frame that has one may be unwound.
 #[must_use]
 pub(crate) struct Undisturbed {
     errno: c_int,
@@ -90,33 +100,38 @@ pub(crate) fn with_errno_kept<T>(body: impl FnOnce() -> T) -> T {
 impl Undisturbed {
     #[inline(always)]
     pub(crate) fn begin() -> Self {
-        let mut cancel_state = CANCEL_DISABLE;
-        // SAFETY: pthread_setcancelstate(3) writes the old state where it is told and cannot fail for a valid state;
-        // __errno_location() is the calling thread's own errno.
-        let errno = unsafe {
-            pthread_setcancelstate(CANCEL_DISABLE, &raw mut cancel_state);
-            *libc::__errno_location()
-        };
-        Self { errno, cancel_state, signals: Signals::hold_back() }
+        // The signals first and, at the end, last: a handler that jumps away leaves the thread to be cancelled as it was.
+        let signals = Signals::hold_back();
+        let cancel_state = set_cancel_state(CANCEL_DISABLE);
+        // SAFETY: __errno_location() is the calling thread's own errno.
+        let errno = unsafe { *libc::__errno_location() };
+        Self { errno, cancel_state, signals }
     }
 
-    /// Runs `sleep` with the signals coming. A handler may end the thread there, or jump out of it: nothing is to be done
-    /// in that case in this frame or in `sleep`.
+    /// Runs `body` with the signals coming. A handler may not end the thread there.
     #[inline(always)]
-    pub(crate) fn let_signals_come<T>(&self, sleep: impl FnOnce() -> T) -> T {
+    pub(crate) fn let_signals_come<T>(&self, body: impl FnOnce() -> T) -> T {
         self.signals.let_come();
-        let slept = sleep();
+        let result = body();
         self.signals.hold_back_again();
-        slept
+        result
+    }
+
+    /// Runs `sleep` with the thread as its caller has it: it is interrupted and cancelled as the caller lets it be. A
+    /// handler may end the thread there, or jump out of it: nothing is to be done in that case in this frame or in `sleep`,
+    /// which has no cancellation point.
+    #[inline(always)]
+    pub(crate) fn let_all_come(&self, sleep: impl FnOnce()) {
+        set_cancel_state(self.cancel_state);
+        self.let_signals_come(sleep);
+        set_cancel_state(CANCEL_DISABLE);
     }
 
     #[inline(always)]
     pub(crate) fn end(self) {
-        // SAFETY: as in begin(); the state is the one that was found there.
-        unsafe {
-            *libc::__errno_location() = self.errno;
-            self.signals.let_come();
-            pthread_setcancelstate(self.cancel_state, ptr::null_mut());
-        }
+        // SAFETY: as in begin().
+        unsafe { *libc::__errno_location() = self.errno };
+        set_cancel_state(self.cancel_state);
+        self.signals.let_come();
     }
 }

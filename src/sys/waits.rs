@@ -9,8 +9,8 @@
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::futex;
 use super::thread::{Thread, WAIT_WORDS};
+use super::{Errno, futex, process};
 
 /// What a wait has counted.
 #[derive(Debug, Clone, Copy)]
@@ -179,8 +179,26 @@ fn sweep_where(thread: Thread, is_over: impl Fn(&Noted, Stack) -> bool) {
 fn is_left(noted: &Noted, stack: Stack) -> bool {
     match stack {
         Stack::Alternate => false,
-        // SAFETY: above a frame of the caller's, on its stack: readable, whatever is there now.
-        Stack::Usual(here) => noted.frame.addr() <= here || unsafe { noted.frame.read_volatile() } != noted.number,
+        Stack::Usual(here) => {
+            noted.frame.addr() <= here || number_at(noted.frame).is_some_and(|now| now != noted.number)
+        }
+    }
+}
+
+/// What stands at that address. Asked of the kernel: it may be on another stack of the program's, which is gone. `None`: it
+/// does not say.
+fn number_at(address: *const u64) -> Option<u64> {
+    let mut number = 0u64;
+    let size = size_of::<u64>();
+    let local = libc::iovec { iov_base: (&raw mut number).cast(), iov_len: size };
+    let remote = libc::iovec { iov_base: address.cast_mut().cast(), iov_len: size };
+    // SAFETY: process_vm_readv(2) writes into the number alone; what it reads need not be there.
+    let count = unsafe { libc::process_vm_readv(process::pid(), &local, 1, &remote, 1, 0) };
+    match usize::try_from(count) {
+        Ok(count) if count == size => Some(number),
+        // The stack is gone, and the wait with it: no number is 0.
+        _ if Errno::last().0 == libc::EFAULT => Some(0),
+        _ => None,
     }
 }
 

@@ -9,11 +9,9 @@ use std::time::Duration;
 use lock_manager::{Acquired, Manager, Reason, ShmManager};
 
 use super::DEFAULT;
-use super::support::alone::alone;
+use super::support::alone::{alone, alone_as_root};
 use super::support::process::state_of;
-use super::support::{
-    Child, Exit, Random, Segment, board, errno_of, eventually, fork, is_root_or_skip, namespace, taken_once,
-};
+use super::support::{Child, Exit, Random, Segment, board, errno_of, eventually, fork, namespace, taken_once};
 
 /// The names in a directory.
 fn names_in(directory: impl AsRef<Path>) -> Vec<String> {
@@ -140,10 +138,7 @@ fn killed_before_and_after_every_system_call_creation_leaves_nothing_or_all() {
 
 #[test]
 fn a_full_file_system_is_enospc_and_nothing_is_left() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         fork(|| {
             namespace::private_shm("64k");
             let error = ShmManager::create("/locks", 2048, &DEFAULT()).unwrap_err();

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use lock_manager::{Acquired, Manager, Reason};
 
 use super::LONG;
-use super::support::alone::alone;
+use super::support::alone::{alone, alone_as_root, is_root_that_unshares_or_skip};
 use super::support::process::{gone_tid, sleep_until_killed};
-use super::support::{Segment, board, errno_of, eventually, fork, is_root_or_skip, layout, namespace, taken_once};
+use super::support::{Segment, board, errno_of, eventually, fork, layout, namespace, taken_once};
 
 #[test]
 fn a_lock_of_a_living_holder_is_left_alone() {
@@ -97,18 +97,12 @@ fn a_lost_lock_whose_word_still_names_a_thread_that_is_gone_can_be_taken_after_r
 
 #[test]
 fn where_another_pid_namespace_may_mean_another_thread_nothing_is_judged() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({ nothing_is_judged_beside(|| (), || sleep_until_killed()) });
+    alone_as_root!({ nothing_is_judged_beside(|| (), || sleep_until_killed()) });
 }
 
 #[test]
 fn nor_where_the_process_there_goes_on_without_its_main_thread() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let without_main_thread = || {
             thread::spawn(|| sleep_until_killed());
             // SAFETY: exit(2), of the system: ends this thread alone, without a look at its stack.
@@ -121,10 +115,7 @@ fn nor_where_the_process_there_goes_on_without_its_main_thread() {
 /// As of a program with a name in Cyrillic, of which the kernel keeps 15 bytes.
 #[test]
 fn nor_where_the_command_there_is_cut_in_the_midst_of_a_character() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let rename = || {
             // SAFETY: prctl(2) with PR_SET_NAME reads the string.
             assert_eq!(unsafe { libc::prctl(libc::PR_SET_NAME, c"\xd0\xbb\xd0".as_ptr()) }, 0);
@@ -135,7 +126,7 @@ fn nor_where_the_command_there_is_cut_in_the_midst_of_a_character() {
 
 #[test]
 fn nor_where_the_process_there_has_more_groups_than_a_page_can_list() {
-    if !is_root_or_skip() {
+    if !is_root_that_unshares_or_skip() {
         return;
     }
     alone!({

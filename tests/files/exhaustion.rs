@@ -6,9 +6,9 @@ use std::fs;
 use lock_manager::{Acquired, FileManager, Manager};
 
 use super::place::Place;
-use super::support::alone::alone;
+use super::support::alone::{alone, alone_as_root};
 use super::support::process::limit;
-use super::support::{errno_of, fork, is_root_or_skip, namespace, taken_once};
+use super::support::{errno_of, fork, namespace, taken_once};
 
 #[test]
 fn without_descriptors_calls_say_emfile_and_work_again_later() {
@@ -126,10 +126,7 @@ fn a_limit_on_the_size_of_files_is_an_error_and_no_signal() {
 
 #[test]
 fn on_a_full_disk_nothing_is_lost() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         fork(|| {
             namespace::private_shm("2m");
             let manager = FileManager::create("/dev/shm/locks").unwrap();
@@ -161,10 +158,7 @@ fn on_a_full_disk_nothing_is_lost() {
 
 #[test]
 fn where_no_more_files_can_be_made_nothing_is_allocated_and_nothing_lost() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         fork(|| {
             // The root, the directory, the table, and two.
             namespace::private_shm("1m,nr_inodes=5");
@@ -224,10 +218,7 @@ fn where_the_standard_descriptors_are_closed_nothing_is_printed_into_the_table()
 
 #[test]
 fn on_a_read_only_file_system_it_says_so() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         fork(|| {
             namespace::private_shm("1m");
             drop(FileManager::create("/dev/shm/locks").unwrap());

@@ -8,18 +8,15 @@ use std::time::Duration;
 
 use lock_manager::{Acquired, FileManager, Manager};
 
-use super::support::alone::alone;
+use super::support::alone::alone_as_root;
 use super::support::process::sleep_until_killed;
-use super::support::{board, errno_of, eventually, fork, is_root_or_skip, namespace, taken_once};
+use super::support::{board, errno_of, eventually, fork, namespace, taken_once};
 
 const LONG: Duration = Duration::from_secs(20);
 
 #[test]
 fn locks_exclude_and_deaths_are_told() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         fork(|| {
             namespace::private_shm("1m");
             let path = format!("{}/locks", namespace::overlay());
@@ -55,10 +52,7 @@ fn locks_exclude_and_deaths_are_told() {
 
 #[test]
 fn a_child_that_inherited_a_lock_does_not_keep_it_once_it_is_unlocked() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         fork(|| {
             namespace::private_shm("1m");
             let path = format!("{}/locks", namespace::overlay());
@@ -77,10 +71,7 @@ fn a_child_that_inherited_a_lock_does_not_keep_it_once_it_is_unlocked() {
 
 #[test]
 fn a_descriptor_that_the_program_closed_and_used_again_is_left_to_it() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         fork(|| {
             namespace::private_shm("1m");
             let path = format!("{}/locks", namespace::overlay());

@@ -12,9 +12,9 @@ use lock_manager::{Acquired, FileManager, Manager};
 
 use super::place::Place;
 use super::posix::{PosixHolder, PosixLock};
-use super::support::alone::alone;
+use super::support::alone::{alone, alone_as_root};
 use super::support::namespace::new_pid_namespace_for_children;
-use super::support::{Child, board, errno_of, eventually, fork, is_root_or_skip, taken_once};
+use super::support::{Child, board, errno_of, eventually, fork, taken_once};
 
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -126,10 +126,7 @@ fn a_lock_that_is_held_here_is_not_lost_among_ourselves_when_another_descriptor_
 
 #[test]
 fn a_posix_holder_that_cannot_be_seen_from_this_pid_namespace_is_a_holder_all_the_same() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let place = Place::fresh();
         let (manager, id) = allocated(&place);
         let holder = PosixHolder::start(&place, id);

@@ -10,12 +10,12 @@ use lock_manager::{Acquired, Manager, Ownership};
 
 use super::LONG;
 use super::lost_by_robust_mutexes::recovered;
-use super::support::alone::alone;
+use super::support::alone::alone_as_root;
 use super::support::made::{leak, pthread, raw_clone, raw_exit};
 use super::support::native_layout as layout;
 use super::support::process::{own_tid, sleep_until_killed};
 use super::support::timing::{RECOVERED, mostly_within};
-use super::support::{Child, Segment, board, errno_of, eventually, fork, is_root_or_skip, namespace, taken_once};
+use super::support::{Child, Segment, board, errno_of, eventually, fork, namespace, skip, taken_once};
 
 /// Has the next process or thread of this PID namespace be of that number, if it is free.
 fn next_number(number: i32) {
@@ -24,10 +24,7 @@ fn next_number(number: i32) {
 
 #[test]
 fn a_number_of_a_process_that_is_used_again() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let segment = Segment::native(64);
         // In a namespace of its own nobody else takes numbers.
         fork(|| {
@@ -64,10 +61,7 @@ fn a_number_of_a_process_that_is_used_again() {
 
 #[test]
 fn a_number_of_a_thread_that_is_used_again_by_another_of_its_process() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let segment = Segment::native(64);
         let manager = segment.open();
         let ready = &board(1)[0];
@@ -108,10 +102,7 @@ fn a_number_of_a_thread_that_is_used_again_by_another_of_its_process() {
 
 #[test]
 fn two_pid_namespaces_with_the_same_numbers() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let segment = Segment::native(64);
         let manager = segment.open();
         mostly_within(RECOVERED, "a holder in another PID namespace is killed", |_| {
@@ -172,10 +163,7 @@ fn elsewhere(body: impl FnOnce()) -> Child {
 /// Where the numbers of threads say nothing, a thread's end is known because the thread itself says so.
 #[test]
 fn a_thread_that_ends_in_another_pid_namespace() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let segment = Segment::native(64);
         let manager = segment.open();
         let _lives = elsewhere(|| {
@@ -191,10 +179,7 @@ fn a_thread_that_ends_in_another_pid_namespace() {
 /// And a process's end by its record lock alone, which no child keeps.
 #[test]
 fn a_process_of_another_pid_namespace_whose_child_outlives_it() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         for make in [fork_a_sleeper, clone_a_sleeper] {
             let segment = Segment::native(64);
             let manager = segment.open();
@@ -227,48 +212,52 @@ fn outlive() {
 /// When a thread started is counted otherwise in another time namespace, and a process may go to one at any time.
 #[test]
 fn a_time_namespace_that_is_entered_after_the_first_lock() {
-    if !is_root_or_skip() || !std::path::Path::new("/proc/self/ns/time").exists() {
-        return;
+    if !std::path::Path::new("/proc/self/ns/time").exists() {
+        return skip("this kernel has no time namespaces");
     }
-    alone!({
-        let segment = Segment::native(64);
-        let holder = segment.holder_of(&[3]);
-        let goes = fork(|| {
-            let manager = segment.open();
-            let _ = manager.lock(1).unwrap();
-            assert_eq!(errno_of(manager.try_lock(3)), libc::EBUSY);
-            let left = namespace::new_time_namespace();
-            // What was found out before is good for a millisecond.
-            thread::sleep(Duration::from_millis(5));
-            assert_eq!(errno_of(manager.try_lock(3)), libc::EBUSY);
-            thread::scope(|scope| {
-                let board = board(1);
-                scope.spawn(|| {
-                    let _ = manager.lock(5).unwrap();
-                    eventually("others have tried", || board[0].load(Ordering::Acquire) == 2);
-                    manager.unlock(5).unwrap();
-                });
-                eventually("the thread has the lock", || manager.locks_held().unwrap().contains(&5));
-                let other = fork(|| {
-                    namespace::enter_time_namespace(&left);
-                    assert_eq!(errno_of(segment.open().try_lock(5)), libc::EBUSY);
-                });
-                other.succeeds();
-                board[0].store(2, Ordering::Release);
-            });
+    alone_as_root!({
+        // Both namespaces are of the test's own, since nobody may enter that of the host from a user namespace.
+        fork(|| {
+            drop(namespace::new_time_namespace(1));
+            let segment = Segment::native(64);
+            let holder = segment.holder_of(&[3]);
+            fork(|| goes_to_another_time_namespace(&segment)).succeeds();
+            holder.kill();
+        })
+        .succeeds();
+    });
+}
+
+/// A process where lock 3 is held by another one.
+fn goes_to_another_time_namespace(segment: &Segment) {
+    let manager = segment.open();
+    let _ = manager.lock(1).unwrap();
+    assert_eq!(errno_of(manager.try_lock(3)), libc::EBUSY);
+    let left = namespace::new_time_namespace(2);
+    // What was found out before is good for a millisecond.
+    thread::sleep(Duration::from_millis(5));
+    assert_eq!(errno_of(manager.try_lock(3)), libc::EBUSY);
+    thread::scope(|scope| {
+        let board = board(1);
+        scope.spawn(|| {
+            let _ = manager.lock(5).unwrap();
+            eventually("others have tried", || board[0].load(Ordering::Acquire) == 2);
+            manager.unlock(5).unwrap();
         });
-        goes.succeeds();
-        holder.kill();
+        eventually("the thread has the lock", || manager.locks_held().unwrap().contains(&5));
+        let other = fork(|| {
+            namespace::enter_time_namespace(&left);
+            assert_eq!(errno_of(segment.open().try_lock(5)), libc::EBUSY);
+        });
+        other.succeeds();
+        board[0].store(2, Ordering::Release);
     });
 }
 
 /// A look into /proc is had by one of many waiters; one that would see nothing leaves it to those who do.
 #[test]
 fn a_waiter_that_cannot_see_the_holder_does_not_look_in_the_place_of_those_who_can() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let segment = Segment::native(64);
         let holder = segment.holder_of(&[3]);
         let looked = || segment.number_at(layout::looked(3));

@@ -10,7 +10,7 @@ use std::thread;
 use lock_manager::{Acquired, Manager, ShmManager};
 
 use super::LONG;
-use super::support::alone::alone;
+use super::support::alone::{alone, alone_as_root};
 use super::support::made::{leak, pthread, raw_exit, stack};
 use super::support::process::{own_tid, sleep_until_killed, until_thread_waits};
 use super::support::timing::{RECOVERED, mostly_within};
@@ -299,10 +299,7 @@ fn a_destructor_of_a_rust_thread_local_may_still_unlock() {
 /// A daemon that opens the segment and then goes where there is no /proc.
 #[test]
 fn a_raw_ended_thread_of_ones_own_process_is_dead_where_there_is_no_proc() {
-    if !super::support::is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let segment = Segment::native(64);
         fork(|| {
             let manager = leak(segment.open());

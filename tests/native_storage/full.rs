@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use lock_manager::{Acquired, Manager, Reason, ShmManager};
 
-use super::support::alone::alone;
+use super::support::alone::{alone, alone_as_root};
 use super::support::native_layout::AT_ROTOR;
 use super::support::process::limit;
 use super::support::process::sleep_until_killed;
-use super::support::{Child, Segment, board, errno_of, eventually, fork, is_root_or_skip, namespace, taken_once};
+use super::support::{Child, Segment, board, errno_of, eventually, fork, namespace, taken_once};
 use super::{names_in, options};
 
 /// Takes all room but that many pages, in a file that can be removed.
@@ -29,10 +29,7 @@ fn fill_but(pages: u64) {
 
 #[test]
 fn creation_without_room_is_enospc_and_leaves_nothing() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         fork(|| {
             namespace::private_shm("64k");
             for made in
@@ -53,10 +50,7 @@ fn creation_without_room_is_enospc_and_leaves_nothing() {
 
 #[test]
 fn however_many_pages_are_left_each_call_works_or_is_enospc() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         let mut outcomes = Vec::new();
         for pages in 0..10 {
             fork(|| {
@@ -106,10 +100,7 @@ fn however_many_pages_are_left_each_call_works_or_is_enospc() {
 
 #[test]
 fn growth_without_room_is_enospc_and_changes_nothing() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         fork(|| {
             namespace::private_shm("1m");
             let manager = ShmManager::create("/locks", 64, &options()).unwrap();
@@ -204,10 +195,7 @@ fn without_descriptors_opening_is_emfile_and_works_again_later() {
 #[test]
 fn a_process_finds_the_entry_that_is_free_where_there_is_no_room_for_more() {
     const ATTACHED: u32 = 60;
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         fork(|| {
             namespace::private_shm("2m");
             let segment = Segment::native(64);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lock_manager::{Acquired, Manager, ShmManager};
 
 use super::options;
-use super::support::alone::alone;
+use super::support::alone::{alone, alone_as_root};
 use super::support::process::{become_user, sleep_until_killed};
 use super::support::{Segment, board, errno_of, eventually, fork, is_root_or_skip, namespace, taken_once};
 
@@ -59,10 +59,7 @@ fn another_user_sees_holders_and_deaths_and_changes_nothing() {
 
 #[test]
 fn on_an_overlay_locks_exclude_and_deaths_are_told() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         fork(|| {
             namespace::private_shm("4m");
             let path = format!("{}/locks", namespace::overlay());

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use lock_manager::{Acquired, Layout, Manager, SegmentOptions, ShmManager};
 
-use super::support::alone::alone;
+use super::support::alone::{alone, alone_as_root};
 use super::support::made::{raw_clone, stack};
 use super::support::process::{self, sleep_until_killed};
-use super::support::{self, Child, Segment, board, errno_of, eventually, fork, is_root_or_skip, taken_once};
+use super::support::{self, Child, Segment, board, errno_of, eventually, fork, namespace, taken_once};
 
 #[test]
 fn a_forked_child_holds_nothing_and_can_use_the_manager_at_once() {
@@ -239,10 +239,7 @@ fn a_child_forked_while_other_threads_are_inside_the_library_can_use_it() {
 
 #[test]
 fn a_process_whose_number_is_half_of_an_address_is_served_as_any() {
-    if !is_root_or_skip() {
-        return;
-    }
-    alone!({
+    alone_as_root!({
         // Not by this process, which must not find out anything yet that its children would inherit.
         let segment = Segment::unused();
         fork(|| {
@@ -251,22 +248,19 @@ fn a_process_whose_number_is_half_of_an_address_is_served_as_any() {
         .succeeds();
         // SAFETY: the address alone is looked at. It is in the thread's own memory, as is the head of its list of mutexes.
         let number = (unsafe { libc::__errno_location() }.addr() >> 32) as i32;
-        for _ in 0..10_000 {
-            if std::fs::write("/proc/sys/kernel/ns_last_pid", (number - 1).to_string()).is_err() {
-                support::skip("the number of a process cannot be chosen here");
-                return;
-            }
-            let child = fork(|| {
-                if process::own_tid() == number {
-                    assert_eq!(taken_once(&segment.open(), 3), Acquired::Clean);
+        // In a PID namespace of its own nobody else takes numbers.
+        fork(|| {
+            namespace::new_pid_namespace_for_children();
+            fork(|| {
+                if std::fs::write("/proc/sys/kernel/ns_last_pid", (number - 1).to_string()).is_err() {
+                    return support::skip("the number of a process cannot be chosen here");
                 }
-            });
-            let is_the_one = child.pid() == number;
-            child.succeeds();
-            if is_the_one {
-                return;
-            }
-        }
-        panic!("the number {number} was never free");
+                let child = fork(|| assert_eq!(taken_once(&segment.open(), 3), Acquired::Clean));
+                assert_eq!(child.pid(), number);
+                child.succeeds();
+            })
+            .succeeds();
+        })
+        .succeeds();
     });
 }

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A test that runs in a process of its own: it may fork, change its umask, take signals, and die.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Names the test that this process was started for.
 const TEST: &str = "LOCK_MANAGER_TEST_ALONE";
 /// How the names of that test's segments begin.
 const PREFIX: &str = "LOCK_MANAGER_TEST_PREFIX";
+/// How unshare(1) makes its caller root where it was not.
+const USER_NAMESPACE: [&str; 2] = ["--user", "--map-root-user"];
 
 /// After this many seconds a test is hung, and ends by SIGALRM, unless it has [allowed](allow) itself more.
 const LIMIT_SECONDS: u32 = 150;
@@ -24,8 +28,60 @@ macro_rules! alone {
 }
 pub(crate) use alone;
 
+/// As [`alone!`], for tests that need what root may do to namespaces, mounts and processes of its own. An ordinary user
+/// is root in a user namespace there; it maps that user alone, so tests that become somebody else need the real root.
+macro_rules! alone_as_root {
+    ($body:block) => {{
+        fn here() {}
+        $crate::support::alone::run_as_root(std::any::type_name_of_val(&here), || $body);
+    }};
+}
+pub(crate) use alone_as_root;
+
 /// See [`alone!`]; `place` is the path of an item within the test.
 pub fn run(place: &str, body: impl FnOnce()) {
+    run_through(Vec::new(), place, body);
+}
+
+/// See [`alone_as_root!`].
+pub fn run_as_root(place: &str, body: impl FnOnce()) {
+    match way_to_root() {
+        Ok(way) => run_through(way, place, body),
+        Err(reason) => super::skip(&reason),
+    }
+}
+
+/// Whether the tests' user is root and may unshare; if not, says that the test is skipped. For tests that need other
+/// users as well as namespaces.
+pub fn is_root_that_unshares_or_skip() -> bool {
+    super::is_root_or_skip() && unshares(&[]).map_err(|reason| super::skip(&reason)).is_ok()
+}
+
+/// The words before a command that make it root in a place where it may unshare; none for one that is and may.
+fn way_to_root() -> Result<Vec<&'static str>, String> {
+    static WAY: OnceLock<Result<Vec<&'static str>, String>> = OnceLock::new();
+    WAY.get_or_init(|| {
+        // Root of a container may lack the right; in a user namespace it has it.
+        if super::is_root() && unshares(&[]).is_ok() {
+            return Ok(Vec::new());
+        }
+        unshares(&USER_NAMESPACE).map(|()| [&["unshare"], &USER_NAMESPACE[..]].concat())
+    })
+    .clone()
+}
+
+/// Whether unshare(1) so called makes namespaces of those kinds that tests make.
+fn unshares(first: &[&str]) -> Result<(), String> {
+    let namespaces = ["--mount", "--propagation", "unchanged", "--pid", "true"];
+    let output = Command::new("unshare").args(first).args(namespaces).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("needs root or unshare(1): {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("needs root or a user namespace: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+fn run_through(way: Vec<&str>, place: &str, body: impl FnOnce()) {
     let test = place.split_once("::").unwrap().1.trim_end_matches("::here");
     if std::env::var(TEST).is_ok_and(|name| name == test) {
         allow(LIMIT_SECONDS);
@@ -35,7 +91,11 @@ pub fn run(place: &str, body: impl FnOnce()) {
         return;
     }
     let prefix = own_prefix();
-    let output = Command::new("/proc/self/exe")
+    // Not "/proc/self/exe": that is unshare(1), once it is run.
+    let program = std::env::current_exe().unwrap();
+    let mut words = way.into_iter().map(OsStr::new).chain([program.as_os_str()]);
+    let output = Command::new(words.next().unwrap())
+        .args(words)
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(TEST, test)
         .env(PREFIX, &prefix)

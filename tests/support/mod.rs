@@ -56,12 +56,17 @@ pub fn note(seen: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{seen}");
 }
 
-/// Whether the caller is root; if not, says that the test is skipped.
+/// Whether the caller is root; if not, says that the test is skipped. For tests that become other users or give files
+/// to them; for all else there is [`alone_as_root!`](alone::alone_as_root).
 pub fn is_root_or_skip() -> bool {
-    // SAFETY: geteuid(2) takes nothing and cannot fail.
-    let root = unsafe { libc::geteuid() } == 0;
+    let root = is_root();
     if !root {
-        skip("needs root");
+        skip("needs root, to be other users");
     }
     root
+}
+
+fn is_root() -> bool {
+    // SAFETY: geteuid(2) takes nothing and cannot fail.
+    unsafe { libc::geteuid() == 0 }
 }

@@ -23,10 +23,30 @@ pub fn sees_all_processes_or_skip() -> bool {
 
 /// Puts an empty tmpfs of that size over /dev/shm, seen by the calling process alone. To be called in a forked child.
 pub fn private_shm(size: &str) {
+    private_mounts();
+    mount("tmpfs", "/dev/shm", "tmpfs", 0, &format!("size={size}"));
+}
+
+/// Has the calling process, which has one thread, see a copy of all mounts: what it does to them shows nowhere else.
+fn private_mounts() {
     // SAFETY: unshare(2) touches no memory.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) });
+    let [root, directory] = ["/", "."].map(|path| fs::File::open(path).unwrap());
+    // In a plain chroot "/" is no mount point, and no path leads to the mount that it lies on. Who enters a mount
+    // namespace starts at its root: from there one does.
+    enter_namespace(&fs::File::open("/proc/self/ns/mnt").unwrap(), libc::CLONE_NEWNS);
     mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
-    mount("tmpfs", "/dev/shm", "tmpfs", 0, &format!("size={size}"));
+    // SAFETY: fchdir(2) touches no memory, and chroot(2) reads the string.
+    unsafe {
+        check(libc::fchdir(root.as_raw_fd()));
+        check(libc::chroot(c".".as_ptr()));
+        check(libc::fchdir(directory.as_raw_fd()));
+    }
+}
+
+fn enter_namespace(namespace: &fs::File, kind: i32) {
+    // SAFETY: setns(2) touches no memory.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), kind) });
 }
 
 /// Lets the calling process, which has one thread, mount what it alone sees: as root, or as root of a user namespace of its
@@ -132,6 +152,19 @@ pub fn make_shm_read_only() {
     mount("none", "/dev/shm", "", libc::MS_REMOUNT | libc::MS_RDONLY, "");
 }
 
+/// Has the calling process live in an empty chroot with /proc and /dev/shm alone, after [`private_shm`].
+pub fn enter_plain_chroot() {
+    for directory in ["proc", "dev/shm"] {
+        fs::create_dir_all(format!("/dev/shm/chroot/{directory}")).unwrap();
+    }
+    mount("/proc", "/dev/shm/chroot/proc", "", libc::MS_BIND | libc::MS_REC, "");
+    // SAFETY: chroot(2) and chdir(2) read the strings.
+    unsafe {
+        check(libc::chroot(c"/dev/shm/chroot".as_ptr()));
+        check(libc::chdir(c"/".as_ptr()));
+    }
+}
+
 /// Mounts an overlay beneath /dev/shm, after [`private_shm`]; gives where.
 pub fn overlay() -> &'static str {
     for directory in ["lower", "upper", "work", "merged"] {
@@ -144,33 +177,28 @@ pub fn overlay() -> &'static str {
 
 /// Mounts a /proc that numbers processes as the calling one's PID namespace does, seen by the caller alone.
 pub fn private_proc() {
-    // SAFETY: unshare(2) touches no memory.
-    check(unsafe { libc::unshare(libc::CLONE_NEWNS) });
-    mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
+    private_mounts();
     mount("proc", "/proc", "proc", 0, "");
 }
 
 /// Puts an empty directory over /proc, seen by the calling process alone.
 pub fn hide_proc() {
-    // SAFETY: unshare(2) touches no memory.
-    check(unsafe { libc::unshare(libc::CLONE_NEWNS) });
-    mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
+    private_mounts();
     mount("tmpfs", "/proc", "tmpfs", 0, "");
 }
 
-/// Has the calling process, which has one thread, live in a new time namespace, where the machine was booted an hour
-/// earlier; the namespace that it leaves.
-pub fn new_time_namespace() -> fs::File {
+/// Has the calling process, which has one thread, live in a new time namespace, where the machine was booted that many
+/// hours earlier; the namespace that it leaves.
+pub fn new_time_namespace(hours: u64) -> fs::File {
     let left = fs::File::open("/proc/self/ns/time").unwrap();
     // SAFETY: unshare(2) touches no memory.
     check(unsafe { libc::unshare(libc::CLONE_NEWTIME) });
-    fs::write("/proc/self/timens_offsets", "boottime 3600 0").unwrap();
+    fs::write("/proc/self/timens_offsets", format!("boottime {} 0", hours * 3600)).unwrap();
     enter_time_namespace(&fs::File::open("/proc/self/ns/time_for_children").unwrap());
     left
 }
 
 /// Has the calling process, which has one thread, live in that time namespace.
 pub fn enter_time_namespace(namespace: &fs::File) {
-    // SAFETY: setns(2) touches no memory.
-    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWTIME) });
+    enter_namespace(namespace, libc::CLONE_NEWTIME);
 }

@@ -54,11 +54,14 @@ impl Answer {
         self.out
     }
 
-    /// The sentence of a failure: one, on the standard error.
+    /// The sentence of a failure: one, on the standard error, besides those of what could not be seen.
     #[track_caller]
     pub fn failure(self, code: i32) -> String {
         assert_eq!((self.code, self.out.as_str()), (Some(code), ""), "{self:?}");
-        let sentences: Vec<&str> = self.err.lines().filter(|line| !line.contains("could not be looked at")).collect();
+        // To a stranger, and in a container, whose PID namespace is an inner one.
+        let unseen = ["could not be looked at", "outside of this PID namespace cannot be seen"];
+        let is_of_the_failure = |line: &&str| !unseen.iter().any(|words| line.contains(words));
+        let sentences: Vec<&str> = self.err.lines().filter(is_of_the_failure).collect();
         assert_eq!(sentences.len(), 1, "{self:?}");
         sentences[0].to_owned()
     }

@@ -73,7 +73,9 @@ fn it_ends_with_its_terminal() {
     let place = Place::segment(32, &[0]);
     let Some((terminal, pid)) = watched_by_number(&place) else { return };
     drop(terminal);
-    eventually("watch has ended", || state_of(pid.as_raw_nonzero().get().cast_unsigned()).is_none());
+    // Where process 1 does not reap, as in many a container, it stays as a zombie.
+    let ended = || matches!(state_of(pid.as_raw_nonzero().get().cast_unsigned()), None | Some('Z'));
+    eventually("watch has ended", ended);
 }
 
 #[test]

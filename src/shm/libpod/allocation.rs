@@ -7,6 +7,7 @@ use crate::sys::clock::Instant;
 use crate::sys::file::Access;
 use crate::sys::mutex::{Attempt, RobustMutex};
 use crate::sys::thread::Thread;
+use crate::sys::undisturbed::Signals;
 use crate::{Reason, Result};
 
 use super::Libpod;
@@ -20,7 +21,7 @@ const GUARD_PATIENCE_NS: u64 = 2_000_000_000;
 
 impl Libpod {
     /// [`with_bitmaps`](Self::with_bitmaps) if nothing stands in the way; `None`, with nothing changed, if anything
-    /// does. Never fails or panics, and makes no call that could be a cancellation point or set errno.
+    /// does. Never fails or panics, and makes no call that could be a cancellation point.
     #[inline]
     pub(super) fn with_bitmaps_at_once<T>(
         &self,
@@ -31,11 +32,14 @@ impl Libpod {
             return None;
         }
         let thread = Thread::calling();
-        // Before: a signal handler that comes anywhere behind it is not to wait for its own thread.
+        // A handler that jumped away would leave the mutex taken. One of a fault of the thread's own may come nevertheless,
+        // and is not to wait for its own thread.
+        let signals = Signals::hold_back();
         thread.count_inside_pool();
         // What it refuses it leaves as it was, and the caller asks again for the reason.
         let changed = self.view.with_guard_at_once(|| change(self.view.bitmaps()).ok()).flatten();
         thread.count_outside_pool();
+        signals.let_come();
         changed
     }
 

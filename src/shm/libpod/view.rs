@@ -11,6 +11,7 @@ use crate::sys::mutex::{RobustMutex, Shape};
 use crate::sys::process::Process;
 use crate::sys::registry::Shared;
 use crate::sys::thread::{self, Thread};
+use crate::sys::undisturbed::Signals;
 
 use super::super::Release;
 use super::bitmaps::Bitmaps;
@@ -165,13 +166,21 @@ impl View {
     }
 }
 
-/// Undoes what the libc may have done to a mutex that it has not given. By the C convention, out of which nothing unwinds:
-/// then there is nothing to be undone in its callers, in which a signal handler may end the thread.
+/// Undoes what the libc may have done to a mutex that it has not given. Its callers have signals coming, one of which may
+/// end the thread: like them it has nothing to be undone, and holds them back from what has.
 #[cold]
 #[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "called from here alone")]
-extern "C" fn settle(mutex: RobustMutex<'_>, code: Option<i32>) {
+fn settle(mutex: RobustMutex<'_>, code: Option<i32>) {
     if code == Some(libc::ENOTRECOVERABLE) {
-        mutex.settle_raw(code);
+        let signals = Signals::hold_back();
+        settle_undisturbed(mutex, code);
+        signals.let_come();
     }
+}
+
+/// By the C convention, out of which nothing unwinds.
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone")]
+extern "C" fn settle_undisturbed(mutex: RobustMutex<'_>, code: Option<i32>) {
+    mutex.settle_raw(code);
 }

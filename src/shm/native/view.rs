@@ -14,6 +14,7 @@ use crate::sys::file::Access;
 use crate::sys::registry::Shared;
 use crate::sys::thread::Thread;
 
+use super::super::removal::mark;
 use super::super::{AtOnce, Release};
 use super::abandoning::ROUNDS;
 use super::attachment::Attachment;
@@ -127,6 +128,12 @@ impl View {
         thread.is_at(self.private.word(private::PROCESS_TICKET).load(Ordering::Acquire))
     }
 
+    /// Whether a remover has been at the segment, which may still have its name.
+    #[inline]
+    pub(super) fn is_marked_as_retired(&self) -> bool {
+        self.retired().load(Ordering::Relaxed) != mark::IN_USE
+    }
+
     #[inline(always)]
     fn retired(&self) -> &AtomicU32 {
         // SAFETY: a word of the header, which the pool keeps mapped as long as self.
@@ -195,7 +202,7 @@ impl View {
             thread.count_word_given_back();
             return AtOnce::Undecided;
         }
-        if retired.load(Ordering::Relaxed) != 0 {
+        if retired.load(Ordering::Relaxed) != mark::IN_USE {
             return AtOnce::Retired;
         }
         note.store(note::taken(note.load(Ordering::Relaxed), token), Ordering::Relaxed);
@@ -216,7 +223,7 @@ impl View {
         if self.lets_process_in(thread) && waiting::spin(lock) {
             let me = self.base().load(Ordering::Relaxed);
             if lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                if self.retired().load(Ordering::Relaxed) != 0 {
+                if self.is_marked_as_retired() {
                     return AtOnce::Retired;
                 }
                 self.remember(id);
