@@ -12,7 +12,7 @@ use crate::Cancel;
 use crate::file::FileManager;
 use crate::manager::Wait;
 use crate::shm::{AtOnce, Libpod, Native, Release};
-use crate::sys::undisturbed::with_errno_kept;
+use crate::sys::undisturbed::{Signals, with_errno_kept};
 
 use super::boundary::{self, call, code, manager as opened};
 use super::lock_manager_t;
@@ -180,11 +180,30 @@ extern "C" fn acquire_retired(native: &Native, id: u32, patience: impl Patience)
     boundary::acquire(&mut native.slow_path(id, patience.wait(), None), native.storage())
 }
 
+/// No function's answer.
+const NOT_AT_ONCE: i32 = i32::MIN;
+
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn acquire_free_file(file: &FileManager, id: u32) -> i32 {
+    with_errno_kept(|| file.acquire_at_once(id)).map_or(NOT_AT_ONCE, code)
+}
+
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn release_free_file(file: &FileManager, id: u32) -> bool {
+    with_errno_kept(|| file.release_at_once(id))
+}
+
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn acquire_file(file: &FileManager, id: u32, patience: impl Patience) -> i32 {
-    if let Some(acquired) = with_errno_kept(|| file.acquire_at_once(id)) {
-        return code(acquired);
+    // What this makes system calls with has something to undo: no handler ends the thread in it.
+    let signals = Signals::hold_back();
+    let code = acquire_free_file(file, id);
+    signals.let_come();
+    if code != NOT_AT_ONCE {
+        return code;
     }
     boundary::acquire(&mut file.two_steps(id, patience.wait(), None), file.storage())
 }
@@ -210,7 +229,10 @@ extern "C" fn unlock_waited_for(native: &Native, id: u32) -> i32 {
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn unlock_file(file: &FileManager, id: u32) -> i32 {
-    if with_errno_kept(|| file.release_at_once(id)) {
+    let signals = Signals::hold_back();
+    let released = release_free_file(file, id);
+    signals.let_come();
+    if released {
         return 0;
     }
     boundary::release(file.storage(), || file.release(id))
