@@ -21,8 +21,8 @@ writable_code() {
 	LC_ALL=C readelf -lW "$shared" | awk '$1 == "LOAD" && /RWE/'
 }
 
-# The functions of lock, unlock, allocate and free, by their names and addresses, that have a table of what is to be undone when they are
-# unwound (an LSDA). A signal handler that ends its thread in such a function, at an instruction that can itself not
+# The functions of lock, unlock, allocate and free, by their names and addresses, that have a table of what is to be undone
+# when they are unwound (an LSDA). A signal handler that ends its thread in such a function, at an instruction that can itself not
 # unwind, ends the process. In those of a free file's lock signals are held back.
 lock_functions_with_cleanup() {
 	LC_ALL=C readelf -wf "$shared" | awk '
