@@ -31,6 +31,11 @@ pub fn private_shm(size: &str) {
 fn private_mounts() {
     // SAFETY: unshare(2) touches no memory.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) });
+    keep_mounts_private();
+}
+
+/// For a process that has just got a copy of all mounts.
+fn keep_mounts_private() {
     let [root, directory] = ["/", "."].map(|path| fs::File::open(path).unwrap());
     // In a plain chroot "/" is no mount point, and no path leads to the mount that it lies on. Who enters a mount
     // namespace starts at its root: from there one does.
@@ -64,7 +69,7 @@ pub fn mounts_or_skip() -> bool {
             fs::write("/proc/self/gid_map", format!("{group} {group} 1")).unwrap();
         }
     }
-    mount("none", "/", "", libc::MS_REC | libc::MS_PRIVATE, "");
+    keep_mounts_private();
     true
 }
 

@@ -11,14 +11,16 @@ use crate::stage::{LOCKCTL, Place, children_of, eventually, lockctl, skip};
 
 /// A call that makes a program process 1, as whoever may: in a user namespace, or as root. `None`: neither.
 fn unshare() -> Option<Command> {
-    let ways: [&[&str]; 2] = [&["-r", "-pf", "--mount-proc", "--kill-child"], &["-pf", "--mount-proc", "--kill-child"]];
-    for way in ways {
-        let mut command = Command::new("unshare");
-        command.args(way);
-        let tried = Command::new("unshare").args(way).arg("true").stderr(Stdio::null()).status();
-        if tried.is_ok_and(|status| status.success()) {
-            command.stdin(Stdio::null());
-            return Some(command);
+    // Of the mounts, /proc alone is made private: in a plain chroot "/" is none.
+    let namespaces = ["-pf", "--propagation", "unchanged", "--mount-proc", "--kill-child"];
+    for user in [&["-r"][..], &[]] {
+        let unshare = || {
+            let mut command = Command::new("unshare");
+            command.args(user).args(namespaces).stdin(Stdio::null());
+            command
+        };
+        if unshare().arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+            return Some(unshare());
         }
     }
     skip("no PID namespace can be made here");
