@@ -78,6 +78,8 @@ impl FileManager {
 
     /// Gives a lock back in the same way. `false`: the rest is left to [`release`](Self::release).
     pub(crate) fn release_at_once(&self, id: u32) -> bool {
+        // A wait for libpod that a handler left has the word, and no lock.
+        waits::sweep(Thread::calling());
         let Some(table) = self.tables.present().filter(|table| table.native.holds(id)) else { return false };
         self.pool.kept.unlock_at_hand(id) && table.native.release_soon(id) == Release::Done
     }
