@@ -33,8 +33,8 @@
  * the thread has made a call before in this process, in a forked child anew (of files: on that lock); they do not wait.
  * What would have to wait for the interrupted call of the same thread is -EDEADLK. A handler may end its thread
  * (pthread_exit) or jump away (siglongjmp) from any call: what the thread holds then is held until its end or freed by
- * it, and it waits for nothing. In the libpod layout a lock whose lock or unlock call itself was left by a jump, and not
- * in a wait, may be held until the thread's end.
+ * it, and it waits for nothing. In the libpod layout a jump out of a lock, unlock, allocate or free that does not
+ * wait may leave the lock, or allocation, held until the thread's end.
  *
  * MANNERS. No call is a cancellation point. The library starts no thread, installs no signal handler, prints nothing,
  * and stays mapped after dlclose().

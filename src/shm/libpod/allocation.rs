@@ -7,7 +7,6 @@ use crate::sys::clock::Instant;
 use crate::sys::file::Access;
 use crate::sys::mutex::{Attempt, RobustMutex};
 use crate::sys::thread::Thread;
-use crate::sys::undisturbed::Signals;
 use crate::{Reason, Result};
 
 use super::Libpod;
@@ -32,14 +31,12 @@ impl Libpod {
             return None;
         }
         let thread = Thread::calling();
-        // A handler that jumped away would leave the mutex taken. One of a fault of the thread's own may come nevertheless,
-        // and is not to wait for its own thread.
-        let signals = Signals::hold_back();
+        // Before: a signal handler that comes anywhere behind it is not to wait for its own thread. Holding signals back
+        // would cost many times what the rest does.
         thread.count_inside_pool();
         // What it refuses it leaves as it was, and the caller asks again for the reason.
         let changed = self.view.with_guard_at_once(|| change(self.view.bitmaps()).ok()).flatten();
         thread.count_outside_pool();
-        signals.let_come();
         changed
     }
 
