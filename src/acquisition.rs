@@ -6,13 +6,8 @@ use crate::Reason;
 use crate::manager::Acquired;
 use crate::sys::undisturbed::Undisturbed;
 
-/// What a step came to.
-#[derive(Debug)]
-pub(crate) enum Progress {
-    Done(std::result::Result<Acquired, Reason>),
-    /// To be called again after a sleep.
-    Sleep,
-}
+/// What a step came to: the lock, or, if there is none yet, a sleep, after which there is another step.
+pub(crate) type Progress<E = Reason> = std::result::Result<Option<Acquired>, E>;
 
 /// An acquisition that may have to sleep. It stays in its place from the first step to the last.
 ///
@@ -30,9 +25,9 @@ pub(crate) trait Acquisition {
     fn run(&mut self) -> std::result::Result<Acquired, Reason> {
         let undisturbed = Restored(Some(Undisturbed::begin()));
         loop {
-            match self.step() {
-                Progress::Done(acquired) => return acquired,
-                Progress::Sleep => undisturbed.let_signals_come(|| self.sleep()),
+            match self.step()? {
+                Some(acquired) => return Ok(acquired),
+                None => undisturbed.let_signals_come(|| self.sleep()),
             }
         }
     }

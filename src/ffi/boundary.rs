@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::acquisition::{Acquisition, Progress};
+use crate::acquisition::Acquisition;
 use crate::manager::Acquired;
 use crate::sys::thread::Thread;
 use crate::sys::undisturbed::Undisturbed;
@@ -74,9 +74,9 @@ pub(super) extern "C" fn acquire<A: Acquisition>(acquisition: &mut A, storage: &
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn step<A: Acquisition>(acquisition: &mut A, storage: &Arc<PathBuf>) -> i32 {
     match outcome_of(|| acquisition.step()) {
-        Ok(Progress::Sleep) => SLEEP,
-        Ok(Progress::Done(Ok(acquired))) => code(acquired),
-        Ok(Progress::Done(Err(reason))) => failed_at(storage, reason),
+        Ok(Ok(None)) => SLEEP,
+        Ok(Ok(Some(acquired))) => code(acquired),
+        Ok(Err(reason)) => failed_at(storage, reason),
         Err(panic) => failed(panicked(panic)),
     }
 }

@@ -357,7 +357,7 @@ impl Native {
         pool.access == Access::Use
             && pool.attachment.peek().is_some()
             && !self.view.is_marked_as_retired()
-            && !pool.segment.is_look_due(crate::sys::clock::Instant::recently())
+            && !pool.segment.is_look_due(Instant::recently())
     }
 
     fn check_allocation(&self) -> Result<()> {

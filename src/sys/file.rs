@@ -160,9 +160,14 @@ fn access_flag(access: Access) -> libc::c_int {
     }
 }
 
+/// Of the file itself, without waiting for whoever else has it.
+fn unfollowed(access: Access) -> libc::c_int {
+    access_flag(access) | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY
+}
+
 /// Opens an existing file. A symbolic link is ELOOP; a FIFO or device neither blocks nor becomes a terminal.
 pub(crate) fn open(path: &Path, access: Access) -> Result<File, Errno> {
-    open_with(path, access_flag(access) | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+    open_with(path, unfollowed(access))
 }
 
 /// Who opened a file.
@@ -176,9 +181,7 @@ pub(crate) enum Opener {
 /// As [`open`], and says whether the file's owner is the caller. That the owner reads as the caller's number does not say
 /// so: in a user namespace each user that it does not know reads as the same one.
 pub(crate) fn open_as_owner(path: &Path, access: Access) -> Result<(File, Opener), Errno> {
-    as_owner(|flags| {
-        open_with(path, access_flag(access) | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | flags)
-    })
+    as_owner(|flags| open_with(path, unfollowed(access) | flags))
 }
 
 /// Opens with flags that the kernel lets the owner alone have, or without.

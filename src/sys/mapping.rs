@@ -203,13 +203,12 @@ fn protection(access: Access) -> libc::c_int {
     }
 }
 
-/// Has the file system find room for the bytes from `start` up to `end`, which the file has, as a write to each page would,
-/// and writes nothing. `ENOSPC`: there is none. `EOPNOTSUPP`: the kernel (before Linux 5.14) cannot do it.
+/// Has the file system find room for the bytes from `start`, where a page begins, up to `end`, which the file has, as a
+/// write to each page would, and writes nothing. `ENOSPC`: there is none. `EOPNOTSUPP`: the kernel (before Linux 5.14) cannot do it.
 pub(super) fn populate(file: &File, start: u64, end: u64) -> Result<(), Errno> {
-    let first = start / page_size() * page_size();
     let size = |bytes| usize::try_from(bytes).map_err(|_| Errno(libc::EFBIG));
-    let offset = libc::off_t::try_from(first).map_err(|_| Errno(libc::EFBIG))?;
-    let pages = Pages::map(size(end - first)?, protection(Access::Use), libc::MAP_SHARED, file.as_raw_fd(), offset)?;
+    let offset = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
+    let pages = Pages::map(size(end - start)?, protection(Access::Use), libc::MAP_SHARED, file.as_raw_fd(), offset)?;
     loop {
         match pages.advise(0, pages.length, libc::MADV_POPULATE_WRITE) {
             Err(Errno(libc::EINTR)) => {}

@@ -222,7 +222,7 @@ impl<'m> RobustMutex<'m> {
     /// As for [`try_lock`](Self::try_lock).
     #[inline(always)]
     pub(crate) unsafe fn wait_until_raw(self, deadline: Instant) -> Option<c_int> {
-        if self.fault().is_some() {
+        if !self.is_known() {
             return None;
         }
         let deadline = deadline.timespec();

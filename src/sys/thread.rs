@@ -9,6 +9,9 @@ use super::{Errno, mutex, waits};
 /// How many bits a serial has, so that others may share a word with it.
 pub(crate) const SERIAL_BITS: u32 = 40;
 
+/// A serial in such a word.
+pub(crate) const SERIAL_MASK: u64 = (1 << SERIAL_BITS) - 1;
+
 /// Where the fields of thread.c's object stand.
 mod field {
     pub(super) const EPOCH: usize = 0;
@@ -215,7 +218,7 @@ impl Thread {
             return Err(ClonedChild);
         }
         if self.load::<{ field::NAMED }>() != epoch {
-            let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed) & ((1 << SERIAL_BITS) - 1);
+            let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed) & SERIAL_MASK;
             self.store::<{ field::SERIAL }>(serial);
             self.store::<{ field::ID }>(kernel_thread_id().into());
             self.forget_words();

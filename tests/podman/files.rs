@@ -4,17 +4,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use lock_manager::{Acquired, FileManager, Manager};
 
 use crate::child::Child;
 use crate::real::{Podman, Running};
-use crate::sandbox::{until, within};
-
-/// Far longer than anything here takes, so that a wait without end fails.
-const LONG: Duration = Duration::from_secs(20);
+use crate::sandbox::{LONG, until, waited_for, within};
 
 /// The ids that are allocated, by the names in the directory.
 fn allocated(directory: &Path) -> BTreeSet<u32> {
@@ -117,16 +112,7 @@ fn we_wait_while_podman_holds_and_see_it() {
         let id = manager.locks_held().unwrap()[0];
         assert_eq!(manager.lock_info(id).unwrap().pid, mounting.pid());
         assert_eq!(manager.try_lock(id).unwrap_err().errno(), libc::EBUSY);
-        thread::scope(|scope| {
-            let waiter = scope.spawn(|| {
-                let acquired = manager.timed_lock(id, LONG).unwrap();
-                manager.unlock(id).unwrap();
-                acquired
-            });
-            until("a thread waits", || manager.check_idle().is_err());
-            podman.end_mounting();
-            assert_eq!(waiter.join().unwrap(), Acquired::Clean);
-        });
+        assert_eq!(waited_for(&manager, id, || podman.end_mounting()), Acquired::Clean);
         let _ = mounting.end();
     });
 }

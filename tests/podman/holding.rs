@@ -4,19 +4,15 @@
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
-use std::thread;
 use std::time::Duration;
 
 use lock_manager::{Acquired, Layout, LockInfo, Manager, SegmentOptions, ShmManager};
 
 use crate::child::Child;
 use crate::real::{DEFAULT_LOCKS, GUARD_OFFSET, Podman, Running, mutex_offset};
-use crate::sandbox::{SEGMENT, until, within, within_host_pids};
+use crate::sandbox::{LONG, SEGMENT, until, waited_for, within, within_host_pids};
 
 const SEGMENT_FILE: &str = "/dev/shm/libpod_lock";
-
-/// Far longer than anything here takes, so that a wait without end fails.
-const LONG: Duration = Duration::from_secs(20);
 
 /// A manager, and the lock of a volume of Podman's named data.
 fn with_volume(podman: &Podman) -> (ShmManager, u32) {
@@ -155,16 +151,7 @@ fn what_podman_holds_is_seen_by_pid_and_waited_for_here() {
         assert_eq!(manager.repair_lock(id).unwrap_err().errno(), libc::EBUSY);
         assert_held_by(&manager.lock_info(id).unwrap(), mounting.pid());
 
-        thread::scope(|scope| {
-            let waiter = scope.spawn(|| {
-                let acquired = manager.timed_lock(id, LONG).unwrap();
-                manager.unlock(id).unwrap();
-                acquired
-            });
-            until("a thread waits", || manager.check_idle().is_err());
-            podman.end_mounting();
-            assert_eq!(waiter.join().unwrap(), Acquired::Clean);
-        });
+        assert_eq!(waited_for(&manager, id, || podman.end_mounting()), Acquired::Clean);
         let (status, ..) = mounting.end();
         assert!(!status.success(), "the mount was to fail");
     });
@@ -174,16 +161,7 @@ fn what_podman_holds_is_seen_by_pid_and_waited_for_here() {
 fn a_podman_that_is_killed_holding_a_lock_is_told_here_and_the_next_podman_goes_on() {
     within(|podman| {
         let (manager, id, mounting) = held_by_podman(podman);
-        thread::scope(|scope| {
-            let waiter = scope.spawn(|| {
-                let acquired = manager.timed_lock(id, LONG).unwrap();
-                manager.unlock(id).unwrap();
-                acquired
-            });
-            until("a thread waits", || manager.check_idle().is_err());
-            mounting.kill();
-            assert_eq!(waiter.join().unwrap(), Acquired::OwnerDied);
-        });
+        assert_eq!(waited_for(&manager, id, || mounting.kill()), Acquired::OwnerDied);
         podman.run(&["volume", "rm", "data"]);
         assert_removed(&manager, id);
     });

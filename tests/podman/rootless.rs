@@ -7,17 +7,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread;
-use std::time::Duration;
 
 use lock_manager::{Acquired, Layout, Manager, SegmentOptions, ShmManager};
 
 use crate::child::Child;
 use crate::real::{DEFAULT_LOCKS, Podman, Running, allocated, mutex_offset};
-use crate::sandbox::{segment, until, within_as_user};
-
-/// Far longer than anything here takes, so that a wait without end fails.
-const LONG: Duration = Duration::from_secs(20);
+use crate::sandbox::{LONG, segment, until, waited_for, within_as_user};
 
 /// Our segment for Podman to find.
 fn make() -> ShmManager {
@@ -102,16 +97,7 @@ fn what_podman_holds_is_seen_by_pid_and_waited_for_here() {
         assert!(String::from_utf8(command).unwrap().contains("volume\0mount\0data"));
         assert_eq!(manager.locks_held().unwrap(), [id]);
         assert_eq!(manager.try_lock(id).unwrap_err().errno(), libc::EBUSY);
-        thread::scope(|scope| {
-            let waiter = scope.spawn(|| {
-                let acquired = manager.timed_lock(id, LONG).unwrap();
-                manager.unlock(id).unwrap();
-                acquired
-            });
-            until("a thread waits", || manager.check_idle().is_err());
-            podman.end_mounting();
-            assert_eq!(waiter.join().unwrap(), Acquired::Clean);
-        });
+        assert_eq!(waited_for(&manager, id, || podman.end_mounting()), Acquired::Clean);
         let _ = mounting.end();
     });
 }

@@ -15,6 +15,8 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lock_manager::{Acquired, Manager};
+
 use crate::child;
 use crate::generation::{Generation, PATH_IN_ROOT};
 use crate::real::Podman;
@@ -30,6 +32,9 @@ const SCENARIO_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long anything within a scenario may take to come about.
 const STEP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Far longer than a wait here takes, so that one without end fails.
+pub const LONG: Duration = Duration::from_secs(20);
 
 const POLL: Duration = Duration::from_millis(5);
 
@@ -190,6 +195,20 @@ pub fn again_in(generation: &Generation, role: &str) -> Command {
     let mut command = generation.command(copy);
     command.args(env::args_os().skip(1)).env(ROLE, role);
     command
+}
+
+/// Waits for a lock in a thread, and has its holder give it up when somebody waits. How the lock was got.
+pub fn waited_for(manager: &dyn Manager, id: u32, give_up: impl FnOnce()) -> Acquired {
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            let acquired = manager.timed_lock(id, LONG).unwrap();
+            manager.unlock(id).unwrap();
+            acquired
+        });
+        until("a thread waits", || manager.check_idle().is_err());
+        give_up();
+        waiter.join().unwrap()
+    })
 }
 
 /// Waits until `condition` holds, and fails the test if it does not come to.

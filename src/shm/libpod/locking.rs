@@ -9,7 +9,7 @@ use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Wait};
 use crate::sys::clock::Instant;
 use crate::sys::mutex::{Attempt, RobustMutex};
-use crate::sys::thread::{NotEntered, Thread};
+use crate::sys::thread::{NotEntered, SERIAL_MASK, Thread};
 use crate::sys::waits::{self, Marks};
 use crate::sys::{Errno, procfs};
 use crate::{Error, Reason, Result};
@@ -20,9 +20,6 @@ use super::Libpod;
 use super::judgement::{Verdict, Watch};
 use super::view::MOST_HELD;
 use super::waiting::{SLICE_NS, spin};
-
-/// What a step comes to: the lock, or, if there is none, a sleep.
-type Outcome = std::result::Result<Option<Acquired>, Reason>;
 
 /// An acquisition that has come to the slow path: first calls, waits, refusals.
 pub(crate) struct SlowPath<'m> {
@@ -58,7 +55,7 @@ struct Waiting<'m> {
 
 impl Acquisition for SlowPath<'_> {
     fn step(&mut self) -> Progress {
-        let outcome = match &mut self.waiting {
+        match &mut self.waiting {
             None => self.request.begin(&mut self.waiting),
             Some(waiting) => {
                 let attempt = self.request.after_sleep(waiting);
@@ -67,11 +64,6 @@ impl Acquisition for SlowPath<'_> {
                 }
                 attempt.and_then(|attempt| self.request.settle(attempt))
             }
-        };
-        match outcome {
-            Ok(None) => Progress::Sleep,
-            Ok(Some(acquired)) => Progress::Done(Ok(acquired)),
-            Err(reason) => Progress::Done(Err(reason)),
         }
     }
 
@@ -87,7 +79,7 @@ impl<'m> Request<'m> {
         self.libpod.pool().mutex(self.id)
     }
 
-    fn begin(self, place: &mut Option<Waiting<'m>>) -> Outcome {
+    fn begin(self, place: &mut Option<Waiting<'m>>) -> Progress {
         let Self { libpod, id, wait, cancel } = self;
         libpod.may_lock(id)?;
         cancel::check(cancel, id)?;
@@ -115,7 +107,7 @@ impl<'m> Request<'m> {
         let waiting = place.insert(Waiting {
             mutex,
             thread,
-            deadline: if timeout_ns == u64::MAX { Instant::NEVER } else { now.after(timeout_ns) },
+            deadline: now.after(timeout_ns),
             timeout_ns,
             counted: waits::Wait::default(),
             watch: Watch::new(),
@@ -173,7 +165,7 @@ impl<'m> Request<'m> {
         Ok(Attempt::Held)
     }
 
-    fn settle(self, attempt: Attempt) -> Outcome {
+    fn settle(self, attempt: Attempt) -> Progress {
         let acquired = match attempt {
             Attempt::Acquired => Acquired::Clean,
             Attempt::OwnerDied => Acquired::OwnerDied,
@@ -272,5 +264,3 @@ impl Libpod {
         Ok(())
     }
 }
-
-const SERIAL_MASK: u64 = (1 << crate::sys::thread::SERIAL_BITS) - 1;

@@ -10,7 +10,7 @@ use crate::sys::file::Access;
 use crate::sys::mutex::{RobustMutex, Shape};
 use crate::sys::process::Process;
 use crate::sys::registry::Shared;
-use crate::sys::thread::{self, Thread};
+use crate::sys::thread::{SERIAL_MASK, Thread};
 use crate::sys::undisturbed::Signals;
 
 use super::super::Release;
@@ -120,8 +120,7 @@ impl View {
 
     /// Waits for a moment until the lock looks free, unless the calling thread holds it.
     pub(super) fn spin(&self, id: u32) {
-        let serial_mask = (1 << thread::SERIAL_BITS) - 1;
-        if id < self.lockable && self.holder(id).load(Ordering::Relaxed) & serial_mask != Thread::calling().serial() {
+        if id < self.lockable && self.holder(id).load(Ordering::Relaxed) & SERIAL_MASK != Thread::calling().serial() {
             spin(self.mutex(id));
         }
     }

@@ -22,9 +22,6 @@ use super::releasing::wake_any;
 use super::waiting::{self, Slices, classes, futex_of, starves};
 use super::word::{self, D, OWNER, R, Step, Waiter};
 
-/// What a step comes to: the lock, or, if there is none, a sleep.
-type Outcome<E> = std::result::Result<Option<Acquired>, E>;
-
 /// Why a wait ends without the lock.
 struct Leaving {
     reason: Reason,
@@ -102,17 +99,12 @@ impl Native {
 
 impl Acquisition for SlowPath<'_> {
     fn step(&mut self) -> Progress {
-        let outcome = match &mut self.waiting {
+        match &mut self.waiting {
             None => self.request.begin(&mut self.waiting),
             Some(waiting) => {
                 let outcome = self.request.after_sleep(waiting);
                 self.request.end(waiting, outcome)
             }
-        };
-        match outcome {
-            Ok(None) => Progress::Sleep,
-            Ok(Some(acquired)) => Progress::Done(Ok(acquired)),
-            Err(reason) => Progress::Done(Err(reason)),
         }
     }
 
@@ -128,7 +120,7 @@ impl<'m> Request<'m> {
         self.native.pool().word(self.id)
     }
 
-    fn begin(self, place: &mut Option<Waiting<'m>>) -> Outcome<Reason> {
+    fn begin(self, place: &mut Option<Waiting<'m>>) -> Progress {
         self.native.may_lock(self.id)?;
         self.native.view.hear_of_more();
         cancel::check(self.cancel, self.id)?;
@@ -159,7 +151,7 @@ impl<'m> Request<'m> {
     }
 
     /// Takes the lock if nobody holds it who lives.
-    fn contend(self, member: &Member<'_>) -> Outcome<Reason> {
+    fn contend(self, member: &Member<'_>) -> Progress {
         let Self { native, id, wait, .. } = self;
         let (lock, pool) = (self.lock(), native.pool());
         let is_try = wait.is_try();
@@ -189,7 +181,7 @@ impl<'m> Request<'m> {
 
     /// What comes after the swap that took a lock. It cannot fail but by giving the lock back, with the death that the
     /// swap told of.
-    fn settle(self, member: &Member<'_>, acquired: Acquired) -> Outcome<Reason> {
+    fn settle(self, member: &Member<'_>, acquired: Acquired) -> Progress {
         if let Err(reason) = self.native.pool().check_not_retired() {
             self.native.pool().hand_back(self.id, member.word, acquired);
             return Err(reason);
@@ -208,7 +200,7 @@ impl<'m> Request<'m> {
             Wait::Forever => u64::MAX,
         };
         let start = Instant::now();
-        let deadline = if timeout_ns == u64::MAX { Instant::NEVER } else { start.after(timeout_ns) };
+        let deadline = start.after(timeout_ns);
         let (crowd, looked_at) = (self.native.pool().join_crowd(self.id), self.native.pool().note(self.id));
         Waiting {
             lock: self.lock(),
@@ -227,7 +219,7 @@ impl<'m> Request<'m> {
     }
 
     /// The end of a wait, if this is one.
-    fn end(self, waiting: &mut Waiting<'m>, outcome: Outcome<Leaving>) -> Outcome<Reason> {
+    fn end(self, waiting: &mut Waiting<'m>, outcome: Progress<Leaving>) -> Progress {
         if matches!(outcome, Ok(None)) {
             return Ok(None);
         }
@@ -242,7 +234,7 @@ impl<'m> Request<'m> {
         }
     }
 
-    fn leave(self, waiting: &mut Waiting<'m>, leaving: Leaving) -> Outcome<Reason> {
+    fn leave(self, waiting: &mut Waiting<'m>, leaving: Leaving) -> Progress {
         let lock = waiting.lock;
         if leaving.last_try {
             waiting.waiter.is_leaving = true;
@@ -261,7 +253,7 @@ impl<'m> Request<'m> {
     }
 
     /// The holder may be one that died long ago.
-    fn before_first_sleep(self, waiting: &mut Waiting<'m>) -> Outcome<Leaving> {
+    fn before_first_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
         let seen = self.lock().load(Ordering::Acquire);
         if self.native.take_over(self.lock(), seen, &waiting.member, Look::Quick) {
             return Ok(Some(Acquired::OwnerDied));
@@ -270,7 +262,7 @@ impl<'m> Request<'m> {
     }
 
     /// Takes the lock, or shows that it is waited for and says how to sleep.
-    fn before_sleep(self, waiting: &mut Waiting<'m>) -> Outcome<Leaving> {
+    fn before_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
         let (lock, me) = (waiting.lock, waiting.member.word);
         loop {
             let mut seen = lock.load(Ordering::Acquire);
@@ -300,7 +292,7 @@ impl<'m> Request<'m> {
         }
     }
 
-    fn after_sleep(self, waiting: &mut Waiting<'m>) -> Outcome<Leaving> {
+    fn after_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
         let (pool, lock, member) = (self.native.pool(), waiting.lock, waiting.member);
         let (now, sleep, awake) = (Instant::now(), waiting.sleep, waiting.awake);
         let waiter = &mut waiting.waiter;
