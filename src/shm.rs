@@ -74,6 +74,10 @@ pub(crate) fn formats() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// How often the mid path waits for a lock, at most. Again, where somebody else was faster: it costs less than the slow
+/// path's system calls.
+const SHORT_WAITS: u32 = 2;
+
 /// What came of an attempt to lock by the short way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AtOnce {

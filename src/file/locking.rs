@@ -26,7 +26,7 @@ const RETRY_NS: u64 = 2_500_000;
 const ROUNDS: u32 = 1000;
 
 /// What a step comes to: the lock, or, if there is none, a sleep.
-type Outcome = Found<Option<Acquired>>;
+type Outcome = Progress;
 
 /// An acquisition of a lock of a directory.
 pub(crate) struct TwoSteps<'m> {
@@ -101,11 +101,7 @@ impl FileManager {
 
 impl Acquisition for TwoSteps<'_> {
     fn step(&mut self) -> Progress {
-        match self.advance() {
-            Ok(None) => Progress::Sleep,
-            Ok(Some(acquired)) => Progress::Done(Ok(acquired)),
-            Err(reason) => Progress::Done(Err(self.at_lock(reason))),
-        }
+        self.advance().map_err(|reason| self.at_lock(reason))
     }
 
     extern "C" fn sleep(&mut self) {
@@ -121,20 +117,18 @@ impl<'m> TwoSteps<'m> {
     fn advance(&mut self) -> Outcome {
         let (table, acquired) = match &mut self.stage {
             Stage::Fresh => return self.begin(),
-            Stage::Word(table, path) => match path.step() {
-                Progress::Sleep => return Ok(None),
-                Progress::Done(outcome) => {
-                    let (table, id) = (*table, self.id);
-                    match outcome {
-                        Ok(acquired) => (table, acquired),
-                        Err(Reason::Removed) => return self.begin_anew(table),
-                        Err(Reason::OutOfRange { .. }) => {
-                            return Err(Reason::OutOfRange { id, num_locks: crate::shm::MAX_LOCKS });
-                        }
-                        Err(reason) => return Err(reason),
+            Stage::Word(table, path) => {
+                let (table, id) = (*table, self.id);
+                match path.step() {
+                    Ok(None) => return Ok(None),
+                    Ok(Some(acquired)) => (table, acquired),
+                    Err(Reason::Removed) => return self.begin_anew(table),
+                    Err(Reason::OutOfRange { .. }) => {
+                        return Err(Reason::OutOfRange { id, num_locks: crate::shm::MAX_LOCKS });
                     }
+                    Err(reason) => return Err(reason),
                 }
-            },
+            }
             Stage::Record(polling) => (polling.table, polling.acquired),
         };
         self.take_record(table, acquired)

@@ -100,6 +100,12 @@ impl Libpod {
         self.with_bitmaps_at_once(|bitmaps| bitmaps.allocate())
     }
 
+    /// How many locks are free: nothing ever stands in the way.
+    #[inline]
+    pub(crate) fn available_at_once(&self) -> u32 {
+        self.view.bitmaps().count_free()
+    }
+
     /// Frees a lock if nothing stands in the way.
     #[inline]
     pub(crate) fn free_at_once(&self, id: u32) -> Option<()> {

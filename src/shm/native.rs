@@ -350,6 +350,13 @@ impl Native {
         (self.may_allocate_at_once() && self.view.bitmap().free(id)).then_some(())
     }
 
+    /// How many locks are free, if this process has its place and knows of all the locks that there are.
+    #[inline]
+    pub(crate) fn available_at_once(&self) -> Option<u32> {
+        self.pool().attachment.peek()?;
+        self.view.count_free()
+    }
+
     /// Asks nothing that could panic or that makes a system call: a signal handler may end the thread anywhere here.
     #[inline]
     fn may_allocate_at_once(&self) -> bool {

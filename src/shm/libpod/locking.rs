@@ -14,8 +14,8 @@ use crate::sys::waits::{self, Marks};
 use crate::sys::{Errno, procfs};
 use crate::{Error, Reason, Result};
 
-use super::super::Release;
 use super::super::native::hear_of_end;
+use super::super::{Release, SHORT_WAITS};
 use super::Libpod;
 use super::judgement::{Verdict, Watch};
 use super::view::MOST_HELD;
@@ -200,9 +200,7 @@ impl Libpod {
     /// The mid path: waits for a moment, without sleeping, for a lock that somebody else holds.
     #[inline]
     pub(crate) fn acquire_soon(&self, id: u32) -> Option<Acquired> {
-        // Again, where somebody else was faster: it costs less than the slow path's system calls.
-        const ROUNDS: u32 = 2;
-        (0..ROUNDS).find_map(|_| {
+        (0..SHORT_WAITS).find_map(|_| {
             self.view.spin(id);
             self.view.acquire_at_once(id)
         })

@@ -21,6 +21,12 @@ use super::format::{self, Geometry, header, slot};
 /// How long an answer about removal is good for. A slice later at most, and so within 100 ms, a waiter knows.
 const REMOVAL_LOOK_INTERVAL_NS: u64 = 90_000_000;
 
+/// How many locks are free, by the bitmap of just those. What is no lock in the last word counts as taken.
+pub(super) fn free_of(bitmap: &Bitmap<'_>) -> u32 {
+    let words = bitmap.words;
+    words.len() as u32 * u64::BITS - bits::count_ones(words) as u32
+}
+
 /// Why it cannot be told whether a segment is from before this boot.
 pub(super) fn no_boot(errno: Errno) -> Reason {
     match errno.0 {
@@ -167,6 +173,11 @@ impl Space {
         self.mapped_slots().address(self.geometry.slots(), bytes, format::size::SLOT)
     }
 
+    /// The word that says how many locks there are.
+    pub(super) fn published(&self) -> &AtomicU32 {
+        self.u32(header::NUM_LOCKS)
+    }
+
     /// The word that says whether the segment was retired.
     pub(super) fn retired(&self) -> &AtomicU32 {
         self.u32(header::RETIRED)
@@ -225,7 +236,7 @@ impl Space {
     /// Lets this process use what others have grown, as far as the file reaches. How many locks there are now.
     fn keep_up(&self) -> std::result::Result<u32, Reason> {
         let known = self.num_locks();
-        let published = self.u32(header::NUM_LOCKS).load(Ordering::Acquire);
+        let published = self.published().load(Ordering::Acquire);
         if published <= known {
             return Ok(known);
         }
@@ -275,7 +286,7 @@ impl Space {
             reserved.map_err(|errno| segment::unreserved("reserving space for more locks", errno, bytes))?;
         }
         self.reach(num_locks)?;
-        self.u32(header::NUM_LOCKS).fetch_max(num_locks, Ordering::AcqRel);
+        self.published().fetch_max(num_locks, Ordering::AcqRel);
         self.num_locks.fetch_max(num_locks, Ordering::AcqRel);
         Ok(())
     }
@@ -310,10 +321,8 @@ impl Space {
     }
 
     pub(super) fn count_free(&self) -> u32 {
-        // Of one number of locks: another thread may grow the segment in between, and what it added be taken at once. What is
-        // no lock in the last word counts as taken.
-        let words = self.bitmap_of(self.num_locks_now()).words;
-        words.len() as u32 * u64::BITS - bits::count_ones(words) as u32
+        // Of one number of locks: another thread may grow the segment in between, and what it added be taken at once.
+        free_of(&self.bitmap_of(self.num_locks_now()))
     }
 
     /// Whether this process has reserved a page of those that are reserved when needed, and may touch it.

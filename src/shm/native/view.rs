@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::manager::{Acquired, Ownership};
 use crate::sys::arena::Line;
+use crate::sys::bits;
 use crate::sys::file::Access;
 use crate::sys::registry::Shared;
 use crate::sys::thread::Thread;
 
 use super::super::removal::mark;
-use super::super::{AtOnce, Release};
+use super::super::{AtOnce, Release, SHORT_WAITS};
 use super::abandoning::ROUNDS;
 use super::attachment::Attachment;
 use super::bitmap::Bitmap;
@@ -23,7 +24,7 @@ use super::format::{self, slot};
 use super::pool::Pool;
 use super::releasing::wake;
 use super::word::{self, OWNER};
-use super::{note, waiting};
+use super::{note, space, waiting};
 
 /// Words of a manager that no child inherits.
 mod private {
@@ -48,6 +49,7 @@ pub(super) struct View {
     bitmap: *const AtomicU64,
     summary: *const AtomicU64,
     frees: *const AtomicU64,
+    published: *const AtomicU32,
     /// The manager's number among those of the process; see `note`.
     pub(super) token: u64,
     /// As many locks as may be taken through the manager, as far as it has heard: none if it was opened to look.
@@ -65,13 +67,16 @@ unsafe impl Sync for View {}
 
 impl View {
     pub(super) fn new(pool: Shared<Pool>, token: u64) -> Result<Self, crate::sys::Errno> {
+        bits::ask_processor();
         let private = Line::claim()?;
         let (slots, lockable) = (AtomicPtr::new(ptr::null_mut()), AtomicU32::new(0));
         let (retired, ticket) = (ptr::from_ref(pool.retired()), ptr::from_ref(private.word(private::TICKET)));
         let base = ptr::from_ref(private.word(private::BASE));
         let Bitmap { words, summary, frees, .. } = pool.whole_bitmap();
         let (bitmap, summary, frees) = (words.as_ptr(), summary.as_ptr(), ptr::from_ref(frees));
-        let view = Self { slots, retired, ticket, base, bitmap, summary, frees, token, lockable, private, pool };
+        let published = ptr::from_ref(pool.published());
+        let view =
+            Self { slots, retired, ticket, base, bitmap, summary, frees, published, token, lockable, private, pool };
         view.hear_of_more();
         Ok(view)
     }
@@ -177,6 +182,15 @@ impl View {
         }
     }
 
+    /// How many locks are free, if all that there are have been heard of. Got at as [`bitmap`](Self::bitmap).
+    #[inline]
+    pub(super) fn count_free(&self) -> Option<u32> {
+        let count = self.lockable.load(Ordering::Acquire);
+        // SAFETY: a word of the header, which the pool keeps mapped as long as self.
+        let is_all = unsafe { &*self.published }.load(Ordering::Acquire) == count;
+        is_all.then(|| space::free_of(&self.bitmap()))
+    }
+
     /// Takes the lock if nothing stands in the way; does nothing if anything does.
     #[inline(always)]
     pub(super) fn acquire_at_once(&self, id: u32) -> AtOnce {
@@ -209,6 +223,20 @@ impl View {
         AtOnce::Acquired(Acquired::Clean)
     }
 
+    /// Takes a lock that is free for the process.
+    #[inline(always)]
+    fn take_for_process(&self, id: u32) -> AtOnce {
+        let ((lock, _), me) = (self.slot(id), self.base().load(Ordering::Relaxed));
+        if lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            return AtOnce::Undecided;
+        }
+        if self.is_marked_as_retired() {
+            return AtOnce::Retired;
+        }
+        self.remember(id);
+        AtOnce::Acquired(Acquired::Clean)
+    }
+
     /// The mid path: waits for a moment, without sleeping, for a lock that somebody else holds.
     #[inline(always)]
     pub(super) fn acquire_soon(&self, id: u32) -> AtOnce {
@@ -216,18 +244,21 @@ impl View {
             return AtOnce::Undecided;
         }
         let (thread, (lock, _)) = (Thread::calling(), self.slot(id));
-        if let Some(me) = self.thread_word(thread) {
-            let is_own = lock.load(Ordering::Relaxed) & OWNER == me;
-            return if !is_own && waiting::spin(lock) { self.take(id, me, thread) } else { AtOnce::Undecided };
-        }
-        if self.lets_process_in(thread) && waiting::spin(lock) {
-            let me = self.base().load(Ordering::Relaxed);
-            if lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                if self.is_marked_as_retired() {
-                    return AtOnce::Retired;
-                }
-                self.remember(id);
-                return AtOnce::Acquired(Acquired::Clean);
+        let me = self.thread_word(thread);
+        let may_wait = match me {
+            Some(me) => lock.load(Ordering::Relaxed) & OWNER != me,
+            None => self.lets_process_in(thread),
+        };
+        for _ in 0..SHORT_WAITS {
+            if !may_wait || !waiting::spin(lock) {
+                break;
+            }
+            let attempt = match me {
+                Some(me) => self.take(id, me, thread),
+                None => self.take_for_process(id),
+            };
+            if attempt != AtOnce::Undecided {
+                return attempt;
             }
         }
         AtOnce::Undecided
