@@ -133,6 +133,26 @@ impl View {
         thread.is_at(self.private.word(private::PROCESS_TICKET).load(Ordering::Acquire))
     }
 
+    /// How the holder is named in the words here if the calling thread locks something, if it has entered.
+    #[inline(always)]
+    fn owner_here(&self, thread: Thread) -> Option<u64> {
+        match self.thread_word(thread) {
+            None if self.lets_process_in(thread) => Some(self.base().load(Ordering::Relaxed)),
+            thread_word => thread_word,
+        }
+    }
+
+    /// Whether the calling thread has entered and holds the lock through this manager, or its process does that owns what it
+    /// locks.
+    #[inline(always)]
+    pub(super) fn holds_surely(&self, id: u32) -> bool {
+        self.is_lockable(id)
+            && self.owner_here(Thread::calling()).is_some_and(|me| {
+                let (lock, note) = self.slot(id);
+                lock.load(Ordering::Relaxed) & OWNER == me && note::manager(note.load(Ordering::Relaxed)) == self.token
+            })
+    }
+
     /// Whether a remover has been at the segment, which may still have its name.
     #[inline]
     pub(super) fn is_marked_as_retired(&self) -> bool {
@@ -217,7 +237,7 @@ impl View {
             return AtOnce::Undecided;
         }
         if retired.load(Ordering::Relaxed) != mark::IN_USE {
-            return AtOnce::Retired;
+            return AtOnce::InVain;
         }
         note.store(note::taken(note.load(Ordering::Relaxed), token), Ordering::Relaxed);
         AtOnce::Acquired(Acquired::Clean)
@@ -231,7 +251,7 @@ impl View {
             return AtOnce::Undecided;
         }
         if self.is_marked_as_retired() {
-            return AtOnce::Retired;
+            return AtOnce::InVain;
         }
         self.remember(id);
         AtOnce::Acquired(Acquired::Clean)
@@ -311,11 +331,7 @@ impl View {
         }
         let thread = Thread::calling();
         let (lock, note) = self.slot(id);
-        let me = match self.thread_word(thread) {
-            Some(me) => me,
-            None if self.lets_process_in(thread) => self.base().load(Ordering::Relaxed),
-            None => return Release::Undecided,
-        };
+        let Some(me) = self.owner_here(thread) else { return Release::Undecided };
         if note::manager(note.load(Ordering::Relaxed)) != self.token {
             return Release::Undecided;
         }
