@@ -12,6 +12,12 @@ impl Errno {
     pub(crate) fn last() -> Self {
         Self::from(io::Error::last_os_error())
     }
+
+    /// What a system call returned, if that is not -1.
+    #[inline]
+    pub(crate) fn check(returned: i32) -> Result<i32, Self> {
+        if returned == -1 { Err(Self::last()) } else { Ok(returned) }
+    }
 }
 
 impl From<io::Error> for Errno {

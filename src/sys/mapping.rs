@@ -2,7 +2,6 @@
 //! Mapped memory, reached only by checked offsets and only as atomics: other processes write to it at any time.
 
 use std::fs::File;
-use std::mem;
 use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -64,8 +63,8 @@ impl Pages {
     fn advise(&self, start: usize, length: usize, advice: libc::c_int) -> Result<(), Errno> {
         // SAFETY: madvise(2) within these pages, as the callers count; the advices given here change nothing for this
         // process.
-        let code = unsafe { libc::madvise(self.start.add(start).cast(), length, advice) };
-        if code == 0 { Ok(()) } else { Err(Errno::last()) }
+        Errno::check(unsafe { libc::madvise(self.start.add(start).cast(), length, advice) })?;
+        Ok(())
     }
 }
 
@@ -123,8 +122,8 @@ impl Mapping {
     /// Of pages that lie within the range: either nobody may touch them yet, or they get what they have.
     fn protect(&self, start: usize, length: usize, protection: libc::c_int) -> Result<(), Errno> {
         // SAFETY: the callers' pages are of this mapping only, and access to those that may be touched is not taken away.
-        let code = unsafe { libc::mprotect(self.range.start.add(start).cast(), length, protection) };
-        if code == 0 { Ok(()) } else { Err(Errno::last()) }
+        Errno::check(unsafe { libc::mprotect(self.range.start.add(start).cast(), length, protection) })?;
+        Ok(())
     }
 
     /// Maps the file's first page, never to be touched (the file may be empty), and not into any child.
@@ -233,24 +232,10 @@ impl WipedOnFork {
         Ok(Self(pages))
     }
 
-    /// The word of that index.
-    ///
-    /// # Panics
-    /// If there are not that many.
     #[inline(always)]
-    pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
-        assert!(index < self.0.length / size_of::<u64>(), "index outside of the table");
-        // SAFETY: within the mapping, which is page aligned and lives as long as self; threads share it as atomics.
-        unsafe { AtomicU64::from_ptr(self.0.start.cast::<u64>().add(index)) }
-    }
-
-    pub(super) fn as_ptr(&self) -> *mut u8 {
-        self.0.start
-    }
-
-    /// Keeps the memory for the life of the process.
-    pub(super) fn leak(self) {
-        mem::forget(self);
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping, which is page aligned and lives as long as self; threads share it as atomics.
+        unsafe { std::slice::from_raw_parts(self.0.start.cast(), self.0.length / size_of::<u64>()) }
     }
 }
 

@@ -2,9 +2,8 @@
 //! What the kernel says of the end of a thread or process whose numbers are of this PID namespace. Only what cannot be
 //! otherwise is an end: a missing file of /proc is nothing, since /proc may be hidden, missing, or another namespace's.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
 use super::glance::ProcPath;
+use super::made_once::MadeOnce;
 use super::procfs::{Ids, Stat};
 use super::{Errno, file, glance, process, procfs};
 
@@ -112,34 +111,23 @@ fn stat(pid: i32, tid: i32) -> Option<Stat> {
 /// The id of this boot. A process that cannot read it, for want of a descriptor or of /proc, must not take it for another.
 pub(crate) fn boot() -> Result<[u8; 16], Errno> {
     // Once a process: it does not change.
-    static KNOWN: AtomicBool = AtomicBool::new(false);
-    static HALVES: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
-    let mut id = [0; 16];
-    if KNOWN.load(Ordering::Acquire) {
-        for (place, half) in id.as_chunks_mut::<8>().0.iter_mut().zip(&HALVES) {
-            *place = half.load(Ordering::Relaxed).to_ne_bytes();
-        }
-        return Ok(id);
-    }
-    let mut text = [0; 64];
-    let text = glance::file("/proc/sys/kernel/random/boot_id", &mut text).ok_or_else(|| match Errno::last() {
-        short @ Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => short,
-        // Not as it is: what is missing is not the segment.
-        _ => Errno(libc::EOPNOTSUPP),
-    })?;
-    id = std::str::from_utf8(text).ok().and_then(uuid).ok_or(Errno(libc::EOPNOTSUPP))?;
-    for (half, place) in HALVES.iter().zip(id.as_chunks::<8>().0) {
-        half.store(u64::from_ne_bytes(*place), Ordering::Relaxed);
-    }
-    KNOWN.store(true, Ordering::Release);
-    Ok(id)
+    static KNOWN: MadeOnce<[u8; 16]> = MadeOnce::new();
+    let read = || {
+        let mut text = [0; 64];
+        let text = glance::file("/proc/sys/kernel/random/boot_id", &mut text).ok_or_else(|| match Errno::last() {
+            short @ Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => short,
+            // Not as it is: what is missing is not the segment.
+            _ => Errno(libc::EOPNOTSUPP),
+        })?;
+        std::str::from_utf8(text).ok().and_then(uuid).ok_or(Errno(libc::EOPNOTSUPP))
+    };
+    KNOWN.get_or_make(read).copied()
 }
 
 fn uuid(text: &str) -> Option<[u8; 16]> {
-    let digits: Vec<u8> =
-        text.bytes().filter_map(|byte| char::from(byte).to_digit(16).map(|digit| digit as u8)).collect();
-    let pairs: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-    pairs.try_into().ok()
+    let digits = text.trim_end().replace('-', "");
+    let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?;
+    Some(number.to_be_bytes())
 }
 
 #[cfg(test)]

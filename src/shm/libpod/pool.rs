@@ -96,7 +96,7 @@ impl Pool {
         let map = &self.segment.map;
         let rest = self.geometry.size() - offset::FIRST_MUTEX;
         let guard = map.address(offset::GUARD, mutex::SIZE, mutex::ALIGN);
-        (map.address(offset::FIRST_MUTEX, rest, mutex::ALIGN), guard, self.holders.word(0))
+        (map.address(offset::FIRST_MUTEX, rest, mutex::ALIGN), guard, self.holders.words().as_ptr())
     }
 
     pub(super) fn shape(&self) -> Shape {
@@ -120,20 +120,15 @@ impl Pool {
         // SAFETY: managers that change anything map for writing. The mapping outlives every mutex that is held: a
         // manager with a lock held cannot be closed, is kept when it is dropped, and the guard is never held across
         // calls. Thread::enter() has ruled out a child cloned behind the libc's back.
-        unsafe { mutex.try_lock() }
+        mutex.settle(unsafe { mutex.try_lock() })
     }
 
-    /// Waits for a mutex of this pool until `deadline`. The caller has entered as a thread of this process.
-    pub(super) fn wait_mutex(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Attempt {
+    /// Waits for a mutex of this pool until `deadline`. The answer is still to be settled. The caller has entered as a thread
+    /// of this process.
+    #[inline(always)]
+    pub(super) fn wait_mutex(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Option<i32> {
         // SAFETY: as for try_mutex.
         unsafe { mutex.wait_until(deadline) }
-    }
-
-    /// The same, still to be settled.
-    #[inline(always)]
-    pub(super) fn wait_mutex_raw(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Option<i32> {
-        // SAFETY: as for try_mutex.
-        unsafe { mutex.wait_until_raw(deadline) }
     }
 
     /// Gives back a mutex that the calling thread has taken through this pool; false if its bytes were overwritten.
@@ -150,7 +145,7 @@ impl Pool {
     /// Who of this process holds a lock; 0: nobody.
     #[inline(always)]
     pub(super) fn holder(&self, id: u32) -> &AtomicU64 {
-        self.holders.word(id as usize)
+        &self.holders.words()[id as usize]
     }
 
     /// Keeps the segment mapped for the life of the process.
