@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The kernel's error numbers.
 
+use std::mem::MaybeUninit;
 use std::{fmt, io};
 
 /// An errno value, as a system call left it.
@@ -17,6 +18,17 @@ impl Errno {
     #[inline]
     pub(crate) fn check(returned: i32) -> Result<i32, Self> {
         if returned == -1 { Err(Self::last()) } else { Ok(returned) }
+    }
+
+    /// What a system call writes.
+    ///
+    /// # Safety
+    /// Where it does not return -1, it has filled the value that it was given.
+    pub(super) unsafe fn filled_by<T>(call: impl FnOnce(*mut T) -> i32) -> Result<T, Self> {
+        let mut value = MaybeUninit::uninit();
+        Self::check(call(value.as_mut_ptr()))?;
+        // SAFETY: this function's own contract.
+        Ok(unsafe { value.assume_init() })
     }
 }
 

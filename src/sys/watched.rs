@@ -31,6 +31,11 @@ impl Fleeting {
         Self::new_if(file, |_, facts| Ok(facts.size == 0 && facts.links == links))
     }
 
+    /// Of a file that was opened just now as the one of these facts. `EBADF`: as above.
+    pub(super) fn of(file: File, expected: &Facts) -> Result<Self, Errno> {
+        Self::new_if(file, |_, facts| Ok(facts.is_same_file(expected)))
+    }
+
     fn new_if(file: File, can_be: impl FnOnce(&File, &Facts) -> Result<bool, Errno>) -> Result<Self, Errno> {
         let file = ManuallyDrop::new(file);
         let facts = Facts::of(&file)?;
@@ -53,12 +58,7 @@ impl Fleeting {
     }
 
     fn close_if_it_is(&self) -> bool {
-        let is_it = self.is_it();
-        if is_it {
-            // SAFETY: close(2) of a descriptor that was opened for self, by functions that use self for the last time.
-            unsafe { libc::close(self.file.as_raw_fd()) };
-        }
-        is_it
+        close_if(&self.file, |facts| facts.is_same_file(&self.facts))
     }
 
     /// The file, to be kept for longer.
@@ -91,17 +91,14 @@ pub(crate) fn borrow(number: i32) -> Borrowed {
     ManuallyDrop::new(unsafe { File::from_raw_fd(number) })
 }
 
-/// The number of a file that is from here on only known by it.
-pub(crate) fn into_number(file: File) -> i32 {
-    file.into_raw_fd()
-}
-
-/// Closes a descriptor if it still is of the file that `is_it` knows.
-pub(crate) fn close_if(file: &Borrowed, is_it: impl FnOnce(&Facts) -> bool) {
-    if Facts::of(file).is_ok_and(|facts| is_it(&facts)) {
+/// Closes a descriptor if it still is of the file that `is_it` knows, and says whether it is.
+pub(crate) fn close_if(file: &Borrowed, is_it: impl FnOnce(&Facts) -> bool) -> bool {
+    let is_it = Facts::of(file).is_ok_and(|facts| is_it(&facts));
+    if is_it {
         // SAFETY: close(2) of a descriptor that the caller has opened and uses for the last time.
         unsafe { libc::close(file.as_raw_fd()) };
     }
+    is_it
 }
 
 /// A file, and a descriptor of it as long as there is one.

@@ -4,7 +4,7 @@
 
 use super::glance::ProcPath;
 use super::made_once::MadeOnce;
-use super::procfs::{Ids, Stat};
+use super::procfs::{Ids, Stat, is_unknown};
 use super::{Errno, file, glance, process, procfs};
 
 /// PF_EXITING and PF_SIGNALED of the kernel's sched.h: such a thread never runs code of its own again.
@@ -77,7 +77,8 @@ impl Suspect {
         // A list alone would bury a live process whose threads hand over to each other: all must still be there, and
         // ending, after their number was confirmed.
         let (mut threads, mut count) = ([0; MOST_THREADS], 0);
-        let listed = glance::for_each_number(task(self.pid).as_str(), |tid| {
+        let task = ProcPath::new(format_args!("/proc/{}/task", self.pid));
+        let listed = glance::for_each_number(task.as_str(), |tid| {
             if let Some(place) = threads.get_mut(count) {
                 *place = tid;
             }
@@ -91,21 +92,12 @@ impl Suspect {
     }
 }
 
-/// What a call that sends a signal, or none, said of its target. EPERM means that there is one.
-fn is_unknown(code: libc::c_long) -> bool {
-    code != 0 && Errno::last().0 == libc::ESRCH
-}
-
 fn is_ending(stat: &Stat) -> bool {
     stat.flags & ENDING != 0
 }
 
-fn task(pid: i32) -> ProcPath {
-    ProcPath::new(format_args!("/proc/{pid}/task"))
-}
-
 fn stat(pid: i32, tid: i32) -> Option<Stat> {
-    Stat::read(ProcPath::new(format_args!("/proc/{pid}/task/{tid}/stat")).as_str(), tid)
+    Stat::read(format_args!("/proc/{pid}/task/{tid}/stat"), tid)
 }
 
 /// The id of this boot. A process that cannot read it, for want of a descriptor or of /proc, must not take it for another.
