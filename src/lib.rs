@@ -11,29 +11,17 @@ compile_error!(
     "lock-manager needs 64-bit Linux and glibc: its locks are glibc's robust mutexes, waited for by futex(2)"
 );
 
-/// Acquiring a lock in steps and sleeps.
 mod acquisition;
-/// Ending waits.
 mod cancel;
-/// Failures: errno, sentence, numbers.
 mod error;
-/// The C interface: every `lock_manager_*` function.
 mod ffi;
-/// Locks that are files of a directory.
 mod file;
-/// One lock as a value, and its guards.
 mod lock;
-/// The trait of every manager, and its words.
 mod manager;
-/// Locks of this process only.
 mod memory;
-/// Who owns the locks of a manager.
 mod ownership;
-/// Locks in shared memory.
 mod shm;
-/// The only door to libc and the kernel.
 mod sys;
-/// Versions of the library, its interface and its formats.
 mod version;
 
 pub use cancel::Cancel;

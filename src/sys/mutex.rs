@@ -176,14 +176,29 @@ impl<'m> RobustMutex<'m> {
         unsafe { AtomicU32::from_ptr(self.address.add(offset).cast()) }
     }
 
-    /// What the libc answers to an attempt to take the mutex if it is free, still to be [settled](Self::settle) unless it is
-    /// 0; `None` if the bytes are such that it must not be asked.
+    /// What keeps the libc from being asked.
+    fn fault(self) -> Option<Attempt> {
+        self.foreign_kind().map(|(found, expected)| Attempt::Foreign { found, expected })
+    }
+
+    /// Takes the mutex if it is free.
     ///
     /// # Safety
     /// The mapping must be writable and stay mapped until the caller has unlocked, because the thread's robust list
     /// points into it meanwhile; the caller is not a child cloned behind the libc's back.
     #[inline(always)]
-    pub(crate) unsafe fn try_lock(self) -> Option<c_int> {
+    pub(crate) unsafe fn try_lock(self) -> Attempt {
+        // SAFETY: this function's own contract.
+        self.settle_raw(unsafe { self.try_lock_raw() })
+    }
+
+    /// What the libc answers to an attempt, still to be [settled](Self::settle) unless it is 0; `None` if the bytes are
+    /// such that it must not be asked.
+    ///
+    /// # Safety
+    /// As for [`try_lock`](Self::try_lock).
+    #[inline(always)]
+    pub(crate) unsafe fn try_lock_raw(self) -> Option<c_int> {
         if !self.is_known() {
             return None;
         }
@@ -191,18 +206,37 @@ impl<'m> RobustMutex<'m> {
         Some(unsafe { libc::pthread_mutex_trylock(self.address.cast()) })
     }
 
-    /// The same of an attempt that waits for the mutex until `deadline`.
+    /// Waits for the mutex until `deadline`.
+    ///
+    /// # Safety
+    /// As for [`try_lock`](Self::try_lock).
+    pub(crate) unsafe fn wait_until(self, deadline: Instant) -> Attempt {
+        // SAFETY: this function's own contract.
+        self.settle_raw(unsafe { self.wait_until_raw(deadline) })
+    }
+
+    /// What the libc answers to the same, still to be [settled](Self::settle); `None` as for
+    /// [`try_lock_raw`](Self::try_lock_raw).
     ///
     /// # Safety
     /// As for [`try_lock`](Self::try_lock).
     #[inline(always)]
-    pub(crate) unsafe fn wait_until(self, deadline: Instant) -> Option<c_int> {
+    pub(crate) unsafe fn wait_until_raw(self, deadline: Instant) -> Option<c_int> {
         if !self.is_known() {
             return None;
         }
         let deadline = deadline.timespec();
         // SAFETY: as in try_lock; the timespec is a local.
         Some(unsafe { pthread_mutex_clocklock(self.address.cast(), libc::CLOCK_MONOTONIC, &deadline) })
+    }
+
+    /// [`settle`](Self::settle) of what try_lock_raw() or wait_until_raw() gave.
+    pub(crate) fn settle_raw(self, code: Option<c_int>) -> Attempt {
+        match code {
+            Some(code) => self.settle(code),
+            // Only a fault keeps the libc from being asked; if it is gone by now, somebody plays with the bytes.
+            None => self.fault().unwrap_or(Attempt::Held),
+        }
     }
 
     /// Makes the mutex consistent, if that is what the libc's answer asks for. Whether the caller holds it.
@@ -215,23 +249,21 @@ impl<'m> RobustMutex<'m> {
         code == 0 || code == libc::EOWNERDEAD
     }
 
-    /// What the libc's answer to [`try_lock`](Self::try_lock) or [`wait_until`](Self::wait_until) means. After an owner's
-    /// death the mutex is made consistent before anything else, so that no way leads to "not recoverable".
-    pub(crate) fn settle(self, code: Option<c_int>) -> Attempt {
+    /// What the libc's answer means. After an owner's death the mutex is made consistent before anything else, so
+    /// that no way leads to "not recoverable".
+    pub(crate) fn settle(self, code: c_int) -> Attempt {
         match code {
-            Some(0) => Attempt::Acquired,
-            Some(code @ libc::EOWNERDEAD) => {
+            0 => Attempt::Acquired,
+            libc::EOWNERDEAD => {
                 self.is_acquired_by(code);
                 Attempt::OwnerDied
             }
-            Some(libc::EBUSY | libc::ETIMEDOUT) => Attempt::Held,
-            Some(libc::ENOTRECOVERABLE) => {
+            libc::EBUSY | libc::ETIMEDOUT => Attempt::Held,
+            libc::ENOTRECOVERABLE => {
                 self.let_go_of_lost();
                 Attempt::Lost
             }
-            Some(other) => Attempt::Refused(other),
-            // Only a foreign kind keeps the libc from being asked; if it is gone by now, somebody plays with the bytes.
-            None => self.foreign_kind().map_or(Attempt::Held, |(found, expected)| Attempt::Foreign { found, expected }),
+            other => Attempt::Refused(other),
         }
     }
 

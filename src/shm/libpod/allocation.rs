@@ -94,8 +94,7 @@ impl Libpod {
                 return Err(self.error(reason));
             }
             spin(guard);
-            let slice = Instant::now().after(SLICE_NS.min(GUARD_PATIENCE_NS - waited));
-            attempt = guard.settle(self.pool().wait_mutex(guard, slice));
+            attempt = self.pool().wait_mutex(guard, Instant::now().after(SLICE_NS.min(GUARD_PATIENCE_NS - waited)));
         }
     }
 }

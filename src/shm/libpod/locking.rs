@@ -69,7 +69,7 @@ impl Acquisition for SlowPath<'_> {
 
     extern "C" fn sleep(&mut self) {
         if let Some(Waiting { mutex, until, answer, .. }) = &mut self.waiting {
-            *answer = self.request.libpod.pool().wait_mutex(*mutex, *until);
+            *answer = self.request.libpod.pool().wait_mutex_raw(*mutex, *until);
         }
     }
 }
@@ -137,7 +137,7 @@ impl<'m> Request<'m> {
     /// What came of the sleep, `Held` if there is to be another.
     fn after_sleep(self, waiting: &mut Waiting<'m>) -> std::result::Result<Attempt, Reason> {
         let (segment, mutex) = (&self.libpod.pool().segment, waiting.mutex);
-        let attempt = mutex.settle(waiting.answer);
+        let attempt = mutex.settle_raw(waiting.answer);
         if attempt != Attempt::Held {
             return Ok(attempt);
         }

@@ -120,15 +120,20 @@ impl Pool {
         // SAFETY: managers that change anything map for writing. The mapping outlives every mutex that is held: a
         // manager with a lock held cannot be closed, is kept when it is dropped, and the guard is never held across
         // calls. Thread::enter() has ruled out a child cloned behind the libc's back.
-        mutex.settle(unsafe { mutex.try_lock() })
+        unsafe { mutex.try_lock() }
     }
 
-    /// Waits for a mutex of this pool until `deadline`. The answer is still to be settled. The caller has entered as a thread
-    /// of this process.
-    #[inline(always)]
-    pub(super) fn wait_mutex(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Option<i32> {
+    /// Waits for a mutex of this pool until `deadline`. The caller has entered as a thread of this process.
+    pub(super) fn wait_mutex(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Attempt {
         // SAFETY: as for try_mutex.
         unsafe { mutex.wait_until(deadline) }
+    }
+
+    /// The same, still to be settled.
+    #[inline(always)]
+    pub(super) fn wait_mutex_raw(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Option<i32> {
+        // SAFETY: as for try_mutex.
+        unsafe { mutex.wait_until_raw(deadline) }
     }
 
     /// Gives back a mutex that the calling thread has taken through this pool; false if its bytes were overwritten.

@@ -83,7 +83,7 @@ impl View {
         // SAFETY: lockable only where the pool is mapped for writing. The mapping outlives every mutex that is held: a
         // manager with a lock held cannot be closed and is kept when it is dropped. The thread has entered, which a
         // child cloned behind the libc's back has not.
-        match unsafe { self.mutex(id).try_lock() } {
+        match unsafe { self.mutex(id).try_lock_raw() } {
             Some(0) => {
                 self.remember(id);
                 Some(Acquired::Clean)
@@ -100,7 +100,7 @@ impl View {
         // SAFETY: addresses() checked that it lies within the mapping, which lives as long as self.
         let guard = unsafe { RobustMutex::at_address(self.guard, &self.shape) };
         // SAFETY: as in acquire_at_once; it is given back below.
-        let code = unsafe { guard.try_lock() };
+        let code = unsafe { guard.try_lock_raw() };
         if !code.is_some_and(|code| guard.is_acquired_by(code)) {
             settle(guard, code);
             return None;
@@ -181,5 +181,5 @@ fn settle(mutex: RobustMutex<'_>, code: Option<i32>) {
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone")]
 extern "C" fn settle_undisturbed(mutex: RobustMutex<'_>, code: Option<i32>) {
-    mutex.settle(code);
+    mutex.settle_raw(code);
 }
