@@ -22,7 +22,6 @@ mod memory;
 mod ownership;
 mod shm;
 mod sys;
-mod version;
 
 pub use cancel::Cancel;
 pub use error::{Error, Reason, Result, Waits};
@@ -30,6 +29,11 @@ pub use file::FileManager;
 pub use lock::{Guard, Held, Lock};
 pub use manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 pub use memory::InMemoryManager;
-pub use shm::{MAX_LOCKS, SegmentOptions, ShmManager};
+pub use shm::{MAX_LOCKS, SegmentOptions, ShmManager, formats};
 pub use sys::Errno;
-pub use version::{SONAME, VERSION, formats};
+
+/// The library's version, as `lock_manager_version()` gives it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The name by which the dynamic linker knows the C interface; programs linked with it go on working while it stays.
+pub const SONAME: &str = env!("LOCK_MANAGER_SONAME");

@@ -66,8 +66,10 @@ impl SegmentOptions {
     }
 }
 
-/// Each layout, and which version of it this library has; libpod's carries a magic number and no version.
-pub(crate) fn formats() -> Vec<(&'static str, String)> {
+/// Each kind of storage that this library reads and writes, and which version of it; libpod's carries a magic number and no
+/// version.
+#[must_use]
+pub fn formats() -> Vec<(&'static str, String)> {
     vec![
         ("libpod segment", format!("magic {:#x}", libpod::MAGIC)),
         ("native segment, lock directory", format!("version {}", native::VERSION)),

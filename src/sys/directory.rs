@@ -33,11 +33,6 @@ pub(crate) fn make_at(directory: &File, name: &str, mode: u32) -> Result<(), Err
     file::with_c_string(name.as_bytes(), make)?.map(drop)
 }
 
-/// What a name in the directory is of, without following a link or opening it.
-pub(crate) fn facts_at(directory: &File, name: &str) -> Result<Facts, Errno> {
-    Facts::at(directory, name.as_bytes())
-}
-
 /// Removes a file of the directory.
 pub(crate) fn remove_at(directory: &File, name: &str) -> Result<(), Errno> {
     // SAFETY: unlinkat(2) reads the name, which lives past the call.

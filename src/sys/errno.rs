@@ -10,8 +10,17 @@ pub struct Errno(pub i32);
 
 impl Errno {
     /// Of the system call that has just failed in this thread.
+    #[inline]
     pub(crate) fn last() -> Self {
-        Self::from(io::Error::last_os_error())
+        // SAFETY: the calling thread's own errno.
+        Self(unsafe { *libc::__errno_location() })
+    }
+
+    /// Makes it what [`last`](Self::last) gives.
+    #[inline]
+    pub(super) fn put_back(self) {
+        // SAFETY: as above.
+        unsafe { *libc::__errno_location() = self.0 };
     }
 
     /// What a system call returned, if that is not -1.

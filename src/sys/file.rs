@@ -2,10 +2,10 @@
 //! Files: opened without following links or waiting, made whole before they get their name.
 
 use std::ffi::{CStr, CString};
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::process::effective_user;
@@ -50,8 +50,8 @@ impl Facts {
     }
 
     /// Of what a name in a directory is of now, without following a link.
-    pub(super) fn at(directory: &File, name: &[u8]) -> Result<Self, Errno> {
-        Self::told(directory.as_raw_fd(), name, libc::AT_SYMLINK_NOFOLLOW)
+    pub(crate) fn at(directory: &File, name: &str) -> Result<Self, Errno> {
+        Self::told(directory.as_raw_fd(), name.as_bytes(), libc::AT_SYMLINK_NOFOLLOW)
     }
 
     /// Of what a path names now, through whatever links.
@@ -215,11 +215,6 @@ pub(crate) fn create_in_memory(name: &CStr) -> Result<File, Errno> {
 /// Makes a file under a name that must not exist.
 pub(crate) fn create_named(path: &Path) -> Result<File, Errno> {
     open_with(path, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW)
-}
-
-/// Sets the permission bits, which the umask does not touch here.
-pub(crate) fn set_mode(file: &File, mode: u32) -> Result<(), Errno> {
-    Ok(file.set_permissions(Permissions::from_mode(mode))?)
 }
 
 /// Gives an unnamed file its name; EEXIST if that is taken.

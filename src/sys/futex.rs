@@ -4,6 +4,7 @@
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 
+use super::Errno;
 use super::clock::Instant;
 
 /// Any sleeper.
@@ -65,8 +66,7 @@ pub(crate) fn sleep_until(word: &AtomicU32, expected: u32, deadline: Instant, cl
             classes,
         )
     };
-    // SAFETY: the calling thread's own errno, without a value that would have to be dropped.
-    match (code, unsafe { *libc::__errno_location() }) {
+    match (code, Errno::last().0) {
         (0, _) => Awake::Woken,
         (_, libc::ETIMEDOUT) => Awake::Timeout,
         (_, libc::EINTR) => Awake::Signal,

@@ -36,17 +36,6 @@ unsafe impl Send for Pages {}
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    /// Maps the first `length` bytes of a file, shared.
-    fn of(file: &File, protection: libc::c_int, length: usize) -> Result<Self, Errno> {
-        Self::map(length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
-    }
-
-    /// Private memory, zeroed, which costs nothing until it is touched.
-    fn anonymous(length: usize) -> Result<Self, Errno> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        Self::map(length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
-    }
-
     fn map(
         length: usize,
         protection: libc::c_int,
@@ -85,7 +74,8 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// Maps the first `length` bytes for what `access` says. The file must be that long, or touching it is SIGBUS.
     pub(crate) fn new(file: &File, access: Access, length: usize) -> Result<Self, Errno> {
-        Ok(Self { range: Pages::of(file, protection(access), length)?, access })
+        let range = Pages::map(length, protection(access), libc::MAP_SHARED, file.as_raw_fd(), 0)?;
+        Ok(Self { range, access })
     }
 
     /// The same file once more, elsewhere, at the start of a range of `most` bytes: so the file may grow, and what is mapped
@@ -128,9 +118,9 @@ impl Mapping {
 
     /// Maps the file's first page, never to be touched (the file may be empty), and not into any child.
     pub(super) fn not_inherited(file: &File) -> Result<Self, Errno> {
-        let range = Pages::of(file, protection(Access::Look), 1)?;
-        range.advise(0, 1, libc::MADV_DONTFORK)?;
-        Ok(Self { range, access: Access::Look })
+        let mapping = Self::new(file, Access::Look, 1)?;
+        mapping.range.advise(0, 1, libc::MADV_DONTFORK)?;
+        Ok(mapping)
     }
 
     pub(crate) fn as_ptr(&self) -> *const u8 {
@@ -227,7 +217,8 @@ impl WipedOnFork {
     /// Zeroed room for `words` 64-bit words; touched pages alone cost memory.
     pub(crate) fn new(words: usize) -> Result<Self, Errno> {
         let bytes = words.max(1).checked_mul(size_of::<u64>()).ok_or(Errno(libc::ENOMEM))?;
-        let pages = Pages::anonymous(bytes)?;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let pages = Pages::map(bytes, protection(Access::Use), flags, -1, 0)?;
         pages.advise(0, bytes, libc::MADV_WIPEONFORK)?;
         Ok(Self(pages))
     }

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -104,46 +104,34 @@ pub(crate) fn close_if(file: &Borrowed, is_it: impl FnOnce(&Facts) -> bool) -> b
 /// A file, and a descriptor of it as long as there is one.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    /// A [`Place`].
     place: AtomicU64,
     facts: Facts,
     path: PathBuf,
     access: Access,
 }
 
-/// Where the descriptor is: its number, and how often it was opened anew from here, by which it is noticed that the number
-/// was lost and became the file's again so. Not if somebody else in the process opened the file and got the number: so
-/// nothing is mapped by it whose contents do not tell what it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    number: i32,
-    turn: u32,
+/// Where the descriptor is: in the low half its number, in the high one how often it was opened anew from here, by which it
+/// is noticed that the number was lost and became the file's again so. Not if somebody else in the process opened the file
+/// and got the number: so nothing is mapped by it whose contents do not tell what it is.
+type Place = u64;
+
+fn place(number: RawFd, turn: u32) -> Place {
+    u64::from(turn) << u32::BITS | u64::from(number as u32)
 }
 
-impl Place {
-    fn to_word(self) -> u64 {
-        u64::from(self.turn) << u32::BITS | u64::from(self.number as u32)
-    }
-
-    fn from_word(word: u64) -> Self {
-        Self { number: word as u32 as i32, turn: (word >> u32::BITS) as u32 }
-    }
-
-    /// Borrowed for a system call, never closed: if the number is the program's by now, it stays so.
-    fn file(self) -> Borrowed {
-        borrow(self.number)
-    }
+/// Borrowed for a system call, never closed: if the number is the program's by now, it stays so.
+fn file_at(place: Place) -> Borrowed {
+    borrow(place as RawFd)
 }
 
 impl Watched {
     /// Watches `file`, of which `facts` tell which it is.
     pub(crate) fn new(file: File, facts: Facts, path: PathBuf, access: Access) -> Self {
-        let place = Place { number: file.into_raw_fd(), turn: 0 };
-        Self { place: AtomicU64::new(place.to_word()), facts, path, access }
+        Self { place: AtomicU64::new(place(file.into_raw_fd(), 0)), facts, path, access }
     }
 
     fn place(&self) -> Place {
-        Place::from_word(self.place.load(Ordering::Acquire))
+        self.place.load(Ordering::Acquire)
     }
 
     /// The file's present facts, through the descriptor that is there.
@@ -152,7 +140,7 @@ impl Watched {
     }
 
     fn facts_at(&self, place: Place) -> Option<Facts> {
-        Facts::of(&place.file()).ok().filter(|facts| facts.is_same_file(&self.facts))
+        Facts::of(&file_at(place)).ok().filter(|facts| facts.is_same_file(&self.facts))
     }
 
     /// Whether the file still has the name that it was opened by.
@@ -183,7 +171,7 @@ impl Watched {
         for _ in 0..2 {
             let place = self.place();
             if may_ask(place) {
-                let answer = question(&place.file());
+                let answer = question(&file_at(place));
                 if let Some(facts) = self.facts_at(place)
                     && self.place() == place
                 {
@@ -198,8 +186,8 @@ impl Watched {
     /// Puts a new descriptor in the place of `stale`, which is forgotten, not closed.
     fn reopen(&self, stale: Place) -> Result<(), Errno> {
         let file = self.open_anew().map_err(|_| Errno(libc::EBADF))?;
-        let fresh = Place { number: file.as_raw_fd(), turn: stale.turn.wrapping_add(1) }.to_word();
-        if self.place.compare_exchange(stale.to_word(), fresh, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        let fresh = place(file.as_raw_fd(), ((stale >> u32::BITS) as u32).wrapping_add(1));
+        if self.place.compare_exchange(stale, fresh, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             let _kept = file.keep().into_raw_fd();
         }
         Ok(())
@@ -212,7 +200,7 @@ impl Watched {
         }
         let place = self.place();
         self.facts_at(place).ok_or(Errno(libc::ESTALE))?;
-        let number = place.number;
+        let number = place as RawFd;
         self.checked(file::open_following(format!("/proc/thread-self/fd/{number}").as_ref(), self.access)?)
     }
 
@@ -241,7 +229,7 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         // Opened here; dropped, it is closed only if it still is this file.
-        drop(Fleeting { file: self.place().file(), facts: self.facts });
+        drop(Fleeting { file: file_at(self.place()), facts: self.facts });
     }
 }
 
@@ -250,7 +238,7 @@ mod tests {
     use super::*;
 
     fn is_open(number: i32, facts: &Facts) -> bool {
-        Facts::of(&Place { number, turn: 0 }.file()).is_ok_and(|found| found.is_same_file(facts))
+        Facts::of(&borrow(number)).is_ok_and(|found| found.is_same_file(facts))
     }
 
     #[test]
