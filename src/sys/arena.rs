@@ -4,10 +4,10 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::Errno;
 use super::made_once::MadeOnce;
 use super::mapping::WipedOnFork;
 use super::numbers::{NumberPool, Numbers};
+use super::{Errno, thread};
 
 /// Words on a cache line.
 const LINE: usize = 64 / size_of::<u64>();
@@ -41,6 +41,8 @@ fn words(part: &Part) -> Result<&'static [AtomicU64], Errno> {
         let fresh = WipedOnFork::new(WORDS)?;
         // Written before it is read: reading first would map a page of zeros, only for the write to replace it.
         fresh.words()[PROCESS.start].store(0, Ordering::Relaxed);
+        // Every way to a manager comes by here, and none to a thread that has something to be looked after at its end.
+        thread::stay_loaded();
         Ok::<_, Errno>(fresh)
     })?;
     Ok(&whole.words()[part.start..][..part.words])

@@ -136,14 +136,6 @@ pub(super) fn namespace(process: &str, kind: &str) -> u64 {
     inode.unwrap_or(0)
 }
 
-/// What a process is known to map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Maps {
-    Yes,
-    No,
-    Unknown,
-}
-
 /// A file that this process maps, as the lines of /proc/PID/maps name it: by a device and an inode. The device is not
 /// that of stat(2) on every file system, so it is taken from there, too.
 pub(crate) struct MappedFile {
@@ -184,30 +176,27 @@ impl MappedFile {
         })
     }
 
-    /// Whether process `process` ("self" or a number) maps it, too.
-    pub(crate) fn is_mapped_by(&self, process: &str) -> Maps {
+    /// Whether process `process` ("self" or a number) maps it, too. `None`: it cannot be seen.
+    pub(crate) fn is_mapped_by(&self, process: &str) -> Option<bool> {
         let wanted = (self.device.as_slice(), self.inode.as_slice());
         let shows = |maps: &[u8]| maps.split(|&byte| byte == b'\n').any(|line| Self::fields(line) == Some(wanted));
         match glance::whole(&format!("/proc/{process}/maps")) {
-            None => return Maps::Unknown,
-            Some(maps) if shows(&maps) => return Maps::Yes,
-            Some(maps) if !maps.is_empty() => return Maps::No,
+            None => return None,
+            Some(maps) if shows(&maps) => return Some(true),
+            Some(maps) if !maps.is_empty() => return Some(false),
             Some(_) => {}
         }
         // Nothing at all: the main thread has ended. Its other threads go on with the memory that they shared.
-        let Some(threads) = glance::numbers(&format!("/proc/{process}/task")) else {
-            return Maps::Unknown;
-        };
-        for thread in threads {
+        for thread in glance::numbers(&format!("/proc/{process}/task"))? {
             let thread = format!("/proc/{process}/task/{thread}");
             match glance::whole(&format!("{thread}/maps")) {
-                Some(maps) if shows(&maps) => return Maps::Yes,
+                Some(maps) if shows(&maps) => return Some(true),
                 Some(_) => {}
                 None if is_missing(&thread) => {}
-                None => return Maps::Unknown,
+                None => return None,
             }
         }
-        Maps::No
+        Some(false)
     }
 }
 
@@ -237,12 +226,11 @@ pub(crate) fn only_this_namespace_maps(address: usize) -> Result<(), Doubt> {
         if ids == Some(Ids::only(id)) {
             continue;
         }
-        let maps = if ids.is_some() { file.is_mapped_by(&process) } else { Maps::Unknown };
-        match maps {
-            Maps::No => {}
-            Maps::Yes => return Err("a process of another PID namespace has the segment mapped"),
-            Maps::Unknown if has_ended(&process) => {}
-            Maps::Unknown => return Err("a process, maybe of another PID namespace, cannot be looked into"),
+        match ids.and_then(|_| file.is_mapped_by(&process)) {
+            Some(false) => {}
+            Some(true) => return Err("a process of another PID namespace has the segment mapped"),
+            None if has_ended(&process) => {}
+            None => return Err("a process, maybe of another PID namespace, cannot be looked into"),
         }
     }
     Ok(())

@@ -32,7 +32,7 @@ impl Libpod {
             // another PID namespace gave it.
             let is_stranger = || {
                 let file = self.pool().segment.as_mapped();
-                file.is_some_and(|file| file.is_mapped_by(&process) == procfs::Maps::No)
+                file.is_some_and(|file| file.is_mapped_by(&process) == Some(false))
             };
             if pid != 0 && procfs::thread_lives(tid) && !is_stranger() {
                 info.pid = pid;
