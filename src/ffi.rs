@@ -87,32 +87,16 @@ impl lock_manager_t {
         }
     }
 
-    /// Allocates a lock if nothing stands in the way; `None`, with nothing done, if anything does.
+    /// What the engine of a segment does if nothing stands in the way; `None`, with nothing done, if anything does.
     #[inline]
-    fn allocate_at_once(&self) -> Option<u32> {
+    fn at_once<T>(
+        &self,
+        native: impl FnOnce(&Native) -> Option<T>,
+        libpod: impl FnOnce(&Libpod) -> Option<T>,
+    ) -> Option<T> {
         match self {
-            Self::Native(native) => native.allocate_at_once(),
-            Self::Libpod(libpod) => libpod.allocate_at_once(),
-            Self::File(_) => None,
-        }
-    }
-
-    /// Frees a lock if nothing stands in the way; `None`, with nothing done, if anything does.
-    #[inline]
-    fn free_at_once(&self, id: u32) -> Option<()> {
-        match self {
-            Self::Native(native) => native.free_at_once(id),
-            Self::Libpod(libpod) => libpod.free_at_once(id),
-            Self::File(_) => None,
-        }
-    }
-
-    /// How many locks are free, if nothing stands in the way of knowing.
-    #[inline]
-    fn available_at_once(&self) -> Option<u32> {
-        match self {
-            Self::Native(native) => native.available_at_once(),
-            Self::Libpod(libpod) => Some(libpod.available_at_once()),
+            Self::Native(engine) => native(engine),
+            Self::Libpod(engine) => libpod(engine),
             Self::File(_) => None,
         }
     }
@@ -298,7 +282,7 @@ pub unsafe extern "C" fn lock_manager_allocate_lock(manager: *mut lock_manager_t
     // SAFETY: the module's contract.
     unsafe {
         if let (Some(opened), Some(id)) = (manager.as_ref(), id.as_mut())
-            && let Some(allocated) = opened.allocate_at_once()
+            && let Some(allocated) = opened.at_once(Native::allocate_at_once, Libpod::allocate_at_once)
         {
             *id = allocated;
             return 0;
@@ -337,7 +321,8 @@ pub unsafe extern "C" fn lock_manager_allocate_and_retrieve_lock(manager: *mut l
 pub unsafe extern "C" fn lock_manager_free_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
-        if manager.as_ref().is_some_and(|opened| opened.free_at_once(id).is_some()) {
+        let free = |opened: &lock_manager_t| opened.at_once(|it| it.free_at_once(id), |it| it.free_at_once(id));
+        if manager.as_ref().and_then(free).is_some() {
             return 0;
         }
     }
@@ -360,7 +345,8 @@ pub unsafe extern "C" fn lock_manager_available_locks(manager: *mut lock_manager
     // SAFETY: the module's contract.
     unsafe {
         if let (Some(opened), Some(count)) = (manager.as_ref(), count.as_mut())
-            && let Some(available) = opened.available_at_once()
+            && let Some(available) =
+                opened.at_once(Native::available_at_once, |libpod| Some(libpod.available_at_once()))
         {
             *count = available;
             return 0;
