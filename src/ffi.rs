@@ -18,7 +18,9 @@ mod readback;
 mod types;
 
 use std::ffi::c_char;
+use std::path::Path;
 
+use crate::Result;
 use crate::cancel::Cancel;
 use crate::file::FileManager;
 use crate::manager::Manager;
@@ -44,11 +46,36 @@ pub enum lock_manager_t {
 /// Ends waits from another thread.
 pub type lock_manager_cancel_t = Cancel;
 
+fn handle(manager: lock_manager_t) -> *mut lock_manager_t {
+    Box::into_raw(Box::new(manager))
+}
+
 fn shm_handle(manager: ShmManager) -> *mut lock_manager_t {
-    Box::into_raw(Box::new(match manager.into_layout() {
+    handle(match manager.into_layout() {
         ByLayout::Native(native) => lock_manager_t::Native(native),
         ByLayout::Libpod(libpod) => lock_manager_t::Libpod(libpod),
-    }))
+    })
+}
+
+fn file_handle(manager: FileManager) -> *mut lock_manager_t {
+    handle(lock_manager_t::File(manager))
+}
+
+/// Hands out the handle of what `by` opens at that path.
+///
+/// # Safety
+/// The module's contract.
+unsafe fn open(
+    path: *const c_char,
+    out: *mut *mut lock_manager_t,
+    by: impl FnOnce(&Path) -> Result<*mut lock_manager_t>,
+) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (path, out) = (input_path(path)?, output(out, "out")?);
+        *out = by(path)?;
+        Ok(0)
+    })
 }
 
 impl lock_manager_t {
@@ -60,39 +87,19 @@ impl lock_manager_t {
         }
     }
 
-    /// Allocates a lock if nothing stands in the way; `None`, with nothing done, if anything does.
+    /// What the engine of a segment does if nothing stands in the way; `None`, with nothing done, if anything does.
     #[inline]
-    fn allocate_at_once(&self) -> Option<u32> {
+    fn at_once<T>(
+        &self,
+        native: impl FnOnce(&Native) -> Option<T>,
+        libpod: impl FnOnce(&Libpod) -> Option<T>,
+    ) -> Option<T> {
         match self {
-            Self::Native(native) => native.allocate_at_once(),
-            Self::Libpod(libpod) => libpod.allocate_at_once(),
+            Self::Native(engine) => native(engine),
+            Self::Libpod(engine) => libpod(engine),
             Self::File(_) => None,
         }
     }
-
-    /// Frees a lock if nothing stands in the way; `None`, with nothing done, if anything does.
-    #[inline]
-    fn free_at_once(&self, id: u32) -> Option<()> {
-        match self {
-            Self::Native(native) => native.free_at_once(id),
-            Self::Libpod(libpod) => libpod.free_at_once(id),
-            Self::File(_) => None,
-        }
-    }
-
-    /// How many locks are free, if nothing stands in the way of knowing.
-    #[inline]
-    fn available_at_once(&self) -> Option<u32> {
-        match self {
-            Self::Native(native) => native.available_at_once(),
-            Self::Libpod(libpod) => Some(libpod.available_at_once()),
-            Self::File(_) => None,
-        }
-    }
-}
-
-fn file_handle(manager: FileManager) -> *mut lock_manager_t {
-    Box::into_raw(Box::new(lock_manager_t::File(manager)))
 }
 
 /// This thread's last failure in words: the storage, the lock, the numbers that disagree, the way out. Never NULL;
@@ -124,12 +131,12 @@ pub unsafe extern "C" fn lock_manager_new_shm(
     out: *mut *mut lock_manager_t,
 ) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe {
-        let (path, out) = (input_path(path)?, output(out, "out")?);
-        let options = types::segment_options(options)?;
-        *out = shm_handle(ShmManager::create(path, num_locks, &options)?);
-        Ok(0)
-    })
+    unsafe {
+        open(path, out, |path| {
+            let options = types::segment_options(options)?;
+            ShmManager::create(path, num_locks, &options).map(shm_handle)
+        })
+    }
 }
 
 /// Opens a segment that exists.
@@ -147,11 +154,7 @@ pub unsafe extern "C" fn lock_manager_open_shm(
     out: *mut *mut lock_manager_t,
 ) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe {
-        let (path, out) = (input_path(path)?, output(out, "out")?);
-        *out = shm_handle(ShmManager::open(path, num_locks)?);
-        Ok(0)
-    })
+    unsafe { open(path, out, |path| ShmManager::open(path, num_locks).map(shm_handle)) }
 }
 
 /// Opens the segment if it exists, else creates it. Of two first users at once, one creates it and both succeed.
@@ -167,12 +170,12 @@ pub unsafe extern "C" fn lock_manager_open_or_new_shm(
     out: *mut *mut lock_manager_t,
 ) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe {
-        let (path, out) = (input_path(path)?, output(out, "out")?);
-        let options = types::segment_options(options)?;
-        *out = shm_handle(ShmManager::open_or_create(path, num_locks, &options)?);
-        Ok(0)
-    })
+    unsafe {
+        open(path, out, |path| {
+            let options = types::segment_options(options)?;
+            ShmManager::open_or_create(path, num_locks, &options).map(shm_handle)
+        })
+    }
 }
 
 /// Opens a segment to look at it, whoever owns it if permissions allow. What changes something is -EACCES then.
@@ -181,11 +184,7 @@ pub unsafe extern "C" fn lock_manager_open_or_new_shm(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_open_shm_read_only(path: *const c_char, out: *mut *mut lock_manager_t) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe {
-        let (path, out) = (input_path(path)?, output(out, "out")?);
-        *out = shm_handle(ShmManager::open_read_only(path)?);
-        Ok(0)
-    })
+    unsafe { open(path, out, |path| ShmManager::open_read_only(path).map(shm_handle)) }
 }
 
 /// Removes a segment's name. Who has it open is told -ESTALE: in the native layout at each allocation and lock call from
@@ -197,10 +196,7 @@ pub unsafe extern "C" fn lock_manager_open_shm_read_only(path: *const c_char, ou
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_remove_shm(path: *const c_char) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe {
-        ShmManager::remove(input_path(path)?)?;
-        Ok(0)
-    })
+    call(|| unsafe { ShmManager::remove(input_path(path)?).map(|()| 0) })
 }
 
 /// Makes a directory for locks, and opens it: one file for each allocated lock, named by its decimal id, as libpod's
@@ -212,11 +208,7 @@ pub unsafe extern "C" fn lock_manager_remove_shm(path: *const c_char) -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_new_file(directory: *const c_char, out: *mut *mut lock_manager_t) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe {
-        let (directory, out) = (input_path(directory)?, output(out, "out")?);
-        *out = file_handle(FileManager::create(directory)?);
-        Ok(0)
-    })
+    unsafe { open(directory, out, |path| FileManager::create(path).map(file_handle)) }
 }
 
 /// Opens a directory of locks that exists, be it libpod's or this library's. A table (.lock_manager) that is not there, or
@@ -227,11 +219,7 @@ pub unsafe extern "C" fn lock_manager_new_file(directory: *const c_char, out: *m
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_open_file(directory: *const c_char, out: *mut *mut lock_manager_t) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe {
-        let (directory, out) = (input_path(directory)?, output(out, "out")?);
-        *out = file_handle(FileManager::open(directory)?);
-        Ok(0)
-    })
+    unsafe { open(directory, out, |path| FileManager::open(path).map(file_handle)) }
 }
 
 /// Opens the directory if it exists, else makes it. Of two first users at once, one makes it and both succeed.
@@ -240,11 +228,7 @@ pub unsafe extern "C" fn lock_manager_open_file(directory: *const c_char, out: *
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_open_or_new_file(directory: *const c_char, out: *mut *mut lock_manager_t) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe {
-        let (directory, out) = (input_path(directory)?, output(out, "out")?);
-        *out = file_handle(FileManager::open_or_create(directory)?);
-        Ok(0)
-    })
+    unsafe { open(directory, out, |path| FileManager::open_or_create(path).map(file_handle)) }
 }
 
 /// Removes a directory with its locks. Who has it open is told -ESTALE at the next call that allocates or locks.
@@ -253,10 +237,7 @@ pub unsafe extern "C" fn lock_manager_open_or_new_file(directory: *const c_char,
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_remove_file(directory: *const c_char) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe {
-        FileManager::remove(input_path(directory)?)?;
-        Ok(0)
-    })
+    call(|| unsafe { FileManager::remove(input_path(directory)?).map(|()| 0) })
 }
 
 /// Makes a manager whose locks are of this process only: between its threads they are what those of a native segment are. In
@@ -271,8 +252,7 @@ pub unsafe extern "C" fn lock_manager_new_in_memory(num_locks: u32, out: *mut *m
     // SAFETY: the module's contract.
     call(|| unsafe {
         let out = output(out, "out")?;
-        let native = InMemoryManager::new(num_locks)?.into_native();
-        *out = Box::into_raw(Box::new(lock_manager_t::Native(native)));
+        *out = handle(lock_manager_t::Native(InMemoryManager::new(num_locks)?.into_native()));
         Ok(0)
     })
 }
@@ -302,7 +282,7 @@ pub unsafe extern "C" fn lock_manager_allocate_lock(manager: *mut lock_manager_t
     // SAFETY: the module's contract.
     unsafe {
         if let (Some(opened), Some(id)) = (manager.as_ref(), id.as_mut())
-            && let Some(allocated) = opened.allocate_at_once()
+            && let Some(allocated) = opened.at_once(Native::allocate_at_once, Libpod::allocate_at_once)
         {
             *id = allocated;
             return 0;
@@ -341,7 +321,8 @@ pub unsafe extern "C" fn lock_manager_allocate_and_retrieve_lock(manager: *mut l
 pub unsafe extern "C" fn lock_manager_free_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
-        if manager.as_ref().is_some_and(|opened| opened.free_at_once(id).is_some()) {
+        let free = |opened: &lock_manager_t| opened.at_once(|it| it.free_at_once(id), |it| it.free_at_once(id));
+        if manager.as_ref().and_then(free).is_some() {
             return 0;
         }
     }
@@ -364,7 +345,8 @@ pub unsafe extern "C" fn lock_manager_available_locks(manager: *mut lock_manager
     // SAFETY: the module's contract.
     unsafe {
         if let (Some(opened), Some(count)) = (manager.as_ref(), count.as_mut())
-            && let Some(available) = opened.available_at_once()
+            && let Some(available) =
+                opened.at_once(Native::available_at_once, |libpod| Some(libpod.available_at_once()))
         {
             *count = available;
             return 0;
@@ -447,11 +429,7 @@ pub unsafe extern "C" fn lock_manager_unlock(manager: *mut lock_manager_t, id: u
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_set_ownership(manager: *mut lock_manager_t, ownership: u32) -> i32 {
     // SAFETY: the module's contract.
-    call(|| unsafe {
-        let opened = self::manager(manager)?;
-        opened.set_ownership(types::ownership(ownership)?)?;
-        Ok(0)
-    })
+    call(|| unsafe { self::manager(manager)?.set_ownership(types::ownership(ownership)?).map(|()| 0) })
 }
 
 /// Makes a cancel object, which ends waits from another thread. Free it with lock_manager_cancel_free().

@@ -11,30 +11,17 @@ compile_error!(
     "lock-manager needs 64-bit Linux and glibc: its locks are glibc's robust mutexes, waited for by futex(2)"
 );
 
-/// Acquiring a lock in steps and sleeps.
 mod acquisition;
-/// Ending waits.
 mod cancel;
-/// Failures: errno, sentence, numbers.
 mod error;
-/// The C interface: every `lock_manager_*` function.
 mod ffi;
-/// Locks that are files of a directory.
 mod file;
-/// One lock as a value, and its guards.
 mod lock;
-/// The trait of every manager, and its words.
 mod manager;
-/// Locks of this process only.
 mod memory;
-/// Who owns the locks of a manager.
 mod ownership;
-/// Locks in shared memory.
 mod shm;
-/// The only door to libc and the kernel.
 mod sys;
-/// Versions of the library, its interface and its formats.
-mod version;
 
 pub use cancel::Cancel;
 pub use error::{Error, Reason, Result, Waits};
@@ -42,6 +29,11 @@ pub use file::FileManager;
 pub use lock::{Guard, Held, Lock};
 pub use manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 pub use memory::InMemoryManager;
-pub use shm::{MAX_LOCKS, SegmentOptions, ShmManager};
+pub use shm::{MAX_LOCKS, SegmentOptions, ShmManager, formats};
 pub use sys::Errno;
-pub use version::{SONAME, VERSION, formats};
+
+/// The library's version, as `lock_manager_version()` gives it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The name by which the dynamic linker knows the C interface; programs linked with it go on working while it stays.
+pub const SONAME: &str = env!("LOCK_MANAGER_SONAME");

@@ -307,3 +307,40 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     /// `ENOSPC`, `ENOMEM` or `EAGAIN` where there is no room, and nothing has changed.
     fn grow(&self, num_locks: u32) -> Result<()>;
 }
+
+/// Makes a type a [`Manager`] that passes each call on, by a macro `$serve` of its own that names the manager it goes to.
+macro_rules! pass_on {
+    ($kind:ty, $serve:ident) => {
+        $crate::manager::pass_on! { $kind, $serve:
+            allocate_lock() -> u32;
+            retrieve_lock(id: u32) -> ();
+            allocate_and_retrieve_lock(id: u32) -> ();
+            free_lock(id: u32) -> ();
+            free_all_locks() -> ();
+            available_locks() -> u32;
+            num_locks() -> u32;
+            acquire(id: u32, wait: $crate::Wait, cancel: Option<&$crate::Cancel>) -> $crate::Acquired;
+            unlock(id: u32) -> ();
+            set_ownership(ownership: $crate::Ownership) -> ();
+            locks_held() -> Vec<u32>;
+            lock_info(id: u32) -> $crate::LockInfo;
+            lock_infos(ids: &[u32]) -> Vec<$crate::LockInfo>;
+            waiters() -> Vec<$crate::Waiter>;
+            info() -> $crate::Info;
+            repair_lock(id: u32) -> ();
+            check_idle() -> ();
+            grow(num_locks: u32) -> ();
+        }
+    };
+    ($kind:ty, $serve:ident: $($call:ident($($name:ident: $value:ty),*) -> $result:ty;)*) => {
+        impl $crate::Manager for $kind {
+            $(
+                #[inline]
+                fn $call(&self, $($name: $value),*) -> $crate::Result<$result> {
+                    $serve!(self, manager => manager.$call($($name),*))
+                }
+            )*
+        }
+    };
+}
+pub(crate) use pass_on;

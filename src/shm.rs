@@ -11,9 +11,9 @@ mod segment;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Ownership, Wait, Waiter};
+use crate::manager::{Acquired, Layout, Manager, pass_on};
 use crate::sys::file::Access;
-use crate::{Cancel, Error, Reason, Result};
+use crate::{Error, Reason, Result};
 pub(crate) use libpod::Libpod;
 use name::SegmentName;
 pub(crate) use native::{Beside, Native, SlowPath};
@@ -66,8 +66,10 @@ impl SegmentOptions {
     }
 }
 
-/// Each layout, and which version of it this library has; libpod's carries a magic number and no version.
-pub(crate) fn formats() -> Vec<(&'static str, String)> {
+/// Each kind of storage that this library reads and writes, and which version of it; libpod's carries a magic number and no
+/// version.
+#[must_use]
+pub fn formats() -> Vec<(&'static str, String)> {
     vec![
         ("libpod segment", format!("magic {:#x}", libpod::MAGIC)),
         ("native segment, lock directory", format!("version {}", native::VERSION)),
@@ -374,78 +376,4 @@ fn remove_if(name: &SegmentName, is_such: impl Fn(&Candidate, &[u8]) -> bool) ->
     }
 }
 
-impl Manager for ShmManager {
-    fn allocate_lock(&self) -> Result<u32> {
-        serve!(self, manager => manager.allocate_lock())
-    }
-
-    fn retrieve_lock(&self, id: u32) -> Result<()> {
-        serve!(self, manager => manager.retrieve_lock(id))
-    }
-
-    fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()> {
-        serve!(self, manager => manager.allocate_and_retrieve_lock(id))
-    }
-
-    fn free_lock(&self, id: u32) -> Result<()> {
-        serve!(self, manager => manager.free_lock(id))
-    }
-
-    fn free_all_locks(&self) -> Result<()> {
-        serve!(self, manager => manager.free_all_locks())
-    }
-
-    fn available_locks(&self) -> Result<u32> {
-        serve!(self, manager => manager.available_locks())
-    }
-
-    fn num_locks(&self) -> Result<u32> {
-        serve!(self, manager => manager.num_locks())
-    }
-
-    #[inline]
-    fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        serve!(self, manager => manager.acquire(id, wait, cancel))
-    }
-
-    fn set_ownership(&self, ownership: Ownership) -> Result<()> {
-        serve!(self, manager => manager.set_ownership(ownership))
-    }
-
-    #[inline]
-    fn unlock(&self, id: u32) -> Result<()> {
-        serve!(self, manager => manager.unlock(id))
-    }
-
-    fn locks_held(&self) -> Result<Vec<u32>> {
-        serve!(self, manager => manager.locks_held())
-    }
-
-    fn lock_info(&self, id: u32) -> Result<LockInfo> {
-        serve!(self, manager => manager.lock_info(id))
-    }
-
-    fn lock_infos(&self, ids: &[u32]) -> Result<Vec<LockInfo>> {
-        serve!(self, manager => manager.lock_infos(ids))
-    }
-
-    fn waiters(&self) -> Result<Vec<Waiter>> {
-        serve!(self, manager => manager.waiters())
-    }
-
-    fn info(&self) -> Result<Info> {
-        serve!(self, manager => manager.info())
-    }
-
-    fn repair_lock(&self, id: u32) -> Result<()> {
-        serve!(self, manager => manager.repair_lock(id))
-    }
-
-    fn check_idle(&self) -> Result<()> {
-        serve!(self, manager => manager.check_idle())
-    }
-
-    fn grow(&self, num_locks: u32) -> Result<()> {
-        serve!(self, manager => manager.grow(num_locks))
-    }
-}
+pass_on!(ShmManager, serve);

@@ -28,7 +28,6 @@ pub(crate) mod random;
 pub(crate) mod record_lock;
 pub(crate) mod registry;
 mod standard;
-pub(crate) mod tags;
 pub(crate) mod thread;
 pub(crate) mod undisturbed;
 pub(crate) mod waits;

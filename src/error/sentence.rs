@@ -5,6 +5,7 @@
 use std::fmt::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Reason, Waits};
 use crate::Errno;
@@ -17,7 +18,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
         write!(f, "{}: ", Escaped(storage))?;
     }
     match reason {
-        Reason::BadArgument(what) => write!(f, "{what}"),
+        Reason::BadArgument(what) | Reason::Unsupported(what) => f.write_str(what),
         Reason::BadPath(why) => {
             write!(f, "not a name for a segment: {why}; give a POSIX name (\"/name\") or the absolute path of a file")
         }
@@ -83,7 +84,6 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             "is on a network or FUSE file system (type {magic:#x}), where memory is not shared between hosts; use a \
              local one such as /dev/shm or /run"
         ),
-        Reason::Unsupported(what) => write!(f, "{what}"),
         Reason::ForkedChild => write!(
             f,
             "the locks are of the process that made them, and this is a child of it; make a manager of its own"
@@ -103,39 +103,33 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             "this call, in a signal handler, would wait for the call of this same thread that the signal interrupted; \
              call it outside of the handler"
         ),
-        Reason::Exhausted { num_locks } => {
-            write!(
-                f,
-                "all {num_locks} locks are allocated; free some, grow the storage if it can, or create a larger one"
-            )
-        }
+        Reason::Exhausted { num_locks } => write!(
+            f,
+            "all {num_locks} locks are allocated; free some, grow the storage if it can, or create a larger one"
+        ),
         Reason::NotAllocated { id } => {
             write!(f, "lock {id} is not allocated, so there is nothing to free; lock_info tells which are")
         }
         Reason::Allocated { id } => write!(f, "lock {id} is allocated already; retrieve it, or allocate another"),
         Reason::Held { id, holder } => {
-            write!(f, "lock {id} is held by {}; wait for it with lock or timed_lock", Holder(*holder))
+            write!(f, "lock {id} is held by {}; wait for it with lock or timed_lock", holder_name(*holder))
         }
-        Reason::TimedOut { id, timeout_ns, holder } => {
-            write!(
-                f,
-                "lock {id} was not free within {}: it is held by {}; wait longer, or see lock_info for who that is",
-                Nanoseconds(*timeout_ns),
-                Holder(*holder)
-            )
-        }
+        Reason::TimedOut { id, timeout_ns, holder } => write!(
+            f,
+            "lock {id} was not free within {:?}: it is held by {}; wait longer, or see lock_info for who that is",
+            Duration::from_nanos(*timeout_ns),
+            holder_name(*holder)
+        ),
         Reason::Cancelled { id } => {
             write!(f, "the wait for lock {id} was cancelled; the lock is not held. A triggered cancel object stays so")
         }
         Reason::CancelInUse { waits } => {
             write!(f, "{waits} calls still use this cancel object; trigger it and let them end before freeing it")
         }
-        Reason::OwnershipSettled => {
-            write!(
-                f,
-                "locks were taken, or asked for, through this manager already; say who owns them before the first"
-            )
-        }
+        Reason::OwnershipSettled => write!(
+            f,
+            "locks were taken, or asked for, through this manager already; say who owns them before the first"
+        ),
         Reason::SelfDeadlock { id } => {
             write!(f, "lock {id} is held by this very thread; waiting for it would never end, unlock it first")
         }
@@ -143,7 +137,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             write!(f, "waiting for lock {id} would never end: ")?;
             for (place, link) in cycle.iter().enumerate() {
                 let wait = if place + 1 == cycle.len() { ", which is the caller" } else { ", which waits for " };
-                write!(f, "lock {} is held by {}{wait}", link.id, Thread(link))?;
+                write!(f, "lock {} is held by {}{wait}", link.id, thread_name(*link))?;
             }
             write!(f, "; unlock what the caller holds and begin again, always in one order of ids")
         }
@@ -186,7 +180,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             f,
             "the mutex that guards the bitmaps has been held for {waited_ms} ms by {}, of which it cannot be said \
              that it is gone; end that thread, or recreate the segment when nobody uses it",
-            Holder(*holder)
+            holder_name(*holder)
         ),
         Reason::Removed => write!(
             f,
@@ -204,29 +198,24 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
         Reason::StillWaiting { threads } => {
             write!(f, "{threads} other threads wait in calls on this manager; let them end before closing")
         }
-        Reason::HolderLives { id, holder } => {
-            write!(
-                f,
-                "lock {id} is held by {}, which lives; nothing was changed. Wait for it, or end it",
-                Holder(*holder)
-            )
-        }
+        Reason::HolderLives { id, holder } => write!(
+            f,
+            "lock {id} is held by {}, which lives; nothing was changed. Wait for it, or end it",
+            holder_name(*holder)
+        ),
         Reason::ProcessHolds { id, pid } => {
-            write!(f, "lock {id} is held by ")?;
-            match pid {
-                0 => write!(f, "a process that cannot be seen from here")?,
-                pid => write!(f, "process {pid}")?,
-            }
-            write!(f, ", which lives, or by a child of it; nothing was changed. Wait for it, or end it")
-        }
-        Reason::CannotJudge { id, holder, why } => {
+            let holder = if *pid == 0 { "a process that cannot be seen from here" } else { &format!("process {pid}") };
             write!(
                 f,
-                "lock {id} names {} as its holder, and {why}; nothing was changed. Repair it from the initial PID \
-                 namespace when no other uses the storage",
-                Holder(*holder)
+                "lock {id} is held by {holder}, which lives, or by a child of it; nothing was changed. Wait for it, or end it"
             )
         }
+        Reason::CannotJudge { id, holder, why } => write!(
+            f,
+            "lock {id} names {} as its holder, and {why}; nothing was changed. Repair it from the initial PID \
+             namespace when no other uses the storage",
+            holder_name(*holder)
+        ),
         Reason::TableLost => {
             write!(f, "the descriptor of .lock_manager was closed by the program; call again, and it is opened anew")
         }
@@ -240,8 +229,8 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             "a fault of the library itself: {}; if a lock was asked for, it is not held",
             Escaped(Path::new(message))
         ),
-        Reason::System { doing, errno } => write!(f, "{doing}: {errno}{}", WayOut(*errno)),
-        Reason::SystemAtLock { id, doing, errno } => write!(f, "lock {id}: {doing}: {errno}{}", WayOut(*errno)),
+        Reason::System { doing, errno } => write!(f, "{doing}: {errno}{}", way_out(*errno)),
+        Reason::SystemAtLock { id, doing, errno } => write!(f, "lock {id}: {doing}: {errno}{}", way_out(*errno)),
     }
 }
 
@@ -298,58 +287,33 @@ fn layout(layout: Layout) -> &'static str {
     }
 }
 
-struct Thread<'a>(&'a Waits);
-
-impl fmt::Display for Thread<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self.0 {
-            Waits { pid: 0, .. } => write!(f, "a process of another PID namespace"),
-            Waits { pid, tid: 0, .. } => write!(f, "process {pid}"),
-            Waits { pid, tid, .. } => write!(f, "thread {tid} of process {pid}"),
-        }
+fn thread_name(link: Waits) -> String {
+    match link {
+        Waits { pid: 0, .. } => "a process of another PID namespace".to_owned(),
+        Waits { pid, tid: 0, .. } => format!("process {pid}"),
+        Waits { pid, tid, .. } => format!("thread {tid} of process {pid}"),
     }
+}
+
+fn holder_name(tid: u32) -> String {
+    if tid == 0 { "another holder".to_owned() } else { format!("thread {tid}") }
 }
 
 /// What can be done about an error of the system's, where that is known.
-struct WayOut(Errno);
-
-impl fmt::Display for WayOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.0 {
-            libc::EMFILE => write!(f, "; close some descriptors, or raise RLIMIT_NOFILE (ulimit -n)"),
-            libc::ENFILE => write!(f, "; the system has no more open files: end some processes, or raise fs.file-max"),
-            libc::ENOMEM => {
-                write!(f, "; free some memory, or raise RLIMIT_AS or vm.max_map_count, whichever is used up")
-            }
-            libc::EAGAIN => write!(f, "; unlock some memory, or raise RLIMIT_MEMLOCK (ulimit -l)"),
-            libc::EROFS => write!(f, "; remount the file system for writing, or choose another place"),
-            libc::EACCES | libc::EPERM => write!(f, "; see the permissions of it and of the directories above it"),
-            libc::EFBIG => write!(f, "; raise RLIMIT_FSIZE (ulimit -f)"),
-            libc::ENOTDIR => write!(f, "; a part of the path is no directory"),
-            libc::ENOLCK => write!(f, "; the kernel has no room for more record locks: unlock some"),
-            libc::ENOSPC | libc::EDQUOT => write!(f, "; free some space or inodes, or choose another place"),
-            libc::EIO => write!(f, "; see the kernel's log for what ails the device"),
-            _ => Ok(()),
-        }
-    }
-}
-
-struct Holder(u32);
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => write!(f, "another holder"),
-            tid => write!(f, "thread {tid}"),
-        }
-    }
-}
-
-struct Nanoseconds(u64);
-
-impl fmt::Display for Nanoseconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", std::time::Duration::from_nanos(self.0))
+fn way_out(errno: Errno) -> &'static str {
+    match errno.0 {
+        libc::EMFILE => "; close some descriptors, or raise RLIMIT_NOFILE (ulimit -n)",
+        libc::ENFILE => "; the system has no more open files: end some processes, or raise fs.file-max",
+        libc::ENOMEM => "; free some memory, or raise RLIMIT_AS or vm.max_map_count, whichever is used up",
+        libc::EAGAIN => "; unlock some memory, or raise RLIMIT_MEMLOCK (ulimit -l)",
+        libc::EROFS => "; remount the file system for writing, or choose another place",
+        libc::EACCES | libc::EPERM => "; see the permissions of it and of the directories above it",
+        libc::EFBIG => "; raise RLIMIT_FSIZE (ulimit -f)",
+        libc::ENOTDIR => "; a part of the path is no directory",
+        libc::ENOLCK => "; the kernel has no room for more record locks: unlock some",
+        libc::ENOSPC | libc::EDQUOT => "; free some space or inodes, or choose another place",
+        libc::EIO => "; see the kernel's log for what ails the device",
+        _ => "",
     }
 }
 

@@ -6,7 +6,6 @@
 use std::ffi::{CString, c_char};
 use std::mem::{self, MaybeUninit};
 use std::path::PathBuf;
-use std::ptr;
 use std::sync::Arc;
 
 use crate::error::{Error, Reason};
@@ -20,16 +19,16 @@ const SPARE: usize = 3;
 /// All zeros: there was no failure yet.
 #[repr(C)]
 struct LastError {
-    /// The last that had to be allocated; from [`Box::into_raw`].
-    boxed: *mut Error,
-    /// The last that had not, with its storage; from [`Arc::into_raw`].
-    storage: *const PathBuf,
+    /// The last that had to be allocated.
+    boxed: Option<Error>,
+    /// The last that had not, with its storage.
+    storage: Option<Arc<PathBuf>>,
     reason: MaybeUninit<Reason>,
     /// Which of the two is the last of all.
     latest: Latest,
-    /// Its sentence; from [`CString::into_raw`].
-    text: *mut c_char,
-    spare: [*const PathBuf; SPARE],
+    /// Its sentence.
+    text: Option<CString>,
+    spare: [Option<Arc<PathBuf>>; SPARE],
 }
 
 #[repr(u64)]
@@ -41,6 +40,14 @@ enum Latest {
 }
 
 const _: () = assert!(size_of::<LastError>() <= LAST_ERROR_WORDS * size_of::<u64>());
+const _: () = {
+    // SAFETY: zeros are None where the value begins with a pointer that is never null, as is checked here.
+    let zeros: LastError = unsafe { mem::zeroed() };
+    let [one, two, three] = &zeros.spare;
+    let no_name = zeros.storage.is_none() && one.is_none() && two.is_none() && three.is_none();
+    assert!(no_name && zeros.boxed.is_none() && zeros.text.is_none());
+    mem::forget(zeros);
+};
 
 fn own() -> *mut LastError {
     Thread::calling().last_error().cast()
@@ -48,14 +55,13 @@ fn own() -> *mut LastError {
 
 /// Remembers a failure.
 pub(super) fn set(error: Error) {
-    let error = Box::into_raw(Box::new(error));
     let _forgotten_with_the_process = ending::arm(Thread::calling(), Left::LastError, forget);
     let signals = Signals::hold_back();
     // SAFETY: the calling thread's own memory, in which no handler comes meanwhile.
     unsafe {
         let own = &mut *own();
         own.let_go();
-        own.boxed = error;
+        own.boxed = Some(error);
         own.latest = Latest::Boxed;
     }
     signals.let_come();
@@ -70,8 +76,9 @@ pub(super) fn set_at(storage: &Arc<PathBuf>, reason: Reason) {
     // SAFETY: as in set().
     unsafe {
         let own = &mut *own();
-        if own.storage != Arc::as_ptr(storage) {
-            let before = mem::replace(&mut own.storage, Arc::into_raw(Arc::clone(storage)));
+        if !own.storage.as_ref().is_some_and(|known| Arc::ptr_eq(known, storage))
+            && let Some(before) = own.storage.replace(Arc::clone(storage))
+        {
             own.put_aside(before);
         }
         // A plain reason has nothing to be dropped.
@@ -84,57 +91,29 @@ pub(super) fn set_at(storage: &Arc<PathBuf>, reason: Reason) {
 
 impl LastError {
     /// Lets go of a storage's name, but not of the last one there is of it: that would be free(3).
-    ///
-    /// # Safety
-    /// `name` is null, or from [`Arc::into_raw`] and used no more.
-    unsafe fn put_aside(&mut self, name: *const PathBuf) {
-        if name.is_null() {
-            return;
-        }
-        // SAFETY: the caller's.
-        let name = unsafe { Arc::from_raw(name) };
+    fn put_aside(&mut self, name: Arc<PathBuf>) {
         if Arc::strong_count(&name) == 1
-            && let Some(spare) = self.spare.iter_mut().find(|spare| spare.is_null())
+            && let Some(spare) = self.spare.iter_mut().find(|spare| spare.is_none())
         {
-            *spare = Arc::into_raw(name);
+            *spare = Some(name);
         }
     }
 
     /// Frees all that is not needed for the latest, and the latest.
-    ///
-    /// # Safety
-    /// The pointers are as the fields say.
-    unsafe fn let_go(&mut self) {
-        // SAFETY: the caller's; each is taken out before it is freed.
-        unsafe {
-            let names = mem::replace(&mut self.spare, [ptr::null(); SPARE]);
-            let current = mem::replace(&mut self.storage, ptr::null());
-            for name in names.into_iter().chain([current]).filter(|name| !name.is_null()) {
-                drop(Arc::from_raw(name));
-            }
-            let boxed = mem::replace(&mut self.boxed, ptr::null_mut());
-            if !boxed.is_null() {
-                drop(Box::from_raw(boxed));
-            }
-            self.latest = Latest::None;
-        }
+    fn let_go(&mut self) {
+        self.latest = Latest::None;
+        drop((self.boxed.take(), self.storage.take(), mem::take(&mut self.spare)));
     }
 
     /// The latest in words.
-    ///
-    /// # Safety
-    /// As for [`let_go`](Self::let_go).
-    unsafe fn sentence(&self) -> Option<String> {
-        // SAFETY: the caller's.
-        unsafe {
-            match self.latest {
-                Latest::None => None,
-                Latest::Boxed => Some((*self.boxed).to_string()),
-                Latest::Plain => {
-                    Arc::increment_strong_count(self.storage);
-                    let storage = Arc::from_raw(self.storage);
-                    Some(Error::new(&storage, self.reason.assume_init_ref().clone()).to_string())
-                }
+    fn sentence(&self) -> Option<String> {
+        match self.latest {
+            Latest::None => None,
+            Latest::Boxed => self.boxed.as_ref().map(Error::to_string),
+            Latest::Plain => {
+                // SAFETY: written before the latest was said to be this one.
+                let reason = unsafe { self.reason.assume_init_ref() };
+                self.storage.as_ref().map(|storage| Error::new(storage, reason.clone()).to_string())
             }
         }
     }
@@ -146,40 +125,24 @@ pub(super) fn text() -> *const c_char {
     let _forgotten_with_the_process = ending::arm(Thread::calling(), Left::LastError, forget);
     let signals = Signals::hold_back();
     // SAFETY: as in set().
-    let text = unsafe {
-        let own = &mut *own();
-        match own.sentence() {
-            None => c"".as_ptr(),
-            Some(sentence) => {
-                // Sentences hold no NUL: paths are escaped. Should one slip in, it ends the text there.
-                let fresh = CString::new(sentence.replace('\0', " ")).unwrap_or_default();
-                // The same sentence stays where it is: the caller may have its address.
-                if own.text.is_null() || *std::ffi::CStr::from_ptr(own.text) != *fresh {
-                    free_text(mem::replace(&mut own.text, fresh.into_raw()));
-                }
-                own.text.cast_const()
-            }
+    let own = unsafe { &mut *own() };
+    if let Some(sentence) = own.sentence() {
+        // Sentences hold no NUL: paths are escaped. Should one slip in, it ends the text there.
+        let fresh = CString::new(sentence.replace('\0', " ")).unwrap_or_default();
+        // The same sentence stays where it is: the caller may have its address.
+        if own.text.as_ref() != Some(&fresh) {
+            own.text = Some(fresh);
         }
-    };
+    }
+    let text = own.text.as_ref().map_or(c"".as_ptr(), |text| text.as_ptr());
     signals.let_come();
     text
-}
-
-/// # Safety
-/// `text` is null, or from [`CString::into_raw`] and used no more.
-unsafe fn free_text(text: *mut c_char) {
-    if !text.is_null() {
-        // SAFETY: the caller's.
-        drop(unsafe { CString::from_raw(text) });
-    }
 }
 
 /// The thread ends.
 fn forget(_thread: Thread, _still: Still) {
     // SAFETY: as in set().
-    unsafe {
-        let own = &mut *own();
-        own.let_go();
-        free_text(mem::replace(&mut own.text, ptr::null_mut()));
-    }
+    let own = unsafe { &mut *own() };
+    own.let_go();
+    own.text = None;
 }

@@ -150,7 +150,7 @@ impl Directory {
     /// What the file of an id is. `None`: there is none.
     pub(super) fn facts_of_id(&self, id: u32) -> Found<Option<Facts>> {
         let name = IdName::new(id);
-        match self.with_descriptor(|directory| directory::facts_at(directory, name.as_str()))? {
+        match self.with_descriptor(|directory| Facts::at(directory, name.as_str()))? {
             Ok(facts) if facts.is_regular => Ok(Some(facts)),
             Ok(_) | Err(Errno(libc::ENOENT)) => Ok(None),
             Err(errno) => Err(Reason::System { doing: "looking at a file of the directory", errno }),

@@ -14,6 +14,7 @@
 //! ```
 
 use std::fs::File;
+use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -298,7 +299,7 @@ impl Descriptor {
         self.position.store(position.unwrap_or(0), Ordering::Relaxed);
         self.device.store(facts.device, Ordering::Relaxed);
         self.inode.store(facts.inode, Ordering::Relaxed);
-        let number = watched::into_number(file);
+        let number = file.into_raw_fd();
         self.state.store(u64::from(number as u32) | KEPT | IN_USE, Ordering::Release);
         watched::borrow(number)
     }

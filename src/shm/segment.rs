@@ -3,7 +3,8 @@
 //! A segment's file, whatever its layout: made whole before it gets its name, opened without trusting anything,
 //! noticed when it is removed.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -193,7 +194,9 @@ pub(super) fn create(
     let map = draft.file().and(mapped).map_err(failed("mapping the segment"))?;
     let facts = *draft.file.facts();
     fill(&map, &draft.file, &facts, file_system).map_err(|reason| name.error(reason))?;
-    let moded = draft.file().and_then(|file| file::set_mode(file, blueprint.mode));
+    // The umask does not touch these bits.
+    let mode = Permissions::from_mode(blueprint.mode);
+    let moded = draft.file().and_then(|file| Ok(file.set_permissions(mode)?));
     moded.map_err(failed("setting the segment's mode"))?;
     let file = draft.publish(name).map_err(failed("naming the segment"))?;
     let file = Watched::new(file, facts, name.file().to_owned(), Access::Use);

@@ -2,12 +2,12 @@
 //! The memory that every child of this process finds zeroed, in one mapping: each of its own would cost the first call of
 //! a process two system calls and a page. Less than 2 MiB, so that no huge page is cleared for a few words.
 
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::Errno;
+use super::made_once::MadeOnce;
 use super::mapping::WipedOnFork;
 use super::numbers::{NumberPool, Numbers};
+use super::{Errno, thread};
 
 /// Words on a cache line.
 const LINE: usize = 64 / size_of::<u64>();
@@ -35,25 +35,17 @@ const LINE_COUNT: usize = 8192;
 
 const _: () = assert!(WORDS * size_of::<u64>() < 2 << 20);
 
-static BASE: AtomicPtr<AtomicU64> = AtomicPtr::new(ptr::null_mut());
-
 fn words(part: &Part) -> Result<&'static [AtomicU64], Errno> {
-    let mut base = BASE.load(Ordering::Acquire);
-    if base.is_null() {
+    static WHOLE: MadeOnce<WipedOnFork> = MadeOnce::new();
+    let whole = WHOLE.get_or_make(|| {
         let fresh = WipedOnFork::new(WORDS)?;
         // Written before it is read: reading first would map a page of zeros, only for the write to replace it.
-        fresh.word(PROCESS.start).store(0, Ordering::Relaxed);
-        let address = fresh.as_ptr().cast::<AtomicU64>();
-        match BASE.compare_exchange(ptr::null_mut(), address, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => {
-                fresh.leak();
-                base = address;
-            }
-            Err(winner) => base = winner,
-        }
-    }
-    // SAFETY: a page-aligned mapping of that many words, never unmapped, reached as atomics only.
-    Ok(unsafe { std::slice::from_raw_parts(base.add(part.start), part.words) })
+        fresh.words()[PROCESS.start].store(0, Ordering::Relaxed);
+        // Every way to a manager comes by here, and none to a thread that has something to be looked after at its end.
+        thread::stay_loaded();
+        Ok::<_, Errno>(fresh)
+    })?;
+    Ok(&whole.words()[part.start..][..part.words])
 }
 
 /// The line about the process itself.
@@ -61,9 +53,12 @@ pub(super) fn process() -> Result<&'static [AtomicU64], Errno> {
     words(&PROCESS)
 }
 
-/// The bits of the threads' numbers.
-pub(super) fn tags() -> Result<&'static [AtomicU64], Errno> {
-    words(&TAGS)
+/// Short numbers for the threads of this process, none used by two at a time. A thread that ends by the raw system call
+/// keeps its number for good, so that what it held is never taken for another's.
+pub(crate) fn tags() -> Result<Numbers<'static>, Errno> {
+    // Inherited by children on purpose: a thread that was named before the fork may still remember its tag.
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    Ok(Numbers { in_use: words(&TAGS)?, next: &NEXT })
 }
 
 /// Counters for whoever makes out among themselves which is whose.
@@ -90,7 +85,7 @@ impl Line {
         }
         let own = WipedOnFork::new(LINE)?;
         // SAFETY: as long as the mapping, which the value keeps; nobody has the slice for longer than the value.
-        let words = unsafe { &*own.as_ptr().cast::<[AtomicU64; LINE]>() };
+        let words = unsafe { &*own.words().as_ptr().cast::<[AtomicU64; LINE]>() };
         Ok(Self { words, number: 0, _own: Some(own) })
     }
 
@@ -120,6 +115,7 @@ fn numbers() -> Numbers<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ptr;
 
     #[test]
     fn a_line_is_one_users_and_comes_back_as_zeros() {

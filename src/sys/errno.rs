@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The kernel's error numbers.
 
+use std::mem::MaybeUninit;
 use std::{fmt, io};
 
 /// An errno value, as a system call left it.
@@ -9,9 +10,34 @@ pub struct Errno(pub i32);
 
 impl Errno {
     /// Of the system call that has just failed in this thread.
+    #[inline]
     pub(crate) fn last() -> Self {
-        // SAFETY: __errno_location() is the calling thread's own errno.
+        // SAFETY: the calling thread's own errno.
         Self(unsafe { *libc::__errno_location() })
+    }
+
+    /// Makes it what [`last`](Self::last) gives.
+    #[inline]
+    pub(super) fn put_back(self) {
+        // SAFETY: as above.
+        unsafe { *libc::__errno_location() = self.0 };
+    }
+
+    /// What a system call returned, if that is not -1.
+    #[inline]
+    pub(crate) fn check(returned: i32) -> Result<i32, Self> {
+        if returned == -1 { Err(Self::last()) } else { Ok(returned) }
+    }
+
+    /// What a system call writes.
+    ///
+    /// # Safety
+    /// Where it does not return -1, it has filled the value that it was given.
+    pub(super) unsafe fn filled_by<T>(call: impl FnOnce(*mut T) -> i32) -> Result<T, Self> {
+        let mut value = MaybeUninit::uninit();
+        Self::check(call(value.as_mut_ptr()))?;
+        // SAFETY: this function's own contract.
+        Ok(unsafe { value.assume_init() })
     }
 }
 

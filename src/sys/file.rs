@@ -2,11 +2,10 @@
 //! Files: opened without following links or waiting, made whole before they get their name.
 
 use std::ffi::{CStr, CString};
-use std::fs::{File, Permissions};
-use std::mem::MaybeUninit;
+use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::process::effective_user;
@@ -39,50 +38,33 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// By fstat(2) itself: it is asked often, and costs a process's first call less than `File::metadata`.
+    /// By fstat(2) itself: it is asked often, and costs a process's first call less than `File::metadata`. With a frame of its
+    /// own: in one of its callers', what a wait left on the stack could go unnoticed.
+    #[inline(never)]
     pub(crate) fn of(file: &File) -> Result<Self, Errno> {
         // SAFETY: fstat(2) fills the struct it is given when it returns 0.
-        Self::told(|facts| unsafe { libc::fstat(file.as_raw_fd(), facts) })
+        unsafe { Errno::filled_by(|facts| libc::fstat(file.as_raw_fd(), facts)) }.map(Self::from)
     }
 
     /// Of what a path names now, without following a link.
     pub(crate) fn of_path(path: &Path) -> Result<Self, Errno> {
-        // SAFETY: lstat(2) reads the path and fills the struct it is given when it returns 0.
-        with_c_string(bytes_of(path), |path| Self::told(|facts| unsafe { libc::lstat(path, facts) }))?
+        Self::told(libc::AT_FDCWD, bytes_of(path), libc::AT_SYMLINK_NOFOLLOW)
     }
 
     /// Of what a name in a directory is of now, without following a link.
-    pub(super) fn at(directory: &File, name: &[u8]) -> Result<Self, Errno> {
-        let at = directory.as_raw_fd();
-        // SAFETY: fstatat(2) reads the name and fills the struct it is given when it returns 0.
-        let tell = |name, facts| unsafe { libc::fstatat(at, name, facts, libc::AT_SYMLINK_NOFOLLOW) };
-        with_c_string(name, |name| Self::told(|facts| tell(name, facts)))?
+    pub(crate) fn at(directory: &File, name: &str) -> Result<Self, Errno> {
+        Self::told(directory.as_raw_fd(), name.as_bytes(), libc::AT_SYMLINK_NOFOLLOW)
     }
 
     /// Of what a path names now, through whatever links.
     pub(super) fn of_path_followed(path: &[u8]) -> Result<Self, Errno> {
-        // SAFETY: stat(2) reads the path and fills the struct it is given when it returns 0.
-        with_c_string(path, |path| Self::told(|facts| unsafe { libc::stat(path, facts) }))?
+        Self::told(libc::AT_FDCWD, path, 0)
     }
 
-    #[allow(clippy::unnecessary_cast, reason = "the number of links is narrower on some processors")]
-    fn told(tell: impl FnOnce(*mut libc::stat) -> libc::c_int) -> Result<Self, Errno> {
-        let mut facts = MaybeUninit::uninit();
-        if tell(facts.as_mut_ptr()) != 0 {
-            return Err(Errno::last());
-        }
-        // SAFETY: filled, as the call returned 0.
-        let facts: libc::stat = unsafe { facts.assume_init() };
-        Ok(Self {
-            device: facts.st_dev,
-            inode: facts.st_ino,
-            owner: facts.st_uid,
-            size: facts.st_size as u64,
-            links: facts.st_nlink as u64,
-            changed: (facts.st_ctime as u64).wrapping_mul(1_000_000_000).wrapping_add(facts.st_ctime_nsec as u64),
-            is_regular: facts.st_mode & libc::S_IFMT == libc::S_IFREG,
-            is_link: facts.st_mode & libc::S_IFMT == libc::S_IFLNK,
-        })
+    fn told(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<Self, Errno> {
+        // SAFETY: fstatat(2) reads the path and fills the struct it is given when it returns 0.
+        let tell = |path| unsafe { Errno::filled_by(|facts| libc::fstatat(directory, path, facts, flags)) };
+        with_c_string(path, tell)?.map(Self::from)
     }
 
     /// Whether the calling process, which opened the file, may rely on what is in it: it is its own, or root's. If not, the
@@ -97,6 +79,22 @@ impl Facts {
 
     pub(crate) fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+impl From<libc::stat> for Facts {
+    #[allow(clippy::unnecessary_cast, reason = "the number of links is narrower on some processors")]
+    fn from(facts: libc::stat) -> Self {
+        Self {
+            device: facts.st_dev,
+            inode: facts.st_ino,
+            owner: facts.st_uid,
+            size: facts.st_size as u64,
+            links: facts.st_nlink as u64,
+            changed: (facts.st_ctime as u64).wrapping_mul(1_000_000_000).wrapping_add(facts.st_ctime_nsec as u64),
+            is_regular: facts.st_mode & libc::S_IFMT == libc::S_IFREG,
+            is_link: facts.st_mode & libc::S_IFMT == libc::S_IFLNK,
+        }
     }
 }
 
@@ -141,8 +139,7 @@ pub(super) fn open_above_standard(directory: RawFd, path: &[u8], flags: libc::c_
     let opened = open_at(directory, path, flags)?;
     // Where the program has closed one since. What was made there is made, so an error would come too late.
     match standard::move_away(&opened) {
-        Ok(None) => Ok(opened),
-        Ok(Some(moved)) => Ok(moved),
+        Ok(moved) => Ok(moved.unwrap_or(opened)),
         Err(_) if flags & libc::O_EXCL != 0 => Ok(opened),
         Err(errno) => Err(errno),
     }
@@ -153,16 +150,18 @@ pub(super) fn open_with(path: &Path, flags: libc::c_int) -> Result<File, Errno> 
     open_above_standard(libc::AT_FDCWD, bytes_of(path), flags)
 }
 
-fn access_flag(access: Access) -> libc::c_int {
-    match access {
+/// Without waiting for whoever else has the file.
+fn at_once(access: Access) -> libc::c_int {
+    let flag = match access {
         Access::Use => libc::O_RDWR,
         Access::Look => libc::O_RDONLY,
-    }
+    };
+    flag | libc::O_NONBLOCK | libc::O_NOCTTY
 }
 
-/// Of the file itself, without waiting for whoever else has it.
-fn unfollowed(access: Access) -> libc::c_int {
-    access_flag(access) | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY
+/// The same, of the file itself.
+pub(super) fn unfollowed(access: Access) -> libc::c_int {
+    at_once(access) | libc::O_NOFOLLOW
 }
 
 /// Opens an existing file. A symbolic link is ELOOP; a FIFO or device neither blocks nor becomes a terminal.
@@ -195,15 +194,12 @@ pub(super) fn as_owner(open: impl Fn(libc::c_int) -> Result<File, Errno>) -> Res
 /// Whether a file can have been opened by [`open`]: hardly anybody else has a regular file that does not block.
 pub(super) fn is_by_open(file: &File) -> Result<bool, Errno> {
     // SAFETY: fcntl(2) with this command touches no memory.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) } {
-        -1 => Err(Errno::last()),
-        flags => Ok(flags & libc::O_NONBLOCK != 0),
-    }
+    Ok(Errno::check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) })? & libc::O_NONBLOCK != 0)
 }
 
 /// Opens an existing file through a link of /proc.
 pub(super) fn open_following(path: &Path, access: Access) -> Result<File, Errno> {
-    open_with(path, access_flag(access) | libc::O_NONBLOCK | libc::O_NOCTTY)
+    open_with(path, at_once(access))
 }
 
 /// Makes a file without a name in `directory`; it vanishes with its last descriptor unless it is linked.
@@ -214,12 +210,8 @@ pub(crate) fn create_unnamed(directory: &Path) -> Result<File, Errno> {
 /// Makes a file in memory that has no name and is nobody else's. `name` is what /proc/PID/maps shows it as.
 pub(crate) fn create_in_memory(name: &CStr) -> Result<File, Errno> {
     let _occupied = standard::Occupied::now()?;
-    // SAFETY: memfd_create(2) reads the name.
-    match unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) } {
-        -1 => Err(Errno::last()),
-        // SAFETY: the number is this call's own.
-        number => Ok(unsafe { File::from_raw_fd(number) }),
-    }
+    // SAFETY: memfd_create(2) reads the name; the number that it returns is this call's own.
+    unsafe { Ok(File::from_raw_fd(Errno::check(libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC))?)) }
 }
 
 /// Makes a file under a name that must not exist.
@@ -227,20 +219,14 @@ pub(crate) fn create_named(path: &Path) -> Result<File, Errno> {
     open_with(path, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW)
 }
 
-/// Sets the permission bits, which the umask does not touch here.
-pub(crate) fn set_mode(file: &File, mode: u32) -> Result<(), Errno> {
-    Ok(file.set_permissions(Permissions::from_mode(mode))?)
-}
-
 /// Gives an unnamed file its name; EEXIST if that is taken.
 pub(crate) fn link_unnamed(file: &File, path: &Path) -> Result<(), Errno> {
     let link = |from, to| {
         // SAFETY: linkat(2) reads the two strings, which live past the call.
-        let code = unsafe { libc::linkat(libc::AT_FDCWD, from, libc::AT_FDCWD, to, libc::AT_SYMLINK_FOLLOW) };
-        if code == 0 { Ok(()) } else { Err(Errno::last()) }
+        Errno::check(unsafe { libc::linkat(libc::AT_FDCWD, from, libc::AT_FDCWD, to, libc::AT_SYMLINK_FOLLOW) })
     };
     let from = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
-    with_c_string(from.as_bytes(), |from| with_c_string(bytes_of(path), |to| link(from, to)))??
+    with_c_string(from.as_bytes(), |from| with_c_string(bytes_of(path), |to| link(from, to)))??.map(drop)
 }
 
 /// Reserves the bytes from `start` up to but not including `end`, so that no later touch is a SIGBUS, and makes the file
@@ -278,7 +264,11 @@ pub(crate) fn reserve(file: &File, start: u64, end: u64) -> Result<(), Errno> {
 fn reserve_by_touching(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     // Not by ftruncate(2): of two who make it longer, one could make it shorter again.
     if Facts::of(file)?.size < end {
-        write_at(file, &[0], end - 1)?;
+        // The file may have become shorter since that was asked.
+        if end > file_size_limit() {
+            return Err(Errno(libc::EFBIG));
+        }
+        file.write_all_at(&[0], end - 1)?;
     }
     mapping::populate(file, start, end)
 }
@@ -297,48 +287,24 @@ pub(crate) fn set_position(file: &File, position: u64) -> Option<u64> {
 }
 
 /// How long a file of this process may become; a write beyond is SIGXFSZ.
-pub(crate) fn file_size_limit() -> u64 {
-    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+fn file_size_limit() -> u64 {
     // SAFETY: getrlimit(2) fills the struct it is given when it returns 0.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_FSIZE, limit.as_mut_ptr()) == 0 {
-            limit.assume_init().rlim_cur
-        } else {
-            u64::MAX
-        }
-    }
+    let limit = unsafe { Errno::filled_by(|limit: *mut libc::rlimit| libc::getrlimit(libc::RLIMIT_FSIZE, limit)) };
+    limit.map_or(u64::MAX, |limit| limit.rlim_cur)
 }
 
 /// Fills `buffer` from the file's start; the number of bytes there were.
 pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> Result<usize, Errno> {
-    read_at(file, buffer, 0)
-}
-
-/// Fills `buffer` from `offset` on; the number of bytes there were.
-pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
     let mut filled = 0;
     while filled < buffer.len() {
-        let (rest, from) = (&mut buffer[filled..], offset + filled as u64);
-        // SAFETY: pread(2) writes into the rest of the buffer, and says how much.
-        match unsafe { libc::pread(file.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len(), from as libc::off_t) } {
-            0 => break,
-            count @ 1.. => filled += count as usize,
-            _ => match Errno::last() {
-                Errno(libc::EINTR) => {}
-                errno => return Err(errno),
-            },
+        match file.read_at(&mut buffer[filled..], filled as u64).map_err(Errno::from) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(Errno(libc::EINTR)) => {}
+            Err(errno) => return Err(errno),
         }
     }
     Ok(filled)
-}
-
-/// Writes all of `bytes` at `offset`.
-pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> Result<(), Errno> {
-    // Past the limit the kernel would send SIGXFSZ, which ends the process.
-    if offset.saturating_add(bytes.len() as u64) > file_size_limit() {
-        return Err(Errno(libc::EFBIG));
-    }
-    Ok(file.write_all_at(bytes, offset)?)
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
 use super::Errno;
@@ -84,10 +83,7 @@ pub(crate) fn write_in_place(file: &File) -> Result<(), Errno> {
     match file_system(file)? {
         BTRFS_SUPER_MAGIC => forbid_copy_on_write(file),
         // The layer below may be btrfs.
-        OVERLAYFS_SUPER_MAGIC => {
-            let _needs_none = forbid_copy_on_write(file);
-            Ok(())
-        }
+        OVERLAYFS_SUPER_MAGIC => forbid_copy_on_write(file).or(Ok(())),
         magic if ALWAYS_COPY_ON_WRITE.contains(&magic) => Err(Errno(libc::EOPNOTSUPP)),
         _ => Ok(()),
     }
@@ -101,13 +97,9 @@ fn forbid_copy_on_write(file: &File) -> Result<(), Errno> {
     let mut flags: libc::c_int = 0;
     // SAFETY: these ioctls write and read an int, though their numbers say a long.
     unsafe {
-        if libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) != 0 {
-            return Err(Errno::last());
-        }
+        Errno::check(libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags))?;
         flags = flags & !FS_COMPR_FL | FS_NOCOW_FL;
-        if libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) != 0 {
-            return Err(Errno::last());
-        }
+        Errno::check(libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags))?;
     }
     Ok(())
 }
@@ -115,22 +107,14 @@ fn forbid_copy_on_write(file: &File) -> Result<(), Errno> {
 /// Whether a path is on the kernel's own procfs. Without a descriptor, which the program could close meanwhile.
 pub(super) fn is_procfs(path: &CStr) -> bool {
     const PROC_SUPER_MAGIC: u64 = 0x9fa0;
-    let mut facts = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: statfs(2) reads the path and fills the struct it is given when it returns 0.
-    unsafe { libc::statfs(path.as_ptr(), facts.as_mut_ptr()) == 0 && magic(facts.assume_init()) == PROC_SUPER_MAGIC }
+    unsafe { Errno::filled_by(|facts| libc::statfs(path.as_ptr(), facts)) }.map(magic) == Ok(PROC_SUPER_MAGIC)
 }
 
 /// The magic number of the file system that the file is on.
 fn file_system(file: &File) -> Result<u64, Errno> {
-    let mut facts = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: fstatfs(2) fills the struct it is given when it returns 0.
-    let facts = unsafe {
-        if libc::fstatfs(file.as_raw_fd(), facts.as_mut_ptr()) != 0 {
-            return Err(Errno::last());
-        }
-        facts.assume_init()
-    };
-    Ok(magic(facts))
+    unsafe { Errno::filled_by(|facts| libc::fstatfs(file.as_raw_fd(), facts)) }.map(magic)
 }
 
 fn magic(facts: libc::statfs) -> u64 {

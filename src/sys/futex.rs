@@ -4,22 +4,25 @@
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 
+use super::Errno;
 use super::clock::Instant;
+
+/// Any sleeper.
+pub(crate) const EVERY_CLASS: u32 = libc::FUTEX_BITSET_MATCH_ANY as u32;
 
 /// Wakes one waiter, if there is one.
 pub(crate) fn wake_one(word: &AtomicU32) {
-    // SAFETY: FUTEX_WAKE looks at the address only, which is that of a live word.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
+    wake_one_of(word, EVERY_CLASS);
 }
 
 /// Sleeps until the word is not `expected`, somebody wakes, a signal comes, or the deadline passes.
 pub(crate) fn wait_until(word: &AtomicU32, expected: u32, deadline: Instant) {
-    let _however = sleep_until(word, expected, deadline, libc::FUTEX_BITSET_MATCH_ANY as u32);
+    sleep_until(word, expected, deadline, EVERY_CLASS);
 }
 
 /// Wakes one waiter of those that sleep with a bit of `classes`; whether there was one.
 pub(crate) fn wake_one_of(word: &AtomicU32, classes: u32) -> bool {
-    // SAFETY: as for wake_one.
+    // SAFETY: FUTEX_WAKE_BITSET looks at the address only, which is that of a live word.
     let woken = unsafe {
         libc::syscall(
             libc::SYS_futex,
@@ -63,8 +66,7 @@ pub(crate) fn sleep_until(word: &AtomicU32, expected: u32, deadline: Instant, cl
             classes,
         )
     };
-    // SAFETY: the calling thread's own errno, without a value that would have to be dropped.
-    match (code, unsafe { *libc::__errno_location() }) {
+    match (code, Errno::last().0) {
         (0, _) => Awake::Woken,
         (_, libc::ETIMEDOUT) => Awake::Timeout,
         (_, libc::EINTR) => Awake::Signal,

@@ -9,11 +9,10 @@
 
 use std::ffi::CStr;
 use std::fmt::{self, Write as _};
-use std::fs::File;
-use std::mem::{self, ManuallyDrop};
-use std::os::fd::FromRawFd;
+use std::os::fd::RawFd;
 
 use super::file::{Facts, with_c_string};
+use super::{Errno, watched};
 
 /// How much is read at a time.
 const CHUNK: usize = 4096;
@@ -78,7 +77,7 @@ impl<'p> Glance<'p> {
             // SAFETY: read(2) writes into the buffer, within its length, and says how much. If the number is not ours any
             // more, is_it() sees through it.
             match unsafe { libc::read(self.number, buffer.as_mut_ptr().cast(), buffer.len()) } {
-                -1 if super::Errno::last().0 == libc::EINTR => {}
+                -1 if Errno::last().0 == libc::EINTR => {}
                 -1 => return None,
                 length => return usize::try_from(length).ok(),
             }
@@ -87,10 +86,8 @@ impl<'p> Glance<'p> {
 
     /// Whether what was read is of the file of that path: its number was not another file's in between.
     fn is_it(&self) -> bool {
-        // SAFETY: no value of its own: not dropped, and whoever has it owns nothing.
-        let opened = ManuallyDrop::new(unsafe { File::from_raw_fd(self.number) });
         let named = Facts::of_path_followed(self.path.as_bytes());
-        Facts::of(&opened).is_ok_and(|facts| named.is_ok_and(|named| named.is_same_file(&facts)))
+        Facts::of(&watched::borrow(self.number)).is_ok_and(|facts| named.is_ok_and(|named| named.is_same_file(&facts)))
     }
 }
 
@@ -177,42 +174,47 @@ pub(crate) fn whole(path: &str) -> Option<Vec<u8>> {
 }
 
 /// What a symbolic link says.
-pub(crate) fn link<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+pub(crate) fn link<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b str> {
     let (start, size) = (buffer.as_mut_ptr().cast(), buffer.len());
     // SAFETY: readlink(2) reads the path and writes at most as many bytes as the buffer has.
     let read = |path| unsafe { libc::readlink(path, start, size) };
     let length = usize::try_from(with_c_string(path.as_bytes(), read).ok()?).ok()?;
-    buffer.get(..length).filter(|_| length < size)
+    std::str::from_utf8(buffer.get(..length).filter(|_| length < size)?).ok()
 }
 
 /// Shows each number that is a name in a directory. `None` if it cannot be read to its end.
 pub(crate) fn for_each_number(path: &str, mut show: impl FnMut(i32)) -> Option<()> {
+    let opened = Glance::open(path)?;
+    let number_in = |name: &CStr| name.to_str().ok()?.parse().ok();
+    for_each_entry(opened.number, |name| _ = number_in(name).map(&mut show)).ok()?;
+    opened.is_it().then_some(())
+}
+
+/// Shows each name in a directory, by a descriptor that has read nothing yet. Nothing of it is to be believed before the
+/// number is known to have been the directory's to here.
+pub(super) fn for_each_entry(directory: RawFd, mut show: impl FnMut(&CStr)) -> Result<(), Errno> {
     /// Of the fixed part of a linux_dirent64: inode, offset, length of the entry, kind; the name follows.
     const LENGTH_AT: usize = 16;
     const NAME_AT: usize = 19;
     #[repr(align(8))]
     struct Entries([u8; CHUNK]);
-    let opened = Glance::open(path)?;
     let mut entries = Entries([0; CHUNK]);
     loop {
         // SAFETY: getdents64(2) writes at most as many bytes as the buffer has, and says how many.
-        let count = unsafe {
-            libc::syscall(libc::SYS_getdents64, opened.number, entries.0.as_mut_ptr(), mem::size_of::<Entries>())
-        };
-        let mut rest = match usize::try_from(count).ok()? {
-            0 => break,
-            count => entries.0.get(..count)?,
+        let count = unsafe { libc::syscall(libc::SYS_getdents64, directory, entries.0.as_mut_ptr(), CHUNK) };
+        let mut rest = match usize::try_from(count) {
+            Ok(0) => return Ok(()),
+            Ok(count) => entries.0.get(..count).unwrap_or_default(),
+            Err(_) => return Err(Errno::last()),
         };
         while let Some(length) = rest.get(LENGTH_AT..).and_then(|bytes| bytes.first_chunk()) {
-            let (entry, others) = rest.split_at_checked(u16::from_ne_bytes(*length).into())?;
-            let name = CStr::from_bytes_until_nul(entry.get(NAME_AT..)?).ok()?;
-            if let Some(number) = name.to_str().ok().and_then(|name| name.parse().ok()) {
-                show(number);
-            }
+            let entry = rest.split_at_checked(u16::from_ne_bytes(*length).into());
+            let (entry, others) = entry.ok_or(Errno(libc::EIO))?;
+            let name = CStr::from_bytes_until_nul(entry.get(NAME_AT..).unwrap_or_default());
+            show(name.map_err(|_| Errno(libc::EIO))?);
             rest = others;
         }
     }
-    opened.is_it().then_some(())
 }
 
 /// The numbers that are names in a directory. `None` if it cannot be read to its end.
@@ -245,10 +247,7 @@ mod tests {
             let state = format!("/proc/self/task/{}/syscall", hear.recv().unwrap());
             let writer = libc::open(name.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
             let facts = Facts::of_path(std::path::Path::new(name.to_str().unwrap())).unwrap();
-            let is_it = |number: i32| {
-                let file = ManuallyDrop::new(File::from_raw_fd(number));
-                Facts::of(&file).is_ok_and(|found| found.is_same_file(&facts))
-            };
+            let is_it = |number| Facts::of(&watched::borrow(number)).is_ok_and(|found| found.is_same_file(&facts));
             let reads = format!("{} ", libc::SYS_read);
             while !std::fs::read_to_string(&state).unwrap().starts_with(&reads) {
                 std::thread::yield_now();

@@ -2,7 +2,6 @@
 //! Mapped memory, reached only by checked offsets and only as atomics: other processes write to it at any time.
 
 use std::fs::File;
-use std::mem;
 use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -37,17 +36,6 @@ unsafe impl Send for Pages {}
 unsafe impl Sync for Pages {}
 
 impl Pages {
-    /// Maps the first `length` bytes of a file, shared.
-    fn of(file: &File, protection: libc::c_int, length: usize) -> Result<Self, Errno> {
-        Self::map(length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
-    }
-
-    /// Private memory, zeroed, which costs nothing until it is touched.
-    fn anonymous(length: usize) -> Result<Self, Errno> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        Self::map(length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0)
-    }
-
     fn map(
         length: usize,
         protection: libc::c_int,
@@ -64,8 +52,8 @@ impl Pages {
     fn advise(&self, start: usize, length: usize, advice: libc::c_int) -> Result<(), Errno> {
         // SAFETY: madvise(2) within these pages, as the callers count; the advices given here change nothing for this
         // process.
-        let code = unsafe { libc::madvise(self.start.add(start).cast(), length, advice) };
-        if code == 0 { Ok(()) } else { Err(Errno::last()) }
+        Errno::check(unsafe { libc::madvise(self.start.add(start).cast(), length, advice) })?;
+        Ok(())
     }
 }
 
@@ -86,7 +74,8 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// Maps the first `length` bytes for what `access` says. The file must be that long, or touching it is SIGBUS.
     pub(crate) fn new(file: &File, access: Access, length: usize) -> Result<Self, Errno> {
-        Ok(Self { range: Pages::of(file, protection(access), length)?, access })
+        let range = Pages::map(length, protection(access), libc::MAP_SHARED, file.as_raw_fd(), 0)?;
+        Ok(Self { range, access })
     }
 
     /// The same file once more, elsewhere, at the start of a range of `most` bytes: so the file may grow, and what is mapped
@@ -123,15 +112,15 @@ impl Mapping {
     /// Of pages that lie within the range: either nobody may touch them yet, or they get what they have.
     fn protect(&self, start: usize, length: usize, protection: libc::c_int) -> Result<(), Errno> {
         // SAFETY: the callers' pages are of this mapping only, and access to those that may be touched is not taken away.
-        let code = unsafe { libc::mprotect(self.range.start.add(start).cast(), length, protection) };
-        if code == 0 { Ok(()) } else { Err(Errno::last()) }
+        Errno::check(unsafe { libc::mprotect(self.range.start.add(start).cast(), length, protection) })?;
+        Ok(())
     }
 
     /// Maps the file's first page, never to be touched (the file may be empty), and not into any child.
     pub(super) fn not_inherited(file: &File) -> Result<Self, Errno> {
-        let range = Pages::of(file, protection(Access::Look), 1)?;
-        range.advise(0, 1, libc::MADV_DONTFORK)?;
-        Ok(Self { range, access: Access::Look })
+        let mapping = Self::new(file, Access::Look, 1)?;
+        mapping.range.advise(0, 1, libc::MADV_DONTFORK)?;
+        Ok(mapping)
     }
 
     pub(crate) fn as_ptr(&self) -> *const u8 {
@@ -228,29 +217,16 @@ impl WipedOnFork {
     /// Zeroed room for `words` 64-bit words; touched pages alone cost memory.
     pub(crate) fn new(words: usize) -> Result<Self, Errno> {
         let bytes = words.max(1).checked_mul(size_of::<u64>()).ok_or(Errno(libc::ENOMEM))?;
-        let pages = Pages::anonymous(bytes)?;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let pages = Pages::map(bytes, protection(Access::Use), flags, -1, 0)?;
         pages.advise(0, bytes, libc::MADV_WIPEONFORK)?;
         Ok(Self(pages))
     }
 
-    /// The word of that index.
-    ///
-    /// # Panics
-    /// If there are not that many.
     #[inline(always)]
-    pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
-        assert!(index < self.0.length / size_of::<u64>(), "index outside of the table");
-        // SAFETY: within the mapping, which is page aligned and lives as long as self; threads share it as atomics.
-        unsafe { AtomicU64::from_ptr(self.0.start.cast::<u64>().add(index)) }
-    }
-
-    pub(super) fn as_ptr(&self) -> *mut u8 {
-        self.0.start
-    }
-
-    /// Keeps the memory for the life of the process.
-    pub(super) fn leak(self) {
-        mem::forget(self);
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping, which is page aligned and lives as long as self; threads share it as atomics.
+        unsafe { std::slice::from_raw_parts(self.0.start.cast(), self.0.length / size_of::<u64>()) }
     }
 }
 

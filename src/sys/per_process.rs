@@ -78,36 +78,22 @@ impl<T> Drop for PerProcess<T> {
             let made = unsafe { Box::from_raw(own) };
             others = made.before;
         }
-        left::keep(others);
+        keep(others);
     }
 }
 
-/// What is left of the values of ancestors. They stand for what is the ancestors', and what they own may be in the midst
-/// of a change, so nothing of it is dropped; but it is reached.
-mod left {
-    use super::{AtomicPtr, Made, Ordering, ptr};
-
-    /// A row of values that came from one place, whatever they are.
-    struct Row {
-        _first: *mut (),
-        before: *mut Row,
-    }
-
-    static LAST: AtomicPtr<Row> = AtomicPtr::new(ptr::null_mut());
-
-    pub(super) fn keep<T>(first: *mut Made<T>) {
-        if first.is_null() {
+/// Keeps what is left of the values of ancestors. They stand for what is the ancestors', and what they own may be in the
+/// midst of a change, so nothing of it is dropped; but it is reached.
+fn keep<T>(first: *mut Made<T>) {
+    static LEFT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+    let mut oldest = first;
+    // SAFETY: leaked boxes, of which each is known to the next alone; nobody frees them.
+    while let Some(made) = unsafe { oldest.as_mut() } {
+        if made.before.is_null() {
+            // What another row begins with, whatever it is: nobody follows it.
+            made.before = LEFT.swap(first.cast(), Ordering::AcqRel).cast();
             return;
         }
-        let row = Box::into_raw(Box::new(Row { _first: first.cast(), before: LAST.load(Ordering::Acquire) }));
-        loop {
-            // SAFETY: made above; nobody else changes it, and nobody frees it.
-            let before = unsafe { (*row).before };
-            match LAST.compare_exchange(before, row, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return,
-                // SAFETY: as above.
-                Err(now) => unsafe { (*row).before = now },
-            }
-        }
+        oldest = made.before;
     }
 }

@@ -2,11 +2,10 @@
 //! What a process must not inherit: memory that the kernel hands to every child as zeros (MADV_WIPEONFORK), however
 //! the child was made. pthread_atfork would miss a raw clone(2), which container engines do by hand.
 
-use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use super::undisturbed::Signals;
-use super::{Errno, arena, glance, thread};
+use super::{Errno, arena, glance};
 
 /// The line of the arena, as this process sees it. In a child all fields are 0 until somebody settles in.
 #[repr(C)]
@@ -23,21 +22,12 @@ pub(crate) struct Process {
 /// 0 means "not settled" and 1 "a new thread", so the first is 2.
 static NEXT_EPOCH: AtomicU64 = AtomicU64::new(2);
 
-static PAGE: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
-
 impl Process {
     /// This process, settled in.
     pub(crate) fn current() -> Result<&'static Self, Errno> {
-        let mut page = PAGE.load(Ordering::Acquire);
-        if page.is_null() {
-            page = arena::process()?.as_ptr().cast_mut().cast();
-            PAGE.store(page, Ordering::Release);
-            // Every way to a manager comes by here, and none to a thread that has something to be looked after at its end.
-            thread::stay_loaded();
-        }
-        // SAFETY: PAGE holds the address of a line of the arena, larger than Process, that is never unmapped; all fields
-        // are atomics, for which zeros are valid.
-        let process = unsafe { &*page };
+        // SAFETY: a line of the arena, larger than Process, that is never unmapped; all fields are atomics, for which zeros
+        // are valid.
+        let process = unsafe { &*arena::process()?.as_ptr().cast::<Self>() };
         process.settle();
         Ok(process)
     }

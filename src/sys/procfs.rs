@@ -2,6 +2,8 @@
 //! What /proc and the kernel say of other threads and processes. Absence of a file proves nothing by itself: /proc may
 //! be hidden, missing, or another PID namespace's.
 
+use std::fmt;
+
 use super::file::Facts;
 use super::glance::ProcPath;
 use super::{Errno, glance, process};
@@ -10,45 +12,29 @@ use super::{Errno, glance, process};
 /// every process is seen.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// Whether a thread of this PID namespace can still run code of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Thread {
-    Lives,
-    Gone,
+/// Whether thread `tid` of this PID namespace can still run code of its own. Stopped, frozen and traced ones can.
+pub(crate) fn thread_lives(tid: u32) -> bool {
+    let Some(id) = i32::try_from(tid).ok().filter(|&id| id != 0) else { return false };
+    // SAFETY: tkill(2) with signal 0 sends nothing and touches no memory.
+    let is_there = || !is_unknown(unsafe { libc::syscall(libc::SYS_tkill, id, 0) });
+    is_there()
+        && match Stat::read(format_args!("/proc/{id}/stat"), id) {
+            // Zombie: the kernel has walked its robust list already, and it runs no more.
+            Some(stat) => !matches!(stat.state, b'Z' | b'X'),
+            // /proc may be hidden, or it went in between.
+            None => is_there(),
+        }
 }
 
-/// Whether thread `tid` of this PID namespace lives. Stopped, frozen and traced ones do.
-pub(crate) fn thread(tid: u32) -> Thread {
-    let Ok(id) = i32::try_from(tid) else {
-        return Thread::Gone;
-    };
-    if id == 0 {
-        return Thread::Gone;
-    }
-    // SAFETY: tkill(2) with signal 0 sends nothing and touches no memory.
-    let is_unknown = || unsafe { libc::syscall(libc::SYS_tkill, id, 0) } != 0 && Errno::last().0 == libc::ESRCH;
-    if is_unknown() {
-        return Thread::Gone;
-    }
-    match state(tid) {
-        // Zombie: the kernel has walked its robust list already, and it runs no more.
-        Some('Z' | 'X') => Thread::Gone,
-        // /proc may be hidden, or it went in between.
-        None if is_unknown() => Thread::Gone,
-        _ => Thread::Lives,
-    }
+/// What a call that sends a signal, or none, said of its target. EPERM means that there is one.
+pub(super) fn is_unknown(code: libc::c_long) -> bool {
+    code != 0 && Errno::last().0 == libc::ESRCH
 }
 
 /// Whether `tid` is a thread of the calling process.
 pub(crate) fn is_own_thread(tid: u32) -> bool {
     // SAFETY: tgkill(2) with signal 0 sends nothing and touches no memory.
     unsafe { libc::syscall(libc::SYS_tgkill, process::pid(), tid as i32, 0) == 0 }
-}
-
-/// The state letter of /proc/TID/stat.
-fn state(tid: u32) -> Option<char> {
-    let id = i32::try_from(tid).ok()?;
-    Stat::read(ProcPath::new(format_args!("/proc/{id}/stat")).as_str(), id).map(|stat| char::from(stat.state))
 }
 
 /// What a stat file of a process or thread says.
@@ -73,8 +59,9 @@ impl Stat {
     const START: usize = 22 - 3;
 
     /// Of the stat file of that path, if it speaks of the thread of that number.
-    pub(super) fn read(path: &str, number: i32) -> Option<Self> {
-        Self::parse(glance::file_that_names_its_subject(path, &mut [0; Self::BYTES])?, number)
+    pub(super) fn read(path: fmt::Arguments<'_>, number: i32) -> Option<Self> {
+        let mut stat = [0; Self::BYTES];
+        Self::parse(glance::file_that_names_its_subject(ProcPath::new(path).as_str(), &mut stat)?, number)
     }
 
     fn parse(stat: &[u8], number: i32) -> Option<Self> {
@@ -98,47 +85,41 @@ impl Stat {
 
 /// Whether a thread of this process sleeps in a call of the kernel, as far as can be seen.
 pub(crate) fn own_thread_sleeps(tid: i32) -> bool {
-    let path = ProcPath::new(format_args!("/proc/self/task/{tid}/stat"));
-    Stat::read(path.as_str(), tid).is_some_and(|stat| matches!(stat.state, b'S' | b'D'))
+    let stat = Stat::read(format_args!("/proc/self/task/{tid}/stat"), tid);
+    stat.is_some_and(|stat| matches!(stat.state, b'S' | b'D'))
 }
 
-/// A number that stands in a link of /proc: "PID", or of a thread, "PID/task/TID".
-fn number_in(link: &[u8]) -> Option<i32> {
-    std::str::from_utf8(link.rsplit(|&byte| byte == b'/').next()?).ok()?.parse().ok()
-}
-
-/// When the process of that number started, in clock ticks since boot; 0 if it cannot be seen. With the id it names a
-/// process for good, where the id alone is used again.
-pub(crate) fn start_time(pid: i32) -> u64 {
-    Stat::read(ProcPath::new(format_args!("/proc/{pid}/stat")).as_str(), pid).map_or(0, |stat| stat.start)
-}
-
-/// The same of the calling process, whatever its number is where /proc is mounted: it may be an outer PID namespace's.
+/// When the calling process started, in clock ticks since boot; 0 if it cannot be seen. With the id it names a process for
+/// good, where the id alone is used again. Whatever its number is where /proc is mounted: it may be an outer PID namespace's.
 pub(crate) fn own_start_time() -> u64 {
-    glance::link("/proc/self", &mut [0; 32]).and_then(number_in).map_or(0, start_time)
+    start_time("/proc/self")
 }
 
 /// The same of the calling thread, the low half.
 pub(crate) fn own_thread_start_time() -> u32 {
+    start_time("/proc/thread-self") as u32
+}
+
+/// The same of whom a link of /proc names: "PID", or of a thread, "PID/task/TID".
+fn start_time(link: &str) -> u64 {
     let start = || {
-        let mut link = [0; 64];
-        let link = std::str::from_utf8(glance::link("/proc/thread-self", &mut link)?).ok()?;
-        let path = ProcPath::new(format_args!("/proc/{link}/stat"));
-        Some(Stat::read(path.as_str(), number_in(link.as_bytes())?)?.start)
+        let mut name = [0; 64];
+        let name = glance::link(link, &mut name)?;
+        let number = name.rsplit('/').next()?.parse().ok()?;
+        Some(Stat::read(format_args!("/proc/{name}/stat"), number)?.start)
     };
-    start().unwrap_or(0) as u32
+    start().unwrap_or(0)
 }
 
 /// The process that thread `tid` belongs to, 0 if it cannot be seen.
 pub(crate) fn process_of(tid: u32) -> i32 {
-    let path = ProcPath::new(format_args!("/proc/{tid}/status"));
-    status_field(path.as_str(), b"Tgid:", |value| value.trim().parse().ok()).unwrap_or(0)
+    status_field(format_args!("/proc/{tid}/status"), b"Tgid:", |value| value.trim().parse().ok()).unwrap_or(0)
 }
 
 /// What `read` makes of the value of a line of a status file.
-fn status_field<T>(path: &str, field: &[u8], read: impl Fn(&str) -> Option<T>) -> Option<T> {
+fn status_field<T>(path: fmt::Arguments<'_>, field: &[u8], read: impl Fn(&str) -> Option<T>) -> Option<T> {
     // As bytes: the command, which is in it as well, may be cut in the midst of a character.
-    glance::line(path, |line| read(std::str::from_utf8(line.strip_prefix(field)?).ok()?))
+    glance::line(ProcPath::new(path).as_str(), |line| read(std::str::from_utf8(line.strip_prefix(field)?).ok()?))
 }
 
 /// The PID namespace of a process ("self" or a number), as the inode of its /proc/PID/ns/pid; 0 if it cannot be seen.
@@ -151,18 +132,8 @@ pub(super) fn namespace(process: &str, kind: &str) -> u64 {
     // By what the link says, "pid:[4026531836]": following it costs twice as much.
     let mut link = [0; 64];
     let link = glance::link(ProcPath::new(format_args!("/proc/{process}/ns/{kind}")).as_str(), &mut link);
-    let inode = link.and_then(|link| {
-        std::str::from_utf8(link).ok()?.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()
-    });
+    let inode = link.and_then(|link| link.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok());
     inode.unwrap_or(0)
-}
-
-/// What a process is known to map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Maps {
-    Yes,
-    No,
-    Unknown,
 }
 
 /// A file that this process maps, as the lines of /proc/PID/maps name it: by a device and an inode. The device is not
@@ -198,42 +169,34 @@ impl MappedFile {
     /// Inode and process of each write lock that a process has (POSIX, not a description's) on a file of the same file
     /// system. The process is 0 where /proc is another PID namespace's, which numbers it otherwise.
     pub(crate) fn process_locks_beside(&self) -> Option<Vec<(u64, i32)>> {
-        let locks = String::from_utf8(glance::at_rest("/proc/locks")?).ok()?;
         let numbers_as_here = namespace_ids("self") == Some(Ids::only(process::pid()));
-        let lock_of = |line: &str| {
-            let lock = FileLock::parse(line)?;
-            let (device, inode) = lock.file.rsplit_once(':')?;
-            let is_such = lock.kind == "POSIX" && lock.lock_type == "WRITE" && device.as_bytes() == self.device;
-            is_such.then_some(())?;
+        write_locks("POSIX", |lock| {
+            let (_, inode) = lock.file.rsplit_once(':').filter(|(device, _)| device.as_bytes() == self.device)?;
             Some((inode.parse().ok()?, if numbers_as_here { lock.pid.max(0) } else { 0 }))
-        };
-        Some(locks.lines().filter_map(lock_of).collect())
+        })
     }
 
-    /// Whether process `process` ("self" or a number) maps it, too.
-    pub(crate) fn is_mapped_by(&self, process: &str) -> Maps {
+    /// Whether process `process` ("self" or a number) maps it, too. `None`: it cannot be seen.
+    pub(crate) fn is_mapped_by(&self, process: &str) -> Option<bool> {
         let wanted = (self.device.as_slice(), self.inode.as_slice());
         let shows = |maps: &[u8]| maps.split(|&byte| byte == b'\n').any(|line| Self::fields(line) == Some(wanted));
         match glance::whole(&format!("/proc/{process}/maps")) {
-            None => return Maps::Unknown,
-            Some(maps) if shows(&maps) => return Maps::Yes,
-            Some(maps) if !maps.is_empty() => return Maps::No,
+            None => return None,
+            Some(maps) if shows(&maps) => return Some(true),
+            Some(maps) if !maps.is_empty() => return Some(false),
             Some(_) => {}
         }
         // Nothing at all: the main thread has ended. Its other threads go on with the memory that they shared.
-        let Some(threads) = glance::numbers(&format!("/proc/{process}/task")) else {
-            return Maps::Unknown;
-        };
-        for thread in threads {
+        for thread in glance::numbers(&format!("/proc/{process}/task"))? {
             let thread = format!("/proc/{process}/task/{thread}");
             match glance::whole(&format!("{thread}/maps")) {
-                Some(maps) if shows(&maps) => return Maps::Yes,
+                Some(maps) if shows(&maps) => return Some(true),
                 Some(_) => {}
                 None if is_missing(&thread) => {}
-                None => return Maps::Unknown,
+                None => return None,
             }
         }
-        Maps::No
+        Some(false)
     }
 }
 
@@ -263,12 +226,11 @@ pub(crate) fn only_this_namespace_maps(address: usize) -> Result<(), Doubt> {
         if ids == Some(Ids::only(id)) {
             continue;
         }
-        let maps = if ids.is_some() { file.is_mapped_by(&process) } else { Maps::Unknown };
-        match maps {
-            Maps::No => {}
-            Maps::Yes => return Err("a process of another PID namespace has the segment mapped"),
-            Maps::Unknown if has_ended(&process) => {}
-            Maps::Unknown => return Err("a process, maybe of another PID namespace, cannot be looked into"),
+        match ids.and_then(|_| file.is_mapped_by(&process)) {
+            Some(false) => {}
+            Some(true) => return Err("a process of another PID namespace has the segment mapped"),
+            None if has_ended(&process) => {}
+            None => return Err("a process, maybe of another PID namespace, cannot be looked into"),
         }
     }
     Ok(())
@@ -287,18 +249,17 @@ fn is_missing(path: &str) -> bool {
 pub(crate) fn locked_offsets(device: u64, inode: u64) -> Option<Vec<u64>> {
     let (major, minor) = (libc::major(device), libc::minor(device));
     let file = format!("{major:02x}:{minor:02x}:{inode}");
-    let locks = String::from_utf8(glance::at_rest("/proc/locks")?).ok()?;
-    let of_the_file = locks.lines().filter_map(|line| {
-        let lock = FileLock::parse(line)?;
-        (lock.kind == "OFDLCK" && lock.lock_type == "WRITE" && lock.file == file).then_some(lock.start)
-    });
-    Some(of_the_file.collect())
+    write_locks("OFDLCK", |lock| (lock.file == file).then_some(lock.start))
 }
 
-/// A line of /proc/locks that tells of a lock, and not of one that waits.
+/// What `see` makes of the write locks of that kind in /proc/locks.
+fn write_locks<T>(kind: &str, see: impl Fn(FileLock<'_>) -> Option<T>) -> Option<Vec<T>> {
+    let locks = String::from_utf8(glance::at_rest("/proc/locks")?).ok()?;
+    Some(locks.lines().filter_map(|line| see(FileLock::parse(line, kind)?)).collect())
+}
+
+/// A line of /proc/locks that tells of a write lock, and not of one that waits.
 struct FileLock<'l> {
-    kind: &'l str,
-    lock_type: &'l str,
     /// 0 or less where it is no process's, or one that cannot be seen from here.
     pid: i32,
     file: &'l str,
@@ -306,13 +267,13 @@ struct FileLock<'l> {
 }
 
 impl<'l> FileLock<'l> {
-    fn parse(line: &'l str) -> Option<Self> {
+    fn parse(line: &'l str, kind: &str) -> Option<Self> {
         // Number: kind, mandatory or advisory, type, pid, file, start, end. Waiters have an arrow behind the number.
         let mut fields = line.split_ascii_whitespace().skip(1);
-        let kind = fields.next().filter(|&kind| kind != "->")?;
-        let lock_type = fields.nth(1)?;
+        fields.next().filter(|&found| found == kind)?;
+        fields.nth(1).filter(|&lock_type| lock_type == "WRITE")?;
         let (pid, file) = (fields.next()?.parse().ok()?, fields.next()?);
-        Some(Self { kind, lock_type, pid, file, start: fields.next()?.parse().ok()? })
+        Some(Self { pid, file, start: fields.next()?.parse().ok()? })
     }
 }
 
@@ -335,8 +296,7 @@ impl Ids {
 
 /// The ids of a process ("self" or a number).
 pub(super) fn namespace_ids(process: &str) -> Option<Ids> {
-    let path = ProcPath::new(format_args!("/proc/{process}/status"));
-    status_field(path.as_str(), b"NSpid:", |value| {
+    status_field(format_args!("/proc/{process}/status"), b"NSpid:", |value| {
         let mut ids = value.split_ascii_whitespace().map(|id| id.parse().ok());
         let first = Ids::only(ids.next()??);
         ids.try_fold(first, |ids, innermost| Some(Ids { innermost: innermost?, count: ids.count + 1, ..ids }))
@@ -385,11 +345,11 @@ mod tests {
     #[test]
     fn a_stat_file_is_believed_of_its_own_thread_only() {
         let own = process::pid();
-        assert!(Stat::read("/proc/self/stat", own).is_some());
-        assert_eq!(Stat::read("/proc/self/stat", own + 1), None);
-        assert_eq!(Stat::read("/proc/1/stat", own), None);
-        assert_eq!(Stat::read("/proc/self/no such file", own), None);
-        assert_eq!(own_start_time(), start_time(own));
+        let stat = Stat::read(format_args!("/proc/self/stat"), own).unwrap();
+        assert_eq!(Stat::read(format_args!("/proc/self/stat"), own + 1), None);
+        assert_eq!(Stat::read(format_args!("/proc/1/stat"), own), None);
+        assert_eq!(Stat::read(format_args!("/proc/self/no such file"), own), None);
+        assert_eq!(own_start_time(), stat.start);
         assert_ne!(own_thread_start_time(), 0);
     }
 

@@ -28,10 +28,10 @@ impl Range {
         self.start
     }
 
-    fn to_libc(self) -> Result<libc::flock, Errno> {
+    fn to_libc(self, kind: libc::c_int) -> Result<libc::flock, Errno> {
         // SAFETY: all-zero bytes are a valid flock, whose fields are set below.
         let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-        lock.l_type = libc::F_WRLCK as libc::c_short;
+        lock.l_type = kind as libc::c_short;
         lock.l_whence = libc::SEEK_SET as libc::c_short;
         lock.l_start = libc::off_t::try_from(self.start).map_err(|_| Errno(libc::EINVAL))?;
         lock.l_len = libc::off_t::try_from(self.length).map_err(|_| Errno(libc::EINVAL))?;
@@ -49,52 +49,43 @@ pub(crate) enum Attempt {
 
 /// Takes a write lock if nobody else has one there; never waits.
 pub(crate) fn try_lock(file: &File, range: Range) -> Result<Attempt, Errno> {
-    let mut lock = range.to_libc()?;
-    match control(file, libc::F_OFD_SETLK, &mut lock) {
-        Ok(()) => Ok(Attempt::Taken),
-        Err(Errno(libc::EAGAIN | libc::EACCES)) => Ok(Attempt::Held),
-        Err(errno) => Err(errno),
-    }
+    take(file, libc::F_OFD_SETLK, range)
 }
 
 /// Gives back every lock that the file's description has, whoever else has that description open.
 pub(crate) fn unlock_all(file: &File) -> Result<(), Errno> {
-    let mut lock = Range::WHOLE.to_libc()?;
-    lock.l_type = libc::F_UNLCK as libc::c_short;
-    control(file, libc::F_OFD_SETLK, &mut lock)
+    control(file, libc::F_OFD_SETLK, &mut Range::WHOLE.to_libc(libc::F_UNLCK)?)
 }
 
 /// Takes a write lock on the whole file for this process, as POSIX has it (F_SETLK), if no other process and no
 /// description has one; never waits. It goes with the process, passes to no child, and any close(2) of the file by this
 /// process drops it.
 pub(crate) fn try_lock_for_process(file: &File) -> Result<Attempt, Errno> {
-    let mut lock = Range::WHOLE.to_libc()?;
-    match control(file, libc::F_SETLK, &mut lock) {
+    take(file, libc::F_SETLK, Range::WHOLE)
+}
+
+/// Gives it back.
+pub(crate) fn unlock_for_process(file: &File) -> Result<(), Errno> {
+    control(file, libc::F_SETLK, &mut Range::WHOLE.to_libc(libc::F_UNLCK)?)
+}
+
+/// Whether somebody else has a write lock there. A mere reader's lock is none.
+pub(crate) fn is_write_locked(file: &File, range: Range) -> Result<bool, Errno> {
+    let mut lock = range.to_libc(libc::F_RDLCK)?;
+    control(file, libc::F_OFD_GETLK, &mut lock)?;
+    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+}
+
+fn take(file: &File, command: libc::c_int, range: Range) -> Result<Attempt, Errno> {
+    match control(file, command, &mut range.to_libc(libc::F_WRLCK)?) {
         Ok(()) => Ok(Attempt::Taken),
         Err(Errno(libc::EAGAIN | libc::EACCES)) => Ok(Attempt::Held),
         Err(errno) => Err(errno),
     }
 }
 
-/// Gives it back.
-pub(crate) fn unlock_for_process(file: &File) -> Result<(), Errno> {
-    let mut lock = Range::WHOLE.to_libc()?;
-    lock.l_type = libc::F_UNLCK as libc::c_short;
-    control(file, libc::F_SETLK, &mut lock)
-}
-
-/// Whether somebody else has a write lock there. A mere reader's lock is none.
-pub(crate) fn is_write_locked(file: &File, range: Range) -> Result<bool, Errno> {
-    let mut lock = range.to_libc()?;
-    lock.l_type = libc::F_RDLCK as libc::c_short;
-    control(file, libc::F_OFD_GETLK, &mut lock)?;
-    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
-}
-
 fn control(file: &File, command: libc::c_int, lock: &mut libc::flock) -> Result<(), Errno> {
     // SAFETY: fcntl(2) reads and writes the flock, which lives past the call.
-    if unsafe { libc::fcntl(file.as_raw_fd(), command, std::ptr::from_mut(lock)) } == -1 {
-        return Err(Errno::last());
-    }
+    Errno::check(unsafe { libc::fcntl(file.as_raw_fd(), command, std::ptr::from_mut(lock)) })?;
     Ok(())
 }

@@ -39,12 +39,9 @@ impl<T: Send + Sync + 'static> Registry<T> {
         make: impl FnOnce() -> Result<T, E>,
     ) -> Result<Shared<T>, E> {
         let mut free = None;
-        let mut next = self.head.load(Ordering::Acquire);
-        // SAFETY: nodes are leaked boxes, linked before they are published and never unlinked.
-        while let Some(node) = unsafe { next.as_ref() } {
+        for node in self.nodes() {
             let Some(value) = NonNull::new(node.value.load(Ordering::Acquire)) else {
                 free = Some(node);
-                next = node.next;
                 continue;
             };
             if node.key.each_ref().map(|part| part.load(Ordering::Relaxed)) == key {
@@ -53,22 +50,9 @@ impl<T: Send + Sync + 'static> Registry<T> {
                 node.users.fetch_add(1, Ordering::Relaxed);
                 return Ok(Shared { node, value });
             }
-            next = node.next;
         }
         let value = NonNull::from(Box::leak(Box::new(make()?)));
-        let node: &'static Node<T> = match free {
-            Some(node) => node,
-            None => {
-                let node = Box::leak(Box::new(Node {
-                    next: self.head.load(Ordering::Relaxed),
-                    key: Default::default(),
-                    value: AtomicPtr::new(ptr::null_mut()),
-                    users: AtomicUsize::new(0),
-                }));
-                self.head.store(node, Ordering::Release);
-                node
-            }
-        };
+        let node = free.unwrap_or_else(|| self.add_node());
         for (part, word) in node.key.iter().zip(key) {
             part.store(word, Ordering::Relaxed);
         }
@@ -76,20 +60,25 @@ impl<T: Send + Sync + 'static> Registry<T> {
         node.value.store(value.as_ptr(), Ordering::Release);
         Ok(Shared { node, value })
     }
-}
 
-impl<T: Send + Sync + 'static> Registry<T> {
     /// Shows every value that there is.
-    pub(crate) fn for_each(&'static self, _alone: &Exclusion<'_>, mut show: impl FnMut(&T)) {
-        let mut next = self.head.load(Ordering::Acquire);
-        // SAFETY: as in get_or_make.
-        while let Some(node) = unsafe { next.as_ref() } {
-            // SAFETY: null or not dropped: its last user can only let go under the exclusion, which the caller has.
-            if let Some(value) = unsafe { node.value.load(Ordering::Acquire).as_ref() } {
-                show(value);
-            }
-            next = node.next;
-        }
+    pub(crate) fn for_each(&'static self, _alone: &Exclusion<'_>, show: impl FnMut(&T)) {
+        // SAFETY: null or not dropped: its last user can only let go under the exclusion, which the caller has.
+        self.nodes().filter_map(|node| unsafe { node.value.load(Ordering::Acquire).as_ref() }).for_each(show);
+    }
+
+    fn nodes(&'static self) -> impl Iterator<Item = &'static Node<T>> {
+        // SAFETY: nodes are leaked boxes, linked before they are published and never unlinked.
+        std::iter::successors(unsafe { self.head.load(Ordering::Acquire).as_ref() }, |node| unsafe {
+            node.next.as_ref()
+        })
+    }
+
+    fn add_node(&'static self) -> &'static Node<T> {
+        let (key, value, users) = (Default::default(), AtomicPtr::default(), AtomicUsize::new(0));
+        let node = Box::leak(Box::new(Node { next: self.head.load(Ordering::Relaxed), key, value, users }));
+        self.head.store(node, Ordering::Release);
+        node
     }
 }
 

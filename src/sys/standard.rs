@@ -55,11 +55,9 @@ pub(super) fn move_away(file: &File) -> Result<Option<File>, Errno> {
         return Ok(None);
     }
     // SAFETY: fcntl(2) with this command touches no memory; the number it returns is this call's own.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, STANDARD.end() + 1) } {
-        -1 => Err(Errno::last()),
-        // SAFETY: as above.
-        number => Ok(Some(unsafe { File::from_raw_fd(number) })),
-    }
+    let moved = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, STANDARD.end() + 1) };
+    // SAFETY: as above.
+    Errno::check(moved).map(|number| Some(unsafe { File::from_raw_fd(number) }))
 }
 
 /// Whether all three are open: in one call, which each opening pays for.
@@ -77,10 +75,7 @@ fn are_open() -> bool {
 /// A descriptor that can be neither written to nor read, of what is there in every process.
 fn open_nothing() -> Result<libc::c_int, Errno> {
     // SAFETY: open(2) reads the path.
-    match unsafe { libc::open(c"/".as_ptr(), libc::O_PATH | libc::O_CLOEXEC) } {
-        -1 => Err(Errno::last()),
-        number => Ok(number),
-    }
+    Errno::check(unsafe { libc::open(c"/".as_ptr(), libc::O_PATH | libc::O_CLOEXEC) })
 }
 
 fn is_of_nothing(number: libc::c_int) -> bool {

@@ -5,6 +5,8 @@
 
 use std::ffi::c_int;
 
+use super::Errno;
+
 /// PTHREAD_CANCEL_DISABLE of glibc, which the libc crate does not declare for Linux.
 const CANCEL_DISABLE: c_int = 1;
 
@@ -28,9 +30,8 @@ const fn bit(signal: c_int) -> SignalSet {
     1 << (signal - 1)
 }
 
-/// By this one the libc has each thread change its user: whoever calls setuid(3) waits for all of them. It is SIGSYNCCALL
-/// of musl and SIGSETXID of glibc, which gives musl's 34 to programs, as SIGRTMIN.
-const OF_ALL_THREADS: c_int = if cfg!(target_env = "musl") { 34 } else { 33 };
+/// SIGSETXID of glibc, by which it has each thread change its user: whoever calls setuid(3) waits for all of them.
+const OF_ALL_THREADS: c_int = 33;
 
 /// What may wait: not what the thread itself is at fault for, which would end the process if it had to. The libc's signal
 /// of cancellation is among it, which does not always heed that a thread has just said not to be cancelled.
@@ -81,7 +82,7 @@ impl Signals {
 /// it was. Nothing happens where it is dropped: a frame that has one may be unwound.
 #[must_use]
 pub(crate) struct Undisturbed {
-    errno: c_int,
+    errno: Errno,
     cancel_state: c_int,
     signals: Signals,
 }
@@ -89,11 +90,9 @@ pub(crate) struct Undisturbed {
 /// Runs `body`, whose system calls may fail, and leaves errno as it was.
 #[inline(always)]
 pub(crate) fn with_errno_kept<T>(body: impl FnOnce() -> T) -> T {
-    // SAFETY: __errno_location() is the calling thread's own errno.
-    let errno = unsafe { *libc::__errno_location() };
+    let errno = Errno::last();
     let result = body();
-    // SAFETY: as above.
-    unsafe { *libc::__errno_location() = errno };
+    errno.put_back();
     result
 }
 
@@ -103,9 +102,7 @@ impl Undisturbed {
         // The signals first and, at the end, last: a handler that jumps away leaves the thread to be cancelled as it was.
         let signals = Signals::hold_back();
         let cancel_state = set_cancel_state(CANCEL_DISABLE);
-        // SAFETY: __errno_location() is the calling thread's own errno.
-        let errno = unsafe { *libc::__errno_location() };
-        Self { errno, cancel_state, signals }
+        Self { errno: Errno::last(), cancel_state, signals }
     }
 
     /// Runs `body` with the signals coming. A handler may not end the thread there.
@@ -129,8 +126,7 @@ impl Undisturbed {
 
     #[inline(always)]
     pub(crate) fn end(self) {
-        // SAFETY: as in begin().
-        unsafe { *libc::__errno_location() = self.errno };
+        self.errno.put_back();
         set_cancel_state(self.cancel_state);
         self.signals.let_come();
     }

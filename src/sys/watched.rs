@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,6 +31,11 @@ impl Fleeting {
         Self::new_if(file, |_, facts| Ok(facts.size == 0 && facts.links == links))
     }
 
+    /// Of a file that was opened just now as the one of these facts. `EBADF`: as above.
+    pub(super) fn of(file: File, expected: &Facts) -> Result<Self, Errno> {
+        Self::new_if(file, |_, facts| Ok(facts.is_same_file(expected)))
+    }
+
     fn new_if(file: File, can_be: impl FnOnce(&File, &Facts) -> Result<bool, Errno>) -> Result<Self, Errno> {
         let file = ManuallyDrop::new(file);
         let facts = Facts::of(&file)?;
@@ -53,12 +58,7 @@ impl Fleeting {
     }
 
     fn close_if_it_is(&self) -> bool {
-        let is_it = self.is_it();
-        if is_it {
-            // SAFETY: close(2) of a descriptor that was opened for self, by functions that use self for the last time.
-            unsafe { libc::close(self.file.as_raw_fd()) };
-        }
-        is_it
+        close_if(&self.file, |facts| facts.is_same_file(&self.facts))
     }
 
     /// The file, to be kept for longer.
@@ -91,62 +91,47 @@ pub(crate) fn borrow(number: i32) -> Borrowed {
     ManuallyDrop::new(unsafe { File::from_raw_fd(number) })
 }
 
-/// The number of a file that is from here on only known by it.
-pub(crate) fn into_number(file: File) -> i32 {
-    file.into_raw_fd()
-}
-
-/// Closes a descriptor if it still is of the file that `is_it` knows.
-pub(crate) fn close_if(file: &Borrowed, is_it: impl FnOnce(&Facts) -> bool) {
-    if Facts::of(file).is_ok_and(|facts| is_it(&facts)) {
+/// Closes a descriptor if it still is of the file that `is_it` knows, and says whether it is.
+pub(crate) fn close_if(file: &Borrowed, is_it: impl FnOnce(&Facts) -> bool) -> bool {
+    let is_it = Facts::of(file).is_ok_and(|facts| is_it(&facts));
+    if is_it {
         // SAFETY: close(2) of a descriptor that the caller has opened and uses for the last time.
         unsafe { libc::close(file.as_raw_fd()) };
     }
+    is_it
 }
 
 /// A file, and a descriptor of it as long as there is one.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    /// A [`Place`].
     place: AtomicU64,
     facts: Facts,
     path: PathBuf,
     access: Access,
 }
 
-/// Where the descriptor is: its number, and how often it was opened anew from here, by which it is noticed that the number
-/// was lost and became the file's again so. Not if somebody else in the process opened the file and got the number: so
-/// nothing is mapped by it whose contents do not tell what it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    number: i32,
-    turn: u32,
+/// Where the descriptor is: in the low half its number, in the high one how often it was opened anew from here, by which it
+/// is noticed that the number was lost and became the file's again so. Not if somebody else in the process opened the file
+/// and got the number: so nothing is mapped by it whose contents do not tell what it is.
+type Place = u64;
+
+fn place(number: RawFd, turn: u32) -> Place {
+    u64::from(turn) << u32::BITS | u64::from(number as u32)
 }
 
-impl Place {
-    fn to_word(self) -> u64 {
-        u64::from(self.turn) << u32::BITS | u64::from(self.number as u32)
-    }
-
-    fn from_word(word: u64) -> Self {
-        Self { number: word as u32 as i32, turn: (word >> u32::BITS) as u32 }
-    }
-
-    /// Borrowed for a system call, never closed: if the number is the program's by now, it stays so.
-    fn file(self) -> Borrowed {
-        borrow(self.number)
-    }
+/// Borrowed for a system call, never closed: if the number is the program's by now, it stays so.
+fn file_at(place: Place) -> Borrowed {
+    borrow(place as RawFd)
 }
 
 impl Watched {
     /// Watches `file`, of which `facts` tell which it is.
     pub(crate) fn new(file: File, facts: Facts, path: PathBuf, access: Access) -> Self {
-        let place = Place { number: file.into_raw_fd(), turn: 0 };
-        Self { place: AtomicU64::new(place.to_word()), facts, path, access }
+        Self { place: AtomicU64::new(place(file.into_raw_fd(), 0)), facts, path, access }
     }
 
     fn place(&self) -> Place {
-        Place::from_word(self.place.load(Ordering::Acquire))
+        self.place.load(Ordering::Acquire)
     }
 
     /// The file's present facts, through the descriptor that is there.
@@ -155,7 +140,7 @@ impl Watched {
     }
 
     fn facts_at(&self, place: Place) -> Option<Facts> {
-        Facts::of(&place.file()).ok().filter(|facts| facts.is_same_file(&self.facts))
+        Facts::of(&file_at(place)).ok().filter(|facts| facts.is_same_file(&self.facts))
     }
 
     /// Whether the file still has the name that it was opened by.
@@ -186,7 +171,7 @@ impl Watched {
         for _ in 0..2 {
             let place = self.place();
             if may_ask(place) {
-                let answer = question(&place.file());
+                let answer = question(&file_at(place));
                 if let Some(facts) = self.facts_at(place)
                     && self.place() == place
                 {
@@ -201,8 +186,8 @@ impl Watched {
     /// Puts a new descriptor in the place of `stale`, which is forgotten, not closed.
     fn reopen(&self, stale: Place) -> Result<(), Errno> {
         let file = self.open_anew().map_err(|_| Errno(libc::EBADF))?;
-        let fresh = Place { number: file.as_raw_fd(), turn: stale.turn.wrapping_add(1) }.to_word();
-        if self.place.compare_exchange(stale.to_word(), fresh, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        let fresh = place(file.as_raw_fd(), ((stale >> u32::BITS) as u32).wrapping_add(1));
+        if self.place.compare_exchange(stale, fresh, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             let _kept = file.keep().into_raw_fd();
         }
         Ok(())
@@ -215,7 +200,7 @@ impl Watched {
         }
         let place = self.place();
         self.facts_at(place).ok_or(Errno(libc::ESTALE))?;
-        let number = place.number;
+        let number = place as RawFd;
         self.checked(file::open_following(format!("/proc/thread-self/fd/{number}").as_ref(), self.access)?)
     }
 
@@ -244,7 +229,7 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         // Opened here; dropped, it is closed only if it still is this file.
-        drop(Fleeting { file: self.place().file(), facts: self.facts });
+        drop(Fleeting { file: file_at(self.place()), facts: self.facts });
     }
 }
 
@@ -253,7 +238,7 @@ mod tests {
     use super::*;
 
     fn is_open(number: i32, facts: &Facts) -> bool {
-        Facts::of(&Place { number, turn: 0 }.file()).is_ok_and(|found| found.is_same_file(facts))
+        Facts::of(&borrow(number)).is_ok_and(|found| found.is_same_file(facts))
     }
 
     #[test]

@@ -2,10 +2,9 @@
 //! What the kernel says of the end of a thread or process whose numbers are of this PID namespace. Only what cannot be
 //! otherwise is an end: a missing file of /proc is nothing, since /proc may be hidden, missing, or another namespace's.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
 use super::glance::ProcPath;
-use super::procfs::{Ids, Stat};
+use super::made_once::MadeOnce;
+use super::procfs::{Ids, Stat, is_unknown};
 use super::{Errno, file, glance, process, procfs};
 
 /// PF_EXITING and PF_SIGNALED of the kernel's sched.h: such a thread never runs code of its own again.
@@ -78,7 +77,8 @@ impl Suspect {
         // A list alone would bury a live process whose threads hand over to each other: all must still be there, and
         // ending, after their number was confirmed.
         let (mut threads, mut count) = ([0; MOST_THREADS], 0);
-        let listed = glance::for_each_number(task(self.pid).as_str(), |tid| {
+        let task = ProcPath::new(format_args!("/proc/{}/task", self.pid));
+        let listed = glance::for_each_number(task.as_str(), |tid| {
             if let Some(place) = threads.get_mut(count) {
                 *place = tid;
             }
@@ -92,54 +92,34 @@ impl Suspect {
     }
 }
 
-/// What a call that sends a signal, or none, said of its target. EPERM means that there is one.
-fn is_unknown(code: libc::c_long) -> bool {
-    code != 0 && Errno::last().0 == libc::ESRCH
-}
-
 fn is_ending(stat: &Stat) -> bool {
     stat.flags & ENDING != 0
 }
 
-fn task(pid: i32) -> ProcPath {
-    ProcPath::new(format_args!("/proc/{pid}/task"))
-}
-
 fn stat(pid: i32, tid: i32) -> Option<Stat> {
-    Stat::read(ProcPath::new(format_args!("/proc/{pid}/task/{tid}/stat")).as_str(), tid)
+    Stat::read(format_args!("/proc/{pid}/task/{tid}/stat"), tid)
 }
 
 /// The id of this boot. A process that cannot read it, for want of a descriptor or of /proc, must not take it for another.
 pub(crate) fn boot() -> Result<[u8; 16], Errno> {
     // Once a process: it does not change.
-    static KNOWN: AtomicBool = AtomicBool::new(false);
-    static HALVES: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
-    let mut id = [0; 16];
-    if KNOWN.load(Ordering::Acquire) {
-        for (place, half) in id.as_chunks_mut::<8>().0.iter_mut().zip(&HALVES) {
-            *place = half.load(Ordering::Relaxed).to_ne_bytes();
-        }
-        return Ok(id);
-    }
-    let mut text = [0; 64];
-    let text = glance::file("/proc/sys/kernel/random/boot_id", &mut text).ok_or_else(|| match Errno::last() {
-        short @ Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => short,
-        // Not as it is: what is missing is not the segment.
-        _ => Errno(libc::EOPNOTSUPP),
-    })?;
-    id = std::str::from_utf8(text).ok().and_then(uuid).ok_or(Errno(libc::EOPNOTSUPP))?;
-    for (half, place) in HALVES.iter().zip(id.as_chunks::<8>().0) {
-        half.store(u64::from_ne_bytes(*place), Ordering::Relaxed);
-    }
-    KNOWN.store(true, Ordering::Release);
-    Ok(id)
+    static KNOWN: MadeOnce<[u8; 16]> = MadeOnce::new();
+    let read = || {
+        let mut text = [0; 64];
+        let text = glance::file("/proc/sys/kernel/random/boot_id", &mut text).ok_or_else(|| match Errno::last() {
+            short @ Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => short,
+            // Not as it is: what is missing is not the segment.
+            _ => Errno(libc::EOPNOTSUPP),
+        })?;
+        std::str::from_utf8(text).ok().and_then(uuid).ok_or(Errno(libc::EOPNOTSUPP))
+    };
+    KNOWN.get_or_make(read).copied()
 }
 
 fn uuid(text: &str) -> Option<[u8; 16]> {
-    let digits: Vec<u8> =
-        text.bytes().filter_map(|byte| char::from(byte).to_digit(16).map(|digit| digit as u8)).collect();
-    let pairs: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-    pairs.try_into().ok()
+    let digits = text.trim_end().replace('-', "");
+    let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?;
+    Some(number.to_be_bytes())
 }
 
 #[cfg(test)]

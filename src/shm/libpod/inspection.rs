@@ -32,9 +32,9 @@ impl Libpod {
             // another PID namespace gave it.
             let is_stranger = || {
                 let file = self.pool().segment.as_mapped();
-                file.is_some_and(|file| file.is_mapped_by(&process) == procfs::Maps::No)
+                file.is_some_and(|file| file.is_mapped_by(&process) == Some(false))
             };
-            if pid != 0 && procfs::thread(tid) == procfs::Thread::Lives && !is_stranger() {
+            if pid != 0 && procfs::thread_lives(tid) && !is_stranger() {
                 info.pid = pid;
                 info.tid = tid as i32;
                 info.pid_namespace = procfs::pid_namespace(&process);

@@ -58,7 +58,7 @@ impl Watch {
             return Verdict::Free;
         }
         // A word that names nobody and yet is not free (the waiters bit alone) is one that no libc writes.
-        if tid != 0 && procfs::thread(tid) == procfs::Thread::Lives {
+        if tid != 0 && procfs::thread_lives(tid) {
             self.last = None;
             return Verdict::Lives(tid);
         }

@@ -96,7 +96,7 @@ impl Pool {
         let map = &self.segment.map;
         let rest = self.geometry.size() - offset::FIRST_MUTEX;
         let guard = map.address(offset::GUARD, mutex::SIZE, mutex::ALIGN);
-        (map.address(offset::FIRST_MUTEX, rest, mutex::ALIGN), guard, self.holders.word(0))
+        (map.address(offset::FIRST_MUTEX, rest, mutex::ALIGN), guard, self.holders.words().as_ptr())
     }
 
     pub(super) fn shape(&self) -> Shape {
@@ -150,7 +150,7 @@ impl Pool {
     /// Who of this process holds a lock; 0: nobody.
     #[inline(always)]
     pub(super) fn holder(&self, id: u32) -> &AtomicU64 {
-        self.holders.word(id as usize)
+        &self.holders.words()[id as usize]
     }
 
     /// Keeps the segment mapped for the life of the process.

@@ -171,7 +171,7 @@ fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
         }
         let is_taken = record_lock::try_lock(&file, byte) == Ok(Attempt::Taken) && is_holder(&file, byte);
         if is_taken && file.is_it() && is_locked(space, byte)? {
-            return Ok((index, Pinned::by_descriptor(file.keep()).map_err(locking)?, true));
+            return Ok((index, Pinned::Descriptor(file), true));
         }
     }
     Err(locking(Errno(libc::EBADF)))

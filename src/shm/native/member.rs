@@ -7,7 +7,7 @@ use crate::manager::Ownership;
 use crate::sys::ending::{self, Left, Still};
 use crate::sys::process::{self, Process};
 use crate::sys::thread::Thread;
-use crate::sys::{Errno, procfs, tags, waits, witness};
+use crate::sys::{Errno, arena, procfs, waits, witness};
 
 use super::Native;
 use super::pool::{POOLS, Pool};
@@ -44,7 +44,8 @@ impl Native {
         if thread.name() == 0 {
             let failed = |errno| Reason::System { doing: "making the calling thread known", errno };
             hear_of_end(thread).map_err(failed)?;
-            thread.set_name(word::of_thread(0, tags::claim().map_err(failed)?));
+            let tag = arena::tags().and_then(|tags| tags.claim().ok_or(Errno(libc::EAGAIN)));
+            thread.set_name(word::of_thread(0, tag.map_err(failed)?));
         }
         // What it left by jumping out of a signal handler it waits for no more.
         waits::sweep(thread);
@@ -110,7 +111,9 @@ fn give_up_all_of(thread: Thread, process: &'static Process) {
     }
     let alone = process.exclude_other_threads();
     POOLS.for_each(&alone, |pool| pool.thread_ended(thread));
-    tags::release(word::serial(thread.name()));
+    if let Ok(tags) = arena::tags() {
+        tags.release(word::serial(thread.name()));
+    }
 }
 
 impl Pool {

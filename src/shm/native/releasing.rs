@@ -18,9 +18,6 @@ use super::pool::Pool;
 use super::waiting::{CLASSES, futex_of};
 use super::word::{self, D, OWNER, R, S, W};
 
-/// Any sleeper.
-const EVERY_CLASS: u32 = u32::MAX;
-
 impl Native {
     /// Gives back what the calling thread, or this process, holds.
     #[cold]
@@ -147,7 +144,7 @@ pub(super) fn wake(lock: &AtomicU64, seen: u64) {
 
 /// Wakes one sleeper; where there is none, nobody is there for whom the lock could be reserved.
 pub(super) fn wake_any(lock: &AtomicU64) {
-    if !futex::wake_one_of(futex_of(lock), EVERY_CLASS) {
+    if !futex::wake_one_of(futex_of(lock), futex::EVERY_CLASS) {
         unreserve(lock);
     }
 }

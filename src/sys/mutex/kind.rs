@@ -21,21 +21,18 @@ const NO_ELISION: u32 = 0x200;
 
 const ALL: u32 = TYPE | ROBUST | PRIORITY_INHERITANCE | PRIORITY_PROTECTION | SHARED | ELISION | NO_ELISION;
 
-/// Whether the libc is the one whose bits these are.
-const IS_GLIBC: bool = cfg!(target_env = "gnu");
-
 /// Bits that change nothing in a robust mutex, unless trying shows otherwise.
-pub(super) const NEUTRAL: u32 = if IS_GLIBC { NO_ELISION } else { 0 };
+pub(super) const NEUTRAL: u32 = NO_ELISION;
 
 /// The type that glibc locks as it locks a normal one, if the mutex is robust: there is no spinning then.
-pub(super) const LIKE_NORMAL: u32 = if IS_GLIBC { ADAPTIVE } else { 0 };
+pub(super) const LIKE_NORMAL: u32 = ADAPTIVE;
 
 /// What a flag, or its absence, does.
 type Fault = &'static str;
 
 /// What is wrong with a mutex of the kind `found`, each by the name of its flag; empty where the bits are not glibc's.
 pub(crate) fn faults(found: u32) -> impl Iterator<Item = Fault> {
-    let known = IS_GLIBC && found != 0 && found & !ALL == 0;
+    let known = found != 0 && found & !ALL == 0;
     let has = |flag| found & flag != 0;
     let all = [
         (found & TYPE == RECURSIVE, "recursive (0x1), so that it lets its holder in again"),

@@ -41,7 +41,7 @@ impl Shape {
     /// such as a container's, has that id: there another thread probes.
     fn probe_where_it_tells() -> Option<Self> {
         const COUNTED: u32 = 1;
-        if Thread::id() != COUNTED {
+        if thread_id() != COUNTED {
             return Self::probe();
         }
         std::thread::Builder::new().spawn(Self::probe).ok()?.join().ok()?
@@ -65,7 +65,7 @@ impl Shape {
         if fresh.try_lock() != 0 {
             return None;
         }
-        let me = Thread::id();
+        let me = thread_id();
         let named: Vec<usize> = (0..WORDS).filter(|&index| fresh.load(index) == me).collect();
         if fresh.unlock() != 0 {
             return None;
@@ -107,27 +107,19 @@ impl Shape {
 /// The thread id under which the libc would take a mutex for the caller: the parent's, in a child that was cloned
 /// behind its back. 0 if it cannot be found out.
 pub(in crate::sys) fn libc_thread_id() -> u32 {
-    Shape::of_this_libc().map_or(0, Thread::id_by)
+    let told = || {
+        let (shape, probe) = (Shape::of_this_libc()?, Probe::new()?);
+        let id = (probe.try_lock() == 0).then(|| probe.load(shape.word / size_of::<u32>()) & word::TID)?;
+        // In a raw clone, too, the libc finds the id it wrote itself.
+        (probe.unlock() == 0).then_some(id)
+    };
+    told().unwrap_or(0)
 }
 
-struct Thread;
-
-impl Thread {
-    /// While probing: glibc agrees with the kernel about the thread id except in a raw clone, whose probe then fails.
-    fn id() -> u32 {
-        // SAFETY: gettid(2) takes nothing and cannot fail.
-        unsafe { libc::gettid() as u32 }
-    }
-
-    fn id_by(shape: &Shape) -> u32 {
-        let Some(probe) = Probe::new() else { return 0 };
-        if probe.try_lock() != 0 {
-            return 0;
-        }
-        let id = probe.load(shape.word / size_of::<u32>()) & word::TID;
-        // In a raw clone, too, the libc finds the id it wrote itself.
-        if probe.unlock() == 0 { id } else { 0 }
-    }
+/// While probing: glibc agrees with the kernel about the thread id except in a raw clone, whose probe then fails.
+fn thread_id() -> u32 {
+    // SAFETY: gettid(2) takes nothing and cannot fail.
+    unsafe { libc::gettid() as u32 }
 }
 
 /// A mutex of the caller's own, for trying things out.
@@ -173,7 +165,7 @@ impl Probe {
         if self.try_lock() != 0 {
             return false;
         }
-        let named = self.load(word) == Thread::id();
+        let named = self.load(word) == thread_id();
         let again = self.try_lock();
         if again == 0 {
             self.unlock();
