@@ -20,6 +20,9 @@ pub(crate) use native::{Beside, Native, SlowPath};
 use removal::Recognised;
 use segment::Candidate;
 
+/// What leaves it to the caller to name the storage.
+pub(crate) type Found<T> = std::result::Result<T, Reason>;
+
 /// The most locks that a segment may have.
 pub const MAX_LOCKS: u32 = 16_777_216;
 

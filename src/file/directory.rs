@@ -8,6 +8,7 @@ use std::os::fd::IntoRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(super) use crate::shm::Found;
 use crate::shm::MAX_LOCKS;
 use crate::sys::Errno;
 use crate::sys::directory;
@@ -238,9 +239,6 @@ impl IdName {
         std::str::from_utf8(&self.digits[self.start..]).unwrap_or_default()
     }
 }
-
-/// What the pieces of the file manager return: they leave it to the manager to name the storage.
-pub(super) type Found<T> = std::result::Result<T, Reason>;
 
 /// What a directory contains.
 #[derive(Debug, Default)]

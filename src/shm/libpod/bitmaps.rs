@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::Reason;
 use crate::sys::mapping::Mapping;
 
+use super::super::Found;
 use super::format::{GROUP, Geometry};
 
 /// The bitmaps of a segment. Counting needs no guard; all that changes them does.
@@ -35,7 +36,7 @@ impl Bitmaps<'_> {
     }
 
     /// Takes the lowest free id of the first group that has one, beginning where the last one was found.
-    pub(super) fn allocate(&self) -> std::result::Result<u32, Reason> {
+    pub(super) fn allocate(&self) -> Found<u32> {
         let groups = self.geometry.groups();
         let first = self.next_group.load(Ordering::Relaxed).min(groups);
         for group in (first..groups).chain(0..first) {
@@ -51,7 +52,7 @@ impl Bitmaps<'_> {
         Err(Reason::Exhausted { num_locks: self.geometry.num_locks() })
     }
 
-    pub(super) fn allocate_given(&self, id: u32) -> std::result::Result<(), Reason> {
+    pub(super) fn allocate_given(&self, id: u32) -> Found<()> {
         let (word, bit) = self.place(id);
         let bits = word.load(Ordering::Relaxed);
         if bits & bit != 0 {
@@ -61,7 +62,7 @@ impl Bitmaps<'_> {
         Ok(())
     }
 
-    pub(super) fn free(&self, id: u32) -> std::result::Result<(), Reason> {
+    pub(super) fn free(&self, id: u32) -> Found<()> {
         let (word, bit) = self.place(id);
         let bits = word.load(Ordering::Relaxed);
         if bits & bit == 0 {

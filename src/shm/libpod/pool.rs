@@ -13,6 +13,7 @@ use crate::sys::process::Process;
 use crate::sys::registry::{Registry, Shared};
 use crate::{Reason, Result};
 
+use super::super::Found;
 use super::super::name::SegmentName;
 use super::super::segment::{self, Blueprint, Candidate, Segment};
 use super::bitmaps::Bitmaps;
@@ -27,8 +28,7 @@ static POOLS: Registry<Pool> = Registry::new();
 pub(super) struct Pool {
     pub(super) segment: Segment,
     pub(super) geometry: Geometry,
-    /// A copy: a lock call looks at it.
-    shape: Shape,
+    pub(super) shape: Shape,
     /// For each lock that a thread of this process holds: the manager's token and the thread's serial.
     holders: WipedOnFork,
     /// The group in which allocation looks first.
@@ -99,10 +99,6 @@ impl Pool {
         (map.address(offset::FIRST_MUTEX, rest, mutex::ALIGN), guard, self.holders.word(0))
     }
 
-    pub(super) fn shape(&self) -> Shape {
-        self.shape
-    }
-
     /// The mutex of a lock.
     #[inline(always)]
     pub(super) fn mutex(&self, id: u32) -> RobustMutex<'_> {
@@ -120,27 +116,25 @@ impl Pool {
         // SAFETY: managers that change anything map for writing. The mapping outlives every mutex that is held: a
         // manager with a lock held cannot be closed, is kept when it is dropped, and the guard is never held across
         // calls. Thread::enter() has ruled out a child cloned behind the libc's back.
-        unsafe { mutex.try_lock() }
+        mutex.settle(unsafe { mutex.try_lock() })
     }
 
-    /// Waits for a mutex of this pool until `deadline`. The caller has entered as a thread of this process.
-    pub(super) fn wait_mutex(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Attempt {
+    /// Waits for a mutex of this pool until `deadline`; what came of it is still to be settled. The caller has entered as a
+    /// thread of this process.
+    #[inline(always)]
+    pub(super) fn wait_mutex(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Option<i32> {
         // SAFETY: as for try_mutex.
         unsafe { mutex.wait_until(deadline) }
     }
 
-    /// The same, still to be settled.
+    /// Gives back a mutex that the calling thread has taken through this pool. If its bytes were overwritten, the thread's
+    /// robust list still points there, so that the pool stays mapped.
     #[inline(always)]
-    pub(super) fn wait_mutex_raw(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Option<i32> {
-        // SAFETY: as for try_mutex.
-        unsafe { mutex.wait_until_raw(deadline) }
-    }
-
-    /// Gives back a mutex that the calling thread has taken through this pool; false if its bytes were overwritten.
-    #[inline(always)]
-    pub(super) fn unlock_mutex(&self, mutex: RobustMutex<'_>) -> bool {
+    pub(super) fn unlock_mutex(&self, mutex: RobustMutex<'_>) {
         // SAFETY: the caller took it through this same mapping, which stayed mapped since.
-        unsafe { mutex.unlock() }
+        if !unsafe { mutex.unlock() } {
+            self.pin();
+        }
     }
 
     pub(super) fn bitmaps(&self) -> Bitmaps<'_> {
@@ -163,14 +157,14 @@ impl Pool {
     }
 }
 
-fn shape() -> std::result::Result<&'static Shape, Reason> {
+fn shape() -> Found<&'static Shape> {
     Shape::of_this_libc().ok_or(Reason::Unsupported(
         "this libc's robust mutexes have a form that this library does not know, so their holders could not be told",
     ))
 }
 
 /// Writes a segment with nothing allocated.
-fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> std::result::Result<(), Reason> {
+fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> Found<()> {
     let initialise = |offset| {
         // SAFETY: nobody else knows the memory before the file has a name, and a draft is mapped for writing.
         let made = unsafe { RobustMutex::at(map, offset, shape).initialise() };
@@ -189,7 +183,7 @@ fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> std::result::Resul
 
 /// Refuses mutexes that this libc would not lock as its own: musl's have the same size and keep their kind elsewhere, so
 /// that each would let the other in.
-fn check_mutexes(map: &Mapping, geometry: Geometry, shape: &Shape) -> std::result::Result<(), Reason> {
+fn check_mutexes(map: &Mapping, geometry: Geometry, shape: &Shape) -> Found<()> {
     let check = |id: Option<u32>| {
         let offset = id.map_or(offset::GUARD, Geometry::mutex_offset);
         match RobustMutex::at(map, offset, shape).foreign_kind() {
