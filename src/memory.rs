@@ -6,9 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cancel::Cancel;
-use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait, Waiter};
-use crate::shm::{MAX_LOCKS, Native};
+use crate::shm::{MAX_LOCKS, Native, pass_on};
 use crate::{Error, Reason, Result};
 
 /// What errors call the storage.
@@ -52,76 +50,11 @@ impl InMemoryManager {
     }
 }
 
-impl Manager for InMemoryManager {
-    fn allocate_lock(&self) -> Result<u32> {
-        self.native.allocate_lock()
-    }
-
-    fn retrieve_lock(&self, id: u32) -> Result<()> {
-        self.native.retrieve_lock(id)
-    }
-
-    fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()> {
-        self.native.allocate_and_retrieve_lock(id)
-    }
-
-    fn free_lock(&self, id: u32) -> Result<()> {
-        self.native.free_lock(id)
-    }
-
-    fn free_all_locks(&self) -> Result<()> {
-        self.native.free_all_locks()
-    }
-
-    fn available_locks(&self) -> Result<u32> {
-        self.native.available_locks()
-    }
-
-    fn num_locks(&self) -> Result<u32> {
-        self.native.num_locks()
-    }
-
-    fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        self.native.acquire(id, wait, cancel)
-    }
-
-    fn unlock(&self, id: u32) -> Result<()> {
-        self.native.unlock(id)
-    }
-
-    fn set_ownership(&self, ownership: Ownership) -> Result<()> {
-        self.native.set_ownership(ownership)
-    }
-
-    fn locks_held(&self) -> Result<Vec<u32>> {
-        self.native.locks_held()
-    }
-
-    fn lock_info(&self, id: u32) -> Result<LockInfo> {
-        self.native.lock_info(id)
-    }
-
-    fn lock_infos(&self, ids: &[u32]) -> Result<Vec<LockInfo>> {
-        self.native.lock_infos(ids)
-    }
-
-    fn waiters(&self) -> Result<Vec<Waiter>> {
-        self.native.waiters()
-    }
-
-    fn info(&self) -> Result<Info> {
-        self.native.info()
-    }
-
-    fn repair_lock(&self, id: u32) -> Result<()> {
-        self.native.repair_lock(id)
-    }
-
-    fn check_idle(&self) -> Result<()> {
-        self.native.check_idle()
-    }
-
-    fn grow(&self, num_locks: u32) -> Result<()> {
-        self.native.grow(num_locks)
-    }
+macro_rules! serve {
+    ($self:ident, $manager:ident => $call:expr) => {{
+        let $manager = &$self.native;
+        $call
+    }};
 }
+
+pass_on!(InMemoryManager, serve);

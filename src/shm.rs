@@ -8,14 +8,13 @@ mod native;
 mod removal;
 mod segment;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Ownership, Wait, Waiter};
+use crate::manager::{Acquired, Layout, Manager};
 use crate::sys::file::Access;
-use crate::{Cancel, Error, Reason, Result};
+use crate::{Error, Reason, Result};
 pub(crate) use libpod::Libpod;
-use name::SegmentName;
+pub(crate) use name::{SegmentName, TABLE};
 pub(crate) use native::{Beside, Native, SlowPath};
 use removal::Recognised;
 use segment::Candidate;
@@ -130,8 +129,8 @@ pub struct ShmManager {
 /// The seam between manager and layout: each layout is a manager of its own.
 #[derive(Debug)]
 pub(crate) enum ByLayout {
-    Libpod(libpod::Libpod),
-    Native(native::Native),
+    Libpod(Libpod),
+    Native(Native),
 }
 
 /// Passes a call on to the layout's manager.
@@ -165,10 +164,8 @@ impl ShmManager {
             _ => return Err(name.error(Reason::BadArgument("the mode has bits beyond 0777"))),
         };
         let layout = match options.layout {
-            Some(Layout::Libpod) => ByLayout::Libpod(libpod::Libpod::create(name, num_locks, mode)?),
-            None | Some(Layout::Native) => {
-                ByLayout::Native(native::Native::create(name, num_locks, options.max_locks, mode)?)
-            }
+            Some(Layout::Libpod) => ByLayout::Libpod(Libpod::create(name, num_locks, mode)?),
+            None | Some(Layout::Native) => ByLayout::Native(Native::create(name, num_locks, options.max_locks, mode)?),
         };
         Ok(Self { layout })
     }
@@ -195,18 +192,25 @@ impl ShmManager {
     /// and are `EINVAL` where nothing is. A layout that is named must be the one that is there: `EPROTO`. A native segment
     /// from before this boot is replaced.
     pub fn open_or_create(path: impl AsRef<Path>, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
-        Self::open_or_create_named(&SegmentName::parse(path.as_ref())?, num_locks, options)
+        let name = SegmentName::parse(path.as_ref())?;
+        Self::check_count(&name, num_locks)?;
+        Self::open_or_create_named(&name, num_locks, num_locks, options)
     }
 
-    fn open_or_create_named(name: &SegmentName, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
-        Self::check_count(name, num_locks)?;
+    /// Opens a segment of `num_locks`, or makes one of `new_locks`.
+    fn open_or_create_named(
+        name: &SegmentName,
+        num_locks: u32,
+        new_locks: u32,
+        options: &SegmentOptions,
+    ) -> Result<Self> {
         for _ in 0..OPEN_ROUNDS {
             match Self::open_named(name, num_locks, Access::Use) {
                 Err(error) if matches!(error.reason(), Reason::NotFound) => {}
                 Err(error) if matches!(error.reason(), Reason::BeforeBoot) => remove_if(name, native::is_before_boot)?,
                 opened => return opened.and_then(|manager| manager.in_layout(name, options.layout)),
             }
-            match Self::create_named(name, num_locks, options) {
+            match Self::create_named(name, new_locks, options) {
                 // Somebody else was faster, or removed it before this process was in.
                 Err(error) if matches!(error.reason(), Reason::Exists | Reason::Removed) => {}
                 created => return created,
@@ -242,14 +246,7 @@ impl ShmManager {
     /// [`open`](Self::open); `EACCES` or `EPERM` if the directory does not let the caller take the name away, and it can be
     /// used as before.
     pub fn remove(path: impl AsRef<Path>) -> Result<()> {
-        Self::remove_named(&SegmentName::parse(path.as_ref())?)
-    }
-
-    fn remove_named(name: &SegmentName) -> Result<()> {
-        removal::remove(name, |_, start| match native::recognise(start) {
-            Recognised::No if libpod::is_ours(start) => Recognised::Yes,
-            recognised => recognised,
-        })
+        remove_named(&SegmentName::parse(path.as_ref())?)
     }
 
     /// Closes the manager; the storage stays.
@@ -279,9 +276,9 @@ impl ShmManager {
         let candidate = Candidate::open(name, access)?;
         let start = candidate.start()?;
         let layout = if native::is_ours(&start) {
-            ByLayout::Native(native::Native::open(candidate, &start, num_locks)?)
+            ByLayout::Native(Native::open(candidate, &start, num_locks)?)
         } else if libpod::is_ours(&start) {
-            ByLayout::Libpod(libpod::Libpod::open(candidate, &start, num_locks)?)
+            ByLayout::Libpod(Libpod::open(candidate, &start, num_locks)?)
         } else {
             return Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")));
         };
@@ -329,39 +326,31 @@ impl ShmManager {
 /// How many locks the table of a directory has at first: as long as there are no more, it need not grow.
 const FIRST_TABLE_LOCKS: u32 = 1024;
 
-/// Makes the table of a directory of locks: a native segment with room for as many as there can be, in that file. Errors
-/// name the directory.
-pub(crate) fn create_table(directory: &Arc<PathBuf>, file: PathBuf) -> Result<Native> {
-    let name = SegmentName::of_table(directory, file);
-    native::Native::create(&name, FIRST_TABLE_LOCKS, MAX_LOCKS, DEFAULT_MODE)
+/// Makes the table of a directory of locks: a native segment with room for as many as there can be.
+pub(crate) fn create_table(name: &SegmentName) -> Result<Native> {
+    Native::create(name, FIRST_TABLE_LOCKS, MAX_LOCKS, DEFAULT_MODE)
 }
 
 /// Opens the table of a directory of locks, made where there is none.
-pub(crate) fn open_table(directory: &Arc<PathBuf>, file: PathBuf) -> Result<Native> {
-    let name = SegmentName::of_table(directory, file);
+pub(crate) fn open_table(name: &SegmentName) -> Result<Native> {
     let options = SegmentOptions { layout: Some(Layout::Native), max_locks: MAX_LOCKS, mode: DEFAULT_MODE };
-    match ShmManager::open_or_create_named(&name, 0, &options) {
-        // There is none yet, and 0 locks make none.
-        Err(error) if matches!(error.reason(), Reason::BadArgument(_)) => {
-            ShmManager::open_or_create_named(&name, FIRST_TABLE_LOCKS, &options)
-        }
-        opened => opened,
-    }?
-    .into_native(&name)
+    ShmManager::open_or_create_named(name, 0, FIRST_TABLE_LOCKS, &options)?.into_native(name)
 }
 
 /// Opens the table of a directory of locks to look at it. `None`: there is none.
-pub(crate) fn open_table_to_look(directory: &Arc<PathBuf>, file: PathBuf) -> Result<Option<Native>> {
-    let name = SegmentName::of_table(directory, file);
-    match ShmManager::open_named(&name, 0, Access::Look) {
+pub(crate) fn open_table_to_look(name: &SegmentName) -> Result<Option<Native>> {
+    match ShmManager::open_named(name, 0, Access::Look) {
         Err(error) if matches!(error.reason(), Reason::NotFound) => Ok(None),
-        opened => opened?.into_native(&name).map(Some),
+        opened => opened?.into_native(name).map(Some),
     }
 }
 
-/// Removes the table of a directory of locks: who uses it is told.
-pub(crate) fn remove_table(directory: &Arc<PathBuf>, file: PathBuf) -> Result<()> {
-    ShmManager::remove_named(&SegmentName::of_table(directory, file))
+/// Removes a segment, or the table of a directory of locks: who uses it is told.
+pub(crate) fn remove_named(name: &SegmentName) -> Result<()> {
+    removal::remove(name, |_, start| match native::recognise(start) {
+        Recognised::No if libpod::is_ours(start) => Recognised::Yes,
+        recognised => recognised,
+    })
 }
 
 /// Removes a native segment if it is such; that it is gone or another by now is no failure.
@@ -376,78 +365,39 @@ fn remove_if(name: &SegmentName, is_such: impl Fn(&Candidate, &[u8]) -> bool) ->
     }
 }
 
-impl Manager for ShmManager {
-    fn allocate_lock(&self) -> Result<u32> {
-        serve!(self, manager => manager.allocate_lock())
-    }
-
-    fn retrieve_lock(&self, id: u32) -> Result<()> {
-        serve!(self, manager => manager.retrieve_lock(id))
-    }
-
-    fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()> {
-        serve!(self, manager => manager.allocate_and_retrieve_lock(id))
-    }
-
-    fn free_lock(&self, id: u32) -> Result<()> {
-        serve!(self, manager => manager.free_lock(id))
-    }
-
-    fn free_all_locks(&self) -> Result<()> {
-        serve!(self, manager => manager.free_all_locks())
-    }
-
-    fn available_locks(&self) -> Result<u32> {
-        serve!(self, manager => manager.available_locks())
-    }
-
-    fn num_locks(&self) -> Result<u32> {
-        serve!(self, manager => manager.num_locks())
-    }
-
-    #[inline]
-    fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        serve!(self, manager => manager.acquire(id, wait, cancel))
-    }
-
-    fn set_ownership(&self, ownership: Ownership) -> Result<()> {
-        serve!(self, manager => manager.set_ownership(ownership))
-    }
-
-    #[inline]
-    fn unlock(&self, id: u32) -> Result<()> {
-        serve!(self, manager => manager.unlock(id))
-    }
-
-    fn locks_held(&self) -> Result<Vec<u32>> {
-        serve!(self, manager => manager.locks_held())
-    }
-
-    fn lock_info(&self, id: u32) -> Result<LockInfo> {
-        serve!(self, manager => manager.lock_info(id))
-    }
-
-    fn lock_infos(&self, ids: &[u32]) -> Result<Vec<LockInfo>> {
-        serve!(self, manager => manager.lock_infos(ids))
-    }
-
-    fn waiters(&self) -> Result<Vec<Waiter>> {
-        serve!(self, manager => manager.waiters())
-    }
-
-    fn info(&self) -> Result<Info> {
-        serve!(self, manager => manager.info())
-    }
-
-    fn repair_lock(&self, id: u32) -> Result<()> {
-        serve!(self, manager => manager.repair_lock(id))
-    }
-
-    fn check_idle(&self) -> Result<()> {
-        serve!(self, manager => manager.check_idle())
-    }
-
-    fn grow(&self, num_locks: u32) -> Result<()> {
-        serve!(self, manager => manager.grow(num_locks))
-    }
+/// Has a type be a [`Manager`] by the one within it, to which `$serve` passes a call on.
+macro_rules! pass_on {
+    ($type:ty, $serve:ident) => {
+        $crate::shm::pass_on! { $type, $serve:
+            allocate_lock() -> u32;
+            retrieve_lock(id: u32) -> ();
+            allocate_and_retrieve_lock(id: u32) -> ();
+            free_lock(id: u32) -> ();
+            free_all_locks() -> ();
+            available_locks() -> u32;
+            num_locks() -> u32;
+            acquire(id: u32, wait: $crate::Wait, cancel: Option<&$crate::Cancel>) -> $crate::Acquired;
+            unlock(id: u32) -> ();
+            set_ownership(ownership: $crate::Ownership) -> ();
+            locks_held() -> Vec<u32>;
+            lock_info(id: u32) -> $crate::LockInfo;
+            lock_infos(ids: &[u32]) -> Vec<$crate::LockInfo>;
+            waiters() -> Vec<$crate::Waiter>;
+            info() -> $crate::Info;
+            repair_lock(id: u32) -> ();
+            check_idle() -> ();
+            grow(num_locks: u32) -> ();
+        }
+    };
+    ($type:ty, $serve:ident: $($call:ident($($argument:ident: $of:ty),*) -> $answer:ty;)+) => {
+        impl $crate::Manager for $type {
+            $(#[inline]
+            fn $call(&self, $($argument: $of),*) -> $crate::Result<$answer> {
+                $serve!(self, manager => manager.$call($($argument),*))
+            })+
+        }
+    };
 }
+pub(crate) use pass_on;
+
+pass_on!(ShmManager, serve);
