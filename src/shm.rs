@@ -297,15 +297,6 @@ impl ShmManager {
         self.layout
     }
 
-    fn into_native(self, name: &SegmentName) -> Result<Native> {
-        match self.layout {
-            ByLayout::Native(native) => Ok(native),
-            ByLayout::Libpod(_) => {
-                Err(name.error(Reason::WrongLayout { there: Layout::Libpod, asked: Layout::Native }))
-            }
-        }
-    }
-
     /// Which layout the segment has.
     #[must_use]
     pub fn layout(&self) -> Layout {
@@ -331,18 +322,17 @@ pub(crate) fn create_table(name: &SegmentName) -> Result<Native> {
     Native::create(name, FIRST_TABLE_LOCKS, MAX_LOCKS, DEFAULT_MODE)
 }
 
-/// Opens the table of a directory of locks, made where there is none.
-pub(crate) fn open_table(name: &SegmentName) -> Result<Native> {
+/// Opens the table of a directory of locks, made where there is none. Who only looks makes none: `None` then.
+pub(crate) fn open_table(name: &SegmentName, access: Access) -> Result<Option<Native>> {
     let options = SegmentOptions { layout: Some(Layout::Native), max_locks: MAX_LOCKS, mode: DEFAULT_MODE };
-    ShmManager::open_or_create_named(name, 0, FIRST_TABLE_LOCKS, &options)?.into_native(name)
-}
-
-/// Opens the table of a directory of locks to look at it. `None`: there is none.
-pub(crate) fn open_table_to_look(name: &SegmentName) -> Result<Option<Native>> {
-    match ShmManager::open_named(name, 0, Access::Look) {
-        Err(error) if matches!(error.reason(), Reason::NotFound) => Ok(None),
-        opened => opened?.into_native(name).map(Some),
-    }
+    let opened = match access {
+        Access::Use => ShmManager::open_or_create_named(name, 0, FIRST_TABLE_LOCKS, &options)?,
+        Access::Look => match ShmManager::open_named(name, 0, access) {
+            Err(error) if matches!(error.reason(), Reason::NotFound) => return Ok(None),
+            opened => opened?.in_layout(name, options.layout)?,
+        },
+    };
+    Ok(if let ByLayout::Native(native) = opened.layout { Some(native) } else { None })
 }
 
 /// Removes a segment, or the table of a directory of locks: who uses it is told.

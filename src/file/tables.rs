@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::shm::{self, Beside, Native};
-use crate::sys::file::Access;
 use crate::sys::made_once::MadeOnce;
 
 use super::directory::Directory;
@@ -70,12 +69,6 @@ fn open_in<'p>(place: &'p MadeOnce<Table>, pool: &Pool) -> Result<Option<&'p Tab
         return Ok(Some(table));
     }
     let Directory { name, access, .. } = &*pool.directory;
-    let native = match access {
-        Access::Use => shm::open_table(name)?,
-        Access::Look => match shm::open_table_to_look(name)? {
-            Some(native) => native,
-            None => return Ok(None),
-        },
-    };
+    let Some(native) = shm::open_table(name, *access)? else { return Ok(None) };
     place.get_or_make(|| Ok(Table::new(pool, native))).map(Some)
 }
