@@ -26,11 +26,11 @@ use crate::sys::file::Access;
 use crate::sys::mutex::Shape;
 use crate::sys::process::Process;
 use crate::sys::registry::Shared;
-use crate::sys::{Errno, thread};
+use crate::sys::thread;
 use crate::{Cancel, Error, Reason, Result};
 
 use super::name::SegmentName;
-use super::segment::Candidate;
+use super::segment::{Candidate, Segment};
 use super::{Found, Release};
 use format::Geometry;
 pub(super) use format::{MAGIC, is_ours};
@@ -61,7 +61,8 @@ pub(crate) struct Libpod {
 impl Libpod {
     /// Creates a segment and opens it.
     pub(super) fn create(name: &SegmentName, num_locks: u32, mode: u32) -> Result<Self> {
-        Self::new(name, |process| Pool::create(process, name, num_locks, mode))
+        let geometry = Geometry::for_locks(num_locks);
+        Self::new(name, geometry, || pool::create(name, geometry, mode))
     }
 
     /// Opens what `candidate` found, whose first bytes are `start`.
@@ -75,15 +76,14 @@ impl Libpod {
             }
         }
         let name = candidate.name.clone();
-        Self::new(&name, |process| Pool::open(process, candidate, geometry))
+        Self::new(&name, geometry, || candidate.map(geometry.size(), pool::REMOVAL_LOOK_INTERVAL_NS))
     }
 
-    fn new(name: &SegmentName, pool: impl FnOnce(&'static Process) -> Result<Shared<Pool>>) -> Result<Self> {
+    fn new(name: &SegmentName, geometry: Geometry, segment: impl FnOnce() -> Result<Segment>) -> Result<Self> {
         static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
-        let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
-        let process = Process::current().map_err(no_memory)?;
-        let waiting = Line::claim().map_err(no_memory)?;
-        let pool = pool(process)?;
+        let process = Process::current().map_err(name.failed("reserving memory"))?;
+        let waiting = Line::claim().map_err(name.failed("reserving memory"))?;
+        let pool = Pool::of(process, name, segment()?, geometry)?;
         let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed) << thread::SERIAL_BITS;
         let (mutexes, guard, holders) = pool.addresses();
         let lockable = if pool.segment.access == Access::Use { pool.geometry.num_locks() } else { 0 };
@@ -248,7 +248,7 @@ impl Drop for Libpod {
     fn drop(&mut self) {
         // The registry drops the pool with its last manager. What a robust list may still point into must stay
         // mapped, so a manager that is dropped busy gives its part up for good.
-        if self.is_idle().is_err() || self.pool.is_pinned() {
+        if self.is_idle().is_err() {
             self.pool.keep_for_ever();
         }
     }

@@ -193,7 +193,7 @@ pub(super) fn keep_removers_away(file: &File, file_system: FileSystem) -> Found<
 pub(super) fn is_inhabited(candidate: &Candidate, range: Range) -> Found<bool> {
     let is_locked = |range| {
         let failed = |errno| Reason::System { doing: "looking for processes that use the segment", errno };
-        candidate.is_write_locked(range).map_err(failed)
+        record_lock::is_write_locked(&candidate.file, range).map_err(failed)
     };
     within_patience(|| {
         if is_locked(range)? {

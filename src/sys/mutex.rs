@@ -108,10 +108,7 @@ impl<'m> RobustMutex<'m> {
     /// No other process or thread may know the memory yet, and the mapping must be writable.
     pub(crate) unsafe fn initialise(self) -> Result<(), Errno> {
         // SAFETY: at() checked bounds and alignment; the rest is this function's own contract.
-        match unsafe { initialise(self.address.cast()) } {
-            0 => Ok(()),
-            code => Err(Errno(code)),
-        }
+        unsafe { initialise(self.address.cast()) }
     }
 
     /// The thread that the mutex names as its holder, 0 for none.

@@ -35,7 +35,7 @@ impl Libpod {
             self.acquire_guard(guard, attempt)?;
         }
         let changed = change(self.pool.bitmaps());
-        self.pool.unlock_mutex(guard);
+        self.unlock_guard(guard);
         changed
     }
 

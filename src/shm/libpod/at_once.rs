@@ -85,7 +85,7 @@ impl Libpod {
         let changed = if code.is_some_and(|code| guard.is_acquired_by(code)) {
             // What it refuses it leaves as it was, and the caller asks again for the reason.
             let changed = change(self.pool.bitmaps()).ok();
-            self.pool.unlock_mutex(guard);
+            self.unlock_guard(guard);
             changed
         } else {
             settle(guard, code);
@@ -93,6 +93,14 @@ impl Libpod {
         };
         thread.count_outside_pool();
         changed
+    }
+
+    /// Gives back the mutex that guards the bitmaps, which the calling thread has taken through this mapping.
+    pub(super) fn unlock_guard(&self, guard: RobustMutex<'_>) {
+        // SAFETY: taken by the caller, through a mapping that stayed since.
+        if !unsafe { guard.unlock() } {
+            self.pool.keep_for_ever();
+        }
     }
 
     /// The mid path: waits for a moment, without sleeping, for a lock that somebody else holds.

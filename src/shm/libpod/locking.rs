@@ -213,7 +213,7 @@ impl Libpod {
             Release::NotHolder | Release::Undecided => Reason::NotHolder { id },
             Release::Overwritten => {
                 // The thread's robust list still points there.
-                self.pool.pin();
+                self.pool.keep_for_ever();
                 let found = u64::from(self.pool.mutex(id).word().load(Ordering::Relaxed));
                 Reason::Damaged { what: "the mutex of a lock that this thread holds, whose word", found, expected: 0 }
             }

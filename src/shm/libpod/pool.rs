@@ -3,10 +3,9 @@
 //! One segment as this process has it mapped: once, however many managers are open on it, because a thread's robust
 //! list holds addresses.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::clock::Instant;
-use crate::sys::file::Access;
 use crate::sys::mapping::{Mapping, WipedOnFork};
 use crate::sys::mutex::{self, Attempt, RobustMutex, Shape};
 use crate::sys::process::Process;
@@ -15,12 +14,12 @@ use crate::{Reason, Result};
 
 use super::super::Found;
 use super::super::name::SegmentName;
-use super::super::segment::{self, Blueprint, Candidate, Segment};
+use super::super::segment::{self, Blueprint, Segment};
 use super::bitmaps::Bitmaps;
 use super::format::{self, Geometry, offset};
 
 /// How long an answer about removal is good for: less than a slice of a wait, so that a waiter asks at the end of each.
-const REMOVAL_LOOK_INTERVAL_NS: u64 = 25_000_000;
+pub(super) const REMOVAL_LOOK_INTERVAL_NS: u64 = 25_000_000;
 
 static POOLS: Registry<Pool> = Registry::new();
 
@@ -33,44 +32,19 @@ pub(super) struct Pool {
     holders: WipedOnFork,
     /// The group in which allocation looks first.
     next_group: AtomicU32,
-    /// Set where a robust list may point into the mapping although nothing is held: it stays mapped then.
-    pinned: AtomicBool,
 }
 
 impl Pool {
-    /// Makes a segment and maps it.
-    pub(super) fn create(
+    /// The pool of a segment that was mapped just now, or the one that this process has of it already.
+    pub(super) fn of(
         process: &'static Process,
         name: &SegmentName,
-        num_locks: u32,
-        mode: u32,
-    ) -> Result<Shared<Self>> {
-        let geometry = Geometry::for_locks(num_locks);
-        let shape = shape().map_err(|reason| name.error(reason))?;
-        let size = geometry.size();
-        let reserved = [(0, size as u64)];
-        let blueprint = Blueprint { mode, reserved: &reserved, look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
-        let segment = segment::create(name, &blueprint, |map, _, _, _| write(map, geometry, shape))?;
-        Self::shared(process, name, Access::Use, segment, geometry)
-    }
-
-    /// Maps the segment that `candidate` found, unless this process has it mapped already.
-    pub(super) fn open(process: &'static Process, candidate: Candidate, geometry: Geometry) -> Result<Shared<Self>> {
-        let (name, access) = (candidate.name.clone(), candidate.access);
-        let segment = candidate.map(geometry.size(), REMOVAL_LOOK_INTERVAL_NS)?;
-        Self::shared(process, &name, access, segment, geometry)
-    }
-
-    fn shared(
-        process: &'static Process,
-        name: &SegmentName,
-        access: Access,
         segment: Segment,
         geometry: Geometry,
     ) -> Result<Shared<Self>> {
         let shape = shape().map_err(|reason| name.error(reason))?;
         check_mutexes(&segment.map, geometry, shape).map_err(|reason| name.error(reason))?;
-        let key = [segment.facts.device, segment.facts.inode, access as u64];
+        let key = [segment.facts.device, segment.facts.inode, segment.access as u64];
         let alone = process.exclude_other_threads();
         POOLS.get_or_make(
             &alone,
@@ -82,10 +56,9 @@ impl Pool {
                 if same { Ok(()) } else { Err(name.error(reason)) }
             },
             || {
-                let holders = WipedOnFork::new(geometry.num_locks() as usize)
-                    .map_err(|errno| name.error(Reason::System { doing: "reserving memory", errno }))?;
-                let (next_group, pinned) = (AtomicU32::new(0), AtomicBool::new(false));
-                Ok(Self { segment, geometry, shape: *shape, holders, next_group, pinned })
+                let holders = WipedOnFork::new(geometry.num_locks() as usize);
+                let holders = holders.map_err(name.failed("reserving memory"))?;
+                Ok(Self { segment, geometry, shape: *shape, holders, next_group: AtomicU32::new(0) })
             },
         )
     }
@@ -127,16 +100,6 @@ impl Pool {
         unsafe { mutex.wait_until(deadline) }
     }
 
-    /// Gives back a mutex that the calling thread has taken through this pool. If its bytes were overwritten, the thread's
-    /// robust list still points there, so that the pool stays mapped.
-    #[inline(always)]
-    pub(super) fn unlock_mutex(&self, mutex: RobustMutex<'_>) {
-        // SAFETY: the caller took it through this same mapping, which stayed mapped since.
-        if !unsafe { mutex.unlock() } {
-            self.pin();
-        }
-    }
-
     pub(super) fn bitmaps(&self) -> Bitmaps<'_> {
         Bitmaps { map: &self.segment.map, geometry: self.geometry, next_group: &self.next_group }
     }
@@ -146,15 +109,14 @@ impl Pool {
     pub(super) fn holder(&self, id: u32) -> &AtomicU64 {
         self.holders.word(id as usize)
     }
+}
 
-    /// Keeps the segment mapped for the life of the process.
-    pub(super) fn pin(&self) {
-        self.pinned.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_pinned(&self) -> bool {
-        self.pinned.load(Ordering::Relaxed)
-    }
+/// Makes a segment and maps it.
+pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Result<Segment> {
+    let shape = shape().map_err(|reason| name.error(reason))?;
+    let reserved = [(0, geometry.size() as u64)];
+    let blueprint = Blueprint { mode, reserved: &reserved, look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
+    segment::create(name, &blueprint, |map, _, _, _| write(map, geometry, shape))
 }
 
 fn shape() -> Found<&'static Shape> {

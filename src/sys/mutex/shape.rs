@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{c_int, pthread_mutex_t};
 
+use super::super::Errno;
 use super::super::made_once::MadeOnce;
+use super::super::thread::kernel_thread_id;
 use super::{WORDS, kind, word};
 
 /// Where the parts of a mutex stand, found by trying at run time and never assumed.
@@ -41,7 +43,7 @@ impl Shape {
     /// such as a container's, has that id: there another thread probes.
     fn probe_where_it_tells() -> Option<Self> {
         const COUNTED: u32 = 1;
-        if Thread::id() != COUNTED {
+        if kernel_thread_id() != COUNTED {
             return Self::probe();
         }
         std::thread::Builder::new().spawn(Self::probe).ok()?.join().ok()?
@@ -65,7 +67,8 @@ impl Shape {
         if fresh.try_lock() != 0 {
             return None;
         }
-        let me = Thread::id();
+        // glibc agrees with the kernel about it except in a raw clone, whose probe then fails.
+        let me = kernel_thread_id();
         let named: Vec<usize> = (0..WORDS).filter(|&index| fresh.load(index) == me).collect();
         if fresh.unlock() != 0 {
             return None;
@@ -107,27 +110,17 @@ impl Shape {
 /// The thread id under which the libc would take a mutex for the caller: the parent's, in a child that was cloned
 /// behind its back. 0 if it cannot be found out.
 pub(in crate::sys) fn libc_thread_id() -> u32 {
-    Shape::of_this_libc().map_or(0, Thread::id_by)
+    Shape::of_this_libc().map_or(0, id_by)
 }
 
-struct Thread;
-
-impl Thread {
-    /// While probing: glibc agrees with the kernel about the thread id except in a raw clone, whose probe then fails.
-    fn id() -> u32 {
-        // SAFETY: gettid(2) takes nothing and cannot fail.
-        unsafe { libc::gettid() as u32 }
+fn id_by(shape: &Shape) -> u32 {
+    let Some(probe) = Probe::new() else { return 0 };
+    if probe.try_lock() != 0 {
+        return 0;
     }
-
-    fn id_by(shape: &Shape) -> u32 {
-        let Some(probe) = Probe::new() else { return 0 };
-        if probe.try_lock() != 0 {
-            return 0;
-        }
-        let id = probe.load(shape.word / size_of::<u32>()) & word::TID;
-        // In a raw clone, too, the libc finds the id it wrote itself.
-        if probe.unlock() == 0 { id } else { 0 }
-    }
+    let id = probe.load(shape.word / size_of::<u32>()) & word::TID;
+    // In a raw clone, too, the libc finds the id it wrote itself.
+    if probe.unlock() == 0 { id } else { 0 }
 }
 
 /// A mutex of the caller's own, for trying things out.
@@ -138,7 +131,7 @@ impl Probe {
         // SAFETY: all-zero bytes are a valid value of this plain C struct, about to be initialised in place.
         let probe = Self(Box::new(UnsafeCell::new(unsafe { mem::zeroed() })));
         // SAFETY: the box's own memory, in which no mutex lives yet.
-        (unsafe { initialise(probe.0.get()) } == 0).then_some(probe)
+        unsafe { initialise(probe.0.get()) }.is_ok().then_some(probe)
     }
 
     fn word(&self, index: usize) -> &AtomicU32 {
@@ -173,7 +166,7 @@ impl Probe {
         if self.try_lock() != 0 {
             return false;
         }
-        let named = self.load(word) == Thread::id();
+        let named = self.load(word) == kernel_thread_id();
         let again = self.try_lock();
         if again == 0 {
             self.unlock();
@@ -191,27 +184,19 @@ impl Probe {
 ///
 /// # Safety
 /// `mutex` must be aligned, writable memory for a mutex that nobody uses yet.
-pub(super) unsafe fn initialise(mutex: *mut pthread_mutex_t) -> c_int {
+pub(super) unsafe fn initialise(mutex: *mut pthread_mutex_t) -> Result<(), Errno> {
+    let checked = |code| if code == 0 { Ok(()) } else { Err(Errno(code)) };
     let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+    let attributes = attributes.as_mut_ptr();
     // SAFETY: POSIX: attributes are initialised before they are set and destroyed after use; mutex is the caller's.
     unsafe {
-        let attributes = attributes.as_mut_ptr();
-        let mut code = libc::pthread_mutexattr_init(attributes);
-        if code != 0 {
-            return code;
-        }
-        code = libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED);
-        if code == 0 {
-            code = libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST);
-        }
-        if code == 0 {
+        checked(libc::pthread_mutexattr_init(attributes))?;
+        let made = checked(libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED))
+            .and_then(|()| checked(libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST)))
             // The default type is normal as well, but glibc writes another word where it is asked for by name.
-            code = libc::pthread_mutexattr_settype(attributes, libc::PTHREAD_MUTEX_NORMAL);
-        }
-        if code == 0 {
-            code = libc::pthread_mutex_init(mutex, attributes);
-        }
+            .and_then(|()| checked(libc::pthread_mutexattr_settype(attributes, libc::PTHREAD_MUTEX_NORMAL)))
+            .and_then(|()| checked(libc::pthread_mutex_init(mutex, attributes)));
         libc::pthread_mutexattr_destroy(attributes);
-        code
+        made
     }
 }
