@@ -318,7 +318,7 @@ impl Manager for FileManager {
 
     fn waiters(&self) -> Result<Vec<Waiter>> {
         self.settle_in();
-        self.waiting()
+        self.table_to_look()?.map_or_else(|| Ok(Vec::new()), |table| table.native.waiters())
     }
 
     fn info(&self) -> Result<Info> {

@@ -18,6 +18,7 @@ pub(crate) use name::{SegmentName, TABLE};
 pub(crate) use native::{Beside, Native, SlowPath};
 use removal::Recognised;
 use segment::Candidate;
+pub(crate) use segment::check_trusted;
 
 /// What leaves it to the caller to name the storage.
 pub(crate) type Found<T> = std::result::Result<T, Reason>;

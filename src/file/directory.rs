@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io::Write;
 
 pub(super) use crate::shm::Found;
-use crate::shm::{MAX_LOCKS, SegmentName, TABLE};
+use crate::shm::{self, MAX_LOCKS, SegmentName, TABLE};
 use crate::sys::Errno;
 use crate::sys::directory;
-use crate::sys::file::{self, Access, Facts, FileSystem};
+use crate::sys::file::{Access, Facts};
 use crate::sys::process::effective_user;
 use crate::sys::watched::Watched;
 use crate::{Reason, Result};
@@ -39,14 +39,7 @@ impl Directory {
             _ => name.error(Reason::System { doing: "opening the directory", errno }),
         })?;
         let facts = Facts::of(&file).map_err(name.failed("fstat"))?;
-        if access == Access::Use
-            && let Err((owner, caller)) = facts.check_owner(opener)
-        {
-            return Err(name.error(Reason::NotTrusted { owner, caller }));
-        }
-        if let FileSystem::Network(magic) = file::file_system_of(&file).map_err(name.failed("statfs"))? {
-            return Err(name.error(Reason::NetworkFileSystem { magic }));
-        }
+        shm::check_trusted(name, access, &file, &facts, opener)?;
         // Read only: there is nothing else that a directory can be opened for.
         let file = Watched::new(file, facts, name.directory().to_owned(), Access::Look);
         Ok(Self { name: name.clone(), facts, access, opened_by: effective_user(), file })

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::manager::{Info, Kind, LockInfo, Manager, UNLIMITED, Waiter};
+use crate::manager::{Info, Kind, LockInfo, Manager, UNLIMITED};
 use crate::{Error, Result};
 
 use super::FileManager;
@@ -38,7 +38,7 @@ fn add_record(info: &mut LockInfo, pid: i32, table: &Table) {
 
 impl FileManager {
     /// The present table, if there is one.
-    fn table_to_look(&self) -> Result<Option<&Table>> {
+    pub(super) fn table_to_look(&self) -> Result<Option<&Table>> {
         match self.tables.open(&self.pool)? {
             Some(table) if table.native.has_lost_its_name() => self.tables.replace(table, &self.pool),
             table => Ok(table),
@@ -92,10 +92,6 @@ impl FileManager {
             Ok(info)
         });
         infos.collect::<Found<_>>().map_err(|reason| self.error(reason))
-    }
-
-    pub(super) fn waiting(&self) -> Result<Vec<Waiter>> {
-        self.table_to_look()?.map_or_else(|| Ok(Vec::new()), |table| table.native.waiters())
     }
 
     pub(super) fn describe(&self) -> Result<Info> {

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait};
+use crate::manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, Ownership, Wait};
 use crate::sys::arena::Line;
 use crate::sys::file::Access;
 use crate::sys::mutex::Shape;
@@ -219,7 +219,7 @@ impl Manager for Libpod {
     }
 
     fn locks_held(&self) -> Result<Vec<u32>> {
-        Ok(self.held_ids())
+        Ok((0..self.pool.geometry.num_locks()).filter(|&id| self.is_held(id)).collect())
     }
 
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
@@ -227,7 +227,9 @@ impl Manager for Libpod {
     }
 
     fn info(&self) -> Result<Info> {
-        Ok(self.describe())
+        let num_locks = self.pool.geometry.num_locks();
+        let (layout, retired) = (Some(Layout::Libpod), self.pool.segment.is_removed());
+        Ok(Info { kind: Kind::Shm, layout, num_locks, max_locks: num_locks, attached: 0, retired })
     }
 
     fn repair_lock(&self, id: u32) -> Result<()> {

@@ -9,7 +9,7 @@ use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys::clock::Instant;
-use crate::sys::file::{self, Access, Facts, FileSystem};
+use crate::sys::file::{self, Access, Facts, FileSystem, Opener};
 use crate::sys::mapping::Mapping;
 use crate::sys::watched::{Fleeting, Watched};
 use crate::sys::{Errno, procfs};
@@ -47,12 +47,7 @@ impl Candidate {
         if !facts.is_regular {
             return Err(name.error(Reason::NotASegment("it is no regular file")));
         }
-        if access == Access::Use
-            && let Err((owner, caller)) = facts.check_owner(opener)
-        {
-            return Err(name.error(Reason::NotTrusted { owner, caller }));
-        }
-        let file_system = local_file_system(name, &file)?;
+        let file_system = check_trusted(name, access, &file, &facts, opener)?;
         Ok(Self { name: name.clone(), access, facts, file_system, file })
     }
 
@@ -310,11 +305,25 @@ impl Drop for TemporaryName {
     }
 }
 
+/// Whether what was opened may be used, by its owner and the file system that it is on, which is told.
+pub(crate) fn check_trusted(
+    name: &SegmentName,
+    access: Access,
+    file: &File,
+    facts: &Facts,
+    opener: Opener,
+) -> Result<FileSystem> {
+    match facts.check_owner(opener) {
+        Err((owner, caller)) if access == Access::Use => Err(name.error(Reason::NotTrusted { owner, caller })),
+        _ => local_file_system(name, file),
+    }
+}
+
 /// The file system that a segment is on, where one can be.
 fn local_file_system(name: &SegmentName, file: &File) -> Result<FileSystem> {
     match file::file_system_of(file) {
         Ok(FileSystem::Network(magic)) => Err(name.error(Reason::NetworkFileSystem { magic })),
         Ok(local) => Ok(local),
-        Err(errno) => Err(name.error(Reason::System { doing: "statfs", errno })),
+        Err(errno) => Err(name.failed("statfs")(errno)),
     }
 }

@@ -96,6 +96,7 @@ impl Libpod {
     }
 
     /// Gives back the mutex that guards the bitmaps, which the calling thread has taken through this mapping.
+    #[inline]
     pub(super) fn unlock_guard(&self, guard: RobustMutex<'_>) {
         // SAFETY: taken by the caller, through a mapping that stayed since.
         if !unsafe { guard.unlock() } {

@@ -4,15 +4,15 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::manager::{Info, Kind, Layout, LockInfo};
+use crate::manager::LockInfo;
 use crate::sys::mutex::word;
 use crate::sys::procfs;
 
 use super::Libpod;
 
 impl Libpod {
-    pub(super) fn held_ids(&self) -> Vec<u32> {
-        (0..self.pool.geometry.num_locks()).filter(|&id| is_held(self.word(id))).collect()
+    pub(super) fn is_held(&self, id: u32) -> bool {
+        is_held(self.word(id))
     }
 
     pub(super) fn inspect(&self, id: u32) -> LockInfo {
@@ -46,18 +46,6 @@ impl Libpod {
     /// Which lock's mutex begins at that byte of the file; its first word is what threads sleep on.
     pub(in crate::shm) fn lock_at(&self, offset: u64) -> Option<u32> {
         self.pool.geometry.lock_at(offset)
-    }
-
-    pub(super) fn describe(&self) -> Info {
-        let num_locks = self.pool.geometry.num_locks();
-        Info {
-            kind: Kind::Shm,
-            layout: Some(Layout::Libpod),
-            num_locks,
-            max_locks: num_locks,
-            attached: 0,
-            retired: self.pool.segment.is_removed(),
-        }
     }
 
     fn word(&self, id: u32) -> u32 {
