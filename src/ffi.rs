@@ -45,7 +45,7 @@ pub enum lock_manager_t {
 pub type lock_manager_cancel_t = Cancel;
 
 fn shm_handle(manager: ShmManager) -> *mut lock_manager_t {
-    Box::into_raw(Box::new(match manager.into_layout() {
+    Box::into_raw(Box::new(match manager.layout {
         ByLayout::Native(native) => lock_manager_t::Native(native),
         ByLayout::Libpod(libpod) => lock_manager_t::Libpod(libpod),
     }))
@@ -271,7 +271,7 @@ pub unsafe extern "C" fn lock_manager_new_in_memory(num_locks: u32, out: *mut *m
     // SAFETY: the module's contract.
     call(|| unsafe {
         let out = output(out, "out")?;
-        let native = InMemoryManager::new(num_locks)?.into_native();
+        let native = InMemoryManager::new(num_locks)?.native;
         *out = Box::into_raw(Box::new(lock_manager_t::Native(native)));
         Ok(0)
     })

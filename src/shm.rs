@@ -124,7 +124,8 @@ pub(crate) enum Release {
 /// ```
 #[derive(Debug)]
 pub struct ShmManager {
-    layout: ByLayout,
+    /// The lock calls of the boundary know each, so that it has the shortest way.
+    pub(crate) layout: ByLayout,
 }
 
 /// The seam between manager and layout: each layout is a manager of its own.
@@ -291,11 +292,6 @@ impl ShmManager {
             return Err(name.error(Reason::TooManyLocks { asked: num_locks, most: MAX_LOCKS }));
         }
         Ok(())
-    }
-
-    /// The layout's own manager: the lock calls of the boundary know both, so that each has the shortest way.
-    pub(crate) fn into_layout(self) -> ByLayout {
-        self.layout
     }
 
     /// Which layout the segment has.

@@ -41,7 +41,7 @@ use pool::Pool;
 pub(crate) struct Libpod {
     /// The mutex of lock 0.
     mutexes: *mut u8,
-    /// The one that guards the bitmaps.
+    /// The one that guards the pool.
     guard: *mut u8,
     /// As many locks as may be taken through the manager: all, or none if it was opened to look.
     lockable: u32,
@@ -94,13 +94,13 @@ impl Libpod {
     /// Allocates a lock if nothing stands in the way.
     #[inline]
     pub(crate) fn allocate_at_once(&self) -> Option<u32> {
-        self.with_bitmaps_at_once(|bitmaps| bitmaps.allocate())
+        self.with_bitmaps_at_once(|pool| pool.allocate())
     }
 
     /// How many locks are free: nothing ever stands in the way.
     #[inline]
     pub(crate) fn available_at_once(&self) -> u32 {
-        self.pool.bitmaps().count_free()
+        self.pool.count_free()
     }
 
     /// Frees a lock if nothing stands in the way.
@@ -109,7 +109,7 @@ impl Libpod {
         if id >= self.pool.geometry.num_locks() {
             return None;
         }
-        self.with_bitmaps_at_once(|bitmaps| bitmaps.free(id))
+        self.with_bitmaps_at_once(|pool| pool.free(id))
     }
 
     #[cold]
@@ -155,7 +155,7 @@ impl fmt::Debug for Libpod {
 
 impl Manager for Libpod {
     fn allocate_lock(&self) -> Result<u32> {
-        self.told(self.with_bitmaps(|bitmaps| bitmaps.allocate()))
+        self.told(self.with_bitmaps(|pool| pool.allocate()))
     }
 
     fn retrieve_lock(&self, id: u32) -> Result<()> {
@@ -163,16 +163,16 @@ impl Manager for Libpod {
     }
 
     fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()> {
-        self.told(self.is_in_range(id).and_then(|()| self.with_bitmaps(|bitmaps| bitmaps.allocate_given(id))))
+        self.told(self.is_in_range(id).and_then(|()| self.with_bitmaps(|pool| pool.allocate_given(id))))
     }
 
     fn free_lock(&self, id: u32) -> Result<()> {
-        self.told(self.is_in_range(id).and_then(|()| self.with_bitmaps(|bitmaps| bitmaps.free(id))))
+        self.told(self.is_in_range(id).and_then(|()| self.with_bitmaps(|pool| pool.free(id))))
     }
 
     fn free_all_locks(&self) -> Result<()> {
-        self.told(self.with_bitmaps(|bitmaps| {
-            bitmaps.free_all();
+        self.told(self.with_bitmaps(|pool| {
+            pool.free_all();
             Ok(())
         }))
     }

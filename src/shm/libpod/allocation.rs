@@ -10,9 +10,9 @@ use crate::Reason;
 
 use super::super::Found;
 use super::Libpod;
-use super::bitmaps::Bitmaps;
 use super::judgement::{SLICE_NS, Verdict, Watch};
 use super::locking::refused;
+use super::pool::Pool;
 
 /// How long the mutex of the bitmaps may stay taken. It is held for a microsecond, so whoever holds it longer is
 /// stopped, dead in a way that cannot be proven, or not there at all.
@@ -20,7 +20,7 @@ const GUARD_PATIENCE_NS: u64 = 2_000_000_000;
 
 impl Libpod {
     /// Runs `change` with the mutex that guards the bitmaps held.
-    pub(super) fn with_bitmaps<T>(&self, change: impl FnOnce(Bitmaps<'_>) -> Found<T>) -> Found<T> {
+    pub(super) fn with_bitmaps<T>(&self, change: impl FnOnce(&Pool) -> Found<T>) -> Found<T> {
         self.is_writable()?;
         let thread = self.enter()?;
         if self.pool.segment.is_removed_lately() {
@@ -34,7 +34,7 @@ impl Libpod {
             }
             self.acquire_guard(guard, attempt)?;
         }
-        let changed = change(self.pool.bitmaps());
+        let changed = change(&self.pool);
         self.unlock_guard(guard);
         changed
     }
@@ -43,7 +43,7 @@ impl Libpod {
     #[cold]
     fn acquire_guard(&self, guard: RobustMutex<'_>, mut attempt: Attempt) -> Found<()> {
         let start = Instant::now();
-        let mut watch = Watch::new();
+        let mut watch = Watch::default();
         loop {
             match attempt {
                 Attempt::Acquired | Attempt::OwnerDied => return Ok(()),

@@ -13,8 +13,8 @@ use crate::sys::undisturbed::Signals;
 
 use super::super::{Found, Release, SHORT_WAITS};
 use super::Libpod;
-use super::bitmaps::Bitmaps;
 use super::format::Geometry;
+use super::pool::Pool;
 
 /// The most mutexes that a thread may hold. The kernel frees 2048 of a dead thread (ROBUST_LIST_LIMIT) and forgets the
 /// rest; the difference is for mutexes of others.
@@ -68,7 +68,7 @@ impl Libpod {
     /// [`with_bitmaps`](Self::with_bitmaps) if nothing stands in the way; `None`, with nothing changed, if anything
     /// does. Never fails or panics, and makes no call that could be a cancellation point.
     #[inline]
-    pub(super) fn with_bitmaps_at_once<T>(&self, change: impl FnOnce(Bitmaps<'_>) -> Found<T>) -> Option<T> {
+    pub(super) fn with_bitmaps_at_once<T>(&self, change: impl FnOnce(&Pool) -> Found<T>) -> Option<T> {
         let segment = &self.pool.segment;
         let is_usual = segment.access == Access::Use && Thread::calling().has_entered(self.process);
         if !is_usual || segment.is_look_due(Instant::recently()) {
@@ -84,7 +84,7 @@ impl Libpod {
         let code = unsafe { guard.try_lock() };
         let changed = if code.is_some_and(|code| guard.is_acquired_by(code)) {
             // What it refuses it leaves as it was, and the caller asks again for the reason.
-            let changed = change(self.pool.bitmaps()).ok();
+            let changed = change(&self.pool).ok();
             self.unlock_guard(guard);
             changed
         } else {

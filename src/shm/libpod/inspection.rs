@@ -19,7 +19,7 @@ impl Libpod {
         let word = self.word(id);
         let mut info = LockInfo {
             id,
-            allocated: self.pool.bitmaps().is_allocated(id),
+            allocated: self.pool.is_allocated(id),
             held: is_held(word),
             owner_died: word & word::OWNER_DIED != 0,
             ..LockInfo::default()

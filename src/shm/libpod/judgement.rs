@@ -45,16 +45,13 @@ pub(super) enum Verdict {
 }
 
 /// Looks at one mutex again and again.
+#[derive(Default)]
 pub(super) struct Watch {
     last: Option<Snapshot>,
     skip: u32,
 }
 
 impl Watch {
-    pub(super) fn new() -> Self {
-        Self { last: None, skip: 0 }
-    }
-
     pub(super) fn look(&mut self, mutex: RobustMutex<'_>, segment: &Segment) -> Verdict {
         let snapshot = mutex.snapshot();
         let word = mutex.word_in(&snapshot);
@@ -101,7 +98,7 @@ impl Libpod {
         if let Some((found, expected)) = mutex.foreign_kind() {
             return Err(Reason::ForeignMutex { id: Some(id), found, expected });
         }
-        let mut watch = Watch::new();
+        let mut watch = Watch::default();
         // Ends: each round either decides or finds that the mutex was used since the last.
         loop {
             match watch.look(mutex, &self.pool.segment) {

@@ -109,7 +109,7 @@ impl<'m> Request<'m> {
             deadline: now.after(timeout_ns),
             timeout_ns,
             counted: waits::Wait::default(),
-            watch: Watch::new(),
+            watch: Watch::default(),
             judgement: now.after(SLICE_NS),
             until: now,
             answer: None,

@@ -15,7 +15,6 @@ use crate::{Reason, Result};
 use super::super::Found;
 use super::super::name::SegmentName;
 use super::super::segment::{self, Blueprint, Segment};
-use super::bitmaps::Bitmaps;
 use super::format::{self, Geometry, offset};
 
 /// How long an answer about removal is good for: less than a slice of a wait, so that a waiter asks at the end of each.
@@ -31,7 +30,7 @@ pub(super) struct Pool {
     /// For each lock that a thread of this process holds: the manager's token and the thread's serial.
     holders: WipedOnFork,
     /// The group in which allocation looks first.
-    next_group: AtomicU32,
+    pub(super) next_group: AtomicU32,
 }
 
 impl Pool {
@@ -100,10 +99,6 @@ impl Pool {
         unsafe { mutex.wait_until(deadline) }
     }
 
-    pub(super) fn bitmaps(&self) -> Bitmaps<'_> {
-        Bitmaps { map: &self.segment.map, geometry: self.geometry, next_group: &self.next_group }
-    }
-
     /// Who of this process holds a lock; 0: nobody.
     #[inline(always)]
     pub(super) fn holder(&self, id: u32) -> &AtomicU64 {
@@ -136,7 +131,7 @@ fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> Found<()> {
     for id in 0..geometry.num_locks() {
         initialise(Geometry::mutex_offset(id))?;
     }
-    map.u32_at(offset::NUM_BITMAPS).store(geometry.groups(), Ordering::Relaxed);
+    map.u32_at(offset::NUM_BITMAPS).store(geometry.groups, Ordering::Relaxed);
     map.u32_at(offset::NUM_LOCKS).store(geometry.num_locks(), Ordering::Relaxed);
     // Last, though nobody sees the file before it is linked: linkat(2) orders all of it.
     map.u16_at(offset::MAGIC).store(format::MAGIC, Ordering::Release);
