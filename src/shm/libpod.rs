@@ -41,7 +41,7 @@ use pool::Pool;
 pub(crate) struct Libpod {
     /// The mutex of lock 0.
     mutexes: *mut u8,
-    /// The one that guards the pool.
+    /// The one that guards the bitmaps.
     guard: *mut u8,
     /// As many locks as may be taken through the manager: all, or none if it was opened to look.
     lockable: u32,
