@@ -21,12 +21,12 @@ use crate::acquisition::Acquisition;
 use crate::cancel::Cancel;
 use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 use crate::ownership::OwnershipCell;
-use crate::shm::{self, MAX_LOCKS, SegmentName, TABLE};
+use crate::shm::{self, MAX_LOCKS};
 use crate::sys::Errno;
 use crate::sys::file::Access;
 use crate::sys::registry::Shared;
 use crate::{Error, Reason, Result};
-use directory::{Directory, Found};
+use directory::{Directory, Found, SegmentName, TABLE};
 use pool::Pool;
 use tables::{Table, Tables};
 

@@ -3,11 +3,12 @@
 //! The directory that the locks are in: found without following a link, trusted by its owner, and the same one for
 //! good, whatever its name comes to mean.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
 
-pub(super) use crate::shm::Found;
-use crate::shm::{self, MAX_LOCKS, SegmentName, TABLE};
+use crate::shm::{self, MAX_LOCKS};
+pub(super) use crate::shm::{Found, SegmentName, TABLE};
 use crate::sys::Errno;
 use crate::sys::directory;
 use crate::sys::file::{Access, Facts};
@@ -51,6 +52,15 @@ impl Directory {
             Ok(_) | Err(Errno(libc::ENOENT | libc::ENOTDIR)) => Reason::Removed,
             Err(errno) => Reason::System { doing: "opening the directory again", errno },
         })
+    }
+
+    /// The same, of what is not to be done twice, though the descriptor be lost while it is done.
+    fn change(
+        &self,
+        change: impl Fn(&File) -> std::result::Result<(), Errno>,
+    ) -> Found<std::result::Result<(), Errno>> {
+        let done = Cell::new(false);
+        self.ask(|file| if done.get() { Ok(()) } else { change(file).inspect(|()| done.set(true)) })
     }
 
     /// Whether the process has the rights with which it opened the directory.
@@ -101,7 +111,7 @@ impl Directory {
     /// Makes the file of an id; `false`: there is one.
     pub(super) fn make_id(&self, id: u32) -> Found<bool> {
         let name = IdName::new(id);
-        match self.ask(|directory| directory::make_at(directory, name.as_str(), ID_MODE))? {
+        match self.change(|directory| directory::make_at(directory, name.as_str(), ID_MODE))? {
             Ok(()) => Ok(true),
             Err(Errno(libc::EEXIST)) => Ok(false),
             Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
@@ -116,7 +126,7 @@ impl Directory {
 
     /// Removes a file of the directory; `false`: there was none, or it is a directory, which no lock is.
     pub(super) fn remove_file(&self, name: &str) -> Found<bool> {
-        match self.ask(|directory| directory::remove_at(directory, name))? {
+        match self.change(|directory| directory::remove_at(directory, name))? {
             Ok(()) => Ok(true),
             Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
             Err(Errno(libc::ENOENT | libc::EISDIR)) => Ok(false),

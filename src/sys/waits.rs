@@ -59,6 +59,10 @@ struct Noted {
     give_back: Option<GiveBack>,
 }
 
+/// A handler's frames lie at least this far below those of the wait in whose midst it came: between them is what the kernel
+/// has put on the stack for it, with all registers.
+const SIGNAL_FRAME: usize = 768;
+
 const MOST: usize = WAIT_WORDS * size_of::<u64>() / size_of::<Noted>();
 
 /// The low half of a counter of a crowd, and of what a thread wants.
@@ -143,10 +147,16 @@ impl Wait {
 /// Takes back what waits have counted that the calling thread is not in any more.
 #[inline]
 pub(crate) fn sweep(thread: Thread) {
-    // SAFETY: as in begin().
-    if notes(thread).into_iter().any(|note| unsafe { !(*note).frame.is_null() }) {
+    if are_noted(thread) {
         sweep_where(thread, is_left);
     }
+}
+
+/// Whether the calling thread has noted a wait, be it left or not.
+#[inline]
+pub(crate) fn are_noted(thread: Thread) -> bool {
+    // SAFETY: as in begin().
+    notes(thread).into_iter().any(|note| unsafe { !(*note).frame.is_null() })
 }
 
 /// Takes back what all waits of a thread have counted, which ends.
@@ -174,17 +184,14 @@ fn sweep_where(thread: Thread, is_over: impl Fn(&Noted, Stack) -> bool) {
     }
 }
 
-/// What the kernel puts on the stack before it calls a handler has at least so many bytes. A wait that is nearer was left: the
-/// call that looks may have its number in a part of a frame that it has not written yet.
-const HANDLERS_LEAST: usize = 900;
-
-/// Whether the frame of a wait is gone. It lies above all that was called from it, a handler in its midst too, and has the
-/// number of the note.
+/// Whether the frame of a wait is gone. It lies far above all that was called in its midst, by a handler, and has the number
+/// of the note.
 fn is_left(noted: &Noted, stack: Stack) -> bool {
     match stack {
         Stack::Alternate => false,
         Stack::Usual(here) => {
-            noted.frame.addr() <= here + HANDLERS_LEAST || number_at(noted.frame).is_some_and(|now| now != noted.number)
+            noted.frame.addr() <= here.saturating_add(SIGNAL_FRAME)
+                || number_at(noted.frame).is_some_and(|now| now != noted.number)
         }
     }
 }
