@@ -21,7 +21,7 @@ use crate::acquisition::Acquisition;
 use crate::cancel::Cancel;
 use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 use crate::ownership::OwnershipCell;
-use crate::shm::{self, MAX_LOCKS};
+use crate::shm::{self, AtOnce, MAX_LOCKS};
 use crate::sys::Errno;
 use crate::sys::file::Access;
 use crate::sys::registry::Shared;
@@ -284,10 +284,12 @@ impl Manager for FileManager {
     }
 
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        if cancel.is_none()
-            && let Some(acquired) = self.acquire_at_once(id)
-        {
-            return Ok(acquired);
+        if cancel.is_none() {
+            match self.acquire_at_once(id) {
+                AtOnce::Acquired(acquired) => return Ok(acquired),
+                AtOnce::InVain => self.hand_back(id),
+                AtOnce::Undecided => {}
+            }
         }
         self.two_steps(id, wait, cancel).run().map_err(|reason| self.error(reason))
     }

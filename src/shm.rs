@@ -87,8 +87,9 @@ pub(crate) enum AtOnce {
     Acquired(Acquired),
     /// Nothing was done: the long way decides.
     Undecided,
-    /// The lock was taken, but the segment was removed before: it has to be given back.
-    Retired,
+    /// The word was taken, but the segment was removed before, or what a lock needs beside its word is not to be had at once:
+    /// the word has to be handed back.
+    InVain,
 }
 
 /// What came of an attempt to unlock.

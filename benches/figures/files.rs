@@ -54,8 +54,10 @@ fn allocate_as_libpod(directory: &Path) -> u32 {
     (0..).find(|id| File::create_new(directory.join(id.to_string())).is_ok()).expect("there is no end of ids")
 }
 
+/// As containers/storage does it for libpod: the file is made where there is none.
 fn lock_as_libpod(path: &Path) {
-    let file = File::options().read(true).write(true).open(path).expect("the file of an id");
+    let options = File::options().read(true).write(true).create(true).truncate(false).clone();
+    let file = options.open(path).expect("the file of an id");
     // SAFETY: zeros are a valid flock; fcntl(2) reads it.
     unsafe {
         let mut lock: libc::flock = std::mem::zeroed();

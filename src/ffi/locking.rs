@@ -12,7 +12,7 @@ use crate::Cancel;
 use crate::file::FileManager;
 use crate::manager::Wait;
 use crate::shm::{AtOnce, Libpod, Native, Release};
-use crate::sys::undisturbed::{Signals, with_errno_kept};
+use crate::sys::undisturbed::with_errno_kept;
 
 use super::boundary::{self, call, code, manager as opened};
 use super::lock_manager_t;
@@ -62,7 +62,7 @@ pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: im
             Some(lock_manager_t::Native(native)) => match native.acquire_at_once(id) {
                 AtOnce::Acquired(acquired) => code(acquired),
                 AtOnce::Undecided => acquire_held(native, id, patience),
-                AtOnce::Retired => acquire_retired(native, id, patience),
+                AtOnce::InVain => acquire_anew(native, id, patience),
             },
             Some(lock_manager_t::Libpod(libpod)) => {
                 // Not rare: only out of the native way, for which a jump taken in each of lock and unlock is a cycle in 20.
@@ -162,7 +162,7 @@ extern "C" fn acquire_held(native: &Native, id: u32, patience: impl Patience) ->
     if !wait.is_try() {
         match native.acquire_soon(id) {
             AtOnce::Acquired(acquired) => return code(acquired),
-            AtOnce::Retired => return acquire_retired(native, id, patience),
+            AtOnce::InVain => return acquire_anew(native, id, patience),
             AtOnce::Undecided => {}
         }
     }
@@ -172,7 +172,7 @@ extern "C" fn acquire_held(native: &Native, id: u32, patience: impl Patience) ->
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn acquire_retired(native: &Native, id: u32, patience: impl Patience) -> i32 {
+extern "C" fn acquire_anew(native: &Native, id: u32, patience: impl Patience) -> i32 {
     boundary::release(native.storage(), || {
         native.hand_back(id);
         Ok(())
@@ -180,30 +180,18 @@ extern "C" fn acquire_retired(native: &Native, id: u32, patience: impl Patience)
     boundary::acquire(&mut native.slow_path(id, patience.wait(), None), native.storage())
 }
 
-/// No function's answer.
-const NOT_AT_ONCE: i32 = i32::MIN;
-
-#[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn acquire_free_file(file: &FileManager, id: u32) -> i32 {
-    with_errno_kept(|| file.acquire_at_once(id)).map_or(NOT_AT_ONCE, code)
-}
-
-#[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn release_free_file(file: &FileManager, id: u32) -> bool {
-    with_errno_kept(|| file.release_at_once(id))
-}
-
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn acquire_file(file: &FileManager, id: u32, patience: impl Patience) -> i32 {
-    // What this makes system calls with has something to undo: no handler ends the thread in it.
-    let signals = Signals::hold_back();
-    let code = acquire_free_file(file, id);
-    signals.let_come();
-    if code != NOT_AT_ONCE {
-        return code;
+    match with_errno_kept(|| file.acquire_at_once(id)) {
+        AtOnce::Acquired(acquired) => return code(acquired),
+        AtOnce::Undecided => {}
+        AtOnce::InVain => {
+            _ = boundary::release(file.storage(), || {
+                file.hand_back(id);
+                Ok(())
+            })
+        }
     }
     boundary::acquire(&mut file.two_steps(id, patience.wait(), None), file.storage())
 }
@@ -229,10 +217,7 @@ extern "C" fn unlock_waited_for(native: &Native, id: u32) -> i32 {
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn unlock_file(file: &FileManager, id: u32) -> i32 {
-    let signals = Signals::hold_back();
-    let released = release_free_file(file, id);
-    signals.let_come();
-    if released {
+    if with_errno_kept(|| file.release_at_once(id)) {
         return 0;
     }
     boundary::release(file.storage(), || file.release(id))

@@ -62,25 +62,35 @@ impl FileManager {
         TwoSteps { manager: self, id, wait, cancel, deadline: wait.deadline(), rounds: 0, stage: Stage::Fresh }
     }
 
-    /// Takes a lock that is free, with as little around it as there can be: its word, and what is at hand of its file. `None`:
-    /// nothing is done, and all is left to [`two_steps`](Self::two_steps). As in the native engine's own short way, a signal
-    /// handler may come anywhere, and stay: then the thread has the word, or has not.
-    pub(crate) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
-        let table = self.tables.present().filter(|_| self.ownership.is_settled())?;
+    /// Takes a lock that is free, with as little around it as there can be: its word, and what is at hand of its file; see
+    /// [`two_steps`](Self::two_steps) for the rest. As in the native engine's own short way, a signal handler may come
+    /// anywhere, and stay: then the thread has the word, or has not.
+    #[inline(always)]
+    pub(crate) fn acquire_at_once(&self, id: u32) -> AtOnce {
+        let Some(table) = self.tables.present().filter(|_| self.ownership.is_settled()) else {
+            return AtOnce::Undecided;
+        };
         match table.native.acquire_at_once(id) {
-            AtOnce::Acquired(acquired) if self.pool.kept.try_lock_at_hand(id) => return Some(acquired),
-            AtOnce::Acquired(acquired) => table.native.put_back(id, acquired),
-            AtOnce::Retired => table.native.hand_back(id),
-            AtOnce::Undecided => {}
+            AtOnce::Acquired(_) if !self.pool.kept.try_lock_at_hand(id) => AtOnce::InVain,
+            at_once => at_once,
         }
-        None
+    }
+
+    /// Hands back a word that was taken in vain.
+    pub(crate) fn hand_back(&self, id: u32) {
+        if let Some(table) = self.tables.present() {
+            table.native.hand_back(id);
+        }
     }
 
     /// Gives a lock back in the same way. `false`: the rest is left to [`release`](Self::release).
+    #[inline(always)]
     pub(crate) fn release_at_once(&self, id: u32) -> bool {
-        // A wait for libpod that a handler left has the word, and no lock.
-        waits::sweep(Thread::calling());
-        let Some(table) = self.tables.present().filter(|table| table.native.holds(id)) else { return false };
+        // A wait for libpod that a handler left has the word, and no lock: it is given back first.
+        let is_swept = !waits::are_noted(Thread::calling());
+        let Some(table) = self.tables.present().filter(|table| is_swept && table.native.holds_surely(id)) else {
+            return false;
+        };
         self.pool.kept.unlock_at_hand(id) && table.native.release_soon(id) == Release::Done
     }
 

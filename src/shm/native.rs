@@ -216,6 +216,12 @@ impl Native {
         self.view.acquire_at_once(id)
     }
 
+    /// See [`View::holds_surely`].
+    #[inline(always)]
+    pub(crate) fn holds_surely(&self, id: u32) -> bool {
+        self.view.holds_surely(id)
+    }
+
     /// See [`View::acquire_soon`].
     #[inline(always)]
     pub(crate) fn acquire_soon(&self, id: u32) -> AtOnce {
@@ -523,11 +529,11 @@ impl Manager for Native {
         if cancel.is_none() {
             match self.view.acquire_at_once(id) {
                 AtOnce::Acquired(acquired) => return Ok(acquired),
-                AtOnce::Retired => self.view.hand_back(id),
+                AtOnce::InVain => self.view.hand_back(id),
                 AtOnce::Undecided if wait.is_try() => {}
                 AtOnce::Undecided => match self.view.acquire_soon(id) {
                     AtOnce::Acquired(acquired) => return Ok(acquired),
-                    AtOnce::Retired => self.view.hand_back(id),
+                    AtOnce::InVain => self.view.hand_back(id),
                     AtOnce::Undecided => {}
                 },
             }

@@ -10,7 +10,8 @@ pub struct Errno(pub i32);
 impl Errno {
     /// Of the system call that has just failed in this thread.
     pub(crate) fn last() -> Self {
-        Self::from(io::Error::last_os_error())
+        // SAFETY: __errno_location() is the calling thread's own errno.
+        Self(unsafe { *libc::__errno_location() })
     }
 }
 

@@ -283,6 +283,19 @@ fn reserve_by_touching(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     mapping::populate(file, start, end)
 }
 
+/// Where the description stands in the file. `None`: the descriptor is of nothing that has such a place.
+pub(crate) fn position(file: &File) -> Option<u64> {
+    // SAFETY: lseek(2) touches no memory.
+    u64::try_from(unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR) }).ok()
+}
+
+/// Has the description stand somewhere, be it behind the file's end. `None`: the file system has no such place.
+pub(crate) fn set_position(file: &File, position: u64) -> Option<u64> {
+    let offset = libc::off_t::try_from(position).ok()?;
+    // SAFETY: as above.
+    u64::try_from(unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_SET) }).ok()
+}
+
 /// How long a file of this process may become; a write beyond is SIGXFSZ.
 pub(crate) fn file_size_limit() -> u64 {
     let mut limit = MaybeUninit::<libc::rlimit>::uninit();

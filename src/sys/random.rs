@@ -8,3 +8,9 @@ pub(crate) fn id() -> [u8; 16] {
     let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
     if count == bytes.len() as isize { bytes } else { [0; 16] }
 }
+
+/// A number of at most that many bits that no other is likely to be; 0 if the kernel has no random bytes to give yet.
+pub(crate) fn number(bits: u32) -> u64 {
+    let id = id();
+    u64::from_ne_bytes([id[0], id[1], id[2], id[3], id[4], id[5], id[6], id[7]]) >> (u64::BITS - bits)
+}

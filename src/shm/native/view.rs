@@ -133,6 +133,26 @@ impl View {
         thread.is_at(self.private.word(private::PROCESS_TICKET).load(Ordering::Acquire))
     }
 
+    /// How the holder is named in the words here if the calling thread locks something, if it has entered.
+    #[inline(always)]
+    fn owner_here(&self, thread: Thread) -> Option<u64> {
+        match self.thread_word(thread) {
+            None if self.lets_process_in(thread) => Some(self.base().load(Ordering::Relaxed)),
+            thread_word => thread_word,
+        }
+    }
+
+    /// Whether the calling thread has entered and holds the lock through this manager, or its process does that owns what it
+    /// locks.
+    #[inline(always)]
+    pub(super) fn holds_surely(&self, id: u32) -> bool {
+        self.is_lockable(id)
+            && self.owner_here(Thread::calling()).is_some_and(|me| {
+                let (lock, note) = self.slot(id);
+                lock.load(Ordering::Relaxed) & OWNER == me && note::manager(note.load(Ordering::Relaxed)) == self.token
+            })
+    }
+
     /// Whether a remover has been at the segment, which may still have its name.
     #[inline]
     pub(super) fn is_marked_as_retired(&self) -> bool {
@@ -207,33 +227,28 @@ impl View {
     /// Takes a lock that is free for the calling thread.
     #[inline(always)]
     fn take(&self, id: u32, me: u64, thread: Thread) -> AtOnce {
+        // Before the swap: a thread that ends behind it, in a signal handler or cancelled, knows that it holds something.
+        thread.count_word_taken();
+        let attempt = self.swap(id, me);
+        if attempt == AtOnce::Undecided {
+            thread.count_word_given_back();
+        }
+        attempt
+    }
+
+    /// Swaps the word of a lock that is free.
+    #[inline(always)]
+    fn swap(&self, id: u32, me: u64) -> AtOnce {
         // Before the swap, behind which the processor begins anew: nothing is left to be looked up there.
         let ((lock, note), token) = (self.slot(id), self.token);
         let retired = self.retired();
-        // Before it, too: a thread that ends behind the swap, in a signal handler or cancelled, knows that it holds something.
-        thread.count_word_taken();
         if lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            thread.count_word_given_back();
             return AtOnce::Undecided;
         }
         if retired.load(Ordering::Relaxed) != mark::IN_USE {
-            return AtOnce::Retired;
+            return AtOnce::InVain;
         }
         note.store(note::taken(note.load(Ordering::Relaxed), token), Ordering::Relaxed);
-        AtOnce::Acquired(Acquired::Clean)
-    }
-
-    /// Takes a lock that is free for the process.
-    #[inline(always)]
-    fn take_for_process(&self, id: u32) -> AtOnce {
-        let ((lock, _), me) = (self.slot(id), self.base().load(Ordering::Relaxed));
-        if lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            return AtOnce::Undecided;
-        }
-        if self.is_marked_as_retired() {
-            return AtOnce::Retired;
-        }
-        self.remember(id);
         AtOnce::Acquired(Acquired::Clean)
     }
 
@@ -244,22 +259,26 @@ impl View {
             return AtOnce::Undecided;
         }
         let (thread, (lock, _)) = (Thread::calling(), self.slot(id));
-        let me = self.thread_word(thread);
-        let may_wait = match me {
-            Some(me) => lock.load(Ordering::Relaxed) & OWNER != me,
-            None => self.lets_process_in(thread),
-        };
+        let Some(me) = self.owner_here(thread) else { return AtOnce::Undecided };
+        let is_threads = word::serial(me) != 0;
+        if is_threads && lock.load(Ordering::Relaxed) & OWNER == me {
+            return AtOnce::Undecided;
+        }
+        // As in take(), but for all of it: between what is seen and the swap, somebody else may be faster.
+        if is_threads {
+            thread.count_word_taken();
+        }
         for _ in 0..SHORT_WAITS {
-            if !may_wait || !waiting::spin(lock) {
+            if !waiting::spin(lock) {
                 break;
             }
-            let attempt = match me {
-                Some(me) => self.take(id, me, thread),
-                None => self.take_for_process(id),
-            };
+            let attempt = self.swap(id, me);
             if attempt != AtOnce::Undecided {
                 return attempt;
             }
+        }
+        if is_threads {
+            thread.count_word_given_back();
         }
         AtOnce::Undecided
     }
@@ -311,11 +330,7 @@ impl View {
         }
         let thread = Thread::calling();
         let (lock, note) = self.slot(id);
-        let me = match self.thread_word(thread) {
-            Some(me) => me,
-            None if self.lets_process_in(thread) => self.base().load(Ordering::Relaxed),
-            None => return Release::Undecided,
-        };
+        let Some(me) = self.owner_here(thread) else { return Release::Undecided };
         if note::manager(note.load(Ordering::Relaxed)) != self.token {
             return Release::Undecided;
         }
