@@ -123,13 +123,17 @@ struct Place {
     turn: u32,
 }
 
+/// The bits of a word that are a descriptor's number.
+const NUMBER: u64 = i32::MAX as u64;
+
 impl Place {
     fn to_word(self) -> u64 {
         u64::from(self.turn) << u32::BITS | u64::from(self.number as u32)
     }
 
     fn from_word(word: u64) -> Self {
-        Self { number: word as u32 as i32, turn: (word >> u32::BITS) as u32 }
+        // Never negative, and seen to be so: what could panic has no place in the short way of a lock of a directory.
+        Self { number: (word & NUMBER) as i32, turn: (word >> u32::BITS) as u32 }
     }
 
     /// Borrowed for a system call, never closed: if the number is the program's by now, it stays so.
