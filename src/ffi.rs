@@ -51,7 +51,7 @@ fn handle(manager: lock_manager_t) -> *mut lock_manager_t {
 }
 
 fn shm_handle(manager: ShmManager) -> *mut lock_manager_t {
-    handle(match manager.into_layout() {
+    handle(match manager.layout {
         ByLayout::Native(native) => lock_manager_t::Native(native),
         ByLayout::Libpod(libpod) => lock_manager_t::Libpod(libpod),
     })
@@ -252,7 +252,7 @@ pub unsafe extern "C" fn lock_manager_new_in_memory(num_locks: u32, out: *mut *m
     // SAFETY: the module's contract.
     call(|| unsafe {
         let out = output(out, "out")?;
-        *out = handle(lock_manager_t::Native(InMemoryManager::new(num_locks)?.into_native()));
+        *out = handle(lock_manager_t::Native(InMemoryManager::new(num_locks)?.native));
         Ok(0)
     })
 }

@@ -26,7 +26,7 @@ use crate::sys::Errno;
 use crate::sys::file::Access;
 use crate::sys::registry::Shared;
 use crate::{Error, Reason, Result};
-use directory::{Directory, DirectoryName, Found, TABLE};
+use directory::{Directory, Found, SegmentName, TABLE};
 use pool::Pool;
 use tables::{Table, Tables};
 
@@ -60,8 +60,8 @@ impl FileManager {
     /// `EEXIST` if there is something in it, or it is no directory; `EINVAL` for an empty path; `EACCES` as for
     /// [`open`](Self::open); `EOPNOTSUPP` on network file systems.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
-        let name = DirectoryName::parse(path.as_ref())?;
-        match DirBuilder::new().mode(DIRECTORY_MODE).create(name.path()).map_err(Errno::from) {
+        let name = SegmentName::of_table_in(path.as_ref())?;
+        match DirBuilder::new().mode(DIRECTORY_MODE).create(name.directory()).map_err(Errno::from) {
             Ok(()) | Err(Errno(libc::EEXIST)) => {}
             Err(Errno(libc::ENOENT)) => return Err(name.error(Reason::NoParent)),
             Err(errno) => return Err(name.failed("making the directory")(errno)),
@@ -87,7 +87,7 @@ impl FileManager {
     /// caller nor root; `EPROTO` if its table file is of another version or none of ours; `EOPNOTSUPP` on network
     /// file systems.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::serve(Directory::open(&DirectoryName::parse(path.as_ref())?, Access::Use)?)
+        Self::serve(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::Use)?)
     }
 
     /// Opens a directory to look at it, whoever owns it if permissions allow. Nothing is made in it, and calls that
@@ -96,7 +96,7 @@ impl FileManager {
     /// # Errors
     /// As [`open`](Self::open), but for the owner.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
-        Self::serve(Directory::open(&DirectoryName::parse(path.as_ref())?, Access::Look)?)
+        Self::serve(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::Look)?)
     }
 
     /// Opens the directory if it exists, else makes it; of two first users at once, one makes it and both succeed.
@@ -121,7 +121,7 @@ impl FileManager {
     /// `ENOENT` if there is none; `EPROTO` if there is nothing of ours in it but something else, and it stays;
     /// `ENOTEMPTY` if there is something else in it beside the locks, which go.
     pub fn remove(path: impl AsRef<Path>) -> Result<()> {
-        let name = DirectoryName::parse(path.as_ref())?;
+        let name = SegmentName::of_table_in(path.as_ref())?;
         let directory = Directory::open(&name, Access::Use)?;
         let located = |reason| name.error(reason);
         let contents = directory.contents().map_err(located)?;
@@ -129,7 +129,7 @@ impl FileManager {
             return Err(located(Reason::NotASegment("it has no file .lock_manager, but others that are no locks")));
         }
         // First: who uses it is told, and makes no other.
-        match shm::remove_table(name.shown(), directory.table_path()) {
+        match shm::remove_named(&name) {
             Err(error) if matches!(error.reason(), Reason::NotFound) => {}
             // Damaged beyond recognition, or another's: it goes with the rest.
             Err(error) if matches!(error.reason(), Reason::NotASegment(_)) => {
@@ -140,7 +140,7 @@ impl FileManager {
         for &id in &contents.ids {
             directory.remove_id(id).map_err(located)?;
         }
-        match std::fs::remove_dir(name.path()).map_err(Errno::from) {
+        match std::fs::remove_dir(name.directory()).map_err(Errno::from) {
             Ok(()) => Ok(()),
             Err(Errno(libc::ENOENT)) => Err(located(Reason::NotFound)),
             Err(errno) => Err(name.failed("removing the directory")(errno)),
@@ -320,7 +320,7 @@ impl Manager for FileManager {
 
     fn waiters(&self) -> Result<Vec<Waiter>> {
         self.settle_in();
-        self.waiting()
+        self.table_to_look()?.map_or_else(|| Ok(Vec::new()), |table| table.native.waiters())
     }
 
     fn info(&self) -> Result<Info> {

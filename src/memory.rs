@@ -27,7 +27,7 @@ const NAME: &str = "in-memory locks";
 /// ```
 #[derive(Debug)]
 pub struct InMemoryManager {
-    native: Native,
+    pub(crate) native: Native,
 }
 
 impl InMemoryManager {
@@ -43,11 +43,6 @@ impl InMemoryManager {
             1..=MAX_LOCKS => Ok(Self { native: Native::in_memory(&storage, num_locks)? }),
             asked => refuse(Reason::TooManyLocks { asked, most: MAX_LOCKS }),
         }
-    }
-
-    /// The engine.
-    pub(crate) fn into_native(self) -> Native {
-        self.native
     }
 }
 

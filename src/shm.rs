@@ -8,17 +8,20 @@ mod native;
 mod removal;
 mod segment;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use crate::manager::{Acquired, Layout, Manager, pass_on};
 use crate::sys::file::Access;
 use crate::{Error, Reason, Result};
 pub(crate) use libpod::Libpod;
-use name::SegmentName;
+pub(crate) use name::{SegmentName, TABLE};
 pub(crate) use native::{Beside, Native, SlowPath};
 use removal::Recognised;
 use segment::Candidate;
+pub(crate) use segment::check_trusted;
+
+/// What leaves it to the caller to name the storage.
+pub(crate) type Found<T> = std::result::Result<T, Reason>;
 
 /// The most locks that a segment may have.
 pub const MAX_LOCKS: u32 = 16_777_216;
@@ -124,14 +127,15 @@ pub(crate) enum Release {
 /// ```
 #[derive(Debug)]
 pub struct ShmManager {
-    layout: ByLayout,
+    /// The lock calls of the boundary know each, so that it has the shortest way.
+    pub(crate) layout: ByLayout,
 }
 
 /// The seam between manager and layout: each layout is a manager of its own.
 #[derive(Debug)]
 pub(crate) enum ByLayout {
-    Libpod(libpod::Libpod),
-    Native(native::Native),
+    Libpod(Libpod),
+    Native(Native),
 }
 
 /// Passes a call on to the layout's manager.
@@ -165,10 +169,8 @@ impl ShmManager {
             _ => return Err(name.error(Reason::BadArgument("the mode has bits beyond 0777"))),
         };
         let layout = match options.layout {
-            Some(Layout::Libpod) => ByLayout::Libpod(libpod::Libpod::create(name, num_locks, mode)?),
-            None | Some(Layout::Native) => {
-                ByLayout::Native(native::Native::create(name, num_locks, options.max_locks, mode)?)
-            }
+            Some(Layout::Libpod) => ByLayout::Libpod(Libpod::create(name, num_locks, mode)?),
+            None | Some(Layout::Native) => ByLayout::Native(Native::create(name, num_locks, options.max_locks, mode)?),
         };
         Ok(Self { layout })
     }
@@ -195,18 +197,25 @@ impl ShmManager {
     /// and are `EINVAL` where nothing is. A layout that is named must be the one that is there: `EPROTO`. A native segment
     /// from before this boot is replaced.
     pub fn open_or_create(path: impl AsRef<Path>, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
-        Self::open_or_create_named(&SegmentName::parse(path.as_ref())?, num_locks, options)
+        let name = SegmentName::parse(path.as_ref())?;
+        Self::check_count(&name, num_locks)?;
+        Self::open_or_create_named(&name, num_locks, num_locks, options)
     }
 
-    fn open_or_create_named(name: &SegmentName, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
-        Self::check_count(name, num_locks)?;
+    /// Opens a segment of `num_locks`, or makes one of `new_locks`.
+    fn open_or_create_named(
+        name: &SegmentName,
+        num_locks: u32,
+        new_locks: u32,
+        options: &SegmentOptions,
+    ) -> Result<Self> {
         for _ in 0..OPEN_ROUNDS {
             match Self::open_named(name, num_locks, Access::Use) {
                 Err(error) if matches!(error.reason(), Reason::NotFound) => {}
                 Err(error) if matches!(error.reason(), Reason::BeforeBoot) => remove_if(name, native::is_before_boot)?,
                 opened => return opened.and_then(|manager| manager.in_layout(name, options.layout)),
             }
-            match Self::create_named(name, num_locks, options) {
+            match Self::create_named(name, new_locks, options) {
                 // Somebody else was faster, or removed it before this process was in.
                 Err(error) if matches!(error.reason(), Reason::Exists | Reason::Removed) => {}
                 created => return created,
@@ -242,14 +251,7 @@ impl ShmManager {
     /// [`open`](Self::open); `EACCES` or `EPERM` if the directory does not let the caller take the name away, and it can be
     /// used as before.
     pub fn remove(path: impl AsRef<Path>) -> Result<()> {
-        Self::remove_named(&SegmentName::parse(path.as_ref())?)
-    }
-
-    fn remove_named(name: &SegmentName) -> Result<()> {
-        removal::remove(name, |_, start| match native::recognise(start) {
-            Recognised::No if libpod::is_ours(start) => Recognised::Yes,
-            recognised => recognised,
-        })
+        remove_named(&SegmentName::parse(path.as_ref())?)
     }
 
     /// Closes the manager; the storage stays.
@@ -279,9 +281,9 @@ impl ShmManager {
         let candidate = Candidate::open(name, access)?;
         let start = candidate.start()?;
         let layout = if native::is_ours(&start) {
-            ByLayout::Native(native::Native::open(candidate, &start, num_locks)?)
+            ByLayout::Native(Native::open(candidate, &start, num_locks)?)
         } else if libpod::is_ours(&start) {
-            ByLayout::Libpod(libpod::Libpod::open(candidate, &start, num_locks)?)
+            ByLayout::Libpod(Libpod::open(candidate, &start, num_locks)?)
         } else {
             return Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")));
         };
@@ -293,20 +295,6 @@ impl ShmManager {
             return Err(name.error(Reason::TooManyLocks { asked: num_locks, most: MAX_LOCKS }));
         }
         Ok(())
-    }
-
-    /// The layout's own manager: the lock calls of the boundary know both, so that each has the shortest way.
-    pub(crate) fn into_layout(self) -> ByLayout {
-        self.layout
-    }
-
-    fn into_native(self, name: &SegmentName) -> Result<Native> {
-        match self.layout {
-            ByLayout::Native(native) => Ok(native),
-            ByLayout::Libpod(_) => {
-                Err(name.error(Reason::WrongLayout { there: Layout::Libpod, asked: Layout::Native }))
-            }
-        }
     }
 
     /// Which layout the segment has.
@@ -329,39 +317,30 @@ impl ShmManager {
 /// How many locks the table of a directory has at first: as long as there are no more, it need not grow.
 const FIRST_TABLE_LOCKS: u32 = 1024;
 
-/// Makes the table of a directory of locks: a native segment with room for as many as there can be, in that file. Errors
-/// name the directory.
-pub(crate) fn create_table(directory: &Arc<PathBuf>, file: PathBuf) -> Result<Native> {
-    let name = SegmentName::of_table(directory, file);
-    native::Native::create(&name, FIRST_TABLE_LOCKS, MAX_LOCKS, DEFAULT_MODE)
+/// Makes the table of a directory of locks: a native segment with room for as many as there can be.
+pub(crate) fn create_table(name: &SegmentName) -> Result<Native> {
+    Native::create(name, FIRST_TABLE_LOCKS, MAX_LOCKS, DEFAULT_MODE)
 }
 
-/// Opens the table of a directory of locks, made where there is none.
-pub(crate) fn open_table(directory: &Arc<PathBuf>, file: PathBuf) -> Result<Native> {
-    let name = SegmentName::of_table(directory, file);
+/// Opens the table of a directory of locks, made where there is none. Who only looks makes none: `None` then.
+pub(crate) fn open_table(name: &SegmentName, access: Access) -> Result<Option<Native>> {
     let options = SegmentOptions { layout: Some(Layout::Native), max_locks: MAX_LOCKS, mode: DEFAULT_MODE };
-    match ShmManager::open_or_create_named(&name, 0, &options) {
-        // There is none yet, and 0 locks make none.
-        Err(error) if matches!(error.reason(), Reason::BadArgument(_)) => {
-            ShmManager::open_or_create_named(&name, FIRST_TABLE_LOCKS, &options)
-        }
-        opened => opened,
-    }?
-    .into_native(&name)
+    let opened = match access {
+        Access::Use => ShmManager::open_or_create_named(name, 0, FIRST_TABLE_LOCKS, &options)?,
+        Access::Look => match ShmManager::open_named(name, 0, access) {
+            Err(error) if matches!(error.reason(), Reason::NotFound) => return Ok(None),
+            opened => opened?.in_layout(name, options.layout)?,
+        },
+    };
+    Ok(if let ByLayout::Native(native) = opened.layout { Some(native) } else { None })
 }
 
-/// Opens the table of a directory of locks to look at it. `None`: there is none.
-pub(crate) fn open_table_to_look(directory: &Arc<PathBuf>, file: PathBuf) -> Result<Option<Native>> {
-    let name = SegmentName::of_table(directory, file);
-    match ShmManager::open_named(&name, 0, Access::Look) {
-        Err(error) if matches!(error.reason(), Reason::NotFound) => Ok(None),
-        opened => opened?.into_native(&name).map(Some),
-    }
-}
-
-/// Removes the table of a directory of locks: who uses it is told.
-pub(crate) fn remove_table(directory: &Arc<PathBuf>, file: PathBuf) -> Result<()> {
-    ShmManager::remove_named(&SegmentName::of_table(directory, file))
+/// Removes a segment, or the table of a directory of locks: who uses it is told.
+pub(crate) fn remove_named(name: &SegmentName) -> Result<()> {
+    removal::remove(name, |_, start| match native::recognise(start) {
+        Recognised::No if libpod::is_ours(start) => Recognised::Yes,
+        recognised => recognised,
+    })
 }
 
 /// Removes a native segment if it is such; that it is gone or another by now is no failure.

@@ -3,107 +3,64 @@
 //! The directory that the locks are in: found without following a link, trusted by its owner, and the same one for
 //! good, whatever its name comes to mean.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::os::fd::IntoRawFd;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::io::Write;
 
-use crate::shm::MAX_LOCKS;
+use crate::shm::{self, MAX_LOCKS};
+pub(super) use crate::shm::{Found, SegmentName, TABLE};
 use crate::sys::Errno;
 use crate::sys::directory;
-use crate::sys::file::{self, Access, Facts, FileSystem};
+use crate::sys::file::{Access, Facts};
 use crate::sys::process::effective_user;
-use crate::{Error, Reason, Result};
-
-/// The file of a directory that the words of its locks are in: a native segment.
-pub(super) const TABLE: &str = ".lock_manager";
+use crate::sys::watched::Watched;
+use crate::{Reason, Result};
 
 /// Of the files of ids, as libpod makes them.
 const ID_MODE: u32 = 0o600;
 
-/// How a directory is called: as the caller wrote it, and from the root on.
-#[derive(Debug, Clone)]
-pub(super) struct DirectoryName {
-    shown: Arc<PathBuf>,
-    path: PathBuf,
-}
-
-impl DirectoryName {
-    pub(super) fn parse(path: &Path) -> Result<Self> {
-        let shown: Arc<PathBuf> = Arc::new(path.to_path_buf());
-        // Without a slash at the end, which would have a link followed.
-        match std::path::absolute(path) {
-            Ok(absolute) => Ok(Self { shown, path: absolute.components().collect() }),
-            Err(_) => Err(Error::new(&shown, Reason::BadArgument("the name of the directory is empty; give its path"))),
-        }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(super) fn shown(&self) -> &Arc<PathBuf> {
-        &self.shown
-    }
-
-    pub(super) fn error(&self, reason: Reason) -> Error {
-        Error::new(&self.shown, reason)
-    }
-
-    pub(super) fn failed(&self, doing: &'static str) -> impl Fn(Errno) -> Error {
-        move |errno| self.error(Reason::System { doing, errno })
-    }
-}
-
 /// A directory, open.
 #[derive(Debug)]
 pub(super) struct Directory {
-    pub(super) name: DirectoryName,
+    pub(super) name: SegmentName,
     pub(super) facts: Facts,
     pub(super) access: Access,
     /// The effective user of the process when it opened the directory.
     opened_by: u32,
-    /// `None` only while it is dropped.
-    file: Option<File>,
+    file: Watched,
 }
 
 impl Directory {
-    pub(super) fn open(name: &DirectoryName, access: Access) -> Result<Self> {
-        let (file, opener) = directory::open_as_owner(&name.path).map_err(|errno| match errno.0 {
+    pub(super) fn open(name: &SegmentName, access: Access) -> Result<Self> {
+        let (file, opener) = directory::open_as_owner(name.directory()).map_err(|errno| match errno.0 {
             libc::ENOENT => name.error(Reason::NotFound),
-            libc::ENOTDIR if Facts::of_path(&name.path).is_ok_and(|facts| facts.is_link) => {
+            libc::ENOTDIR if Facts::of_path(name.directory()).is_ok_and(|facts| facts.is_link) => {
                 name.error(Reason::SymbolicLink)
             }
             _ => name.error(Reason::System { doing: "opening the directory", errno }),
         })?;
         let facts = Facts::of(&file).map_err(name.failed("fstat"))?;
-        if access == Access::Use
-            && let Err((owner, caller)) = facts.check_owner(opener)
-        {
-            return Err(name.error(Reason::NotTrusted { owner, caller }));
-        }
-        if let FileSystem::Network(magic) = file::file_system_of(&file).map_err(name.failed("statfs"))? {
-            return Err(name.error(Reason::NetworkFileSystem { magic }));
-        }
-        Ok(Self { name: name.clone(), facts, access, opened_by: effective_user(), file: Some(file) })
+        shm::check_trusted(name, access, &file, &facts, opener)?;
+        // Read only: there is nothing else that a directory can be opened for.
+        let file = Watched::new(file, facts, name.directory().to_owned(), Access::Look);
+        Ok(Self { name: name.clone(), facts, access, opened_by: effective_user(), file })
     }
 
-    /// Runs `body` with the directory's descriptor: the one that was opened, or, if the program closed that (closefrom),
-    /// another one of the same directory.
-    fn with_descriptor<T>(&self, body: impl FnOnce(&File) -> T) -> Found<T> {
-        if let Some(file) = &self.file
-            && Facts::of(file).is_ok_and(|facts| facts.is_same_file(&self.facts))
-        {
-            return Ok(body(file));
-        }
-        let again = directory::open(&self.name.path).map_err(|errno| match errno.0 {
-            libc::ENOENT | libc::ENOTDIR => Reason::Removed,
-            _ => Reason::System { doing: "opening the directory again", errno },
-        })?;
-        match Facts::of(&again) {
-            Ok(facts) if facts.is_same_file(&self.facts) => Ok(body(&again)),
-            _ => Err(Reason::Removed),
-        }
+    /// Asks something by the directory's descriptor, which is opened anew if the program has closed it (closefrom).
+    fn ask<T>(&self, question: impl Fn(&File) -> T) -> Found<T> {
+        self.file.ask(|file| Ok(question(file))).map_err(|_| match directory::open(self.name.directory()) {
+            Ok(_) | Err(Errno(libc::ENOENT | libc::ENOTDIR)) => Reason::Removed,
+            Err(errno) => Reason::System { doing: "opening the directory again", errno },
+        })
+    }
+
+    /// The same, of what is not to be done twice, though the descriptor be lost while it is done.
+    fn change(
+        &self,
+        change: impl Fn(&File) -> std::result::Result<(), Errno>,
+    ) -> Found<std::result::Result<(), Errno>> {
+        let done = Cell::new(false);
+        self.ask(|file| if done.get() { Ok(()) } else { change(file).inspect(|()| done.set(true)) })
     }
 
     /// Whether the process has the rights with which it opened the directory.
@@ -113,25 +70,19 @@ impl Directory {
 
     /// When a name in the directory changed last, by one system call; `None` where more is to be looked at.
     pub(super) fn changed_last(&self) -> Option<u64> {
-        let facts = self.file.as_ref().and_then(|file| Facts::of(file).ok())?;
-        (facts.is_same_file(&self.facts) && facts.links > 0).then_some(facts.changed)
+        self.file.facts().filter(|facts| facts.links > 0).map(|facts| facts.changed)
     }
 
     /// Whether the directory has lost its name.
     pub(super) fn is_removed(&self) -> bool {
-        let links = self.with_descriptor(|file| Facts::of(file).map(|facts| facts.links));
+        let links = self.ask(|file| Facts::of(file).map(|facts| facts.links));
         matches!(links, Err(Reason::Removed) | Ok(Ok(0)))
-    }
-
-    /// Where the locks' words are.
-    pub(super) fn table_path(&self) -> PathBuf {
-        self.name.path.join(TABLE)
     }
 
     /// Opens the file of an id, to lock it. `None`: there is none.
     pub(super) fn open_id(&self, id: u32) -> Found<Option<(File, Facts)>> {
         let name = IdName::new(id);
-        let opened = self.with_descriptor(|directory| directory::open_at(directory, name.as_str()))?;
+        let opened = self.ask(|directory| directory::open_at(directory, name.as_str()))?;
         match opened {
             Ok(file) => {
                 let facts = Facts::of(&file).map_err(|errno| Reason::System { doing: "fstat", errno })?;
@@ -150,7 +101,7 @@ impl Directory {
     /// What the file of an id is. `None`: there is none.
     pub(super) fn facts_of_id(&self, id: u32) -> Found<Option<Facts>> {
         let name = IdName::new(id);
-        match self.with_descriptor(|directory| Facts::at(directory, name.as_str()))? {
+        match self.ask(|directory| Facts::at(directory, name.as_str()))? {
             Ok(facts) if facts.is_regular => Ok(Some(facts)),
             Ok(_) | Err(Errno(libc::ENOENT)) => Ok(None),
             Err(errno) => Err(Reason::System { doing: "looking at a file of the directory", errno }),
@@ -160,7 +111,7 @@ impl Directory {
     /// Makes the file of an id; `false`: there is one.
     pub(super) fn make_id(&self, id: u32) -> Found<bool> {
         let name = IdName::new(id);
-        match self.with_descriptor(|directory| directory::make_at(directory, name.as_str(), ID_MODE))? {
+        match self.change(|directory| directory::make_at(directory, name.as_str(), ID_MODE))? {
             Ok(()) => Ok(true),
             Err(Errno(libc::EEXIST)) => Ok(false),
             Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
@@ -175,7 +126,7 @@ impl Directory {
 
     /// Removes a file of the directory; `false`: there was none, or it is a directory, which no lock is.
     pub(super) fn remove_file(&self, name: &str) -> Found<bool> {
-        match self.with_descriptor(|directory| directory::remove_at(directory, name))? {
+        match self.change(|directory| directory::remove_at(directory, name))? {
             Ok(()) => Ok(true),
             Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
             Err(Errno(libc::ENOENT | libc::EISDIR)) => Ok(false),
@@ -185,27 +136,16 @@ impl Directory {
 
     /// What is in the directory.
     pub(super) fn contents(&self) -> Found<Contents> {
-        let mut contents = Contents::default();
-        let listed = self.with_descriptor(|directory| {
+        let list = |directory: &File| {
+            let mut contents = Contents::default();
             directory::for_each_name(directory, |name| match id_named(name) {
                 Some(id) => contents.ids.push(id),
                 None if name == TABLE.as_bytes() => contents.has_table = true,
                 None => contents.has_others = true,
-            })
-        })?;
-        listed.map_err(|errno| Reason::System { doing: "reading the directory", errno })?;
-        Ok(contents)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // If the program closed the descriptor, its number may be a file of the program's by now.
-        if let Some(file) = self.file.take()
-            && !Facts::of(&file).is_ok_and(|facts| facts.is_same_file(&self.facts))
-        {
-            let _not_ours = file.into_raw_fd();
-        }
+            })?;
+            Ok(contents)
+        };
+        self.ask(list)?.map_err(|errno| Reason::System { doing: "reading the directory", errno })
     }
 }
 
@@ -214,33 +154,22 @@ fn stray(id: u32) -> Reason {
 }
 
 /// The name of an id's file, on the stack: a lock call looks it up.
-struct IdName {
-    digits: [u8; Self::MOST],
-    start: usize,
-}
+struct IdName([u8; Self::MOST]);
 
 impl IdName {
-    const MOST: usize = 10;
+    const MOST: usize = u32::MAX.ilog10() as usize + 1;
 
     fn new(id: u32) -> Self {
-        let (mut digits, mut start, mut rest) = ([0; Self::MOST], Self::MOST, id);
-        loop {
-            start -= 1;
-            digits[start] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                return Self { digits, start };
-            }
-        }
+        let mut name = [0; Self::MOST];
+        // There is room for every number.
+        let _written = write!(&mut name[..], "{id}");
+        Self(name)
     }
 
     fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.digits[self.start..]).unwrap_or_default()
+        str::from_utf8(&self.0).unwrap_or_default().trim_end_matches('\0')
     }
 }
-
-/// What the pieces of the file manager return: they leave it to the manager to name the storage.
-pub(super) type Found<T> = std::result::Result<T, Reason>;
 
 /// What a directory contains.
 #[derive(Debug, Default)]

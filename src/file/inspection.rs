@@ -5,21 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::manager::{Info, Kind, LockInfo, Manager, UNLIMITED, Waiter};
+use crate::manager::{Info, Kind, LockInfo, Manager, UNLIMITED};
 use crate::{Error, Result};
 
 use super::FileManager;
 use super::directory::Found;
 use super::tables::Table;
 
-/// Processes that have record locks on files, by inode.
-struct RecordLocks(BTreeMap<u64, i32>);
-
-impl RecordLocks {
-    fn beside(table: &Table) -> Self {
-        let locks = table.native.as_mapped().and_then(|file| file.process_locks_beside());
-        Self(locks.unwrap_or_default().into_iter().collect())
-    }
+/// Processes that have record locks on files beside a table, by inode.
+fn record_locks(table: &Table) -> BTreeMap<u64, i32> {
+    let locks = table.native.as_mapped().and_then(|file| file.process_locks_beside());
+    locks.unwrap_or_default().into_iter().collect()
 }
 
 /// Adds to what a lock's word says that a process has the record lock on its file.
@@ -42,7 +38,7 @@ fn add_record(info: &mut LockInfo, pid: i32, table: &Table) {
 
 impl FileManager {
     /// The present table, if there is one.
-    fn table_to_look(&self) -> Result<Option<&Table>> {
+    pub(super) fn table_to_look(&self) -> Result<Option<&Table>> {
         match self.tables.open(&self.pool)? {
             Some(table) if table.native.has_lost_its_name() => self.tables.replace(table, &self.pool),
             table => Ok(table),
@@ -53,18 +49,18 @@ impl FileManager {
     pub(super) fn held_ids(&self) -> Result<Vec<u32>> {
         let Some(table) = self.table_to_look()? else { return Ok(Vec::new()) };
         let mut held: BTreeSet<u32> = table.native.locks_held()?.into_iter().collect();
-        let records = RecordLocks::beside(table);
-        if !records.0.is_empty() {
+        let records = record_locks(table);
+        if !records.is_empty() {
             held.extend(self.ids_locked_in(&records).map_err(|reason| self.error(reason))?);
         }
         Ok(held.into_iter().collect())
     }
 
-    fn ids_locked_in(&self, records: &RecordLocks) -> Found<Vec<u32>> {
+    fn ids_locked_in(&self, records: &BTreeMap<u64, i32>) -> Found<Vec<u32>> {
         let mut locked = Vec::new();
         for id in self.pool.directory.contents()?.ids {
             if let Some(facts) = self.pool.directory.facts_of_id(id)?
-                && records.0.contains_key(&facts.inode)
+                && records.contains_key(&facts.inode)
             {
                 locked.push(id);
             }
@@ -88,18 +84,14 @@ impl FileManager {
             let facts = self.pool.directory.facts_of_id(id)?;
             let mut info = LockInfo { id, allocated: facts.is_some(), ..word.unwrap_or_default() };
             if let (Some(facts), Some(table)) = (facts, table) {
-                let records = records.get_or_insert_with(|| RecordLocks::beside(table));
-                if let Some(&pid) = records.0.get(&facts.inode) {
+                let records = records.get_or_insert_with(|| record_locks(table));
+                if let Some(&pid) = records.get(&facts.inode) {
                     add_record(&mut info, pid, table);
                 }
             }
             Ok(info)
         });
         infos.collect::<Found<_>>().map_err(|reason| self.error(reason))
-    }
-
-    pub(super) fn waiting(&self) -> Result<Vec<Waiter>> {
-        self.table_to_look()?.map_or_else(|| Ok(Vec::new()), |table| table.native.waiters())
     }
 
     pub(super) fn describe(&self) -> Result<Info> {

@@ -48,7 +48,7 @@ impl Pool {
 
     fn ids(&self) -> Found<MutexGuard<'_, Believed>> {
         self.process.settle();
-        let ids = self.ids.get(|| Ok::<_, Reason>(Mutex::new(Believed::all())))?;
+        let ids = self.ids.get(|| Ok::<_, Reason>(Mutex::default()))?;
         // Only a belief: it is as good as any, whoever panicked over it.
         Ok(ids.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -59,7 +59,7 @@ impl Pool {
         let mut surprises = 0;
         loop {
             let Some(id) = ids.take_lowest() else {
-                *ids = Believed::all_but(self.directory.contents()?.ids);
+                *ids = Believed::all_but(&self.directory.contents()?.ids);
                 let id = ids.take_lowest().ok_or(Reason::Exhausted { num_locks: crate::shm::MAX_LOCKS })?;
                 ids.freed(id);
                 continue;
@@ -73,7 +73,7 @@ impl Pool {
                 }
             }
             if !ids.looked || surprises >= SURPRISES_BEFORE_LOOK {
-                *ids = Believed::all_but(self.directory.contents()?.ids);
+                *ids = Believed::all_but(&self.directory.contents()?.ids);
                 surprises = 0;
             }
         }
@@ -98,7 +98,7 @@ impl Pool {
         for id in self.directory.contents()?.ids {
             self.directory.remove_id(id)?;
         }
-        *ids = Believed::all_but(Vec::new());
+        *ids = Believed::all_but(&[]);
         Ok(())
     }
 }

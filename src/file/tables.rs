@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::shm::{self, Beside, Native};
-use crate::sys::file::Access;
 use crate::sys::made_once::MadeOnce;
 
 use super::directory::Directory;
@@ -38,12 +37,7 @@ impl Tables {
 
     /// Makes the first table of a directory that has none: `EEXIST` if it has.
     pub(super) fn create(&self, pool: &Pool) -> Result<()> {
-        let directory = &pool.directory;
-        self.first.get_or_make(|| {
-            let native = shm::create_table(directory.name.shown(), directory.table_path())?;
-            Ok(Table::new(pool, native))
-        })?;
-        Ok(())
+        self.first.get_or_make(|| Ok(Table::new(pool, shm::create_table(&pool.directory.name)?))).map(|_| ())
     }
 
     /// The present table, opened, or made where there is none. A manager that only looks makes none: `None` then.
@@ -71,13 +65,10 @@ impl Tables {
 }
 
 fn open_in<'p>(place: &'p MadeOnce<Table>, pool: &Pool) -> Result<Option<&'p Table>> {
+    if let Some(table) = place.get() {
+        return Ok(Some(table));
+    }
     let Directory { name, access, .. } = &*pool.directory;
-    let path = pool.directory.table_path();
-    if *access == Access::Use {
-        return place.get_or_make(|| Ok(Table::new(pool, shm::open_table(name.shown(), path)?))).map(Some);
-    }
-    match shm::open_table_to_look(name.shown(), path)? {
-        None => Ok(None),
-        Some(native) => place.get_or_make(|| Ok(Table::new(pool, native))).map(Some),
-    }
+    let Some(native) = shm::open_table(name, *access)? else { return Ok(None) };
+    place.get_or_make(|| Ok(Table::new(pool, native))).map(Some)
 }

@@ -7,43 +7,53 @@
 //! of a stranger in another PID namespace.
 
 mod allocation;
+mod at_once;
 mod bitmaps;
 mod format;
 mod inspection;
 mod judgement;
 mod locking;
 mod pool;
-mod view;
-mod waiting;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait};
+use crate::manager::{Acquired, Info, Kind, Layout, LockInfo, Manager, Ownership, Wait};
 use crate::sys::arena::Line;
 use crate::sys::file::Access;
+use crate::sys::mutex::Shape;
 use crate::sys::process::Process;
 use crate::sys::registry::Shared;
-use crate::sys::{Errno, thread};
+use crate::sys::thread;
 use crate::{Cancel, Error, Reason, Result};
 
-use super::Release;
 use super::name::SegmentName;
-use super::segment::Candidate;
+use super::segment::{Candidate, Segment};
+use super::{Found, Release};
 use format::Geometry;
 pub(super) use format::{MAGIC, is_ours};
 use pool::Pool;
-use view::View;
 
-/// A manager on a segment in the libpod layout.
+/// A manager on a segment in the libpod layout. What lock and unlock need of its pool is one load away: between two locked
+/// instructions the processor hides nothing, so each further pointer to follow would be paid in full.
 pub(crate) struct Libpod {
-    view: View,
-    process: &'static Process,
-    storage: Arc<PathBuf>,
-    access: Access,
+    /// The mutex of lock 0.
+    mutexes: *mut u8,
+    /// The one that guards the bitmaps.
+    guard: *mut u8,
+    /// As many locks as may be taken through the manager: all, or none if it was opened to look.
+    lockable: u32,
+    shape: Shape,
+    /// One word for each lock: who of this process holds it, as the manager's token and the thread's serial.
+    holders: *const AtomicU64,
+    /// Names the manager among those of the process, above the bits of a serial.
     token: u64,
+    process: &'static Process,
+    /// Keeps everything above alive and in place.
+    pool: Shared<Pool>,
+    storage: Arc<PathBuf>,
     /// One word: how many threads wait in calls on this manager.
     waiting: Line,
 }
@@ -51,7 +61,8 @@ pub(crate) struct Libpod {
 impl Libpod {
     /// Creates a segment and opens it.
     pub(super) fn create(name: &SegmentName, num_locks: u32, mode: u32) -> Result<Self> {
-        Self::new(name, Access::Use, |process| Pool::create(process, name, num_locks, mode))
+        let geometry = Geometry::for_locks(num_locks);
+        Self::new(name, geometry, || pool::create(name, geometry, mode))
     }
 
     /// Opens what `candidate` found, whose first bytes are `start`.
@@ -64,61 +75,41 @@ impl Libpod {
                 return Err(candidate.name.error(reason));
             }
         }
-        let (name, access) = (candidate.name.clone(), candidate.access);
-        Self::new(&name, access, |process| Pool::open(process, candidate, geometry))
+        let name = candidate.name.clone();
+        Self::new(&name, geometry, || candidate.map(geometry.size(), pool::REMOVAL_LOOK_INTERVAL_NS))
     }
 
-    fn new(
-        name: &SegmentName,
-        access: Access,
-        pool: impl FnOnce(&'static Process) -> Result<Shared<Pool>>,
-    ) -> Result<Self> {
+    fn new(name: &SegmentName, geometry: Geometry, segment: impl FnOnce() -> Result<Segment>) -> Result<Self> {
         static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
-        let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
-        let process = Process::current().map_err(no_memory)?;
-        let waiting = Line::claim().map_err(no_memory)?;
-        let pool = pool(process)?;
+        let process = Process::current().map_err(name.failed("reserving memory"))?;
+        let waiting = Line::claim().map_err(name.failed("reserving memory"))?;
+        let pool = Pool::of(process, name, segment()?, geometry)?;
         let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed) << thread::SERIAL_BITS;
-        let view = View::new(pool, process, token, access);
-        Ok(Self { view, process, storage: Arc::clone(name.shown()), access, token, waiting })
-    }
-
-    #[inline(always)]
-    fn pool(&self) -> &Pool {
-        &self.view.pool
-    }
-
-    /// See [`View::acquire_at_once`].
-    #[inline(always)]
-    pub(crate) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
-        self.view.acquire_at_once(id)
+        let (mutexes, guard, holders) = pool.addresses();
+        let lockable = if pool.segment.access == Access::Use { pool.geometry.num_locks() } else { 0 };
+        let (shape, storage) = (pool.shape, Arc::clone(name.shown()));
+        Ok(Self { mutexes, guard, lockable, shape, holders, token, process, pool, storage, waiting })
     }
 
     /// Allocates a lock if nothing stands in the way.
     #[inline]
     pub(crate) fn allocate_at_once(&self) -> Option<u32> {
-        self.with_bitmaps_at_once(|bitmaps| bitmaps.allocate())
+        self.with_bitmaps_at_once(|pool| pool.allocate())
     }
 
     /// How many locks are free: nothing ever stands in the way.
     #[inline]
     pub(crate) fn available_at_once(&self) -> u32 {
-        self.view.bitmaps().count_free()
+        self.pool.count_free()
     }
 
     /// Frees a lock if nothing stands in the way.
     #[inline]
     pub(crate) fn free_at_once(&self, id: u32) -> Option<()> {
-        if id >= self.pool().geometry.num_locks() {
+        if id >= self.pool.geometry.num_locks() {
             return None;
         }
-        self.with_bitmaps_at_once(|bitmaps| bitmaps.free(id))
-    }
-
-    /// See [`View::release`].
-    #[inline(always)]
-    pub(crate) fn release_at_once(&self, id: u32) -> Release {
-        self.view.release(id)
+        self.with_bitmaps_at_once(|pool| pool.free(id))
     }
 
     #[cold]
@@ -126,25 +117,22 @@ impl Libpod {
         Error::new(&self.storage, reason)
     }
 
-    fn check_range(&self, id: u32) -> Result<()> {
-        self.is_in_range(id).map_err(|reason| self.error(reason))
+    /// What was found, where the storage is named.
+    fn told<T>(&self, found: Found<T>) -> Result<T> {
+        found.map_err(|reason| self.error(reason))
     }
 
-    fn check_writable(&self) -> Result<()> {
-        self.is_writable().map_err(|reason| self.error(reason))
-    }
-
-    fn is_in_range(&self, id: u32) -> std::result::Result<(), Reason> {
-        let num_locks = self.pool().geometry.num_locks();
+    fn is_in_range(&self, id: u32) -> Found<()> {
+        let num_locks = self.pool.geometry.num_locks();
         if id < num_locks { Ok(()) } else { Err(Reason::OutOfRange { id, num_locks }) }
     }
 
-    fn is_writable(&self) -> std::result::Result<(), Reason> {
-        if self.access == Access::Use { Ok(()) } else { Err(Reason::ReadOnly) }
+    fn is_writable(&self) -> Found<()> {
+        if self.pool.segment.access == Access::Use { Ok(()) } else { Err(Reason::ReadOnly) }
     }
 
-    /// Whether a lock may be taken, or given back, through the manager.
-    fn may_lock(&self, id: u32) -> std::result::Result<(), Reason> {
+    /// Whether a lock may be changed through the manager.
+    fn may_change(&self, id: u32) -> Found<()> {
         self.is_in_range(id)?;
         self.is_writable()
     }
@@ -159,51 +147,49 @@ impl fmt::Debug for Libpod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Libpod")
             .field("storage", &self.storage)
-            .field("num_locks", &self.pool().geometry.num_locks())
-            .field("access", &self.access)
+            .field("num_locks", &self.pool.geometry.num_locks())
+            .field("access", &self.pool.segment.access)
             .finish_non_exhaustive()
     }
 }
 
 impl Manager for Libpod {
     fn allocate_lock(&self) -> Result<u32> {
-        self.with_bitmaps(|bitmaps| bitmaps.allocate())
+        self.told(self.with_bitmaps(|pool| pool.allocate()))
     }
 
     fn retrieve_lock(&self, id: u32) -> Result<()> {
-        self.check_range(id)
+        self.told(self.is_in_range(id))
     }
 
     fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()> {
-        self.check_range(id)?;
-        self.with_bitmaps(|bitmaps| bitmaps.allocate_given(id))
+        self.told(self.is_in_range(id).and_then(|()| self.with_bitmaps(|pool| pool.allocate_given(id))))
     }
 
     fn free_lock(&self, id: u32) -> Result<()> {
-        self.check_range(id)?;
-        self.with_bitmaps(|bitmaps| bitmaps.free(id))
+        self.told(self.is_in_range(id).and_then(|()| self.with_bitmaps(|pool| pool.free(id))))
     }
 
     fn free_all_locks(&self) -> Result<()> {
-        self.with_bitmaps(|bitmaps| {
-            bitmaps.free_all();
+        self.told(self.with_bitmaps(|pool| {
+            pool.free_all();
             Ok(())
-        })
+        }))
     }
 
     fn available_locks(&self) -> Result<u32> {
-        Ok(self.pool().bitmaps().count_free())
+        Ok(self.available_at_once())
     }
 
     fn num_locks(&self) -> Result<u32> {
-        Ok(self.pool().geometry.num_locks())
+        Ok(self.pool.geometry.num_locks())
     }
 
     #[inline(always)]
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
         // A triggered cancel object wins over a free lock.
         if cancel.is_none() {
-            if let Some(acquired) = self.view.acquire_at_once(id) {
+            if let Some(acquired) = self.acquire_at_once(id) {
                 return Ok(acquired);
             }
             if !wait.is_try()
@@ -226,41 +212,37 @@ impl Manager for Libpod {
 
     #[inline(always)]
     fn unlock(&self, id: u32) -> Result<()> {
-        match self.view.release(id) {
+        match self.release_at_once(id) {
             Release::Done => Ok(()),
-            release => self.release_slowly(id, release).map_err(|reason| self.error(reason)),
+            release => self.told(self.release_slowly(id, release)),
         }
     }
 
     fn locks_held(&self) -> Result<Vec<u32>> {
-        Ok(self.held_ids())
+        Ok((0..self.pool.geometry.num_locks()).filter(|&id| self.is_held(id)).collect())
     }
 
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
-        self.check_range(id)?;
-        Ok(self.inspect(id))
+        self.told(self.is_in_range(id).map(|()| self.inspect(id)))
     }
 
     fn info(&self) -> Result<Info> {
-        Ok(self.describe())
+        let num_locks = self.pool.geometry.num_locks();
+        let (layout, retired) = (Some(Layout::Libpod), self.pool.segment.is_removed());
+        Ok(Info { kind: Kind::Shm, layout, num_locks, max_locks: num_locks, attached: 0, retired })
     }
 
     fn repair_lock(&self, id: u32) -> Result<()> {
-        self.check_range(id)?;
-        self.check_writable()?;
-        self.repair(id)
+        self.told(self.may_change(id).and_then(|()| self.repair(id)))
     }
 
     fn check_idle(&self) -> Result<()> {
-        self.check_nobody_inside()?;
-        self.check_nothing_held()
+        self.told(self.is_idle())
     }
 
     fn grow(&self, _num_locks: u32) -> Result<()> {
-        self.check_writable()?;
-        Err(self.error(Reason::Unsupported(
-            "a segment in the libpod layout has a fixed number of locks; create another with more",
-        )))
+        let fixed = "a segment in the libpod layout has a fixed number of locks; create another with more";
+        self.told(self.is_writable().and(Err(Reason::Unsupported(fixed))))
     }
 }
 
@@ -268,8 +250,8 @@ impl Drop for Libpod {
     fn drop(&mut self) {
         // The registry drops the pool with its last manager. What a robust list may still point into must stay
         // mapped, so a manager that is dropped busy gives its part up for good.
-        if self.check_idle().is_err() || self.pool().is_pinned() {
-            self.view.pool.keep_for_ever();
+        if self.is_idle().is_err() {
+            self.pool.keep_for_ever();
         }
     }
 }

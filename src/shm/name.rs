@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::{Error, Reason, Result};
+use crate::{Errno, Error, Reason, Result};
 
 /// Where POSIX shared memory lives on Linux, for glibc as for libpod (which removes its segment there).
 const SHM_DIRECTORY: &str = "/dev/shm";
@@ -15,9 +15,12 @@ const SHM_DIRECTORY: &str = "/dev/shm";
 /// NAME_MAX of Linux: the most bytes that one component of a path may have.
 const LONGEST_COMPONENT: usize = 255;
 
-/// A segment's name as the caller wrote it, and the file that it means.
+/// The file of a directory that the words of its locks are in: a native segment.
+pub(crate) const TABLE: &str = ".lock_manager";
+
+/// A segment's name as the caller wrote it, and the file that it means. Of a directory's table: how the directory is called.
 #[derive(Debug, Clone)]
-pub(super) struct SegmentName {
+pub(crate) struct SegmentName {
     shown: Arc<PathBuf>,
     file: PathBuf,
 }
@@ -49,13 +52,18 @@ impl SegmentName {
         Ok(Self { shown, file })
     }
 
-    /// The file that a directory of locks has its words in. Errors name the directory, as the caller wrote it.
-    pub(super) fn of_table(directory: &Arc<PathBuf>, file: PathBuf) -> Self {
-        Self { shown: Arc::clone(directory), file }
+    /// Of the table of a directory of locks.
+    pub(crate) fn of_table_in(directory: &Path) -> Result<Self> {
+        let shown: Arc<PathBuf> = Arc::new(directory.to_path_buf());
+        // Without a slash at the end, which would have a link followed.
+        match std::path::absolute(directory) {
+            Ok(absolute) => Ok(Self { shown, file: absolute.components().collect::<PathBuf>().join(TABLE) }),
+            Err(_) => Err(Error::new(&shown, Reason::BadArgument("the name of the directory is empty; give its path"))),
+        }
     }
 
     /// As the caller wrote it.
-    pub(super) fn shown(&self) -> &Arc<PathBuf> {
+    pub(crate) fn shown(&self) -> &Arc<PathBuf> {
         &self.shown
     }
 
@@ -65,12 +73,16 @@ impl SegmentName {
     }
 
     /// The directory that the file is in.
-    pub(super) fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.file.parent().unwrap_or(Path::new("/"))
     }
 
-    pub(super) fn error(&self, reason: Reason) -> Error {
+    pub(crate) fn error(&self, reason: Reason) -> Error {
         Error::new(&self.shown, reason)
+    }
+
+    pub(crate) fn failed(&self, doing: &'static str) -> impl Fn(Errno) -> Error {
+        move |errno| self.error(Reason::System { doing, errno })
     }
 }
 

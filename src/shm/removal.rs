@@ -19,6 +19,7 @@ use crate::sys::mapping::Mapping;
 use crate::sys::record_lock::{self, Attempt, Range};
 use crate::{Reason, Result};
 
+use super::Found;
 use super::name::SegmentName;
 use super::segment::{Candidate, START, Segment};
 
@@ -30,9 +31,6 @@ pub(super) mod mark {
     /// Whatever else stands there: the name is gone, for good.
     pub(crate) const REMOVED: u32 = 2;
 }
-
-/// What leaves it to the caller to name the storage.
-type Found<T> = std::result::Result<T, Reason>;
 
 /// How long another remover is waited for. It takes microseconds, but anybody who can read the file may lock the byte.
 const PATIENCE_NS: u64 = 2_000_000_000;
@@ -195,7 +193,7 @@ pub(super) fn keep_removers_away(file: &File, file_system: FileSystem) -> Found<
 pub(super) fn is_inhabited(candidate: &Candidate, range: Range) -> Found<bool> {
     let is_locked = |range| {
         let failed = |errno| Reason::System { doing: "looking for processes that use the segment", errno };
-        candidate.is_write_locked(range).map_err(failed)
+        record_lock::is_write_locked(&candidate.file, range).map_err(failed)
     };
     within_patience(|| {
         if is_locked(range)? {

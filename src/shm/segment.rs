@@ -10,13 +10,13 @@ use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys::clock::Instant;
-use crate::sys::file::{self, Access, Facts, FileSystem};
+use crate::sys::file::{self, Access, Facts, FileSystem, Opener};
 use crate::sys::mapping::Mapping;
-use crate::sys::record_lock::{self, Range};
 use crate::sys::watched::{Fleeting, Watched};
 use crate::sys::{Errno, procfs};
 use crate::{Reason, Result};
 
+use super::Found;
 use super::name::SegmentName;
 
 /// How many bytes of a segment's start are read to recognise it.
@@ -48,35 +48,24 @@ impl Candidate {
         if !facts.is_regular {
             return Err(name.error(Reason::NotASegment("it is no regular file")));
         }
-        if access == Access::Use
-            && let Err((owner, caller)) = facts.check_owner(opener)
-        {
-            return Err(name.error(Reason::NotTrusted { owner, caller }));
-        }
-        let file_system = local_file_system(name, &file)?;
+        let file_system = check_trusted(name, access, &file, &facts, opener)?;
         Ok(Self { name: name.clone(), access, facts, file_system, file })
-    }
-
-    /// Whether another description has a write lock there.
-    pub(super) fn is_write_locked(&self, range: Range) -> std::result::Result<bool, Errno> {
-        record_lock::is_write_locked(&self.file, range)
     }
 
     /// The file's first bytes, fewer if it is shorter. Read once, and not through a mapping: a file that shrinks
     /// meanwhile gives a short read, not a signal.
     pub(super) fn start(&self) -> Result<Vec<u8>> {
         let mut buffer = vec![0; START];
-        let count = file::read_start(&self.file, &mut buffer)
-            .map_err(|errno| self.name.error(Reason::System { doing: "reading the segment", errno }))?;
+        let count = file::read_start(&self.file, &mut buffer).map_err(self.name.failed("reading the segment"))?;
         buffer.truncate(count);
         Ok(buffer)
     }
 
     /// Maps the first `length` bytes. The file has them if what says so was read before this.
     pub(super) fn map(self, length: usize, look_interval_ns: u64) -> Result<Segment> {
-        let failed = |errno| self.name.error(Reason::System { doing: "mapping the segment", errno });
-        let map = Mapping::new(&self.file, self.access, length).map_err(failed)?;
-        let facts = Facts::of(&self.file).map_err(failed)?;
+        let failed = self.name.failed("mapping the segment");
+        let map = Mapping::new(&self.file, self.access, length).map_err(&failed)?;
+        let facts = Facts::of(&self.file).map_err(&failed)?;
         // Of this file, and not of one that the program opened after it had closed all descriptors.
         if !facts.is_same_file(&self.facts) {
             return Err(failed(Errno(libc::EBADF)));
@@ -169,7 +158,7 @@ pub(super) struct Blueprint<'b> {
 pub(super) fn create(
     name: &SegmentName,
     blueprint: &Blueprint<'_>,
-    fill: impl FnOnce(&Mapping, &File, &Facts, FileSystem) -> std::result::Result<(), Reason>,
+    fill: impl FnOnce(&Mapping, &File, &Facts, FileSystem) -> Found<()>,
 ) -> Result<Segment> {
     // To say so before anything is written; link() below decides.
     if Facts::of_path(name.file()).is_ok() {
@@ -183,15 +172,8 @@ pub(super) fn create(
     if file_system != FileSystem::Memory {
         draft.file().and_then(file::write_in_place).map_err(|errno| name.error(copying(errno)))?;
     }
-    // The end first: what is reserved before then has the length that it keeps.
-    for &(start, end) in blueprint.reserved.iter().rev() {
-        let reserved = draft.file().and_then(|file| file::reserve(file, start, end));
-        reserved.map_err(|errno| name.error(unreserved("reserving the segment's space", errno, size)))?;
-    }
-    let length = blueprint.reserved.iter().map(|&(_, end)| end).max().unwrap_or(0) as usize;
-    let mapped = Mapping::new(&draft.file, Access::Use, length);
-    // Nothing is written before the number is known to have been the draft's to here: it does not become so again.
-    let map = draft.file().and(mapped).map_err(failed("mapping the segment"))?;
+    let doing = ["reserving the segment's space", "mapping the segment"];
+    let map = draft.map(blueprint.reserved, doing).map_err(|reason| name.error(reason))?;
     let facts = *draft.file.facts();
     fill(&map, &draft.file, &facts, file_system).map_err(|reason| name.error(reason))?;
     // The umask does not touch these bits.
@@ -206,25 +188,14 @@ pub(super) fn create(
 }
 
 /// Makes a segment that has no name and is this process's alone.
-pub(super) fn create_nameless(
-    reserved: &[(u64, u64)],
-    fill: impl FnOnce(&Mapping, &Facts),
-) -> std::result::Result<Segment, Reason> {
-    let size = reserved.iter().map(|(start, end)| end - start).sum();
-    let failed = |doing| move |errno: Errno| unreserved(doing, errno, size);
-    let file = file::create_in_memory(c"lock_manager").map_err(failed("making a file in memory (memfd_create)"))?;
-    let file = Fleeting::made(file, 0).map_err(failed("making a file in memory (memfd_create)"))?;
-    for &(start, end) in reserved.iter().rev() {
-        file::reserve(&file, start, end).map_err(failed("reserving memory"))?;
-    }
-    let length = reserved.iter().map(|&(_, end)| end).max().unwrap_or(0) as usize;
-    let map = Mapping::new(&file, Access::Use, length).map_err(failed("mapping memory"))?;
-    if !file.is_it() {
-        return Err(failed("mapping memory")(Errno(libc::EBADF)));
-    }
-    let facts = *file.facts();
+pub(super) fn create_nameless(reserved: &[(u64, u64)], fill: impl FnOnce(&Mapping, &Facts)) -> Found<Segment> {
+    let failed = |errno| Reason::System { doing: "making a file in memory (memfd_create)", errno };
+    let file = file::create_in_memory(c"lock_manager").and_then(|file| Fleeting::made(file, 0)).map_err(failed)?;
+    let draft = Draft { file, temporary: TemporaryName(None) };
+    let map = draft.map(reserved, ["reserving memory", "mapping memory"])?;
+    let facts = *draft.file.facts();
     fill(&map, &facts);
-    let file = Watched::new(file.keep(), facts, PathBuf::new(), Access::Use);
+    let file = Watched::new(draft.file.keep(), facts, PathBuf::new(), Access::Use);
     let (access, file_system, looked) = (Access::Use, FileSystem::Nameless, AtomicU64::new(0));
     // It cannot be removed, so that nobody need ever look.
     Ok(Segment { map, facts, access, file_system, file, looked, look_interval_ns: u64::MAX })
@@ -305,6 +276,20 @@ impl Draft {
         if self.file.is_it() { Ok(&self.file) } else { Err(Errno(libc::EBADF)) }
     }
 
+    /// Reserves those bytes, and maps the file to the end of the last of them.
+    fn map(&self, reserved: &[(u64, u64)], doing: [&'static str; 2]) -> Found<Mapping> {
+        let size = reserved.iter().map(|(start, end)| end - start).sum();
+        let failed = |doing| move |errno| unreserved(doing, errno, size);
+        // The end first: what is reserved before then has the length that it keeps.
+        for &(start, end) in reserved.iter().rev() {
+            self.file().and_then(|file| file::reserve(file, start, end)).map_err(failed(doing[0]))?;
+        }
+        let length = reserved.iter().map(|&(_, end)| end).max().unwrap_or(0) as usize;
+        let mapped = Mapping::new(&self.file, Access::Use, length);
+        // Nothing is written before the number is known to have been the draft's to here: it does not become so again.
+        self.file().and(mapped).map_err(failed(doing[1]))
+    }
+
     /// Gives the segment its name; from here on others see it, whole.
     fn publish(self, name: &SegmentName) -> std::result::Result<File, Errno> {
         match &self.temporary.0 {
@@ -323,11 +308,25 @@ impl Drop for TemporaryName {
     }
 }
 
+/// Whether what was opened may be used, by its owner and the file system that it is on, which is told.
+pub(crate) fn check_trusted(
+    name: &SegmentName,
+    access: Access,
+    file: &File,
+    facts: &Facts,
+    opener: Opener,
+) -> Result<FileSystem> {
+    match facts.check_owner(opener) {
+        Err((owner, caller)) if access == Access::Use => Err(name.error(Reason::NotTrusted { owner, caller })),
+        _ => local_file_system(name, file),
+    }
+}
+
 /// The file system that a segment is on, where one can be.
 fn local_file_system(name: &SegmentName, file: &File) -> Result<FileSystem> {
     match file::file_system_of(file) {
         Ok(FileSystem::Network(magic)) => Err(name.error(Reason::NetworkFileSystem { magic })),
         Ok(local) => Ok(local),
-        Err(errno) => Err(name.error(Reason::System { doing: "statfs", errno })),
+        Err(errno) => Err(name.failed("statfs")(errno)),
     }
 }

@@ -4,6 +4,7 @@
 pub(crate) mod kind;
 mod shape;
 
+use std::hint;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,6 +22,11 @@ pub(super) use shape::libc_thread_id;
 pub(crate) const SIZE: usize = size_of::<pthread_mutex_t>();
 /// The alignment of a mutex.
 pub(crate) const ALIGN: usize = align_of::<pthread_mutex_t>();
+
+/// How often a held mutex is read before its waiter sleeps: some microseconds in all, as long as a short section takes.
+/// With long pauses: each read takes the cache line away from the holder, who needs it to unlock.
+const SPIN_READS: u32 = 8;
+const PAUSES_PER_READ: u32 = 60;
 
 const WORDS: usize = SIZE / size_of::<u32>();
 
@@ -102,10 +108,7 @@ impl<'m> RobustMutex<'m> {
     /// No other process or thread may know the memory yet, and the mapping must be writable.
     pub(crate) unsafe fn initialise(self) -> Result<(), Errno> {
         // SAFETY: at() checked bounds and alignment; the rest is this function's own contract.
-        match unsafe { initialise(self.address.cast()) } {
-            0 => Ok(()),
-            code => Err(Errno(code)),
-        }
+        unsafe { initialise(self.address.cast()) }
     }
 
     /// The thread that the mutex names as its holder, 0 for none.
@@ -114,27 +117,29 @@ impl<'m> RobustMutex<'m> {
         self.word().load(Ordering::Relaxed) & word::TID
     }
 
+    /// Reads until the mutex looks free or a short section would have ended; taking it is the caller's.
+    pub(crate) fn spin(self) {
+        for _ in 0..SPIN_READS {
+            if self.holder() == 0 {
+                return;
+            }
+            for _ in 0..PAUSES_PER_READ {
+                hint::spin_loop();
+            }
+        }
+    }
+
     /// The word that names the holder.
     #[inline(always)]
     pub(crate) fn word(self) -> &'m AtomicU32 {
         self.field(self.shape.word)
     }
 
-    /// Whether it is of a kind that the libc locks as what it makes itself. Any other it would abort at, or let two in.
-    #[inline(always)]
-    fn is_known(self) -> bool {
-        self.shape.knows(self.kind())
-    }
-
-    #[inline(always)]
-    fn kind(self) -> u32 {
-        self.field(self.shape.kind).load(Ordering::Relaxed)
-    }
-
     /// The word that says which kind of mutex it is, and what this libc writes there, if that is a kind that locks
-    /// otherwise, or none.
+    /// otherwise, or none: the libc would abort at it, or let two in.
+    #[inline(always)]
     pub(crate) fn foreign_kind(self) -> Option<(u32, u32)> {
-        let found = self.kind();
+        let found = self.field(self.shape.kind).load(Ordering::Relaxed);
         if self.shape.knows(found) { None } else { Some((found, self.shape.kind_value)) }
     }
 
@@ -176,67 +181,33 @@ impl<'m> RobustMutex<'m> {
         unsafe { AtomicU32::from_ptr(self.address.add(offset).cast()) }
     }
 
-    /// What keeps the libc from being asked.
-    fn fault(self) -> Option<Attempt> {
-        self.foreign_kind().map(|(found, expected)| Attempt::Foreign { found, expected })
-    }
-
-    /// Takes the mutex if it is free.
+    /// Takes the mutex if it is free. What the libc answers is still to be [settled](Self::settle) unless it is 0; `None` if
+    /// the bytes are such that it must not be asked.
     ///
     /// # Safety
     /// The mapping must be writable and stay mapped until the caller has unlocked, because the thread's robust list
     /// points into it meanwhile; the caller is not a child cloned behind the libc's back.
     #[inline(always)]
-    pub(crate) unsafe fn try_lock(self) -> Attempt {
-        // SAFETY: this function's own contract.
-        self.settle_raw(unsafe { self.try_lock_raw() })
-    }
-
-    /// What the libc answers to an attempt, still to be [settled](Self::settle) unless it is 0; `None` if the bytes are
-    /// such that it must not be asked.
-    ///
-    /// # Safety
-    /// As for [`try_lock`](Self::try_lock).
-    #[inline(always)]
-    pub(crate) unsafe fn try_lock_raw(self) -> Option<c_int> {
-        if !self.is_known() {
+    pub(crate) unsafe fn try_lock(self) -> Option<c_int> {
+        if self.foreign_kind().is_some() {
             return None;
         }
         // SAFETY: a mutex that this libc (or one like it) initialised, by its kind; the rest is the caller's promise.
         Some(unsafe { libc::pthread_mutex_trylock(self.address.cast()) })
     }
 
-    /// Waits for the mutex until `deadline`.
-    ///
-    /// # Safety
-    /// As for [`try_lock`](Self::try_lock).
-    pub(crate) unsafe fn wait_until(self, deadline: Instant) -> Attempt {
-        // SAFETY: this function's own contract.
-        self.settle_raw(unsafe { self.wait_until_raw(deadline) })
-    }
-
-    /// What the libc answers to the same, still to be [settled](Self::settle); `None` as for
-    /// [`try_lock_raw`](Self::try_lock_raw).
+    /// The same, waiting for the mutex until `deadline`.
     ///
     /// # Safety
     /// As for [`try_lock`](Self::try_lock).
     #[inline(always)]
-    pub(crate) unsafe fn wait_until_raw(self, deadline: Instant) -> Option<c_int> {
-        if !self.is_known() {
+    pub(crate) unsafe fn wait_until(self, deadline: Instant) -> Option<c_int> {
+        if self.foreign_kind().is_some() {
             return None;
         }
         let deadline = deadline.timespec();
         // SAFETY: as in try_lock; the timespec is a local.
         Some(unsafe { pthread_mutex_clocklock(self.address.cast(), libc::CLOCK_MONOTONIC, &deadline) })
-    }
-
-    /// [`settle`](Self::settle) of what try_lock_raw() or wait_until_raw() gave.
-    pub(crate) fn settle_raw(self, code: Option<c_int>) -> Attempt {
-        match code {
-            Some(code) => self.settle(code),
-            // Only a fault keeps the libc from being asked; if it is gone by now, somebody plays with the bytes.
-            None => self.fault().unwrap_or(Attempt::Held),
-        }
     }
 
     /// Makes the mutex consistent, if that is what the libc's answer asks for. Whether the caller holds it.
@@ -251,19 +222,21 @@ impl<'m> RobustMutex<'m> {
 
     /// What the libc's answer means. After an owner's death the mutex is made consistent before anything else, so
     /// that no way leads to "not recoverable".
-    pub(crate) fn settle(self, code: c_int) -> Attempt {
-        match code {
-            0 => Attempt::Acquired,
-            libc::EOWNERDEAD => {
+    pub(crate) fn settle(self, answer: Option<c_int>) -> Attempt {
+        match answer {
+            Some(0) => Attempt::Acquired,
+            Some(code @ libc::EOWNERDEAD) => {
                 self.is_acquired_by(code);
                 Attempt::OwnerDied
             }
-            libc::EBUSY | libc::ETIMEDOUT => Attempt::Held,
-            libc::ENOTRECOVERABLE => {
+            Some(libc::EBUSY | libc::ETIMEDOUT) => Attempt::Held,
+            Some(libc::ENOTRECOVERABLE) => {
                 self.let_go_of_lost();
                 Attempt::Lost
             }
-            other => Attempt::Refused(other),
+            Some(other) => Attempt::Refused(other),
+            // Only its kind keeps the libc from being asked; if it is right by now, somebody plays with the bytes.
+            None => self.foreign_kind().map_or(Attempt::Held, |(found, expected)| Attempt::Foreign { found, expected }),
         }
     }
 
@@ -286,6 +259,6 @@ impl<'m> RobustMutex<'m> {
     #[inline(always)]
     pub(crate) unsafe fn unlock(self) -> bool {
         // SAFETY: a mutex of this libc, by its kind, that the caller has locked.
-        self.is_known() && unsafe { libc::pthread_mutex_unlock(self.address.cast()) } == 0
+        self.foreign_kind().is_none() && unsafe { libc::pthread_mutex_unlock(self.address.cast()) } == 0
     }
 }

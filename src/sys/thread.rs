@@ -370,7 +370,7 @@ fn has_robust_list() -> Result<bool, Errno> {
 }
 
 /// The caller's thread id, asked of the kernel.
-fn kernel_thread_id() -> u32 {
+pub(super) fn kernel_thread_id() -> u32 {
     // SAFETY: gettid(2) takes nothing and cannot fail.
     unsafe { libc::gettid() as u32 }
 }

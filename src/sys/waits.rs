@@ -348,6 +348,14 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_that_is_nearer_than_a_handler_could_be_was_left_though_its_number_stands() {
+        let (world, mut wait) = (World::new(), Wait::default());
+        assert!(wait.begin(Thread::calling(), &world.marks()));
+        sweep(Thread::calling());
+        assert_eq!((world.counted(), wait.number == 0), (TAKEN_BACK, false));
+    }
+
+    #[test]
     fn a_wait_that_goes_on_is_left_alone_by_a_call_in_its_midst_and_ends_with_its_thread() {
         let (world, thread, mut wait) = (World::new(), Thread::calling(), Wait::default());
         assert!(wait.begin(thread, &world.marks()));

@@ -119,9 +119,13 @@ fn place(number: RawFd, turn: u32) -> Place {
     u64::from(turn) << u32::BITS | u64::from(number as u32)
 }
 
+/// The bits of a place that are the descriptor's number.
+const NUMBER: u64 = i32::MAX as u64;
+
 /// Borrowed for a system call, never closed: if the number is the program's by now, it stays so.
 fn file_at(place: Place) -> Borrowed {
-    borrow(place as RawFd)
+    // Never negative, and seen to be so: what could panic has no place in the short way of a lock of a directory.
+    borrow((place & NUMBER) as RawFd)
 }
 
 impl Watched {

@@ -9,37 +9,31 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Reason;
-use crate::sys::mapping::Mapping;
 
+use super::super::Found;
 use super::format::{GROUP, Geometry};
+use super::pool::Pool;
 
-/// The bitmaps of a segment. Counting needs no guard; all that changes them does.
-pub(super) struct Bitmaps<'p> {
-    pub(super) map: &'p Mapping,
-    pub(super) geometry: Geometry,
-    /// The group in which allocation looks first.
-    pub(super) next_group: &'p AtomicU32,
-}
-
-impl Bitmaps<'_> {
+/// Counting needs no guard; all that changes the bitmaps does.
+impl Pool {
     /// The bitmap of a group that there is.
-    fn word(&self, group: u32) -> &AtomicU32 {
-        debug_assert!(group < self.geometry.groups());
+    fn bitmap(&self, group: u32) -> &AtomicU32 {
+        debug_assert!(group < self.geometry.groups);
         // SAFETY: the pool has checked that the mapping is as large as its geometry says; callers stay below the number of
         // groups.
-        unsafe { self.map.u32_at_unchecked(Geometry::bitmap_offset(group)) }
+        unsafe { self.segment.map.u32_at_unchecked(Geometry::bitmap_offset(group)) }
     }
 
     fn place(&self, id: u32) -> (&AtomicU32, u32) {
-        (self.word(id / GROUP), 1 << (id % GROUP))
+        (self.bitmap(id / GROUP), 1 << (id % GROUP))
     }
 
     /// Takes the lowest free id of the first group that has one, beginning where the last one was found.
-    pub(super) fn allocate(&self) -> std::result::Result<u32, Reason> {
-        let groups = self.geometry.groups();
+    pub(super) fn allocate(&self) -> Found<u32> {
+        let groups = self.geometry.groups;
         let first = self.next_group.load(Ordering::Relaxed).min(groups);
         for group in (first..groups).chain(0..first) {
-            let word = self.word(group);
+            let word = self.bitmap(group);
             let bits = word.load(Ordering::Relaxed);
             if bits != u32::MAX {
                 let bit = bits.trailing_ones();
@@ -51,7 +45,7 @@ impl Bitmaps<'_> {
         Err(Reason::Exhausted { num_locks: self.geometry.num_locks() })
     }
 
-    pub(super) fn allocate_given(&self, id: u32) -> std::result::Result<(), Reason> {
+    pub(super) fn allocate_given(&self, id: u32) -> Found<()> {
         let (word, bit) = self.place(id);
         let bits = word.load(Ordering::Relaxed);
         if bits & bit != 0 {
@@ -61,7 +55,7 @@ impl Bitmaps<'_> {
         Ok(())
     }
 
-    pub(super) fn free(&self, id: u32) -> std::result::Result<(), Reason> {
+    pub(super) fn free(&self, id: u32) -> Found<()> {
         let (word, bit) = self.place(id);
         let bits = word.load(Ordering::Relaxed);
         if bits & bit == 0 {
@@ -72,8 +66,8 @@ impl Bitmaps<'_> {
     }
 
     pub(super) fn free_all(&self) {
-        for group in 0..self.geometry.groups() {
-            self.word(group).store(0, Ordering::Release);
+        for group in 0..self.geometry.groups {
+            self.bitmap(group).store(0, Ordering::Release);
         }
         self.next_group.store(0, Ordering::Relaxed);
     }
@@ -84,6 +78,6 @@ impl Bitmaps<'_> {
     }
 
     pub(super) fn count_free(&self) -> u32 {
-        (0..self.geometry.groups()).map(|group| self.word(group).load(Ordering::Acquire).count_zeros()).sum()
+        (0..self.geometry.groups).map(|group| self.bitmap(group).load(Ordering::Acquire).count_zeros()).sum()
     }
 }

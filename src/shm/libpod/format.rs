@@ -61,7 +61,7 @@ pub(crate) fn is_ours(start: &[u8]) -> bool {
 /// at opening, never read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Geometry {
-    groups: u32,
+    pub(super) groups: u32,
 }
 
 impl Geometry {
@@ -91,10 +91,6 @@ impl Geometry {
             return Err(damaged("the size of the file", size, geometry.size() as u64));
         }
         Ok(geometry)
-    }
-
-    pub(super) const fn groups(self) -> u32 {
-        self.groups
     }
 
     pub(super) const fn num_locks(self) -> u32 {

@@ -4,22 +4,22 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::manager::{Info, Kind, Layout, LockInfo};
+use crate::manager::LockInfo;
 use crate::sys::mutex::word;
 use crate::sys::procfs;
 
 use super::Libpod;
 
 impl Libpod {
-    pub(super) fn held_ids(&self) -> Vec<u32> {
-        (0..self.pool().geometry.num_locks()).filter(|&id| is_held(self.word(id))).collect()
+    pub(super) fn is_held(&self, id: u32) -> bool {
+        is_held(self.word(id))
     }
 
     pub(super) fn inspect(&self, id: u32) -> LockInfo {
         let word = self.word(id);
         let mut info = LockInfo {
             id,
-            allocated: self.pool().bitmaps().is_allocated(id),
+            allocated: self.pool.is_allocated(id),
             held: is_held(word),
             owner_died: word & word::OWNER_DIED != 0,
             ..LockInfo::default()
@@ -31,7 +31,7 @@ impl Libpod {
             // A thread of that number that does not map the segment is a stranger: the number was used again, or
             // another PID namespace gave it.
             let is_stranger = || {
-                let file = self.pool().segment.as_mapped();
+                let file = self.pool.segment.as_mapped();
                 file.is_some_and(|file| file.is_mapped_by(&process) == Some(false))
             };
             if pid != 0 && procfs::thread_lives(tid) && !is_stranger() {
@@ -45,23 +45,11 @@ impl Libpod {
 
     /// Which lock's mutex begins at that byte of the file; its first word is what threads sleep on.
     pub(in crate::shm) fn lock_at(&self, offset: u64) -> Option<u32> {
-        self.pool().geometry.lock_at(offset)
-    }
-
-    pub(super) fn describe(&self) -> Info {
-        let num_locks = self.pool().geometry.num_locks();
-        Info {
-            kind: Kind::Shm,
-            layout: Some(Layout::Libpod),
-            num_locks,
-            max_locks: num_locks,
-            attached: 0,
-            retired: self.pool().segment.is_removed(),
-        }
+        self.pool.geometry.lock_at(offset)
     }
 
     fn word(&self, id: u32) -> u32 {
-        self.pool().mutex(id).word().load(Ordering::Relaxed)
+        self.pool.mutex(id).word().load(Ordering::Relaxed)
     }
 }
 

@@ -9,13 +9,19 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::Reason;
 use crate::sys::clock::Instant;
 use crate::sys::mutex::{RobustMutex, Snapshot, word};
 use crate::sys::{futex, procfs};
-use crate::{Reason, Result};
 
+use super::super::Found;
 use super::super::segment::Segment;
 use super::Libpod;
+
+/// The longest sleep in one go. A plain wait can be stranded for ever on a free mutex when another waiter is killed
+/// between its wake-up and its turn, because the kernel then wakes nobody else; and whether the storage was removed
+/// must be noticed within 100 ms.
+pub(super) const SLICE_NS: u64 = 50_000_000;
 
 /// How long a repair waits between its two looks.
 const SECOND_LOOK_NS: u64 = 10_000_000;
@@ -39,16 +45,13 @@ pub(super) enum Verdict {
 }
 
 /// Looks at one mutex again and again.
+#[derive(Default)]
 pub(super) struct Watch {
     last: Option<Snapshot>,
     skip: u32,
 }
 
 impl Watch {
-    pub(super) fn new() -> Self {
-        Self { last: None, skip: 0 }
-    }
-
     pub(super) fn look(&mut self, mutex: RobustMutex<'_>, segment: &Segment) -> Verdict {
         let snapshot = mutex.snapshot();
         let word = mutex.word_in(&snapshot);
@@ -90,21 +93,21 @@ impl Watch {
 }
 
 impl Libpod {
-    pub(super) fn repair(&self, id: u32) -> Result<()> {
-        let mutex = self.pool().mutex(id);
+    pub(super) fn repair(&self, id: u32) -> Found<()> {
+        let mutex = self.pool.mutex(id);
         if let Some((found, expected)) = mutex.foreign_kind() {
-            return Err(self.error(Reason::ForeignMutex { id: Some(id), found, expected }));
+            return Err(Reason::ForeignMutex { id: Some(id), found, expected });
         }
-        let mut watch = Watch::new();
+        let mut watch = Watch::default();
         // Ends: each round either decides or finds that the mutex was used since the last.
         loop {
-            match watch.look(mutex, &self.pool().segment) {
+            match watch.look(mutex, &self.pool.segment) {
                 Verdict::Free => break,
                 Verdict::Lives(holder) => {
-                    return Err(self.error(Reason::HolderLives { id, holder }));
+                    return Err(Reason::HolderLives { id, holder });
                 }
                 Verdict::Doubt(why) => {
-                    return Err(self.error(Reason::CannotJudge { id, holder: mutex.holder(), why }));
+                    return Err(Reason::CannotJudge { id, holder: mutex.holder(), why });
                 }
                 Verdict::Gone(word) => {
                     watch.bury(mutex, word);

@@ -12,14 +12,13 @@ use crate::sys::mutex::{Attempt, RobustMutex};
 use crate::sys::thread::{NotEntered, SERIAL_MASK, Thread};
 use crate::sys::waits::{self, Marks};
 use crate::sys::{Errno, procfs};
-use crate::{Error, Reason, Result};
+use crate::{Reason, Result};
 
 use super::super::native::hear_of_end;
-use super::super::{Release, SHORT_WAITS};
+use super::super::{Found, Release};
 use super::Libpod;
-use super::judgement::{Verdict, Watch};
-use super::view::MOST_HELD;
-use super::waiting::{SLICE_NS, spin};
+use super::at_once::MOST_HELD;
+use super::judgement::{SLICE_NS, Verdict, Watch};
 
 /// An acquisition that has come to the slow path: first calls, waits, refusals.
 pub(crate) struct SlowPath<'m> {
@@ -69,19 +68,19 @@ impl Acquisition for SlowPath<'_> {
 
     extern "C" fn sleep(&mut self) {
         if let Some(Waiting { mutex, until, answer, .. }) = &mut self.waiting {
-            *answer = self.request.libpod.pool().wait_mutex_raw(*mutex, *until);
+            *answer = self.request.libpod.pool.wait_mutex(*mutex, *until);
         }
     }
 }
 
 impl<'m> Request<'m> {
     fn mutex(self) -> RobustMutex<'m> {
-        self.libpod.pool().mutex(self.id)
+        self.libpod.pool.mutex(self.id)
     }
 
     fn begin(self, place: &mut Option<Waiting<'m>>) -> Progress {
         let Self { libpod, id, wait, cancel } = self;
-        libpod.may_lock(id)?;
+        libpod.may_change(id)?;
         cancel::check(cancel, id)?;
         let thread = libpod.enter()?;
         waits::sweep(thread);
@@ -95,7 +94,7 @@ impl<'m> Request<'m> {
         if thread.held() >= MOST_HELD {
             return Err(Reason::TooManyHeld { most: MOST_HELD as u32 });
         }
-        let attempt = libpod.pool().try_mutex(mutex);
+        let attempt = libpod.pool.try_mutex(mutex);
         let timeout_ns = match wait {
             _ if attempt != Attempt::Held => return self.settle(attempt),
             Wait::Try => return Err(Reason::Held { id, holder: mutex.holder() }),
@@ -110,7 +109,7 @@ impl<'m> Request<'m> {
             deadline: now.after(timeout_ns),
             timeout_ns,
             counted: waits::Wait::default(),
-            watch: Watch::new(),
+            watch: Watch::default(),
             judgement: now.after(SLICE_NS),
             until: now,
             answer: None,
@@ -124,7 +123,7 @@ impl<'m> Request<'m> {
         }
         if cancel.is_some() {
             // It has not come by the mid path.
-            spin(mutex);
+            mutex.spin();
         }
         self.sleep_on(waiting);
         Ok(None)
@@ -135,15 +134,15 @@ impl<'m> Request<'m> {
     }
 
     /// What came of the sleep, `Held` if there is to be another.
-    fn after_sleep(self, waiting: &mut Waiting<'m>) -> std::result::Result<Attempt, Reason> {
-        let (segment, mutex) = (&self.libpod.pool().segment, waiting.mutex);
-        let attempt = mutex.settle_raw(waiting.answer);
+    fn after_sleep(self, waiting: &mut Waiting<'m>) -> Found<Attempt> {
+        let (segment, mutex) = (&self.libpod.pool.segment, waiting.mutex);
+        let attempt = mutex.settle(waiting.answer);
         if attempt != Attempt::Held {
             return Ok(attempt);
         }
         if Instant::now() >= waiting.deadline {
             // Once more: the wake-up may be one of those that get lost.
-            return match self.libpod.pool().try_mutex(mutex) {
+            return match self.libpod.pool.try_mutex(mutex) {
                 Attempt::Held => {
                     let (id, timeout_ns) = (self.id, waiting.timeout_ns);
                     Err(Reason::TimedOut { id, timeout_ns, holder: mutex.holder() })
@@ -176,12 +175,12 @@ impl<'m> Request<'m> {
             }
             Attempt::Refused(code) => return Err(refused(code)),
         };
-        self.libpod.view.remember(self.id);
+        self.libpod.remember(self.id);
         Ok(Some(acquired))
     }
 }
 
-fn refused(code: i32) -> Reason {
+pub(super) fn refused(code: i32) -> Reason {
     Reason::System { doing: "locking a robust mutex", errno: Errno(code) }
 }
 
@@ -194,20 +193,11 @@ impl Libpod {
 
     #[cold]
     pub(super) fn acquire_slowly(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        self.slow_path(id, wait, cancel).run().map_err(|reason| self.error(reason))
-    }
-
-    /// The mid path: waits for a moment, without sleeping, for a lock that somebody else holds.
-    #[inline]
-    pub(crate) fn acquire_soon(&self, id: u32) -> Option<Acquired> {
-        (0..SHORT_WAITS).find_map(|_| {
-            self.view.spin(id);
-            self.view.acquire_at_once(id)
-        })
+        self.told(self.slow_path(id, wait, cancel).run())
     }
 
     /// The calling thread, in whose name mutexes may be taken.
-    pub(super) fn enter(&self) -> std::result::Result<Thread, Reason> {
+    pub(super) fn enter(&self) -> Found<Thread> {
         Thread::enter(self.process).map_err(|refusal| match refusal {
             NotEntered::ClonedChild => Reason::ClonedChild,
             NotEntered::Forbidden => Reason::Forbidden { call: "get_robust_list(2)" },
@@ -216,15 +206,15 @@ impl Libpod {
 
     /// Why an unlock did nothing, or could not end as it should.
     #[cold]
-    pub(crate) fn release_slowly(&self, id: u32, release: Release) -> std::result::Result<(), Reason> {
-        self.may_lock(id)?;
+    pub(crate) fn release_slowly(&self, id: u32, release: Release) -> Found<()> {
+        self.may_change(id)?;
         Err(match release {
             Release::Done => return Ok(()),
             Release::NotHolder | Release::Undecided => Reason::NotHolder { id },
             Release::Overwritten => {
                 // The thread's robust list still points there.
-                self.pool().pin();
-                let found = u64::from(self.pool().mutex(id).word().load(Ordering::Relaxed));
+                self.pool.keep_for_ever();
+                let found = u64::from(self.pool.mutex(id).word().load(Ordering::Relaxed));
                 Reason::Damaged { what: "the mutex of a lock that this thread holds, whose word", found, expected: 0 }
             }
         })
@@ -232,31 +222,25 @@ impl Libpod {
 
     fn is_held_by(&self, thread: Thread, id: u32) -> bool {
         // Through whichever manager: the token is left out.
-        self.pool().holder(id).load(Ordering::Relaxed) & SERIAL_MASK == thread.serial()
+        self.pool.holder(id).load(Ordering::Relaxed) & SERIAL_MASK == thread.serial()
     }
 
-    pub(super) fn refused(&self, code: i32) -> Error {
-        self.error(refused(code))
-    }
-
-    pub(super) fn check_nobody_inside(&self) -> Result<()> {
+    /// Whether no thread waits in a call on the manager, and this process holds nothing through it.
+    pub(super) fn is_idle(&self) -> Found<()> {
         waits::sweep(Thread::calling());
         match self.waiting.word(0).load(Ordering::Relaxed) {
-            0 => Ok(()),
-            threads => Err(self.error(Reason::StillWaiting { threads: threads as u32 })),
+            0 => {}
+            threads => return Err(Reason::StillWaiting { threads: threads as u32 }),
         }
-    }
-
-    pub(super) fn check_nothing_held(&self) -> Result<()> {
-        for id in 0..self.pool().geometry.num_locks() {
-            let holder = self.pool().holder(id).load(Ordering::Relaxed);
+        for id in 0..self.pool.geometry.num_locks() {
+            let holder = self.pool.holder(id).load(Ordering::Relaxed);
             if holder & !SERIAL_MASK != self.token {
                 continue;
             }
             // A thread that ended with the lock left its entry behind; then the kernel has marked the mutex.
-            let tid = self.pool().mutex(id).holder();
+            let tid = self.pool.mutex(id).holder();
             if tid != 0 && procfs::is_own_thread(tid) {
-                return Err(self.error(Reason::StillHeld { id }));
+                return Err(Reason::StillHeld { id });
             }
         }
         Ok(())

@@ -3,23 +3,22 @@
 //! One segment as this process has it mapped: once, however many managers are open on it, because a thread's robust
 //! list holds addresses.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::clock::Instant;
-use crate::sys::file::Access;
 use crate::sys::mapping::{Mapping, WipedOnFork};
 use crate::sys::mutex::{self, Attempt, RobustMutex, Shape};
 use crate::sys::process::Process;
 use crate::sys::registry::{Registry, Shared};
 use crate::{Reason, Result};
 
+use super::super::Found;
 use super::super::name::SegmentName;
-use super::super::segment::{self, Blueprint, Candidate, Segment};
-use super::bitmaps::Bitmaps;
+use super::super::segment::{self, Blueprint, Segment};
 use super::format::{self, Geometry, offset};
 
 /// How long an answer about removal is good for: less than a slice of a wait, so that a waiter asks at the end of each.
-const REMOVAL_LOOK_INTERVAL_NS: u64 = 25_000_000;
+pub(super) const REMOVAL_LOOK_INTERVAL_NS: u64 = 25_000_000;
 
 static POOLS: Registry<Pool> = Registry::new();
 
@@ -27,50 +26,24 @@ static POOLS: Registry<Pool> = Registry::new();
 pub(super) struct Pool {
     pub(super) segment: Segment,
     pub(super) geometry: Geometry,
-    /// A copy: a lock call looks at it.
-    shape: Shape,
+    pub(super) shape: Shape,
     /// For each lock that a thread of this process holds: the manager's token and the thread's serial.
     holders: WipedOnFork,
     /// The group in which allocation looks first.
-    next_group: AtomicU32,
-    /// Set where a robust list may point into the mapping although nothing is held: it stays mapped then.
-    pinned: AtomicBool,
+    pub(super) next_group: AtomicU32,
 }
 
 impl Pool {
-    /// Makes a segment and maps it.
-    pub(super) fn create(
+    /// The pool of a segment that was mapped just now, or the one that this process has of it already.
+    pub(super) fn of(
         process: &'static Process,
         name: &SegmentName,
-        num_locks: u32,
-        mode: u32,
-    ) -> Result<Shared<Self>> {
-        let geometry = Geometry::for_locks(num_locks);
-        let shape = shape().map_err(|reason| name.error(reason))?;
-        let size = geometry.size();
-        let reserved = [(0, size as u64)];
-        let blueprint = Blueprint { mode, reserved: &reserved, look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
-        let segment = segment::create(name, &blueprint, |map, _, _, _| write(map, geometry, shape))?;
-        Self::shared(process, name, Access::Use, segment, geometry)
-    }
-
-    /// Maps the segment that `candidate` found, unless this process has it mapped already.
-    pub(super) fn open(process: &'static Process, candidate: Candidate, geometry: Geometry) -> Result<Shared<Self>> {
-        let (name, access) = (candidate.name.clone(), candidate.access);
-        let segment = candidate.map(geometry.size(), REMOVAL_LOOK_INTERVAL_NS)?;
-        Self::shared(process, &name, access, segment, geometry)
-    }
-
-    fn shared(
-        process: &'static Process,
-        name: &SegmentName,
-        access: Access,
         segment: Segment,
         geometry: Geometry,
     ) -> Result<Shared<Self>> {
         let shape = shape().map_err(|reason| name.error(reason))?;
         check_mutexes(&segment.map, geometry, shape).map_err(|reason| name.error(reason))?;
-        let key = [segment.facts.device, segment.facts.inode, access as u64];
+        let key = [segment.facts.device, segment.facts.inode, segment.access as u64];
         let alone = process.exclude_other_threads();
         POOLS.get_or_make(
             &alone,
@@ -82,10 +55,9 @@ impl Pool {
                 if same { Ok(()) } else { Err(name.error(reason)) }
             },
             || {
-                let holders = WipedOnFork::new(geometry.num_locks() as usize)
-                    .map_err(|errno| name.error(Reason::System { doing: "reserving memory", errno }))?;
-                let (next_group, pinned) = (AtomicU32::new(0), AtomicBool::new(false));
-                Ok(Self { segment, geometry, shape: *shape, holders, next_group, pinned })
+                let holders = WipedOnFork::new(geometry.num_locks() as usize);
+                let holders = holders.map_err(name.failed("reserving memory"))?;
+                Ok(Self { segment, geometry, shape: *shape, holders, next_group: AtomicU32::new(0) })
             },
         )
     }
@@ -97,10 +69,6 @@ impl Pool {
         let rest = self.geometry.size() - offset::FIRST_MUTEX;
         let guard = map.address(offset::GUARD, mutex::SIZE, mutex::ALIGN);
         (map.address(offset::FIRST_MUTEX, rest, mutex::ALIGN), guard, self.holders.words().as_ptr())
-    }
-
-    pub(super) fn shape(&self) -> Shape {
-        self.shape
     }
 
     /// The mutex of a lock.
@@ -120,31 +88,15 @@ impl Pool {
         // SAFETY: managers that change anything map for writing. The mapping outlives every mutex that is held: a
         // manager with a lock held cannot be closed, is kept when it is dropped, and the guard is never held across
         // calls. Thread::enter() has ruled out a child cloned behind the libc's back.
-        unsafe { mutex.try_lock() }
+        mutex.settle(unsafe { mutex.try_lock() })
     }
 
-    /// Waits for a mutex of this pool until `deadline`. The caller has entered as a thread of this process.
-    pub(super) fn wait_mutex(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Attempt {
+    /// Waits for a mutex of this pool until `deadline`; what came of it is still to be settled. The caller has entered as a
+    /// thread of this process.
+    #[inline(always)]
+    pub(super) fn wait_mutex(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Option<i32> {
         // SAFETY: as for try_mutex.
         unsafe { mutex.wait_until(deadline) }
-    }
-
-    /// The same, still to be settled.
-    #[inline(always)]
-    pub(super) fn wait_mutex_raw(&self, mutex: RobustMutex<'_>, deadline: Instant) -> Option<i32> {
-        // SAFETY: as for try_mutex.
-        unsafe { mutex.wait_until_raw(deadline) }
-    }
-
-    /// Gives back a mutex that the calling thread has taken through this pool; false if its bytes were overwritten.
-    #[inline(always)]
-    pub(super) fn unlock_mutex(&self, mutex: RobustMutex<'_>) -> bool {
-        // SAFETY: the caller took it through this same mapping, which stayed mapped since.
-        unsafe { mutex.unlock() }
-    }
-
-    pub(super) fn bitmaps(&self) -> Bitmaps<'_> {
-        Bitmaps { map: &self.segment.map, geometry: self.geometry, next_group: &self.next_group }
     }
 
     /// Who of this process holds a lock; 0: nobody.
@@ -152,25 +104,24 @@ impl Pool {
     pub(super) fn holder(&self, id: u32) -> &AtomicU64 {
         &self.holders.words()[id as usize]
     }
-
-    /// Keeps the segment mapped for the life of the process.
-    pub(super) fn pin(&self) {
-        self.pinned.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_pinned(&self) -> bool {
-        self.pinned.load(Ordering::Relaxed)
-    }
 }
 
-fn shape() -> std::result::Result<&'static Shape, Reason> {
+/// Makes a segment and maps it.
+pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Result<Segment> {
+    let shape = shape().map_err(|reason| name.error(reason))?;
+    let reserved = [(0, geometry.size() as u64)];
+    let blueprint = Blueprint { mode, reserved: &reserved, look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
+    segment::create(name, &blueprint, |map, _, _, _| write(map, geometry, shape))
+}
+
+fn shape() -> Found<&'static Shape> {
     Shape::of_this_libc().ok_or(Reason::Unsupported(
         "this libc's robust mutexes have a form that this library does not know, so their holders could not be told",
     ))
 }
 
 /// Writes a segment with nothing allocated.
-fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> std::result::Result<(), Reason> {
+fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> Found<()> {
     let initialise = |offset| {
         // SAFETY: nobody else knows the memory before the file has a name, and a draft is mapped for writing.
         let made = unsafe { RobustMutex::at(map, offset, shape).initialise() };
@@ -180,7 +131,7 @@ fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> std::result::Resul
     for id in 0..geometry.num_locks() {
         initialise(Geometry::mutex_offset(id))?;
     }
-    map.u32_at(offset::NUM_BITMAPS).store(geometry.groups(), Ordering::Relaxed);
+    map.u32_at(offset::NUM_BITMAPS).store(geometry.groups, Ordering::Relaxed);
     map.u32_at(offset::NUM_LOCKS).store(geometry.num_locks(), Ordering::Relaxed);
     // Last, though nobody sees the file before it is linked: linkat(2) orders all of it.
     map.u16_at(offset::MAGIC).store(format::MAGIC, Ordering::Release);
@@ -189,7 +140,7 @@ fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> std::result::Resul
 
 /// Refuses mutexes that this libc would not lock as its own: musl's have the same size and keep their kind elsewhere, so
 /// that each would let the other in.
-fn check_mutexes(map: &Mapping, geometry: Geometry, shape: &Shape) -> std::result::Result<(), Reason> {
+fn check_mutexes(map: &Mapping, geometry: Geometry, shape: &Shape) -> Found<()> {
     let check = |id: Option<u32>| {
         let offset = id.map_or(offset::GUARD, Geometry::mutex_offset);
         match RobustMutex::at(map, offset, shape).foreign_kind() {

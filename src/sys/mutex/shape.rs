@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{c_int, pthread_mutex_t};
 
+use super::super::Errno;
 use super::super::made_once::MadeOnce;
 use super::{WORDS, kind, word};
 
@@ -130,7 +131,7 @@ impl Probe {
         // SAFETY: all-zero bytes are a valid value of this plain C struct, about to be initialised in place.
         let probe = Self(Box::new(UnsafeCell::new(unsafe { mem::zeroed() })));
         // SAFETY: the box's own memory, in which no mutex lives yet.
-        (unsafe { initialise(probe.0.get()) } == 0).then_some(probe)
+        unsafe { initialise(probe.0.get()) }.is_ok().then_some(probe)
     }
 
     fn word(&self, index: usize) -> &AtomicU32 {
@@ -183,27 +184,19 @@ impl Probe {
 ///
 /// # Safety
 /// `mutex` must be aligned, writable memory for a mutex that nobody uses yet.
-pub(super) unsafe fn initialise(mutex: *mut pthread_mutex_t) -> c_int {
+pub(super) unsafe fn initialise(mutex: *mut pthread_mutex_t) -> Result<(), Errno> {
+    let checked = |code| if code == 0 { Ok(()) } else { Err(Errno(code)) };
     let mut attributes = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+    let attributes = attributes.as_mut_ptr();
     // SAFETY: POSIX: attributes are initialised before they are set and destroyed after use; mutex is the caller's.
     unsafe {
-        let attributes = attributes.as_mut_ptr();
-        let mut code = libc::pthread_mutexattr_init(attributes);
-        if code != 0 {
-            return code;
-        }
-        code = libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED);
-        if code == 0 {
-            code = libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST);
-        }
-        if code == 0 {
+        checked(libc::pthread_mutexattr_init(attributes))?;
+        let made = checked(libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED))
+            .and_then(|()| checked(libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST)))
             // The default type is normal as well, but glibc writes another word where it is asked for by name.
-            code = libc::pthread_mutexattr_settype(attributes, libc::PTHREAD_MUTEX_NORMAL);
-        }
-        if code == 0 {
-            code = libc::pthread_mutex_init(mutex, attributes);
-        }
+            .and_then(|()| checked(libc::pthread_mutexattr_settype(attributes, libc::PTHREAD_MUTEX_NORMAL)))
+            .and_then(|()| checked(libc::pthread_mutex_init(mutex, attributes)));
         libc::pthread_mutexattr_destroy(attributes);
-        code
+        made
     }
 }

@@ -1,62 +1,34 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![allow(unsafe_code, reason = "the fast path: addresses checked once, when the manager is made, not at each call")]
-//! What lock and unlock need of a pool, one load away from the manager: between two locked instructions the processor
-//! hides nothing, so each further pointer to follow would be paid in full.
+//! The short ways of lock, unlock and allocation: nothing in them can fail or panic.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::manager::Acquired;
+use crate::sys::clock::Instant;
 use crate::sys::file::Access;
-use crate::sys::mutex::{RobustMutex, Shape};
-use crate::sys::process::Process;
-use crate::sys::registry::Shared;
+use crate::sys::mutex::RobustMutex;
 use crate::sys::thread::{SERIAL_MASK, Thread};
 use crate::sys::undisturbed::Signals;
 
-use super::super::Release;
-use super::bitmaps::Bitmaps;
+use super::super::{Found, Release, SHORT_WAITS};
+use super::Libpod;
 use super::format::Geometry;
 use super::pool::Pool;
-use super::waiting::spin;
 
 /// The most mutexes that a thread may hold. The kernel frees 2048 of a dead thread (ROBUST_LIST_LIMIT) and forgets the
 /// rest; the difference is for mutexes of others.
 pub(super) const MOST_HELD: u64 = 2000;
 
-/// A manager's view of its pool.
-pub(super) struct View {
-    /// The mutex of lock 0.
-    mutexes: *mut u8,
-    /// The one that guards the bitmaps.
-    guard: *mut u8,
-    /// As many locks as may be taken through the manager: all, or none if it was opened to look.
-    lockable: u32,
-    shape: Shape,
-    /// One word for each lock: who of this process holds it, as the manager's token and the thread's serial.
-    holders: *const AtomicU64,
-    /// Names the manager among those of the process, above the bits of a serial.
-    token: u64,
-    process: &'static Process,
-    /// Keeps everything above alive and in place.
-    pub(super) pool: Shared<Pool>,
-}
-
 // SAFETY: the pointers are into memory that the pool, itself Send and Sync, keeps mapped, and which is accessed as
 // atomics and robust mutexes only.
-unsafe impl Send for View {}
+unsafe impl Send for Libpod {}
 // SAFETY: as above.
-unsafe impl Sync for View {}
+unsafe impl Sync for Libpod {}
 
-impl View {
-    pub(super) fn new(pool: Shared<Pool>, process: &'static Process, token: u64, access: Access) -> Self {
-        let num_locks = pool.geometry.num_locks();
-        let (mutexes, guard, holders) = pool.addresses();
-        let lockable = if access == Access::Use { num_locks } else { 0 };
-        Self { mutexes, guard, lockable, shape: pool.shape(), holders, token, process, pool }
-    }
-
+impl Libpod {
     #[inline(always)]
-    fn mutex(&self, id: u32) -> RobustMutex<'_> {
+    fn lockable_mutex(&self, id: u32) -> RobustMutex<'_> {
         debug_assert!(id < self.lockable);
         // SAFETY: addresses() checked that the mapping has the size of its geometry, so every lock below `lockable`
         // lies within; the mapping lives as long as self.
@@ -64,7 +36,7 @@ impl View {
     }
 
     #[inline(always)]
-    fn holder(&self, id: u32) -> &AtomicU64 {
+    fn lockable_holder(&self, id: u32) -> &AtomicU64 {
         debug_assert!(id < self.lockable);
         // SAFETY: the table has a word for each lock, and lives as long as self.
         unsafe { &*self.holders.add(id as usize) }
@@ -72,7 +44,7 @@ impl View {
 
     /// Takes the lock if nothing stands in the way; `None`, with nothing done, if anything does.
     #[inline(always)]
-    pub(super) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
+    pub(crate) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
         if id >= self.lockable {
             return None;
         }
@@ -83,7 +55,7 @@ impl View {
         // SAFETY: lockable only where the pool is mapped for writing. The mapping outlives every mutex that is held: a
         // manager with a lock held cannot be closed and is kept when it is dropped. The thread has entered, which a
         // child cloned behind the libc's back has not.
-        match unsafe { self.mutex(id).try_lock_raw() } {
+        match unsafe { self.lockable_mutex(id).try_lock() } {
             Some(0) => {
                 self.remember(id);
                 Some(Acquired::Clean)
@@ -93,43 +65,63 @@ impl View {
         }
     }
 
-    /// Runs `change` with the mutex that guards the bitmaps held, if it is free. The thread has entered, and the pool is
-    /// mapped for writing.
+    /// [`with_bitmaps`](Self::with_bitmaps) if nothing stands in the way; `None`, with nothing changed, if anything
+    /// does. Never fails or panics, and makes no call that could be a cancellation point.
     #[inline]
-    pub(super) fn with_guard_at_once<T>(&self, change: impl FnOnce() -> T) -> Option<T> {
+    pub(super) fn with_bitmaps_at_once<T>(&self, change: impl FnOnce(&Pool) -> Found<T>) -> Option<T> {
+        let segment = &self.pool.segment;
+        let is_usual = segment.access == Access::Use && Thread::calling().has_entered(self.process);
+        if !is_usual || segment.is_look_due(Instant::recently()) {
+            return None;
+        }
+        let thread = Thread::calling();
+        // Before: a signal handler that comes anywhere behind it is not to wait for its own thread. Holding signals back
+        // would cost many times what the rest does.
+        thread.count_inside_pool();
         // SAFETY: addresses() checked that it lies within the mapping, which lives as long as self.
         let guard = unsafe { RobustMutex::at_address(self.guard, &self.shape) };
         // SAFETY: as in acquire_at_once; it is given back below.
-        let code = unsafe { guard.try_lock_raw() };
-        if !code.is_some_and(|code| guard.is_acquired_by(code)) {
+        let code = unsafe { guard.try_lock() };
+        let changed = if code.is_some_and(|code| guard.is_acquired_by(code)) {
+            // What it refuses it leaves as it was, and the caller asks again for the reason.
+            let changed = change(&self.pool).ok();
+            self.unlock_guard(guard);
+            changed
+        } else {
             settle(guard, code);
-            return None;
-        }
-        let changed = change();
-        // SAFETY: taken above.
-        if !unsafe { guard.unlock() } {
-            self.pool.pin();
-        }
-        Some(changed)
+            None
+        };
+        thread.count_outside_pool();
+        changed
     }
 
+    /// Gives back the mutex that guards the bitmaps, which the calling thread has taken through this mapping.
     #[inline]
-    pub(super) fn bitmaps(&self) -> Bitmaps<'_> {
-        self.pool.bitmaps()
+    pub(super) fn unlock_guard(&self, guard: RobustMutex<'_>) {
+        // SAFETY: taken by the caller, through a mapping that stayed since.
+        if !unsafe { guard.unlock() } {
+            self.pool.keep_for_ever();
+        }
     }
 
-    /// Waits for a moment until the lock looks free, unless the calling thread holds it.
-    pub(super) fn spin(&self, id: u32) {
-        if id < self.lockable && self.holder(id).load(Ordering::Relaxed) & SERIAL_MASK != Thread::calling().serial() {
-            spin(self.mutex(id));
-        }
+    /// The mid path: waits for a moment, without sleeping, for a lock that somebody else holds.
+    #[inline]
+    pub(crate) fn acquire_soon(&self, id: u32) -> Option<Acquired> {
+        (0..SHORT_WAITS).find_map(|_| {
+            if id < self.lockable
+                && self.lockable_holder(id).load(Ordering::Relaxed) & SERIAL_MASK != Thread::calling().serial()
+            {
+                self.lockable_mutex(id).spin();
+            }
+            self.acquire_at_once(id)
+        })
     }
 
     #[cold]
     #[inline(never)]
     fn acquired_after_death(&self, id: u32, code: i32) -> Option<Acquired> {
-        if !self.mutex(id).is_acquired_by(code) {
-            settle(self.mutex(id), Some(code));
+        if !self.lockable_mutex(id).is_acquired_by(code) {
+            settle(self.lockable_mutex(id), Some(code));
             return None;
         }
         self.remember(id);
@@ -142,17 +134,17 @@ impl View {
         // Asked for anew: a register kept across the call of the libc would be one more store before a locked
         // instruction, which waits for every store.
         let thread = Thread::calling();
-        self.holder(id).store(self.token | thread.serial(), Ordering::Relaxed);
+        self.lockable_holder(id).store(self.token | thread.serial(), Ordering::Relaxed);
         thread.count_acquired();
     }
 
     /// Gives the lock back if the calling thread holds it through this manager.
     #[inline(always)]
-    pub(super) fn release(&self, id: u32) -> Release {
+    pub(crate) fn release_at_once(&self, id: u32) -> Release {
         if id >= self.lockable {
             return Release::NotHolder;
         }
-        let (thread, holder) = (Thread::calling(), self.holder(id));
+        let (thread, holder) = (Thread::calling(), self.lockable_holder(id));
         // Whether or not the thread has entered since a fork: a child's table is empty, and serials are not used again.
         if holder.load(Ordering::Relaxed) != self.token | thread.serial() {
             return Release::NotHolder;
@@ -161,7 +153,7 @@ impl View {
         holder.store(0, Ordering::Relaxed);
         thread.count_released();
         // SAFETY: the thread took it through this mapping, which stayed mapped since.
-        if unsafe { self.mutex(id).unlock() } { Release::Done } else { Release::Overwritten }
+        if unsafe { self.lockable_mutex(id).unlock() } { Release::Done } else { Release::Overwritten }
     }
 }
 
@@ -181,5 +173,5 @@ fn settle(mutex: RobustMutex<'_>, code: Option<i32>) {
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone")]
 extern "C" fn settle_undisturbed(mutex: RobustMutex<'_>, code: Option<i32>) {
-    mutex.settle_raw(code);
+    mutex.settle(code);
 }
