@@ -19,6 +19,12 @@ use super::support::{board, errno_of, eventually, fork, taken_once};
 
 /// Who has a record lock on all of that id's file, as /proc/locks shows it.
 pub fn record_holder(place: &Place, id: u32) -> Option<i32> {
+    // The kernel may leave a line out where others' locks come and go while it is read; what is gone stays away.
+    const LOOKS: usize = 20;
+    (0..LOOKS).find_map(|_| record_holder_seen(place, id))
+}
+
+fn record_holder_seen(place: &Place, id: u32) -> Option<i32> {
     let facts = place.file(id).metadata().unwrap();
     let (major, minor) = (libc::major(facts.dev()), libc::minor(facts.dev()));
     let file = format!("{major:02x}:{minor:02x}:{}", facts.ino());
