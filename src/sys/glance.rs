@@ -148,16 +148,24 @@ pub(crate) fn line<T>(path: &str, mut find: impl FnMut(&[u8]) -> Option<T>) -> O
 /// A file that takes more than one read, read twice alike: its lines may change between two reads, and some be skipped
 /// then. `None` also if they do not stand still.
 pub(crate) fn at_rest(path: &str) -> Option<Vec<u8>> {
-    const TRIES: u32 = 4;
-    let mut last = whole(path)?;
-    for _ in 1..TRIES {
+    let mut looks = looks(path)?;
+    let last = looks.pop()?;
+    (looks.last() == Some(&last)).then_some(last)
+}
+
+/// What each look at such a file showed. If two are alike, they are the last two.
+pub(crate) fn looks(path: &str) -> Option<Vec<Vec<u8>>> {
+    const MOST: usize = 4;
+    let mut looks = vec![whole(path)?];
+    while looks.len() < MOST {
         let now = whole(path)?;
-        if now == last {
-            return Some(now);
+        let is_alike = looks.last() == Some(&now);
+        looks.push(now);
+        if is_alike {
+            break;
         }
-        last = now;
     }
-    None
+    Some(looks)
 }
 
 /// All of a file, however many reads it takes.

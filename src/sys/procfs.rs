@@ -167,13 +167,19 @@ impl MappedFile {
     }
 
     /// Inode and process of each write lock that a process has (POSIX, not a description's) on a file of the same file
-    /// system. The process is 0 where /proc is another PID namespace's, which numbers it otherwise.
+    /// system. The process is 0 where /proc is another PID namespace's, which numbers it otherwise. Where locks come and go
+    /// all the while, each look may miss some of those that stay: there it is what any look showed.
     pub(crate) fn process_locks_beside(&self) -> Option<Vec<(u64, i32)>> {
         let numbers_as_here = namespace_ids("self") == Some(Ids::only(process::pid()));
-        write_locks("POSIX", |lock| {
+        let see = |lock: FileLock<'_>| {
             let (_, inode) = lock.file.rsplit_once(':').filter(|(device, _)| device.as_bytes() == self.device)?;
             Some((inode.parse().ok()?, if numbers_as_here { lock.pid.max(0) } else { 0 }))
-        })
+        };
+        let mut looks = glance::looks(LOCKS)?;
+        let last = looks.pop()?;
+        let is_at_rest = looks.last() == Some(&last);
+        let worth = if is_at_rest { &[] } else { looks.as_slice() };
+        Some(worth.iter().chain([&last]).filter_map(|look| write_locks_in(look, "POSIX", see)).flatten().collect())
     }
 
     /// Whether process `process` ("self" or a number) maps it, too. `None`: it cannot be seen.
@@ -252,9 +258,15 @@ pub(crate) fn locked_offsets(device: u64, inode: u64) -> Option<Vec<u64>> {
     write_locks("OFDLCK", |lock| (lock.file == file).then_some(lock.start))
 }
 
-/// What `see` makes of the write locks of that kind in /proc/locks.
+const LOCKS: &str = "/proc/locks";
+
+/// What `see` makes of the write locks of that kind.
 fn write_locks<T>(kind: &str, see: impl Fn(FileLock<'_>) -> Option<T>) -> Option<Vec<T>> {
-    let locks = String::from_utf8(glance::at_rest("/proc/locks")?).ok()?;
+    write_locks_in(&glance::at_rest(LOCKS)?, kind, see)
+}
+
+fn write_locks_in<T>(locks: &[u8], kind: &str, see: impl Fn(FileLock<'_>) -> Option<T>) -> Option<Vec<T>> {
+    let locks = std::str::from_utf8(locks).ok()?;
     Some(locks.lines().filter_map(|line| see(FileLock::parse(line, kind)?)).collect())
 }
 

@@ -287,3 +287,37 @@ fn a_number_that_became_another_files_is_neither_locked_nor_closed() {
         drop(place);
     });
 }
+
+/// The kernel leaves lines of /proc/locks out where others' locks come and go while it is read, and no two reads are alike.
+#[test]
+fn what_libpod_holds_is_seen_while_other_locks_come_and_go() {
+    alone!({
+        // More than one read takes.
+        const HELD: u32 = 300;
+        const CHANGERS: usize = 2;
+        let (place, manager, id) = with_lock();
+        let ids: Vec<u32> = (0..HELD).map(|_| manager.allocate_lock().unwrap()).collect();
+        let holder = PosixHolder::start(&place, id);
+        let others = fork(|| {
+            let _locks: Vec<_> = ids.iter().map(|&id| PosixLock::try_take(&place.file(id)).unwrap()).collect();
+            sleep_until_killed();
+        });
+        eventually("the others hold theirs", || manager.locks_held().unwrap().len() > HELD as usize);
+        let changers: Vec<_> = (0..CHANGERS)
+            .map(|_| {
+                fork(|| {
+                    let manager = place.open();
+                    let id = manager.allocate_lock().unwrap();
+                    loop {
+                        let _ = taken_once(&manager, id);
+                    }
+                })
+            })
+            .collect();
+        for look in 0..200 {
+            let info = manager.lock_info(id).unwrap();
+            assert!((info.held, info.pid) == (true, holder.child.pid()), "look {look}: {info:?}");
+        }
+        changers.into_iter().chain([others, holder.child]).for_each(|child| child.kill());
+    });
+}
