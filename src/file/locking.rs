@@ -189,10 +189,7 @@ impl<'m> TwoSteps<'m> {
         let changed = self.manager.pool.directory.changed_last();
         let beheld = kept.try_lock(self.id);
         match beheld {
-            Ok(Beheld::Locked) => {
-                self.end_polling();
-                Ok(Some(acquired))
-            }
+            Ok(Beheld::Locked) => Ok(Some(self.hold(table, acquired))),
             // libpod may have removed all files of the directory, the table with them.
             Ok(Beheld::NoFile) if table.native.has_lost_its_name() => {
                 self.give_up(table, acquired);
@@ -200,8 +197,7 @@ impl<'m> TwoSteps<'m> {
             }
             Ok(Beheld::NoFile) => {
                 kept.note_no_file(self.id, changed);
-                self.end_polling();
-                Ok(Some(acquired))
+                Ok(Some(self.hold(table, acquired)))
             }
             Ok(Beheld::Held) => self.go_on_polling(table, acquired).inspect_err(|_| self.give_up(table, acquired)),
             Err(reason) => {
@@ -239,6 +235,15 @@ impl<'m> TwoSteps<'m> {
             polling.counted.begin(thread, &Marks { waiting, cancel, crowd, wants, futex, in_hand });
         }
         Ok(None)
+    }
+
+    /// The word was in hand if libpod was waited for.
+    fn hold(&mut self, table: &Table, acquired: Acquired) -> Acquired {
+        if matches!(self.stage, Stage::Record(_)) {
+            self.end_polling();
+            table.native.hold(self.id);
+        }
+        acquired
     }
 
     fn end_polling(&mut self) {

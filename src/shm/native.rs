@@ -271,11 +271,18 @@ impl Native {
         }
     }
 
-    /// The word of a lock that was taken just now, for the case that the wait is left in which it is in hand.
+    /// The word of a lock that was taken just now, for the case that the wait is left in which it is in hand. Until it is
+    /// [held](Self::hold), no unlock gives it back.
     pub(crate) fn in_hand(&self, id: u32, acquired: Acquired) -> InHand<'_> {
+        self.view.note_manager(id, 0);
         let word = self.pool().word(id);
         let owner = word.load(Ordering::Relaxed) & word::OWNER;
         InHand { word, owner, give_back: releasing::of_left_wait(acquired) }
+    }
+
+    /// Has what was in hand be held through this manager.
+    pub(crate) fn hold(&self, id: u32) {
+        self.view.note_manager(id, self.view.token);
     }
 
     /// Gives back what the calling thread, or this process where it owns the lock, holds through this manager.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use lock_manager::{Acquired, FileManager, Manager};
+use lock_manager::{Acquired, FileManager, Manager, Ownership};
 
 use super::place::Place;
 use super::posix::{PosixHolder, PosixLock};
@@ -184,5 +184,27 @@ fn of_posix_locks_and_ours_never_two_are_inside() {
         let all: Vec<Child> = theirs.chain(ours).collect();
         all.into_iter().for_each(Child::succeeds);
         assert_eq!(turns.load(Ordering::Relaxed), 2 * EACH as u32 * ROUNDS);
+    });
+}
+
+/// The process owns what it locks: any of its threads may give a lock back, but not one that is still waited for.
+#[test]
+fn a_wait_for_a_posix_lock_is_not_given_back_by_another_thread() {
+    alone!({
+        let place = Place::fresh();
+        let (manager, id) = allocated(&place);
+        manager.set_ownership(Ownership::Process).unwrap();
+        let holder = PosixHolder::start(&place, id);
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| manager.timed_lock(id, LONG).unwrap());
+            eventually("the thread waits", || manager.lock_info(id).unwrap().waiters == 1);
+            assert_eq!(errno_of(manager.unlock(id)), libc::EPERM);
+            holder.let_go();
+            assert_eq!(waiter.join().unwrap(), Acquired::Clean);
+        });
+        fork(|| assert_eq!(errno_of(place.open().try_lock(id)), libc::EBUSY)).succeeds();
+        assert_eq!(manager.locks_held().unwrap(), [id]);
+        manager.unlock(id).unwrap();
+        holder.child.succeeds();
     });
 }

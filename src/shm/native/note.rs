@@ -14,6 +14,11 @@ pub(super) const fn taken(note: u64, manager: u64) -> u64 {
     (note & !MANAGER_MASK).wrapping_add(1 << MANAGER_BITS) | manager
 }
 
+/// The same note with another manager, or with none: 0.
+pub(super) const fn with_manager(note: u64, manager: u64) -> u64 {
+    (note & !MANAGER_MASK) | manager
+}
+
 /// By which manager of the holder's process the lock was taken.
 #[inline(always)]
 pub(super) const fn manager(note: u64) -> u64 {

@@ -302,6 +302,13 @@ impl View {
         note.store(note::taken(note.load(Ordering::Relaxed), self.token), Ordering::Relaxed);
     }
 
+    /// Notes through which manager the lock is held whose word the caller has: through none, 0, while it may yet come to
+    /// nothing, so that nobody gives it back.
+    pub(super) fn note_manager(&self, id: u32, manager: u64) {
+        let (_, note) = self.slot(id);
+        note.store(note::with_manager(note.load(Ordering::Relaxed), manager), Ordering::Relaxed);
+    }
+
     /// Gives the lock back if the calling thread holds it through this manager and nobody waits.
     #[inline(always)]
     pub(super) fn release_at_once(&self, id: u32) -> Release {
