@@ -38,7 +38,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::manager::{Acquired, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
+use crate::manager::{Acquired, Holder, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::ownership::OwnershipCell;
 use crate::sys::clock::Instant;
 use crate::sys::file::{Access, FileSystem};
@@ -469,6 +469,8 @@ impl fmt::Debug for Native {
     }
 }
 
+const NO_READERS: Reason = Reason::Unsupported("shared locks are not there yet; lock exclusively");
+
 impl Manager for Native {
     fn allocate_lock(&self) -> Result<u32> {
         self.check_allocation()?;
@@ -533,6 +535,22 @@ impl Manager for Native {
             }
         }
         self.acquire_slowly(id, wait, cancel)
+    }
+
+    fn acquire_shared(&self, _id: u32, _wait: Wait, _cancel: Option<&Cancel>) -> Result<Acquired> {
+        Err(self.error(NO_READERS))
+    }
+
+    fn unlock_shared(&self, _id: u32) -> Result<()> {
+        Err(self.error(NO_READERS))
+    }
+
+    fn downgrade_lock(&self, _id: u32) -> Result<()> {
+        Err(self.error(NO_READERS))
+    }
+
+    fn lock_holders(&self, _id: u32) -> Result<Vec<Holder>> {
+        Err(self.error(NO_READERS))
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {
