@@ -28,6 +28,8 @@ mod numbers;
 #[cfg(target_arch = "x86_64")]
 #[path = "native/readers_dying.rs"]
 mod readers_dying;
+#[path = "native/readers_storm.rs"]
+mod readers_storm;
 #[path = "native/removal.rs"]
 mod removal;
 #[path = "native/rings.rs"]
