@@ -91,10 +91,10 @@ impl View {
             return AtOnce::Undecided;
         }
         if !is_open(word.load(Ordering::SeqCst)) || retired.load(Ordering::Relaxed) != mark::IN_USE {
-            return withdraw(cell, owner, thread);
+            return withdraw(&cells, cell, owner, thread);
         }
         if !thread.end_claim(cell) {
-            return AtOnce::Undecided;
+            return withdraw(&cells, cell, owner, thread);
         }
         if meets {
             spread_out_at_times(cells.level, thread);
@@ -125,9 +125,12 @@ impl View {
         }
         if !cells.has(cell) || !is_open(word.load(Ordering::SeqCst)) || retired.load(Ordering::Relaxed) != mark::IN_USE
         {
-            return withdraw(cell, owner, thread);
+            return withdraw(&cells, cell, owner, thread);
         }
-        if thread.end_claim(cell) { AtOnce::Acquired(Acquired::Clean) } else { AtOnce::Undecided }
+        if !thread.end_claim(cell) {
+            return withdraw(&cells, cell, owner, thread);
+        }
+        AtOnce::Acquired(Acquired::Clean)
     }
 
     fn sharer(&self, thread: Thread) -> Option<Sharer> {
@@ -177,10 +180,10 @@ impl View {
         let Some(cell) = claimed else { return AtOnce::Undecided };
         let seen = if cells.has(cell) { cells.look_again(Waiter::default()) } else { None };
         let Some(seen) = seen.filter(|_| !self.is_marked_as_retired()) else {
-            return withdraw(cell, owner, thread);
+            return withdraw(cells, cell, owner, thread);
         };
         if !thread.end_claim(cell) {
-            return AtOnce::Undecided;
+            return withdraw(cells, cell, owner, thread);
         }
         if cells.has_in_slot(cell) && cells.has_others(owner) {
             spread_out_at_times(cells.level, thread);
@@ -310,7 +313,11 @@ impl View {
             is_claimed
         });
         // Who holds the lock exclusively is in as soon as its cell stands.
-        let Some(cell) = claimed.filter(|cell| thread.end_claim(cell)) else { return Release::Undecided };
+        let Some(cell) = claimed else { return Release::Undecided };
+        if !thread.end_claim(cell) {
+            withdraw(&cells, cell, owner, thread);
+            return Release::Undecided;
+        }
         match downgrade_word(&cells, is_its) {
             Release::Done => {}
             undone => {
@@ -357,11 +364,15 @@ fn is_open(seen: u64) -> bool {
     !word::has_owner(seen) && seen & (S | D) == S
 }
 
+/// A claim that comes to nothing. A handler that swept it away may have come before its swap, so that the cell is the
+/// thread's yet; or after it, and the place may be what the handler has claimed for a lock of its own, and kept.
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn withdraw(cell: &AtomicU64, owner: u64, thread: Thread) -> AtOnce {
-    leave(cell, owner);
+extern "C" fn withdraw(cells: &Cells<'_>, cell: &AtomicU64, owner: u64, thread: Thread) -> AtOnce {
+    if thread.claims(cell) || cells.has(cell) || !thread.is_reading() {
+        leave(cell, owner);
+    }
     thread.abandon_claim(cell);
     AtOnce::Undecided
 }
