@@ -11,6 +11,7 @@ mod abandoning;
 mod attachment;
 mod bitmap;
 mod cells;
+mod converting;
 mod crowd;
 mod cycles;
 mod deadlock;
@@ -26,8 +27,10 @@ mod pool;
 mod reading;
 mod records;
 mod releasing;
+mod rules;
 mod sharing;
 mod space;
+mod table;
 mod view;
 mod waiting;
 mod word;
@@ -65,6 +68,7 @@ use geometry::Geometry;
 pub(crate) use locking::{Mode, SlowPath};
 pub(super) use member::hear_of_end;
 use pool::Pool;
+pub(crate) use sharing::Haste;
 use space::Space;
 use view::View;
 
@@ -235,8 +239,8 @@ impl Native {
 
     /// See [`View::share_soon`].
     #[inline]
-    pub(crate) fn share_soon(&self, id: u32) -> AtOnce {
-        self.view.share_soon(id)
+    pub(crate) fn share_soon(&self, id: u32, haste: Haste) -> AtOnce {
+        self.view.share_soon(id, haste)
     }
 
     /// See [`View::unshare_at_once`].
@@ -632,10 +636,11 @@ impl Manager for Native {
     #[inline(always)]
     fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
         if cancel.is_none() {
-            for attempt in [View::share_at_once, View::share_soon] {
-                if let AtOnce::Acquired(acquired) = attempt(&self.view, id) {
-                    return Ok(acquired);
-                }
+            if let AtOnce::Acquired(acquired) = self.view.share_at_once(id) {
+                return Ok(acquired);
+            }
+            if let AtOnce::Acquired(acquired) = self.view.share_soon(id, Haste::of(wait)) {
+                return Ok(acquired);
             }
         }
         self.acquire_slowly(id, Mode::Shared, wait, cancel)
