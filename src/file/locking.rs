@@ -42,6 +42,10 @@ pub(crate) struct TwoSteps<'m> {
 }
 
 /// Never moved while it waits: what it counts is noted where it stands.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one in a frame that waits; a signal handler may come where it would be allocated"
+)]
 enum Stage<'m> {
     Fresh,
     /// For the word.

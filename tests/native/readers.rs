@@ -191,6 +191,12 @@ fn a_dead_drainer_is_told_to_nobody_and_leaves_its_readers_alone() {
             let writer = fork(|| _ = segment.open().timed_lock(ID, LONG).unwrap());
             writer.until_it_waits();
             writer.kill();
+            // What it was about to have is no more another writer's than it was its own.
+            assert_eq!(errno_of(manager.try_lock(ID)), libc::EBUSY);
+            let second = fork(|| _ = segment.open().timed_lock(ID, LONG).unwrap());
+            second.until_it_waits();
+            second.kill();
+            assert_eq!(errno_of(manager.timed_lock(ID, Duration::from_millis(20))), libc::ETIMEDOUT);
             assert_eq!(manager.timed_lock_shared(ID, LONG).unwrap(), due);
             assert_eq!(manager.lock_info(ID).unwrap().readers, 2);
             manager.unlock_shared(ID).unwrap();
@@ -320,7 +326,7 @@ fn of_no_ring_nobody_is_told() {
                     for round in 0..rounds {
                         // Always the lower first, either way.
                         let (low, high) = (ID, ID + 1);
-                        let shares = |lock: u32| (round + place + lock) % 3 != 0;
+                        let shares = |lock: u32| !(round + place + lock).is_multiple_of(3);
                         let take = |lock| if shares(lock) { manager.lock_shared(lock) } else { manager.lock(lock) };
                         let _ = take(low).unwrap();
                         let _ = take(high).unwrap();
