@@ -36,9 +36,14 @@ mod waiting;
 mod word;
 mod writing;
 
-/// What the bitmap is made of; the models put another in its place.
+/// What the bitmap and the cells are made of; the models put another in its place.
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+    /// What was changed before, and is read behind, is in the one order of all that is sequentially consistent: the accesses
+    /// say so themselves. The models' do not know it, and have a fence here.
+    #[inline(always)]
+    pub(super) const fn in_sequence() {}
 }
 
 use std::fmt;
