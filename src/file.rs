@@ -19,9 +19,9 @@ use std::sync::Arc;
 
 use crate::acquisition::Acquisition;
 use crate::cancel::Cancel;
-use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
+use crate::manager::{Acquired, Holder, Info, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 use crate::ownership::OwnershipCell;
-use crate::shm::{self, AtOnce, MAX_LOCKS};
+use crate::shm::{self, AtOnce, MAX_LOCKS, Mode};
 use crate::sys::Errno;
 use crate::sys::file::Access;
 use crate::sys::registry::Shared;
@@ -291,11 +291,28 @@ impl Manager for FileManager {
                 AtOnce::Undecided => {}
             }
         }
-        self.two_steps(id, wait, cancel).run().map_err(|reason| self.error(reason))
+        self.two_steps(id, Mode::Exclusive, wait, cancel).run().map_err(|reason| self.error(reason))
     }
 
     fn unlock(&self, id: u32) -> Result<()> {
         if self.release_at_once(id) { Ok(()) } else { self.release(id).map_err(self.error_at(id)) }
+    }
+
+    fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+        self.two_steps(id, Mode::Shared, wait, cancel).run().map_err(|reason| self.error(reason))
+    }
+
+    fn unlock_shared(&self, id: u32) -> Result<()> {
+        self.unshare(id).map_err(self.error_at(id))
+    }
+
+    fn downgrade_lock(&self, id: u32) -> Result<()> {
+        self.downgrade(id).map_err(self.error_at(id))
+    }
+
+    fn lock_holders(&self, id: u32) -> Result<Vec<Holder>> {
+        self.settle_in();
+        self.holders(id)
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::sys::file::Access;
 use crate::{Error, Reason, Result};
 pub(crate) use libpod::Libpod;
 pub(crate) use name::{SegmentName, TABLE};
-pub(crate) use native::{Beside, Native, SlowPath};
+pub(crate) use native::{Beside, Haste, Mode, Native, SlowPath};
 use removal::Recognised;
 use segment::Candidate;
 pub(crate) use segment::check_trusted;

@@ -11,7 +11,7 @@ use std::hint::cold_path;
 use crate::Cancel;
 use crate::file::FileManager;
 use crate::manager::Wait;
-use crate::shm::{AtOnce, Libpod, Native, Release};
+use crate::shm::{AtOnce, Libpod, Mode, Native, Release};
 use crate::sys::undisturbed::with_errno_kept;
 
 use super::boundary::{self, call, code, manager as opened};
@@ -93,13 +93,13 @@ pub(super) unsafe fn acquire_cancellable(
     unsafe {
         match manager.as_ref() {
             Some(lock_manager_t::Native(native)) => {
-                boundary::acquire(&mut native.slow_path(id, wait, cancel), native.storage())
+                boundary::acquire(&mut native.slow_path(id, Mode::Exclusive, wait, cancel), native.storage())
             }
             Some(lock_manager_t::Libpod(libpod)) => {
                 boundary::acquire(&mut libpod.slow_path(id, wait, cancel), libpod.storage())
             }
             Some(lock_manager_t::File(file)) => {
-                boundary::acquire(&mut file.two_steps(id, wait, cancel), file.storage())
+                boundary::acquire(&mut file.two_steps(id, Mode::Exclusive, wait, cancel), file.storage())
             }
             None => call(|| opened(manager).map(|_| 0)),
         }
@@ -166,7 +166,7 @@ extern "C" fn acquire_held(native: &Native, id: u32, patience: impl Patience) ->
             AtOnce::Undecided => {}
         }
     }
-    boundary::acquire(&mut native.slow_path(id, wait, None), native.storage())
+    boundary::acquire(&mut native.slow_path(id, Mode::Exclusive, wait, None), native.storage())
 }
 
 #[cold]
@@ -177,7 +177,7 @@ extern "C" fn acquire_anew(native: &Native, id: u32, patience: impl Patience) ->
         native.hand_back(id);
         Ok(())
     });
-    boundary::acquire(&mut native.slow_path(id, patience.wait(), None), native.storage())
+    boundary::acquire(&mut native.slow_path(id, Mode::Exclusive, patience.wait(), None), native.storage())
 }
 
 #[inline(never)]
@@ -193,7 +193,7 @@ extern "C" fn acquire_file(file: &FileManager, id: u32, patience: impl Patience)
             })
         }
     }
-    boundary::acquire(&mut file.two_steps(id, patience.wait(), None), file.storage())
+    boundary::acquire(&mut file.two_steps(id, Mode::Exclusive, patience.wait(), None), file.storage())
 }
 
 #[inline(never)]

@@ -10,27 +10,40 @@
 mod abandoning;
 mod attachment;
 mod bitmap;
+mod cells;
+mod converting;
 mod crowd;
 mod cycles;
 mod deadlock;
 mod entries;
 mod format;
+mod geometry;
 mod inspection;
 mod judgement;
 mod locking;
 mod member;
 mod note;
 mod pool;
+mod reading;
 mod records;
 mod releasing;
+mod rules;
+mod sharing;
 mod space;
+mod table;
 mod view;
 mod waiting;
 mod word;
+mod writing;
 
-/// What the bitmap is made of; the models put another in its place.
+/// What the bitmap and the cells are made of; the models put another in its place.
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+    /// What was changed before, and is read behind, is in the one order of all that is sequentially consistent: the accesses
+    /// say so themselves. The models' do not know it, and have a fence here.
+    #[inline(always)]
+    pub(super) const fn in_sequence() {}
 }
 
 use std::fmt;
@@ -38,7 +51,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::manager::{Acquired, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
+use crate::manager::{Acquired, Holder, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::ownership::OwnershipCell;
 use crate::sys::clock::Instant;
 use crate::sys::file::{Access, FileSystem};
@@ -55,11 +68,12 @@ use super::name::SegmentName;
 use super::removal::{self, Recognised};
 use super::segment::Candidate;
 use super::{AtOnce, MAX_LOCKS, Release};
-use format::Geometry;
 pub(super) use format::{VERSION, is_ours};
-pub(crate) use locking::SlowPath;
+use geometry::Geometry;
+pub(crate) use locking::{Mode, SlowPath};
 pub(super) use member::hear_of_end;
 use pool::Pool;
+pub(crate) use sharing::Haste;
 use space::Space;
 use view::View;
 
@@ -228,6 +242,55 @@ impl Native {
         self.view.acquire_soon(id)
     }
 
+    /// See [`View::share_at_once`].
+    #[inline(always)]
+    pub(crate) fn share_at_once(&self, id: u32) -> AtOnce {
+        self.view.share_at_once(id)
+    }
+
+    /// See [`View::share_soon`].
+    #[inline]
+    pub(crate) fn share_soon(&self, id: u32, haste: Haste) -> AtOnce {
+        self.view.share_soon(id, haste)
+    }
+
+    /// See [`View::unshare_at_once`].
+    #[inline(always)]
+    pub(crate) fn unshare_at_once(&self, id: u32) -> Release {
+        self.view.unshare_at_once(id)
+    }
+
+    /// See [`View::unshare_soon`].
+    #[inline]
+    pub(crate) fn unshare_soon(&self, id: u32) -> Release {
+        self.view.unshare_soon(id)
+    }
+
+    /// See [`View::downgrade_soon`].
+    #[inline]
+    pub(crate) fn downgrade_soon(&self, id: u32) -> Release {
+        self.view.downgrade_soon(id)
+    }
+
+    /// Gives back what the calling thread, or this process, holds shared.
+    pub(crate) fn unshare(&self, id: u32) -> std::result::Result<(), Reason> {
+        match self.view.unshare_at_once(id) {
+            Release::Done => Ok(()),
+            _ => match self.view.unshare_soon(id) {
+                Release::Done => Ok(()),
+                _ => self.unshare_slowly(id),
+            },
+        }
+    }
+
+    /// Makes an exclusive hold of the caller's a shared one.
+    pub(crate) fn downgrade(&self, id: u32) -> std::result::Result<(), Reason> {
+        match self.view.downgrade_soon(id) {
+            Release::Done => Ok(()),
+            _ => self.downgrade_slowly(id),
+        }
+    }
+
     /// See [`View::release_soon`].
     #[inline(always)]
     pub(crate) fn release_soon(&self, id: u32) -> Release {
@@ -300,6 +363,37 @@ impl Native {
     /// yet. The first counts.
     pub(crate) fn release_beside(&self, beside: Arc<dyn Beside>) {
         let _as_before = self.pool().beside.get_or_make(|| Ok::<_, ()>(beside));
+    }
+
+    /// The cell in which the calling thread, or this process where it owns the lock, reads it.
+    fn own_cell(&self, id: u32) -> Option<(&std::sync::atomic::AtomicU64, u64)> {
+        let holder = self.holder_here().filter(|_| self.pool().has_lock(id))?;
+        let cells = self.pool().cells(id)?;
+        match self.ownership.chosen() {
+            Ownership::Thread => holder.thread_word.and_then(|owner| cells.find(owner).map(|cell| (cell, owner))),
+            Ownership::Process => {
+                let owner = holder.process_word;
+                cells.find_of_process(owner).map(|cell| (cell, owner))
+            }
+        }
+    }
+
+    /// Whether the calling thread, or this process where it owns the lock, reads it.
+    pub(crate) fn reads(&self, id: u32) -> bool {
+        self.own_cell(id).is_some()
+    }
+
+    /// Whether no other thread of this process reads a lock that the caller reads. Other threads are excluded.
+    pub(crate) fn is_last_reader_here(&self, id: u32) -> bool {
+        let cells = self.pool().cells(id);
+        let own = self.own_cell(id);
+        matches!((cells, own), (Some(cells), Some((own, _))) if !self.pool().is_read_here_beside(&cells, own))
+    }
+
+    /// As [`in_hand`](Self::in_hand), of a lock that was taken shared.
+    pub(crate) fn cell_in_hand(&self, id: u32) -> Option<InHand<'_>> {
+        let (word, owner) = self.own_cell(id)?;
+        Some(InHand { word, owner, give_back: releasing::OF_LEFT_HOLD })
     }
 
     /// How many threads wait in calls on the manager.
@@ -447,6 +541,15 @@ impl Native {
         }
     }
 
+    /// One lock that this process reads, if this is its last manager on the storage: a cell says nothing of managers.
+    fn read_at_last(&self) -> Option<u32> {
+        if !self.view.pool.is_last() {
+            return None;
+        }
+        let base = self.pool().attachment.peek()?.base;
+        self.pool().read_by(base)
+    }
+
     /// What each call begins with. Takes a place in the segment if this process, a forked child, has none yet: whatever call
     /// it makes first. When it has given up its rights it may not be able to any more.
     #[inline]
@@ -545,7 +648,35 @@ impl Manager for Native {
                 },
             }
         }
-        self.acquire_slowly(id, wait, cancel)
+        self.acquire_slowly(id, Mode::Exclusive, wait, cancel)
+    }
+
+    #[inline(always)]
+    fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+        if cancel.is_none() {
+            if let AtOnce::Acquired(acquired) = self.view.share_at_once(id) {
+                return Ok(acquired);
+            }
+            if let AtOnce::Acquired(acquired) = self.view.share_soon(id, Haste::of(wait)) {
+                return Ok(acquired);
+            }
+        }
+        self.acquire_slowly(id, Mode::Shared, wait, cancel)
+    }
+
+    #[inline(always)]
+    fn unlock_shared(&self, id: u32) -> Result<()> {
+        self.unshare(id).map_err(|reason| self.error(reason))
+    }
+
+    fn downgrade_lock(&self, id: u32) -> Result<()> {
+        self.downgrade(id).map_err(|reason| self.error(reason))
+    }
+
+    fn lock_holders(&self, id: u32) -> Result<Vec<Holder>> {
+        self.begin()?;
+        self.check_range(id)?;
+        Ok(self.pool().holders(id))
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {
@@ -603,7 +734,8 @@ impl Manager for Native {
             return Ok(());
         }
         waits::sweep(Thread::calling());
-        match (self.view.waiting().load(Ordering::Relaxed), self.held_through()) {
+        sharing::sweep_claim(Thread::calling());
+        match (self.view.waiting().load(Ordering::Relaxed), self.held_through().or_else(|| self.read_at_last())) {
             (0, None) => Ok(()),
             (0, Some(id)) => Err(self.error(Reason::StillHeld { id })),
             (threads, _) => Err(self.error(Reason::StillWaiting { threads: threads as u32 })),

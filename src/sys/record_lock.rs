@@ -49,7 +49,7 @@ pub(crate) enum Attempt {
 
 /// Takes a write lock if nobody else has one there; never waits.
 pub(crate) fn try_lock(file: &File, range: Range) -> Result<Attempt, Errno> {
-    take(file, libc::F_OFD_SETLK, range)
+    take(file, libc::F_OFD_SETLK, libc::F_WRLCK, range)
 }
 
 /// Gives back every lock that the file's description has, whoever else has that description open.
@@ -61,7 +61,13 @@ pub(crate) fn unlock_all(file: &File) -> Result<(), Errno> {
 /// description has one; never waits. It goes with the process, passes to no child, and any close(2) of the file by this
 /// process drops it.
 pub(crate) fn try_lock_for_process(file: &File) -> Result<Attempt, Errno> {
-    take(file, libc::F_SETLK, Range::WHOLE)
+    take(file, libc::F_SETLK, libc::F_WRLCK, Range::WHOLE)
+}
+
+/// The same for reading: beside other processes that do so. All threads of this process have it in common, and what it had
+/// for writing is for reading from then on.
+pub(crate) fn try_share_for_process(file: &File) -> Result<Attempt, Errno> {
+    take(file, libc::F_SETLK, libc::F_RDLCK, Range::WHOLE)
 }
 
 /// Gives it back.
@@ -76,8 +82,8 @@ pub(crate) fn is_write_locked(file: &File, range: Range) -> Result<bool, Errno> 
     Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
 }
 
-fn take(file: &File, command: libc::c_int, range: Range) -> Result<Attempt, Errno> {
-    match control(file, command, &mut range.to_libc(libc::F_WRLCK)?) {
+fn take(file: &File, command: libc::c_int, kind: libc::c_int, range: Range) -> Result<Attempt, Errno> {
+    match control(file, command, &mut range.to_libc(kind)?) {
         Ok(()) => Ok(Attempt::Taken),
         Err(Errno(libc::EAGAIN | libc::EACCES)) => Ok(Attempt::Held),
         Err(errno) => Err(errno),

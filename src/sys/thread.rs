@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The calling thread: a serial that names it in this process, and how many robust mutexes it holds.
 
+use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::process::Process;
@@ -25,22 +26,33 @@ mod field {
     pub(super) const HOME: usize = 48;
     /// The thread's part of a lock word, the same in every segment; 0: it has none yet.
     pub(super) const NAME: usize = 56;
-    /// How many locks of native segments the thread owns, or is about to.
+    /// How many locks of native segments the thread owns, or is about to: exclusive ones count 1, shared ones
+    /// [`READING`](super::READING).
     pub(super) const HELD_WORDS: usize = 64;
     /// Whether the thread's end is going to be noticed, and how far it has come; see `ending`.
     pub(super) const ENDING: usize = 72;
     /// How many calls of the thread have what guards the ids of a libpod segment: two, if one came in a signal handler.
     pub(super) const INSIDE_POOL: usize = 80;
+    /// The address of a cell that the thread is about to claim, or has claimed and not looked behind yet; 0: none.
+    pub(super) const CLAIMING: usize = 88;
+    /// As whose.
+    pub(super) const CLAIMED_AS: usize = 96;
+    /// How often the thread met other readers in a lock's cells.
+    pub(super) const MET: usize = 104;
     /// See `waits`.
-    pub(super) const WAITS: usize = 88;
+    pub(super) const WAITS: usize = 112;
     /// See [`Thread::last_error`](super::Thread::last_error).
-    pub(super) const LAST_ERROR: usize = 264;
+    pub(super) const LAST_ERROR: usize = 288;
 }
 
 /// Words that a thread has for its waits.
 pub(super) const WAIT_WORDS: usize = 22;
 /// Words that a thread has for its last error.
 pub(crate) const LAST_ERROR_WORDS: usize = 16;
+
+/// What a shared hold counts among the locks that a thread owns. In one instruction's operand, and more than it can own
+/// exclusively.
+const READING: i64 = 1 << 30;
 
 /// No attachment's number.
 const NOWHERE: u64 = 1;
@@ -129,6 +141,26 @@ impl Thread {
         }
     }
 
+    /// Makes the field 0 if it is `expected`, in one instruction, half as dear as an exchange: a signal handler of the same
+    /// thread comes before it or after. Whether it was. Otherwise, and if the field was 0, it is what is no address.
+    #[inline(always)]
+    fn take_away<const FIELD: usize>(self, expected: u64) -> bool {
+        let is_zero: u8;
+        // SAFETY: as for load.
+        unsafe {
+            std::arch::asm!(
+                "sub qword ptr fs:[{place} + {field}], {expected}",
+                "sete {is_zero}",
+                place = in(reg) self.place,
+                expected = in(reg) expected,
+                is_zero = lateout(reg_byte) is_zero,
+                field = const FIELD,
+                options(nostack),
+            );
+        }
+        is_zero != 0
+    }
+
     #[inline(always)]
     fn store<const FIELD: usize>(self, value: u64) {
         // SAFETY: as for load.
@@ -164,6 +196,14 @@ impl Thread {
         // SAFETY: as for load; the field has the alignment of its type.
         let field = unsafe { AtomicU64::from_ptr(self.place.byte_add(FIELD)) };
         field.fetch_add(VALUE.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// As on x86-64.
+    #[inline(always)]
+    fn take_away<const FIELD: usize>(self, expected: u64) -> bool {
+        // SAFETY: as for add.
+        let field = unsafe { AtomicU64::from_ptr(self.place.byte_add(FIELD)) };
+        field.fetch_sub(expected, Ordering::Relaxed) == expected
     }
 
     #[inline(always)]
@@ -288,6 +328,95 @@ impl Thread {
         self.add::<{ field::HELD_WORDS }, { -1 }>();
     }
 
+    /// Whether the thread reads a lock that it owns itself, or is about to.
+    #[inline(always)]
+    pub(crate) fn is_reading(self) -> bool {
+        self.held_words() >= READING as u64
+    }
+
+    /// Notes that the thread is about to claim that cell. What was noted before is over.
+    ///
+    /// It stands there until the thread has seen that it holds the lock: whatever call of the thread's comes before that
+    /// finds a claim that was left by a jump out of a signal handler, or that its own handler interrupted, and gives the
+    /// cell back. Who was interrupted finds that in [`end_claim`](Self::end_claim), and begins anew.
+    #[inline(always)]
+    pub(crate) fn begin_claim(self, cell: &AtomicU64, owner: u64) {
+        // First: what is noted is counted, so that it can be taken back.
+        self.add::<{ field::HELD_WORDS }, READING>();
+        self.store::<{ field::CLAIMED_AS }>(owner);
+        self.store::<{ field::CLAIMING }>(ptr::from_ref(cell).addr() as u64);
+    }
+
+    /// The claim is one no more. `false`: it was given back meanwhile.
+    #[inline(always)]
+    pub(crate) fn end_claim(self, cell: &AtomicU64) -> bool {
+        let is_its = self.take_away::<{ field::CLAIMING }>(ptr::from_ref(cell).addr() as u64);
+        if !is_its {
+            self.store::<{ field::CLAIMING }>(0);
+        }
+        is_its
+    }
+
+    /// The same of one that came to nothing.
+    #[inline(always)]
+    pub(crate) fn abandon_claim(self, cell: &AtomicU64) {
+        if self.end_claim(cell) {
+            self.count_read();
+        }
+    }
+
+    /// Whether the thread has begun to claim that cell, and nobody has ended that.
+    pub(crate) fn claims(self, cell: &AtomicU64) -> bool {
+        self.load::<{ field::CLAIMING }>() == ptr::from_ref(cell).addr() as u64
+    }
+
+    /// Whether the thread has begun to claim a cell.
+    #[inline(always)]
+    pub(crate) fn is_claiming(self) -> bool {
+        self.load::<{ field::CLAIMING }>() != 0
+    }
+
+    /// The address of a cell that the thread has begun to claim, and as whose.
+    pub(crate) fn claim(self) -> Option<(u64, u64)> {
+        /// What is left of an address where [`end_claim`](Thread::end_claim) found that another call had ended the claim.
+        const NO_ADDRESS: u64 = 1 << 63;
+        match self.load::<{ field::CLAIMING }>() {
+            0 => None,
+            left if left & NO_ADDRESS != 0 => {
+                self.store::<{ field::CLAIMING }>(0);
+                None
+            }
+            address => Some((address, self.load::<{ field::CLAIMED_AS }>())),
+        }
+    }
+
+    /// The same as [`abandon_claim`](Self::abandon_claim), of what [`claim`](Self::claim) said.
+    pub(crate) fn forget_claim(self, address: u64) {
+        if self.take_away::<{ field::CLAIMING }>(address) {
+            self.count_read();
+        } else {
+            self.store::<{ field::CLAIMING }>(0);
+        }
+    }
+
+    /// Notes that the thread owns a shared hold, or is about to.
+    #[inline(always)]
+    pub(crate) fn count_reading(self) {
+        self.add::<{ field::HELD_WORDS }, READING>();
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_read(self) {
+        self.add::<{ field::HELD_WORDS }, { -READING }>();
+    }
+
+    /// Counts that the thread met other readers. Whether that was one time in `often`, a power of two.
+    #[inline(always)]
+    pub(crate) fn meets_others(self, often: u64) -> bool {
+        self.add::<{ field::MET }, 1>();
+        self.load::<{ field::MET }>() & (often - 1) == 0
+    }
+
     /// The thread's part of a lock word of a native segment; 0: it has none yet. Once given it stays until the thread ends
     /// or forks: a signal handler that comes between two reads finds and leaves the same.
     #[inline(always)]
@@ -312,6 +441,7 @@ impl Thread {
         self.store::<{ field::HOME }>(NOWHERE);
         self.store::<{ field::NAME }>(0);
         self.store::<{ field::HELD_WORDS }>(0);
+        self.store::<{ field::CLAIMING }>(0);
         self.store::<{ field::ENDING }>(0);
     }
 

@@ -10,7 +10,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::thread::{Thread, WAIT_WORDS};
-use super::{Errno, futex, process};
+use super::{futex, process};
 
 /// What a wait has counted.
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +126,20 @@ impl Wait {
         true
     }
 
+    /// Notes what the wait has in hand from here on.
+    pub(crate) fn hold(&self, thread: Thread, in_hand: Option<InHand<'_>>) {
+        for note in notes(thread) {
+            // SAFETY: as in begin().
+            unsafe {
+                if self.number != 0 && !(*note).frame.is_null() && (*note).number == self.number {
+                    (*note).in_hand = in_hand.map_or(ptr::null(), |in_hand| in_hand.word);
+                    (*note).owner = in_hand.map_or(0, |in_hand| in_hand.owner);
+                    (*note).give_back = in_hand.map(|in_hand| in_hand.give_back);
+                }
+            }
+        }
+    }
+
     /// Takes it all back, but for what it has in hand: the caller has that.
     pub(crate) fn end(&mut self, thread: Thread) {
         let number = std::mem::take(&mut self.number);
@@ -198,17 +212,19 @@ fn is_left(noted: &Noted, stack: Stack) -> bool {
 
 /// What stands at that address. Asked of the kernel: it may be on another stack of the program's, which is gone. `None`: it
 /// does not say.
-fn number_at(address: *const u64) -> Option<u64> {
+pub(crate) fn number_at(address: *const u64) -> Option<u64> {
     let mut number = 0u64;
     let size = size_of::<u64>();
     let local = libc::iovec { iov_base: (&raw mut number).cast(), iov_len: size };
     let remote = libc::iovec { iov_base: address.cast_mut().cast(), iov_len: size };
     // SAFETY: process_vm_readv(2) writes into the number alone; what it reads need not be there.
     let count = unsafe { libc::process_vm_readv(process::pid(), &local, 1, &remote, 1, 0) };
+    // SAFETY: the calling thread's own errno, without a value that would have to be dropped: the short ways come here.
+    let errno = || unsafe { *libc::__errno_location() };
     match usize::try_from(count) {
         Ok(count) if count == size => Some(number),
         // The stack is gone, and the wait with it: no number is 0.
-        _ if Errno::last().0 == libc::EFAULT => Some(0),
+        _ if errno() == libc::EFAULT => Some(0),
         _ => None,
     }
 }

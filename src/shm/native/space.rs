@@ -16,7 +16,8 @@ use super::super::removal::{self, mark};
 use super::super::segment::{self, Blueprint, Candidate, Segment};
 use super::bitmap::Bitmap;
 use super::entries::Entry;
-use super::format::{self, Geometry, header, slot};
+use super::format::{self, header, slot};
+use super::geometry::Geometry;
 
 /// How long an answer about removal is good for. A slice later at most, and so within 100 ms, a waiter knows.
 const REMOVAL_LOOK_INTERVAL_NS: u64 = 90_000_000;
@@ -54,7 +55,7 @@ pub(super) struct Space {
     /// How many locks this process knows of; it may touch the slots of those.
     num_locks: AtomicU32,
     /// The pages reserved when needed that this process may touch.
-    usable: [AtomicU64; format::READY_WORDS],
+    pub(super) usable: [AtomicU64; format::READY_WORDS],
     hint: AtomicU32,
 }
 
@@ -140,15 +141,15 @@ impl Space {
 
     /// Whether it is the segment of that id.
     pub(super) fn is(&self, identity: &[u8; 16]) -> bool {
-        self.segment.map.holds(header::IDENTITY, identity)
+        self.segment.map.holds(self.geometry.identity(), identity)
     }
 
     /// A word of the slot of a lock that this process knows of.
-    fn slot(&self, id: u32, offset: usize) -> &AtomicU64 {
+    pub(super) fn slot(&self, id: u32, offset: usize) -> &AtomicU64 {
         self.mapped_slots().u64_at(self.geometry.slot(id) + offset)
     }
 
-    fn mapped_slots(&self) -> &Mapping {
+    pub(super) fn mapped_slots(&self) -> &Mapping {
         self.grown.get().unwrap_or(&self.segment.map)
     }
 
@@ -345,15 +346,21 @@ impl Space {
         Some(self.access == Access::Look || self.reserve_page(page).is_ok())
     }
 
+    pub(super) fn note_usable(&self, page: u32) {
+        let (index, bit) = place_of(page);
+        self.usable[index].fetch_or(bit, Ordering::Relaxed);
+    }
+
     /// Reserves a page that is needed now.
     pub(super) fn reserve_page(&self, page: u32) -> std::result::Result<(), Reason> {
         let start = self.geometry.lazy_page(page);
         let end = self.geometry.lazy_page(page + 1);
         let reserved = self.segment.file.ask(|file| file::reserve(file, start, end));
         reserved.map_err(|errno| segment::unreserved("reserving a page of the segment", errno, end - start))?;
+        self.note_usable(page);
         let (index, bit) = place_of(page);
-        self.usable[index].fetch_or(bit, Ordering::Relaxed);
-        self.segment.map.u64_at(header::READY + index * 8).fetch_or(bit, Ordering::AcqRel);
+        // Sequentially consistent, for a reader that is about to claim a cell there: a writer looks which pages are ready.
+        self.segment.map.u64_at(header::READY + index * 8).fetch_or(bit, Ordering::SeqCst);
         Ok(())
     }
 
@@ -392,6 +399,6 @@ fn write_header(map: &Mapping, geometry: Geometry, facts: &Facts, boot: [u8; 16]
 }
 
 /// Where a page that is reserved when needed has its bit: the word's index, and the bit.
-fn place_of(page: u32) -> (usize, u64) {
+pub(super) fn place_of(page: u32) -> (usize, u64) {
     ((page / u64::BITS) as usize, 1 << (page % u64::BITS))
 }

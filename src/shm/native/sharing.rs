@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![allow(unsafe_code, reason = "a claim that was left is noted by its cell's address")]
+//! The short ways of readers: one compare-and-swap claims a cell, one gives it back, and the word is only read. As in
+//! `view`, nothing here can fail or panic, and a signal handler may come anywhere, and stay.
+//!
+//! What is claimed is no hold until the word was looked at again, and a handler may come between the two, and jump away. So
+//! the thread notes the cell before the claim, and takes the note away when it holds the lock: what call of the thread's
+//! finds a note gives the cell back (S14).
+
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::manager::{Acquired, Wait};
+use crate::sys::thread::Thread;
+use crate::sys::waits;
+
+use super::super::removal::mark;
+use super::super::{AtOnce, Release, SHORT_WAITS};
+use super::cells::{self, Cells, GivenBack, LEVEL_OF_A_BUSY_LOCK};
+use super::releasing::wake_cell;
+use super::view::View;
+use super::waiting;
+use super::word::{self, D, OWNER, S, Waiter};
+
+/// Readers that meet each other that often in a lock's cells are sent to the table (S18a).
+const MEETINGS: u64 = 64;
+
+/// Gives a cell back, and wakes the writer that sleeps on it.
+#[inline(always)]
+pub(super) fn leave(cell: &AtomicU64, owner: u64) -> bool {
+    let given_back = cells::give_back(cell, owner);
+    if given_back == GivenBack::Awaited {
+        wake_cell(cell);
+    }
+    given_back != GivenBack::NotIts
+}
+
+/// Gives back what the calling thread has claimed, and jumped away from before it knew whether it holds the lock; or what
+/// this call interrupts it in the midst of claiming, which begins anew then.
+pub(super) fn sweep_claim(thread: Thread) {
+    let Some((address, owner)) = thread.claim() else { return };
+    let cell = ptr::with_exposed_provenance::<u64>(address as usize);
+    // Asked of the kernel: of a claim that was left before its swap, the segment may be gone. With the owner in it, it is
+    // not: a process does not unmap what a cell says that it reads.
+    if waits::number_at(cell).is_some_and(|found| found & OWNER == owner) {
+        // SAFETY: a cell of a segment that is mapped, see above; accessed as an atomic everywhere.
+        leave(unsafe { AtomicU64::from_ptr(cell.cast_mut()) }, owner);
+    }
+    thread.forget_claim(address);
+}
+
+/// Whether a reader waits for a moment for a lock that a writer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Haste {
+    AtOnce,
+    InAMoment,
+}
+
+impl Haste {
+    /// Of a call that waits like that.
+    pub(crate) fn of(wait: Wait) -> Self {
+        if wait.is_try() { Self::AtOnce } else { Self::InAMoment }
+    }
+}
+
+/// Who shares: the thread, in whose name cells are claimed (S11), and whose the hold is then.
+#[derive(Clone, Copy)]
+pub(super) struct Sharer {
+    pub(super) thread: Thread,
+    /// The thread's word.
+    pub(super) owner: u64,
+    /// The word of the process, where that owns what it locks.
+    pub(super) process: Option<u64>,
+}
+
+impl View {
+    /// Takes a lock shared that others read, or have read, and no writer has; does nothing if anything stands in the way.
+    #[inline(always)]
+    pub(super) fn share_at_once(&self, id: u32) -> AtOnce {
+        if !self.is_lockable(id) {
+            return AtOnce::Undecided;
+        }
+        let thread = Thread::calling();
+        let Some(owner) = self.thread_word(thread) else {
+            return AtOnce::Undecided;
+        };
+        let Some(cells) = self.cells(id) else {
+            return AtOnce::Undecided;
+        };
+        // Who reads a lock already may read this one, which takes a search.
+        if thread.is_reading() || !is_open(cells.word.load(Ordering::Relaxed)) {
+            return AtOnce::Undecided;
+        }
+        if cells.level.load(Ordering::Relaxed) != 0 {
+            return self.share_in_table(id);
+        }
+        let cell = cells.first_own(owner);
+        // Before the swap, behind which the processor begins anew: nothing is left to be looked up there.
+        let (word, retired, meets) = (cells.word, self.retired(), cells.has_others(owner));
+        thread.begin_claim(cell, owner);
+        if cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            thread.abandon_claim(cell);
+            return AtOnce::Undecided;
+        }
+        if !is_open(word.load(Ordering::SeqCst)) || retired.load(Ordering::Relaxed) != mark::IN_USE {
+            return withdraw(&cells, cell, owner, thread);
+        }
+        if !thread.end_claim(cell) {
+            return withdraw(&cells, cell, owner, thread);
+        }
+        if meets {
+            spread_out_at_times(cells.level, thread);
+        }
+        AtOnce::Acquired(Acquired::Clean)
+    }
+
+    /// The same of a lock whose readers stand in the table. The caller has seen that the thread has entered, reads nothing, and
+    /// that the word lets it in.
+    #[inline(never)]
+    #[allow(
+        improper_ctypes_definitions,
+        reason = "called in the library alone: the convention says that nothing unwinds"
+    )]
+    extern "C" fn share_in_table(&self, id: u32) -> AtOnce {
+        let thread = Thread::calling();
+        let (Some(owner), Some(cells)) = (self.thread_word(thread), self.cells(id)) else {
+            return AtOnce::Undecided;
+        };
+        let Some(cell) = cells.first_place(owner) else {
+            return AtOnce::Undecided;
+        };
+        let (word, retired) = (cells.word, self.retired());
+        thread.begin_claim(cell, owner);
+        if cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            thread.abandon_claim(cell);
+            return AtOnce::Undecided;
+        }
+        if !cells.has(cell) || !is_open(word.load(Ordering::SeqCst)) || retired.load(Ordering::Relaxed) != mark::IN_USE
+        {
+            return withdraw(&cells, cell, owner, thread);
+        }
+        if !thread.end_claim(cell) {
+            return withdraw(&cells, cell, owner, thread);
+        }
+        AtOnce::Acquired(Acquired::Clean)
+    }
+
+    pub(super) fn sharer(&self, thread: Thread) -> Option<Sharer> {
+        if let Some(owner) = self.thread_word(thread) {
+            return Some(Sharer { thread, owner, process: None });
+        }
+        let process = self.lets_process_in(thread).then(|| self.base().load(Ordering::Relaxed))?;
+        Some(Sharer { thread, owner: process | thread.name(), process: Some(process) })
+    }
+
+    /// The mid path: the first reader, one of several locks, or of one that is held for a moment.
+    pub(super) fn share_soon(&self, id: u32, haste: Haste) -> AtOnce {
+        if !self.is_lockable(id) {
+            return AtOnce::Undecided;
+        }
+        let thread = Thread::calling();
+        let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
+            return AtOnce::Undecided;
+        };
+        sweep_claim(thread);
+        // What the thread holds itself it does not take again (S14).
+        if thread.is_reading() && cells.find(sharer.owner).is_some() {
+            return AtOnce::Undecided;
+        }
+        for _ in 0..SHORT_WAITS {
+            let is_open = match haste {
+                Haste::AtOnce => word::may_enter(cells.word.load(Ordering::Relaxed), Waiter::default()),
+                Haste::InAMoment => waiting::spin_to_share(cells.word),
+            };
+            if !is_open || cells.word.load(Ordering::Relaxed) & OWNER == sharer.owner {
+                break;
+            }
+            let attempt = self.come_in(&cells, sharer);
+            if attempt != AtOnce::Undecided {
+                return attempt;
+            }
+        }
+        AtOnce::Undecided
+    }
+
+    fn come_in(&self, cells: &Cells<'_>, sharer: Sharer) -> AtOnce {
+        let Sharer { thread, owner, process } = sharer;
+        let claimed = cells.at_hand(owner).find(|cell| {
+            thread.begin_claim(cell, owner);
+            let is_claimed = cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+            if !is_claimed {
+                thread.abandon_claim(cell);
+            }
+            is_claimed
+        });
+        let Some(cell) = claimed else { return AtOnce::Undecided };
+        let seen = if cells.has(cell) { cells.look_again(Waiter::default()) } else { None };
+        let Some(seen) = seen.filter(|_| !self.is_marked_as_retired()) else {
+            return withdraw(cells, cell, owner, thread);
+        };
+        if !thread.end_claim(cell) {
+            return withdraw(cells, cell, owner, thread);
+        }
+        if cells.has_in_slot(cell) && cells.has_others(owner) {
+            spread_out_at_times(cells.level, thread);
+        }
+        if let Some(process) = process {
+            hand_to_process(cell, owner, process);
+            thread.count_read();
+        }
+        AtOnce::Acquired(if seen & D == 0 { Acquired::Clean } else { Acquired::OwnerDied })
+    }
+
+    /// Gives a shared hold back if the calling thread has it where it looks first.
+    #[inline(always)]
+    pub(super) fn unshare_at_once(&self, id: u32) -> Release {
+        if !self.is_lockable(id) {
+            return Release::Undecided;
+        }
+        let thread = Thread::calling();
+        let Some(owner) = self.thread_word(thread) else {
+            return Release::Undecided;
+        };
+        let Some(cells) = self.cells(id) else {
+            return Release::Undecided;
+        };
+        let cell = match cells.level.load(Ordering::Relaxed) {
+            0 => Some(cells.first_own(owner)),
+            _ => cells.first_place(owner),
+        };
+        let Some(cell) = cell.filter(|_| !thread.is_claiming()) else {
+            return Release::Undecided;
+        };
+        if cell.compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed).is_err() {
+            return Release::Undecided;
+        }
+        thread.count_read();
+        Release::Done
+    }
+
+    /// The mid path: gives a shared hold back wherever it stands.
+    pub(super) fn unshare_soon(&self, id: u32) -> Release {
+        if !self.is_lockable(id) {
+            return Release::Undecided;
+        }
+        let thread = Thread::calling();
+        let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
+            return Release::Undecided;
+        };
+        sweep_claim(thread);
+        if let Some(process) = sharer.process
+            && let Some(cell) = cells.find_of_process(process)
+        {
+            return if leave(cell, process) { Release::Done } else { Release::Undecided };
+        }
+        // Of the process, too, a thread may have it that a handler took away before it handed it over.
+        match cells.find(sharer.owner) {
+            Some(cell) if leave(cell, sharer.owner) => {
+                thread.count_read();
+                Release::Done
+            }
+            _ => Release::Undecided,
+        }
+    }
+}
+
+/// The process has what one of its threads took: S11. Whoever sleeps on the cell does so yet.
+pub(super) fn hand_to_process(cell: &AtomicU64, owner: u64, process: u64) {
+    let _its_until_now = cells::change(cell, owner, Ordering::Release, |seen| process | (seen & !OWNER));
+}
+
+/// Whether a word lets any reader in that is to be told nothing.
+#[inline(always)]
+fn is_open(seen: u64) -> bool {
+    !word::has_owner(seen) && seen & (S | D) == S
+}
+
+/// A claim that comes to nothing. A handler that swept it away may have come before its swap, so that the cell is the
+/// thread's yet; or after it, and the place may be what the handler has claimed for a lock of its own, and kept.
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+pub(super) extern "C" fn withdraw(cells: &Cells<'_>, cell: &AtomicU64, owner: u64, thread: Thread) -> AtOnce {
+    if thread.claims(cell) || cells.has(cell) || !thread.is_reading() {
+        leave(cell, owner);
+    }
+    thread.abandon_claim(cell);
+    AtOnce::Undecided
+}
+
+/// Sends readers that meet each other often to the table, where each has a line of its own: those of a slot's cells share
+/// one.
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn spread_out_at_times(level: &AtomicU64, thread: Thread) {
+    if thread.meets_others(MEETINGS) {
+        let _by_others = level.compare_exchange(0, LEVEL_OF_A_BUSY_LOCK, Ordering::SeqCst, Ordering::Relaxed);
+    }
+}
