@@ -23,12 +23,12 @@ end_word:
 #endif
 				ok = 1; owner = 0; R = 0; S = 0; W = sW; had_w = sW;
 				if
-#ifndef BAD_END_TELLS_OF_DRAIN /* a drain that ends is told as a death */
 #ifdef BAD_END_DRAIN_AS_FREE /* its readers are forgotten */
 				:: sR -> S = 0
+#elif defined(BAD_END_TELLS_OF_DRAIN) /* a drain that ends is told as a death */
+				:: sR -> S = 1; D = 1
 #else
 				:: sR -> S = 1
-#endif
 #endif
 				:: else -> D = 1
 				fi;

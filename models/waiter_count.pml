@@ -33,6 +33,7 @@ proctype Waiter(byte me) {
 	byte seen; short count; bit found, ok;
 	waiters++;
 look:
+	skip;
 	seen = word;
 	if
 	:: seen == 0 -> d_step { ok = 0; if :: word == 0 -> word = me; ok = 1 :: else fi }; if :: ok -> goto holds :: else -> goto look fi
@@ -43,6 +44,7 @@ look:
 	atomic { woke[me] -> woke[me] = 0 };
 	goto look;
 holds:
+	skip;
 	d_step { waiters--; assert(waiters >= 0) };
 	unlock()
 }

@@ -101,7 +101,10 @@ inline call_as_reader() {
 	od;
 	if
 	:: mine < CELLS ->
-		d_step { w = owner; ok = 0; if :: w == 0 && S -> ok = 1; reading = 1; readers_in++; CELLS_ARE_SEEN; assert(D == untold) :: else fi };
+		d_step {
+			w = owner; ok = 0;
+			if :: w == 0 && S -> ok = 1; reading = 1; readers_in++; CELLS_ARE_SEEN; assert(D == untold) :: else fi
+		};
 		if
 		:: !ok && w == 0 ->
 			d_step { if :: owner == 0 && !S -> S = 1; ok = 1; reading = 1; readers_in++; CELLS_ARE_SEEN; assert(D == untold) :: else fi }
@@ -194,7 +197,10 @@ proctype Lives() {
 
 next_life:
 	skip;
-	d_step { my_name = 0; mine = CELLS; k = 0; c = 0; g = 0; w = 0; is_dead = 0; is_live = 0; ok = 0; had_s = 0; had_r = 0; had_d = 0; reading = 0; writing = 0 };
+	d_step {
+		my_name = 0; mine = CELLS; k = 0; c = 0; g = 0; w = 0; is_dead = 0; is_live = 0; ok = 0;
+		had_s = 0; had_r = 0; had_d = 0; reading = 0; writing = 0
+	};
 	if :: life == LIVES -> goto gone :: else -> life++ fi;
 	locked = 1;
 	/* Its predecessor is dead, also where nobody has found out yet. */
