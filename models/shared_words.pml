@@ -43,7 +43,7 @@ bit untold; /* the last writer that held died holding, and no writer was told ye
 	if :: owner == me && !R -> untold = 1 :: else fi; FORGET
 #ifdef ENDS_ANYWHERE
 #define MAY_DIE if :: true :: deaths < DEATHS -> d_step { DIE }; goto gone \
-	:: ends < ENDS -> ends++; goto ending fi
+	:: d_step { ends < ENDS -> ends++; if :: owner == me && !R -> untold = 1 :: else fi }; goto ending fi
 #else
 #define MAY_DIE if :: true :: deaths < DEATHS -> d_step { DIE }; goto gone fi
 #endif
