@@ -30,8 +30,8 @@ SONAME := liblock_manager.so.0
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 
 .DELETE_ON_ERROR:
-.PHONY: all help test test-podman test-fresh demo bench check-libpod header lint install uninstall clean stage setup-test setup-demo \
-	setup-build setup-fresh
+.PHONY: all help test test-podman test-fresh demo bench models models-all check-libpod header lint install uninstall clean stage \
+	setup-test setup-demo setup-build setup-fresh setup-models
 
 all: ## build the shared and the static library, and lockctl with its man pages and completions
 	$(CARGO) build --release --locked --workspace
@@ -73,6 +73,12 @@ demo: setup-demo stage ## the main job in one screen
 
 bench: setup-build all ## speed beside a raw robust mutex and libpod's way, as ratios within one run
 	$(CARGO) bench --locked --bench figures
+
+models: setup-models ## the models of the protocol and, with a rule broken each, their mutants; twenty minutes, see models/README.md
+	models/run
+
+models-all: setup-models ## the same with the largest models: an hour and a half, 6 GiB
+	models/run --all
 
 check-libpod: setup-build stage ## build and vet the libpod of PODMAN_SOURCE with its imports switched to the Go module
 	go/check-libpod $(STAGE)
@@ -134,3 +140,6 @@ setup-build:
 
 setup-fresh:
 	@tools/setup fresh
+
+setup-models:
+	@tools/setup models
