@@ -228,7 +228,7 @@ static int obey(const char *command, uint32_t a, uint32_t b, uint32_t c, uint32_
 
 int main(int arguments, char **argument)
 {
-	char line[128], command[16];
+	char line[128], command[32];
 	if (arguments == 6 && strcmp(argument[1], "--make") == 0) {
 		printf("%d\n", make_segment(argument[2], (uint32_t)atoi(argument[3]), (uint32_t)atoi(argument[4]),
 					    (uint32_t)atoi(argument[5])));
@@ -246,7 +246,7 @@ int main(int arguments, char **argument)
 	fflush(stdout);
 	while (result == 0 && fgets(line, sizeof line, stdin) != NULL) {
 		unsigned number[4] = { 0 };
-		if (sscanf(line, "%15s %u %u %u %u", command, &number[0], &number[1], &number[2], &number[3]) < 1)
+		if (sscanf(line, "%31s %u %u %u %u", command, &number[0], &number[1], &number[2], &number[3]) < 1)
 			return 2;
 		printf("%d\n", obey(command, number[0], number[1], number[2], number[3]));
 		fflush(stdout);
