@@ -226,6 +226,8 @@ static void every_known_field_is_written_and_none_behind_it(void)
 	CHECK_INT(lock.known.acquisitions, 0);
 	CHECK_INT(lock.known.pid_namespace, 0);
 	CHECK_INT(lock.known.waited_ns, 0);
+	CHECK_INT(lock.known.readers, 0);
+	CHECK_INT(lock.known.draining, 0);
 	CHECK(all_bytes_are(lock.tail, sizeof lock.tail, 0xa5));
 
 	CHECK_INT(lock_manager_info(manager, &storage.known), 0);
@@ -241,6 +243,19 @@ static void every_known_field_is_written_and_none_behind_it(void)
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
+static void a_program_of_the_first_version_gets_what_it_knows(void)
+{
+	lock_manager_t *manager = new_segment(new_name(), 64);
+	lock_manager_lock_info_t lock;
+	memset(&lock, 0xa5, sizeof lock);
+	lock.size = offsetof(lock_manager_lock_info_t, readers);
+	CHECK_INT(lock_manager_lock_info(manager, 9, &lock), 0);
+	CHECK_INT(lock.size, offsetof(lock_manager_lock_info_t, readers));
+	CHECK_INT(lock.waited_ns, 0);
+	CHECK(all_bytes_are((unsigned char *)&lock.readers, sizeof lock - lock.size, 0xa5));
+	CHECK_INT(lock_manager_close(manager), 0);
+}
+
 static void an_info_without_a_proper_size_is_refused_and_left_alone(void)
 {
 	const char *name = new_name();
@@ -252,7 +267,7 @@ static void an_info_without_a_proper_size_is_refused_and_left_alone(void)
 		int none = i == sizeof short_by / sizeof *short_by;
 		memset(&lock, 0xa5, sizeof lock);
 		memset(&storage, 0xa5, sizeof storage);
-		lock.size = none ? 0 : sizeof lock - short_by[i];
+		lock.size = none ? 0 : offsetof(lock_manager_lock_info_t, readers) - short_by[i];
 		storage.size = none ? 0 : sizeof storage - short_by[i];
 		CHECK_FAILURE(lock_manager_lock_info(manager, 9, &lock), -EINVAL, "size");
 		CHECK_FAILURE(lock_manager_info(manager, &storage), -EINVAL, "size");
@@ -276,6 +291,7 @@ int main(void)
 	RUN_TEST(mode_and_max_locks_are_for_creation_only);
 	RUN_TEST(the_library_zeroes_what_a_later_program_has_beyond_it);
 	RUN_TEST(every_known_field_is_written_and_none_behind_it);
+	RUN_TEST(a_program_of_the_first_version_gets_what_it_knows);
 	RUN_TEST(an_info_without_a_proper_size_is_refused_and_left_alone);
 	return end_of_tests();
 }

@@ -207,7 +207,45 @@ typedef struct {
          * Nanoseconds that the longest present waiter has waited, so that the lock is held at least that long.
          */
         uint64_t waited_ns;
+        /**
+         * How many hold it shared; pid and tid are the first of them then. Appended after 0.1.0, as is what follows.
+         */
+        uint32_t readers;
+        /**
+         * 1 if a writer waits for the readers to leave, and keeps later readers out, else 0. It is among the waiters.
+         */
+        uint32_t draining;
 } lock_manager_lock_info_t;
+
+/**
+ * One holder of a lock.
+ */
+typedef struct {
+        /**
+         * sizeof(lock_manager_holder_t)
+         */
+        size_t size;
+        /**
+         * Its process as the caller's PID namespace sees it, else 0.
+         */
+        int32_t pid;
+        /**
+         * The thread as the caller's PID namespace sees it, else 0; 0 also where the process owns the hold.
+         */
+        int32_t tid;
+        /**
+         * 1 if it holds the lock shared, 0 if exclusively.
+         */
+        uint32_t shared;
+        /**
+         * LOCK_MANAGER_OWNED_BY_…
+         */
+        uint32_t ownership;
+        /**
+         * Its PID namespace, as the inode number of /proc/PID/ns/pid; 0 if unknown.
+         */
+        uint64_t pid_namespace;
+} lock_manager_holder_t;
 
 /**
  * What is known of a manager's storage.
@@ -499,7 +537,67 @@ int32_t lock_manager_cancellable_lock(lock_manager_t *manager,
                                       lock_manager_cancel_t *cancel);
 
 /**
- * The locks that somebody holds. Touches no lock.
+ * Waits without end until a lock can be held shared: beside any number of others that hold it shared, and nobody that
+ * holds it exclusively. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it shared now.
+ *
+ * LOCK_MANAGER_OWNER_DIED: a writer died holding it. Each reader is told, until a writer has taken the lock and was told
+ * itself: only a writer can mend what the lock protects. That a reader died is told to nobody, since it changed nothing.
+ *
+ * A writer that waits keeps later readers out, so as not to starve; give writers deadlines, for a reader that is stopped
+ * keeps its hold. A reader cannot become a writer: unlock, and lock exclusively.
+ *
+ * -EDEADLK: this thread holds the lock already, either way, or the wait would close a cycle. -EAGAIN: there is no room for
+ * one more reader: 4 for each lock and 8192 more in a segment. -EOPNOTSUPP: the libpod layout, or a segment of format
+ * version 1. Otherwise as lock_manager_lock.
+ */
+int32_t lock_manager_lock_shared(lock_manager_t *manager,
+                                 uint32_t id);
+
+/**
+ * Takes a lock shared if no writer has it or is next. -EBUSY: one is, or this thread holds it. Otherwise as
+ * lock_manager_lock_shared.
+ */
+int32_t lock_manager_try_lock_shared(lock_manager_t *manager, uint32_t id);
+
+/**
+ * lock_manager_lock_shared for at most timeout_ns nanoseconds of CLOCK_MONOTONIC; UINT64_MAX: without end; 0: takes what
+ * no writer has, and waits for none.
+ *
+ * -ETIMEDOUT: writers had it all the time. Otherwise as lock_manager_lock_shared.
+ */
+int32_t lock_manager_timed_lock_shared(lock_manager_t *manager,
+                                       uint32_t id,
+                                       uint64_t timeout_ns);
+
+/**
+ * lock_manager_timed_lock_shared that another thread can end through the cancel object. NULL: nobody can.
+ *
+ * -ECANCELED: it was triggered, even if the lock was free. Otherwise as lock_manager_timed_lock_shared.
+ */
+int32_t lock_manager_cancellable_lock_shared(lock_manager_t *manager,
+                                             uint32_t id,
+                                             uint64_t timeout_ns,
+                                             lock_manager_cancel_t *cancel);
+
+/**
+ * Gives back what the calling thread, or by process ownership this process, holds shared, through whichever manager of
+ * that ownership on the storage. -EPERM: it does not hold it shared. -EOPNOTSUPP: as for lock_manager_lock_shared.
+ */
+int32_t lock_manager_unlock_shared(lock_manager_t *manager,
+                                   uint32_t id);
+
+/**
+ * Makes what the caller holds exclusively a shared hold, without a gap in which somebody else could have it exclusively.
+ * Readers that wait get in.
+ *
+ * -EPERM: the caller does not hold it exclusively through this manager. -EAGAIN: there is no room for one more reader;
+ * it is still held exclusively. -EOPNOTSUPP: as for lock_manager_lock_shared.
+ */
+int32_t lock_manager_downgrade_lock(lock_manager_t *manager,
+                                    uint32_t id);
+
+/**
+ * The locks that somebody holds, either way. Touches no lock.
  *
  * count: how many there are. ids: the first of them, ascending, as many as `capacity` allows; NULL if that is 0.
  */
@@ -512,6 +610,20 @@ int32_t lock_manager_locks_held(lock_manager_t *manager,
  * What is known of one lock. Touches no lock. info->size must be set.
  */
 int32_t lock_manager_lock_info(lock_manager_t *manager, uint32_t id, lock_manager_lock_info_t *info);
+
+/**
+ * Who holds a lock, either way, as far as nobody knows that they are dead. Touches no lock.
+ *
+ * count: how many there are. holders: the first of them, as many as `capacity` allows; NULL if that is 0. The size of the
+ * first must be set: it is the size of each.
+ *
+ * -EOPNOTSUPP: the libpod layout; lock_manager_lock_info says there who holds a lock.
+ */
+int32_t lock_manager_lock_holders(lock_manager_t *manager,
+                                  uint32_t id,
+                                  lock_manager_holder_t *holders,
+                                  size_t capacity,
+                                  size_t *count);
 
 /**
  * What is known of the storage. Touches no lock. info->size must be set.

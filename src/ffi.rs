@@ -506,7 +506,76 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock(
     unsafe { locking::acquire_cancellable(manager, id, timeout_ns, cancel.as_ref()) }
 }
 
-/// The locks that somebody holds. Touches no lock.
+/// Waits without end until a lock can be held shared: beside any number of others that hold it shared, and nobody that
+/// holds it exclusively. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it shared now.
+///
+/// LOCK_MANAGER_OWNER_DIED: a writer died holding it. Each reader is told, until a writer has taken the lock and was told
+/// itself: only a writer can mend what the lock protects. That a reader died is told to nobody, since it changed nothing.
+///
+/// A writer that waits keeps later readers out, so as not to starve; give writers deadlines, for a reader that is stopped
+/// keeps its hold. A reader cannot become a writer: unlock, and lock exclusively.
+///
+/// -EDEADLK: this thread holds the lock already, either way, or the wait would close a cycle. -EAGAIN: there is no room for
+/// one more reader: 4 for each lock and 8192 more in a segment. -EOPNOTSUPP: the libpod layout, or a segment of format
+/// version 1. Otherwise as lock_manager_lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_lock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe { locking::acquire_shared(manager, id, Endless) }
+}
+
+/// Takes a lock shared if no writer has it or is next. -EBUSY: one is, or this thread holds it. Otherwise as
+/// lock_manager_lock_shared.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_try_lock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe { locking::acquire_shared(manager, id, NoPatience) }
+}
+
+/// lock_manager_lock_shared for at most timeout_ns nanoseconds of CLOCK_MONOTONIC; UINT64_MAX: without end; 0: takes what
+/// no writer has, and waits for none.
+///
+/// -ETIMEDOUT: writers had it all the time. Otherwise as lock_manager_lock_shared.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_timed_lock_shared(manager: *mut lock_manager_t, id: u32, timeout_ns: u64) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe { locking::acquire_shared(manager, id, AtMost(timeout_ns)) }
+}
+
+/// lock_manager_timed_lock_shared that another thread can end through the cancel object. NULL: nobody can.
+///
+/// -ECANCELED: it was triggered, even if the lock was free. Otherwise as lock_manager_timed_lock_shared.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_cancellable_lock_shared(
+    manager: *mut lock_manager_t,
+    id: u32,
+    timeout_ns: u64,
+    cancel: *mut lock_manager_cancel_t,
+) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe { locking::acquire_shared_cancellable(manager, id, timeout_ns, cancel.as_ref()) }
+}
+
+/// Gives back what the calling thread, or by process ownership this process, holds shared, through whichever manager of
+/// that ownership on the storage. -EPERM: it does not hold it shared. -EOPNOTSUPP: as for lock_manager_lock_shared.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_unlock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe { locking::release_shared(manager, id) }
+}
+
+/// Makes what the caller holds exclusively a shared hold, without a gap in which somebody else could have it exclusively.
+/// Readers that wait get in.
+///
+/// -EPERM: the caller does not hold it exclusively through this manager. -EAGAIN: there is no room for one more reader;
+/// it is still held exclusively. -EOPNOTSUPP: as for lock_manager_lock_shared.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_downgrade_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe { locking::downgrade(manager, id) }
+}
+
+/// The locks that somebody holds, either way. Touches no lock.
 ///
 /// count: how many there are. ids: the first of them, ascending, as many as `capacity` allows; NULL if that is 0.
 #[unsafe(no_mangle)]
@@ -543,6 +612,30 @@ pub unsafe extern "C" fn lock_manager_lock_info(
         let opened = self::manager(manager)?;
         let size = types::struct_size(info)?;
         types::hand_out(info, size, &opened.lock_info(id)?.into());
+        Ok(0)
+    })
+}
+
+/// Who holds a lock, either way, as far as nobody knows that they are dead. Touches no lock.
+///
+/// count: how many there are. holders: the first of them, as many as `capacity` allows; NULL if that is 0. The size of the
+/// first must be set: it is the size of each.
+///
+/// -EOPNOTSUPP: the libpod layout; lock_manager_lock_info says there who holds a lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_lock_holders(
+    manager: *mut lock_manager_t,
+    id: u32,
+    holders: *mut lock_manager_holder_t,
+    capacity: usize,
+    count: *mut usize,
+) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (opened, count) = (self::manager(manager)?, output(count, "count")?);
+        let found: Vec<_> = opened.lock_holders(id)?.iter().map(lock_manager_holder_t::from).collect();
+        types::hand_out_all(holders, capacity, &found)?;
+        *count = found.len();
         Ok(0)
     })
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::acquisition::Acquisition;
 use crate::cancel::Cancel;
-use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
+use crate::manager::{Acquired, Holder, Info, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 use crate::ownership::OwnershipCell;
 use crate::shm::{self, MAX_LOCKS};
 use crate::sys::Errno;
@@ -247,6 +247,8 @@ impl std::fmt::Debug for FileManager {
     }
 }
 
+const NO_READERS: Reason = Reason::Unsupported("shared locks are not there yet; lock exclusively");
+
 impl Manager for FileManager {
     fn allocate_lock(&self) -> Result<u32> {
         self.begin(None)?;
@@ -294,6 +296,22 @@ impl Manager for FileManager {
 
     fn unlock(&self, id: u32) -> Result<()> {
         if self.release_at_once(id) { Ok(()) } else { self.release(id).map_err(self.error_at(id)) }
+    }
+
+    fn acquire_shared(&self, _id: u32, _wait: Wait, _cancel: Option<&Cancel>) -> Result<Acquired> {
+        Err(self.error(NO_READERS))
+    }
+
+    fn unlock_shared(&self, _id: u32) -> Result<()> {
+        Err(self.error(NO_READERS))
+    }
+
+    fn downgrade_lock(&self, _id: u32) -> Result<()> {
+        Err(self.error(NO_READERS))
+    }
+
+    fn lock_holders(&self, _id: u32) -> Result<Vec<Holder>> {
+        Err(self.error(NO_READERS))
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {

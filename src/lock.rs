@@ -2,12 +2,16 @@
 #![forbid(unsafe_code)]
 //! One lock of a manager as a value, and the guards that unlock it when they go out of scope.
 
+mod shared;
+
 use std::marker::PhantomData;
 use std::mem;
 use std::time::Duration;
 
 use crate::manager::{Acquired, Manager, Wait};
-use crate::{Cancel, LockInfo, Result};
+use crate::{Cancel, Error, LockInfo, Result};
+
+pub use shared::{HeldShared, SharedGuard};
 
 /// One numbered lock of a manager. Cheap to copy; dropping it neither unlocks nor frees anything.
 ///
@@ -163,7 +167,7 @@ pub struct Guard<'m> {
     not_send: PhantomData<*const ()>,
 }
 
-impl Guard<'_> {
+impl<'m> Guard<'m> {
     /// The lock that is held.
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -178,6 +182,21 @@ impl Guard<'_> {
         let (manager, id) = (self.manager, self.id);
         mem::forget(self);
         manager.unlock(id)
+    }
+
+    /// Holds the lock shared from here on. Nobody else holds it exclusively in between.
+    ///
+    /// # Errors
+    /// As [`Manager::downgrade_lock`]; the guard comes back with the error.
+    pub fn downgrade(self) -> std::result::Result<SharedGuard<'m>, (Self, Error)> {
+        let (manager, id) = (self.manager, self.id);
+        match manager.downgrade_lock(id) {
+            Ok(()) => {
+                mem::forget(self);
+                Ok(SharedGuard::of(manager, id))
+            }
+            Err(error) => Err((self, error)),
+        }
     }
 }
 

@@ -111,6 +111,26 @@ pub struct LockInfo {
     pub pid_namespace: u64,
     /// How long the longest present waiter has waited, so that the lock is held at least that long.
     pub waited_ns: u64,
+    /// How many hold it shared; `pid` and `tid` are the first of them then.
+    pub readers: u32,
+    /// Whether a writer waits for the readers to leave: it holds the lock next, and keeps later readers out.
+    pub draining: bool,
+}
+
+/// One holder of a lock. All zero or false where the storage does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Holder {
+    /// Its process as the caller's PID namespace sees it, else 0.
+    pub pid: i32,
+    /// The thread as the caller's PID namespace sees it, else 0.
+    pub tid: i32,
+    /// Its PID namespace, as the inode number of `/proc/PID/ns/pid`.
+    pub pid_namespace: u64,
+    /// Whether it holds the lock shared.
+    pub shared: bool,
+    /// Whether the thread or its process owns the hold.
+    pub ownership: Ownership,
 }
 
 /// A thread that is known to wait for a lock. All zero where the storage does not say.
@@ -214,6 +234,36 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     /// `EPERM` if it does not. After an error of the storage it holds it no more, either.
     fn unlock(&self, id: u32) -> Result<()>;
 
+    /// Acquires lock `id` shared: beside any number of others that hold it shared, and nobody that holds it exclusively.
+    /// Waits as `wait` says and as long as `cancel` lets it.
+    ///
+    /// [`OwnerDied`](Acquired::OwnerDied): a writer died holding the lock. Every reader is told, until a writer has taken
+    /// the lock and was told itself: a reader can mend nothing.
+    ///
+    /// # Errors
+    /// As [`acquire`](Self::acquire); `EDEADLK` also if this thread holds the lock shared; `EAGAIN` if there is no room
+    /// for one more reader; `EOPNOTSUPP` in the libpod layout, and in a segment of format version 1.
+    fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired>;
+
+    /// Gives back what the calling thread, or with [`Ownership::Process`] this process, holds shared.
+    ///
+    /// # Errors
+    /// `EPERM` if it does not hold the lock shared; `EOPNOTSUPP` as for [`acquire_shared`](Self::acquire_shared).
+    fn unlock_shared(&self, id: u32) -> Result<()>;
+
+    /// Makes a lock that the caller holds exclusively a shared one. Nobody else holds it exclusively in between.
+    ///
+    /// # Errors
+    /// `EPERM` if the caller does not hold it exclusively; `EAGAIN` if there is no room for one more reader, and it is
+    /// still held exclusively; `EOPNOTSUPP` as for [`acquire_shared`](Self::acquire_shared).
+    fn downgrade_lock(&self, id: u32) -> Result<()>;
+
+    /// Everybody who holds lock `id`, either way, and is not known to be dead. Touches no lock.
+    ///
+    /// # Errors
+    /// `EINVAL` for an id out of range.
+    fn lock_holders(&self, id: u32) -> Result<Vec<Holder>>;
+
     /// Says who is to own the locks taken through this manager; [`Ownership::Thread`] if nobody says.
     ///
     /// # Errors
@@ -298,6 +348,38 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     /// As there.
     fn cancellable_lock(&self, id: u32, timeout: Option<Duration>, cancel: &Cancel) -> Result<Acquired> {
         self.acquire(id, timeout.map_or(Wait::Forever, Wait::at_most), Some(cancel))
+    }
+
+    /// [`acquire_shared`](Self::acquire_shared) without end.
+    ///
+    /// # Errors
+    /// As there.
+    fn lock_shared(&self, id: u32) -> Result<Acquired> {
+        self.acquire_shared(id, Wait::Forever, None)
+    }
+
+    /// [`acquire_shared`](Self::acquire_shared) without waiting: `EBUSY` if a writer has the lock or is next.
+    ///
+    /// # Errors
+    /// As there.
+    fn try_lock_shared(&self, id: u32) -> Result<Acquired> {
+        self.acquire_shared(id, Wait::Try, None)
+    }
+
+    /// [`acquire_shared`](Self::acquire_shared) for at most `timeout`.
+    ///
+    /// # Errors
+    /// As there.
+    fn timed_lock_shared(&self, id: u32, timeout: Duration) -> Result<Acquired> {
+        self.acquire_shared(id, Wait::at_most(timeout), None)
+    }
+
+    /// [`acquire_shared`](Self::acquire_shared) for at most `timeout`, if one is given, and until `cancel` is triggered.
+    ///
+    /// # Errors
+    /// As there.
+    fn cancellable_lock_shared(&self, id: u32, timeout: Option<Duration>, cancel: &Cancel) -> Result<Acquired> {
+        self.acquire_shared(id, timeout.map_or(Wait::Forever, Wait::at_most), Some(cancel))
     }
 
     /// Makes room for `num_locks` while others work.

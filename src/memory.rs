@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cancel::Cancel;
-use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait, Waiter};
+use crate::manager::{Acquired, Holder, Info, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::shm::{MAX_LOCKS, Native};
 use crate::{Error, Reason, Result};
 
@@ -87,6 +87,22 @@ impl Manager for InMemoryManager {
 
     fn unlock(&self, id: u32) -> Result<()> {
         self.native.unlock(id)
+    }
+
+    fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+        self.native.acquire_shared(id, wait, cancel)
+    }
+
+    fn unlock_shared(&self, id: u32) -> Result<()> {
+        self.native.unlock_shared(id)
+    }
+
+    fn downgrade_lock(&self, id: u32) -> Result<()> {
+        self.native.downgrade_lock(id)
+    }
+
+    fn lock_holders(&self, id: u32) -> Result<Vec<Holder>> {
+        self.native.lock_holders(id)
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {

@@ -11,7 +11,7 @@ mod segment;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::manager::{Acquired, Info, Layout, LockInfo, Manager, Ownership, Wait, Waiter};
+use crate::manager::{Acquired, Holder, Info, Layout, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::sys::file::Access;
 use crate::{Cancel, Error, Reason, Result};
 pub(crate) use libpod::Libpod;
@@ -405,6 +405,22 @@ impl Manager for ShmManager {
     #[inline]
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
         serve!(self, manager => manager.acquire(id, wait, cancel))
+    }
+
+    fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+        serve!(self, manager => manager.acquire_shared(id, wait, cancel))
+    }
+
+    fn unlock_shared(&self, id: u32) -> Result<()> {
+        serve!(self, manager => manager.unlock_shared(id))
+    }
+
+    fn downgrade_lock(&self, id: u32) -> Result<()> {
+        serve!(self, manager => manager.downgrade_lock(id))
+    }
+
+    fn lock_holders(&self, id: u32) -> Result<Vec<Holder>> {
+        serve!(self, manager => manager.lock_holders(id))
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {

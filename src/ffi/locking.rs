@@ -237,3 +237,44 @@ extern "C" fn unlock_file(file: &FileManager, id: u32) -> i32 {
     }
     boundary::release(file.storage(), || file.release(id))
 }
+
+/// Takes a lock shared.
+///
+/// # Safety
+/// The module's contract.
+pub(super) unsafe fn acquire_shared(manager: *mut lock_manager_t, id: u32, patience: impl Patience) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { opened(manager)?.acquire_shared(id, patience.wait(), None).map(code) })
+}
+
+/// Takes a lock shared as long as `cancel` lets it.
+///
+/// # Safety
+/// The module's contract.
+pub(super) unsafe fn acquire_shared_cancellable(
+    manager: *mut lock_manager_t,
+    id: u32,
+    timeout_ns: u64,
+    cancel: Option<&Cancel>,
+) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { opened(manager)?.acquire_shared(id, Wait::Nanoseconds(timeout_ns), cancel).map(code) })
+}
+
+/// Gives back what is held shared.
+///
+/// # Safety
+/// The module's contract.
+pub(super) unsafe fn release_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { opened(manager)?.unlock_shared(id).map(|()| 0) })
+}
+
+/// Makes an exclusive hold a shared one.
+///
+/// # Safety
+/// The module's contract.
+pub(super) unsafe fn downgrade(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe { opened(manager)?.downgrade_lock(id).map(|()| 0) })
+}

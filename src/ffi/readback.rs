@@ -114,8 +114,11 @@ fn every_struct_has_the_layout_that_the_header_says() {
         ownership,
         acquisitions,
         pid_namespace,
-        waited_ns
+        waited_ns,
+        readers,
+        draining
     });
+    layout!(lock_manager_holder_t { size, pid, tid, shared, ownership, pid_namespace });
     layout!(lock_manager_info_t { size, kind, layout, num_locks, max_locks, attached, retired });
     assert_eq!(stated_layout(), ours);
 }

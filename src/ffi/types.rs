@@ -5,7 +5,7 @@
 use std::ptr;
 
 use crate::Result;
-use crate::manager::{Info, Kind, Layout, LockInfo, Ownership};
+use crate::manager::{Holder, Info, Kind, Layout, LockInfo, Ownership};
 use crate::shm::SegmentOptions;
 
 use super::boundary::refuse;
@@ -60,6 +60,28 @@ pub struct lock_manager_lock_info_t {
     pub pid_namespace: u64,
     /// Nanoseconds that the longest present waiter has waited, so that the lock is held at least that long.
     pub waited_ns: u64,
+    /// How many hold it shared; pid and tid are the first of them then. Appended after 0.1.0, as is what follows.
+    pub readers: u32,
+    /// 1 if a writer waits for the readers to leave, and keeps later readers out, else 0. It is among the waiters.
+    pub draining: u32,
+}
+
+/// One holder of a lock.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct lock_manager_holder_t {
+    /// sizeof(lock_manager_holder_t)
+    pub size: usize,
+    /// Its process as the caller's PID namespace sees it, else 0.
+    pub pid: i32,
+    /// The thread as the caller's PID namespace sees it, else 0; 0 also where the process owns the hold.
+    pub tid: i32,
+    /// 1 if it holds the lock shared, 0 if exclusively.
+    pub shared: u32,
+    /// LOCK_MANAGER_OWNED_BY_…
+    pub ownership: u32,
+    /// Its PID namespace, as the inode number of /proc/PID/ns/pid; 0 if unknown.
+    pub pid_namespace: u64,
 }
 
 /// What is known of a manager's storage.
@@ -93,14 +115,33 @@ impl From<LockInfo> for lock_manager_lock_info_t {
             pid: info.pid,
             tid: info.tid,
             waiters: info.waiters,
-            ownership: match info.ownership {
-                Ownership::Thread => LOCK_MANAGER_OWNED_BY_THREAD,
-                Ownership::Process => LOCK_MANAGER_OWNED_BY_PROCESS,
-            },
+            ownership: number_of(info.ownership),
             acquisitions: info.acquisitions,
             pid_namespace: info.pid_namespace,
             waited_ns: info.waited_ns,
+            readers: info.readers,
+            draining: info.draining.into(),
         }
+    }
+}
+
+impl From<&Holder> for lock_manager_holder_t {
+    fn from(holder: &Holder) -> Self {
+        Self {
+            size: size_of::<Self>(),
+            pid: holder.pid,
+            tid: holder.tid,
+            shared: holder.shared.into(),
+            ownership: number_of(holder.ownership),
+            pid_namespace: holder.pid_namespace,
+        }
+    }
+}
+
+fn number_of(ownership: Ownership) -> u32 {
+    match ownership {
+        Ownership::Thread => LOCK_MANAGER_OWNED_BY_THREAD,
+        Ownership::Process => LOCK_MANAGER_OWNED_BY_PROCESS,
     }
 }
 
@@ -140,7 +181,7 @@ pub(super) fn ownership(number: u32) -> Result<Ownership> {
 /// # Safety
 /// `repr(C)`, first field `size: usize`, and any bytes are valid for every field.
 pub(super) unsafe trait Versioned {
-    /// The size in 0.1.0, the first version: what every caller has at least.
+    /// The size in the first version that had it: what every caller has at least.
     const FIRST_SIZE: usize;
 }
 
@@ -153,12 +194,16 @@ unsafe impl Versioned for lock_manager_lock_info_t {
     const FIRST_SIZE: usize = 64;
 }
 // SAFETY: as the declarations above show.
+unsafe impl Versioned for lock_manager_holder_t {
+    const FIRST_SIZE: usize = 32;
+}
+// SAFETY: as the declarations above show.
 unsafe impl Versioned for lock_manager_info_t {
     const FIRST_SIZE: usize = 32;
 }
-// While nothing has been appended; what reads and writes the structs has to be looked at again when something is.
+// While nothing has been appended to the options; what reads them has to be looked at again when something is.
 const _: () = assert!(size_of::<lock_manager_shm_options_t>() == lock_manager_shm_options_t::FIRST_SIZE);
-const _: () = assert!(size_of::<lock_manager_lock_info_t>() == lock_manager_lock_info_t::FIRST_SIZE);
+const _: () = assert!(size_of::<lock_manager_holder_t>() == lock_manager_holder_t::FIRST_SIZE);
 const _: () = assert!(size_of::<lock_manager_info_t>() == lock_manager_info_t::FIRST_SIZE);
 
 /// No struct of any version comes near it: a size beyond is memory that was never set.
@@ -183,18 +228,36 @@ pub(super) unsafe fn struct_size<T: Versioned>(address: *const T) -> Result<usiz
     Ok(size)
 }
 
-/// Copies a struct out and zeroes what the caller has beyond it.
+/// Copies as much of a struct out as the caller knows, and zeroes what the caller has beyond it.
 ///
 /// # Safety
-/// `address` points to `size` writable bytes, at least as many as a `T` has.
+/// `address` points to `size` writable bytes, at least as many as the first version had.
 pub(super) unsafe fn hand_out<T: Versioned>(address: *mut T, size: usize, value: &T) {
-    let known = size_of::<T>();
+    let known = size_of::<T>().min(size);
     // SAFETY: this function's own contract; the caller's own size stays as it was given.
     unsafe {
         address.cast::<u8>().copy_from_nonoverlapping(ptr::from_ref(value).cast(), known);
         address.cast::<u8>().add(known).write_bytes(0, size - known);
         address.cast::<usize>().write_unaligned(size);
     }
+}
+
+/// Copies as many structs out as the caller has room for, each of the size that the first says.
+///
+/// # Safety
+/// `address` points to `capacity` structs of the size that the first of them says, or is NULL and `capacity` is 0.
+pub(super) unsafe fn hand_out_all<T: Versioned>(address: *mut T, capacity: usize, values: &[T]) -> Result<()> {
+    if capacity == 0 {
+        return Ok(());
+    }
+    // SAFETY: this function's own contract.
+    unsafe {
+        let size = struct_size(address)?;
+        for (index, value) in values.iter().take(capacity).enumerate() {
+            hand_out(address.byte_add(index * size), size, value);
+        }
+    }
+    Ok(())
 }
 
 /// Understands the options that C handed in; NULL means the defaults.

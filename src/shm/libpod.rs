@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::manager::{Acquired, Info, LockInfo, Manager, Ownership, Wait};
+use crate::manager::{Acquired, Holder, Info, LockInfo, Manager, Ownership, Wait};
 use crate::sys::arena::Line;
 use crate::sys::file::Access;
 use crate::sys::process::Process;
@@ -165,6 +165,10 @@ impl fmt::Debug for Libpod {
     }
 }
 
+const NO_READERS: Reason = Reason::Unsupported(
+    "the libpod layout's mutexes have one holder; lock exclusively, or use a segment of the native layout",
+);
+
 impl Manager for Libpod {
     fn allocate_lock(&self) -> Result<u32> {
         self.with_bitmaps(|bitmaps| bitmaps.allocate())
@@ -213,6 +217,22 @@ impl Manager for Libpod {
             }
         }
         self.acquire_slowly(id, wait, cancel)
+    }
+
+    fn acquire_shared(&self, _id: u32, _wait: Wait, _cancel: Option<&Cancel>) -> Result<Acquired> {
+        Err(self.error(NO_READERS))
+    }
+
+    fn unlock_shared(&self, _id: u32) -> Result<()> {
+        Err(self.error(NO_READERS))
+    }
+
+    fn downgrade_lock(&self, _id: u32) -> Result<()> {
+        Err(self.error(NO_READERS))
+    }
+
+    fn lock_holders(&self, _id: u32) -> Result<Vec<Holder>> {
+        Err(self.error(NO_READERS))
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {

@@ -15,6 +15,7 @@ mod cycles;
 mod deadlock;
 mod entries;
 mod format;
+mod geometry;
 mod inspection;
 mod judgement;
 mod locking;
@@ -38,7 +39,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::manager::{Acquired, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
+use crate::manager::{Acquired, Holder, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::ownership::OwnershipCell;
 use crate::sys::clock::Instant;
 use crate::sys::file::{Access, FileSystem};
@@ -55,8 +56,8 @@ use super::name::SegmentName;
 use super::removal::{self, Recognised};
 use super::segment::Candidate;
 use super::{AtOnce, MAX_LOCKS, Release};
-use format::Geometry;
 pub(super) use format::{VERSION, is_ours};
+use geometry::Geometry;
 pub(crate) use locking::SlowPath;
 pub(super) use member::hear_of_end;
 use pool::Pool;
@@ -469,6 +470,8 @@ impl fmt::Debug for Native {
     }
 }
 
+const NO_READERS: Reason = Reason::Unsupported("shared locks are not there yet; lock exclusively");
+
 impl Manager for Native {
     fn allocate_lock(&self) -> Result<u32> {
         self.check_allocation()?;
@@ -533,6 +536,22 @@ impl Manager for Native {
             }
         }
         self.acquire_slowly(id, wait, cancel)
+    }
+
+    fn acquire_shared(&self, _id: u32, _wait: Wait, _cancel: Option<&Cancel>) -> Result<Acquired> {
+        Err(self.error(NO_READERS))
+    }
+
+    fn unlock_shared(&self, _id: u32) -> Result<()> {
+        Err(self.error(NO_READERS))
+    }
+
+    fn downgrade_lock(&self, _id: u32) -> Result<()> {
+        Err(self.error(NO_READERS))
+    }
+
+    fn lock_holders(&self, _id: u32) -> Result<Vec<Holder>> {
+        Err(self.error(NO_READERS))
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {

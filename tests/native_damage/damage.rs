@@ -55,6 +55,7 @@ pub fn of_what_changes(random: &mut Random, locks: u64) -> Damage {
                 format::AT_READY,
                 format::AT_READY + 8,
                 format::AT_READY + 16,
+                format::AT_READY + 24,
                 format::AT_FREES,
             ]);
             number(at, odd(random))

@@ -18,16 +18,20 @@ pub const AT_RECORD_SIZE: u64 = 32;
 pub const AT_RECORDS: u64 = 36;
 pub const AT_FIRST_LOCKS: u64 = 40;
 pub const AT_MAX_LOCKS: u64 = 44;
+pub const AT_FEATURES: u64 = 48;
+pub const AT_CELL_SIZE: u64 = 56;
+pub const AT_CELLS: u64 = 60;
 pub const AT_SUMMARY: u64 = 64;
 pub const AT_BITMAP: u64 = 72;
 pub const AT_ENTRY_TABLE: u64 = 80;
 pub const AT_RECORD_TABLE: u64 = 88;
 pub const AT_SLOTS: u64 = 96;
-pub const AT_DEVICE: u64 = 104;
-pub const AT_INODE: u64 = 112;
-pub const AT_BOOT: u64 = 120;
-pub const AT_IDENTITY: u64 = 136;
-pub const AT_CREATED: u64 = 152;
+pub const AT_CELL_TABLE: u64 = 104;
+pub const AT_DEVICE: u64 = 112;
+pub const AT_INODE: u64 = 120;
+pub const AT_BOOT: u64 = 128;
+pub const AT_IDENTITY: u64 = 144;
+pub const AT_CREATED: u64 = 160;
 pub const AT_RETIRED: u64 = 256;
 pub const AT_NUM_LOCKS: u64 = 320;
 pub const AT_ROTOR: u64 = 384;
@@ -40,6 +44,8 @@ pub const ENTRY: u64 = 64;
 pub const ENTRIES: u64 = 8192;
 pub const RECORD: u64 = 32;
 pub const RECORDS: u64 = 8192;
+pub const CELL: u64 = 16;
+pub const CELLS: u64 = 8192;
 pub const SLOT: u64 = 64;
 
 /// Bits of a lock word.
@@ -60,6 +66,7 @@ pub struct Parts {
     pub bitmap: u64,
     pub entries: u64,
     pub records: u64,
+    pub cells: u64,
     pub slots: u64,
 }
 
@@ -68,9 +75,10 @@ pub fn parts(max_locks: u64) -> Parts {
     let words = max_locks / 64;
     let entries = HEADER;
     let records = entries + ENTRIES * ENTRY;
-    let summary = records + RECORDS * RECORD;
+    let cells = records + RECORDS * RECORD;
+    let summary = cells + CELLS * CELL;
     let bitmap = page(summary + words.div_ceil(64) * 8);
-    Parts { summary, bitmap, entries, records, slots: page(bitmap + words * 8) }
+    Parts { summary, bitmap, entries, records, cells, slots: page(bitmap + words * 8) }
 }
 
 /// How long the file is with so many locks.

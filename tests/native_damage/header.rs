@@ -43,7 +43,11 @@ fn each_number_of_the_header_that_is_wrong_is_named_with_what_it_should_be() {
     let parts = parts(MOST);
     for (at, what, expected) in [
         (format::AT_BYTE_ORDER, "the mark of the byte order", 0x0102_0304),
-        (format::AT_VERSION, "the version of the format", 1),
+        (format::AT_VERSION, "the version of the format", 2),
+        (format::AT_FEATURES, "the word of the features that it needs", 0),
+        (format::AT_CELL_SIZE, "the size of a place in the cell table", format::CELL),
+        (format::AT_CELLS, "the number of places in the cell table", format::CELLS),
+        (format::AT_CELL_TABLE, "the offset of the cell table", parts.cells),
         (format::AT_HEADER_SIZE, "the size of the header", format::HEADER),
         (format::AT_SLOT_SIZE, "the size of a slot", format::SLOT),
         (format::AT_ENTRY_SIZE, "the size of an entry", format::ENTRY),
@@ -71,7 +75,7 @@ fn each_number_of_the_header_that_is_wrong_is_named_with_what_it_should_be() {
 fn a_segment_of_the_other_byte_order_is_one_of_another_byte_order() {
     let segment = fresh();
     write_at(&segment, format::AT_BYTE_ORDER, &0x0403_0201u32.to_ne_bytes());
-    write_at(&segment, format::AT_VERSION, &1u32.swap_bytes().to_ne_bytes());
+    write_at(&segment, format::AT_VERSION, &2u32.swap_bytes().to_ne_bytes());
     let Reason::Damaged { what, found, .. } = refusal(&segment) else { panic!("another reason") };
     assert_eq!((what, found), ("the mark of the byte order", 0x0403_0201));
 }

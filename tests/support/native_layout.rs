@@ -14,17 +14,20 @@ pub const REMOVING: u32 = 1;
 pub const REMOVED: u32 = 2;
 pub const AT_ROTOR: u64 = 384;
 pub const AT_DETECTOR: u64 = 512;
-/// A bit for each page of the entries and then of the thread records that somebody has needed.
+/// A bit for each page of the entries, then of the thread records, and then of the cells, that somebody has needed.
 pub const AT_READY: u64 = 576;
 
 pub const ENTRIES: u32 = 8192;
 pub const RECORDS: u32 = 8192;
+/// Places of the table that readers stand in.
+pub const CELLS: u32 = 8192;
 const MAX_LOCKS: u64 = 1_048_576;
 const PAGE: u64 = 4096;
 
 const AT_ENTRIES: u64 = PAGE;
 const AT_RECORDS: u64 = AT_ENTRIES + ENTRIES as u64 * 64;
-const AT_SUMMARY: u64 = AT_RECORDS + RECORDS as u64 * 32;
+const AT_CELLS: u64 = AT_RECORDS + RECORDS as u64 * 32;
+const AT_SUMMARY: u64 = AT_CELLS + CELLS as u64 * 16;
 const AT_BITMAP: u64 = AT_SUMMARY + (MAX_LOCKS / 64 / 64 * 8).next_multiple_of(PAGE);
 const AT_SLOTS: u64 = AT_BITMAP + MAX_LOCKS / 8;
 
@@ -40,6 +43,21 @@ pub const GENERATIONS: u64 = 1 << 25;
 /// Where the word of a lock stands.
 pub const fn word(id: u32) -> u64 {
     AT_SLOTS + id as u64 * 64
+}
+
+/// Where one of the four cells of a lock stands.
+pub const fn cell(id: u32, index: u32) -> u64 {
+    word(id) + 24 + index as u64 * 8
+}
+
+/// Where it stands how much of the table a writer of a lock looks through.
+pub const fn level(id: u32) -> u64 {
+    word(id) + 56
+}
+
+/// Where a place of the table stands: the cell, and the lock's number behind it.
+pub const fn place(index: u32) -> u64 {
+    AT_CELLS + index as u64 * 16
 }
 
 /// Where it stands when a waiter last had a thorough look at the holder of a lock.

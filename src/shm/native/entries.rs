@@ -9,7 +9,8 @@ use crate::sys::mapping::Mapping;
 use crate::sys::record_lock::Range;
 use crate::sys::witness::Surroundings;
 
-use super::format::{self, Geometry, entry};
+use super::format::{self, entry};
+use super::geometry::Geometry;
 use super::word;
 
 /// Generation and whether somebody lives there, in one number that is read and written whole.

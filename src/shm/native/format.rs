@@ -5,42 +5,52 @@
 //! ```text
 //!        0  header, 4096 bytes; what never changes after creation:
 //!           0  u64  magic, "lock-mgr" in ASCII      64  u64  offset of the summary
-//!           8  u32  version of this format, 1       72  u64  offset of the bitmap
+//!           8  u32  version of this format, 2       72  u64  offset of the bitmap
 //!          12  u32  0x01020304                      80  u64  offset of the entries
 //!          16  u32  bytes of the header             88  u64  offset of the thread records
 //!          20  u32  bytes of a slot                 96  u64  offset of the slots
-//!          24  u32  bytes of an entry              104  u64  device of the file
-//!          28  u32  number of entries              112  u64  inode of the file
-//!          32  u32  bytes of a thread record       120  16 bytes, the boot's id
-//!          36  u32  number of thread records       136  16 bytes, the segment's own id
-//!          40  u32  locks at creation              152  u64  creation, nanoseconds since 1970
-//!          44  u32  locks at most
+//!          24  u32  bytes of an entry              104  u64  offset of the cell table
+//!          28  u32  number of entries              112  u64  device of the file
+//!          32  u32  bytes of a thread record       120  u64  inode of the file
+//!          36  u32  number of thread records       128  16 bytes, the boot's id
+//!          40  u32  locks at creation              144  16 bytes, the segment's own id
+//!          44  u32  locks at most                  160  u64  creation, nanoseconds since 1970
+//!          48  u64  features: none yet
+//!          56  u32  bytes of a place in the table
+//!          60  u32  number of places
 //!           and what does, each on a cache line of its own:
 //!         256  u32  retired, see `removal::mark`   512  u64  detector, a lock word
-//!         320  u32  locks now                      576  3 × u64  ready pages, a bit each
+//!         320  u32  locks now                      576  4 × u64  ready pages, a bit each
 //!         384  u32  rotor of the entries           640  u64  frees
 //!     4096  entries: one for each attached process, 64 bytes each; entry 0 is nobody's
 //!        …  thread records, 32 bytes each
+//!        …  cell table, where readers stand that find no cell in their lock's slot: 8192 places of 16 bytes
 //!        …  summary: a bit for each word of the bitmap, set: the word may be skipped
 //!        …  bitmap: a bit for each lock, set: allocated
 //!        …  slots: one for each lock, 64 bytes each
 //! ```
 //!
 //! All numbers in the machine's byte order. Each part begins on a page. Of the summary, the bitmap and the slots as much
-//! is reserved as the present number of locks needs; of entries and records, the pages whose bit is set. The file ends
+//! is reserved as the present number of locks needs; of entries, records and
+//! the table, the pages whose bit is set. The file ends
 //! with the slot of the last lock.
+//!
+//! A segment of version 1 has no readers: no features, no cell table, and what stands from 112 on stands 8 bytes before.
 
 use crate::Reason;
 
-use super::super::MAX_LOCKS;
 use super::super::removal::mark;
 
 /// What a segment begins with.
 pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"lock-mgr");
-pub(in crate::shm) const VERSION: u32 = 1;
-const BYTE_ORDER: u32 = 0x0102_0304;
+pub(in crate::shm) const VERSION: u32 = 2;
+/// The version that knows no readers.
+pub(super) const VERSION_WITHOUT_READERS: u32 = 1;
+/// The bits of features that this version knows; whoever does not know one refuses the segment.
+pub(super) const FEATURES: u64 = 0;
+pub(super) const BYTE_ORDER: u32 = 0x0102_0304;
 
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 /// Locks come in multiples of that: a word of the bitmap.
 pub(super) const GROUP: u32 = u64::BITS;
 /// How far a segment may grow if nobody says.
@@ -48,11 +58,19 @@ pub(super) const DEFAULT_MAX_LOCKS: u32 = 1_048_576;
 
 pub(super) const ENTRIES: u32 = 8192;
 pub(super) const RECORDS: u32 = 8192;
+/// Places of the cell table.
+pub(super) const PLACES: usize = 8192;
+/// Cells in a slot.
+pub(super) const CELLS: usize = 4;
 
-/// Pages that are reserved when they are first needed: those of the entries, and behind them those of the records.
+/// Pages that are reserved when they are first needed: those of the entries, behind them those of the records, and then
+/// those of the cell table.
 pub(super) const ENTRY_PAGES: u32 = ENTRIES * size::ENTRY as u32 / PAGE as u32;
 const RECORD_PAGES: u32 = RECORDS * size::RECORD as u32 / PAGE as u32;
-pub(super) const LAZY_PAGES: u32 = ENTRY_PAGES + RECORD_PAGES;
+pub(super) const TABLE_PAGES: u32 = (PLACES * size::PLACE) as u32 / PAGE as u32;
+/// The first page of the cell table: a whole number of them, so that all have their bits in one word.
+pub(super) const FIRST_TABLE_PAGE: u32 = ENTRY_PAGES + RECORD_PAGES;
+pub(super) const LAZY_PAGES: u32 = FIRST_TABLE_PAGE + TABLE_PAGES;
 pub(super) const READY_WORDS: usize = LAZY_PAGES.div_ceil(u64::BITS) as usize;
 
 /// Sizes in bytes.
@@ -61,6 +79,7 @@ pub(super) mod size {
     pub(crate) const SLOT: usize = 64;
     pub(crate) const ENTRY: usize = 64;
     pub(crate) const RECORD: usize = 32;
+    pub(crate) const PLACE: usize = 16;
 }
 
 /// Byte offsets within the header.
@@ -76,16 +95,22 @@ pub(super) mod header {
     pub(crate) const RECORDS: usize = 36;
     pub(crate) const FIRST_LOCKS: usize = 40;
     pub(crate) const MAX_LOCKS: usize = 44;
+    pub(crate) const FEATURES: usize = 48;
+    pub(crate) const PLACE_SIZE: usize = 56;
+    pub(crate) const PLACES: usize = 60;
     pub(crate) const SUMMARY: usize = 64;
     pub(crate) const BITMAP: usize = 72;
     pub(crate) const ENTRY_TABLE: usize = 80;
     pub(crate) const RECORD_TABLE: usize = 88;
     pub(crate) const SLOTS: usize = 96;
-    pub(crate) const DEVICE: usize = 104;
-    pub(crate) const INODE: usize = 112;
-    pub(crate) const BOOT: usize = 120;
-    pub(crate) const IDENTITY: usize = 136;
-    pub(crate) const CREATED: usize = 152;
+    pub(crate) const TABLE: usize = 104;
+    pub(crate) const DEVICE: usize = 112;
+    pub(crate) const INODE: usize = 120;
+    pub(crate) const BOOT: usize = 128;
+    pub(crate) const IDENTITY: usize = 144;
+    pub(crate) const CREATED: usize = 160;
+    /// By how much the last five stand earlier where there is no table.
+    pub(crate) const WITHOUT_TABLE: usize = 8;
 
     pub(crate) const RETIRED: usize = 256;
     pub(crate) const NUM_LOCKS: usize = 320;
@@ -103,6 +128,10 @@ pub(super) mod slot {
     pub(crate) const NOTE: usize = 8;
     /// When a waiter last had a thorough look at the holder.
     pub(crate) const LOOKED: usize = 16;
+    /// Where readers stand.
+    pub(crate) const CELLS: usize = 24;
+    /// How much of the table a writer has to look through as well.
+    pub(crate) const LEVEL: usize = 56;
 }
 
 /// Byte offsets within an entry.
@@ -127,6 +156,7 @@ pub(super) mod record {
 }
 
 const _: () = assert!(ENTRIES == super::word::MAX_ENTRY + 1);
+const _: () = assert!(FIRST_TABLE_PAGE.is_multiple_of(u64::BITS) && TABLE_PAGES <= u64::BITS);
 const _: () = assert!(header::FREES + 64 <= size::HEADER && header::READY + 8 * READY_WORDS <= header::FREES);
 
 /// Whether a file that starts with these bytes carries the native magic number.
@@ -139,14 +169,20 @@ pub(super) fn is_removed(start: &[u8]) -> bool {
     !matches!(word32(start, header::RETIRED), None | Some(mark::IN_USE | mark::REMOVING))
 }
 
+/// Where a field that stands behind the table's offset stands in a segment that starts with these bytes.
+fn place_in(start: &[u8], offset: usize) -> usize {
+    let has_table = word32(start, header::VERSION) != Some(VERSION_WITHOUT_READERS);
+    if has_table { offset } else { offset - header::WITHOUT_TABLE }
+}
+
 /// The id of the boot in which a segment that starts with these bytes was made.
 pub(super) fn boot(start: &[u8]) -> Option<[u8; 16]> {
-    start.get(header::BOOT..)?.first_chunk().copied()
+    start.get(place_in(start, header::BOOT)..)?.first_chunk().copied()
 }
 
 /// The id that no other segment has.
 pub(super) fn identity(start: &[u8]) -> Option<[u8; 16]> {
-    start.get(header::IDENTITY..)?.first_chunk().copied()
+    start.get(place_in(start, header::IDENTITY)..)?.first_chunk().copied()
 }
 
 /// Whether a segment that starts with these bytes was made in that file, and is no copy.
@@ -155,196 +191,19 @@ pub(super) fn check_file(start: &[u8], device: u64, inode: u64) -> Result<(), Re
         ("the inode of the file that it was made in", header::INODE, inode),
         ("the device of the file that it was made in", header::DEVICE, device),
     ] {
-        check(what, word64(start, offset).ok_or_else(|| too_short(start))?, expected)?;
+        check(what, word64(start, place_in(start, offset)).ok_or_else(|| too_short(start))?, expected)?;
     }
     Ok(())
 }
 
 /// The inode of the file that a segment that starts with these bytes was made in.
 pub(super) fn inode(start: &[u8]) -> Option<u64> {
-    word64(start, header::INODE)
+    word64(start, place_in(start, header::INODE))
 }
 
 /// How many locks a segment that starts with these bytes says that it has.
 pub(super) fn num_locks(start: &[u8]) -> Option<u32> {
     word32(start, header::NUM_LOCKS)
-}
-
-/// Numbers by their offsets.
-type Numbers<T, const COUNT: usize> = [(usize, T); COUNT];
-
-/// How far a segment may grow, and so where everything stands. Private to the process: made at creation or checked at
-/// opening, never read again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Geometry {
-    first_locks: u32,
-    max_locks: u32,
-}
-
-impl Geometry {
-    /// Of a segment that is made for `num_locks` and may grow to `max_locks`; 0: as far as usual.
-    pub(super) fn for_locks(num_locks: u32, max_locks: u32) -> Result<Self, Reason> {
-        let first_locks = rounded(num_locks);
-        let max_locks = match max_locks {
-            0 => first_locks.max(DEFAULT_MAX_LOCKS),
-            given if given > MAX_LOCKS => return Err(Reason::TooManyLocks { asked: given, most: MAX_LOCKS }),
-            given => rounded(given),
-        };
-        if first_locks > max_locks {
-            return Err(Reason::TooManyLocks { asked: num_locks, most: max_locks });
-        }
-        Ok(Self { first_locks, max_locks })
-    }
-
-    /// Of the segment that starts with `start`, if its numbers are those of this format.
-    pub(super) fn read(start: &[u8]) -> Result<Self, Reason> {
-        let short = || too_short(start);
-        let number = |offset| word32(start, offset).ok_or_else(short);
-        // The byte order first: it says what the other numbers mean.
-        for (what, offset, expected) in [
-            ("the mark of the byte order", header::BYTE_ORDER, BYTE_ORDER),
-            ("the version of the format", header::VERSION, VERSION),
-            ("the size of the header", header::HEADER_SIZE, size::HEADER as u32),
-            ("the size of a slot", header::SLOT_SIZE, size::SLOT as u32),
-            ("the size of an entry", header::ENTRY_SIZE, size::ENTRY as u32),
-            ("the number of entries", header::ENTRIES, ENTRIES),
-            ("the size of a thread record", header::RECORD_SIZE, size::RECORD as u32),
-            ("the number of thread records", header::RECORDS, RECORDS),
-        ] {
-            check(what, number(offset)?.into(), expected.into())?;
-        }
-        let (first_locks, max_locks) = (number(header::FIRST_LOCKS)?, number(header::MAX_LOCKS)?);
-        if max_locks == 0 || max_locks > MAX_LOCKS || !max_locks.is_multiple_of(GROUP) {
-            return Err(damaged("the most locks that it may have", max_locks.into(), DEFAULT_MAX_LOCKS.into()));
-        }
-        if first_locks == 0 || first_locks > max_locks || !first_locks.is_multiple_of(GROUP) {
-            return Err(damaged("the number of locks at creation", first_locks.into(), max_locks.into()));
-        }
-        let geometry = Self { first_locks, max_locks };
-        for (what, offset, expected) in [
-            ("the offset of the summary", header::SUMMARY, geometry.summary() as u64),
-            ("the offset of the bitmap", header::BITMAP, geometry.bitmap() as u64),
-            ("the offset of the entries", header::ENTRY_TABLE, geometry.entries() as u64),
-            ("the offset of the thread records", header::RECORD_TABLE, geometry.records() as u64),
-            ("the offset of the slots", header::SLOTS, geometry.slots() as u64),
-        ] {
-            check(what, word64(start, offset).ok_or_else(short)?, expected)?;
-        }
-        Ok(geometry)
-    }
-
-    /// The numbers that a header has for good, by their offsets; the magic number is not among them.
-    pub(super) fn numbers(self) -> (Numbers<u32, 10>, Numbers<u64, 5>) {
-        (
-            [
-                (header::VERSION, VERSION),
-                (header::BYTE_ORDER, BYTE_ORDER),
-                (header::HEADER_SIZE, size::HEADER as u32),
-                (header::SLOT_SIZE, size::SLOT as u32),
-                (header::ENTRY_SIZE, size::ENTRY as u32),
-                (header::ENTRIES, ENTRIES),
-                (header::RECORD_SIZE, size::RECORD as u32),
-                (header::RECORDS, RECORDS),
-                (header::FIRST_LOCKS, self.first_locks),
-                (header::MAX_LOCKS, self.max_locks),
-            ],
-            [
-                (header::SUMMARY, self.summary() as u64),
-                (header::BITMAP, self.bitmap() as u64),
-                (header::ENTRY_TABLE, self.entries() as u64),
-                (header::RECORD_TABLE, self.records() as u64),
-                (header::SLOTS, self.slots() as u64),
-            ],
-        )
-    }
-
-    /// The present number of locks, as `found` in the segment, if it can be one.
-    pub(super) fn check_count(self, found: u32) -> Result<u32, Reason> {
-        if found < self.first_locks || found > self.max_locks || !found.is_multiple_of(GROUP) {
-            return Err(damaged("the number of locks", found.into(), self.first_locks.into()));
-        }
-        Ok(found)
-    }
-
-    pub(super) const fn first_locks(self) -> u32 {
-        self.first_locks
-    }
-
-    pub(super) const fn max_locks(self) -> u32 {
-        self.max_locks
-    }
-
-    /// Right behind the header: who attaches touches both, and the kernel maps neighbouring pages together.
-    pub(super) const fn entries(self) -> usize {
-        size::HEADER
-    }
-
-    pub(super) const fn records(self) -> usize {
-        self.entries() + ENTRIES as usize * size::ENTRY
-    }
-
-    pub(super) const fn summary(self) -> usize {
-        self.records() + RECORDS as usize * size::RECORD
-    }
-
-    pub(super) const fn bitmap(self) -> usize {
-        page(self.summary() + summary_words(self.max_locks) * size_of::<u64>())
-    }
-
-    pub(super) const fn slots(self) -> usize {
-        page(self.bitmap() + bitmap_words(self.max_locks) * size_of::<u64>())
-    }
-
-    /// Where the summary of that many locks ends.
-    pub(super) const fn summary_end(self, num_locks: u32) -> u64 {
-        (self.summary() + summary_words(num_locks) * size_of::<u64>()) as u64
-    }
-
-    /// Where a lock's slot stands.
-    #[inline(always)]
-    pub(super) const fn slot(self, id: u32) -> usize {
-        self.slots() + id as usize * size::SLOT
-    }
-
-    /// Where an entry stands. What keeps an entry taken is a record lock on its first byte.
-    pub(super) const fn entry(self, index: u32) -> usize {
-        self.entries() + index as usize * size::ENTRY
-    }
-
-    /// Where a thread record stands.
-    pub(super) const fn record(self, index: u32) -> usize {
-        self.records() + index as usize * size::RECORD
-    }
-
-    /// Where a page that is reserved when needed begins.
-    pub(super) const fn lazy_page(self, index: u32) -> u64 {
-        self.entries() as u64 + index as u64 * PAGE
-    }
-
-    /// The file's size with that many locks.
-    pub(super) const fn size(self, num_locks: u32) -> usize {
-        self.slots() + num_locks as usize * size::SLOT
-    }
-
-    /// What a new segment has to have reserved, from where to where, besides the header and the first page of entries. Of
-    /// the summary that is all, which is a few pages.
-    pub(super) fn reserved_at_first(self) -> [(u64, u64); 2] {
-        let [bitmap, slots] = self.reserved_beyond(0, self.first_locks);
-        [(self.summary() as u64, bitmap.1), slots]
-    }
-
-    /// What has to be reserved for `num_locks` where there are `there`.
-    pub(super) fn reserved_beyond(self, there: u32, num_locks: u32) -> [(u64, u64); 2] {
-        let word = |locks| (self.bitmap() + bitmap_words(locks) * size_of::<u64>()) as u64;
-        [(word(there), word(num_locks)), (self.size(there) as u64, self.size(num_locks) as u64)]
-    }
-
-    /// Which lock the kernel is asked about for that byte of the file.
-    pub(super) fn lock_at(self, offset: u64, num_locks: u32) -> Option<u32> {
-        let distance = offset.checked_sub(self.slots() as u64)?;
-        let id = u32::try_from(distance / size::SLOT as u64).ok()?;
-        (id < num_locks && distance % (size::SLOT as u64) < size_of::<u64>() as u64).then_some(id)
-    }
 }
 
 /// That many locks, rounded up to whole words of the bitmap.
@@ -372,26 +231,31 @@ pub(super) const fn page_of_record(index: u32) -> u32 {
     ENTRY_PAGES + index / (PAGE as u32 / size::RECORD as u32)
 }
 
-const fn page(bytes: usize) -> usize {
+/// The page that a place of the cell table lies on, among those of the table.
+pub(super) const fn table_page_of(place: usize) -> u32 {
+    (place * size::PLACE) as u32 / PAGE as u32
+}
+
+pub(super) const fn page(bytes: usize) -> usize {
     bytes.next_multiple_of(PAGE as usize)
 }
 
-fn check(what: &'static str, found: u64, expected: u64) -> Result<(), Reason> {
+pub(super) fn check(what: &'static str, found: u64, expected: u64) -> Result<(), Reason> {
     if found == expected { Ok(()) } else { Err(damaged(what, found, expected)) }
 }
 
-fn too_short(start: &[u8]) -> Reason {
+pub(super) fn too_short(start: &[u8]) -> Reason {
     damaged("the size of the file", start.len() as u64, PAGE)
 }
 
-fn damaged(what: &'static str, found: u64, expected: u64) -> Reason {
+pub(super) fn damaged(what: &'static str, found: u64, expected: u64) -> Reason {
     Reason::Damaged { what, found, expected }
 }
 
-fn word32(bytes: &[u8], offset: usize) -> Option<u32> {
+pub(super) fn word32(bytes: &[u8], offset: usize) -> Option<u32> {
     bytes.get(offset..)?.first_chunk().map(|chunk| u32::from_ne_bytes(*chunk))
 }
 
-fn word64(bytes: &[u8], offset: usize) -> Option<u64> {
+pub(super) fn word64(bytes: &[u8], offset: usize) -> Option<u64> {
     bytes.get(offset..)?.first_chunk().map(|chunk| u64::from_ne_bytes(*chunk))
 }

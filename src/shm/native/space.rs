@@ -16,7 +16,8 @@ use super::super::removal::{self, mark};
 use super::super::segment::{self, Blueprint, Candidate, Segment};
 use super::bitmap::Bitmap;
 use super::entries::Entry;
-use super::format::{self, Geometry, header, slot};
+use super::format::{self, header, slot};
+use super::geometry::Geometry;
 
 /// How long an answer about removal is good for. A slice later at most, and so within 100 ms, a waiter knows.
 const REMOVAL_LOOK_INTERVAL_NS: u64 = 90_000_000;
@@ -140,7 +141,7 @@ impl Space {
 
     /// Whether it is the segment of that id.
     pub(super) fn is(&self, identity: &[u8; 16]) -> bool {
-        self.segment.map.holds(header::IDENTITY, identity)
+        self.segment.map.holds(self.geometry.identity(), identity)
     }
 
     /// A word of the slot of a lock that this process knows of.
