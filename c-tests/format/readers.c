@@ -374,6 +374,36 @@ static void readers_that_starve_have_a_phase_of_their_own(void)
 	end_stage(&stage);
 }
 
+/* For a reader that is stopped while it starves a read phase begins; a writer waits for it for a slice, and takes its cell
+ * away. */
+static void a_starving_reader_that_is_stopped_holds_nobody_up(void)
+{
+	for (int writers = 0; writers <= 1; writers++) {
+		struct stage stage = new_stage();
+		CHECK_INT(ask(stage.a, "lock 7"), 0);
+		tell(stage.b, "share 7");
+		await_starving(&stage, 7, 1);
+		await_word(&stage, 7, 1, S, S);
+		CHECK_INT(kill(stage.b.pid, SIGSTOP), 0);
+		if (writers)
+			tell(stage.c, "lock 7");
+		CHECK_INT(ask(stage.a, "unlock 7"), 0);
+		if (writers) {
+			CHECK_INT(answer(stage.c), 0);
+			CHECK_INT(ask(stage.c, "unlock 7"), 0);
+		} else {
+			CHECK_INT(word(&stage, 7), R | S | W);
+			CHECK_INT(ask(stage.c, "share-try 7"), 0);
+			CHECK_INT(ask(stage.c, "unshare 7"), 0);
+		}
+		CHECK_INT(kill(stage.b.pid, SIGCONT), 0);
+		CHECK_INT(answer(stage.b), 0);
+		CHECK_INT(cells_taken(&stage, 7), 1);
+		CHECK_INT(ask(stage.b, "unshare 7"), 0);
+		end_stage(&stage);
+	}
+}
+
 /* A reader that starves and goes without the lock leaves no cell, and nobody asleep. */
 static void a_starving_reader_may_leave(void)
 {
@@ -814,6 +844,7 @@ int main(int arguments, char **argument)
 	RUN_TEST(a_writer_goes_on_with_the_drain_of_a_dead_one);
 	RUN_TEST(a_stopped_writer_that_drains_loses_its_place);
 	RUN_TEST(readers_that_starve_have_a_phase_of_their_own);
+	RUN_TEST(a_starving_reader_that_is_stopped_holds_nobody_up);
 	RUN_TEST(a_starving_reader_may_leave);
 	RUN_TEST(a_starving_reader_may_be_killed);
 	RUN_TEST(neither_kind_starves_the_other);

@@ -47,7 +47,7 @@ fn the_header_is_as_documented() {
     let segment = Segment::made(64, &options());
     let (bytes, parts) = (segment.bytes(), parts(MOST));
     let rows = tables("The header");
-    assert_eq!(rows.len(), 27);
+    assert_eq!(rows.len(), 31);
     let mut end = 0;
     for (offset, size, name, value) in &rows {
         assert!(*offset >= end && offset % size.min(&8) == 0, "{name} overlaps what is before it");
@@ -60,6 +60,7 @@ fn the_header_is_as_documented() {
             "bitmap" => parts.bitmap,
             "entry table" => parts.entries,
             "record table" => parts.records,
+            "cell table" => parts.cells,
             "slots" => parts.slots,
             "ready" => 1,
             "retired" | "detector" | "frees" | "rotor" => number_at(&bytes, *offset, *size),
@@ -93,7 +94,9 @@ fn slots_entries_and_records_are_as_documented() {
     let named = |rows: &[(u64, u64, &str)]| -> Vec<(u64, u64, String)> {
         rows.iter().map(|&(offset, size, name)| (offset, size, name.to_owned())).collect()
     };
-    assert_eq!(fields("A slot"), named(&[(0, 8, "word"), (8, 8, "note"), (16, 8, "looked")]));
+    let slot = [(0, 8, "word"), (8, 8, "note"), (16, 8, "looked"), (24, 32, "cells"), (56, 8, "level")];
+    assert_eq!(fields("A slot"), named(&slot));
+    assert_eq!(fields("The cell table"), named(&[(0, 8, "cell"), (8, 8, "lock")]));
     let records = [(0, 8, "key"), (8, 8, "thread"), (16, 8, "wants"), (24, 8, "since")];
     assert_eq!(fields("A thread record"), named(&records));
     let entries = fields("An entry");
