@@ -699,5 +699,7 @@ int main(int arguments, char **argument)
 	RUN_TEST(what_has_only_a_record_lock_keeps_both_out);
 	RUN_TEST(no_increment_under_a_lock_of_a_directory_is_lost);
 	RUN_TEST(a_killed_peers_lock_of_a_directory_is_told_of);
+	RUN_TEST(readers_of_a_directory_have_the_record_lock_for_reading);
+	RUN_TEST(readers_of_a_directory_wait_for_what_has_only_a_record_lock);
 	return end_of_tests();
 }
