@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
  * A second implementation of the native segment format, written from docs/segment-format.md alone: it uses no line of
- * the library. host.c and readers.c have the two share a segment. What it leaves out: locks that a process owns, and
- * waiters of one process that share the looking.
+ * the library. host.c and readers.c have the two share a segment. What it leaves out: waiters of one process that share
+ * the looking.
  *
  *   peer SEGMENT SCORES-FD
  *   peer --make SEGMENT VERSION LOCKS MAX-LOCKS
@@ -221,6 +221,10 @@ static int obey(const char *command, uint32_t a, uint32_t b, uint32_t c, uint32_
 		return self.was_woken;
 	if (strcmp(command, "woke") == 0)
 		return self.woke;
+	if (strcmp(command, "owned-by-process") == 0) {
+		segment.by_process = a != 0;
+		return 0;
+	}
 	if (strcmp(command, "walks") == 0)
 		return segment.walks = a != 0;
 	return -ENOSYS;

@@ -150,15 +150,25 @@ static bool turn_cell(uint64_t *cell, uint64_t from, uint64_t to)
 	return true;
 }
 
+/* A reader that is in. */
+static void put_into_holders_name(uint64_t *cell)
+{
+	for (uint64_t seen = LOAD(cell); (seen & OWNER) == own_owner() && holder() != own_owner(); seen = LOAD(cell))
+		if (swap(cell, seen, holder() | (seen & W)))
+			return;
+}
+
+/* What the process reads is in no thread's list. */
 static void note_reading(uint32_t lock, uint64_t *cell)
 {
-	for (int i = 0; i < MOST_READ; i++)
-		if (reads[i].cell == NULL) {
-			reads[i].lock = lock;
-			reads[i].cell = cell;
-			return;
-		}
-	abort();
+	int i = 0;
+	if (segment.by_process)
+		return;
+	while (reads[i].cell != NULL)
+		if (++i == MOST_READ)
+			abort();
+	reads[i].lock = lock;
+	reads[i].cell = cell;
 }
 
 static bool reads_already(uint32_t lock)
@@ -169,10 +179,22 @@ static bool reads_already(uint32_t lock)
 	return false;
 }
 
+/* Any of those in which the process reads the lock. */
+static int unlock_shared_of_process(uint32_t lock)
+{
+	uint64_t *cell, seen;
+	for (uint32_t n = 0, cells = number_of_cells(lock); n < cells; n++)
+		if (read_cell(lock, n, &cell, &seen) == SOMEBODY && (seen & ~W) == holder() && turn_cell(cell, holder(), 0))
+			return 0;
+	return -EPERM;
+}
+
 static int unlock_shared(uint32_t lock)
 {
 	if (lock >= num_locks())
 		return -EINVAL;
+	if (segment.by_process)
+		return unlock_shared_of_process(lock);
 	for (int i = 0; i < MOST_READ; i++)
 		if (reads[i].cell != NULL && reads[i].lock == lock) {
 			uint64_t *cell = reads[i].cell;

@@ -95,14 +95,14 @@ static int take(uint32_t lock, enum kind kind, uint64_t deadline)
 
 static int give(uint32_t lock)
 {
-	if (lock < num_locks() && has_file(lock) && is_own(LOAD(slot(lock))))
+	if (lock < num_locks() && has_file(lock) && (LOAD(slot(lock)) & OWNER) == holder())
 		give_file(lock);
 	return unlock(lock);
 }
 
 static int give_shared(uint32_t lock)
 {
-	if (lock < num_locks() && has_file(lock) && reads_already(lock))
+	if (lock < num_locks() && has_file(lock) && (reads_already(lock) || (segment.by_process && files[lock].readers > 0)))
 		give_file(lock);
 	return unlock_shared(lock);
 }
@@ -110,7 +110,7 @@ static int give_shared(uint32_t lock)
 /* The record lock first, so that other readers find it so. */
 static int give_partly(uint32_t lock)
 {
-	if (lock >= num_locks() || !has_file(lock) || !is_own(LOAD(slot(lock))))
+	if (lock >= num_locks() || !has_file(lock) || (LOAD(slot(lock)) & OWNER) != holder())
 		return downgrade(lock);
 	int file = files[lock].file_and_one - 1;
 	if (file >= 0 && !set_record_lock(file, F_RDLCK))

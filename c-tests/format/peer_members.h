@@ -286,6 +286,12 @@ static uint64_t own_owner(void)
 	return self.owner;
 }
 
+/* Whom a held lock names: the thread or the process. What is only on the way to it names the thread. */
+static uint64_t holder(void)
+{
+	return own_owner() & (segment.by_process ? ~(UINT64_C(0x3fffff) << 32) : UINT64_MAX);
+}
+
 /* With whatever it holds. */
 static void thread_ends(void)
 {

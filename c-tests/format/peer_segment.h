@@ -44,7 +44,7 @@ static struct {
 	uint64_t summary, bitmap, slots, device, inode;
 	uint32_t entry, serials;
 	uint64_t generation, pid_namespace, time_namespace;
-	bool has_cells, sees_proc, walks;
+	bool has_cells, sees_proc, walks, by_process;
 } segment = { .walks = true };
 
 static _Thread_local struct {
