@@ -248,6 +248,11 @@ pub enum Reason {
         /// The cycle, from that lock on: each holder waits for the next lock, and the caller holds the last.
         cycle: Vec<Waits>,
     },
+    /// `EAGAIN`: there is no room for one more reader.
+    TooManyReaders {
+        /// The lock.
+        id: u32,
+    },
     /// `EPERM`: unlocking what the caller does not hold.
     NotHolder {
         /// The lock.
@@ -420,7 +425,7 @@ impl Reason {
             Self::LockLost { .. } | Self::BitmapsHeld { .. } => libc::ENOTRECOVERABLE,
             Self::Removed | Self::BeforeBoot => libc::ESTALE,
             Self::TableLost => libc::EBADF,
-            Self::Unsettled { .. } => libc::EAGAIN,
+            Self::Unsettled { .. } | Self::TooManyReaders { .. } => libc::EAGAIN,
             Self::Panicked(_) => libc::EIO,
             Self::System { errno, .. } | Self::SystemAtLock { errno, .. } => errno.0,
         }

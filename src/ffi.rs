@@ -15,6 +15,7 @@ mod last_error;
 mod locking;
 #[cfg(test)]
 mod readback;
+mod sharing;
 mod types;
 
 use std::ffi::c_char;
@@ -521,7 +522,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_lock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire_shared(manager, id, Endless) }
+    unsafe { sharing::acquire(manager, id, Endless) }
 }
 
 /// Takes a lock shared if no writer has it or is next. -EBUSY: one is, or this thread holds it. Otherwise as
@@ -529,7 +530,7 @@ pub unsafe extern "C" fn lock_manager_lock_shared(manager: *mut lock_manager_t, 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_try_lock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire_shared(manager, id, NoPatience) }
+    unsafe { sharing::acquire(manager, id, NoPatience) }
 }
 
 /// lock_manager_lock_shared for at most timeout_ns nanoseconds of CLOCK_MONOTONIC; UINT64_MAX: without end; 0: takes what
@@ -539,7 +540,7 @@ pub unsafe extern "C" fn lock_manager_try_lock_shared(manager: *mut lock_manager
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_timed_lock_shared(manager: *mut lock_manager_t, id: u32, timeout_ns: u64) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire_shared(manager, id, AtMost(timeout_ns)) }
+    unsafe { sharing::acquire(manager, id, AtMost(timeout_ns)) }
 }
 
 /// lock_manager_timed_lock_shared that another thread can end through the cancel object. NULL: nobody can.
@@ -553,7 +554,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock_shared(
     cancel: *mut lock_manager_cancel_t,
 ) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire_shared_cancellable(manager, id, timeout_ns, cancel.as_ref()) }
+    unsafe { sharing::acquire_cancellable(manager, id, timeout_ns, cancel.as_ref()) }
 }
 
 /// Gives back what the calling thread, or by process ownership this process, holds shared, through whichever manager of
@@ -561,7 +562,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock_shared(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_unlock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::release_shared(manager, id) }
+    unsafe { sharing::release(manager, id) }
 }
 
 /// Makes what the caller holds exclusively a shared hold, without a gap in which somebody else could have it exclusively.
@@ -572,7 +573,7 @@ pub unsafe extern "C" fn lock_manager_unlock_shared(manager: *mut lock_manager_t
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_downgrade_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::downgrade(manager, id) }
+    unsafe { sharing::downgrade(manager, id) }
 }
 
 /// The locks that somebody holds, either way. Touches no lock.

@@ -21,7 +21,7 @@ use crate::acquisition::Acquisition;
 use crate::cancel::Cancel;
 use crate::manager::{Acquired, Holder, Info, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 use crate::ownership::OwnershipCell;
-use crate::shm::{self, MAX_LOCKS};
+use crate::shm::{self, MAX_LOCKS, Mode};
 use crate::sys::Errno;
 use crate::sys::file::Access;
 use crate::sys::registry::Shared;
@@ -247,8 +247,6 @@ impl std::fmt::Debug for FileManager {
     }
 }
 
-const NO_READERS: Reason = Reason::Unsupported("shared locks are not there yet; lock exclusively");
-
 impl Manager for FileManager {
     fn allocate_lock(&self) -> Result<u32> {
         self.begin(None)?;
@@ -291,27 +289,28 @@ impl Manager for FileManager {
         {
             return Ok(acquired);
         }
-        self.two_steps(id, wait, cancel).run().map_err(|reason| self.error(reason))
+        self.two_steps(id, Mode::Exclusive, wait, cancel).run().map_err(|reason| self.error(reason))
     }
 
     fn unlock(&self, id: u32) -> Result<()> {
         if self.release_at_once(id) { Ok(()) } else { self.release(id).map_err(self.error_at(id)) }
     }
 
-    fn acquire_shared(&self, _id: u32, _wait: Wait, _cancel: Option<&Cancel>) -> Result<Acquired> {
-        Err(self.error(NO_READERS))
+    fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+        self.two_steps(id, Mode::Shared, wait, cancel).run().map_err(|reason| self.error(reason))
     }
 
-    fn unlock_shared(&self, _id: u32) -> Result<()> {
-        Err(self.error(NO_READERS))
+    fn unlock_shared(&self, id: u32) -> Result<()> {
+        self.unshare(id).map_err(self.error_at(id))
     }
 
-    fn downgrade_lock(&self, _id: u32) -> Result<()> {
-        Err(self.error(NO_READERS))
+    fn downgrade_lock(&self, id: u32) -> Result<()> {
+        self.downgrade(id).map_err(self.error_at(id))
     }
 
-    fn lock_holders(&self, _id: u32) -> Result<Vec<Holder>> {
-        Err(self.error(NO_READERS))
+    fn lock_holders(&self, id: u32) -> Result<Vec<Holder>> {
+        self.settle_in();
+        self.holders(id)
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {

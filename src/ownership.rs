@@ -32,6 +32,11 @@ impl OwnershipCell {
         self.0.load(Ordering::Acquire) & SETTLED != 0
     }
 
+    /// Who owns, or would own, what is taken.
+    pub(crate) fn chosen(&self) -> Ownership {
+        if self.0.load(Ordering::Acquire) & BY_PROCESS == 0 { Ownership::Thread } else { Ownership::Process }
+    }
+
     /// Who owns the lock that is about to be taken; from here on nobody can say otherwise.
     pub(crate) fn settle(&self) -> Ownership {
         let now = self.0.load(Ordering::Acquire);

@@ -167,6 +167,11 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             "{most} processes use it already, for more there is no room; close it in some, or give others a segment \
              of their own"
         ),
+        Reason::TooManyReaders { id } => write!(
+            f,
+            "there is no room for one more reader of lock {id}: each lock has 4 places and all of a segment have 8192 in \
+             common; try again when some have left"
+        ),
         Reason::NotHolder { id } => write!(
             f,
             "lock {id} is not held through this manager by this thread or, where the process owns it, by this process; \

@@ -11,7 +11,7 @@ use std::hint::cold_path;
 use crate::Cancel;
 use crate::file::FileManager;
 use crate::manager::Wait;
-use crate::shm::{AtOnce, Libpod, Native, Release};
+use crate::shm::{AtOnce, Libpod, Mode, Native, Release};
 use crate::sys::undisturbed::{Signals, with_errno_kept};
 
 use super::boundary::{self, call, code, manager as opened};
@@ -93,13 +93,13 @@ pub(super) unsafe fn acquire_cancellable(
     unsafe {
         match manager.as_ref() {
             Some(lock_manager_t::Native(native)) => {
-                boundary::acquire(&mut native.slow_path(id, wait, cancel), native.storage())
+                boundary::acquire(&mut native.slow_path(id, Mode::Exclusive, wait, cancel), native.storage())
             }
             Some(lock_manager_t::Libpod(libpod)) => {
                 boundary::acquire(&mut libpod.slow_path(id, wait, cancel), libpod.storage())
             }
             Some(lock_manager_t::File(file)) => {
-                boundary::acquire(&mut file.two_steps(id, wait, cancel), file.storage())
+                boundary::acquire(&mut file.two_steps(id, Mode::Exclusive, wait, cancel), file.storage())
             }
             None => call(|| opened(manager).map(|_| 0)),
         }
@@ -166,7 +166,7 @@ extern "C" fn acquire_held(native: &Native, id: u32, patience: impl Patience) ->
             AtOnce::Undecided => {}
         }
     }
-    boundary::acquire(&mut native.slow_path(id, wait, None), native.storage())
+    boundary::acquire(&mut native.slow_path(id, Mode::Exclusive, wait, None), native.storage())
 }
 
 #[cold]
@@ -177,7 +177,7 @@ extern "C" fn acquire_retired(native: &Native, id: u32, patience: impl Patience)
         native.hand_back(id);
         Ok(())
     });
-    boundary::acquire(&mut native.slow_path(id, patience.wait(), None), native.storage())
+    boundary::acquire(&mut native.slow_path(id, Mode::Exclusive, patience.wait(), None), native.storage())
 }
 
 /// No function's answer.
@@ -205,7 +205,7 @@ extern "C" fn acquire_file(file: &FileManager, id: u32, patience: impl Patience)
     if code != NOT_AT_ONCE {
         return code;
     }
-    boundary::acquire(&mut file.two_steps(id, patience.wait(), None), file.storage())
+    boundary::acquire(&mut file.two_steps(id, Mode::Exclusive, patience.wait(), None), file.storage())
 }
 
 #[inline(never)]
@@ -236,45 +236,4 @@ extern "C" fn unlock_file(file: &FileManager, id: u32) -> i32 {
         return 0;
     }
     boundary::release(file.storage(), || file.release(id))
-}
-
-/// Takes a lock shared.
-///
-/// # Safety
-/// The module's contract.
-pub(super) unsafe fn acquire_shared(manager: *mut lock_manager_t, id: u32, patience: impl Patience) -> i32 {
-    // SAFETY: the module's contract.
-    call(|| unsafe { opened(manager)?.acquire_shared(id, patience.wait(), None).map(code) })
-}
-
-/// Takes a lock shared as long as `cancel` lets it.
-///
-/// # Safety
-/// The module's contract.
-pub(super) unsafe fn acquire_shared_cancellable(
-    manager: *mut lock_manager_t,
-    id: u32,
-    timeout_ns: u64,
-    cancel: Option<&Cancel>,
-) -> i32 {
-    // SAFETY: the module's contract.
-    call(|| unsafe { opened(manager)?.acquire_shared(id, Wait::Nanoseconds(timeout_ns), cancel).map(code) })
-}
-
-/// Gives back what is held shared.
-///
-/// # Safety
-/// The module's contract.
-pub(super) unsafe fn release_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
-    // SAFETY: the module's contract.
-    call(|| unsafe { opened(manager)?.unlock_shared(id).map(|()| 0) })
-}
-
-/// Makes an exclusive hold a shared one.
-///
-/// # Safety
-/// The module's contract.
-pub(super) unsafe fn downgrade(manager: *mut lock_manager_t, id: u32) -> i32 {
-    // SAFETY: the module's contract.
-    call(|| unsafe { opened(manager)?.downgrade_lock(id).map(|()| 0) })
 }

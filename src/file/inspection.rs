@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::manager::{Info, Kind, LockInfo, Manager, UNLIMITED, Waiter};
+use crate::manager::{Holder, Info, Kind, LockInfo, Manager, UNLIMITED, Waiter};
 use crate::{Error, Result};
 
 use super::FileManager;
@@ -96,6 +96,20 @@ impl FileManager {
             Ok(info)
         });
         infos.collect::<Found<_>>().map_err(|reason| self.error(reason))
+    }
+
+    /// Who holds a lock, by its word and cells, or, if nobody does so, by libpod's record lock.
+    pub(super) fn holders(&self, id: u32) -> Result<Vec<Holder>> {
+        let info = self.inspect(&[id])?.pop().unwrap_or_default();
+        let holders = match self.table_to_look()? {
+            Some(table) if id < table.native.known_locks() => table.native.lock_holders(id)?,
+            _ => Vec::new(),
+        };
+        let LockInfo { held, pid, tid, pid_namespace, ownership, .. } = info;
+        if !holders.is_empty() || !held {
+            return Ok(holders);
+        }
+        Ok(vec![Holder { pid, tid, pid_namespace, ownership, ..Holder::default() }])
     }
 
     pub(super) fn waiting(&self) -> Result<Vec<Waiter>> {

@@ -3,7 +3,9 @@
 //! The record locks that libpod takes: one on the file of an id, owned by the process. Their descriptors are kept, because
 //! any close(2) of such a file gives up what the process has on it, and to open one costs as much as all the rest.
 //!
-//! Who uses a descriptor has the lock's word, so that of this process it is one thread at a time. A kept descriptor that
+//! Who uses a descriptor has the lock's word, so that of this process it is one thread at a time. Readers have no word: they
+//! use one together, which the first of the process takes up and the last puts down, with other threads excluded. Who is
+//! the last, the lock's cells say. A kept descriptor that
 //! nobody uses may be closed to make room for another. Each is asked what file it is of before each use: the program may
 //! have closed it, and its number be of a file of its own.
 //!
@@ -22,7 +24,7 @@ use crate::shm::{Beside, MAX_LOCKS};
 use crate::sys::Errno;
 use crate::sys::file::Facts;
 use crate::sys::made_once::MadeOnce;
-use crate::sys::process::Process;
+use crate::sys::process::{Exclusion, Process};
 use crate::sys::record_lock::{self, Attempt};
 use crate::sys::watched;
 
@@ -57,6 +59,23 @@ struct Descriptor {
     inode: AtomicU64,
     /// When the directory had changed last as the id was seen to have no file; 0: it was not seen.
     no_file_as_of: AtomicU64,
+}
+
+/// The other threads of the process.
+#[derive(Clone, Copy)]
+enum Threads<'p> {
+    OfProcess(&'p Process),
+    /// The caller excludes them already.
+    Excluded,
+}
+
+impl<'p> Threads<'p> {
+    fn exclude(self) -> Option<Exclusion<'p>> {
+        match self {
+            Self::OfProcess(process) => Some(process.exclude_other_threads()),
+            Self::Excluded => None,
+        }
+    }
 }
 
 /// What came of an attempt.
@@ -127,10 +146,39 @@ impl Kept {
 
     /// Takes the record lock on the file of that id, if there is one. The caller has the lock's word.
     pub(super) fn try_lock(&self, id: u32) -> Found<Beheld> {
+        self.try_lock_by(id, record_lock::try_lock_for_process, Threads::OfProcess(self.process))
+    }
+
+    /// The same for reading. The caller has a cell, and perhaps other threads of the process have, too.
+    pub(super) fn try_share(&self, id: u32) -> Found<Beheld> {
+        let _alone = self.process.exclude_other_threads();
+        let descriptor = self.descriptor(id);
+        if let Some(file) = descriptor.file_that_is_in_use() {
+            let is_of = |facts: Facts| descriptor.is_of(&facts) && facts.links > 0;
+            match Facts::of(&file) {
+                Ok(facts) if is_of(facts) => {
+                    return match record_lock::try_share_for_process(&file).map_err(locking)? {
+                        Attempt::Taken => Ok(Beheld::Locked),
+                        Attempt::Held => Ok(Beheld::Held),
+                    };
+                }
+                // Freed, or closed by the program: what the others had with it is gone.
+                _ => descriptor.give_up(),
+            }
+        }
+        self.try_lock_by(id, record_lock::try_share_for_process, Threads::Excluded)
+    }
+
+    fn try_lock_by(
+        &self,
+        id: u32,
+        try_lock: fn(&File) -> Result<Attempt, Errno>,
+        threads: Threads<'_>,
+    ) -> Found<Beheld> {
         let descriptor = self.descriptor(id);
         for _ in 0..ROUNDS {
-            let Some(file) = self.file_in_use(id, descriptor)? else { return Ok(Beheld::NoFile) };
-            let attempt = record_lock::try_lock_for_process(&file).map_err(locking);
+            let Some(file) = self.file_in_use(id, descriptor, threads)? else { return Ok(Beheld::NoFile) };
+            let attempt = try_lock(&file).map_err(locking);
             match attempt {
                 Ok(Attempt::Taken) => {}
                 other => {
@@ -148,8 +196,8 @@ impl Kept {
     }
 
     /// The descriptor of an id's present file, in use from here on. `None`: there is no such file.
-    fn file_in_use(&self, id: u32, descriptor: &Descriptor) -> Found<Option<watched::Borrowed>> {
-        if let Some(file) = descriptor.take_up(self.process) {
+    fn file_in_use(&self, id: u32, descriptor: &Descriptor, threads: Threads<'_>) -> Found<Option<watched::Borrowed>> {
+        if let Some(file) = descriptor.take_up(threads) {
             match Facts::of(&file) {
                 Ok(facts) if descriptor.is_of(&facts) && facts.links > 0 => return Ok(Some(file)),
                 _ => descriptor.give_up(),
@@ -158,36 +206,46 @@ impl Kept {
         let opened = match self.directory.open_id(id) {
             // What is kept for later gives way to what is needed now.
             Err(Reason::System { errno: Errno(libc::EMFILE), .. }) => {
-                self.close_all_unused();
+                self.close_all_unused(threads);
                 self.directory.open_id(id)
             }
             opened => opened,
         };
         let Some((file, facts)) = opened? else { return Ok(None) };
         let file = descriptor.keep(file, &facts);
-        self.make_room_for(id);
+        self.make_room_for(id, threads);
         Ok(Some(file))
     }
 
     /// Notes that an id's descriptor was opened, and closes that of the one that was longest ago.
-    fn make_room_for(&self, id: u32) {
+    fn make_room_for(&self, id: u32, threads: Threads<'_>) {
         let place = self.next.fetch_add(1, Ordering::Relaxed) as usize % MOST_KEPT;
         let before = self.recent[place].swap(id + 1, Ordering::Relaxed);
         if let Some(before) = before.checked_sub(1).filter(|&before| before != id)
             && let Some(descriptor) = self.known_descriptor(before)
         {
-            descriptor.close_unless_in_use(self.process);
+            descriptor.close_unless_in_use(threads);
         }
     }
 
-    fn close_all_unused(&self) {
+    fn close_all_unused(&self, threads: Threads<'_>) {
         for recent in &self.recent {
             if let Some(id) = recent.load(Ordering::Relaxed).checked_sub(1)
                 && let Some(descriptor) = self.known_descriptor(id)
             {
-                descriptor.close_unless_in_use(self.process);
+                descriptor.close_unless_in_use(threads);
             }
         }
+    }
+
+    /// Gives a shared hold back by `leave`, and before that, if `is_last` says that no other thread of this process reads the
+    /// lock, its record lock.
+    pub(super) fn unshare<T>(&self, id: u32, is_last: impl FnOnce() -> bool, leave: impl FnOnce() -> T) -> T {
+        let _alone = self.process.exclude_other_threads();
+        if is_last() {
+            self.unlock(id);
+        }
+        leave()
     }
 
     /// Gives the record lock back, if there is one. The caller has the lock's word yet.
@@ -252,11 +310,11 @@ impl Descriptor {
     }
 
     /// The descriptor, which nobody closes from here on.
-    fn take_up(&self, process: &Process) -> Option<watched::Borrowed> {
+    fn take_up(&self, threads: Threads<'_>) -> Option<watched::Borrowed> {
         loop {
             let state = self.state.load(Ordering::Acquire);
             if state == CLOSING {
-                let _alone = process.exclude_other_threads();
+                let _alone = threads.exclude();
                 // If it is not done, it was a thread of a parent's that began it.
                 let _was_done = self.state.compare_exchange(CLOSING, 0, Ordering::AcqRel, Ordering::Relaxed);
                 continue;
@@ -303,8 +361,8 @@ impl Descriptor {
         self.state.store(0, Ordering::Release);
     }
 
-    fn close_unless_in_use(&self, process: &Process) {
-        let _alone = process.exclude_other_threads();
+    fn close_unless_in_use(&self, threads: Threads<'_>) {
+        let _alone = threads.exclude();
         let state = self.state.load(Ordering::Acquire);
         let Some(file) = Self::number(state).filter(|_| state & IN_USE == 0) else { return };
         if self.state.compare_exchange(state, CLOSING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {

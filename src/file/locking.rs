@@ -2,12 +2,13 @@
 #![forbid(unsafe_code)]
 //! Taking a lock in two steps: its word in the directory's table, which excludes all users of this library, and then, for
 //! libpod's sake, the record lock on the id's file if there is one. Where libpod has that, its taker tries again every few
-//! milliseconds, with the word in hand, since nobody tells of an unlock; so one process does, however many wait.
+//! milliseconds, with the word in hand, since nobody tells of an unlock; so one process does, however many wait. Who shares
+//! has a cell in the table instead, and the record lock for reading.
 
 use crate::acquisition::{Acquisition, Progress};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Wait};
-use crate::shm::{AtOnce, Release, SlowPath};
+use crate::shm::{AtOnce, Mode, Release, SlowPath};
 use crate::sys::clock::Instant;
 use crate::sys::thread::Thread;
 use crate::sys::waits::{self, Marks};
@@ -32,6 +33,7 @@ type Outcome = Progress;
 pub(crate) struct TwoSteps<'m> {
     manager: &'m FileManager,
     id: u32,
+    mode: Mode,
     wait: Wait,
     cancel: Option<&'m Cancel>,
     deadline: Instant,
@@ -58,8 +60,8 @@ struct Polling<'m> {
 
 impl FileManager {
     /// Acquires a lock.
-    pub(crate) fn two_steps<'m>(&'m self, id: u32, wait: Wait, cancel: Option<&'m Cancel>) -> TwoSteps<'m> {
-        TwoSteps { manager: self, id, wait, cancel, deadline: wait.deadline(), rounds: 0, stage: Stage::Fresh }
+    pub(crate) fn two_steps<'m>(&'m self, id: u32, mode: Mode, wait: Wait, cancel: Option<&'m Cancel>) -> TwoSteps<'m> {
+        TwoSteps { manager: self, id, mode, wait, cancel, deadline: wait.deadline(), rounds: 0, stage: Stage::Fresh }
     }
 
     /// Takes a lock that is free, with as little around it as there can be: its word, and what is at hand of its file. `None`:
@@ -82,6 +84,31 @@ impl FileManager {
         waits::sweep(Thread::calling());
         let Some(table) = self.tables.present().filter(|table| table.native.holds(id)) else { return false };
         self.pool.kept.unlock_at_hand(id) && table.native.release_soon(id) == Release::Done
+    }
+
+    /// Gives a shared hold back.
+    pub(crate) fn unshare(&self, id: u32) -> Found<()> {
+        waits::sweep(Thread::calling());
+        self.check_id(id)?;
+        self.is_writable()?;
+        let Some(table) = self.tables.all().find(|table| table.native.reads(id)) else {
+            return Err(Reason::NotHolder { id });
+        };
+        let is_last = || table.native.is_last_reader_here(id);
+        self.pool.kept.unshare(id, is_last, || table.native.unshare(id))
+    }
+
+    /// Makes an exclusive hold a shared one.
+    pub(crate) fn downgrade(&self, id: u32) -> Found<()> {
+        waits::sweep(Thread::calling());
+        self.check_id(id)?;
+        self.is_writable()?;
+        let Some(table) = self.tables.all().find(|table| table.native.holds(id)) else {
+            return Err(Reason::NotHolder { id });
+        };
+        table.native.downgrade(id)?;
+        // What is for writing yet keeps other readers waiting, and nobody else.
+        self.pool.kept.try_share(id).map(|_| ())
     }
 
     /// Gives a lock back.
@@ -145,10 +172,14 @@ impl<'m> TwoSteps<'m> {
 
     fn take_word(&mut self, table: &'m Table) -> Outcome {
         table.native.reach(self.id)?;
-        if let AtOnce::Acquired(acquired) = table.native.acquire_at_once(self.id) {
+        let attempt = match self.mode {
+            Mode::Exclusive => table.native.acquire_at_once(self.id),
+            Mode::Shared => table.native.share_soon(self.id),
+        };
+        if let AtOnce::Acquired(acquired) = attempt {
             return self.take_record(table, acquired);
         }
-        self.stage = Stage::Word(table, table.native.slow_path(self.id, self.rest(), self.cancel));
+        self.stage = Stage::Word(table, table.native.slow_path(self.id, self.mode, self.rest(), self.cancel));
         self.advance()
     }
 
@@ -177,7 +208,10 @@ impl<'m> TwoSteps<'m> {
     fn take_record(&mut self, table: &'m Table, acquired: Acquired) -> Outcome {
         let kept = &self.manager.pool.kept;
         let changed = self.manager.pool.directory.changed_last();
-        let beheld = kept.try_lock(self.id);
+        let beheld = match self.mode {
+            Mode::Exclusive => kept.try_lock(self.id),
+            Mode::Shared => kept.try_share(self.id),
+        };
         match beheld {
             Ok(Beheld::Locked) => {
                 self.end_polling();
@@ -225,7 +259,10 @@ impl<'m> TwoSteps<'m> {
         if let Stage::Record(polling) = &mut self.stage {
             let (crowd, wants, cancel) = (None, None, self.cancel.map(Cancel::waits));
             let (waiting, futex) = (table.native.waiting(), table.native.futex(id));
-            let in_hand = Some(table.native.in_hand(id, acquired));
+            let in_hand = match self.mode {
+                Mode::Exclusive => Some(table.native.in_hand(id, acquired)),
+                Mode::Shared => table.native.cell_in_hand(id),
+            };
             polling.counted.begin(thread, &Marks { waiting, cancel, crowd, wants, futex, in_hand });
         }
         Ok(None)
@@ -237,10 +274,14 @@ impl<'m> TwoSteps<'m> {
         }
     }
 
-    /// Gives the word back as it was.
+    /// Gives the word, or the cell, back as it was.
     fn give_up(&mut self, table: &Table, acquired: Acquired) {
         self.end_polling();
-        table.native.put_back(self.id, acquired);
+        match self.mode {
+            Mode::Exclusive => table.native.put_back(self.id, acquired),
+            // It is there, or a hostile writer has taken it: there is nobody to tell.
+            Mode::Shared => _ = table.native.unshare(self.id),
+        }
     }
 
     fn at_lock(&self, reason: Reason) -> Reason {

@@ -10,6 +10,7 @@
 mod abandoning;
 mod attachment;
 mod bitmap;
+mod cells;
 mod crowd;
 mod cycles;
 mod deadlock;
@@ -22,12 +23,15 @@ mod locking;
 mod member;
 mod note;
 mod pool;
+mod reading;
 mod records;
 mod releasing;
+mod sharing;
 mod space;
 mod view;
 mod waiting;
 mod word;
+mod writing;
 
 /// What the bitmap is made of; the models put another in its place.
 mod atomic {
@@ -58,7 +62,7 @@ use super::segment::Candidate;
 use super::{AtOnce, MAX_LOCKS, Release};
 pub(super) use format::{VERSION, is_ours};
 use geometry::Geometry;
-pub(crate) use locking::SlowPath;
+pub(crate) use locking::{Mode, SlowPath};
 pub(super) use member::hear_of_end;
 use pool::Pool;
 use space::Space;
@@ -223,6 +227,55 @@ impl Native {
         self.view.acquire_soon(id)
     }
 
+    /// See [`View::share_at_once`].
+    #[inline(always)]
+    pub(crate) fn share_at_once(&self, id: u32) -> AtOnce {
+        self.view.share_at_once(id)
+    }
+
+    /// See [`View::share_soon`].
+    #[inline]
+    pub(crate) fn share_soon(&self, id: u32) -> AtOnce {
+        self.view.share_soon(id)
+    }
+
+    /// See [`View::unshare_at_once`].
+    #[inline(always)]
+    pub(crate) fn unshare_at_once(&self, id: u32) -> Release {
+        self.view.unshare_at_once(id)
+    }
+
+    /// See [`View::unshare_soon`].
+    #[inline]
+    pub(crate) fn unshare_soon(&self, id: u32) -> Release {
+        self.view.unshare_soon(id)
+    }
+
+    /// See [`View::downgrade_soon`].
+    #[inline]
+    pub(crate) fn downgrade_soon(&self, id: u32) -> Release {
+        self.view.downgrade_soon(id)
+    }
+
+    /// Gives back what the calling thread, or this process, holds shared.
+    pub(crate) fn unshare(&self, id: u32) -> std::result::Result<(), Reason> {
+        match self.view.unshare_at_once(id) {
+            Release::Done => Ok(()),
+            _ => match self.view.unshare_soon(id) {
+                Release::Done => Ok(()),
+                _ => self.unshare_slowly(id),
+            },
+        }
+    }
+
+    /// Makes an exclusive hold of the caller's a shared one.
+    pub(crate) fn downgrade(&self, id: u32) -> std::result::Result<(), Reason> {
+        match self.view.downgrade_soon(id) {
+            Release::Done => Ok(()),
+            _ => self.downgrade_slowly(id),
+        }
+    }
+
     /// See [`View::release_soon`].
     #[inline(always)]
     pub(crate) fn release_soon(&self, id: u32) -> Release {
@@ -288,6 +341,37 @@ impl Native {
     /// yet. The first counts.
     pub(crate) fn release_beside(&self, beside: Arc<dyn Beside>) {
         let _as_before = self.pool().beside.get_or_make(|| Ok::<_, ()>(beside));
+    }
+
+    /// The cell in which the calling thread, or this process where it owns the lock, reads it.
+    fn own_cell(&self, id: u32) -> Option<(&std::sync::atomic::AtomicU64, u64)> {
+        let holder = self.holder_here().filter(|_| self.pool().has_lock(id))?;
+        let cells = self.pool().cells(id)?;
+        match self.ownership.chosen() {
+            Ownership::Thread => holder.thread_word.and_then(|owner| cells.find(owner).map(|cell| (cell, owner))),
+            Ownership::Process => {
+                let owner = holder.process_word;
+                cells.find_of_process(owner).map(|cell| (cell, owner))
+            }
+        }
+    }
+
+    /// Whether the calling thread, or this process where it owns the lock, reads it.
+    pub(crate) fn reads(&self, id: u32) -> bool {
+        self.own_cell(id).is_some()
+    }
+
+    /// Whether no other thread of this process reads a lock that the caller reads. Other threads are excluded.
+    pub(crate) fn is_last_reader_here(&self, id: u32) -> bool {
+        let cells = self.pool().cells(id);
+        let own = self.own_cell(id);
+        matches!((cells, own), (Some(cells), Some((own, _))) if !self.pool().is_read_here_beside(&cells, own))
+    }
+
+    /// As [`in_hand`](Self::in_hand), of a lock that was taken shared.
+    pub(crate) fn cell_in_hand(&self, id: u32) -> Option<InHand<'_>> {
+        let (word, owner) = self.own_cell(id)?;
+        Some(InHand { word, owner, give_back: releasing::OF_LEFT_HOLD })
     }
 
     /// How many threads wait in calls on the manager.
@@ -435,6 +519,15 @@ impl Native {
         }
     }
 
+    /// One lock that this process reads, if this is its last manager on the storage: a cell says nothing of managers.
+    fn read_at_last(&self) -> Option<u32> {
+        if !self.view.pool.is_last() {
+            return None;
+        }
+        let base = self.pool().attachment.peek()?.base;
+        self.pool().read_by(base)
+    }
+
     /// What each call begins with. Takes a place in the segment if this process, a forked child, has none yet: whatever call
     /// it makes first. When it has given up its rights it may not be able to any more.
     #[inline]
@@ -469,8 +562,6 @@ impl fmt::Debug for Native {
             .finish_non_exhaustive()
     }
 }
-
-const NO_READERS: Reason = Reason::Unsupported("shared locks are not there yet; lock exclusively");
 
 impl Manager for Native {
     fn allocate_lock(&self) -> Result<u32> {
@@ -535,23 +626,34 @@ impl Manager for Native {
                 },
             }
         }
-        self.acquire_slowly(id, wait, cancel)
+        self.acquire_slowly(id, Mode::Exclusive, wait, cancel)
     }
 
-    fn acquire_shared(&self, _id: u32, _wait: Wait, _cancel: Option<&Cancel>) -> Result<Acquired> {
-        Err(self.error(NO_READERS))
+    #[inline(always)]
+    fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+        if cancel.is_none() {
+            for attempt in [View::share_at_once, View::share_soon] {
+                if let AtOnce::Acquired(acquired) = attempt(&self.view, id) {
+                    return Ok(acquired);
+                }
+            }
+        }
+        self.acquire_slowly(id, Mode::Shared, wait, cancel)
     }
 
-    fn unlock_shared(&self, _id: u32) -> Result<()> {
-        Err(self.error(NO_READERS))
+    #[inline(always)]
+    fn unlock_shared(&self, id: u32) -> Result<()> {
+        self.unshare(id).map_err(|reason| self.error(reason))
     }
 
-    fn downgrade_lock(&self, _id: u32) -> Result<()> {
-        Err(self.error(NO_READERS))
+    fn downgrade_lock(&self, id: u32) -> Result<()> {
+        self.downgrade(id).map_err(|reason| self.error(reason))
     }
 
-    fn lock_holders(&self, _id: u32) -> Result<Vec<Holder>> {
-        Err(self.error(NO_READERS))
+    fn lock_holders(&self, id: u32) -> Result<Vec<Holder>> {
+        self.begin()?;
+        self.check_range(id)?;
+        Ok(self.pool().holders(id))
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {
@@ -609,7 +711,8 @@ impl Manager for Native {
             return Ok(());
         }
         waits::sweep(Thread::calling());
-        match (self.view.waiting().load(Ordering::Relaxed), self.held_through()) {
+        sharing::sweep_claim(Thread::calling());
+        match (self.view.waiting().load(Ordering::Relaxed), self.held_through().or_else(|| self.read_at_last())) {
             (0, None) => Ok(()),
             (0, Some(id)) => Err(self.error(Reason::StillHeld { id })),
             (threads, _) => Err(self.error(Reason::StillWaiting { threads: threads as u32 })),

@@ -19,13 +19,22 @@ pub(crate) fn wait_until(word: &AtomicU32, expected: u32, deadline: Instant) {
 
 /// Wakes one waiter of those that sleep with a bit of `classes`; whether there was one.
 pub(crate) fn wake_one_of(word: &AtomicU32, classes: u32) -> bool {
+    wake(word, 1, classes)
+}
+
+/// Wakes all waiters of those that sleep with a bit of `classes`; whether there was one.
+pub(crate) fn wake_all_of(word: &AtomicU32, classes: u32) -> bool {
+    wake(word, libc::c_int::MAX, classes)
+}
+
+fn wake(word: &AtomicU32, count: libc::c_int, classes: u32) -> bool {
     // SAFETY: as for wake_one.
     let woken = unsafe {
         libc::syscall(
             libc::SYS_futex,
             word.as_ptr(),
             libc::FUTEX_WAKE_BITSET,
-            1,
+            count,
             ptr::null::<libc::timespec>(),
             ptr::null::<u32>(),
             classes,

@@ -68,7 +68,18 @@ pub(crate) fn unlock_all(file: &File) -> Result<(), Errno> {
 /// description has one; never waits. It goes with the process, passes to no child, and any close(2) of the file by this
 /// process drops it.
 pub(crate) fn try_lock_for_process(file: &File) -> Result<Attempt, Errno> {
+    try_for_process(file, libc::F_WRLCK)
+}
+
+/// The same for reading: beside other processes that do so. All threads of this process have it in common, and what it had
+/// for writing is for reading from then on.
+pub(crate) fn try_share_for_process(file: &File) -> Result<Attempt, Errno> {
+    try_for_process(file, libc::F_RDLCK)
+}
+
+fn try_for_process(file: &File, kind: libc::c_int) -> Result<Attempt, Errno> {
     let mut lock = Range::WHOLE.to_libc()?;
+    lock.l_type = kind as libc::c_short;
     match control(file, libc::F_SETLK, &mut lock) {
         Ok(()) => Ok(Attempt::Taken),
         Err(Errno(libc::EAGAIN | libc::EACCES)) => Ok(Attempt::Held),

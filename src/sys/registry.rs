@@ -106,6 +106,11 @@ unsafe impl<T: Send + Sync> Send for Shared<T> {}
 unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 
 impl<T: Send + Sync> Shared<T> {
+    /// Whether nobody else has a part in it.
+    pub(crate) fn is_last(&self) -> bool {
+        self.node.users.load(Ordering::Acquire) == 1
+    }
+
     /// Keeps the value for the life of the process, because something may still point into it.
     pub(crate) fn keep_for_ever(&self) {
         self.node.users.fetch_add(1, Ordering::Relaxed);

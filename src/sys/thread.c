@@ -24,6 +24,10 @@ struct lock_manager_thread {
 	uint64_t held_words;
 	uint64_t ending;
 	uint64_t inside_pool;
+	/* A cell that is about to be claimed, as whose, and how often others were met there: see thread.rs. */
+	uint64_t claiming;
+	uint64_t claimed_as;
+	uint64_t met;
 	/* What waits.rs and last_error.rs keep here, zeros at first. */
 	uint64_t waits[2][11];
 	uint64_t last_error[16];
@@ -32,8 +36,8 @@ struct lock_manager_thread {
 extern __thread struct lock_manager_thread lock_manager_this_thread;
 struct lock_manager_thread *lock_manager_this_thread_address(void);
 
-_Static_assert(offsetof(struct lock_manager_thread, waits) == 88, "as thread.rs has it");
-_Static_assert(offsetof(struct lock_manager_thread, last_error) == 264, "as thread.rs has it");
+_Static_assert(offsetof(struct lock_manager_thread, waits) == 112, "as thread.rs has it");
+_Static_assert(offsetof(struct lock_manager_thread, last_error) == 288, "as thread.rs has it");
 
 __thread struct lock_manager_thread lock_manager_this_thread
 	__attribute__((tls_model("initial-exec"), visibility("hidden"))) = { .epoch = 1, .named = 1, .home = 1 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The calling thread: a serial that names it in this process, and how many robust mutexes it holds.
 
+use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::process::Process;
@@ -25,22 +26,33 @@ mod field {
     pub(super) const HOME: usize = 48;
     /// The thread's part of a lock word, the same in every segment; 0: it has none yet.
     pub(super) const NAME: usize = 56;
-    /// How many locks of native segments the thread owns, or is about to.
+    /// How many locks of native segments the thread owns, or is about to: exclusive ones count 1, shared ones
+    /// [`READING`](super::READING).
     pub(super) const HELD_WORDS: usize = 64;
     /// Whether the thread's end is going to be noticed, and how far it has come; see `ending`.
     pub(super) const ENDING: usize = 72;
     /// How many calls of the thread have what guards the ids of a libpod segment: two, if one came in a signal handler.
     pub(super) const INSIDE_POOL: usize = 80;
+    /// The address of a cell that the thread is about to claim, or has claimed and not looked behind yet; 0: none.
+    pub(super) const CLAIMING: usize = 88;
+    /// As whose.
+    pub(super) const CLAIMED_AS: usize = 96;
+    /// How often the thread met other readers in a lock's cells.
+    pub(super) const MET: usize = 104;
     /// See `waits`.
-    pub(super) const WAITS: usize = 88;
+    pub(super) const WAITS: usize = 112;
     /// See [`Thread::last_error`](super::Thread::last_error).
-    pub(super) const LAST_ERROR: usize = 264;
+    pub(super) const LAST_ERROR: usize = 288;
 }
 
 /// Words that a thread has for its waits.
 pub(super) const WAIT_WORDS: usize = 22;
 /// Words that a thread has for its last error.
 pub(crate) const LAST_ERROR_WORDS: usize = 16;
+
+/// What a shared hold counts among the locks that a thread owns. In one instruction's operand, and more than it can own
+/// exclusively.
+const READING: i64 = 1 << 30;
 
 /// No attachment's number.
 const NOWHERE: u64 = 1;
@@ -129,6 +141,25 @@ impl Thread {
         }
     }
 
+    /// Stores 0 if the field is `expected`, in one instruction: a signal handler of the same thread comes before it or
+    /// after. Whether it was.
+    #[inline(always)]
+    fn clear_if<const FIELD: usize>(self, expected: u64) -> bool {
+        let found: u64;
+        // SAFETY: as for load.
+        unsafe {
+            std::arch::asm!(
+                "cmpxchg qword ptr fs:[{place} + {field}], {zero}",
+                place = in(reg) self.place,
+                zero = in(reg) 0u64,
+                field = const FIELD,
+                inout("rax") expected => found,
+                options(nostack),
+            );
+        }
+        found == expected
+    }
+
     #[inline(always)]
     fn store<const FIELD: usize>(self, value: u64) {
         // SAFETY: as for load.
@@ -164,6 +195,14 @@ impl Thread {
         // SAFETY: as for load; the field has the alignment of its type.
         let field = unsafe { AtomicU64::from_ptr(self.place.byte_add(FIELD)) };
         field.fetch_add(VALUE.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// Stores 0 if the field is `expected`. Whether it was.
+    #[inline(always)]
+    fn clear_if<const FIELD: usize>(self, expected: u64) -> bool {
+        // SAFETY: as for add.
+        let field = unsafe { AtomicU64::from_ptr(self.place.byte_add(FIELD)) };
+        field.compare_exchange(expected, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     #[inline(always)]
@@ -288,6 +327,69 @@ impl Thread {
         self.add::<{ field::HELD_WORDS }, { -1 }>();
     }
 
+    /// Whether the thread reads a lock that it owns itself, or is about to.
+    #[inline(always)]
+    pub(crate) fn is_reading(self) -> bool {
+        self.held_words() >= READING as u64
+    }
+
+    /// Notes that the thread is about to claim that cell. What was noted before is over.
+    ///
+    /// It stands there until the thread has seen that it holds the lock: whatever call of the thread's comes before that
+    /// finds a claim that was left by a jump out of a signal handler, or that its own handler interrupted, and gives the
+    /// cell back. Who was interrupted finds that in [`end_claim`](Self::end_claim), and begins anew.
+    #[inline(always)]
+    pub(crate) fn begin_claim(self, cell: &AtomicU64, owner: u64) {
+        // First: what is noted is counted, so that it can be taken back.
+        self.add::<{ field::HELD_WORDS }, READING>();
+        self.store::<{ field::CLAIMED_AS }>(owner);
+        self.store::<{ field::CLAIMING }>(ptr::from_ref(cell).addr() as u64);
+    }
+
+    /// The claim is one no more. `false`: it was given back meanwhile.
+    #[inline(always)]
+    pub(crate) fn end_claim(self, cell: &AtomicU64) -> bool {
+        self.clear_if::<{ field::CLAIMING }>(ptr::from_ref(cell).addr() as u64)
+    }
+
+    /// The same of one that came to nothing.
+    #[inline(always)]
+    pub(crate) fn abandon_claim(self, cell: &AtomicU64) {
+        if self.end_claim(cell) {
+            self.count_read();
+        }
+    }
+
+    /// The address of a cell that the thread has begun to claim, and as whose; 0: none.
+    pub(crate) fn claim(self) -> (u64, u64) {
+        (self.load::<{ field::CLAIMING }>(), self.load::<{ field::CLAIMED_AS }>())
+    }
+
+    /// The same as [`abandon_claim`](Self::abandon_claim), of what [`claim`](Self::claim) said.
+    pub(crate) fn forget_claim(self, address: u64) {
+        if self.clear_if::<{ field::CLAIMING }>(address) {
+            self.count_read();
+        }
+    }
+
+    /// Notes that the thread owns a shared hold, or is about to.
+    #[inline(always)]
+    pub(crate) fn count_reading(self) {
+        self.add::<{ field::HELD_WORDS }, READING>();
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_read(self) {
+        self.add::<{ field::HELD_WORDS }, { -READING }>();
+    }
+
+    /// Counts that the thread met other readers. Whether that was one time in `often`, a power of two.
+    #[inline(always)]
+    pub(crate) fn meets_others(self, often: u64) -> bool {
+        self.add::<{ field::MET }, 1>();
+        self.load::<{ field::MET }>() & (often - 1) == 0
+    }
+
     /// The thread's part of a lock word of a native segment; 0: it has none yet. Once given it stays until the thread ends
     /// or forks: a signal handler that comes between two reads finds and leaves the same.
     #[inline(always)]
@@ -312,6 +414,7 @@ impl Thread {
         self.store::<{ field::HOME }>(NOWHERE);
         self.store::<{ field::NAME }>(0);
         self.store::<{ field::HELD_WORDS }>(0);
+        self.store::<{ field::CLAIMING }>(0);
         self.store::<{ field::ENDING }>(0);
     }
 

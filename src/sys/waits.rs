@@ -122,6 +122,20 @@ impl Wait {
         true
     }
 
+    /// Notes what the wait has in hand from here on.
+    pub(crate) fn hold(&self, thread: Thread, in_hand: Option<InHand<'_>>) {
+        for note in notes(thread) {
+            // SAFETY: as in begin().
+            unsafe {
+                if self.number != 0 && !(*note).frame.is_null() && (*note).number == self.number {
+                    (*note).in_hand = in_hand.map_or(ptr::null(), |in_hand| in_hand.word);
+                    (*note).owner = in_hand.map_or(0, |in_hand| in_hand.owner);
+                    (*note).give_back = in_hand.map(|in_hand| in_hand.give_back);
+                }
+            }
+        }
+    }
+
     /// Takes it all back, but for what it has in hand: the caller has that.
     pub(crate) fn end(&mut self, thread: Thread) {
         let number = std::mem::take(&mut self.number);
@@ -187,7 +201,7 @@ fn is_left(noted: &Noted, stack: Stack) -> bool {
 
 /// What stands at that address. Asked of the kernel: it may be on another stack of the program's, which is gone. `None`: it
 /// does not say.
-fn number_at(address: *const u64) -> Option<u64> {
+pub(crate) fn number_at(address: *const u64) -> Option<u64> {
     let mut number = 0u64;
     let size = size_of::<u64>();
     let local = libc::iovec { iov_base: (&raw mut number).cast(), iov_len: size };

@@ -7,7 +7,7 @@ use loom::sync::atomic::fence;
 use loom::thread;
 
 use super::atomic::{AtomicU64, Ordering};
-use super::deadlock::{Graph, comes_back, confirm};
+use super::deadlock::{Graph, confirm, search};
 use super::{check_as_loaded_within, fails};
 
 const THREADS: usize = 3;
@@ -38,9 +38,11 @@ struct Table {
 type Thread = u64;
 
 impl Graph for Table {
-    fn holder(&self, lock: u32) -> Option<Thread> {
+    fn blockers(&self, waiter: Thread, lock: u32, visit: &mut dyn FnMut(Thread)) {
         let holder = self.holders[lock as usize].load(Ordering::Acquire);
-        (holder != 0).then_some(holder)
+        if holder != 0 && holder != waiter {
+            visit(holder);
+        }
     }
 
     fn wish(&self, holder: Thread) -> Option<(u32, u64)> {
@@ -77,7 +79,7 @@ impl Table {
 
     /// Whether the wait of `me` for `lock` would never end.
     fn deadlock(&self, me: Thread, lock: u32) -> bool {
-        if !comes_back(self, me, lock)
+        if search(self, me, lock).is_none()
             || self.detector.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
             return false;

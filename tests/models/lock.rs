@@ -106,11 +106,11 @@ impl Lock {
                 return false;
             }
             if !self.rules.takes_over_what_was_judged {
-                let found = self.word.swap(word::taken_over(name(thread)), Ordering::AcqRel);
+                let found = self.word.swap(word::taken_over(seen, name(thread)), Ordering::AcqRel);
                 self.taken(thread, found);
                 return true;
             }
-            if self.swap(seen, word::taken_over(name(thread)), Ordering::Acquire) {
+            if self.swap(seen, word::taken_over(seen, name(thread)), Ordering::Acquire) {
                 self.taken(thread, seen);
                 return true;
             }

@@ -1,10 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Turning a word that names somebody into a dead holder's.
+//! Turning words and cells that name somebody into a dead holder's.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::word;
+use crate::Reason;
+use crate::sys::futex;
+
+use super::cells::{self, Cells, GivenBack, Seen};
+use super::format;
+use super::judgement::{Look, Verdict};
+use super::pool::Pool;
+use super::releasing::{wake_any, wake_cell};
+use super::space::Space;
+use super::waiting::futex_of;
+use super::word::{self, OWNER, W};
 
 /// How often a word is tried to be changed. Others only set bits, each of them once, or take the lock over: more is a
 /// writer that means harm.
@@ -12,7 +22,7 @@ pub(super) const ROUNDS: u32 = 16;
 
 /// Marks the lock as abandoned if its word names whom `is_meant` says, and gives the word that it had: waking is the
 /// caller's.
-pub(super) fn abandon(lock: &AtomicU64, is_meant: impl Fn(u64) -> bool) -> Option<u64> {
+fn abandon(lock: &AtomicU64, is_meant: impl Fn(u64) -> bool) -> Option<u64> {
     for _ in 0..ROUNDS {
         let seen = lock.load(Ordering::Acquire);
         if !is_meant(seen) {
@@ -23,4 +33,162 @@ pub(super) fn abandon(lock: &AtomicU64, is_meant: impl Fn(u64) -> bool) -> Optio
         }
     }
     None
+}
+
+/// Empties a cell that names whom `is_meant` says, whether it is a hold, a wish or half written (S20). Nobody is told: a
+/// reader changed nothing.
+fn empty(cell: &AtomicU64, is_meant: impl Fn(u64) -> bool) {
+    let seen = cell.load(Ordering::Acquire);
+    if word::has_owner(seen) && is_meant(seen) && cells::give_back(cell, seen & OWNER) == GivenBack::Awaited {
+        wake_cell(cell);
+    }
+}
+
+impl Space {
+    /// Does that with every word and cell of the segment that names whom `is_meant` says.
+    pub(super) fn forget_all(&self, is_meant: impl Fn(u64) -> bool) {
+        let forget = |lock| {
+            if abandon(lock, &is_meant).is_some() {
+                futex::wake_one(futex_of(lock));
+            }
+        };
+        for id in 0..self.num_locks_now() {
+            forget(self.word(id));
+            let own = self.cells(id).into_iter().flat_map(|cells| cells.own);
+            own.for_each(|cell| empty(cell, &is_meant));
+        }
+        forget(self.detector());
+        self.places().for_each(|(cell, _)| empty(cell, &is_meant));
+    }
+
+    /// The places of the table that anybody ever needed, and that this process can touch.
+    pub(super) fn places(&self) -> impl Iterator<Item = (&AtomicU64, &AtomicU64)> {
+        let table = self.table();
+        let (places, ready) =
+            table.map_or((&[][..], 0), |table| (&table.places[..], table.ready.load(Ordering::SeqCst)));
+        places.iter().enumerate().filter_map(move |(index, [cell, lock])| {
+            let page = format::table_page_of(index);
+            let is_there = ready & 1 << page != 0 && self.can_touch_table_page(page);
+            is_there.then_some((cell, lock))
+        })
+    }
+}
+
+impl Pool {
+    /// Marks whatever a thread or process holds as a dead holder's. Other threads are excluded.
+    pub(super) fn abandon_all_of(&self, owner: u64) {
+        let is_its = |seen: u64| seen & OWNER == owner;
+        for id in 0..self.num_locks() {
+            let lock = self.word(id);
+            if let Some(beside) = self.beside.get()
+                && is_its(lock.load(Ordering::Relaxed))
+            {
+                // First: whoever takes the lock over takes that next.
+                beside.release(id);
+            }
+            if abandon(lock, is_its).is_some_and(|seen| seen & W != 0) {
+                wake_any(lock);
+            }
+            for cell in self.cells(id).into_iter().flat_map(|cells| cells.own) {
+                self.abandon_cell(cell, id, owner);
+            }
+        }
+        for (cell, lock) in self.places() {
+            self.abandon_cell(cell, lock.load(Ordering::Relaxed) as u32, owner);
+        }
+        // A victim that ends in the midst of its decision leaves the detector to the next.
+        let _not_its = self.detector().compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed);
+    }
+
+    fn abandon_cell(&self, cell: &AtomicU64, id: u32, owner: u64) {
+        let seen = cell.load(Ordering::Relaxed);
+        if seen & OWNER != owner {
+            return;
+        }
+        if let Some(beside) = self.beside.get()
+            && word::is_reader(seen)
+            && id < self.num_locks()
+            && self.cells(id).is_some_and(|cells| !self.is_read_here_beside(&cells, cell))
+        {
+            beside.release(id);
+        }
+        empty(cell, |seen| seen & OWNER == owner);
+    }
+
+    /// Whether this process reads a lock, or is about to, in another cell than that.
+    pub(super) fn is_read_here_beside(&self, cells: &Cells<'_>, own: &AtomicU64) -> bool {
+        let Some(attachment) = self.attachment.peek() else { return false };
+        let (extent, mut index) = (cells.extent(), 0);
+        loop {
+            match cells.at(&extent, index) {
+                Seen::Cell(cell, seen)
+                    if !std::ptr::eq(cell, own) && seen != 0 && word::process(seen) == attachment.base =>
+                {
+                    return true;
+                }
+                Seen::Cell(..) | Seen::Unusable(_) => index += 1,
+                Seen::Nothing(next) => index = next,
+                Seen::End => return false,
+            }
+        }
+    }
+
+    /// Marks a dead holder's lock, so that the next to take it is told, and empties dead readers' cells (S21). `Err`: somebody
+    /// who lives holds it, or cannot be judged, and nothing was mended.
+    pub(super) fn repair(&self, id: u32) -> std::result::Result<(), Reason> {
+        let lock = self.word(id);
+        let seen = lock.load(Ordering::Acquire);
+        let readers = self.cells(id).filter(|_| !word::has_owner(seen) || word::is_draining(seen));
+        if !word::has_owner(seen) && readers.is_none() {
+            return Ok(());
+        }
+        // A process that has no place of its own cannot tell whose answer "free" is.
+        self.attached()?;
+        let mut refusal = None;
+        let mut has_mended = false;
+        let mut judge = |named: u64| {
+            let verdict = self.judge(named, Look::Thorough);
+            let holder = self.holder_thread(named);
+            let why = "whether its process lives cannot be asked: the segment's descriptor and name are gone";
+            match verdict {
+                Verdict::Dead => return true,
+                Verdict::Alive => refusal = Some(Reason::HolderLives { id, holder }),
+                Verdict::Unknown => refusal = Some(Reason::CannotJudge { id, holder, why }),
+            }
+            false
+        };
+        if word::has_owner(seen) && judge(seen) {
+            has_mended = true;
+            if lock.compare_exchange(seen, word::found_dead(seen), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                wake_any(lock);
+            }
+        }
+        if let Some(cells) = readers {
+            let (extent, mut index) = (cells.extent(), 0);
+            loop {
+                match cells.at(&extent, index) {
+                    Seen::Cell(cell, named) if word::is_reader(named) => {
+                        if judge(named) {
+                            has_mended = true;
+                            clear_dead(cell, named);
+                        }
+                        index += 1;
+                    }
+                    Seen::Cell(..) => index += 1,
+                    Seen::Nothing(next) => index = next,
+                    Seen::Unusable(page) => self.make_table_page_usable(page)?,
+                    Seen::End => break,
+                }
+            }
+        }
+        refusal.filter(|_| !has_mended).map_or(Ok(()), Err)
+    }
+}
+
+/// Takes a dead reader's cell away, by a swap of exactly what was judged (S7): a blind store would free a living one's.
+pub(super) fn clear_dead(cell: &AtomicU64, judged: u64) {
+    let is_cleared = cell.compare_exchange(judged, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    if is_cleared && judged & W != 0 {
+        wake_cell(cell);
+    }
 }

@@ -15,9 +15,8 @@ use crate::sys::pinned::Pinned;
 use crate::sys::record_lock::{self, Attempt, Range};
 use crate::sys::watched::Fleeting;
 use crate::sys::witness::Surroundings;
-use crate::sys::{Errno, futex, process, procfs};
+use crate::sys::{Errno, process, procfs};
 
-use super::abandoning::abandon;
 use super::entries::{self, Entry, State};
 use super::format;
 use super::space::Space;
@@ -257,17 +256,7 @@ fn take(space: &Space, file: &Fleeting, index: u32) -> Result<bool, Reason> {
 
 /// The generations begin again: nothing may name this entry any more, or it would come to mean a new tenant.
 fn forget_words_of(space: &Space, index: u32) {
-    for id in 0..space.num_locks_now() {
-        forget(space.word(id), index);
-    }
-    forget(space.detector(), index);
+    space.forget_all(|named| word::entry(named) == index);
     // A thread of the new tenant's would take such a record for its own, and be judged by the number of a dead one.
     space.release_records_of(index);
-}
-
-/// Turns a word that names the entry into a dead holder's.
-fn forget(lock: &AtomicU64, index: u32) {
-    if abandon(lock, |named| word::entry(named) == index).is_some() {
-        futex::wake_one(super::waiting::futex_of(lock));
-    }
 }

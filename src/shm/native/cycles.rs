@@ -7,21 +7,49 @@ use std::sync::atomic::Ordering;
 use crate::Reason;
 use crate::error::Waits;
 
+use super::cells::Seen;
 use super::deadlock::{self, Graph, Link};
 use super::judgement::{Look, Verdict};
 use super::pool::Pool;
 use super::records::Record;
-use super::word;
+use super::word::{self, OWNER};
 
 impl Graph for Pool {
-    fn holder(&self, lock: u32) -> Option<u64> {
+    fn blockers(&self, waiter: u64, lock: u32, visit: &mut dyn FnMut(u64)) {
         if !self.has_lock(lock) {
-            return None;
+            return;
         }
         let seen = self.word(lock).load(Ordering::Acquire);
         // A process that owns a lock may unlock it from any thread: there the way ends.
-        let is_threads = word::has_owner(seen) && word::serial(seen) != 0;
-        (is_threads && !self.is_past(seen)).then_some(seen & word::OWNER)
+        let is_threads = |seen: u64| word::has_owner(seen) && word::serial(seen) != 0 && !self.is_past(seen);
+        if seen & OWNER != waiter {
+            if is_threads(seen) {
+                visit(seen & OWNER);
+            }
+            return;
+        }
+        let Some(cells) = self.cells(lock).filter(|_| word::is_draining(seen)) else { return };
+        let (extent, mut index) = (cells.extent(), 0);
+        loop {
+            match cells.at(&extent, index) {
+                Seen::Cell(_, seen) => {
+                    // Who wishes for the lock itself is only looking whether it may be read: who reads a lock does not wait
+                    // for it (S24).
+                    let is_hold = word::is_reader(seen)
+                        && is_threads(seen)
+                        && seen & OWNER != waiter
+                        && self.wish(seen & OWNER).is_none_or(|(wanted, _)| wanted != lock);
+                    if is_hold {
+                        visit(seen & OWNER);
+                    }
+                    index += 1;
+                }
+                Seen::Nothing(next) => index = next,
+                Seen::Unusable(page) if self.make_table_page_usable(page).is_ok() => {}
+                Seen::Unusable(_) => index += 1,
+                Seen::End => return,
+            }
+        }
     }
 
     fn wish(&self, holder: u64) -> Option<(u32, u64)> {
@@ -34,7 +62,7 @@ impl Graph for Pool {
 impl Pool {
     /// Why the wait of `me` for `wanted` would never end. Then its wish, which is in `record`, has been withdrawn.
     pub(super) fn deadlock(&self, me: u64, wanted: u32, record: &Record<'_>) -> Option<Reason> {
-        if !deadlock::comes_back(self, me, wanted) || !self.try_detector(me) {
+        if deadlock::search(self, me, wanted).is_none() || !self.try_detector(me) {
             return None;
         }
         // The dead wait for nobody, though until somebody has found them dead their words and records say so. Asked last:

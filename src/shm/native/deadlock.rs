@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Who waits for whom: from a lock to its holder, from the holder to the lock it wants, and on. A waiter wants one lock
-//! and a lock has one holder, so the way has no forks: it ends, or it comes around.
+//! Who waits for whom: from a thread to the lock it wants, from that to whoever has it, and on. A waiter wants one lock. A
+//! lock that is held exclusively has one holder; a writer that drains waits for every reader, so that the way forks. Who is
+//! blocked by all is blocked by each: any way that comes around is a deadlock (S23).
 
-/// The most steps of one walk; a longer way is no cycle that can be told.
+use std::collections::{BTreeMap, VecDeque};
+
+/// The most threads that one search goes through; a longer way is no cycle that can be told.
 const MOST_STEPS: usize = 8192;
 
-/// One step: a lock, who holds it, and what the holder waits for.
+/// One step: a lock that is waited for, one of those who block it, and what that one waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     pub lock: u32,
@@ -17,80 +20,81 @@ pub struct Link {
 
 /// What is walked through, while others change it.
 pub trait Graph {
-    /// The thread that holds a lock; `None`: nobody, a process, or somebody who is dead.
-    fn holder(&self, lock: u32) -> Option<u64>;
+    /// The threads that keep `waiter` from a lock: its owner, or, of a lock that the waiter drains, its readers. Not a process,
+    /// which may unlock in any thread, and nobody who is dead.
+    fn blockers(&self, waiter: u64, lock: u32, visit: &mut dyn FnMut(u64));
 
     /// What a thread waits for: the lock, and its wish with its sequence number.
     fn wish(&self, holder: u64) -> Option<(u32, u64)>;
 }
 
-/// The next step from a lock that is wanted.
-fn next(graph: &impl Graph, lock: u32, me: u64) -> Option<(Link, Option<u32>)> {
-    let holder = graph.holder(lock)?;
-    if holder == me {
-        return Some((Link { lock, holder, wish: 0 }, None));
-    }
-    let (wanted, wish) = graph.wish(holder)?;
-    Some((Link { lock, holder, wish }, Some(wanted)))
-}
-
-/// Whether the way from `wanted` comes back to `me`. Looks at each step only once, so what it finds may have been true
-/// at no one instant.
-pub fn comes_back(graph: &impl Graph, me: u64, wanted: u32) -> bool {
-    // Brent: a ring that I am not part of meets its own waypoint.
-    let (mut lock, mut waypoint, mut lap, mut length) = (wanted, None, 1usize, 0usize);
-    for _ in 0..MOST_STEPS {
-        match next(graph, lock, me) {
-            None => return false,
-            Some((_, None)) => return true,
-            Some((_, Some(wanted))) => lock = wanted,
-        }
-        if waypoint == Some(lock) {
-            return false;
-        }
-        length += 1;
-        if length == lap {
-            (waypoint, lap, length) = (Some(lock), lap * 2, 0);
-        }
-    }
-    false
-}
-
-/// The links from `wanted` back to `me`, if they are there.
-pub fn collect(graph: &impl Graph, me: u64, wanted: u32) -> Option<Vec<Link>> {
-    let mut links = Vec::new();
-    let mut lock = wanted;
-    while links.len() < MOST_STEPS {
-        let (link, wanted) = next(graph, lock, me)?;
-        if links.iter().any(|seen: &Link| seen.lock == link.lock) {
-            return None;
-        }
-        links.push(link);
-        match wanted {
-            None => return Some(links),
-            Some(wanted) => lock = wanted,
+/// The links from `wanted` back to `me`, if there is such a way. Looks at each step only once, so what it finds may have
+/// been true at no one instant.
+pub fn search(graph: &impl Graph, me: u64, wanted: u32) -> Option<Vec<Link>> {
+    // By whom each thread was found, and in which lock's place. Who was seen once is not followed again.
+    let mut parents: BTreeMap<u64, (u64, u32, u64)> = BTreeMap::new();
+    let mut next = VecDeque::from([(me, wanted)]);
+    while let Some((waiter, lock)) = next.pop_front() {
+        let mut found = None;
+        graph.blockers(waiter, lock, &mut |holder| {
+            if found.is_some() || parents.len() >= MOST_STEPS {
+                return;
+            }
+            if holder == me {
+                // A thread does not wait for itself.
+                found = (waiter != me).then_some(waiter);
+            } else if !parents.contains_key(&holder)
+                && let Some((wish, raw)) = graph.wish(holder)
+            {
+                parents.insert(holder, (waiter, lock, raw));
+                next.push_back((holder, wish));
+            }
+        });
+        if let Some(last) = found {
+            let mut links = vec![Link { lock, holder: me, wish: 0 }];
+            let mut holder = last;
+            while let Some(&(waiter, lock, wish)) = parents.get(&holder) {
+                links.push(Link { lock, holder, wish });
+                holder = waiter;
+            }
+            links.reverse();
+            return Some(links);
         }
     }
     None
 }
 
-/// The cycle through `wanted` and `me`, if it stands at both of two looks: then there was an instant between them at
-/// which all of it was true. The caller keeps every other victim from deciding meanwhile.
+/// Whether each link is as it was: the one before still waits for that lock with that wish, and the holder still blocks it.
+fn stands(graph: &impl Graph, me: u64, links: &[Link]) -> bool {
+    let mut waiter = me;
+    links.iter().all(|link| {
+        let mut blocks = false;
+        graph.blockers(waiter, link.lock, &mut |holder| blocks |= holder == link.holder);
+        waiter = link.holder;
+        // The last is me, whose wish stands as long as it is here.
+        blocks && (link.holder == me || graph.wish(link.holder).is_some_and(|(_, raw)| raw == link.wish))
+    })
+}
+
+/// The cycle through `wanted` and `me`, if it stands at both of two looks (S25): who waits with one and the same wish neither
+/// takes nor gives back, so that there was an instant between them at which all of it was true. The caller keeps every
+/// other victim from deciding meanwhile.
 pub fn confirm(graph: &impl Graph, me: u64, wanted: u32) -> Option<Vec<Link>> {
-    let first = collect(graph, me, wanted)?;
-    let second = collect(graph, me, wanted)?;
-    (first == second).then_some(first)
+    let links = search(graph, me, wanted)?;
+    (stands(graph, me, &links) && stands(graph, me, &links)).then_some(links)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Who holds which lock, and who waits for which.
     struct Fixed<'f>(&'f [(u32, u64)], &'f [(u64, u32)]);
 
     impl Graph for Fixed<'_> {
-        fn holder(&self, lock: u32) -> Option<u64> {
-            self.0.iter().find(|&&(held, _)| held == lock).map(|&(_, holder)| holder)
+        fn blockers(&self, waiter: u64, lock: u32, visit: &mut dyn FnMut(u64)) {
+            let holders = self.0.iter().filter(|&&(held, holder)| held == lock && holder != waiter);
+            holders.for_each(|&(_, holder)| visit(holder));
         }
 
         fn wish(&self, holder: u64) -> Option<(u32, u64)> {
@@ -98,24 +102,33 @@ mod tests {
         }
     }
 
+    fn locks(graph: &Fixed<'_>, me: u64, wanted: u32) -> Option<Vec<u32>> {
+        confirm(graph, me, wanted).map(|links| links.iter().map(|link| link.lock).collect())
+    }
+
     #[test]
     fn a_ring_through_me_is_a_deadlock_for_me() {
         let graph = Fixed(&[(1, 10), (2, 20), (3, 30)], &[(20, 3), (30, 1)]);
-        assert!(comes_back(&graph, 10, 2));
-        let locks: Vec<u32> = confirm(&graph, 10, 2).unwrap().iter().map(|link| link.lock).collect();
-        assert_eq!(locks, [2, 3, 1]);
+        assert_eq!(locks(&graph, 10, 2), Some(vec![2, 3, 1]));
     }
 
     #[test]
     fn a_ring_that_i_wait_for_is_not_mine() {
         let graph = Fixed(&[(1, 10), (2, 20), (3, 30)], &[(10, 3), (20, 3), (30, 2)]);
-        assert!(!comes_back(&graph, 10, 2));
-        assert_eq!(collect(&graph, 10, 2), None);
+        assert_eq!(locks(&graph, 10, 2), None);
     }
 
     #[test]
     fn a_way_that_ends_is_none() {
         let graph = Fixed(&[(1, 10), (2, 20)], &[]);
-        assert!(!comes_back(&graph, 10, 2) && confirm(&graph, 10, 2).is_none());
+        assert_eq!(locks(&graph, 10, 2), None);
+    }
+
+    #[test]
+    fn of_several_readers_any_may_close_the_ring() {
+        let readers = [(1, 10), (2, 20), (2, 21), (2, 22), (3, 30)];
+        assert_eq!(locks(&Fixed(&readers, &[(22, 1)]), 10, 2), Some(vec![2, 1]));
+        assert_eq!(locks(&Fixed(&readers, &[(20, 3), (21, 3)]), 10, 2), None);
+        assert_eq!(locks(&Fixed(&readers, &[(20, 3), (21, 3), (30, 1)]), 10, 2), Some(vec![2, 3, 1]));
     }
 }

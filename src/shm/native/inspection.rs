@@ -5,14 +5,15 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use crate::manager::{Info, Kind, Layout, LockInfo, Ownership, Waiter};
+use crate::manager::{Holder, Info, Kind, Layout, LockInfo, Ownership, Waiter};
 use crate::sys::clock::Instant;
 
+use super::cells::Seen;
 use super::format;
 use super::judgement::Verdict;
 use super::note;
 use super::pool::Pool;
-use super::word::{self, D, OWNER};
+use super::word::{self, D, OWNER, S};
 
 /// Holders that were judged already: each is asked about once in a look.
 struct Judged<'p> {
@@ -49,7 +50,10 @@ impl Pool {
         let mut judged = Judged::new(self);
         let is_held = |&id: &u32| {
             let seen = self.word(id).load(Ordering::Acquire);
-            word::has_owner(seen) && !judged.is_dead(seen)
+            if word::has_owner(seen) && !word::is_draining(seen) {
+                return !judged.is_dead(seen);
+            }
+            self.readers(id, seen).into_iter().any(|reader| !judged.is_dead(reader))
         };
         (0..self.num_locks_now()).filter(is_held).collect()
     }
@@ -83,22 +87,83 @@ impl Pool {
         let seen = self.word(id).load(Ordering::Acquire);
         let has_owner = word::has_owner(seen);
         let is_dead = has_owner && judged.is_dead(seen);
+        let is_draining = word::is_draining(seen);
+        let mut readers = self.readers(id, seen);
+        readers.retain(|&reader| !judged.is_dead(reader));
+        let holder = if has_owner && !is_draining && !is_dead { Some(seen) } else { readers.first().copied() };
         let mut info = LockInfo {
             id,
             allocated: self.bitmap().is_allocated(id),
-            held: has_owner && !is_dead,
-            owner_died: is_dead || (!has_owner && seen & D != 0),
+            held: holder.is_some(),
+            // A writer that died while it drained held nothing.
+            owner_died: seen & D != 0 || (is_dead && !is_draining),
             acquisitions: note::acquisitions(self.note(id)),
+            readers: readers.len() as u32,
+            draining: is_draining && !is_dead,
             ..LockInfo::default()
         };
-        if info.held {
-            info.ownership = if word::serial(seen) == 0 { Ownership::Process } else { Ownership::Thread };
-            (info.pid, info.tid) = self.named_thread(seen).unwrap_or_default();
-            if let Ok(Some(entry)) = self.entry(word::entry(seen)) {
-                info.pid_namespace = entry.tenant().pid_namespace;
-            }
+        if let Some(holder) = holder {
+            let Holder { pid, tid, pid_namespace, ownership, .. } = self.describe_holder(holder);
+            (info.pid, info.tid, info.pid_namespace, info.ownership) = (pid, tid, pid_namespace, ownership);
         }
         info
+    }
+
+    /// Everybody who holds a lock, either way, and is not known to be dead.
+    pub(super) fn holders(&self, id: u32) -> Vec<Holder> {
+        let (mut judged, seen) = (Judged::new(self), self.word(id).load(Ordering::Acquire));
+        if word::has_owner(seen) && !word::is_draining(seen) {
+            return if judged.is_dead(seen) { Vec::new() } else { vec![self.describe_holder(seen)] };
+        }
+        let living = self.readers(id, seen).into_iter().filter(|&reader| !judged.is_dead(reader));
+        living.map(|reader| Holder { shared: true, ..self.describe_holder(reader) }).collect()
+    }
+
+    fn describe_holder(&self, named: u64) -> Holder {
+        let (pid, tid) = self.named_thread(named).unwrap_or_default();
+        let entry = self.entry(word::entry(named)).ok().flatten();
+        Holder {
+            pid,
+            tid,
+            pid_namespace: entry.map_or(0, |entry| entry.tenant().pid_namespace),
+            shared: false,
+            ownership: if word::serial(named) == 0 { Ownership::Process } else { Ownership::Thread },
+        }
+    }
+
+    /// Who stands in the cells of a lock whose word that is, dead or alive. Who looks for a moment beside a writer is none.
+    fn readers(&self, id: u32, seen: u64) -> Vec<u64> {
+        let may_be_read = word::is_shared(seen) || word::is_draining(seen);
+        let Some(cells) = self.cells(id).filter(|_| may_be_read) else { return Vec::new() };
+        let (extent, mut index, mut readers) = (cells.extent(), 0, Vec::new());
+        loop {
+            match cells.at(&extent, index) {
+                Seen::Cell(_, seen) => {
+                    if word::is_reader(seen) {
+                        readers.push(seen & OWNER);
+                    }
+                    index += 1;
+                }
+                Seen::Nothing(next) => index = next,
+                Seen::Unusable(page) if self.make_table_page_usable(page).is_ok() => {}
+                Seen::Unusable(_) => index += 1,
+                Seen::End => return readers,
+            }
+        }
+    }
+
+    /// One lock that a process reads.
+    pub(super) fn read_by(&self, base: u64) -> Option<u32> {
+        let is_its = |cell: &u64| *cell != 0 && cell & S == 0 && word::process(*cell) == base;
+        let in_slot = (0..self.num_locks()).find(|&id| {
+            let own = self.cells(id).into_iter().flat_map(|cells| cells.own);
+            own.map(|cell| cell.load(Ordering::Acquire)).any(|cell| is_its(&cell))
+        });
+        in_slot.or_else(|| {
+            let mut places = self.places();
+            let place = places.find(|(cell, _)| is_its(&cell.load(Ordering::Acquire)));
+            place.map(|(_, lock)| lock.load(Ordering::Relaxed) as u32)
+        })
     }
 
     /// The threads that have waited for longer than a slice.

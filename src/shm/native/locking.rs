@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 //! The slow path: first calls, waits, dead holders, refusals. It goes in steps, in which no signal handler comes, with
 //! sleeps in between, in which one may end the thread or jump away; what a wait has counted is noted for that (`waits`).
+//! What writers and readers do in it differently is in `writing` and `reading`.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -14,23 +15,24 @@ use crate::sys::waits::{self, Marks};
 use crate::{Reason, Result};
 
 use super::Native;
-use super::abandoning::ROUNDS;
 use super::crowd::Crowd;
-use super::judgement::{Look, Verdict};
+use super::judgement::Look;
 use super::member::Member;
+use super::reading::Reading;
 use super::releasing::wake_any;
-use super::waiting::{self, Slices, classes, futex_of, starves};
-use super::word::{self, D, OWNER, R, Step, Waiter};
+use super::waiting::{self, READERS, Slices, classes, futex_of, starves};
+use super::word::{self, R, Step, Waiter};
+use super::writing::{Drain, left_by};
 
 /// Why a wait ends without the lock.
-struct Leaving {
-    reason: Reason,
+pub(super) struct Leaving {
+    pub(super) reason: Reason,
     /// Whether to take the lock after all if nobody holds it at the end.
     last_try: bool,
 }
 
 impl Leaving {
-    fn at_once(reason: Reason) -> Self {
+    pub(super) fn at_once(reason: Reason) -> Self {
         Self { reason, last_try: false }
     }
 }
@@ -42,36 +44,50 @@ pub(crate) struct SlowPath<'m> {
     waiting: Option<Waiting<'m>>,
 }
 
+/// How a lock is to be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Exclusive,
+    Shared,
+}
+
 /// What is asked for.
 #[derive(Clone, Copy)]
-struct Request<'m> {
-    native: &'m Native,
-    id: u32,
-    wait: Wait,
-    cancel: Option<&'m Cancel>,
+pub(super) struct Request<'m> {
+    pub(super) native: &'m Native,
+    pub(super) id: u32,
+    pub(super) mode: Mode,
+    pub(super) wait: Wait,
+    pub(super) cancel: Option<&'m Cancel>,
 }
 
 /// One wait.
-struct Waiting<'m> {
-    lock: &'m AtomicU64,
-    member: Member<'m>,
-    start: Instant,
+pub(super) struct Waiting<'m> {
+    pub(super) lock: &'m AtomicU64,
+    pub(super) member: Member<'m>,
+    pub(super) start: Instant,
     deadline: Instant,
     timeout_ns: u64,
-    crowd: Crowd<'static>,
-    counted: waits::Wait,
-    waiter: Waiter,
-    slices: Slices,
+    pub(super) crowd: Crowd<'static>,
+    pub(super) counted: waits::Wait,
+    pub(super) waiter: Waiter,
+    pub(super) slices: Slices,
     /// The lock's note when its holder was looked after last.
     looked_at: u64,
-    sleep: Sleep,
+    pub(super) sleep: Sleep<'m>,
     awake: Awake,
+    /// Of a writer whose word it is already.
+    pub(super) drain: Option<Drain>,
+    /// The word of a drain that stood still when the last slice ended; 0: of none.
+    pub(super) stuck: u64,
+    pub(super) reading: Reading<'m>,
 }
 
-/// One sleep on a lock's word.
+/// One sleep, on a lock's word or on a cell.
 #[derive(Clone, Copy)]
-struct Sleep {
-    seen: u64,
+pub(super) struct Sleep<'m> {
+    pub(super) word: &'m AtomicU64,
+    pub(super) seen: u64,
     note: u64,
     until: Instant,
     classes: u32,
@@ -80,20 +96,13 @@ struct Sleep {
 impl Native {
     /// Acquires a lock that the short ways did not.
     #[inline]
-    pub(crate) fn slow_path<'m>(&'m self, id: u32, wait: Wait, cancel: Option<&'m Cancel>) -> SlowPath<'m> {
-        SlowPath { request: Request { native: self, id, wait, cancel }, waiting: None }
+    pub(crate) fn slow_path<'m>(&'m self, id: u32, mode: Mode, wait: Wait, cancel: Option<&'m Cancel>) -> SlowPath<'m> {
+        SlowPath { request: Request { native: self, id, mode, wait, cancel }, waiting: None }
     }
 
     #[cold]
-    pub(super) fn acquire_slowly(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        self.slow_path(id, wait, cancel).run().map_err(|reason| self.error(reason))
-    }
-
-    /// Takes a dead holder's lock over, with one swap of exactly the word that was judged.
-    fn take_over(&self, lock: &AtomicU64, seen: u64, member: &Member<'_>, look: Look) -> bool {
-        word::has_owner(seen)
-            && self.pool().judge(seen, look) == Verdict::Dead
-            && lock.compare_exchange(seen, word::taken_over(member.word), Ordering::Acquire, Ordering::Relaxed).is_ok()
+    pub(super) fn acquire_slowly(&self, id: u32, mode: Mode, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+        self.slow_path(id, mode, wait, cancel).run().map_err(|reason| self.error(reason))
     }
 }
 
@@ -102,39 +111,43 @@ impl Acquisition for SlowPath<'_> {
         match &mut self.waiting {
             None => self.request.begin(&mut self.waiting),
             Some(waiting) => {
-                let outcome = self.request.after_sleep(waiting);
+                let outcome = match waiting.drain {
+                    Some(_) => self.request.after_drain_sleep(waiting),
+                    None => self.request.after_sleep(waiting),
+                };
                 self.request.end(waiting, outcome)
             }
         }
     }
 
     extern "C" fn sleep(&mut self) {
-        if let Some(Waiting { lock, sleep, awake, .. }) = &mut self.waiting {
-            *awake = futex::sleep_until(futex_of(lock), word::futex(sleep.seen), sleep.until, sleep.classes);
+        if let Some(Waiting { sleep, awake, .. }) = &mut self.waiting {
+            *awake = futex::sleep_until(futex_of(sleep.word), word::futex(sleep.seen), sleep.until, sleep.classes);
         }
     }
 }
 
 impl<'m> Request<'m> {
-    fn lock(self) -> &'m AtomicU64 {
+    pub(super) fn lock(self) -> &'m AtomicU64 {
         self.native.pool().word(self.id)
     }
 
     fn begin(self, place: &mut Option<Waiting<'m>>) -> Progress {
         self.native.may_lock(self.id)?;
+        self.native.may_share(self.mode)?;
         self.native.view.hear_of_more();
         cancel::check(self.cancel, self.id)?;
         let member = self.native.enter()?;
         self.native.pool().check_not_retired()?;
-        if let Some(acquired) = self.contend(&member)? {
-            return self.settle(&member, acquired);
+        if let Some(acquired) = self.contend_as_asked(&member)? {
+            return Ok(Some(acquired));
         }
         // What can be cancelled has not come by the mid path.
         if self.cancel.is_some()
             && waiting::spin(self.lock())
-            && let Some(acquired) = self.contend(&member)?
+            && let Some(acquired) = self.contend_as_asked(&member)?
         {
-            return self.settle(&member, acquired);
+            return Ok(Some(acquired));
         }
         let waiting = place.insert(self.new_wait(member));
         let marks = Marks {
@@ -146,36 +159,20 @@ impl<'m> Request<'m> {
             in_hand: None,
         };
         waiting.counted.begin(member.thread, &marks);
-        let outcome = self.before_first_sleep(waiting);
+        let outcome = match self.mode {
+            Mode::Exclusive => self.before_first_sleep(waiting),
+            Mode::Shared => self.before_first_shared_sleep(waiting),
+        };
         self.end(waiting, outcome)
     }
 
-    /// Takes the lock if nobody holds it who lives.
-    fn contend(self, member: &Member<'_>) -> Progress {
-        let Self { native, id, wait, .. } = self;
-        let (lock, pool) = (self.lock(), native.pool());
-        let is_try = wait.is_try();
-        // Bounded: each round means that somebody else changed the word.
-        for _ in 0..ROUNDS {
-            let seen = lock.load(Ordering::Acquire);
-            if let Some(reason) = refusal(seen, id, member, wait) {
-                return Err(reason);
-            }
-            let waiter = Waiter { is_leaving: is_try, ..Waiter::default() };
-            let next = match word::step(seen, member.word, waiter) {
-                Step::Take(next) => next,
-                _ if is_try && word::has_owner(seen) && pool.is_dead_at_once(seen) => word::taken_over(member.word),
-                _ => break,
-            };
-            if lock.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                return Ok(Some(left_by(seen)));
-            }
-        }
-        let holder = || pool.holder_thread(lock.load(Ordering::Relaxed));
-        match wait {
-            Wait::Try => Err(Reason::Held { id, holder: holder() }),
-            Wait::Nanoseconds(0) => Err(Reason::TimedOut { id, timeout_ns: 0, holder: holder() }),
-            _ => Ok(None),
+    fn contend_as_asked(self, member: &Member<'m>) -> Progress {
+        match self.mode {
+            Mode::Shared => self.contend_shared(member),
+            Mode::Exclusive => match self.contend(member)? {
+                Some(acquired) => self.settle(member, acquired),
+                None => Ok(None),
+            },
         }
     }
 
@@ -213,8 +210,11 @@ impl<'m> Request<'m> {
             waiter: Waiter::default(),
             slices: Slices::new(start, crowd.place),
             looked_at,
-            sleep: Sleep { seen: 0, note: looked_at, until: start, classes: 0 },
+            sleep: Sleep { word: self.lock(), seen: 0, note: looked_at, until: start, classes: 0 },
             awake: Awake::Changed,
+            drain: None,
+            stuck: 0,
+            reading: Reading::default(),
         }
     }
 
@@ -228,18 +228,29 @@ impl<'m> Request<'m> {
         if let Some(record) = waiting.member.record {
             record.withdraw();
         }
-        match outcome.or_else(|leaving| self.leave(waiting, leaving))? {
-            Some(acquired) => self.settle(&waiting.member, acquired),
-            None => Ok(None),
+        let acquired = outcome.or_else(|leaving| match self.mode {
+            Mode::Exclusive => self.leave(waiting, leaving),
+            Mode::Shared => self.leave_shared(waiting, leaving),
+        })?;
+        match (acquired, self.mode) {
+            (Some(acquired), Mode::Exclusive) => self.settle(&waiting.member, acquired),
+            (Some(_), Mode::Shared) => self.settle_shared(&waiting.member, waiting.reading, waiting.waiter),
+            (None, _) => Ok(None),
         }
     }
 
     fn leave(self, waiting: &mut Waiting<'m>, leaving: Leaving) -> Progress {
         let lock = waiting.lock;
+        if waiting.drain.take().is_some() {
+            self.give_drain_up(waiting.member.owner);
+            return Err(leaving.reason);
+        }
         if leaving.last_try {
             waiting.waiter.is_leaving = true;
             let seen = lock.load(Ordering::Acquire);
-            if let Step::Take(next) = word::step(seen, waiting.member.word, waiting.waiter)
+            // What readers have is not to be had at once.
+            if !word::is_shared(seen)
+                && let Step::Take(next) = word::step(seen, waiting.member.word, waiting.waiter)
                 && lock.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed).is_ok()
             {
                 return Ok(Some(left_by(seen)));
@@ -252,48 +263,33 @@ impl<'m> Request<'m> {
         Err(leaving.reason)
     }
 
-    /// The holder may be one that died long ago.
-    fn before_first_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
-        let seen = self.lock().load(Ordering::Acquire);
-        if self.native.take_over(self.lock(), seen, &waiting.member, Look::Quick) {
-            return Ok(Some(Acquired::OwnerDied));
-        }
-        self.before_sleep(waiting)
+    /// Says how to sleep on the word as it was seen, which says that somebody may.
+    pub(super) fn sleep_on_word(self, waiting: &mut Waiting<'m>, seen: u64) {
+        let classes = match self.mode {
+            Mode::Exclusive => classes(Instant::now().since(waiting.start)),
+            Mode::Shared => 1 | READERS,
+        };
+        waiting.sleep = self.sleep(waiting, waiting.lock, seen, classes);
     }
 
-    /// Takes the lock, or shows that it is waited for and says how to sleep.
-    fn before_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
-        let (lock, me) = (waiting.lock, waiting.member.word);
-        loop {
-            let mut seen = lock.load(Ordering::Acquire);
-            match word::step(seen, me, waiting.waiter) {
-                Step::Take(next) => {
-                    if lock.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                        return Ok(Some(left_by(seen)));
-                    }
-                    // Whoever changes the word all the while does not make this one wait for ever.
-                    self.check_wait(waiting)?;
-                    continue;
-                }
-                Step::Announce(next) => {
-                    if lock.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-                        self.check_wait(waiting)?;
-                        continue;
-                    }
-                    seen = next;
-                }
-                Step::Sleep => {}
-            }
-            self.check_wait(waiting)?;
-            let until = cancel::next_look(self.cancel, waiting.slices.end.min(waiting.deadline));
-            let classes = classes(Instant::now().since(waiting.start));
-            waiting.sleep = Sleep { seen, note: self.native.pool().note(self.id), until, classes };
-            return Ok(None);
-        }
+    /// The same on a cell.
+    pub(super) fn sleep_on_cell(self, waiting: &mut Waiting<'m>, cell: &'m AtomicU64, seen: u64) {
+        waiting.sleep = self.sleep(waiting, cell, seen, 1);
+    }
+
+    fn sleep(self, waiting: &Waiting<'m>, word: &'m AtomicU64, seen: u64, classes: u32) -> Sleep<'m> {
+        let until = waiting.slices.end.min(waiting.deadline);
+        let until = match self.mode {
+            // Nobody but itself sees to it that a reader that starves gets a turn: it says so in time, however long its slice is.
+            Mode::Shared if !waiting.waiter.starves => until.min(waiting::starves_at(waiting.start)),
+            _ => until,
+        };
+        let until = cancel::next_look(self.cancel, until);
+        Sleep { word, seen, note: self.native.pool().note(self.id), until, classes }
     }
 
     fn after_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
-        let (pool, lock, member) = (self.native.pool(), waiting.lock, waiting.member);
+        let (pool, lock) = (self.native.pool(), waiting.lock);
         let (now, sleep, awake) = (Instant::now(), waiting.sleep, waiting.awake);
         let waiter = &mut waiting.waiter;
         waiter.slept |= matches!(awake, Awake::Woken | Awake::Timeout);
@@ -311,18 +307,30 @@ impl<'m> Request<'m> {
             let is_time = note == waiting.looked_at && pool.begin_thorough_look(self.id, seen, now);
             waiting.looked_at = note;
             let look = if is_time { Look::Thorough } else { Look::Quick };
-            if self.native.take_over(lock, seen, &member, look) {
-                return Ok(Some(Acquired::OwnerDied));
+            match self.mode {
+                Mode::Exclusive => {
+                    if let Some(acquired) = self.take_over(waiting, seen, look)? {
+                        return Ok(Some(acquired));
+                    }
+                    if waiting.drain.is_some() {
+                        return Ok(None);
+                    }
+                }
+                Mode::Shared => self.clear_dead_owner(seen, look),
             }
+            self.look_for_stuck_drain(waiting, seen);
             self.look_for_deadlock(waiting)?;
             if let Err(reason) = pool.check_not_removed_lately() {
                 return Err(Leaving::at_once(reason));
             }
         }
-        self.before_sleep(waiting)
+        match self.mode {
+            Mode::Exclusive => self.before_sleep(waiting),
+            Mode::Shared => self.before_shared_sleep(waiting),
+        }
     }
 
-    fn check_wait(self, waiting: &Waiting<'m>) -> std::result::Result<(), Leaving> {
+    pub(super) fn check_wait(self, waiting: &Waiting<'m>) -> std::result::Result<(), Leaving> {
         let id = self.id;
         cancel::check(self.cancel, id).map_err(Leaving::at_once)?;
         self.native.pool().check_not_retired().map_err(Leaving::at_once)?;
@@ -335,7 +343,7 @@ impl<'m> Request<'m> {
     }
 
     /// Publishes what the caller waits for, and ends its wait if that closes a cycle.
-    fn look_for_deadlock(self, waiting: &Waiting<'m>) -> std::result::Result<(), Leaving> {
+    pub(super) fn look_for_deadlock(self, waiting: &Waiting<'m>) -> std::result::Result<(), Leaving> {
         let member = &waiting.member;
         let Some(record) = member.record else { return Ok(()) };
         if record.wish().is_none() {
@@ -348,20 +356,9 @@ impl<'m> Request<'m> {
             Some(reason) => Err(Leaving { reason, last_try: true }),
         }
     }
-}
 
-/// How the last holder left a lock that was taken from this word.
-fn left_by(seen: u64) -> Acquired {
-    if word::has_owner(seen) || seen & D != 0 { Acquired::OwnerDied } else { Acquired::Clean }
-}
-
-/// What the caller itself holds it does not wait for.
-fn refusal(seen: u64, id: u32, member: &Member<'_>, wait: Wait) -> Option<Reason> {
-    if seen & OWNER != member.owner {
-        return None;
+    /// Whether a wait that is left is to try the lock once more.
+    pub(super) fn is_last_try(leaving: &Leaving) -> bool {
+        leaving.last_try
     }
-    Some(match wait {
-        Wait::Try => Reason::Held { id, holder: member.thread.id() as u32 },
-        _ => Reason::SelfDeadlock { id },
-    })
 }

@@ -12,6 +12,7 @@ use crate::sys::{Errno, procfs, tags, waits, witness};
 use super::Native;
 use super::pool::{POOLS, Pool};
 use super::records::{Record, ThreadId};
+use super::sharing;
 use super::word;
 
 /// A thread that may take locks.
@@ -48,6 +49,7 @@ impl Native {
         }
         // What it left by jumping out of a signal handler it waits for no more.
         waits::sweep(thread);
+        sharing::sweep_claim(thread);
         let owner = attachment.base | thread.name();
         let record = self.pool().claim_record(owner, || {
             let tid = thread.id() as i32;
@@ -93,6 +95,7 @@ pub(in crate::shm) fn hear_of_end(thread: Thread) -> Result<(), Errno> {
 /// own destructors come yet, and may unlock: then the lock is found to be a dead holder's when the thread is gone.
 fn thread_ended(thread: Thread, still: Still) {
     waits::end_all(thread);
+    sharing::sweep_claim(thread);
     if still == Still::Destructors && thread.held_words() != 0 {
         return;
     }

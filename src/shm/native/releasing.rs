@@ -11,12 +11,13 @@ use crate::sys::thread::Thread;
 use crate::sys::waits::GiveBack;
 
 use super::Native;
-use super::abandoning::{ROUNDS, abandon};
-use super::judgement::{Look, Verdict};
+use super::abandoning::ROUNDS;
+use super::cells::Cells;
 use super::note;
 use super::pool::Pool;
-use super::waiting::{CLASSES, futex_of};
-use super::word::{self, D, OWNER, R, S, W};
+use super::sharing;
+use super::waiting::{CLASSES, READERS, futex_of};
+use super::word::{self, OWNER, S, W};
 
 /// Any sleeper.
 const EVERY_CLASS: u32 = u32::MAX;
@@ -35,19 +36,49 @@ impl Native {
             if !is_threads && owner != holder.process_word {
                 return Err(Reason::NotHolder { id });
             }
-            if note::manager(self.pool().note(id)) != self.view.token {
+            // Who drains, or drained when a signal handler jumped away, holds nothing.
+            if word::is_draining(seen) || note::manager(self.pool().note(id)) != self.view.token {
                 return Err(Reason::NotHolder { id });
             }
-            if lock.compare_exchange(seen, word::released(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
+            let next = self.pool().next_after(seen, id);
+            if lock.compare_exchange(seen, next.released(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
                 if is_threads {
                     holder.thread.count_word_given_back();
                 }
-                wake(lock, seen);
+                wake(lock, seen, next);
                 return Ok(());
             }
         }
         let found = lock.load(Ordering::Relaxed);
         Err(Reason::Damaged { what: "the word of a lock that this thread holds", found, expected: 0 })
+    }
+}
+
+/// Whose turn it is when a lock is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Whoever comes first; of those who starve, a writer.
+    Anybody,
+    /// All readers: one of them starves, and keeps its cell meanwhile.
+    Readers,
+}
+
+impl Next {
+    /// Whose turn it is after the holder of that word, by the lock's cells, if there are any. `Err`: a page that this process
+    /// has to make usable first.
+    pub(super) fn after(seen: u64, cells: Option<&Cells<'_>>) -> std::result::Result<Self, u32> {
+        match cells {
+            Some(cells) if seen & S != 0 && cells.has_starving()? => Ok(Self::Readers),
+            _ => Ok(Self::Anybody),
+        }
+    }
+
+    /// What an unlock leaves.
+    pub(super) fn released(self, seen: u64) -> u64 {
+        match self {
+            Self::Anybody => word::released(seen),
+            Self::Readers => word::released_to_readers(),
+        }
     }
 }
 
@@ -60,7 +91,7 @@ fn hand_back(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
         }
         let next = word::handed_back(seen, acquired == Acquired::OwnerDied);
         if lock.compare_exchange(seen, next, Ordering::Release, Ordering::Relaxed).is_ok() {
-            wake(lock, seen);
+            wake(lock, seen, Next::Anybody);
             return true;
         }
     }
@@ -81,67 +112,43 @@ pub(super) fn of_left_wait(acquired: Acquired) -> GiveBack {
 }
 
 impl Pool {
+    /// Whose turn it is after the holder of a word.
+    pub(super) fn next_after(&self, seen: u64, id: u32) -> Next {
+        let cells = self.cells(id);
+        loop {
+            match Next::after(seen, cells.as_ref()) {
+                Ok(next) => return next,
+                Err(page) if self.make_table_page_usable(page).is_ok() => {}
+                // Readers that cannot be seen are not starved for good: the next unlock looks again.
+                Err(_) => return Next::Anybody,
+            }
+        }
+    }
+
     /// Gives a lock back that was taken though the segment was retired.
     #[cold]
     #[inline(never)]
     pub(super) fn hand_back(&self, id: u32, me: u64, acquired: Acquired) {
         hand_back(self.word(id), me, acquired);
     }
-
-    /// Marks whatever a thread or process holds as a dead holder's.
-    pub(super) fn abandon_all_of(&self, owner: u64) {
-        for id in 0..self.num_locks() {
-            let lock = self.word(id);
-            if let Some(beside) = self.beside.get()
-                && lock.load(Ordering::Relaxed) & OWNER == owner
-            {
-                // First: whoever takes the lock over takes that next.
-                beside.release(id);
-            }
-            if abandon(lock, |seen| seen & OWNER == owner).is_some_and(|seen| seen & W != 0) {
-                wake_any(lock);
-            }
-        }
-        // A victim that ends in the midst of its decision leaves the detector to the next.
-        let _not_its = self.detector().compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed);
-    }
-
-    /// Marks a dead holder's lock, so that the next to take it is told. `Err`: it lives, or cannot be judged.
-    pub(super) fn repair(&self, id: u32) -> std::result::Result<(), Reason> {
-        let lock = self.word(id);
-        let seen = lock.load(Ordering::Acquire);
-        if !word::has_owner(seen) {
-            return Ok(());
-        }
-        // A process that has no place of its own cannot tell whose answer "free" is.
-        self.attached()?;
-        let holder = self.holder_thread(seen);
-        match self.judge(seen, Look::Thorough) {
-            Verdict::Alive => Err(Reason::HolderLives { id, holder }),
-            Verdict::Unknown => {
-                let why = "whether its process lives cannot be asked: the segment's descriptor and name are gone";
-                Err(Reason::CannotJudge { id, holder, why })
-            }
-            Verdict::Dead => {
-                if lock.compare_exchange(seen, D | W, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                    wake_any(lock);
-                }
-                Ok(())
-            }
-        }
-    }
 }
 
 /// Wakes whoever is to have the lock that was unlocked from `seen`.
-pub(super) fn wake(lock: &AtomicU64, seen: u64) {
-    if seen & S != 0 {
-        // Those who have waited longest first.
-        let found = CLASSES.into_iter().any(|class| futex::wake_one_of(futex_of(lock), class));
-        if !found {
-            unreserve(lock);
-        }
-    } else if seen & W != 0 {
-        futex::wake_one(futex_of(lock));
+pub(super) fn wake(lock: &AtomicU64, seen: u64, next: Next) {
+    match next {
+        // If none sleeps, they are awake, and the last of them wakes the oldest writer.
+        Next::Readers => _ = futex::wake_all_of(futex_of(lock), READERS),
+        Next::Anybody if seen & S != 0 => wake_oldest(lock),
+        Next::Anybody if seen & W != 0 => futex::wake_one(futex_of(lock)),
+        Next::Anybody => {}
+    }
+}
+
+/// Wakes one of those who have waited longest.
+pub(super) fn wake_oldest(lock: &AtomicU64) {
+    let found = CLASSES.into_iter().any(|class| futex::wake_one_of(futex_of(lock), class));
+    if !found {
+        unreserve(lock);
     }
 }
 
@@ -152,8 +159,59 @@ pub(super) fn wake_any(lock: &AtomicU64) {
     }
 }
 
+/// Wakes the writers that sleep on a cell.
+#[cold]
+pub(super) fn wake_cell(cell: &AtomicU64) {
+    futex::wake_all_of(futex_of(cell), EVERY_CLASS);
+}
+
 fn unreserve(lock: &AtomicU64) {
-    if lock.compare_exchange(R | W, 0, Ordering::Release, Ordering::Relaxed).is_ok() {
+    let seen = lock.load(Ordering::Relaxed);
+    if let Some(next) = word::unreserved(seen)
+        && lock.compare_exchange(seen, next, Ordering::Release, Ordering::Relaxed).is_ok()
+    {
         futex::wake_one(futex_of(lock));
     }
 }
+
+/// Ends the drain of `owner` without the lock (S9). `Next` as the cells say; whoever cannot look at them wakes readers, and
+/// where none sleeps a writer.
+pub(super) fn undrain(lock: &AtomicU64, owner: u64, next_after: impl Fn(u64) -> Next) {
+    for _ in 0..ROUNDS {
+        let seen = lock.load(Ordering::Relaxed);
+        if seen & OWNER != owner || !word::is_draining(seen) {
+            return;
+        }
+        let next = next_after(seen);
+        if lock.compare_exchange(seen, word::undrained(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
+            return wake(lock, seen, next);
+        }
+    }
+}
+
+/// How a drain is given up by a wait that was left.
+pub(super) const OF_LEFT_DRAIN: GiveBack = |lock, owner| {
+    for _ in 0..ROUNDS {
+        let seen = lock.load(Ordering::Relaxed);
+        if seen & OWNER != owner || !word::is_draining(seen) {
+            return;
+        }
+        if lock.compare_exchange(seen, word::undrained(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
+            // Nothing is known of the cells here: whoever of the readers is woken, and finds none that starves, wakes a writer.
+            if seen & S == 0 || !futex::wake_all_of(futex_of(lock), READERS) {
+                wake(lock, seen, Next::Anybody);
+            }
+            return;
+        }
+    }
+};
+
+/// How a shared hold is given back by a wait, for something else, that was left.
+pub(super) const OF_LEFT_HOLD: GiveBack = |cell, owner| {
+    if sharing::leave(cell, owner) && word::serial(owner) != 0 {
+        Thread::calling().count_read();
+    }
+};
+
+/// How the cell of a reader is given back by a wait that was left.
+pub(super) const OF_LEFT_CELL: GiveBack = |cell, owner| _ = sharing::leave(cell, owner);

@@ -20,9 +20,10 @@ use super::super::{AtOnce, Release, SHORT_WAITS};
 use super::abandoning::ROUNDS;
 use super::attachment::Attachment;
 use super::bitmap::Bitmap;
+use super::cells::{Cells, Place, Table};
 use super::format::{self, slot};
 use super::pool::Pool;
-use super::releasing::wake;
+use super::releasing::{Next, wake};
 use super::word::{self, OWNER};
 use super::{note, space, waiting};
 
@@ -50,6 +51,10 @@ pub(super) struct View {
     summary: *const AtomicU64,
     frees: *const AtomicU64,
     published: *const AtomicU32,
+    /// Null: the segment has no readers.
+    places: *const [Place; format::PLACES],
+    usable_places: *const AtomicU64,
+    ready_places: *const AtomicU64,
     /// The manager's number among those of the process; see `note`.
     pub(super) token: u64,
     /// As many locks as may be taken through the manager, as far as it has heard: none if it was opened to look.
@@ -75,8 +80,29 @@ impl View {
         let Bitmap { words, summary, frees, .. } = pool.whole_bitmap();
         let (bitmap, summary, frees) = (words.as_ptr(), summary.as_ptr(), ptr::from_ref(frees));
         let published = ptr::from_ref(pool.published());
-        let view =
-            Self { slots, retired, ticket, base, bitmap, summary, frees, published, token, lockable, private, pool };
+        let (places, usable_places, ready_places) = match pool.table() {
+            Some(Table { places, usable, ready }) => {
+                (ptr::from_ref(places), ptr::from_ref(usable), ptr::from_ref(ready))
+            }
+            None => (ptr::null(), ptr::null(), ptr::null()),
+        };
+        let view = Self {
+            slots,
+            retired,
+            ticket,
+            base,
+            bitmap,
+            summary,
+            frees,
+            published,
+            places,
+            usable_places,
+            ready_places,
+            token,
+            lockable,
+            private,
+            pool,
+        };
         view.hear_of_more();
         Ok(view)
     }
@@ -114,7 +140,7 @@ impl View {
     }
 
     #[inline(always)]
-    fn base(&self) -> &AtomicU64 {
+    pub(super) fn base(&self) -> &AtomicU64 {
         // SAFETY: as for ticket.
         unsafe { &*self.base }
     }
@@ -122,14 +148,14 @@ impl View {
     /// How the calling thread is named in the words here, if it has entered and owns what it locks. Its name is the same
     /// everywhere and never changes: a signal handler that comes between the reads, and locks elsewhere, changes nothing.
     #[inline(always)]
-    fn thread_word(&self, thread: Thread) -> Option<u64> {
+    pub(super) fn thread_word(&self, thread: Thread) -> Option<u64> {
         let is_at = thread.is_at(self.ticket().load(Ordering::Acquire));
         if is_at { Some(self.base().load(Ordering::Relaxed) | thread.name()) } else { None }
     }
 
     /// Whether the calling thread has entered, and the process owns what it locks.
     #[inline(always)]
-    fn lets_process_in(&self, thread: Thread) -> bool {
+    pub(super) fn lets_process_in(&self, thread: Thread) -> bool {
         thread.is_at(self.private.word(private::PROCESS_TICKET).load(Ordering::Acquire))
     }
 
@@ -147,7 +173,7 @@ impl View {
 
     /// Whether that lock may be taken through the manager.
     #[inline(always)]
-    fn is_lockable(&self, id: u32) -> bool {
+    pub(super) fn is_lockable(&self, id: u32) -> bool {
         // Acquire: with the address behind which its slot is.
         id < self.lockable.load(Ordering::Acquire)
     }
@@ -161,6 +187,25 @@ impl View {
         unsafe {
             let slot = self.slots.load(Ordering::Relaxed).add(id as usize * format::size::SLOT);
             (AtomicU64::from_ptr(slot.add(slot::WORD).cast()), AtomicU64::from_ptr(slot.add(slot::NOTE).cast()))
+        }
+    }
+
+    /// The cells of a lock that is lockable. `None`: the segment has no readers.
+    #[inline(always)]
+    pub(super) fn cells(&self, id: u32) -> Option<Cells<'_>> {
+        debug_assert!(self.is_lockable(id));
+        // SAFETY: as in slot(); the table is null, or a part of the header's mapping, of which pages are touched that
+        // `usable_places` says.
+        unsafe {
+            let places = self.places.as_ref()?;
+            let slot = self.slots.load(Ordering::Relaxed).add(id as usize * format::size::SLOT);
+            Some(Cells {
+                word: AtomicU64::from_ptr(slot.add(slot::WORD).cast()),
+                own: &*slot.add(slot::CELLS).cast(),
+                level: AtomicU64::from_ptr(slot.add(slot::LEVEL).cast()),
+                table: Table { places, usable: &*self.usable_places, ready: &*self.ready_places },
+                id,
+            })
         }
     }
 
@@ -260,6 +305,9 @@ impl View {
             if attempt != AtOnce::Undecided {
                 return attempt;
             }
+            if word::is_shared(lock.load(Ordering::Relaxed)) {
+                return self.take_from_readers(id, thread);
+            }
         }
         AtOnce::Undecided
     }
@@ -321,14 +369,19 @@ impl View {
         }
         for _ in 0..ROUNDS {
             let seen = lock.load(Ordering::Relaxed);
-            if seen & OWNER != me {
+            // Who drains holds nothing.
+            if seen & OWNER != me || word::is_draining(seen) {
                 return Release::Undecided;
             }
-            if lock.compare_exchange(seen, word::released(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
+            // Before the swap: a reader that starves keeps its cell while it sleeps (S12).
+            let Ok(next) = Next::after(seen, self.cells(id).as_ref()) else {
+                return Release::Undecided;
+            };
+            if lock.compare_exchange(seen, next.released(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
                 if word::serial(me) != 0 {
                     thread.count_word_given_back();
                 }
-                wake(lock, seen);
+                wake(lock, seen, next);
                 return Release::Done;
             }
         }

@@ -30,6 +30,9 @@ const STARVING_NS: u64 = 2 * MILLISECOND_NS;
 const CLASS_STEP_NS: u64 = 20 * MILLISECOND_NS;
 pub(super) const CLASSES: [u32; 5] = [16, 8, 4, 2, 1];
 
+/// The class of readers, all of whom are woken at once, beside the first that anybody is in.
+pub(super) const READERS: u32 = 32;
+
 /// The half of a lock word that the kernel compares and wakes on.
 pub(super) fn futex_of(lock: &AtomicU64) -> &AtomicU32 {
     let half = if cfg!(target_endian = "big") { 1 } else { 0 };
@@ -40,10 +43,21 @@ pub(super) fn futex_of(lock: &AtomicU64) -> &AtomicU32 {
 /// Reads until the lock is free, or changes hands in a way that only a sleeper may take part in, or a short section
 /// would have ended. Whether to try.
 pub(super) fn spin(lock: &AtomicU64) -> bool {
+    let is_free = |now| !word::has_owner(now);
+    spin_until(lock, is_free) && lock.load(Ordering::Relaxed) & R == 0
+}
+
+/// The same for a reader, whom a read phase lets in.
+pub(super) fn spin_to_share(lock: &AtomicU64) -> bool {
+    let is_free = |now| !word::has_owner(now);
+    spin_until(lock, is_free) && word::may_enter(lock.load(Ordering::Relaxed), word::Waiter::default())
+}
+
+/// Reads until a word is such, as long as a short section takes. Whether it is.
+pub(super) fn spin_until(lock: &AtomicU64, is_such: impl Fn(u64) -> bool) -> bool {
     for _ in 0..SPIN_READS {
-        let now = lock.load(Ordering::Relaxed);
-        if !word::has_owner(now) {
-            return now & R == 0;
+        if is_such(lock.load(Ordering::Relaxed)) {
+            return true;
         }
         for _ in 0..PAUSES_PER_READ {
             hint::spin_loop();
@@ -66,6 +80,11 @@ pub(super) fn classes(waited_ns: u64) -> u32 {
 /// Whether a waiter starves after that much waiting.
 pub(super) fn starves(waited_ns: u64) -> bool {
     waited_ns >= STARVING_NS
+}
+
+/// When a waiter that began then starves.
+pub(super) fn starves_at(start: Instant) -> Instant {
+    start.after(STARVING_NS)
 }
 
 /// The slices of one wait.

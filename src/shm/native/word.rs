@@ -19,14 +19,31 @@
 //!                  D ┘ (+W)
 //! ```
 //!
-//! OWNER is all but D, R, S and W. Legal: 0; OWNER, with W and S; D, with W; R+W. Any other word without an owner may be
-//! taken unless R is set. A serial of 0: the process owns the lock.
+//! OWNER is all but D, R, S and W. A serial of 0: the process owns the lock. Without readers: 0; OWNER, with W and S; D,
+//! with W; R+W. With readers, who stand in cells (see `cells`):
+//!
+//! ```text
+//!   S (+W, D)         shared: readers may be in
+//!   R+S (+W, D)       read phase: shared, and writers stand back for readers that starve
+//!   OWNER+R (+W, S, D)  draining: OWNER waits for the readers to leave, and is next. It does not hold the lock
+//!
+//!             first reader            a writer                 every cell is empty
+//!   0, D+… ─────────────────▶ S ────────────────▶ OWNER+R ────────────────────────▶ OWNER
+//!                             ▲                      │ gives up, or is dead
+//!                             └──────────────────────┘
+//! ```
+//!
+//! While a reader is in, the word is S without an owner, or OWNER+R: all else rests on that. Any word without an owner may
+//! be taken unless R is set; with S in it, it is taken as OWNER+R.
+//!
+//! A cell is a word of the same make: 0; OWNER, with W if a writer sleeps on it: its reader is in, or looks whether it may
+//! be; OWNER+S, with W: its reader starves, and is not in; OWNER+D: being written, and not valid yet.
 
-/// Free, and its last holder died: who acquires is told.
+/// Without an owner: the last holder died, and who acquires is told.
 pub const D: u64 = 1 << 28;
-/// Reserved for those who slept.
+/// Without an owner: reserved for those who slept. With one: it drains.
 pub const R: u64 = 1 << 29;
-/// Somebody starves: the unlocker must reserve.
+/// With an owner: somebody starves, so that the unlocker must reserve. Without: readers may be in.
 pub const S: u64 = 1 << 30;
 /// Somebody may sleep: the unlocker must wake.
 pub const W: u64 = 1 << 31;
@@ -135,29 +152,117 @@ pub const fn step(word: u64, me: u64, waiter: Waiter) -> Step {
         let reserved = word & R != 0;
         let may_take = !reserved || waiter.woken || waiter.is_leaving || (waiter.saw_reserved && waiter.slept);
         if may_take {
-            return Step::Take(me | if waiter.slept { W } else { word & W });
+            let taken = me | if waiter.slept { W } else { word & W };
+            // S6: with readers the word is taken to drain. D stays in it, for a drain may end without the lock.
+            return Step::Take(if word & S == 0 { taken } else { taken | R | (word & D) });
         }
     }
+    announced(word, waiter)
+}
+
+/// The step of a waiter that cannot have the lock.
+const fn announced(word: u64, waiter: Waiter) -> Step {
     let announced = word | W | if waiter.starves && has_owner(word) { S } else { 0 };
     if announced == word { Step::Sleep } else { Step::Announce(announced) }
 }
 
-/// What takes a lock over from a holder that is dead.
+/// The step of a reader, which has no cell yet, or one in which it starves. [`Step::Take`] is of the word that it would
+/// leave if it came in: it claims a cell first, and looks again (S1, S12).
 #[must_use]
-pub const fn taken_over(me: u64) -> u64 {
-    me | W
+pub const fn reader_step(word: u64, waiter: Waiter) -> Step {
+    if may_enter(word, waiter) { Step::Take(opened(word)) } else { announced(word, waiter) }
 }
 
-/// What marks a lock as a dead holder's: those who wait are woken.
+/// Whether a reader may come in: nobody owns the lock, and it is not reserved for others. In a read phase anybody may.
+#[must_use]
+pub const fn may_enter(word: u64, waiter: Waiter) -> bool {
+    let is_reserved = word & R != 0 && word & S == 0;
+    !has_owner(word) && (!is_reserved || waiter.woken || waiter.is_leaving || (waiter.saw_reserved && waiter.slept))
+}
+
+/// Whether a reader whose cell stands is in.
+#[must_use]
+pub const fn is_shared(word: u64) -> bool {
+    !has_owner(word) && word & S != 0
+}
+
+/// What the first reader makes of a word that it may enter. A death stays due: a reader can mend nothing (S19).
+#[must_use]
+pub const fn opened(word: u64) -> u64 {
+    S | (word & (D | W))
+}
+
+/// Whether the owner waits for readers to leave.
+#[must_use]
+pub const fn is_draining(word: u64) -> bool {
+    has_owner(word) && word & R != 0
+}
+
+/// What ends a drain whose every cell is empty: `holder` holds (S8).
+#[must_use]
+pub const fn drained(word: u64, holder: u64) -> u64 {
+    holder | (word & (W | S))
+}
+
+/// What a drain leaves that ends without the lock. Never 0: readers may be in (S9).
+#[must_use]
+pub const fn undrained(word: u64) -> u64 {
+    S | (word & D) | if word & S != 0 { R | W } else { 0 }
+}
+
+/// What others make of the drain of one that does not come, though its readers are gone (S10).
+#[must_use]
+pub const fn revoked(word: u64) -> u64 {
+    S | W | (word & D)
+}
+
+/// What takes a lock over from a holder that is dead, or its drain from a writer that is (S6).
+#[must_use]
+pub const fn taken_over(word: u64, me: u64) -> u64 {
+    if is_draining(word) { me | R | W | (word & D) } else { me | W }
+}
+
+/// What marks a lock as a dead holder's: those who wait are woken. One that drained held nothing, and readers may be in
+/// (S20).
 #[must_use]
 pub const fn abandoned(word: u64) -> u64 {
-    D | (word & W)
+    if is_draining(word) { S | (word & (D | W)) } else { D | (word & W) }
+}
+
+/// The same by somebody who does not know whether others sleep (S5, S21).
+#[must_use]
+pub const fn found_dead(word: u64) -> u64 {
+    abandoned(word) | W
 }
 
 /// What an unlock leaves.
 #[must_use]
 pub const fn released(word: u64) -> u64 {
     if word & S != 0 { R | W } else { 0 }
+}
+
+/// The same where a reader starves: all such readers are let in (S12).
+#[must_use]
+pub const fn released_to_readers() -> u64 {
+    R | S | W
+}
+
+/// What a downgrade leaves (S15).
+#[must_use]
+pub const fn downgraded(word: u64) -> u64 {
+    if word & S != 0 { R | S | W } else { S }
+}
+
+/// A reservation for those who slept, withdrawn, since none sleeps. `None`: there is none.
+#[must_use]
+pub const fn unreserved(word: u64) -> Option<u64> {
+    if !has_owner(word) && word & R != 0 && word & W != 0 { Some(word & !(R | W)) } else { None }
+}
+
+/// Whether a cell's reader is in, or may be about to come in: a writer waits for it.
+#[must_use]
+pub const fn is_reader(cell: u64) -> bool {
+    has_owner(cell) && cell & (S | D) == 0
 }
 
 /// What a lock is given back as that was taken though the segment was retired: the death that was due is still due.
@@ -195,5 +300,26 @@ mod tests {
         assert_eq!(step(D, me, fresh), Step::Take(me));
         assert_eq!(step(me, me, fresh), Step::Announce(me | W));
         assert_eq!(step(me | W, me, Waiter { starves: true, ..fresh }), Step::Announce(me | W | S));
+    }
+
+    #[test]
+    fn a_word_with_readers_is_taken_to_drain_and_never_given_up_as_free() {
+        let me = of_thread(of_process(1, 1), 1);
+        let fresh = Waiter::default();
+        assert_eq!(step(S | D, me, fresh), Step::Take(me | R | D));
+        assert_eq!(step(S | R | W, me, fresh), Step::Sleep);
+        assert_eq!((undrained(me | R | D), undrained(me | R | S | W)), (S | D, S | R | W));
+        assert_eq!((taken_over(me | R | D, 2 | me), abandoned(me | R | D | W)), (2 | me | R | W | D, S | D | W));
+        assert_eq!(drained(me | R | D | W | S, me), me | W | S);
+    }
+
+    #[test]
+    fn a_reader_enters_what_nobody_owns_but_no_place_kept_for_those_who_slept() {
+        let fresh = Waiter::default();
+        let woken = Waiter { woken: true, slept: true, ..fresh };
+        assert_eq!(reader_step(0, fresh), Step::Take(S));
+        assert_eq!(reader_step(R | S | W | D, fresh), Step::Take(S | W | D));
+        assert_eq!((reader_step(R | W, fresh), reader_step(R | W, woken)), (Step::Sleep, Step::Take(S | W)));
+        assert_eq!(reader_step(1, Waiter { starves: true, ..woken }), Step::Announce(1 | W | S));
     }
 }

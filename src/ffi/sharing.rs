@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Shared locks at the boundary, as `locking` has exclusive ones: the shortest way has nothing around it, and every other
+//! one ends in a call out of which nothing unwinds.
+//!
+//! Each function asks of its caller what the parent module asks of C.
+
+use std::hint::cold_path;
+
+use crate::Cancel;
+use crate::manager::Wait;
+use crate::shm::{AtOnce, Mode, Native, Release};
+
+use super::boundary::{self, call, code, manager as opened};
+use super::lock_manager_t;
+use super::locking::Patience;
+
+/// Takes a lock shared.
+///
+/// # Safety
+/// The module's contract.
+#[inline(always)]
+pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: impl Patience) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
+        match manager.as_ref() {
+            Some(lock_manager_t::Native(native)) => match native.share_at_once(id) {
+                AtOnce::Acquired(acquired) => code(acquired),
+                _ => acquire_soon(native, id, patience),
+            },
+            _ => {
+                cold_path();
+                acquire_elsewhere(manager, id, patience.wait(), None)
+            }
+        }
+    }
+}
+
+/// Takes a lock shared as long as `cancel` lets it.
+///
+/// # Safety
+/// The module's contract.
+pub(super) unsafe fn acquire_cancellable(
+    manager: *mut lock_manager_t,
+    id: u32,
+    timeout_ns: u64,
+    cancel: Option<&Cancel>,
+) -> i32 {
+    let wait = Wait::Nanoseconds(timeout_ns);
+    // SAFETY: the module's contract.
+    unsafe {
+        match manager.as_ref() {
+            Some(lock_manager_t::Native(native)) => {
+                boundary::acquire(&mut native.slow_path(id, Mode::Shared, wait, cancel), native.storage())
+            }
+            _ => acquire_elsewhere(manager, id, wait, cancel),
+        }
+    }
+}
+
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
+unsafe extern "C" fn acquire_elsewhere(
+    manager: *mut lock_manager_t,
+    id: u32,
+    wait: Wait,
+    cancel: Option<&Cancel>,
+) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
+        match manager.as_ref() {
+            Some(lock_manager_t::File(file)) => {
+                boundary::acquire(&mut file.two_steps(id, Mode::Shared, wait, cancel), file.storage())
+            }
+            _ => call(|| opened(manager)?.acquire_shared(id, wait, cancel).map(code)),
+        }
+    }
+}
+
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn acquire_soon(native: &Native, id: u32, patience: impl Patience) -> i32 {
+    match native.share_soon(id) {
+        AtOnce::Acquired(acquired) => code(acquired),
+        _ => boundary::acquire(&mut native.slow_path(id, Mode::Shared, patience.wait(), None), native.storage()),
+    }
+}
+
+/// Gives back what is held shared.
+///
+/// # Safety
+/// The module's contract.
+#[inline(always)]
+pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
+        match manager.as_ref() {
+            Some(lock_manager_t::Native(native)) => match native.unshare_at_once(id) {
+                Release::Done => 0,
+                _ => release_soon(native, id),
+            },
+            _ => {
+                cold_path();
+                release_elsewhere(manager, id)
+            }
+        }
+    }
+}
+
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn release_soon(native: &Native, id: u32) -> i32 {
+    match native.unshare_soon(id) {
+        Release::Done => 0,
+        _ => boundary::release(native.storage(), || native.unshare_slowly(id)),
+    }
+}
+
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+unsafe extern "C" fn release_elsewhere(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
+        match manager.as_ref() {
+            Some(lock_manager_t::File(file)) => boundary::release(file.storage(), || file.unshare(id)),
+            _ => call(|| opened(manager)?.unlock_shared(id).map(|()| 0)),
+        }
+    }
+}
+
+/// Makes an exclusive hold a shared one.
+///
+/// # Safety
+/// The module's contract.
+pub(super) unsafe fn downgrade(manager: *mut lock_manager_t, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe {
+        match manager.as_ref() {
+            Some(lock_manager_t::Native(native)) => match native.downgrade_soon(id) {
+                Release::Done => 0,
+                _ => boundary::release(native.storage(), || native.downgrade_slowly(id)),
+            },
+            Some(lock_manager_t::File(file)) => boundary::release(file.storage(), || file.downgrade(id)),
+            _ => call(|| opened(manager)?.downgrade_lock(id).map(|()| 0)),
+        }
+    }
+}

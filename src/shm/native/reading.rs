@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! The slow path of readers. A cell is claimed in the name of the thread, then the word is looked at again; a reader that
+//! starves keeps its cell, with S in it, while it sleeps: "not in, but let me in next".
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::Reason;
+use crate::acquisition::Progress;
+use crate::manager::{Acquired, Ownership};
+use crate::sys::waits::InHand;
+
+use super::Native;
+use super::abandoning::ROUNDS;
+use super::cells::{self, Cells, GivenBack};
+use super::judgement::{Look, Verdict};
+use super::locking::{Leaving, Mode, Request, Waiting};
+use super::member::Member;
+use super::releasing::{OF_LEFT_CELL, wake_any, wake_cell, wake_oldest};
+use super::sharing::{downgrade_word, hand_to_process, leave};
+use super::word::{self, D, OWNER, R, S, Step, Waiter};
+use super::writing::refusal;
+use super::{Release, note};
+
+/// What a wait has come to as a reader's.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Reading<'m> {
+    /// Its cell, in which it starves or, at the end, stands.
+    cell: Option<&'m AtomicU64>,
+    /// Whether it starved in a cell: whoever did, and is the last of them, wakes a writer.
+    has_starved: bool,
+    /// The word by which it came in.
+    entered: u64,
+}
+
+const NO_READERS: Reason = Reason::Unsupported(
+    "the segment is of format version 1, which knows no shared locks; lock exclusively, or create the segment anew",
+);
+
+impl Native {
+    /// Whether a lock may be had in that way.
+    pub(super) fn may_share(&self, mode: Mode) -> Result<(), Reason> {
+        match mode {
+            Mode::Shared if self.pool().table().is_none() => Err(NO_READERS),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives back what the calling thread, or this process, holds shared.
+    #[cold]
+    pub(crate) fn unshare_slowly(&self, id: u32) -> Result<(), Reason> {
+        self.may_lock(id)?;
+        self.may_share(Mode::Shared)?;
+        let holder = self.holder_here().ok_or(Reason::NotHolder { id })?;
+        super::sharing::sweep_claim(holder.thread);
+        let cells = self.pool().cells(id).ok_or(NO_READERS)?;
+        let thread_word = holder.thread_word.filter(|_| self.ownership.chosen() == Ownership::Thread);
+        let (cell, owner) = match thread_word {
+            Some(owner) => (cells.find(owner), owner),
+            None => (cells.find_of_process(holder.process_word), holder.process_word),
+        };
+        if !cell.is_some_and(|cell| leave(cell, owner)) {
+            return Err(Reason::NotHolder { id });
+        }
+        if thread_word.is_some() {
+            holder.thread.count_read();
+        }
+        Ok(())
+    }
+
+    /// Makes an exclusive hold a shared one (S15).
+    #[cold]
+    pub(crate) fn downgrade_slowly(&self, id: u32) -> Result<(), Reason> {
+        self.may_lock(id)?;
+        self.may_share(Mode::Shared)?;
+        let pool = self.pool();
+        let member = self.enter()?;
+        let cells = pool.cells(id).ok_or(NO_READERS)?;
+        let is_its = |seen: u64| seen & OWNER == member.word && !word::is_draining(seen);
+        if !is_its(cells.word.load(Ordering::Relaxed)) || note::manager(pool.note(id)) != self.view.token {
+            return Err(Reason::NotHolder { id });
+        }
+        // Behind the swap of the word a writer might come before the cell.
+        let cell = cells.claim(member.owner, &**pool).ok_or(Reason::TooManyReaders { id })?;
+        pool.next_after(S, id);
+        if downgrade_word(&cells, is_its) != Release::Done {
+            leave(cell, member.owner);
+            return Err(Reason::NotHolder { id });
+        }
+        match member.ownership {
+            Ownership::Thread => {
+                member.thread.count_reading();
+                member.thread.count_word_given_back();
+            }
+            Ownership::Process => hand_to_process(cell, member.owner, member.word),
+        }
+        Ok(())
+    }
+}
+
+impl<'m> Request<'m> {
+    fn cells(self) -> Result<Cells<'m>, Reason> {
+        self.native.pool().cells(self.id).ok_or(NO_READERS)
+    }
+
+    /// Holds the lock shared if no writer has it who lives, or is next.
+    pub(super) fn contend_shared(self, member: &Member<'m>) -> Progress {
+        let (pool, cells) = (self.native.pool(), self.cells()?);
+        let is_try = self.wait.is_try();
+        // Nobody reads a lock twice: behind a writer that waits the second would wait for ever (S14).
+        if member.thread.is_reading() && cells.find(member.owner).is_some() {
+            return Err(self.own(member));
+        }
+        self.give_drain_up(member.owner);
+        let waiter = Waiter { is_leaving: is_try, ..Waiter::default() };
+        for _ in 0..ROUNDS {
+            let seen = cells.word.load(Ordering::Acquire);
+            if let Some(reason) = refusal(seen, self.id, member, self.wait) {
+                return Err(reason);
+            }
+            if word::may_enter(seen, waiter) {
+                let cell = self.claim(&cells, member.owner)?;
+                if let Some(entered) = cells.look_again(waiter) {
+                    let reading = Reading { cell: Some(cell), has_starved: false, entered };
+                    return self.settle_shared(member, reading, waiter);
+                }
+                leave(cell, member.owner);
+            } else if is_try && word::has_owner(seen) && pool.is_dead_at_once(seen) {
+                let _changed = self.swap_dead_owner(seen);
+            } else {
+                break;
+            }
+        }
+        match is_try {
+            true => Err(self.held(pool.holder_thread(cells.word.load(Ordering::Relaxed)))),
+            false => Ok(None),
+        }
+    }
+
+    fn claim(self, cells: &Cells<'m>, claim: u64) -> Result<&'m AtomicU64, Reason> {
+        cells.claim(claim, &**self.native.pool()).ok_or(Reason::TooManyReaders { id: self.id })
+    }
+
+    /// A dead owner's word becomes one that may be entered, with the death that was due (S5).
+    fn swap_dead_owner(self, seen: u64) -> bool {
+        self.lock().compare_exchange(seen, word::found_dead(seen), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    pub(super) fn clear_dead_owner(self, seen: u64, look: Look) {
+        if word::has_owner(seen) && self.native.pool().judge(seen, look) == Verdict::Dead {
+            let _changed = self.swap_dead_owner(seen);
+        }
+    }
+
+    /// What comes once a reader is in. It cannot fail but by giving the cell back.
+    pub(super) fn settle_shared(self, member: &Member<'_>, reading: Reading<'_>, waiter: Waiter) -> Progress {
+        let Reading { cell: Some(cell), has_starved, entered } = reading else { return Ok(None) };
+        let checked = self.native.pool().check_not_retired();
+        if checked.is_err() {
+            leave(cell, member.owner);
+        }
+        self.pass_on(entered, waiter, has_starved);
+        checked?;
+        match member.ownership {
+            Ownership::Thread => member.thread.count_reading(),
+            Ownership::Process => hand_to_process(cell, member.owner, member.word),
+        }
+        Ok(Some(if entered & D == 0 { Acquired::Clean } else { Acquired::OwnerDied }))
+    }
+
+    /// A reader does not use a wake-up up, as a writer does, whose unlock wakes the next (S4). The last of those that starved
+    /// ends the read phase (S12).
+    fn pass_on(self, entered: u64, waiter: Waiter, has_starved: bool) {
+        if entered & R == 0 {
+            if waiter.woken {
+                wake_any(self.lock());
+            }
+        } else if (waiter.woken || has_starved)
+            && self.native.pool().next_after(S, self.id) == super::releasing::Next::Anybody
+        {
+            wake_oldest(self.lock());
+        }
+    }
+
+    /// The owner may be one that died long ago.
+    pub(super) fn before_first_shared_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
+        self.clear_dead_owner(self.lock().load(Ordering::Acquire), Look::Quick);
+        self.before_shared_sleep(waiting)
+    }
+
+    /// Comes in, or shows that it waits and says how to sleep.
+    pub(super) fn before_shared_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
+        let cells = self.cells().map_err(Leaving::at_once)?;
+        loop {
+            let mut seen = cells.word.load(Ordering::Acquire);
+            match word::reader_step(seen, waiting.waiter) {
+                Step::Take(_) => {
+                    if self.come_in(waiting, &cells).map_err(Leaving::at_once)? {
+                        return Ok(Some(Acquired::Clean));
+                    }
+                    self.check_wait(waiting)?;
+                    continue;
+                }
+                Step::Announce(next) => {
+                    if cells.word.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+                        self.check_wait(waiting)?;
+                        continue;
+                    }
+                    seen = next;
+                }
+                Step::Sleep => {}
+            }
+            if waiting.waiter.starves && waiting.reading.cell.is_none() && self.starve(waiting, &cells) {
+                // By now it may enter.
+                continue;
+            }
+            self.check_wait(waiting)?;
+            self.sleep_on_word(waiting, seen);
+            return Ok(None);
+        }
+    }
+
+    /// Claims a cell in which to starve, if there is room for it (S12).
+    fn starve(self, waiting: &mut Waiting<'m>, cells: &Cells<'m>) -> bool {
+        let Ok(cell) = self.claim(cells, waiting.member.owner | S) else { return false };
+        waiting.reading = Reading { cell: Some(cell), has_starved: true, entered: 0 };
+        self.hold(waiting, Some(cell));
+        true
+    }
+
+    /// Notes a cell for whoever finds the wait left.
+    fn hold(self, waiting: &Waiting<'m>, cell: Option<&'m AtomicU64>) {
+        let owner = waiting.member.owner;
+        let in_hand = cell.map(|word| InHand { word, owner, give_back: OF_LEFT_CELL });
+        waiting.counted.hold(waiting.member.thread, in_hand);
+    }
+
+    /// Claims a cell, or turns the one in which it starved into a claim, and looks at the word again (S1). Whether it is in.
+    fn come_in(self, waiting: &mut Waiting<'m>, cells: &Cells<'m>) -> Result<bool, Reason> {
+        let owner = waiting.member.owner;
+        let kept = waiting.reading.cell.filter(|cell| {
+            // A writer that took a reservation which none came for has taken such cells away.
+            let is_its = cell.load(Ordering::Relaxed) & (OWNER | S) == owner | S;
+            is_its && cells::change(cell, owner, Ordering::SeqCst, |seen| seen & !S) != GivenBack::NotIts
+        });
+        let cell = match kept {
+            Some(cell) => cell,
+            None => {
+                waiting.reading.cell = None;
+                self.hold(waiting, None);
+                self.claim(cells, owner)?
+            }
+        };
+        if let Some(entered) = cells.look_again(waiting.waiter) {
+            waiting.reading = Reading { cell: Some(cell), entered, ..waiting.reading };
+            return Ok(true);
+        }
+        // A writer was faster.
+        if !waiting.waiter.starves {
+            leave(cell, owner);
+            return Ok(false);
+        }
+        if cells::change(cell, owner, Ordering::Release, |_| owner | S) == GivenBack::Awaited {
+            wake_cell(cell);
+        }
+        waiting.reading = Reading { cell: Some(cell), has_starved: true, entered: 0 };
+        self.hold(waiting, Some(cell));
+        Ok(false)
+    }
+
+    pub(super) fn leave_shared(self, waiting: &mut Waiting<'m>, leaving: Leaving) -> Progress {
+        let cells = self.cells()?;
+        if Self::is_last_try(&leaving) {
+            waiting.waiter.is_leaving = true;
+            if word::may_enter(cells.word.load(Ordering::Acquire), waiting.waiter)
+                && self.come_in(waiting, &cells).unwrap_or(false)
+            {
+                return Ok(Some(Acquired::Clean));
+            }
+        }
+        if let Some(cell) = waiting.reading.cell.take() {
+            leave(cell, waiting.member.owner);
+        }
+        // What it was woken for is another's, and it may have been the last that starved.
+        if waiting.waiter.woken || waiting.reading.has_starved {
+            wake_any(cells.word);
+        }
+        Err(leaving.reason)
+    }
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![allow(unsafe_code, reason = "a claim that was left is noted by its cell's address")]
+//! The short ways of readers: one compare-and-swap claims a cell, one gives it back, and the word is only read. As in
+//! `view`, nothing here can fail or panic, and a signal handler may come anywhere, and stay.
+//!
+//! What is claimed is no hold until the word was looked at again, and a handler may come between the two, and jump away. So
+//! the thread notes the cell before the claim, and takes the note away when it holds the lock: what call of the thread's
+//! finds a note gives the cell back (S14).
+
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::manager::Acquired;
+use crate::sys::thread::Thread;
+use crate::sys::waits;
+
+use super::super::{AtOnce, Release, SHORT_WAITS};
+use super::abandoning::ROUNDS;
+use super::cells::{self, Cells, GivenBack, Seen};
+use super::note;
+use super::releasing::{Next, wake, wake_cell};
+use super::view::View;
+use super::waiting;
+use super::word::{self, D, OWNER, R, S, Waiter};
+
+/// Readers that meet each other that often in a lock's cells are sent to the table (S18a).
+const MEETINGS: u64 = 64;
+
+/// Gives a cell back, and wakes the writer that sleeps on it.
+#[inline(always)]
+pub(super) fn leave(cell: &AtomicU64, owner: u64) -> bool {
+    let given_back = cells::give_back(cell, owner);
+    if given_back == GivenBack::Awaited {
+        wake_cell(cell);
+    }
+    given_back != GivenBack::NotIts
+}
+
+/// Gives back what the calling thread has claimed, and jumped away from before it knew whether it holds the lock; or what
+/// this call interrupts it in the midst of claiming, which begins anew then.
+pub(super) fn sweep_claim(thread: Thread) {
+    let (address, owner) = thread.claim();
+    if address == 0 {
+        return;
+    }
+    let cell = ptr::with_exposed_provenance::<u64>(address as usize);
+    // Asked of the kernel: of a claim that was left before its swap, the segment may be gone. With the owner in it, it is
+    // not: a process does not unmap what a cell says that it reads.
+    if waits::number_at(cell).is_some_and(|found| found & OWNER == owner) {
+        // SAFETY: a cell of a segment that is mapped, see above; accessed as an atomic everywhere.
+        leave(unsafe { AtomicU64::from_ptr(cell.cast_mut()) }, owner);
+    }
+    thread.forget_claim(address);
+}
+
+/// Who shares: the thread, in whose name cells are claimed (S11), and whose the hold is then.
+#[derive(Clone, Copy)]
+struct Sharer {
+    thread: Thread,
+    /// The thread's word.
+    owner: u64,
+    /// The word of the process, where that owns what it locks.
+    process: Option<u64>,
+}
+
+impl View {
+    /// Takes a lock shared that others read, or have read, and no writer has; does nothing if anything stands in the way.
+    #[inline(always)]
+    pub(super) fn share_at_once(&self, id: u32) -> AtOnce {
+        if !self.is_lockable(id) {
+            return AtOnce::Undecided;
+        }
+        let thread = Thread::calling();
+        let (Some(owner), Some(cells)) = (self.thread_word(thread), self.cells(id)) else {
+            return AtOnce::Undecided;
+        };
+        // Who reads a lock already may read this one, which takes a search.
+        if thread.is_reading() || !is_open(cells.word.load(Ordering::Relaxed)) {
+            return AtOnce::Undecided;
+        }
+        let Some(cell) = cells.first(owner) else {
+            return AtOnce::Undecided;
+        };
+        thread.begin_claim(cell, owner);
+        if cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            thread.abandon_claim(cell);
+            return AtOnce::Undecided;
+        }
+        let is_in = cells.has(cell) && is_open(cells.word.load(Ordering::SeqCst)) && !self.is_marked_as_retired();
+        if !is_in {
+            return withdraw(cell, owner, thread);
+        }
+        if cells.has_in_slot(cell) && cells.has_others(owner) && thread.meets_others(MEETINGS) {
+            cells.spread_out();
+        }
+        if thread.end_claim(cell) { AtOnce::Acquired(Acquired::Clean) } else { AtOnce::Undecided }
+    }
+
+    fn sharer(&self, thread: Thread) -> Option<Sharer> {
+        if let Some(owner) = self.thread_word(thread) {
+            return Some(Sharer { thread, owner, process: None });
+        }
+        let process = self.lets_process_in(thread).then(|| self.base().load(Ordering::Relaxed))?;
+        Some(Sharer { thread, owner: process | thread.name(), process: Some(process) })
+    }
+
+    /// The mid path: the first reader, one of several locks, or of one that is held for a moment.
+    pub(super) fn share_soon(&self, id: u32) -> AtOnce {
+        if !self.is_lockable(id) {
+            return AtOnce::Undecided;
+        }
+        let thread = Thread::calling();
+        let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
+            return AtOnce::Undecided;
+        };
+        sweep_claim(thread);
+        // What the thread holds itself it does not take again (S14).
+        if thread.is_reading() && cells.find(sharer.owner).is_some() {
+            return AtOnce::Undecided;
+        }
+        for _ in 0..SHORT_WAITS {
+            if cells.word.load(Ordering::Relaxed) & OWNER == sharer.owner || !waiting::spin_to_share(cells.word) {
+                break;
+            }
+            let attempt = self.come_in(&cells, sharer);
+            if attempt != AtOnce::Undecided {
+                return attempt;
+            }
+        }
+        AtOnce::Undecided
+    }
+
+    fn come_in(&self, cells: &Cells<'_>, sharer: Sharer) -> AtOnce {
+        let Sharer { thread, owner, process } = sharer;
+        let claimed = cells.at_hand(owner).find(|cell| {
+            thread.begin_claim(cell, owner);
+            let is_claimed = cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+            if !is_claimed {
+                thread.abandon_claim(cell);
+            }
+            is_claimed
+        });
+        let Some(cell) = claimed else { return AtOnce::Undecided };
+        let seen = if cells.has(cell) { cells.look_again(Waiter::default()) } else { None };
+        let Some(seen) = seen.filter(|_| !self.is_marked_as_retired()) else {
+            return withdraw(cell, owner, thread);
+        };
+        if cells.has_in_slot(cell) && cells.has_others(owner) && thread.meets_others(MEETINGS) {
+            cells.spread_out();
+        }
+        if !thread.end_claim(cell) {
+            return AtOnce::Undecided;
+        }
+        if let Some(process) = process {
+            hand_to_process(cell, owner, process);
+            thread.count_read();
+        }
+        AtOnce::Acquired(if seen & D == 0 { Acquired::Clean } else { Acquired::OwnerDied })
+    }
+
+    /// Gives a shared hold back if the calling thread has it where it looks first.
+    #[inline(always)]
+    pub(super) fn unshare_at_once(&self, id: u32) -> Release {
+        if !self.is_lockable(id) {
+            return Release::Undecided;
+        }
+        let thread = Thread::calling();
+        let (Some(owner), Some(cells)) = (self.thread_word(thread), self.cells(id)) else {
+            return Release::Undecided;
+        };
+        let Some(cell) = cells.first(owner) else {
+            return Release::Undecided;
+        };
+        if thread.claim().0 != 0 || cell.compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed).is_err() {
+            return Release::Undecided;
+        }
+        thread.count_read();
+        Release::Done
+    }
+
+    /// The mid path: gives a shared hold back wherever it stands.
+    pub(super) fn unshare_soon(&self, id: u32) -> Release {
+        if !self.is_lockable(id) {
+            return Release::Undecided;
+        }
+        let thread = Thread::calling();
+        let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
+            return Release::Undecided;
+        };
+        sweep_claim(thread);
+        if let Some(process) = sharer.process
+            && let Some(cell) = cells.find_of_process(process)
+        {
+            return if leave(cell, process) { Release::Done } else { Release::Undecided };
+        }
+        // Of the process, too, a thread may have it that a handler took away before it handed it over.
+        match cells.find(sharer.owner) {
+            Some(cell) if leave(cell, sharer.owner) => {
+                thread.count_read();
+                Release::Done
+            }
+            _ => Release::Undecided,
+        }
+    }
+
+    /// The mid path of a writer that finds a lock shared: takes it as one that drains, and holds it if the readers leave
+    /// within a moment. Otherwise it goes on draining on the slow path, which finds the word as it is left here.
+    pub(super) fn take_from_readers(&self, id: u32, thread: Thread) -> AtOnce {
+        let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
+            return AtOnce::Undecided;
+        };
+        let (lock, owner) = (cells.word, sharer.owner);
+        let seen = lock.load(Ordering::Relaxed);
+        // What is reserved is for others, and a death is told of by the slow path.
+        if !word::is_shared(seen) || seen & (R | D) != 0 || thread.is_reading() {
+            return AtOnce::Undecided;
+        }
+        thread.count_word_taken();
+        let word::Step::Take(next) = word::step(seen, owner, Waiter::default()) else { return uncount(thread) };
+        if lock.compare_exchange(seen, next, Ordering::SeqCst, Ordering::Relaxed).is_err() || !are_left(&cells) {
+            return uncount(thread);
+        }
+        for _ in 0..ROUNDS {
+            let seen = lock.load(Ordering::Relaxed);
+            if seen & OWNER != owner || !word::is_draining(seen) {
+                return uncount(thread);
+            }
+            let next = word::drained(seen, sharer.process.unwrap_or(owner));
+            if lock.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                if sharer.process.is_some() {
+                    thread.count_word_given_back();
+                }
+                if self.is_marked_as_retired() {
+                    return AtOnce::Retired;
+                }
+                self.remember(id);
+                return AtOnce::Acquired(Acquired::Clean);
+            }
+        }
+        uncount(thread)
+    }
+
+    /// Makes an exclusive hold a shared one, without a gap (S15): the cell is claimed first.
+    pub(super) fn downgrade_soon(&self, id: u32) -> Release {
+        if !self.is_lockable(id) {
+            return Release::Undecided;
+        }
+        let thread = Thread::calling();
+        let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
+            return Release::Undecided;
+        };
+        let holder = sharer.process.unwrap_or(sharer.owner);
+        let is_its = |seen: u64| seen & OWNER == holder && !word::is_draining(seen);
+        sweep_claim(thread);
+        if note::manager(self.pool.note(id)) != self.token || !is_its(cells.word.load(Ordering::Relaxed)) {
+            return Release::Undecided;
+        }
+        let owner = sharer.owner;
+        let claimed = cells.at_hand(owner).find(|cell| {
+            thread.begin_claim(cell, owner);
+            let is_claimed =
+                cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_ok() && cells.has(cell);
+            if !is_claimed {
+                leave(cell, owner);
+                thread.abandon_claim(cell);
+            }
+            is_claimed
+        });
+        // Who holds the lock exclusively is in as soon as its cell stands.
+        let Some(cell) = claimed.filter(|cell| thread.end_claim(cell)) else { return Release::Undecided };
+        match downgrade_word(&cells, is_its) {
+            Release::Done => {}
+            undone => {
+                leave(cell, owner);
+                thread.count_read();
+                return undone;
+            }
+        }
+        match sharer.process {
+            Some(process) => {
+                hand_to_process(cell, owner, process);
+                thread.count_read();
+            }
+            None => thread.count_word_given_back(),
+        }
+        Release::Done
+    }
+}
+
+/// Swaps the word of an exclusive hold for a shared one, and wakes whom an unlock would.
+pub(super) fn downgrade_word(cells: &Cells<'_>, is_its: impl Fn(u64) -> bool) -> Release {
+    for _ in 0..ROUNDS {
+        let seen = cells.word.load(Ordering::Relaxed);
+        if !is_its(seen) {
+            return Release::NotHolder;
+        }
+        let Ok(next) = Next::after(seen, Some(cells)) else { return Release::Undecided };
+        if cells.word.compare_exchange(seen, word::downgraded(seen), Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+            wake(cells.word, seen, next);
+            return Release::Done;
+        }
+    }
+    Release::Undecided
+}
+
+/// The process has what one of its threads took: S11. Whoever sleeps on the cell does so yet.
+pub(super) fn hand_to_process(cell: &AtomicU64, owner: u64, process: u64) {
+    let _its_until_now = cells::change(cell, owner, Ordering::Release, |seen| process | (seen & !OWNER));
+}
+
+/// Whether a word lets any reader in that is to be told nothing.
+#[inline(always)]
+fn is_open(seen: u64) -> bool {
+    !word::has_owner(seen) && seen & (S | D) == S
+}
+
+#[cold]
+#[inline(never)]
+fn withdraw(cell: &AtomicU64, owner: u64, thread: Thread) -> AtOnce {
+    leave(cell, owner);
+    thread.abandon_claim(cell);
+    AtOnce::Undecided
+}
+
+fn uncount(thread: Thread) -> AtOnce {
+    thread.count_word_given_back();
+    AtOnce::Undecided
+}
+
+/// Whether all readers leave within a moment. Behind a writer's swap none comes in.
+fn are_left(cells: &Cells<'_>) -> bool {
+    let (extent, mut index) = (cells.extent(), 0);
+    loop {
+        match cells.at(&extent, index) {
+            Seen::Cell(cell, seen) if word::is_reader(seen) => {
+                let has_left = |now: u64| !word::is_reader(now);
+                if !waiting::spin_until(cell, has_left) {
+                    return false;
+                }
+            }
+            Seen::Cell(..) => index += 1,
+            Seen::Nothing(next) => index = next,
+            Seen::Unusable(_) => return false,
+            Seen::End => return true,
+        }
+    }
+}
