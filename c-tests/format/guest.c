@@ -198,5 +198,8 @@ int main(int arguments, char **argument)
 		printf("%d\n", obey(command, number[0], number[1], number[2], number[3]));
 		fflush(stdout);
 	}
+	/* Detaches, unless something is held. */
+	if (result == 0)
+		lock_manager_close(manager);
 	return 0;
 }

@@ -209,6 +209,8 @@ static void a_segment_of_version_1_has_exclusive_locks_only(void)
 	int made = -EOPNOTSUPP;
 	for (int i = 0; i < 3 && made == -EOPNOTSUPP; i++)
 		made = make(program[i], path, 1);
+	if (made == -EOPNOTSUPP)
+		SKIP("nobody here makes one");
 	REQUIRE(made == 0);
 	struct peer a = enter(program[0], path), b = enter(program[1], path), c = enter(program[2], path);
 	CHECK_INT(ask(a, "share 7"), -EOPNOTSUPP);
