@@ -358,9 +358,14 @@ static void deaths_are_seen_across_pid_namespaces(void)
 	CHECK_INT(ask(peer, "lock 7"), LOCK_MANAGER_OWNER_DIED);
 	CHECK_INT(info_of(manager, 7).pid, 0);
 	CHECK_INT(lock_manager_try_lock(manager, 7), -EBUSY);
+	CHECK_INT(ask(peer, "share 9"), 0);
+	CHECK_INT(lock_manager_try_lock(manager, 9), -EBUSY);
 	kill_peer(peer);
 	CHECK_INT(lock_manager_lock(manager, 7), LOCK_MANAGER_OWNER_DIED);
 	CHECK_INT(lock_manager_unlock(manager, 7), 0);
+	/* Of a reader nobody is told. */
+	CHECK_INT(lock_manager_lock(manager, 9), 0);
+	CHECK_INT(lock_manager_unlock(manager, 9), 0);
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
