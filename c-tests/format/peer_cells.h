@@ -53,6 +53,16 @@ static enum reading read_cell(uint32_t lock, uint32_t n, uint64_t **cell, uint64
 	return (*seen & ENTRY) != 0 && !(*seen & D) && LOAD(*cell + 1) == lock ? SOMEBODY : NOBODY;
 }
 
+/* From exactly what was read. */
+static bool clear_cell(uint64_t *cell, uint64_t seen)
+{
+	if (!swap(cell, seen, 0))
+		return false;
+	if (seen & W)
+		wake_all(cell, FUTEX_BITSET_MATCH_ANY);
+	return true;
+}
+
 static bool a_reader_starves(uint32_t lock)
 {
 	uint64_t *cell, seen;
@@ -73,7 +83,7 @@ static bool somebody_reads(uint32_t lock, bool clears)
 		if (reading == UNREADABLE || !holder_is_dead(seen))
 			return true;
 		/* It is looked at again. */
-		if (clears && swap(cell, seen, 0))
+		if (clears && clear_cell(cell, seen))
 			n--;
 	}
 	return false;

@@ -120,14 +120,14 @@ static int wait_for_reader(struct wait *wait, uint32_t n, bool by_time)
 			return -ENOSPC;
 		if (seen & S) {
 			/* Left alone, a dead or stopped one would cost every later unlock a slice. */
-			if (by_time && !swap(cell, seen, 0))
+			if (by_time && !clear_cell(cell, seen))
 				continue;
 			return 0;
 		}
 		if (is_own(seen))
 			return wait->deadline == 0 ? -EBUSY : -EDEADLK;
 		if (holder_is_dead(seen)) {
-			swap(cell, seen, 0);
+			clear_cell(cell, seen);
 			continue;
 		}
 		if (wait->last)
