@@ -16,6 +16,8 @@ mod door;
 mod locking;
 #[path = "contract/looking.rs"]
 mod looking;
+#[path = "contract/sharing.rs"]
+mod sharing;
 #[path = "contract/subject.rs"]
 mod subject;
 mod support;
@@ -68,6 +70,21 @@ macro_rules! promises {
             looking::a_death_can_be_looked_at_without_being_told,
             looking::the_storage_says_what_it_is,
             looking::a_living_holder_is_not_repaired,
+            sharing::readers_share_a_lock_and_a_writer_has_it_alone,
+            sharing::writers_exclude_readers_in_threads_managers_and_processes,
+            sharing::whoever_reads_a_lock_is_refused_a_second_hold,
+            sharing::a_hold_is_given_back_as_what_it_is,
+            sharing::a_writer_that_waits_keeps_later_readers_out_and_is_next,
+            sharing::a_downgrade_lets_readers_in_and_no_writer,
+            sharing::a_writers_death_is_told_to_each_reader_until_a_writer_was_told,
+            sharing::a_readers_death_is_told_to_nobody_and_frees_the_lock,
+            sharing::a_forked_child_reads_nothing_of_its_parents,
+            sharing::a_readers_wait_is_cancelled,
+            sharing::what_a_process_reads_any_thread_gives_back,
+            sharing::all_holders_are_listed,
+            sharing::a_manager_through_which_is_read_is_not_closed,
+            sharing::of_a_circle_of_readers_one_is_told,
+            sharing::neither_readers_nor_writers_starve,
         );
     };
     (@each $name:ident, $storage:expr, $door:expr; $($module:ident::$test:ident),* $(,)?) => {

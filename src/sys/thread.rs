@@ -141,23 +141,24 @@ impl Thread {
         }
     }
 
-    /// Stores 0 if the field is `expected`, in one instruction: a signal handler of the same thread comes before it or
-    /// after. Whether it was.
+    /// Makes the field 0 if it is `expected`, in one instruction, half as dear as an exchange: a signal handler of the same
+    /// thread comes before it or after. Whether it was. Otherwise, and if the field was 0, it is what is no address.
     #[inline(always)]
-    fn clear_if<const FIELD: usize>(self, expected: u64) -> bool {
-        let found: u64;
+    fn take_away<const FIELD: usize>(self, expected: u64) -> bool {
+        let is_zero: u8;
         // SAFETY: as for load.
         unsafe {
             std::arch::asm!(
-                "cmpxchg qword ptr fs:[{place} + {field}], {zero}",
+                "sub qword ptr fs:[{place} + {field}], {expected}",
+                "sete {is_zero}",
                 place = in(reg) self.place,
-                zero = in(reg) 0u64,
+                expected = in(reg) expected,
+                is_zero = lateout(reg_byte) is_zero,
                 field = const FIELD,
-                inout("rax") expected => found,
                 options(nostack),
             );
         }
-        found == expected
+        is_zero != 0
     }
 
     #[inline(always)]
@@ -197,12 +198,12 @@ impl Thread {
         field.fetch_add(VALUE.cast_unsigned(), Ordering::Relaxed);
     }
 
-    /// Stores 0 if the field is `expected`. Whether it was.
+    /// As on x86-64.
     #[inline(always)]
-    fn clear_if<const FIELD: usize>(self, expected: u64) -> bool {
+    fn take_away<const FIELD: usize>(self, expected: u64) -> bool {
         // SAFETY: as for add.
         let field = unsafe { AtomicU64::from_ptr(self.place.byte_add(FIELD)) };
-        field.compare_exchange(expected, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        field.fetch_sub(expected, Ordering::Relaxed) == expected
     }
 
     #[inline(always)]
@@ -349,7 +350,11 @@ impl Thread {
     /// The claim is one no more. `false`: it was given back meanwhile.
     #[inline(always)]
     pub(crate) fn end_claim(self, cell: &AtomicU64) -> bool {
-        self.clear_if::<{ field::CLAIMING }>(ptr::from_ref(cell).addr() as u64)
+        let is_its = self.take_away::<{ field::CLAIMING }>(ptr::from_ref(cell).addr() as u64);
+        if !is_its {
+            self.store::<{ field::CLAIMING }>(0);
+        }
+        is_its
     }
 
     /// The same of one that came to nothing.
@@ -360,15 +365,32 @@ impl Thread {
         }
     }
 
-    /// The address of a cell that the thread has begun to claim, and as whose; 0: none.
-    pub(crate) fn claim(self) -> (u64, u64) {
-        (self.load::<{ field::CLAIMING }>(), self.load::<{ field::CLAIMED_AS }>())
+    /// Whether the thread has begun to claim a cell.
+    #[inline(always)]
+    pub(crate) fn is_claiming(self) -> bool {
+        self.load::<{ field::CLAIMING }>() != 0
+    }
+
+    /// The address of a cell that the thread has begun to claim, and as whose.
+    pub(crate) fn claim(self) -> Option<(u64, u64)> {
+        /// What is left of an address where [`end_claim`](Thread::end_claim) found that another call had ended the claim.
+        const NO_ADDRESS: u64 = 1 << 63;
+        match self.load::<{ field::CLAIMING }>() {
+            0 => None,
+            left if left & NO_ADDRESS != 0 => {
+                self.store::<{ field::CLAIMING }>(0);
+                None
+            }
+            address => Some((address, self.load::<{ field::CLAIMED_AS }>())),
+        }
     }
 
     /// The same as [`abandon_claim`](Self::abandon_claim), of what [`claim`](Self::claim) said.
     pub(crate) fn forget_claim(self, address: u64) {
-        if self.clear_if::<{ field::CLAIMING }>(address) {
+        if self.take_away::<{ field::CLAIMING }>(address) {
             self.count_read();
+        } else {
+            self.store::<{ field::CLAIMING }>(0);
         }
     }
 

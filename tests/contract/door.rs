@@ -8,7 +8,11 @@ use std::time::Duration;
 use lock_manager::{Acquired, Cancel, FileManager, InMemoryManager, Layout, LockInfo, Manager, Ownership};
 use lock_manager::{SegmentOptions, ShmManager, Wait};
 
+#[path = "sharing_door.rs"]
+mod sharing;
+
 use super::subject::Storage;
+pub use sharing::{Held, Sharing};
 
 /// Which way the tests go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +35,7 @@ pub struct Seen {
 }
 
 /// A manager, whichever way it is reached.
-pub trait Opened: Send + Sync {
+pub trait Opened: Sharing + Send + Sync {
     fn allocate(&self) -> Outcome<u32>;
     fn retrieve(&self, id: u32) -> Outcome<()>;
     fn allocate_given(&self, id: u32) -> Outcome<()>;
@@ -193,6 +197,8 @@ struct Info {
     acquisitions: u64,
     pid_namespace: u64,
     waited_ns: u64,
+    readers: u32,
+    draining: u32,
 }
 
 #[repr(C)]

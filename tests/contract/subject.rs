@@ -71,6 +71,10 @@ impl Subject {
         self.storage != Storage::LibpodLayout
     }
 
+    pub fn has_readers(&self) -> bool {
+        self.has_native_words()
+    }
+
     pub fn sees_waiters(&self) -> bool {
         self.has_native_words()
     }

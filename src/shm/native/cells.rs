@@ -126,14 +126,16 @@ impl<'s> Cells<'s> {
         (0..format::CELLS).map(move |step| &own[first.wrapping_add(step) % format::CELLS])
     }
 
-    /// The cell that an owner tries first, if it can be had without more ado. On the shortest way.
+    /// The cell of the slot that an owner tries first.
     #[inline(always)]
-    pub fn first(&self, owner: u64) -> Option<&'s AtomicU64> {
-        let level = self.level.load(Ordering::Relaxed);
-        if level == 0 {
-            return self.own_from(owner).next();
-        }
-        let place = self.place(owner, window(level), 0);
+    pub fn first_own(&self, owner: u64) -> &'s AtomicU64 {
+        &self.own[word::entry(owner).wrapping_add(word::serial(owner)) as usize % format::CELLS]
+    }
+
+    /// The place that an owner tries first, if it is the lock's and can be had without more ado.
+    #[inline(always)]
+    pub fn first_place(&self, owner: u64) -> Option<&'s AtomicU64> {
+        let place = self.place(owner, window(self.level.load(Ordering::Relaxed)), 0);
         if !self.table.can_touch(place) {
             return None;
         }
@@ -141,7 +143,7 @@ impl<'s> Cells<'s> {
         (lock.load(Ordering::Relaxed) == self.id.into()).then_some(cell)
     }
 
-    /// Whether a cell of those that [`first`](Self::first) and [`at_hand`](Self::at_hand) gave is of this lock still, now
+    /// Whether a cell of those that [`first_place`](Self::first_place) and [`at_hand`](Self::at_hand) gave is of this lock still, now
     /// that it is claimed: a place may have been another lock's in between (S17).
     #[inline(always)]
     pub fn has(&self, cell: &AtomicU64) -> bool {
@@ -164,13 +166,7 @@ impl<'s> Cells<'s> {
     #[inline(always)]
     pub fn has_others(&self, owner: u64) -> bool {
         let all = self.own.iter().fold(0, |all, cell| all | cell.load(Ordering::Relaxed));
-        all & OWNER != owner
-    }
-
-    /// Sends the readers to come to the table, where each has a line of its own: those of a slot's cells share one (S18a).
-    pub fn spread_out(&self) {
-        let _raised_by_others =
-            self.level.compare_exchange(0, LEVEL_OF_A_BUSY_LOCK, Ordering::SeqCst, Ordering::Relaxed);
+        all & OWNER != 0 && all & OWNER != owner
     }
 
     /// The cells that an owner may claim, if they are empty, by a swap and no more: those of the slot, or, once the lock has

@@ -14,9 +14,10 @@ use crate::manager::Acquired;
 use crate::sys::thread::Thread;
 use crate::sys::waits;
 
+use super::super::removal::mark;
 use super::super::{AtOnce, Release, SHORT_WAITS};
 use super::abandoning::ROUNDS;
-use super::cells::{self, Cells, GivenBack, Seen};
+use super::cells::{self, Cells, GivenBack, LEVEL_OF_A_BUSY_LOCK, Seen};
 use super::note;
 use super::releasing::{Next, wake, wake_cell};
 use super::view::View;
@@ -39,10 +40,7 @@ pub(super) fn leave(cell: &AtomicU64, owner: u64) -> bool {
 /// Gives back what the calling thread has claimed, and jumped away from before it knew whether it holds the lock; or what
 /// this call interrupts it in the midst of claiming, which begins anew then.
 pub(super) fn sweep_claim(thread: Thread) {
-    let (address, owner) = thread.claim();
-    if address == 0 {
-        return;
-    }
+    let Some((address, owner)) = thread.claim() else { return };
     let cell = ptr::with_exposed_provenance::<u64>(address as usize);
     // Asked of the kernel: of a claim that was left before its swap, the segment may be gone. With the owner in it, it is
     // not: a process does not unmap what a cell says that it reads.
@@ -71,27 +69,63 @@ impl View {
             return AtOnce::Undecided;
         }
         let thread = Thread::calling();
-        let (Some(owner), Some(cells)) = (self.thread_word(thread), self.cells(id)) else {
+        let Some(owner) = self.thread_word(thread) else {
+            return AtOnce::Undecided;
+        };
+        let Some(cells) = self.cells(id) else {
             return AtOnce::Undecided;
         };
         // Who reads a lock already may read this one, which takes a search.
         if thread.is_reading() || !is_open(cells.word.load(Ordering::Relaxed)) {
             return AtOnce::Undecided;
         }
-        let Some(cell) = cells.first(owner) else {
-            return AtOnce::Undecided;
-        };
+        if cells.level.load(Ordering::Relaxed) != 0 {
+            return self.share_in_table(id);
+        }
+        let cell = cells.first_own(owner);
+        // Before the swap, behind which the processor begins anew: nothing is left to be looked up there.
+        let (word, retired, meets) = (cells.word, self.retired(), cells.has_others(owner));
         thread.begin_claim(cell, owner);
         if cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             thread.abandon_claim(cell);
             return AtOnce::Undecided;
         }
-        let is_in = cells.has(cell) && is_open(cells.word.load(Ordering::SeqCst)) && !self.is_marked_as_retired();
-        if !is_in {
+        if !is_open(word.load(Ordering::SeqCst)) || retired.load(Ordering::Relaxed) != mark::IN_USE {
             return withdraw(cell, owner, thread);
         }
-        if cells.has_in_slot(cell) && cells.has_others(owner) && thread.meets_others(MEETINGS) {
-            cells.spread_out();
+        if !thread.end_claim(cell) {
+            return AtOnce::Undecided;
+        }
+        if meets {
+            spread_out_at_times(cells.level, thread);
+        }
+        AtOnce::Acquired(Acquired::Clean)
+    }
+
+    /// The same of a lock whose readers stand in the table. The caller has seen that the thread has entered, reads nothing, and
+    /// that the word lets it in.
+    #[inline(never)]
+    #[allow(
+        improper_ctypes_definitions,
+        reason = "called in the library alone: the convention says that nothing unwinds"
+    )]
+    extern "C" fn share_in_table(&self, id: u32) -> AtOnce {
+        let thread = Thread::calling();
+        let (Some(owner), Some(cells)) = (self.thread_word(thread), self.cells(id)) else {
+            return AtOnce::Undecided;
+        };
+        let Some(cell) = cells.first_place(owner) else {
+            return AtOnce::Undecided;
+        };
+        let (word, retired) = (cells.word, self.retired());
+        thread.begin_claim(cell, owner);
+        if cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            thread.abandon_claim(cell);
+            return AtOnce::Undecided;
+        }
+        if !cells.has(cell) || !is_open(word.load(Ordering::SeqCst)) || retired.load(Ordering::Relaxed) != mark::IN_USE
+        {
+            return withdraw(cell, owner, thread);
         }
         if thread.end_claim(cell) { AtOnce::Acquired(Acquired::Clean) } else { AtOnce::Undecided }
     }
@@ -145,11 +179,11 @@ impl View {
         let Some(seen) = seen.filter(|_| !self.is_marked_as_retired()) else {
             return withdraw(cell, owner, thread);
         };
-        if cells.has_in_slot(cell) && cells.has_others(owner) && thread.meets_others(MEETINGS) {
-            cells.spread_out();
-        }
         if !thread.end_claim(cell) {
             return AtOnce::Undecided;
+        }
+        if cells.has_in_slot(cell) && cells.has_others(owner) {
+            spread_out_at_times(cells.level, thread);
         }
         if let Some(process) = process {
             hand_to_process(cell, owner, process);
@@ -165,13 +199,20 @@ impl View {
             return Release::Undecided;
         }
         let thread = Thread::calling();
-        let (Some(owner), Some(cells)) = (self.thread_word(thread), self.cells(id)) else {
+        let Some(owner) = self.thread_word(thread) else {
             return Release::Undecided;
         };
-        let Some(cell) = cells.first(owner) else {
+        let Some(cells) = self.cells(id) else {
             return Release::Undecided;
         };
-        if thread.claim().0 != 0 || cell.compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed).is_err() {
+        let cell = match cells.level.load(Ordering::Relaxed) {
+            0 => Some(cells.first_own(owner)),
+            _ => cells.first_place(owner),
+        };
+        let Some(cell) = cell.filter(|_| !thread.is_claiming()) else {
+            return Release::Undecided;
+        };
+        if cell.compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed).is_err() {
             return Release::Undecided;
         }
         thread.count_read();
@@ -316,10 +357,22 @@ fn is_open(seen: u64) -> bool {
 
 #[cold]
 #[inline(never)]
-fn withdraw(cell: &AtomicU64, owner: u64, thread: Thread) -> AtOnce {
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn withdraw(cell: &AtomicU64, owner: u64, thread: Thread) -> AtOnce {
     leave(cell, owner);
     thread.abandon_claim(cell);
     AtOnce::Undecided
+}
+
+/// Sends readers that meet each other often to the table, where each has a line of its own: those of a slot's cells share
+/// one.
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn spread_out_at_times(level: &AtomicU64, thread: Thread) {
+    if thread.meets_others(MEETINGS) {
+        let _by_others = level.compare_exchange(0, LEVEL_OF_A_BUSY_LOCK, Ordering::SeqCst, Ordering::Relaxed);
+    }
 }
 
 fn uncount(thread: Thread) -> AtOnce {

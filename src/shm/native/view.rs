@@ -166,7 +166,7 @@ impl View {
     }
 
     #[inline(always)]
-    fn retired(&self) -> &AtomicU32 {
+    pub(super) fn retired(&self) -> &AtomicU32 {
         // SAFETY: a word of the header, which the pool keeps mapped as long as self.
         unsafe { &*self.retired }
     }
