@@ -284,6 +284,7 @@ int main(int arguments, char **argument)
 	RUN_TEST(neither_kind_starves_the_other);
 	RUN_TEST(more_readers_than_a_slot_has_cells_stand_in_the_table);
 	RUN_TEST(places_of_the_table_change_locks);
+	RUN_TEST(a_crowd_leaves_no_room_for_one_more);
 	RUN_TEST(threads_that_end_leave_no_reader);
 	RUN_TEST(a_process_reads_and_writes);
 	RUN_TEST(a_writer_becomes_a_reader_without_a_gap);

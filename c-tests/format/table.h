@@ -80,6 +80,65 @@ static void places_of_the_table_change_locks(void)
 	end_stage(&stage);
 }
 
+/* Puts a reader into every cell of a lock's slot, and into every place of the table as one of lock 7. */
+static void crowd(const struct stage *stage, uint32_t lock, uint64_t reader)
+{
+	enum { AT_CELL_TABLE = 104, AT_READY_OF_TABLE = 600, PLACES = 8192 };
+	uint64_t table = *at(stage, AT_CELL_TABLE);
+	for (int n = 0; n < SLOT_CELLS; n++)
+		slot(stage, lock)[3 + n] = reader;
+	for (uint64_t place = 0; place < PLACES; place++) {
+		at(stage, table + 16 * place)[1] = 7;
+		at(stage, table + 16 * place)[0] = reader;
+	}
+	*at(stage, AT_READY_OF_TABLE) = UINT32_MAX;
+}
+
+static int places_taken(const struct stage *stage)
+{
+	enum { AT_CELL_TABLE = 104, PLACES = 8192 };
+	uint64_t table = *at(stage, AT_CELL_TABLE);
+	int taken = 0;
+	for (uint64_t place = 0; place < PLACES; place++)
+		taken += *at(stage, table + 16 * place) != 0;
+	return taken;
+}
+
+static void a_crowd_leaves_no_room_for_one_more(void)
+{
+	enum { MOST = 11, LEVEL = 7 };
+	struct stage stage = new_stage();
+	CHECK_INT(ask(stage.a, "share 7"), 0);
+	uint64_t reader = 0;
+	for (int n = 0; n < SLOT_CELLS; n++)
+		reader |= cell(&stage, 7, n);
+	crowd(&stage, 7, reader);
+	slot(&stage, 7)[LEVEL] = MOST;
+	crowd(&stage, 8, reader);
+	CHECK_INT(ask(stage.b, "share 7"), -EAGAIN);
+	CHECK_INT(ask(stage.b, "share-try 7"), -EAGAIN);
+	CHECK_INT(ask(stage.c, "share-timed 7 10"), -EAGAIN);
+	CHECK_INT(ask(stage.b, "try 7"), -EBUSY);
+	/* Every lock has four cells of its own. */
+	CHECK_INT(ask(stage.b, "share 9"), 0);
+	CHECK_INT(ask(stage.c, "share 9"), 0);
+	/* A writer that finds no cell stays a writer. */
+	CHECK_INT(ask(stage.b, "lock 8"), 0);
+	CHECK_INT(ask(stage.b, "downgrade 8"), -EAGAIN);
+	CHECK_INT(ask(stage.c, "share-try 8"), -EBUSY);
+	CHECK_INT(ask(stage.b, "unlock 8"), 0);
+	/* A level beyond the last means all places. */
+	slot(&stage, 7)[LEVEL] = UINT64_MAX;
+	CHECK_INT(ask(stage.c, "timed 7 20"), -ETIMEDOUT);
+	kill_peer(stage.a);
+	CHECK_INT(ask(stage.c, "lock 7"), 0);
+	CHECK_INT(places_taken(&stage) + cells_taken(&stage, 7), 0);
+	CHECK_INT(ask(stage.c, "downgrade 7"), 0);
+	CHECK_INT(ask(stage.b, "share 7"), 0);
+	stage.a = enter(program[0], stage.path);
+	end_stage(&stage);
+}
+
 /* Entries that have had so many tenants that the bits of a cell begin again with the next but one. */
 static void generations_may_begin_again(void)
 {
