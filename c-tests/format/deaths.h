@@ -161,7 +161,7 @@ static void await_rounds(uint32_t rounds)
 
 static void deaths_in_the_midst_of_it_let_nobody_in_beside_a_writer(void)
 {
-	enum { DEATHS = 60 };
+	enum { DEATHS = 30 };
 	struct stage stage = new_stage();
 	tell(stage.a, "count 0 2 4000000000 1");
 	tell(stage.b, "share-count 0 2 4000000000 2");

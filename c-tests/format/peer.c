@@ -202,7 +202,7 @@ static int obey(const char *command, uint32_t a, uint32_t b, uint32_t c, uint32_
 	if (strcmp(command, "unshare") == 0)
 		return give_shared(a);
 	if (strcmp(command, "downgrade") == 0)
-		return give_partly(a);
+		return become_reader(a);
 	if (strcmp(command, "share-count") == 0)
 		return count(a, b, c, d, SHARED);
 	if (strcmp(command, "readers") == 0)

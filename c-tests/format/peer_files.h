@@ -108,7 +108,7 @@ static int give_shared(uint32_t lock)
 }
 
 /* The record lock first, so that other readers find it so. */
-static int give_partly(uint32_t lock)
+static int become_reader(uint32_t lock)
 {
 	if (lock >= num_locks() || !has_file(lock) || (LOAD(slot(lock)) & OWNER) != holder())
 		return downgrade(lock);

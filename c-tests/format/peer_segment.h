@@ -339,10 +339,11 @@ static void place_parts(uint32_t version, uint32_t most, uint64_t *summary, uint
 }
 
 /* What is fixed, and the same in every segment of a version. */
-static const struct { size_t at, size, version_1_too; uint64_t value; } constants[] = {
-	{ 12, 4, 1, 0x01020304 }, { 16, 4, 1, PAGE }, { 20, 4, 1, SLOT_SIZE }, { 24, 4, 1, ENTRY_SIZE }, { 28, 4, 1, ENTRIES },
-	{ 32, 4, 1, RECORD_SIZE }, { 36, 4, 1, RECORDS }, { 48, 8, 0, 0 }, { 56, 4, 0, CELL_SIZE }, { 60, 4, 0, TABLE_CELLS },
-	{ 80, 8, 1, ENTRY_TABLE }, { 88, 8, 1, RECORD_TABLE }, { 104, 8, 0, CELL_TABLE },
+static const struct { size_t at, size; bool version_1_too; uint64_t value; } constants[] = {
+	{ 12, 4, true, 0x01020304 }, { 16, 4, true, PAGE }, { 20, 4, true, SLOT_SIZE }, { 24, 4, true, ENTRY_SIZE },
+	{ 28, 4, true, ENTRIES }, { 32, 4, true, RECORD_SIZE }, { 36, 4, true, RECORDS }, { 48, 8, false, 0 },
+	{ 56, 4, false, CELL_SIZE }, { 60, 4, false, TABLE_CELLS }, { 80, 8, true, ENTRY_TABLE }, { 88, 8, true, RECORD_TABLE },
+	{ 104, 8, false, CELL_TABLE },
 };
 
 static int open_segment(const char *path)
