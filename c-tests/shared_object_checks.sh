@@ -21,7 +21,7 @@ writable_code() {
 	LC_ALL=C readelf -lW "$shared" | awk '$1 == "LOAD" && /RWE/'
 }
 
-# The functions of lock, unlock, allocate, free and counting, by their names and addresses, that have a table of what is to be
+# The functions of lock and unlock, either way, of allocate, free and counting, by their names and addresses, that have a table of what is to be
 # undone when they are unwound (an LSDA). A signal handler that ends its thread in such a function, at an instruction that can
 # itself not unwind, ends the process. In those of a free file's lock signals are held back.
 lock_functions_with_cleanup() {
@@ -30,7 +30,7 @@ lock_functions_with_cleanup() {
 		/^ +Augmentation:/ { augmentation[cie] = $2 }
 		/ FDE / { split($5, from, "="); split($6, pc, /[=.]+/); print pc[2], augmentation[from[2]] }' |
 		awk 'NR == FNR { if ($2 ~ /L/) has_cleanup[$1] = 1; next } ($1 in has_cleanup) { print $3 }' - \
-			<(nm "$shared" | grep -E ' (lock_manager_((try_|timed_|cancellable_)?lock|unlock|allocate_lock|free_lock|available_locks)$|.*3ffi7locking|.*6libpod4view(6settle17|4View)|.*6native4view4View9hand_back17|.*8boundary7(acquire|release)17)' | grep -v _free_file17)
+			<(nm "$shared" | grep -E ' (lock_manager_((try_|timed_|cancellable_)?lock(_shared)?|unlock(_shared)?|downgrade_lock|allocate_lock|free_lock|available_locks)$|.*3ffi7(locking|sharing)|.*6native7sharing|.*6libpod4view(6settle17|4View)|.*6native4view4View9hand_back17|.*8boundary7(acquire|release)17)' | grep -v _free_file17)
 }
 
 check_shared_object() {

@@ -25,6 +25,11 @@ mod living_holders;
 mod lost_by_robust_mutexes;
 #[path = "native/numbers.rs"]
 mod numbers;
+#[cfg(target_arch = "x86_64")]
+#[path = "native/readers_dying.rs"]
+mod readers_dying;
+#[path = "native/readers_storm.rs"]
+mod readers_storm;
 #[path = "native/removal.rs"]
 mod removal;
 #[path = "native/rings.rs"]

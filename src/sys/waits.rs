@@ -10,7 +10,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::thread::{Thread, WAIT_WORDS};
-use super::{Errno, futex, process};
+use super::{futex, process};
 
 /// What a wait has counted.
 #[derive(Debug, Clone, Copy)]
@@ -208,10 +208,12 @@ pub(crate) fn number_at(address: *const u64) -> Option<u64> {
     let remote = libc::iovec { iov_base: address.cast_mut().cast(), iov_len: size };
     // SAFETY: process_vm_readv(2) writes into the number alone; what it reads need not be there.
     let count = unsafe { libc::process_vm_readv(process::pid(), &local, 1, &remote, 1, 0) };
+    // SAFETY: the calling thread's own errno, without a value that would have to be dropped: the short ways come here.
+    let errno = || unsafe { *libc::__errno_location() };
     match usize::try_from(count) {
         Ok(count) if count == size => Some(number),
         // The stack is gone, and the wait with it: no number is 0.
-        _ if Errno::last().0 == libc::EFAULT => Some(0),
+        _ if errno() == libc::EFAULT => Some(0),
         _ => None,
     }
 }

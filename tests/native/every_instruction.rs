@@ -21,7 +21,7 @@ const INSIDE: u32 = 1;
 const UNKNOWN: u32 = u32::MAX;
 
 /// Opens the segment and uses it once, so that what follows is no first call.
-fn opened_and_used(segment: &Segment) -> ShmManager {
+pub fn opened_and_used(segment: &Segment) -> ShmManager {
     let manager = segment.open();
     let _ = manager.lock(1).unwrap();
     manager.unlock(1).unwrap();

@@ -293,7 +293,9 @@ impl View {
         let holder = sharer.process.unwrap_or(sharer.owner);
         let is_its = |seen: u64| seen & OWNER == holder && !word::is_draining(seen);
         sweep_claim(thread);
-        if note::manager(self.pool.note(id)) != self.token || !is_its(cells.word.load(Ordering::Relaxed)) {
+        if note::manager(self.slot(id).1.load(Ordering::Relaxed)) != self.token
+            || !is_its(cells.word.load(Ordering::Relaxed))
+        {
             return Release::Undecided;
         }
         let owner = sharer.owner;

@@ -180,7 +180,7 @@ impl View {
 
     /// The lock word and the note of a lock that is lockable.
     #[inline(always)]
-    fn slot(&self, id: u32) -> (&AtomicU64, &AtomicU64) {
+    pub(super) fn slot(&self, id: u32) -> (&AtomicU64, &AtomicU64) {
         debug_assert!(self.is_lockable(id));
         // SAFETY: the caller has seen that the lock is lockable, and with it an address behind which slots() has checked
         // that the slots of all lockable ones lie, in a mapping that lives as long as self.
