@@ -169,7 +169,7 @@ static void deaths_in_the_midst_of_it_let_nobody_in_beside_a_writer(void)
 	for (int death = 0; death < DEATHS; death++) {
 		struct peer victim = enter(program[death % 3], stage.path);
 		tell(victim, death % 2 ? "share-count 0 2 4000000000 3" : "count 0 2 4000000000 2");
-		await_rounds(10);
+		await_rounds(3);
 		kill_peer(victim);
 	}
 	scores->stop = 1;

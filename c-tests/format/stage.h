@@ -110,14 +110,19 @@ static void await_waiter(const struct stage *stage, uint32_t lock)
 	await_word(stage, lock, 1, W, W);
 }
 
-/* Until so many readers stand in cells of the slot that starve. */
+/* In cells of the slot. */
+static int readers_that_starve(const struct stage *stage, uint32_t lock)
+{
+	int starving = 0;
+	for (int n = 0; n < SLOT_CELLS; n++)
+		starving += (cell(stage, lock, n) & S) != 0;
+	return starving;
+}
+
 static void await_starving(const struct stage *stage, uint32_t lock, int readers)
 {
-	for (int starving = 0; starving < readers; usleep(500)) {
-		starving = 0;
-		for (int n = 0; n < SLOT_CELLS; n++)
-			starving += (cell(stage, lock, n) & S) != 0;
-	}
+	while (readers_that_starve(stage, lock) < readers)
+		usleep(500);
 }
 
 static int has_answered(struct peer peer)
