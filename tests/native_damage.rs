@@ -46,7 +46,7 @@ fn call_anything(manager: &ShmManager, random: &mut Random) {
     let id = random.pick(&[0, 1, 2, 3, 4, 5, 6, 7, most - 1, u32::MAX]);
     let own_time = Duration::from_millis(random.below(12));
     let start = Instant::now();
-    let _ = match random.below(18) {
+    let _ = match random.below(24) {
         0..=3 => manager.timed_lock(id, own_time).map(drop),
         4 | 5 => manager.try_lock(id).map(drop),
         6..=9 => manager.unlock(id),
@@ -57,6 +57,11 @@ fn call_anything(manager: &ShmManager, random: &mut Random) {
         14 => manager.locks_held().map(|ids| assert!(ids.iter().all(|&id| id < most))),
         15 => manager.available_locks().map(|free| assert!(free <= most)),
         16 => manager.repair_lock(id),
+        17 => manager.timed_lock_shared(id, own_time).map(drop),
+        18 => manager.try_lock_shared(id).map(drop),
+        19 | 20 => manager.unlock_shared(id),
+        21 => manager.downgrade_lock(id),
+        22 => manager.lock_holders(id).map(drop),
         _ => match random.below(8) {
             0 => manager.grow(most),
             1 => manager.free_all_locks(),

@@ -75,21 +75,28 @@ static void a_lock_of_a_directory_is_a_word_and_a_record_lock_for_both(void)
 	remove_directory(&place);
 }
 
-static void what_has_only_a_record_lock_keeps_both_out(void)
+/* Somebody who knows record locks alone, as libpod does, and has lock 0 by now; until he is told that it is over. */
+static pid_t fork_stranger(const struct place *place, struct signpost held, struct signpost over)
 {
-	struct place place = new_directory();
-	struct peer peer = attach_peer(place.table);
-	struct signpost held = new_signpost(), over = new_signpost();
 	pid_t child = fork_child();
 	if (child == 0) {
 		struct flock record = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-		int file = open(place.file, O_RDWR | O_CLOEXEC);
+		int file = open(place->file, O_RDWR | O_CLOEXEC);
 		REQUIRE(file >= 0 && fcntl(file, F_SETLK, &record) == 0);
 		say(held);
 		await(over);
 		end_child();
 	}
 	await(held);
+	return child;
+}
+
+static void what_has_only_a_record_lock_keeps_both_out(void)
+{
+	struct place place = new_directory();
+	struct peer peer = attach_peer(place.table);
+	struct signpost held = new_signpost(), over = new_signpost();
+	pid_t child = fork_stranger(&place, held, over);
 	CHECK_INT(ask(peer, "try 0"), -EBUSY);
 	CHECK_INT(lock_manager_try_lock(place.manager, 0), -EBUSY);
 	CHECK_INT(ask(peer, "timed 0 20"), -ETIMEDOUT);
@@ -99,6 +106,72 @@ static void what_has_only_a_record_lock_keeps_both_out(void)
 	/* Neither has kept the word. */
 	CHECK_INT(ask(peer, "try 0"), 0);
 	CHECK_INT(ask(peer, "unlock 0"), 0);
+	CHECK_INT(lock_manager_try_lock(place.manager, 0), 0);
+	CHECK_INT(lock_manager_unlock(place.manager, 0), 0);
+	close_signpost(held);
+	close_signpost(over);
+	end_peer(peer);
+	remove_directory(&place);
+}
+
+static void readers_of_a_directory_have_the_record_lock_for_reading(void)
+{
+	struct place place = new_directory();
+	struct peer peer = attach_peer(place.table), other = attach_program(other_program, place.table);
+	CHECK_INT(ask(peer, "share 0"), 0);
+	CHECK_INT(record_holder(&place), peer.pid);
+	CHECK_INT(lock_manager_try_lock(place.manager, 0), -EBUSY);
+	CHECK_INT(lock_manager_lock_shared(place.manager, 0), 0);
+	CHECK_INT(ask(peer, "unshare 0"), 0);
+	CHECK_INT(record_holder(&place), getpid());
+	CHECK_INT(ask(peer, "try 0"), -EBUSY);
+	/* It is the process's: the last of its readers gives it back. */
+	CHECK_INT(ask(other, "readers 0 5"), 5);
+	CHECK_INT(ask(other, "share-try 0"), 0);
+	CHECK_INT(lock_manager_unlock_shared(place.manager, 0), 0);
+	CHECK_INT(ask(other, "unshare 0"), 0);
+	CHECK_INT(record_holder(&place), other.pid);
+	CHECK_INT(ask(other, "readers-leave"), 0);
+	CHECK_INT(record_holder(&place), 0);
+	/* What a writer has when it becomes a reader, lets readers in. */
+	CHECK_INT(ask(peer, "lock 0"), 0);
+	CHECK_INT(lock_manager_try_lock_shared(place.manager, 0), -EBUSY);
+	CHECK_INT(ask(peer, "downgrade 0"), 0);
+	CHECK_INT(lock_manager_try_lock_shared(place.manager, 0), 0);
+	CHECK_INT(ask(peer, "unshare 0"), 0);
+	CHECK_INT(lock_manager_unlock_shared(place.manager, 0), 0);
+	CHECK_INT(lock_manager_lock(place.manager, 0), 0);
+	CHECK_INT(lock_manager_downgrade_lock(place.manager, 0), 0);
+	CHECK_INT(ask(peer, "share-try 0"), 0);
+	/* A reader of one that is killed is told to nobody. */
+	kill_peer(peer);
+	CHECK_INT(lock_manager_unlock_shared(place.manager, 0), 0);
+	CHECK_INT(ask(other, "lock 0"), 0);
+	CHECK_INT(record_holder(&place), other.pid);
+	end_peer(other);
+	remove_directory(&place);
+}
+
+static void readers_of_a_directory_wait_for_what_has_only_a_record_lock(void)
+{
+	struct place place = new_directory();
+	struct peer peer = attach_peer(place.table);
+	struct signpost held = new_signpost(), over = new_signpost();
+	pid_t child = fork_stranger(&place, held, over);
+	CHECK_INT(ask(peer, "share-try 0"), -EBUSY);
+	CHECK_INT(lock_manager_try_lock_shared(place.manager, 0), -EBUSY);
+	CHECK_INT(ask(peer, "share-timed 0 20"), -ETIMEDOUT);
+	CHECK_INT(lock_manager_timed_lock_shared(place.manager, 0, 20 * MILLISECOND_NS), -ETIMEDOUT);
+	/* Neither has kept its cell. */
+	CHECK_INT(ask(peer, "unshare 0"), -EPERM);
+	CHECK_INT(lock_manager_unlock_shared(place.manager, 0), -EPERM);
+	tell(peer, "share 0");
+	say(over);
+	check_child_ended_well(child);
+	CHECK_INT(answer(peer), 0);
+	/* And it keeps out who knows record locks alone. */
+	CHECK_INT(record_holder(&place), peer.pid);
+	CHECK_INT(ask(peer, "unshare 0"), 0);
 	CHECK_INT(lock_manager_try_lock(place.manager, 0), 0);
 	CHECK_INT(lock_manager_unlock(place.manager, 0), 0);
 	close_signpost(held);

@@ -7,12 +7,12 @@
  * Both are builds of peer.c, such as one for 64 bits and one for 32.
  */
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 
 #include "../holder.h"
+#include "actors.h"
 #include "scores.h"
 
 static const uint64_t SECOND_NS = 1000000000, MILLISECOND_NS = 1000000;
@@ -20,54 +20,10 @@ static const char *peer_program, *other_program;
 static struct scores *scores;
 static int scores_fd;
 
-struct peer {
-	pid_t pid;
-	int in, out;
-};
-
-static void tell(struct peer peer, const char *command)
-{
-	REQUIRE(dprintf(peer.in, "%s\n", command) > 0);
-}
-
-/* Byte by byte, so that poll(2) sees what has not been read. */
-static int answer(struct peer peer)
-{
-	char line[32] = "";
-	for (size_t i = 0; i < sizeof line - 1; i++) {
-		REQUIRE(read(peer.out, line + i, 1) == 1);
-		if (line[i] == '\n')
-			break;
-	}
-	return atoi(line);
-}
-
-static int ask(struct peer peer, const char *command)
-{
-	tell(peer, command);
-	return answer(peer);
-}
-
 /* With clone flags; its first answer, whether it could attach, is still to be read. */
 static struct peer start(const char *program, const char *name, unsigned long flags)
 {
-	int in[2], out[2];
-	char descriptor[16];
-	REQUIRE(pipe2(in, O_CLOEXEC) == 0 && pipe2(out, O_CLOEXEC) == 0);
-	snprintf(descriptor, sizeof descriptor, "%d", scores_fd);
-	fflush(NULL);
-	pid_t child = flags ? (pid_t)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0) : fork();
-	if (child == 0) {
-		/* Both outlast exec. */
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		alarm(WATCHDOG_SECONDS);
-		if (dup2(in[0], STDIN_FILENO) >= 0 && dup2(out[1], STDOUT_FILENO) >= 0)
-			execl(program, program, file_of(name), descriptor, (char *)NULL);
-		_exit(127);
-	}
-	close(in[0]);
-	close(out[1]);
-	return (struct peer){ child, in[1], out[0] };
+	return start_peer(program, file_of(name), scores_fd, flags);
 }
 
 static struct peer attach_program(const char *program, const char *name)
@@ -80,25 +36,6 @@ static struct peer attach_program(const char *program, const char *name)
 static struct peer attach_peer(const char *name)
 {
 	return attach_program(peer_program, name);
-}
-
-static void forget(struct peer peer)
-{
-	close(peer.in);
-	close(peer.out);
-}
-
-static void end_peer(struct peer peer)
-{
-	close(peer.in);
-	check_child_ended_well(peer.pid);
-	close(peer.out);
-}
-
-static void kill_peer(struct peer peer)
-{
-	kill_child(peer.pid);
-	forget(peer);
 }
 
 static lock_manager_lock_info_t info_of(lock_manager_t *manager, uint32_t id)
@@ -421,9 +358,14 @@ static void deaths_are_seen_across_pid_namespaces(void)
 	CHECK_INT(ask(peer, "lock 7"), LOCK_MANAGER_OWNER_DIED);
 	CHECK_INT(info_of(manager, 7).pid, 0);
 	CHECK_INT(lock_manager_try_lock(manager, 7), -EBUSY);
+	CHECK_INT(ask(peer, "share 9"), 0);
+	CHECK_INT(lock_manager_try_lock(manager, 9), -EBUSY);
 	kill_peer(peer);
 	CHECK_INT(lock_manager_lock(manager, 7), LOCK_MANAGER_OWNER_DIED);
 	CHECK_INT(lock_manager_unlock(manager, 7), 0);
+	/* Of a reader nobody is told. */
+	CHECK_INT(lock_manager_lock(manager, 9), 0);
+	CHECK_INT(lock_manager_unlock(manager, 9), 0);
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
@@ -762,5 +704,7 @@ int main(int arguments, char **argument)
 	RUN_TEST(what_has_only_a_record_lock_keeps_both_out);
 	RUN_TEST(no_increment_under_a_lock_of_a_directory_is_lost);
 	RUN_TEST(a_killed_peers_lock_of_a_directory_is_told_of);
+	RUN_TEST(readers_of_a_directory_have_the_record_lock_for_reading);
+	RUN_TEST(readers_of_a_directory_wait_for_what_has_only_a_record_lock);
 	return end_of_tests();
 }

@@ -1,162 +1,239 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* Of peer.c: locks, waits and deadlocks. */
+/* Of peer.c: locks, exclusive and shared, and waits for them. */
 #ifndef FORMAT_PEER_LOCKS_H
 #define FORMAT_PEER_LOCKS_H
 
-#include "peer_members.h"
+#include "peer_drain.h"
 
-static int unlock_word(uint64_t *word, bool died)
+/* Whoever may: without R, or with S as a reader, anybody. */
+static bool may_have(const struct wait *wait, uint64_t seen)
 {
-	uint64_t seen = LOAD(word), to;
-	do {
-		if ((seen & OWNER) != own_owner())
-			return -EPERM;
-		to = died ? D | (seen & W) : seen & S ? R | W : 0;
-	} while (!__atomic_compare_exchange_n(word, &seen, to, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
-	self.woke = 0;
-	/* Those who have waited longest first. */
-	for (uint32_t class = seen & S ? 16 : 0; class != 0 && self.woke == 0; class /= 2)
-		self.woke = wake_one(word, class);
-	if (self.woke == 0 && (seen & (S | W)))
-		self.woke = wake_any(word);
-	return 0;
+	return (seen & ENTRY) == 0 && (!(seen & R) || wait->woken || wait->reserved_long || wait->last ||
+				       (wait->kind == SHARED && is_shared(seen)));
 }
 
-static void wish_for(uint32_t lock, uint64_t since)
+static int take_word(struct wait *wait, uint64_t seen)
 {
-	if (self.record == NULL)
-		return;
-	STORE(self.record + 3, since);
-	STORE(self.record + 2, (uint64_t)++self.wish << 32 | (lock + 1));
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-}
-
-static void take_wish_back(void)
-{
-	if (self.record != NULL)
-		STORE(self.record + 2, (uint64_t)self.wish << 32);
-}
-
-struct step { uint64_t lock, owner, wants; };
-
-/* From one's own wish back to oneself; how many steps that takes, or 0. */
-static size_t walk(uint32_t lock, struct step *steps)
-{
-	for (size_t n = 0; n < 8192 && lock < num_locks(); n++) {
-		uint64_t word = LOAD(slot(lock)), *record = NULL;
-		steps[n] = (struct step){ lock, word & OWNER, 0 };
-		if ((word & OWNER) == self.owner)
-			return n + 1;
-		if ((word & ENTRY) == 0 || (word >> 32 & 0x3fffff) == 0 || !page_is_usable((word & ENTRY) / 64, false) ||
-		    !lives_by_state(LOAD(entry_at(word & ENTRY)), word) ||
-		    (record = find_record(word & OWNER, false)) == NULL)
-			return 0;
-		steps[n].wants = LOAD(record + 2);
-		if ((uint32_t)steps[n].wants == 0 || LOAD(record) != (word & OWNER))
-			return 0;
-		lock = (uint32_t)steps[n].wants - 1;
+	/* Who slept cannot know whether others still do: the unlock took W away. */
+	uint64_t waits = wait->slept ? W : seen & W;
+	if (!is_shared(seen)) {
+		if (!swap(wait->word, seen, holder() | waits))
+			return WAITS;
+		return seen & D ? OWNER_DIED : 0;
 	}
-	return 0;
+	/* A try keeps no reader out who is in. */
+	if (wait->deadline == 0 && somebody_reads(wait->lock, true))
+		return -EBUSY;
+	if (!swap_in_order(wait->word, seen, own_owner() | R | waits | (seen & D)))
+		return WAITS;
+	return drain(wait, (seen & R) && wait->reserved_long && !wait->woken);
 }
 
-static bool closes_a_cycle(uint32_t lock)
+/* The claim of a reader that wants to be in: of the cell in which it starves, or of one. */
+static uint64_t *claim_to_enter(struct wait *wait, int *why)
 {
-	static _Thread_local struct step once[8192], again[8192];
-	uint64_t *detector = at64(DETECTOR), seen = LOAD(detector);
-	if (!segment.walks || self.record == NULL || walk(lock, once) == 0)
-		return false;
-	if ((seen & ENTRY) != 0 && !holder_is_dead(seen))
-		return false;
-	if (!swap(detector, seen, self.owner | (seen & W)))
-		return false;
-	size_t length = walk(lock, once);
-	bool closed = length != 0 && walk(lock, again) == length && memcmp(once, again, length * sizeof *once) == 0;
-	/* The dead wait for nobody, though until somebody finds them dead it looks as if they did. The last is oneself. */
-	for (size_t n = 0; closed && n < length - 1; n++)
-		closed = !holder_is_dead(once[n].owner);
-	if (closed)
+	uint64_t *cell = wait->cell, own = own_owner();
+	wait->cell = NULL;
+	for (uint64_t seen; cell != NULL && ((seen = LOAD(cell)) & ~W) == (own | S);)
+		if (swap_in_order(cell, seen, seen & ~S))
+			return cell;
+	return claim_cell(wait->lock, 0, why);
+}
+
+/* Once in, a wake-up goes on: to the oldest writer once no reader starves, to anybody where nothing was reserved. */
+static void pass_on(const struct wait *wait, uint64_t seen)
+{
+	if (!(seen & R) && wait->woken)
+		wake_any(wait->word);
+	else if ((seen & R) && (wait->woken || wait->had_cell) && !a_reader_starves(wait->lock))
+		wake_oldest(wait->word);
+}
+
+static int enter(struct wait *wait, bool starves)
+{
+	int why;
+	uint64_t *cell = claim_to_enter(wait, &why), seen, own = own_owner();
+	if (cell == NULL)
+		return why;
+	for (;;) {
+		seen = LOAD_IN_ORDER(wait->word);
+		if (is_shared(seen))
+			break;
+		if (!may_have(wait, seen)) {
+			/* A writer was faster. */
+			turn_cell(cell, own, starves ? own | S : 0);
+			wait->cell = starves ? cell : NULL;
+			wait->had_cell = wait->had_cell || starves;
+			return WAITS;
+		}
+		if (swap(wait->word, seen, S | (seen & (D | W))))
+			break;
+	}
+	note_reading(wait->lock, cell);
+	put_into_holders_name(cell);
+	pass_on(wait, seen);
+	return seen & D ? OWNER_DIED : 0;
+}
+
+/* The word's owner is dead. */
+static int take_over(struct wait *wait, uint64_t seen)
+{
+	if (wait->kind == SHARED) {
+		swap(wait->word, seen, W | (drains(seen) ? S | (seen & D) : D));
+		return WAITS;
+	}
+	if (drains(seen)) {
+		if (swap_in_order(wait->word, seen, own_owner() | R | W | (seen & D)))
+			return drain(wait, false);
+		return WAITS;
+	}
+	return swap(wait->word, seen, holder() | W) ? OWNER_DIED : WAITS;
+}
+
+/* At the end of a slice: somebody drains for whom nobody is left to wait, and was so at its beginning. */
+static void look_at_drain(struct wait *wait, uint64_t seen)
+{
+	uint64_t drain = drains(seen) && !is_own(seen) && !somebody_reads(wait->lock, false) ? seen & ~(S | W) : 0;
+	if (drain != 0 && drain == wait->stands_still)
+		swap(wait->word, seen, S | W | (seen & D));
+	wait->stands_still = drain;
+}
+
+/* One sleep, at most a slice. */
+static void wait_once(struct wait *wait, uint64_t seen)
+{
+	uint64_t now = now_ns(), *note = wait->word + 1, waited = now - wait->began;
+	bool starves = waited >= STARVES_AFTER * MILLISECOND;
+	if (wait->kind == SHARED && starves && wait->cell == NULL) {
+		int why;
+		wait->cell = claim_cell(wait->lock, S, &why);
+		wait->had_cell = wait->had_cell || wait->cell != NULL;
+	}
+	if (wait->kind == SHARED) {
+		seen = LOAD(wait->word);
+		if (may_have(wait, seen))
+			return;
+	}
+	uint64_t waits = seen | W | ((seen & ENTRY) != 0 && starves ? S : 0);
+	if (waits != seen && !swap(wait->word, seen, waits))
+		return;
+	uint64_t count = LOAD(note), end = now + (wait->slept ? SLICE : 2 * MILLISECOND);
+	int error = sleep_on(wait->word, waits, end < wait->deadline ? end : wait->deadline,
+			     wait->kind == SHARED ? 1 | READERS : classes_after(waited));
+	/* Where the word had changed, nobody slept, and a wake-up that came before is still to be used. */
+	wait->slept = wait->slept || error != EAGAIN;
+	self.was_woken = wait->woken = error == 0 || (wait->woken && error == EAGAIN);
+	wait->reserved_long = error == ETIMEDOUT && (waits & ENTRY) == 0 && (waits & R) && LOAD(note) == count;
+	if (error == ETIMEDOUT)
+		look_at_drain(wait, LOAD(wait->word));
+}
+
+/* Of many that wait, one looks; the difference is large, too, where the other clock is ahead. */
+static bool is_to_look(struct wait *wait)
+{
+	uint64_t *looked = wait->word + 2, last = LOAD(looked), now = now_ns();
+	return wait->last || (wait->slept && now - last >= SLICE && swap(looked, last, now));
+}
+
+static int step(struct wait *wait)
+{
+	uint64_t seen = LOAD(wait->word);
+	wait->last = wait->gives_way || now_ns() >= wait->deadline;
+	if (wait->last && wait->wished)
 		take_wish_back();
-	unlock_word(detector, false);
-	return closed;
+	if (may_have(wait, seen)) {
+		if (wait->kind == EXCLUSIVE)
+			return take_word(wait, seen);
+		return enter(wait, now_ns() - wait->began >= STARVES_AFTER * MILLISECOND);
+	}
+	if (is_own(seen))
+		return wait->deadline == 0 ? -EBUSY : -EDEADLK;
+	if ((seen & ENTRY) != 0 && is_to_look(wait) && holder_is_dead(seen))
+		return take_over(wait, seen);
+	if (wait->last)
+		return what_ends_it(wait);
+	if (is_removed())
+		return -ESTALE;
+	if (wait->slept)
+		after_a_slice(wait);
+	if (!wait->gives_way)
+		wait_once(wait, seen);
+	return WAITS;
+}
+
+static int leave(struct wait *wait, int result)
+{
+	if (wait->cell != NULL)
+		turn_cell(wait->cell, own_owner() | S, 0);
+	/* The wake-up was for whoever takes the lock, and that is not this one. */
+	if (wait->woken || wait->had_cell)
+		wake_any(wait->word);
+	return result;
 }
 
 /* Until a deadline; 0 tries. */
-static int lock_until(uint32_t lock, uint64_t deadline)
+static int lock_until(uint32_t lock, enum kind kind, uint64_t deadline)
 {
-	uint64_t own = own_owner();
+	own_owner();
 	if (lock >= num_locks())
 		return -EINVAL;
+	if (kind == SHARED && !segment.has_cells)
+		return -EOPNOTSUPP;
 	if (is_removed())
 		return -ESTALE;
-	uint64_t *word = slot(lock), *note = word + 1, *looked = word + 2, began = now_ns();
-	bool slept = false, woken = false, reserved_long = false, wished = false, gives_way = false;
+	if (reads_already(lock))
+		return deadline == 0 ? -EBUSY : -EDEADLK;
+	struct wait wait = { .lock = lock, .kind = kind, .word = slot(lock), .began = now_ns(), .deadline = deadline };
 	int result;
 	self.was_woken = false;
-	for (;;) {
-		uint64_t seen = LOAD(word), now = now_ns();
-		bool last = gives_way || now >= deadline;
-		if (last && wished)
-			take_wish_back();
-		if ((seen & ENTRY) == 0 && (!(seen & R) || woken || reserved_long || last)) {
-			/* Who slept cannot know whether others still do: the unlock took W away. */
-			if (!swap(word, seen, own | (slept ? W : seen & W)))
-				continue;
-			result = seen & D ? OWNER_DIED : 0;
-			break;
-		}
-		if ((seen & OWNER) == own) {
-			result = deadline == 0 ? -EBUSY : -EDEADLK;
-			break;
-		}
-		uint64_t last_look = LOAD(looked);
-		/* Of many that wait, one looks; the difference is large, too, where the other clock is ahead. */
-		if ((seen & ENTRY) != 0 && (last || (slept && now - last_look >= SLICE && swap(looked, last_look, now))) &&
-		    holder_is_dead(seen)) {
-			if (!swap(word, seen, own | W))
-				continue;
-			result = OWNER_DIED;
-			break;
-		}
-		result = gives_way ? -EDEADLK : deadline == 0 ? -EBUSY : last ? -ETIMEDOUT : is_removed() ? -ESTALE : 0;
-		if (result != 0)
-			break;
-		if (slept && !wished) {
-			wish_for(lock, began);
-			wished = true;
-		}
-		if (wished && closes_a_cycle(lock)) {
-			gives_way = true;
-			continue;
-		}
-		uint64_t starves = (seen & ENTRY) != 0 && now - began >= 2 * MILLISECOND ? S : 0, waits = seen | W | starves;
-		if (waits != seen && !swap(word, seen, waits))
-			continue;
-		uint64_t count = LOAD(note), end = now + (slept ? SLICE : 2 * MILLISECOND);
-		int error = sleep_on(word, waits, end < deadline ? end : deadline, classes_after(now - began));
-		/* Where the word had changed, nobody slept, and a wake-up that came before is still to be used. */
-		slept = slept || error != EAGAIN;
-		self.was_woken = woken = error == 0 || (woken && error == EAGAIN);
-		reserved_long = error == ETIMEDOUT && (waits & R) && LOAD(note) == count;
-	}
-	if (result >= 0) {
-		/* The lowest 16 bits are the holder's own, and this one has no use for them. */
-		STORE(note, ((LOAD(note) >> 16) + 1) << 16);
-		if (is_removed()) {
-			unlock_word(word, result == OWNER_DIED);
-			result = -ESTALE;
-		}
-	} else if (woken) {
-		/* The wake-up was for whoever takes the lock, and that is not this one. */
-		wake_any(word);
-	}
-	if (wished)
+	do
+		result = step(&wait);
+	while (result == WAITS);
+	if (wait.wished)
 		take_wish_back();
+	if (result < 0)
+		return leave(&wait, result);
+	if (kind == EXCLUSIVE)
+		/* The lowest 16 bits are the holder's own, and this one has no use for them. */
+		STORE(wait.word + 1, ((LOAD(wait.word + 1) >> 16) + 1) << 16);
+	if (is_removed()) {
+		if (kind == SHARED)
+			unlock_shared(lock);
+		else
+			unlock_word(lock, result == OWNER_DIED);
+		return -ESTALE;
+	}
 	return result;
 }
 
 static int unlock(uint32_t lock)
 {
-	return lock < num_locks() ? unlock_word(slot(lock), false) : -EINVAL;
+	return lock < num_locks() ? unlock_word(lock, false) : -EINVAL;
+}
+
+/* From exclusive to shared, without a gap. */
+static int downgrade(uint32_t lock)
+{
+	int why;
+	if (lock >= num_locks())
+		return -EINVAL;
+	if (!segment.has_cells)
+		return -EOPNOTSUPP;
+	uint64_t *word = slot(lock), seen = LOAD(word);
+	if ((seen & OWNER) != holder() || drains(seen))
+		return -EPERM;
+	uint64_t *cell = claim_cell(lock, 0, &why);
+	if (cell == NULL)
+		return why;
+	bool starves;
+	do {
+		seen = LOAD(word);
+		starves = (seen & S) && a_reader_starves(lock);
+	} while (!swap_in_order(word, seen, seen & S ? R | S | W : S));
+	note_reading(lock, cell);
+	put_into_holders_name(cell);
+	wake_after(word, seen, starves);
+	return 0;
 }
 
 #endif

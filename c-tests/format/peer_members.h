@@ -105,16 +105,49 @@ static bool holder_is_dead(uint64_t word)
 
 /* Attaching. */
 
+/* What the sweeps of the document's tables look for: what names an entry, or one owner alone. */
+struct sweep { uint64_t mask, named; };
+
+static bool names(struct sweep sweep, uint64_t seen)
+{
+	return (seen & ENTRY) != 0 && (seen & sweep.mask) == sweep.named;
+}
+
+static void sweep_word(uint64_t *word, struct sweep sweep)
+{
+	uint64_t seen = LOAD(word);
+	while (names(sweep, seen) && !swap(word, seen, (segment.has_cells && (seen & R) ? S | (seen & D) : D) | (seen & W)))
+		seen = LOAD(word);
+	if (names(sweep, seen) && (seen & W))
+		wake_any(word);
+}
+
+static void sweep_cell(uint64_t *cell, struct sweep sweep)
+{
+	uint64_t seen = LOAD(cell);
+	while (names(sweep, seen) && !swap(cell, seen, 0))
+		seen = LOAD(cell);
+	if (names(sweep, seen) && (seen & W))
+		wake_all(cell, FUTEX_BITSET_MATCH_ANY);
+}
+
+static void sweep_locks(struct sweep sweep)
+{
+	sweep_word(at64(DETECTOR), sweep);
+	for (uint32_t lock = 0; lock < num_locks(); lock++) {
+		sweep_word(slot(lock), sweep);
+		for (uint32_t cell = 0; segment.has_cells && cell < SLOT_CELLS; cell++)
+			sweep_cell(slot(lock) + 3 + cell, sweep);
+	}
+	for (uint32_t place = 0; segment.has_cells && place < TABLE_CELLS; place++)
+		if (page_is_usable(CELL_PAGES + place * CELL_SIZE / PAGE, false))
+			sweep_cell(at64(CELL_TABLE + UINT64_C(16) * place), sweep);
+}
+
 /* Generations begin again: words of long ago must not name the one that comes. */
 static void forget_entry(uint32_t entry)
 {
-	for (uint32_t lock = 0; lock <= num_locks(); lock++) {
-		uint64_t *word = lock < num_locks() ? slot(lock) : at64(DETECTOR), seen = LOAD(word);
-		while ((seen & ENTRY) == entry && !swap(word, seen, D | (seen & W)))
-			seen = LOAD(word);
-		if ((seen & ENTRY) == entry)
-			wake_any(word);
-	}
+	sweep_locks((struct sweep){ ENTRY, entry });
 	for (uint32_t place = 0; place < RECORDS; place++) {
 		if (!page_is_usable(ENTRY_PAGES + place * RECORD_SIZE / PAGE, false))
 			continue;
@@ -251,6 +284,25 @@ static uint64_t own_owner(void)
 		STORE(self.record, self.owner);
 	}
 	return self.owner;
+}
+
+/* Whom a held lock names: the thread or the process. What is only on the way to it names the thread. */
+static uint64_t holder(void)
+{
+	return own_owner() & (segment.by_process ? ~(UINT64_C(0x3fffff) << 32) : UINT64_MAX);
+}
+
+/* With whatever it holds. */
+static void thread_ends(void)
+{
+	if (self.owner != 0)
+		sweep_locks((struct sweep){ OWNER, self.owner });
+	if (self.record != NULL) {
+		STORE(self.record + 2, 0);
+		STORE(self.record, 0);
+	}
+	self.owner = 0;
+	self.record = NULL;
 }
 
 #endif

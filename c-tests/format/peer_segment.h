@@ -24,9 +24,11 @@
 #endif
 
 enum { PAGE = 4096, ENTRIES = 8192, ENTRY_SIZE = 64, ENTRY_PAGES = 128, RECORDS = 8192, RECORD_SIZE = 32, PROBES = 16 };
+enum { SLOT_SIZE = 64, SLOT_CELLS = 4, TABLE_CELLS = 8192, CELL_SIZE = 16, CELL_PAGES = 192, READY_WORDS = 4 };
 enum { RETIRED = 256, NUM_LOCKS = 320, ROTOR = 384, DETECTOR = 512, READY = 576, FREES = 640 };
 enum { ENTRY_TABLE = PAGE, RECORD_TABLE = ENTRY_TABLE + ENTRIES * ENTRY_SIZE };
-enum { SUMMARY = RECORD_TABLE + RECORDS * RECORD_SIZE };
+/* In version 1 the summary is there. */
+enum { CELL_TABLE = RECORD_TABLE + RECORDS * RECORD_SIZE };
 enum { OWNER_DIED = 1 };
 
 static const uint64_t ENTRY = 0x1fff, D = 1u << 28, R = 1u << 29, S = 1u << 30, W = 1u << 31;
@@ -39,10 +41,10 @@ static struct {
 	/* Asks for record locks and holds none. */
 	int asker;
 	uint32_t known_locks, max_locks;
-	uint64_t bitmap, slots, device, inode;
+	uint64_t summary, bitmap, slots, device, inode;
 	uint32_t entry, serials;
 	uint64_t generation, pid_namespace, time_namespace;
-	bool sees_proc, walks;
+	bool has_cells, sees_proc, walks, by_process;
 } segment = { .walks = true };
 
 static _Thread_local struct {
@@ -55,10 +57,18 @@ static _Thread_local struct {
 
 #define LOAD(at) __atomic_load_n(at, __ATOMIC_ACQUIRE)
 #define STORE(at, value) __atomic_store_n(at, value, __ATOMIC_RELEASE)
+/* Where the document says "sequentially consistent". */
+#define LOAD_IN_ORDER(at) __atomic_load_n(at, __ATOMIC_SEQ_CST)
+#define STORE_IN_ORDER(at, value) __atomic_store_n(at, value, __ATOMIC_SEQ_CST)
 
 static bool swap(uint64_t *word, uint64_t from, uint64_t to)
 {
 	return __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+static bool swap_in_order(uint64_t *word, uint64_t from, uint64_t to)
+{
+	return __atomic_compare_exchange_n(word, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 }
 
 static uint64_t *at64(uint64_t offset)
@@ -110,16 +120,16 @@ static uint32_t num_locks(void)
 	return said;
 }
 
-/* Entries and records follow each other, and so do their pages and bits. */
+/* Entries, records and the cell table follow each other, and so do their pages and bits. */
 static bool page_is_ready(unsigned page)
 {
-	return LOAD(at64(READY) + page / 64) >> page % 64 & 1;
+	return LOAD_IN_ORDER(at64(READY) + page / 64) >> page % 64 & 1;
 }
 
 /* Whether it can be touched. `make`: where it is not ready, it becomes it. */
 static bool page_is_usable(unsigned page, bool make)
 {
-	static uint64_t reserved[3];
+	static uint64_t reserved[READY_WORDS];
 	uint64_t bit = UINT64_C(1) << page % 64, *ready = at64(READY) + page / 64;
 	if (LOAD(&reserved[page / 64]) & bit)
 		return true;
@@ -132,7 +142,7 @@ static bool page_is_usable(unsigned page, bool make)
 		return false;
 	__atomic_fetch_or(&reserved[page / 64], bit, __ATOMIC_RELEASE);
 	if (make)
-		__atomic_fetch_or(ready, bit, __ATOMIC_RELEASE);
+		__atomic_fetch_or(ready, bit, __ATOMIC_SEQ_CST);
 	return true;
 }
 
@@ -224,13 +234,37 @@ static int wake_one(uint64_t *word, uint32_t classes)
 	return (int)syscall(SYS_futex, futex_half(word), FUTEX_WAKE_BITSET, 1, NULL, NULL, classes);
 }
 
-/* Any sleeper. Where there is none, there is nobody for whom the lock could be reserved. */
+/* Where nobody sleeps, there is nobody for whom the lock could be reserved. */
+static int reserve_no_more(uint64_t *word)
+{
+	uint64_t seen = LOAD(word);
+	while ((seen & ENTRY) == 0 && (seen & R) && (seen & W)) {
+		if (swap(word, seen, seen & ~(R | W)))
+			return wake_one(word, FUTEX_BITSET_MATCH_ANY);
+		seen = LOAD(word);
+	}
+	return 0;
+}
+
+/* Any sleeper. */
 static int wake_any(uint64_t *word)
 {
 	int woken = wake_one(word, FUTEX_BITSET_MATCH_ANY);
-	if (woken == 0 && swap(word, R | W, 0))
-		woken = wake_one(word, FUTEX_BITSET_MATCH_ANY);
-	return woken;
+	return woken != 0 ? woken : reserve_no_more(word);
+}
+
+static int wake_oldest(uint64_t *word)
+{
+	int woken = 0;
+	for (uint32_t class = 16; class != 0 && woken == 0; class /= 2)
+		woken = wake_one(word, class);
+	return woken != 0 ? woken : reserve_no_more(word);
+}
+
+/* All of these classes, on a word or a cell. */
+static int wake_all(uint64_t *word, uint32_t classes)
+{
+	return (int)syscall(SYS_futex, futex_half(word), FUTEX_WAKE_BITSET, INT32_MAX, NULL, NULL, classes);
 }
 
 static int sleep_on(uint64_t *word, uint64_t seen, uint64_t until, uint32_t classes)
@@ -296,6 +330,22 @@ static bool has_this_boots_id(int fd, const unsigned char *boot)
 	return read_whole;
 }
 
+/* Where the parts are, of which only these depend on the number of locks. */
+static void place_parts(uint32_t version, uint32_t most, uint64_t *summary, uint64_t *bitmap, uint64_t *slots)
+{
+	*summary = CELL_TABLE + (version == 1 ? 0 : TABLE_CELLS * CELL_SIZE);
+	*bitmap = (*summary + UINT64_C(8) * ((most / 64 + 63) / 64) + PAGE - 1) / PAGE * PAGE;
+	*slots = (*bitmap + most / 8 + PAGE - 1) / PAGE * PAGE;
+}
+
+/* What is fixed, and the same in every segment of a version. */
+static const struct { size_t at, size; bool version_1_too; uint64_t value; } constants[] = {
+	{ 12, 4, true, 0x01020304 }, { 16, 4, true, PAGE }, { 20, 4, true, SLOT_SIZE }, { 24, 4, true, ENTRY_SIZE },
+	{ 28, 4, true, ENTRIES }, { 32, 4, true, RECORD_SIZE }, { 36, 4, true, RECORDS }, { 48, 8, false, 0 },
+	{ 56, 4, false, CELL_SIZE }, { 60, 4, false, TABLE_CELLS }, { 80, 8, true, ENTRY_TABLE }, { 88, 8, true, RECORD_TABLE },
+	{ 104, 8, false, CELL_TABLE },
+};
+
 static int open_segment(const char *path)
 {
 	unsigned char header[PAGE];
@@ -304,27 +354,29 @@ static int open_segment(const char *path)
 	if (fd < 0)
 		return -errno;
 	if (fstat(fd, &file) != 0 || !S_ISREG(file.st_mode) || pread(fd, header, PAGE, 0) != PAGE ||
-	    memcmp(header, "lock-mgr", 8) != 0 || field(header, 12, 4) != 0x01020304 || field(header, 8, 4) != 1)
+	    memcmp(header, "lock-mgr", 8) != 0)
 		return -EPROTO;
+	uint32_t version = (uint32_t)field(header, 8, 4);
 	uint32_t first = (uint32_t)field(header, 40, 4), most = (uint32_t)field(header, 44, 4);
 	uint32_t now = (uint32_t)field(header, NUM_LOCKS, 4);
+	if (version != 1 && version != 2)
+		return -EPROTO;
+	for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
+		if ((version == 2 || constants[i].version_1_too) &&
+		    field(header, constants[i].at, constants[i].size) != constants[i].value)
+			return -EPROTO;
 	if (first < 64 || first % 64 != 0 || most % 64 != 0 || first > most || most > 16777216)
 		return -EPROTO;
-	uint64_t bitmap = (SUMMARY + UINT64_C(8) * ((most / 64 + 63) / 64) + PAGE - 1) / PAGE * PAGE;
-	uint64_t slots = (bitmap + most / 8 + PAGE - 1) / PAGE * PAGE;
-	static const struct { size_t at, size; uint64_t value; } constants[] = {
-		{ 16, 4, PAGE }, { 20, 4, 64 }, { 24, 4, ENTRY_SIZE }, { 28, 4, ENTRIES }, { 32, 4, RECORD_SIZE },
-		{ 36, 4, RECORDS }, { 64, 8, SUMMARY }, { 80, 8, ENTRY_TABLE }, { 88, 8, RECORD_TABLE },
-	};
-	for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
-		if (field(header, constants[i].at, constants[i].size) != constants[i].value)
-			return -EPROTO;
-	if (field(header, 72, 8) != bitmap || field(header, 96, 8) != slots)
+	uint64_t summary, bitmap, slots;
+	place_parts(version, most, &summary, &bitmap, &slots);
+	if (field(header, 64, 8) != summary || field(header, 72, 8) != bitmap || field(header, 96, 8) != slots)
 		return -EPROTO;
+	/* From there on version 2 has everything 8 bytes further. */
+	const size_t device = version == 1 ? 104 : 112, inode = device + 8, boot = inode + 8;
 	/* Containers may see an id of their own; whoever lives is of this boot. */
-	if (!has_this_boots_id(fd, header + 120) && !somebody_lives(fd))
+	if (!has_this_boots_id(fd, header + boot) && !somebody_lives(fd))
 		return -ESTALE;
-	if (field(header, 104, 8) != file.st_dev || field(header, 112, 8) != file.st_ino || now < first ||
+	if (field(header, device, 8) != file.st_dev || field(header, inode, 8) != file.st_ino || now < first ||
 	    (uint64_t)file.st_size < slots + UINT64_C(64) * first)
 		return -EPROTO;
 	/* All that may come to be, so that nothing moves when it grows. */
@@ -333,8 +385,10 @@ static int open_segment(const char *path)
 		return -errno;
 	segment.path = path;
 	segment.asker = fd;
+	segment.has_cells = version == 2;
 	segment.known_locks = first;
 	segment.max_locks = most;
+	segment.summary = summary;
 	segment.bitmap = bitmap;
 	segment.slots = slots;
 	segment.device = file.st_dev;

@@ -32,4 +32,15 @@ static inline unsigned write_score(struct score *score, int owner_died, uint32_t
 	return others;
 }
 
+/* Once under the lock, shared; says how often somebody wrote meanwhile. */
+static inline unsigned read_score(struct score *score, int owner_died, uint32_t round)
+{
+	uint32_t count = score->count;
+	unsigned others = !owner_died && score->inside != 0;
+	if (round % 32 == 0)
+		sched_yield();
+	others += (!owner_died && score->inside != 0) || score->count != count;
+	return others;
+}
+
 #endif

@@ -47,7 +47,7 @@ fn record(random: &mut Random, locks: u64) -> [u64; 4] {
 pub fn of_what_changes(random: &mut Random, locks: u64) -> Damage {
     let parts = parts(MOST);
     let any = random.next();
-    match random.below(12) {
+    match random.below(14) {
         0 => {
             let at = random.pick(&[
                 format::AT_NUM_LOCKS,
@@ -80,7 +80,21 @@ pub fn of_what_changes(random: &mut Random, locks: u64) -> Damage {
             let length = 8 * (1 + random.below(64));
             Damage { at: start, bytes: (0..length).map(|_| random.next() as u8).collect() }
         }
-        _ => number(format::AT_RETIRED + 8, any),
+        11 => number(format::AT_RETIRED + 8, any),
+        // A reader, in one of the slot's four cells or in a place of the table that the lock has, and how many it has.
+        12 => {
+            let slot = parts.slots + random.below(locks.min(8)) * format::SLOT;
+            let cell = (24 + 8 * random.below(4), word(random));
+            let level = (56, random.pick(&[0, 1, 2, 10, 11, any]));
+            let (at, reader) = random.pick(&[cell, level]);
+            number(slot + at, reader)
+        }
+        _ => {
+            let id = random.below(locks.min(8));
+            let place = (u64::from((id as u32).wrapping_mul(0x9E37_79B1)) + random.below(32)) % format::CELLS;
+            let bytes = [word(random), random.pick(&[id, id, id + 1, any])];
+            Damage { at: parts.cells + place * format::CELL, bytes: bytes.map(u64::to_ne_bytes).concat() }
+        }
     }
 }
 

@@ -47,7 +47,7 @@ fn the_header_is_as_documented() {
     let segment = Segment::made(64, &options());
     let (bytes, parts) = (segment.bytes(), parts(MOST));
     let rows = tables("The header");
-    assert_eq!(rows.len(), 27);
+    assert_eq!(rows.len(), 31);
     let mut end = 0;
     for (offset, size, name, value) in &rows {
         assert!(*offset >= end && offset % size.min(&8) == 0, "{name} overlaps what is before it");
@@ -60,6 +60,7 @@ fn the_header_is_as_documented() {
             "bitmap" => parts.bitmap,
             "entry table" => parts.entries,
             "record table" => parts.records,
+            "cell table" => parts.cells,
             "slots" => parts.slots,
             "ready" => 1,
             "retired" | "detector" | "frees" | "rotor" => number_at(&bytes, *offset, *size),
@@ -93,7 +94,9 @@ fn slots_entries_and_records_are_as_documented() {
     let named = |rows: &[(u64, u64, &str)]| -> Vec<(u64, u64, String)> {
         rows.iter().map(|&(offset, size, name)| (offset, size, name.to_owned())).collect()
     };
-    assert_eq!(fields("A slot"), named(&[(0, 8, "word"), (8, 8, "note"), (16, 8, "looked")]));
+    let slot = [(0, 8, "word"), (8, 8, "note"), (16, 8, "looked"), (24, 32, "cells"), (56, 8, "level")];
+    assert_eq!(fields("A slot"), named(&slot));
+    assert_eq!(fields("The cell table"), named(&[(0, 8, "cell"), (8, 8, "lock")]));
     let records = [(0, 8, "key"), (8, 8, "thread"), (16, 8, "wants"), (24, 8, "since")];
     assert_eq!(fields("A thread record"), named(&records));
     let entries = fields("An entry");
@@ -134,6 +137,28 @@ fn slots_entries_and_records_are_as_documented() {
     let tid = unsafe { libc::gettid() };
     assert_eq!(number_at(&bytes, own[0] + 8, 4), tid as u64);
     manager.unlock(2).unwrap();
+}
+
+#[test]
+fn a_reader_stands_in_a_cell_as_documented() {
+    const S: u64 = 1 << 30;
+    let segment = Segment::made(64, &options());
+    let manager = segment.open();
+    let _ = manager.lock(2).unwrap();
+    let _ = manager.lock_shared(3).unwrap();
+    let (bytes, parts) = (segment.bytes(), parts(MOST));
+    let slot = |id: u64| parts.slots + id * format::SLOT;
+    let (_, size, _, _) = tables("A slot").into_iter().find(|row| row.2 == "cells").unwrap();
+    let stands: Vec<u64> =
+        (0..size / 8).map(|cell| number_at(&bytes, slot(3) + 24 + 8 * cell, 8)).filter(|&cell| cell != 0).collect();
+    assert_eq!(stands, [number_at(&bytes, slot(2), 8)], "the same owner");
+    assert_eq!(number_at(&bytes, slot(3), 8), S);
+    assert_eq!(number_at(&bytes, slot(3) + 8, 8) >> 16, 0, "taken exclusively");
+    assert_eq!(number_at(&bytes, slot(3) + 56, 8), 0, "places of the table");
+    manager.unlock_shared(3).unwrap();
+    let _ = manager.lock_shared(2).unwrap_err();
+    manager.unlock(2).unwrap();
+    assert_eq!([2, 3].map(|id| number_at(&segment.bytes(), slot(id), 8)), [0, S]);
 }
 
 #[test]
