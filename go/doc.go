@@ -22,6 +22,20 @@
 // A process that is killed or executes another program ([syscall.Exec], from whichever goroutine) leaves what it held to
 // others in the same way.
 //
+// # Readers
+//
+// Any number of goroutines and processes may hold one lock shared (RLock, RUnlock), and nobody exclusively beside them. A
+// lock is used as a [sync.RWMutex] is, with two differences: a goroutine that holds a lock is refused it again, either way,
+// with EDEADLK, and Downgrade makes an exclusive hold a shared one without a gap. RLocker is the [sync.Locker] of readers.
+//
+// A writer that waits keeps later readers out until it has had its turn; readers that have waited for 2 ms get in together,
+// before the next writer. A reader that dies is told to nobody, since it changed nothing, and the writer that waits for it
+// gets in. If a writer dies, every reader is told [ErrOwnerDied], until a writer has taken the lock and was told as well: what
+// is half written only a writer can mend. A reader that was stopped keeps its hold, and a writer that waits for it keeps the
+// others out: give writers a deadline (LockContext).
+//
+// The libpod layout has no readers (EOPNOTSUPP), nor has a native segment of format version 1.
+//
 // # Segments
 //
 // A shared memory segment has one of two layouts. [NewSHMLockManager], which libpod has as well, makes Podman's own
@@ -36,15 +50,15 @@
 // seen. Among the locks of one storage, but in the libpod layout, it is: of goroutines, threads and processes that wait
 // for each other, one is told EDEADLK, with the locks and their holders in the error's text; when it has given back what it
 // holds, the others come through. It is a mistake of the program's all the same: locks that are always taken in the order of
-// their numbers form no cycle. Of the goroutines that hold nothing, one for each lock and manager waits in C; the others queue in Go and cost no
-// thread. Several managers opened on one storage queue apart from each other.
+// their numbers form no cycle. Of the goroutines that hold nothing, one writer and 16 readers for each lock and manager
+// wait in C; the others queue in Go and cost no thread. Several managers opened on one storage queue apart from each other.
 //
 // # Errors
 //
 // Every error unwraps to the [syscall.Errno] of the C library, so that errors.Is(err, fs.ErrNotExist) and
-// errors.Is(err, syscall.EDEADLK) say what happened; those of LockContext unwrap to the context's error as well.
-// [ErrOwnerDied] is no failure: the lock is held. Lock swallows it, as libpod does, and panics on every other error;
-// Unlock panics on every error.
+// errors.Is(err, syscall.EDEADLK) say what happened; those of LockContext and RLockContext unwrap to the context's error
+// as well. [ErrOwnerDied] is no failure: the lock is held. Lock swallows it, as libpod does, and panics on every other
+// error; so does RLock. Unlock and RUnlock panic on every error.
 //
 // # Building
 //
