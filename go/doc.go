@@ -34,6 +34,9 @@
 // is half written only a writer can mend. A reader that was stopped keeps its hold, and a writer that waits for it keeps the
 // others out: give writers a deadline (LockContext).
 //
+// Each goroutine that holds a lock is pinned, so a thousand readers at once are a thousand threads; locks of the process
+// cost none.
+//
 // The libpod layout has no readers (EOPNOTSUPP), nor has a native segment of format version 1.
 //
 // # Segments

@@ -98,12 +98,14 @@ func TestReadersDoNotQueueInGoBehindWriters(t *testing.T) {
 	})
 }
 
+// Those who hold a lock are pinned, each to a thread of its own, unless the process owns it.
 func TestThousandsOfReadersThatWaitNeedFewThreads(t *testing.T) {
 	const goroutines, few = 5000, 64
 	onStoragesWithReaders(t, func(t *testing.T, s storage) {
-		m, _ := s.fresh(t)
+		m, _ := s.fresh(t, lockmanager.WithProcessOwnership())
 		l := allocated(t, m)
 		l.Lock()
+		before := threads(t)
 		var all sync.WaitGroup
 		var read atomic.Int32
 		for i := 0; i < goroutines; i++ {
@@ -119,13 +121,17 @@ func TestThousandsOfReadersThatWaitNeedFewThreads(t *testing.T) {
 			}()
 		}
 		eventually(t, "all wait", func() bool { return lockmanager.WaitingToRead(l) == goroutines })
-		if n := threads(t); n >= few {
-			t.Errorf("%d threads for %d goroutines that wait", n, goroutines)
+		eventually(t, "some wait in C", func() bool { return infoOf(t, l).Waiters == lockmanager.ReadersInC })
+		if n := threads(t); n >= before+few {
+			t.Errorf("%d threads for %d goroutines that wait, after %d", n, goroutines, before)
 		}
 		l.Unlock()
 		within(t, "a crowd", allDone(&all))
 		if n := read.Load(); n != goroutines {
 			t.Errorf("%d of %d have read", n, goroutines)
+		}
+		if n := threads(t); n >= before+few {
+			t.Errorf("%d threads after %d goroutines have waited, after %d", n, goroutines, before)
 		}
 	})
 }
