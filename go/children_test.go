@@ -195,6 +195,8 @@ func serveOne(m lockmanager.Manager, call string, number uint32) string {
 		}
 	case "downgrade":
 		err = l.Downgrade()
+	case "turns":
+		err = takeTurns(l, 1, 1)
 	case "lockandend":
 		// On the main goroutine, which init has pinned to the main thread.
 		if err = l.LockErr(); err == nil {
@@ -208,6 +210,33 @@ func serveOne(m lockmanager.Manager, call string, number uint32) string {
 		return "no such call: " + call
 	}
 	return answerOf(err)
+}
+
+// takeTurns has that many readers and writers take the lock again and again, and give it back at once.
+func takeTurns(l extended, readers, writers int) error {
+	const turns = 2000
+	got := make(chan error, readers+writers)
+	run := func(count int, take, giveBack func() error) {
+		for i := 0; i < count; i++ {
+			go func() {
+				var err error
+				for i := 0; i < turns && err == nil; i++ {
+					if err = take(); err == nil {
+						err = giveBack()
+					}
+				}
+				got <- err
+			}()
+		}
+	}
+	run(readers, l.RLockErr, l.RUnlockErr)
+	run(writers, l.LockErr, l.UnlockErr)
+	for i := 0; i < readers+writers; i++ {
+		if err := <-got; err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // recovered is what f panics with, if that is an error.

@@ -77,6 +77,47 @@ func TestAWriterInAnotherProcessGetsInWhenTheReadersGoroutineHasEnded(t *testing
 	})
 }
 
+// Of several readers of one process, in whatever order they unlock or end, the last has let go of all that the process had.
+func TestAWriterGetsInWhateverTheOrderInWhichTheReadersOfAProcessLeave(t *testing.T) {
+	const end, unlock = "end", "runlock %d"
+	onSharedStoragesWithReaders(t, func(t *testing.T, s storage) {
+		for _, order := range [][]string{{end, unlock}, {unlock, end}} {
+			m, place := s.fresh(t)
+			l := allocated(t, m)
+			readers := startChild(t, s, place)
+			wantOK(t, readers.ask(t, "readaside %d", l.ID()))
+			wantOK(t, readers.ask(t, "rlock %d", l.ID()))
+			written := drains(t, l)
+			for _, how := range order {
+				if how == end {
+					readers.tell(t, end)
+				} else {
+					wantOK(t, readers.ask(t, unlock, l.ID()))
+				}
+			}
+			must(t, outcome(t, "the writer", written))
+		}
+	})
+}
+
+func TestReadersAndWritersOfTwoProcessesTakeTurns(t *testing.T) {
+	onSharedStoragesWithReaders(t, func(t *testing.T, s storage) {
+		m, place := s.fresh(t)
+		l := allocated(t, m)
+		// All begin at once.
+		release := heldElsewhere(t, l.LockErr, l.UnlockErr)
+		other := startChild(t, s, place)
+		other.tell(t, "turns %d", l.ID())
+		eventually(t, "the other process waits", func() bool { return infoOf(t, l).Waiters == 2 })
+		got := make(chan error, 1)
+		go func() { got <- takeTurns(l, 2, 0) }()
+		eventually(t, "the readers wait", func() bool { return lockmanager.WaitingToRead(l) == 2 })
+		release()
+		must(t, outcome(t, "two readers", got))
+		wantOK(t, other.answer(t))
+	})
+}
+
 func TestReadersThatWaitAreEachToldThatTheWriterWasKilled(t *testing.T) {
 	const waiters = 5
 	onSharedStoragesWithReaders(t, func(t *testing.T, s storage) {

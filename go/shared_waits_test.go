@@ -35,6 +35,39 @@ func TestRLockContextTakesALockThatOthersRead(t *testing.T) {
 	})
 }
 
+func TestRLockContextWaitsForAWriterToUnlock(t *testing.T) {
+	onStoragesWithReaders(t, func(t *testing.T, s storage) {
+		m, _ := s.fresh(t)
+		l := allocated(t, m)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		// Each on the thread that has read before: it must not be taken for one that holds anything yet.
+		orders, got := make(chan struct{}), make(chan error)
+		go func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			for range orders {
+				err := l.RLockContext(ctx)
+				if info, failed := l.Info(); err == nil && (failed != nil || info.Readers != 1) {
+					t.Errorf("%+v, %v of a lock that one reads", info, failed)
+				}
+				if err == nil {
+					err = l.RUnlockErr()
+				}
+				got <- err
+			}
+		}()
+		for i := 0; i < 2; i++ {
+			release := heldElsewhere(t, l.LockErr, l.UnlockErr)
+			orders <- struct{}{}
+			eventually(t, "it waits like one that holds nothing", func() bool { return lockmanager.WaitingToRead(l) == 1 })
+			release()
+			must(t, outcome(t, "a reader that waited", got))
+		}
+		close(orders)
+	})
+}
+
 func TestCancellationEndsEveryWaitToRead(t *testing.T) {
 	// Some wait in C, the others for the turn to.
 	const waiters = lockmanager.ReadersInC + 10
