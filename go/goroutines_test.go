@@ -146,7 +146,7 @@ func TestLockingWhatTheGoroutineHoldsIsEDEADLKAndLeavesItHeld(t *testing.T) {
 		l.Lock()
 		elsewhere(t, func() {}) // another goroutine has run: the holder is still on its thread
 		wantError(t, l.LockErr(), syscall.EDEADLK)
-		wantError(t, l.LockContext(endingContext(t)), syscall.EDEADLK)
+		wantError(t, l.LockContext(lastingContext(t)), syscall.EDEADLK)
 		if taken, err := l.TryLock(); taken || err != nil {
 			t.Fatalf("TryLock of one's own: %v, %v", taken, err)
 		}

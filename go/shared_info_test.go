@@ -71,7 +71,7 @@ func TestTheLibpodLayoutKnowsNoReaders(t *testing.T) {
 			for name, call := range map[string]func() error{
 				"RLockErr":     l.RLockErr,
 				"RLock":        func() error { return recovered(l.RLock) },
-				"RLockContext": func() error { return l.RLockContext(endingContext(t)) },
+				"RLockContext": func() error { return l.RLockContext(lastingContext(t)) },
 				"TryRLock":     func() error { return errorOf(l.TryRLock()) },
 				"RUnlockErr":   l.RUnlockErr,
 				"RUnlock":      func() error { return recovered(l.RUnlock) },

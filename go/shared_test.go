@@ -168,10 +168,10 @@ func TestAGoroutineHasALockOnceEitherWay(t *testing.T) {
 				for name, call := range map[string]func() error{
 					"LockErr":      l.LockErr,
 					"Lock":         func() error { return recovered(l.Lock) },
-					"LockContext":  func() error { return l.LockContext(endingContext(t)) },
+					"LockContext":  func() error { return l.LockContext(lastingContext(t)) },
 					"RLockErr":     l.RLockErr,
 					"RLock":        func() error { return recovered(l.RLock) },
-					"RLockContext": func() error { return l.RLockContext(endingContext(t)) },
+					"RLockContext": func() error { return l.RLockContext(lastingContext(t)) },
 				} {
 					if err := call(); !errors.Is(err, syscall.EDEADLK) {
 						t.Errorf("%s of a lock held %s: %v", name, way, err)

@@ -21,7 +21,7 @@ func TestRLockContextTakesALockThatOthersRead(t *testing.T) {
 		m, _ := s.fresh(t)
 		l := allocated(t, m)
 		defer reading(t, l)()
-		for _, ctx := range []context.Context{context.Background(), endingContext(t)} {
+		for _, ctx := range []context.Context{context.Background(), lastingContext(t)} {
 			must(t, l.RLockContext(ctx))
 			if info := infoOf(t, l); info.Readers != 2 {
 				t.Fatalf("%+v of a lock that two goroutines read", info)
@@ -39,8 +39,7 @@ func TestRLockContextWaitsForAWriterToUnlock(t *testing.T) {
 	onStoragesWithReaders(t, func(t *testing.T, s storage) {
 		m, _ := s.fresh(t)
 		l := allocated(t, m)
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
+		ctx := lastingContext(t)
 		// Each on the thread that has read before: it must not be taken for one that holds anything yet.
 		orders, got := make(chan struct{}), make(chan error)
 		go func() {
@@ -204,7 +203,7 @@ func TestEveryReaderIsToldThatAWriterDiedUntilOneHasTakenTheLock(t *testing.T) {
 			l.RUnlock()
 		})
 		l.RUnlock()
-		if err := l.RLockContext(endingContext(t)); err != lockmanager.ErrOwnerDied {
+		if err := l.RLockContext(lastingContext(t)); err != lockmanager.ErrOwnerDied {
 			t.Fatalf("the third reader was told %v", err)
 		}
 		l.RUnlock()
