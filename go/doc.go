@@ -24,17 +24,18 @@
 //
 // # Readers
 //
-// Any number of goroutines and processes may hold one lock shared (RLock, RUnlock), and nobody exclusively beside them. A
-// lock is used as a [sync.RWMutex] is, with two differences: a goroutine that holds a lock is refused it again, either way,
-// with EDEADLK, and Downgrade makes an exclusive hold a shared one without a gap. RLocker is the [sync.Locker] of readers.
+// Any number of goroutines and processes may hold one lock shared (RLock, RUnlock), and nobody holds it exclusively beside
+// them. A lock is used as a [sync.RWMutex] is, with two differences: a goroutine that holds a lock, either way, is refused
+// it again with EDEADLK; and Downgrade makes an exclusive hold a shared one without a gap. RLocker is the [sync.Locker] of
+// readers.
 //
-// A writer that waits keeps later readers out until it has had its turn; readers that have waited for 2 ms get in together,
-// before the next writer. A reader that dies is told to nobody, since it changed nothing, and the writer that waits for it
-// gets in. If a writer dies, every reader is told [ErrOwnerDied], until a writer has taken the lock and was told as well: what
-// is half written only a writer can mend. A reader that was stopped keeps its hold, and a writer that waits for it keeps the
-// others out: give writers a deadline (LockContext).
+// A writer that waits keeps later readers out until it has had its turn. Readers that have waited in C for 2 ms get in
+// together, before the next writer. A reader's death is told to nobody, since it changed nothing; a writer that waits for it
+// gets in. A writer's death is told to every reader ([ErrOwnerDied]) until a writer has taken the lock and was told as well:
+// only a writer can mend what is half written. A reader that is stopped keeps its hold, and a writer that waits for it keeps
+// the others out: give writers a deadline (LockContext).
 //
-// Each goroutine that holds a lock is pinned, so a thousand readers at once are a thousand threads; locks of the process
+// Each goroutine that holds a lock is pinned, so a thousand readers at once are a thousand threads. Locks of the process
 // cost none.
 //
 // The libpod layout has no readers (EOPNOTSUPP), nor has a native segment of format version 1.
