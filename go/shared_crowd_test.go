@@ -8,7 +8,10 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+
+	lockmanager "github.com/lock-manager/lock-manager/go"
 )
 
 // Were there a gap, another writer would change the number in it.
@@ -92,6 +95,33 @@ func TestReadersSeeNoHalfOfWhatAWriterDoes(t *testing.T) {
 		if torn.Load() != 0 || left != writers*rounds || right != left {
 			t.Errorf("%d readers saw a half; written %d and %d of %d", torn.Load(), left, right, writers*rounds)
 		}
+	})
+}
+
+func TestMoreReadersThanThereIsRoomForAreEAGAIN(t *testing.T) {
+	const most = 4 + 8192
+	onStoragesWithReaders(t, func(t *testing.T, s storage) {
+		m, _ := s.fresh(t, lockmanager.WithProcessOwnership())
+		crowded, other := allocated(t, m), allocated(t, m)
+		for i := 0; i < most; i++ {
+			must(t, crowded.RLockErr())
+		}
+		wantError(t, crowded.RLockErr(), syscall.EAGAIN)
+		wantError(t, recovered(crowded.RLock), syscall.EAGAIN)
+		wantError(t, errorOf(crowded.TryRLock()), syscall.EAGAIN)
+		wantError(t, crowded.RLockContext(lastingContext(t)), syscall.EAGAIN)
+		if info, holders := infoOf(t, crowded), errorOf(crowded.Holders()); info.Readers != most || holders != nil {
+			t.Errorf("%+v, %v of a lock that is read %d times", info, holders, most)
+		}
+		// Each lock has places of its own.
+		reading(t, other)()
+		must(t, crowded.RUnlockErr())
+		reading(t, crowded)()
+		for i := 1; i < most; i++ {
+			must(t, crowded.RUnlockErr())
+		}
+		wantError(t, crowded.RUnlockErr(), syscall.EPERM)
+		pass(crowded)
 	})
 }
 
