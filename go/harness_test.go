@@ -141,7 +141,7 @@ func onStorages(t *testing.T, fit func(storage) bool, test func(t *testing.T, s 
 }
 
 // pass takes the lock once.
-func pass(l lockmanager.Locker) {
+func pass(l sync.Locker) {
 	l.Lock()
 	defer l.Unlock()
 }
