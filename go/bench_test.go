@@ -8,6 +8,7 @@ import (
 	"context"
 	"runtime"
 	"sort"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ func BenchmarkTwoBareForeignCalls(b *testing.B) {
 	}
 }
 
-func benchmarkPair(b *testing.B, l lockmanager.Locker, libpod float64) {
+func benchmarkPair(b *testing.B, l sync.Locker, libpod float64) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for i := 0; i < b.N; i++ {
@@ -62,6 +63,7 @@ func BenchmarkPair(b *testing.B) {
 	onNative, _ := native.fresh(b)
 	inMemory, _ := freshInMemory(b)
 	inLibpod, inNative, ofMemory := allocated(b, onLibpod), allocated(b, onNative), allocated(b, inMemory)
+	readNative := allocated(b, onNative)
 	mutex := ctest.NewMutex()
 	kinds := []struct {
 		name string
@@ -75,6 +77,11 @@ func BenchmarkPair(b *testing.B) {
 			inNative.Lock()
 			//lint:ignore SA2001 the pair alone is measured
 			inNative.Unlock()
+		}},
+		{"native-shared-ns", func() {
+			readNative.RLock()
+			//lint:ignore SA2001 the pair alone is measured
+			readNative.RUnlock()
 		}},
 		{"libpod-layout-ns", func() {
 			inLibpod.Lock()
@@ -119,7 +126,33 @@ func onEveryLayout(b *testing.B, measure func(b *testing.B, s storage)) {
 
 func BenchmarkPairFile(b *testing.B) {
 	m, _ := freshFile(b)
-	benchmarkPair(b, allocated(b, m), libpodFilePair)
+	l := allocated(b, m)
+	b.Run("exclusive", func(b *testing.B) { benchmarkPair(b, l, libpodFilePair) })
+	b.Run("shared", func(b *testing.B) { benchmarkPair(b, l.RLocker(), 0) })
+}
+
+// Of all goroutines at once, on one lock; "RWMutex" is Go's own, of one process.
+func BenchmarkReadersAtOnce(b *testing.B) {
+	m, _ := native.fresh(b)
+	inMemory, _ := freshInMemory(b)
+	for _, kind := range []struct {
+		name   string
+		locker sync.Locker
+	}{
+		{native.name, allocated(b, m).RLocker()},
+		{"in-memory", allocated(b, inMemory).RLocker()},
+		{"RWMutex", new(sync.RWMutex).RLocker()},
+	} {
+		b.Run(kind.name, func(b *testing.B) {
+			b.RunParallel(func(next *testing.PB) {
+				for next.Next() {
+					kind.locker.Lock()
+					//lint:ignore SA2001 the pair alone is measured
+					kind.locker.Unlock()
+				}
+			})
+		})
+	}
 }
 
 func BenchmarkPairLockContext(b *testing.B) {

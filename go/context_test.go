@@ -22,6 +22,13 @@ func endedContext() context.Context {
 	return ctx
 }
 
+// lastingContext can be done, and will not be while the test may run.
+func lastingContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 // endingContext will be done in a moment.
 func endingContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
@@ -33,7 +40,7 @@ func TestLockContextTakesAFreeLock(t *testing.T) {
 	onEveryStorage(t, func(t *testing.T, s storage) {
 		m, _ := s.fresh(t)
 		l := allocated(t, m)
-		for _, ctx := range []context.Context{context.Background(), endingContext(t)} {
+		for _, ctx := range []context.Context{context.Background(), lastingContext(t)} {
 			must(t, l.LockContext(ctx))
 			if info, err := l.Info(); err != nil || !info.Held {
 				t.Fatalf("%+v, %v", info, err)

@@ -69,12 +69,18 @@ func answered(t *testing.T, what string, answer <-chan string) string {
 	}
 }
 
-// closeRing has each party hold one lock and want its neighbour's by that call, and tells what the one victim was told.
-func closeRing(t *testing.T, call string, parties []party) string {
+// ringCalls are what each party does: how it holds its own lock, and how it wants its neighbour's.
+type ringCalls struct{ take, giveBack, want, giveBackWanted string }
+
+// written is how a ring is closed where nobody reads.
+func written(want string) ringCalls { return ringCalls{"lock", "unlock", want, "unlock"} }
+
+// closeRing has each party hold one lock and want its neighbour's, and tells what the one victim was told.
+func closeRing(t *testing.T, calls ringCalls, parties []party) string {
 	t.Helper()
 	for i, p := range parties {
-		if got := answered(t, "lock", p.ask("lock", uint32(i))); got != "ok" {
-			t.Fatalf("lock %d: %s", i, got)
+		if got := answered(t, calls.take, p.ask(calls.take, uint32(i))); got != "ok" {
+			t.Fatalf("%s of lock %d: %s", calls.take, i, got)
 		}
 	}
 	type outcome struct {
@@ -83,7 +89,7 @@ func closeRing(t *testing.T, call string, parties []party) string {
 	}
 	outcomes := make(chan outcome, len(parties))
 	for i, p := range parties {
-		answer := p.ask(call, uint32((i+1)%len(parties)))
+		answer := p.ask(calls.want, uint32((i+1)%len(parties)))
 		go func(who int) { outcomes <- outcome{who, <-answer} }(i)
 	}
 	next := func() outcome {
@@ -102,10 +108,14 @@ func closeRing(t *testing.T, call string, parties []party) string {
 	}
 	// The victim still holds its own. With that given back the others come through, one after another.
 	free := victim.who
-	for i := 0; i < len(parties)-1; i++ {
-		if got := answered(t, "unlock", parties[free].ask("unlock", uint32(free))); got != "ok" {
-			t.Fatalf("unlock of lock %d: %s", free, got)
+	giveBack := func(who int, call string, id int) {
+		t.Helper()
+		if got := answered(t, call, parties[who].ask(call, uint32(id))); got != "ok" {
+			t.Fatalf("%s of lock %d: %s", call, id, got)
 		}
+	}
+	for i := 0; i < len(parties)-1; i++ {
+		giveBack(free, calls.giveBack, free)
 		through := next()
 		if through.text != "ok" {
 			t.Fatalf("one victim is enough, but party %d was told %q", through.who, through.text)
@@ -113,14 +123,10 @@ func closeRing(t *testing.T, call string, parties []party) string {
 		if (through.who+1)%len(parties) != free {
 			t.Fatalf("party %d has come through, though lock %d was free", through.who, free)
 		}
-		if got := answered(t, "unlock", parties[through.who].ask("unlock", uint32(free))); got != "ok" {
-			t.Fatalf("unlock of lock %d: %s", free, got)
-		}
+		giveBack(through.who, calls.giveBackWanted, free)
 		free = through.who
 	}
-	if got := answered(t, "unlock", parties[free].ask("unlock", uint32(free))); got != "ok" {
-		t.Fatalf("unlock of lock %d: %s", free, got)
-	}
+	giveBack(free, calls.giveBack, free)
 	return victim.text
 }
 
@@ -143,14 +149,18 @@ func TestARingOfHoldersAndWaitersHasOneVictimThatIsToldWhoHoldsWhat(t *testing.T
 		"five goroutines":                  {goroutine, goroutine, goroutine, goroutine, goroutine},
 		"a goroutine and a process":        {goroutine, process},
 	} {
-		for _, call := range []string{"lock", "lockorpanic", "lockcontext"} {
-			t.Run(name+"/"+call, func(t *testing.T) {
+		for way, calls := range map[string]ringCalls{
+			"lock": written("lock"), "lockorpanic": written("lockorpanic"), "lockcontext": written("lockcontext"),
+			"readers want to write": {"rlock", "runlock", "lock", "unlock"},
+			"writers want to read":  {"lock", "unlock", "rlock", "runlock"},
+		} {
+			t.Run(name+"/"+way, func(t *testing.T) {
 				m, place := native.fresh(t)
 				var parties []party
 				for _, make := range makers {
 					parties = append(parties, make(t, m, place))
 				}
-				text := closeRing(t, call, parties)
+				text := closeRing(t, calls, parties)
 				for i, p := range parties {
 					if !strings.Contains(text, fmt.Sprintf("lock %d is held by", i)) {
 						t.Errorf("lock %d is not named: %s", i, text)
@@ -199,8 +209,57 @@ func TestGoroutinesThatHoldNothingAreNoPartOfACycle(t *testing.T) {
 			t.Fatal(got)
 		}
 	}
-	closeRing(t, "lock", parties)
+	closeRing(t, written("lock"), parties)
 	done := make(chan struct{})
 	go func() { all.Wait(); close(done) }()
 	within(t, "the bystanders", done)
+}
+
+// The way forks: the writer waits for every reader, and the one of them that waits for it closes the circle.
+func TestAWriterThatWaitsForSeveralReadersIsInACycleWithOneOfThem(t *testing.T) {
+	const readByAll, writers = 0, 1
+	m, place := native.fresh(t)
+	writer := goroutineParty(t, m)
+	wantOK(t, answered(t, "lock", writer.ask("lock", writers)))
+	readers := []party{goroutineParty(t, m), processParty(t, place), goroutineParty(t, m)}
+	for _, p := range readers {
+		wantOK(t, answered(t, "rlock", p.ask("rlock", readByAll)))
+	}
+	drained := writer.ask("lock", readByAll)
+	eventually(t, "the writer is next", func() bool { return infoOf(t, retrieved(t, m, readByAll)).Draining })
+	last := readers[len(readers)-1]
+	wanted := last.ask("lock", writers)
+
+	// Whoever gives way holds what it held; with that given back the other comes through.
+	wantVictim := func(told string) {
+		t.Helper()
+		if !strings.HasPrefix(told, failedWith(syscall.EDEADLK)) {
+			t.Fatalf("the first to return was told %q", told)
+		}
+	}
+	readersLeave := func() {
+		t.Helper()
+		for _, p := range readers {
+			wantOK(t, answered(t, "runlock", p.ask("runlock", readByAll)))
+		}
+	}
+	select {
+	case told := <-drained:
+		wantVictim(told)
+		wantOK(t, answered(t, "unlock", writer.ask("unlock", writers)))
+		wantOK(t, answered(t, "the reader", wanted))
+		wantOK(t, answered(t, "unlock", last.ask("unlock", writers)))
+		readersLeave()
+	case told := <-wanted:
+		wantVictim(told)
+		readersLeave()
+		wantOK(t, answered(t, "the writer", drained))
+		wantOK(t, answered(t, "unlock", writer.ask("unlock", readByAll)))
+		wantOK(t, answered(t, "unlock", writer.ask("unlock", writers)))
+	case <-time.After(patience):
+		t.Fatalf("nobody gives way within %v", patience)
+	}
+	if held, err := m.LocksHeld(); err != nil || len(held) != 0 {
+		t.Errorf("still held: %v, %v", held, err)
+	}
 }

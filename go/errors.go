@@ -10,7 +10,8 @@ import (
 )
 
 // ErrOwnerDied is returned with the lock held: its last holder died holding it, so what it protects may be half written.
-// It is told once, to the one who acquires next.
+// It is told once, to the one who takes the lock exclusively next, and until then to everyone who takes it shared: only a
+// writer can mend what it protects. That a reader died is told to nobody.
 var ErrOwnerDied = errors.New("the lock is held now, but its last holder died holding it: check what it protects")
 
 // What an Error's Op can be.
@@ -32,6 +33,10 @@ const (
 	opLock         = "lock"
 	opTryLock      = "try lock"
 	opUnlock       = "unlock"
+	opRLock        = "lock shared"
+	opTryRLock     = "try lock shared"
+	opRUnlock      = "unlock shared"
+	opDowngrade    = "downgrade"
 )
 
 // Error is a call that failed. It unwraps to its Errno.

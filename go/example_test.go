@@ -140,6 +140,83 @@ func ExampleSHMLock_LockErr_deadlock() {
 	// Output: 1 victim
 }
 
+// A writer that hands on what it has written: readers get in beside it, and no other writer.
+func ExampleSHMLock_Downgrade() {
+	path := fmt.Sprintf("/lm-test-go-example-downgrade-%d", os.Getpid())
+	manager, err := lockmanager.OpenOrNewSHMLockManager(path, 64)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer lockmanager.RemoveSHM(path)
+	locker, err := manager.AllocateLock()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	lock := locker.(*lockmanager.SHMLock)
+	settings := "old"
+
+	lock.Lock()
+	settings = "new"
+	if err := lock.Downgrade(); err != nil {
+		fmt.Println(err)
+		return
+	}
+	var readers sync.WaitGroup
+	for i := 0; i < 2; i++ {
+		readers.Add(1)
+		go func() {
+			defer readers.Done()
+			lock.RLock()
+			defer lock.RUnlock()
+			fmt.Println("beside the writer:", settings)
+		}()
+	}
+	readers.Wait()
+	lock.RUnlock()
+	// Output:
+	// beside the writer: new
+	// beside the writer: new
+}
+
+// A writer ends in the middle of its work. Each reader is told, and one that can mend takes the lock exclusively.
+func ExampleSHMLock_RLockErr() {
+	path := fmt.Sprintf("/lm-test-go-example-rlock-%d", os.Getpid())
+	manager, err := lockmanager.OpenOrNewSHMLockManager(path, 64)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer lockmanager.RemoveSHM(path)
+	locker, err := manager.AllocateLock()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	lock := locker.(*lockmanager.SHMLock)
+
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		lock.Lock() // and never unlocked: the thread ends with this goroutine
+	}()
+	<-ended
+
+	if err := lock.RLockErr(); errors.Is(err, lockmanager.ErrOwnerDied) {
+		fmt.Println("a reader is told, and mends nothing")
+		lock.RUnlock()
+		fmt.Println("a writer is told:", errors.Is(lock.LockErr(), lockmanager.ErrOwnerDied))
+		lock.Unlock() // mended
+		fmt.Println("the next reader:", lock.RLockErr())
+		lock.RUnlock()
+	}
+	// Output:
+	// a reader is told, and mends nothing
+	// a writer is told: true
+	// the next reader: <nil>
+}
+
 // Beside Podman, on a segment that both use, whoever makes it.
 func ExampleWithLayout() {
 	path := fmt.Sprintf("/lm-test-go-example-podman-%d", os.Getpid())

@@ -5,16 +5,12 @@
 package lockmanager_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -33,6 +29,15 @@ type extended interface {
 	UnlockErr() error
 	TryLock() (bool, error)
 	LockContext(ctx context.Context) error
+	RLock()
+	RUnlock()
+	RLocker() sync.Locker
+	RLockErr() error
+	RUnlockErr() error
+	TryRLock() (bool, error)
+	RLockContext(ctx context.Context) error
+	Downgrade() error
+	Holders() ([]lockmanager.LockHolder, error)
 	Info() (lockmanager.LockInfo, error)
 	Repair() error
 }
@@ -50,13 +55,15 @@ type storage struct {
 	limited bool
 	// processOwned: its locks can belong to the process.
 	processOwned bool
+	// readers: its locks can be held shared.
+	readers bool
 }
 
 var storages = []storage{
 	{name: "shm-libpod", fresh: freshSHM(lockmanager.Libpod), open: openSHM, limited: true},
-	{name: "shm-native", fresh: freshSHM(lockmanager.Native), open: openSHM, limited: true, processOwned: true},
-	{name: "file", fresh: freshFile, open: openFile, processOwned: true},
-	{name: "in-memory", fresh: freshInMemory, limited: true, processOwned: true},
+	{name: "shm-native", fresh: freshSHM(lockmanager.Native), open: openSHM, limited: true, processOwned: true, readers: true},
+	{name: "file", fresh: freshFile, open: openFile, processOwned: true, readers: true},
+	{name: "in-memory", fresh: freshInMemory, limited: true, processOwned: true, readers: true},
 }
 
 var libpod, native = storages[0], storages[1]
@@ -107,22 +114,34 @@ func freshInMemory(t testing.TB, opts ...lockmanager.Option) (extendedManager, s
 }
 
 func onEveryStorage(t *testing.T, test func(t *testing.T, s storage)) {
-	for _, s := range storages {
-		t.Run(s.name, func(t *testing.T) { test(t, s) })
-	}
+	onStorages(t, func(storage) bool { return true }, test)
 }
 
 // onSharedStorages is for tests that open the storage twice.
 func onSharedStorages(t *testing.T, test func(t *testing.T, s storage)) {
+	onStorages(t, func(s storage) bool { return s.open != nil }, test)
+}
+
+// onStoragesWithReaders is for tests of locks that are held shared.
+func onStoragesWithReaders(t *testing.T, test func(t *testing.T, s storage)) {
+	onStorages(t, func(s storage) bool { return s.readers }, test)
+}
+
+// onSharedStoragesWithReaders is for those of them that open the storage twice.
+func onSharedStoragesWithReaders(t *testing.T, test func(t *testing.T, s storage)) {
+	onStorages(t, func(s storage) bool { return s.readers && s.open != nil }, test)
+}
+
+func onStorages(t *testing.T, fit func(storage) bool, test func(t *testing.T, s storage)) {
 	for _, s := range storages {
-		if s.open != nil {
+		if fit(s) {
 			t.Run(s.name, func(t *testing.T) { test(t, s) })
 		}
 	}
 }
 
 // pass takes the lock once.
-func pass(l lockmanager.Locker) {
+func pass(l sync.Locker) {
 	l.Lock()
 	defer l.Unlock()
 }
@@ -176,6 +195,35 @@ func elsewhere(t testing.TB, f func()) {
 	within(t, "a goroutine", done)
 }
 
+// outcome is what the call in a goroutine has returned.
+func outcome(t testing.TB, what string, got <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-got:
+		return err
+	case <-time.After(patience):
+		t.Fatalf("%s did not end within %v", what, patience)
+		return nil
+	}
+}
+
+// heldElsewhere takes a lock in a goroutine of its own; what it returns has that goroutine give the lock back.
+func heldElsewhere(t testing.TB, take, giveBack func() error) func() {
+	t.Helper()
+	taken, given, release := make(chan error, 1), make(chan error, 1), make(chan struct{})
+	go func() {
+		taken <- take()
+		<-release
+		given <- giveBack()
+	}()
+	must(t, outcome(t, "taking a lock", taken))
+	return func() {
+		t.Helper()
+		close(release)
+		must(t, outcome(t, "giving it back", given))
+	}
+}
+
 // eventually asks again until it is true.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
@@ -185,204 +233,3 @@ func eventually(t testing.TB, what string, is func() bool) {
 		}
 	}
 }
-
-const childVariable = "LOCKMANAGER_TEST_CHILD"
-
-// child is a process of its own, driven by lines.
-type child struct {
-	command *exec.Cmd
-	in      io.WriteCloser
-	out     *bufio.Scanner
-}
-
-// startChild starts a process that has the storage open.
-func startChild(t testing.TB, s storage, place string) *child {
-	t.Helper()
-	return startProcess(t, childVariable+"="+s.name+" "+place)
-}
-
-// startProcess starts this program once more, with variables that say what it is to be.
-func startProcess(t testing.TB, variables ...string) *child {
-	t.Helper()
-	command := exec.Command("/proc/self/exe")
-	command.Env = append(os.Environ(), variables...)
-	command.Stderr = os.Stderr
-	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, err := command.StdinPipe()
-	must(t, err)
-	out, err := command.StdoutPipe()
-	must(t, err)
-	must(t, command.Start())
-	c := &child{command, in, bufio.NewScanner(out)}
-	t.Cleanup(c.kill)
-	return c
-}
-
-func (c *child) kill() {
-	c.command.Process.Kill()
-	c.command.Wait()
-}
-
-// ask sends a line and returns the answer.
-func (c *child) ask(t testing.TB, format string, arguments ...any) string {
-	t.Helper()
-	c.tell(t, format, arguments...)
-	return c.answer(t)
-}
-
-func (c *child) tell(t testing.TB, format string, arguments ...any) {
-	t.Helper()
-	_, err := fmt.Fprintf(c.in, format+"\n", arguments...)
-	must(t, err)
-}
-
-func (c *child) answer(t testing.TB) string {
-	t.Helper()
-	watchdog := time.AfterFunc(patience, func() { c.command.Process.Kill() })
-	defer watchdog.Stop()
-	if !c.out.Scan() {
-		t.Fatal("the child has ended, or did not answer in time")
-	}
-	return c.out.Text()
-}
-
-// The main goroutine keeps the main thread, so that no test is given the one thread that never ends.
-func init() { runtime.LockOSThread() }
-
-func TestMain(m *testing.M) {
-	if place, ok := os.LookupEnv(childVariable); ok {
-		serve(place)
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// serve is a child's life: a line names a call and a number, the answer is what it returned.
-func serve(what string) {
-	kind, place, _ := strings.Cut(what, " ")
-	if kind == afterExec {
-		fmt.Println("ok")
-		io.Copy(io.Discard, os.Stdin)
-		return
-	}
-	var m lockmanager.Manager
-	err := errors.New("no such storage: " + kind)
-	for _, s := range storages {
-		if s.name == kind {
-			m, err = s.open(place)
-		}
-	}
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	aside := make(chan string)
-	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		var call string
-		var number uint32
-		fmt.Sscan(lines.Text(), &call, &number)
-		switch call {
-		case "aside":
-			answer := make(chan string)
-			go holdAside(m, number, answer, aside)
-			fmt.Println(<-answer)
-		case "end", "exec":
-			aside <- call
-		case "remove":
-			fmt.Println(answerOf(lockmanager.RemoveSHM(place)))
-		default:
-			fmt.Println(serveOne(m, call, number))
-		}
-	}
-}
-
-// afterExec is what a child is once it has replaced its program.
-const afterExec = "after-exec"
-
-// holdAside takes a lock in a goroutine off the main thread, and ends with it held as it is told: alone, or by executing
-// another program.
-func holdAside(m lockmanager.Manager, id uint32, answer chan<- string, orders <-chan string) {
-	got := serveOne(m, "lock", id)
-	if syscall.Gettid() == syscall.Getpid() {
-		got = "on the main thread"
-	}
-	answer <- got
-	if <-orders == "end" {
-		return
-	}
-	os.Setenv(childVariable, afterExec)
-	err := syscall.Exec("/proc/self/exe", os.Args, os.Environ())
-	fmt.Println("exec:", err)
-}
-
-// serveOne makes one call of a manager, or of its lock of that number.
-func serveOne(m lockmanager.Manager, call string, number uint32) string {
-	switch call {
-	case "grow":
-		return answerOf(m.(extendedManager).Grow(number))
-	case "allocate":
-		l, err := m.AllocateLock()
-		if err != nil {
-			return answerOf(err)
-		}
-		return fmt.Sprint(l.ID())
-	}
-	locker, err := m.RetrieveLock(number)
-	if err != nil {
-		return answerOf(err)
-	}
-	l := locker.(extended)
-	switch call {
-	case "lock":
-		err = l.LockErr()
-	case "lockcontext":
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		err = l.LockContext(ctx)
-	case "lockorpanic":
-		err = recovered(l.Lock)
-	case "unlock":
-		err = l.UnlockErr()
-	case "try":
-		var taken bool
-		if taken, err = l.TryLock(); err == nil && !taken {
-			return "busy"
-		}
-	case "lockandend":
-		// On the main goroutine, which init has pinned to the main thread.
-		if err = l.LockErr(); err == nil {
-			fmt.Println("ok")
-			go func() { io.Copy(io.Discard, os.Stdin); os.Exit(0) }()
-			runtime.Goexit()
-		}
-	case "free":
-		err = l.Free()
-	default:
-		return "no such call: " + call
-	}
-	return answerOf(err)
-}
-
-// recovered is what f panics with, if that is an error.
-func recovered(f func()) (err error) {
-	defer func() { err, _ = recover().(error) }()
-	f()
-	return nil
-}
-
-// answerOf puts an error into a line. Its number comes first.
-func answerOf(err error) string {
-	var number syscall.Errno
-	switch {
-	case err == nil:
-		return "ok"
-	case err == lockmanager.ErrOwnerDied:
-		return "owner died"
-	case errors.As(err, &number):
-		return failedWith(number) + err.Error()
-	}
-	return err.Error()
-}
-
-// failedWith is how the answer of a call begins that failed with that number.
-func failedWith(number syscall.Errno) string { return fmt.Sprintf("%d: ", int(number)) }

@@ -12,11 +12,11 @@ import (
 type LockInfo struct {
 	ID        uint32
 	Allocated bool
-	// Held: somebody holds it.
+	// Held: somebody holds it, exclusively or shared.
 	Held bool
-	// OwnerDied: its last holder died, and nobody has taken it since.
+	// OwnerDied: the last to hold it exclusively died, and nobody has taken it so since.
 	OwnerDied bool
-	// PID and TID are the holder's, as this process's PID namespace sees them; 0 if unknown.
+	// PID and TID are the holder's, or the first reader's, as this process's PID namespace sees them; 0 if unknown.
 	PID, TID int
 	// PIDNamespace is the holder's, as the inode number of /proc/PID/ns/pid; 0 if unknown.
 	PIDNamespace uint64
@@ -29,6 +29,23 @@ type LockInfo struct {
 	Acquisitions uint64
 	// Waited is how long the longest present waiter has waited, so that the lock is held at least that long.
 	Waited time.Duration
+	// Readers is how many hold it shared.
+	Readers uint32
+	// Draining: a writer, one of the waiters, waits for the readers to leave, and keeps later ones out.
+	Draining bool
+}
+
+// LockHolder is one of those who hold a lock.
+type LockHolder struct {
+	// PID and TID are the holder's, as this process's PID namespace sees them; 0 if unknown. TID is 0 also where the
+	// process owns the lock.
+	PID, TID int
+	// PIDNamespace is the holder's, as the inode number of /proc/PID/ns/pid; 0 if unknown.
+	PIDNamespace uint64
+	// Shared: it holds the lock shared, else exclusively.
+	Shared bool
+	// ProcessOwned: it belongs to the holder's process, not to its thread.
+	ProcessOwned bool
 }
 
 // Kind is where the locks are.
@@ -58,7 +75,19 @@ func lockInfoOf(info clib.LockInfo) LockInfo {
 		ID: info.ID, Allocated: info.Allocated, Held: info.Held, OwnerDied: info.OwnerDied,
 		PID: int(info.PID), TID: int(info.TID), PIDNamespace: info.PIDNamespace, ProcessOwned: info.ByProcess,
 		Waiters: info.Waiters, Acquisitions: info.Acquisitions, Waited: time.Duration(info.WaitedNS),
+		Readers: info.Readers, Draining: info.Draining,
 	}
+}
+
+func lockHoldersOf(found []clib.Holder) []LockHolder {
+	var holders []LockHolder
+	for _, holder := range found {
+		holders = append(holders, LockHolder{
+			PID: int(holder.PID), TID: int(holder.TID), PIDNamespace: holder.PIDNamespace,
+			Shared: holder.Shared, ProcessOwned: holder.ByProcess,
+		})
+	}
+	return holders
 }
 
 func infoOf(info clib.Info) Info {

@@ -140,42 +140,51 @@ func TestGrowingDisturbsNobody(t *testing.T) {
 func TestAfterRemoveSHMElsewhereEveryCallIsESTALE(t *testing.T) {
 	const waiters = 5
 	m, place := native.fresh(t)
-	mine, theirs, unused := allocated(t, m), allocated(t, m), allocated(t, m)
+	mine, theirs, read, unused := allocated(t, m), allocated(t, m), allocated(t, m), allocated(t, m)
 	other := startChild(t, native, place)
 	wantOK(t, other.ask(t, "lock %d", theirs.ID()))
-	got := make(chan error, waiters)
+	wantOK(t, other.ask(t, "rlock %d", read.ID()))
+	got := make(chan error, 2*waiters)
 	elsewhere(t, func() {
 		mine.Lock()
 		for i := 0; i < waiters; i++ {
 			go func() { got <- mine.LockErr() }()
+			go func() { got <- mine.RLockErr() }()
 		}
-		eventually(t, "all wait", func() bool { return lockmanager.Waiting(mine) == waiters })
+		eventually(t, "all wait", func() bool { return lockmanager.Waiting(mine) == 2*waiters })
 		remover := startChild(t, native, place)
 		wantOK(t, remover.ask(t, "remove"))
 
 		for name, call := range map[string]func() error{
-			"LockErr of a free lock":         unused.LockErr,
-			"Lock of a free lock":            func() error { return recovered(unused.Lock) },
-			"LockContext of a free lock":     func() error { return unused.LockContext(context.Background()) },
-			"TryLock of a free lock":         func() error { _, err := unused.TryLock(); return err },
-			"LockErr of a held lock":         theirs.LockErr,
-			"Lock of a held lock":            func() error { return recovered(theirs.Lock) },
-			"LockContext of a held lock":     func() error { return theirs.LockContext(context.Background()) },
-			"TryLock of a held lock":         func() error { _, err := theirs.TryLock(); return err },
-			"AllocateLock":                   func() error { _, err := m.AllocateLock(); return err },
-			"AllocateAndRetrieveLock":        func() error { _, err := m.AllocateAndRetrieveLock(9); return err },
-			"Free":                           unused.Free,
-			"FreeAllLocks":                   m.FreeAllLocks,
-			"Grow":                           func() error { return m.Grow(128) },
-			"LockErr of one's own":           mine.LockErr,
-			"LockErr where nothing is known": retrieved(t, m, 63).LockErr,
+			"LockErr of a free lock":          unused.LockErr,
+			"Lock of a free lock":             func() error { return recovered(unused.Lock) },
+			"LockContext of a free lock":      func() error { return unused.LockContext(context.Background()) },
+			"TryLock of a free lock":          func() error { _, err := unused.TryLock(); return err },
+			"LockErr of a held lock":          theirs.LockErr,
+			"Lock of a held lock":             func() error { return recovered(theirs.Lock) },
+			"LockContext of a held lock":      func() error { return theirs.LockContext(context.Background()) },
+			"TryLock of a held lock":          func() error { _, err := theirs.TryLock(); return err },
+			"RLockErr of a free lock":         unused.RLockErr,
+			"RLockContext of a free lock":     func() error { return unused.RLockContext(context.Background()) },
+			"TryRLock of a free lock":         func() error { _, err := unused.TryRLock(); return err },
+			"RLockErr of a lock that is read": read.RLockErr,
+			"LockErr of a lock that is read":  read.LockErr,
+			"TryLock of a lock that is read":  func() error { _, err := read.TryLock(); return err },
+			"RLockErr of a held lock":         theirs.RLockErr,
+			"AllocateLock":                    func() error { _, err := m.AllocateLock(); return err },
+			"AllocateAndRetrieveLock":         func() error { _, err := m.AllocateAndRetrieveLock(9); return err },
+			"Free":                            unused.Free,
+			"FreeAllLocks":                    m.FreeAllLocks,
+			"Grow":                            func() error { return m.Grow(128) },
+			"LockErr of one's own":            mine.LockErr,
+			"LockErr where nothing is known":  retrieved(t, m, 63).LockErr,
 		} {
 			wantError(t, call(), syscall.ESTALE)
 			if !pinned() {
 				t.Errorf("%s has unpinned the holder of another lock", name)
 			}
 		}
-		for i := 0; i < waiters; i++ {
+		for i := 0; i < 2*waiters; i++ {
 			wantError(t, <-got, syscall.ESTALE)
 		}
 		elsewhere(t, func() {
@@ -188,7 +197,7 @@ func TestAfterRemoveSHMElsewhereEveryCallIsESTALE(t *testing.T) {
 		if err != nil || !info.Retired || info.NumLocks != 64 {
 			t.Errorf("%+v, %v", info, err)
 		}
-		if held, err := m.LocksHeld(); err != nil || !reflect.DeepEqual(held, []uint32{mine.ID(), theirs.ID()}) {
+		if held, err := m.LocksHeld(); err != nil || !reflect.DeepEqual(held, []uint32{mine.ID(), theirs.ID(), read.ID()}) {
 			t.Errorf("held: %v, %v", held, err)
 		}
 		must(t, mine.UnlockErr())
@@ -196,7 +205,9 @@ func TestAfterRemoveSHMElsewhereEveryCallIsESTALE(t *testing.T) {
 			t.Error("pinned with no lock held")
 		}
 	})
-	wantOK(t, other.ask(t, "unlock %d", theirs.ID()))
+	wantOK(t, other.ask(t, "downgrade %d", theirs.ID()))
+	wantOK(t, other.ask(t, "runlock %d", theirs.ID()))
+	wantOK(t, other.ask(t, "runlock %d", read.ID()))
 	if answer := other.ask(t, "allocate"); !strings.HasPrefix(answer, failedWith(syscall.ESTALE)) {
 		t.Errorf("allocating in the other process: %s", answer)
 	}

@@ -2,7 +2,11 @@
 
 package lockmanager_test
 
-import lockmanager "github.com/lock-manager/lock-manager/go"
+import (
+	"sync"
+
+	lockmanager "github.com/lock-manager/lock-manager/go"
+)
 
 // libpod's names with libpod's signatures: this compiles, or the package cannot take the place of libpod's.
 var (
@@ -40,4 +44,19 @@ func (libpodLocker) Free() error { return nil }
 var (
 	_ lockmanager.Manager = libpodManager{}
 	_ lockmanager.Locker  = libpodLocker{}
+)
+
+// rwMutex is what a [sync.RWMutex] does: a lock of this package can take its place.
+type rwMutex interface {
+	sync.Locker
+	RLock()
+	RUnlock()
+	RLocker() sync.Locker
+}
+
+var (
+	_ rwMutex = (*sync.RWMutex)(nil)
+	_ rwMutex = (*lockmanager.SHMLock)(nil)
+	_ rwMutex = (*lockmanager.FileLock)(nil)
+	_ rwMutex = (*lockmanager.Mutex)(nil)
 )

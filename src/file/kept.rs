@@ -5,13 +5,15 @@
 //!
 //! Who uses a descriptor has the lock's word, so that of this process it is one thread at a time. Readers have no word: they
 //! use one together, which the first of the process takes up and the last puts down, with other threads excluded. Who is
-//! the last, the lock's cells say. A kept descriptor that nobody uses may be closed to make room for another. Each is asked
-//! before each use whether it is what was opened: the program may have closed it, and its number be of a file of its own.
+//! the last, the lock's cells say. A cell may be a claim that comes to nothing, because a writer is there: the last reader
+//! took it for a reader's, so the one who claimed looks whether anybody reads, before it sleeps or gives up. A kept
+//! descriptor that nobody uses may be closed to make room for another. Each is asked before each use whether it is what was
+//! opened: the program may have closed it, and its number be of a file of its own.
 //!
 //! ```text
-//!   0 ──open──▶ KEPT + IN_USE ──unlock──▶ KEPT ──lock──▶ KEPT + IN_USE
-//!   ▲                                      │
-//!   └──────────────────── CLOSING ◀────────┘ to make room
+//!   0 ──open──▶ KEPT + IN_USE ──unlock──▶ KEPT ──lock──▶ KEPT + IN_USE (+ SHARED, for reading)
+//!   ▲                                      │                     │
+//!   └──────────────────── CLOSING ◀────────┴─────────────────────┘ to make room; nobody reads
 //! ```
 
 use std::fs::File;
@@ -52,6 +54,8 @@ const MARK_BITS: u32 = 40;
 const NUMBER: u64 = i32::MAX as u64;
 const KEPT: u64 = 1 << 32;
 const IN_USE: u64 = 1 << 33;
+/// Readers use it.
+const SHARED: u64 = 1 << 35;
 /// It is being closed: nobody is to open the file before that is done, whose lock would go with it.
 const CLOSING: u64 = 1 << 34;
 
@@ -169,7 +173,7 @@ impl Kept {
             match Facts::of(&file) {
                 Ok(facts) if is_of(facts) => {
                     return match record_lock::try_share_for_process(&file).map_err(locking)? {
-                        Attempt::Taken => Ok(Beheld::Locked),
+                        Attempt::Taken => Ok(descriptor.share()),
                         Attempt::Held => Ok(Beheld::Held),
                     };
                 }
@@ -177,7 +181,19 @@ impl Kept {
                 _ => descriptor.give_up(),
             }
         }
-        self.try_lock_by(id, record_lock::try_share_for_process, Threads::Excluded)
+        let beheld = self.try_lock_by(id, record_lock::try_share_for_process, Threads::Excluded)?;
+        Ok(if beheld == Beheld::Locked { descriptor.share() } else { beheld })
+    }
+
+    /// Gives up a record lock for reading unless `is_read` says that a thread of this process reads the lock.
+    pub(super) fn give_up_unless(&self, id: u32, is_read: impl FnOnce() -> bool) {
+        let Some(descriptor) = self.known_descriptor(id) else { return };
+        let _alone = self.process.exclude_other_threads();
+        // Of a writer, who excludes nobody, it is no more shared.
+        let state = descriptor.state.load(Ordering::Acquire);
+        if state & SHARED != 0 && !is_read() {
+            descriptor.close(state);
+        }
     }
 
     fn try_lock_by(
@@ -332,7 +348,8 @@ impl Descriptor {
                 continue;
             }
             let file = Self::number(state)?;
-            if self.state.compare_exchange(state, state | IN_USE, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            let taken = (state | IN_USE) & !SHARED;
+            if self.state.compare_exchange(state, taken, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 return Some(file);
             }
         }
@@ -361,8 +378,14 @@ impl Descriptor {
         watched::borrow(number)
     }
 
+    /// Notes that readers use it.
+    fn share(&self) -> Beheld {
+        self.state.fetch_or(SHARED, Ordering::AcqRel);
+        Beheld::Locked
+    }
+
     fn put_down(&self) {
-        self.state.fetch_and(!IN_USE, Ordering::Release);
+        self.state.fetch_and(!(IN_USE | SHARED), Ordering::Release);
     }
 
     /// Closes the descriptor that is in use, if it still is of its file, and forgets it.
@@ -377,7 +400,14 @@ impl Descriptor {
     fn close_unless_in_use(&self, threads: Threads<'_>) {
         let _alone = threads.exclude();
         let state = self.state.load(Ordering::Acquire);
-        let Some(file) = Self::number(state).filter(|_| state & IN_USE == 0) else { return };
+        if state & IN_USE == 0 {
+            self.close(state);
+        }
+    }
+
+    /// Closes it, with what the process has on its file, if its state is that one yet. Other threads are excluded.
+    fn close(&self, state: u64) {
+        let Some(file) = Self::number(state) else { return };
         if self.state.compare_exchange(state, CLOSING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             watched::close_if(&file, |facts| self.is_of(facts));
             self.state.store(0, Ordering::Release);

@@ -160,7 +160,11 @@ impl<'m> TwoSteps<'m> {
             Stage::Fresh => return self.begin(),
             Stage::Word(table, path) => {
                 let (table, id) = (*table, self.id);
-                match path.step() {
+                let step = path.step();
+                if let (Mode::Shared, Ok(None) | Err(_)) = (self.mode, &step) {
+                    self.manager.pool.kept.give_up_unless(id, || table.native.is_read_here(id));
+                }
+                match step {
                     Ok(None) => return Ok(None),
                     Ok(Some(acquired)) => (table, acquired),
                     Err(Reason::Removed) => return self.begin_anew(table),

@@ -390,6 +390,11 @@ impl Native {
         matches!((cells, own), (Some(cells), Some((own, _))) if !self.pool().is_read_here_beside(&cells, own))
     }
 
+    /// Whether any thread of this process reads a lock, or is about to.
+    pub(crate) fn is_read_here(&self, id: u32) -> bool {
+        self.pool().cells(id).is_some_and(|cells| self.pool().is_read_here(&cells, |_| true))
+    }
+
     /// As [`in_hand`](Self::in_hand), of a lock that was taken shared.
     pub(crate) fn cell_in_hand(&self, id: u32) -> Option<InHand<'_>> {
         let (word, owner) = self.own_cell(id)?;

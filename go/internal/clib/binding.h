@@ -159,7 +159,7 @@ static lm_result lm_count(int32_t code, uint32_t by_thread) {
 	return lm_result_of(code);
 }
 
-// The two calls that are made most bring one word back, NULL where all is well; the rest is the caller's to free. What
+// The calls that are made most bring one word back, NULL where all is well; the rest is the caller's to free. What
 // seldom happens stands apart, or each call would save the registers that only it needs.
 static __attribute__((noinline, cold)) lm_result *lm_more(lm_result result) {
 	lm_result *more = malloc(sizeof *more);
@@ -183,12 +183,28 @@ static lm_result *lm_try_lock(uintptr_t manager, uint32_t id, uint32_t by_thread
 	return NULL;
 }
 
+static lm_result *lm_try_lock_shared(uintptr_t manager, uint32_t id, uint32_t by_thread) {
+	int32_t code = lock_manager_try_lock_shared(MANAGER(manager), id);
+	if (code != 0)
+		return lm_tried(code, by_thread);
+	held_here += by_thread;
+	return NULL;
+}
+
 static lm_result lm_lock(uintptr_t manager, uint32_t id, uint32_t by_thread) {
 	return lm_count(lock_manager_lock(MANAGER(manager), id), by_thread);
 }
 
 static lm_result lm_cancellable_lock(uintptr_t manager, uint32_t id, uint32_t by_thread, uintptr_t cancel) {
 	return lm_count(lock_manager_cancellable_lock(MANAGER(manager), id, UINT64_MAX, CANCEL(cancel)), by_thread);
+}
+
+static lm_result lm_lock_shared(uintptr_t manager, uint32_t id, uint32_t by_thread) {
+	return lm_count(lock_manager_lock_shared(MANAGER(manager), id), by_thread);
+}
+
+static lm_result lm_cancellable_lock_shared(uintptr_t manager, uint32_t id, uint32_t by_thread, uintptr_t cancel) {
+	return lm_count(lock_manager_cancellable_lock_shared(MANAGER(manager), id, UINT64_MAX, CANCEL(cancel)), by_thread);
 }
 
 // What the caller does not hold it has not given back. After every other failure the lock is free, though something
@@ -208,6 +224,19 @@ static lm_result *lm_unlock(uintptr_t manager, uint32_t id, uint32_t by_thread) 
 		return lm_refused(code, by_thread);
 	held_here -= by_thread;
 	return NULL;
+}
+
+static lm_result *lm_unlock_shared(uintptr_t manager, uint32_t id, uint32_t by_thread) {
+	int32_t code = lock_manager_unlock_shared(MANAGER(manager), id);
+	if (code < 0)
+		return lm_refused(code, by_thread);
+	held_here -= by_thread;
+	return NULL;
+}
+
+// What was held is held still, in the one way or the other.
+static lm_result lm_downgrade_lock(uintptr_t manager, uint32_t id) {
+	return lm_result_of(lock_manager_downgrade_lock(MANAGER(manager), id));
 }
 
 static lm_result lm_cancel_new(void) {
@@ -233,6 +262,14 @@ static lm_result lm_locks_held(uintptr_t manager, uint32_t *ids, size_t capacity
 static lm_result lm_lock_info(uintptr_t manager, uint32_t id, lock_manager_lock_info_t *info) {
 	info->size = sizeof *info;
 	return lm_result_of(lock_manager_lock_info(MANAGER(manager), id, info));
+}
+
+// holders has room for one at least.
+static lm_result lm_lock_holders(uintptr_t manager, uint32_t id, lock_manager_holder_t *holders, size_t capacity) {
+	size_t count = 0;
+	holders->size = sizeof *holders;
+	int32_t code = lock_manager_lock_holders(MANAGER(manager), id, holders, capacity, &count);
+	return lm_result_of_value(code, (uint32_t)count);
 }
 
 static lm_result lm_info(uintptr_t manager, lock_manager_info_t *info) {

@@ -156,7 +156,7 @@ type Answer struct{ more *C.lm_result }
 // IsClean tells that all is well.
 func (a Answer) IsClean() bool { return a.more == nil }
 
-// Taken is what became of a TryLock.
+// Taken is what became of a TryLock or TryLockShared.
 func (a Answer) Taken() (Taken, *Failure) {
 	if a.more == nil {
 		return Clean, nil
@@ -174,7 +174,7 @@ func (a Answer) Taken() (Taken, *Failure) {
 	}
 }
 
-// Failure is what became of an Unlock.
+// Failure is what became of an Unlock or UnlockShared.
 func (a Answer) Failure() *Failure {
 	if a.more == nil {
 		return nil
@@ -220,6 +220,33 @@ func (m Manager) Unlock(id uint32, owner Owner) Answer {
 	return Answer{C.lm_unlock(C.uintptr_t(m), C.uint32_t(id), C.uint32_t(owner))}
 }
 
+// TryLockShared takes a lock shared if no writer has it or is next.
+func (m Manager) TryLockShared(id uint32, owner Owner) Answer {
+	return Answer{C.lm_try_lock_shared(C.uintptr_t(m), C.uint32_t(id), C.uint32_t(owner))}
+}
+
+// LockShared waits without end until a lock can be held shared.
+func (m Manager) LockShared(id uint32, owner Owner) (Taken, *Failure) {
+	result := C.lm_lock_shared(C.uintptr_t(m), C.uint32_t(id), C.uint32_t(owner))
+	return acquired(result), failure(result)
+}
+
+// CancellableLockShared waits until a lock can be held shared, or cancel is triggered.
+func (m Manager) CancellableLockShared(id uint32, owner Owner, cancel Cancel) (Taken, *Failure) {
+	result := C.lm_cancellable_lock_shared(C.uintptr_t(m), C.uint32_t(id), C.uint32_t(owner), C.uintptr_t(cancel))
+	return acquired(result), failure(result)
+}
+
+// UnlockShared gives back a lock that is held shared.
+func (m Manager) UnlockShared(id uint32, owner Owner) Answer {
+	return Answer{C.lm_unlock_shared(C.uintptr_t(m), C.uint32_t(id), C.uint32_t(owner))}
+}
+
+// Downgrade makes a hold shared that was exclusive.
+func (m Manager) Downgrade(id uint32) *Failure {
+	return failure(C.lm_downgrade_lock(C.uintptr_t(m), C.uint32_t(id)))
+}
+
 // NewCancel makes a cancel object.
 func NewCancel() (Cancel, *Failure) {
 	result := C.lm_cancel_new()
@@ -249,7 +276,30 @@ func (m Manager) LockInfo(id uint32) (LockInfo, *Failure) {
 		PID: int32(info.pid), TID: int32(info.tid), Waiters: uint32(info.waiters),
 		ByProcess:    info.ownership == C.LOCK_MANAGER_OWNED_BY_PROCESS,
 		Acquisitions: uint64(info.acquisitions), PIDNamespace: uint64(info.pid_namespace), WaitedNS: uint64(info.waited_ns),
+		Readers: uint32(info.readers), Draining: info.draining != 0,
 	}, nil
+}
+
+// LockHolders returns the first holders of a lock, as many as there is room for, which is one at least, and says how many
+// there are.
+func (m Manager) LockHolders(id uint32, room int) ([]Holder, int, *Failure) {
+	found := make([]C.lock_manager_holder_t, room)
+	result := C.lm_lock_holders(C.uintptr_t(m), C.uint32_t(id), &found[0], C.size_t(room))
+	if failed := failure(result); failed != nil {
+		return nil, 0, failed
+	}
+	count := int(result.value)
+	if count < room {
+		found = found[:count]
+	}
+	holders := make([]Holder, len(found))
+	for i, holder := range found {
+		holders[i] = Holder{
+			PID: int32(holder.pid), TID: int32(holder.tid), Shared: holder.shared != 0,
+			ByProcess: holder.ownership == C.LOCK_MANAGER_OWNED_BY_PROCESS, PIDNamespace: uint64(holder.pid_namespace),
+		}
+	}
+	return holders, count, nil
 }
 
 // Info looks at the storage.

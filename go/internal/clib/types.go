@@ -18,7 +18,7 @@ const Unlimited = ^uint32(0)
 type Failure struct {
 	Errno syscall.Errno
 	Text  string
-	// Freed: it was an Unlock, and the lock is free all the same.
+	// Freed: it was an Unlock or UnlockShared, and the lock is free all the same.
 	Freed bool
 }
 
@@ -55,8 +55,17 @@ type LockInfo struct {
 	ID                                    uint32
 	Allocated, Held, OwnerDied, ByProcess bool
 	PID, TID                              int32
-	Waiters                               uint32
+	Waiters, Readers                      uint32
 	Acquisitions, PIDNamespace, WaitedNS  uint64
+	// Draining: a writer waits for the readers to leave.
+	Draining bool
+}
+
+// Holder is one holder of a lock.
+type Holder struct {
+	PID, TID          int32
+	Shared, ByProcess bool
+	PIDNamespace      uint64
 }
 
 // Info is what is known of a manager's storage.

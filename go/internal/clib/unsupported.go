@@ -24,24 +24,30 @@ func OpenOrNewFile(string) (Manager, *Failure)                    { return 0, un
 func RemoveFile(string) *Failure                                  { return unsupported }
 func NewInMemory(uint32) (Manager, *Failure)                      { return 0, unsupported }
 
-func (Manager) OwnByProcess() *Failure                                  { return unsupported }
-func (Manager) Close() *Failure                                         { return unsupported }
-func (Manager) AllocateLock() (uint32, *Failure)                        { return 0, unsupported }
-func (Manager) RetrieveLock(uint32) *Failure                            { return unsupported }
-func (Manager) AllocateAndRetrieveLock(uint32) *Failure                 { return unsupported }
-func (Manager) FreeLock(uint32) *Failure                                { return unsupported }
-func (Manager) FreeAllLocks() *Failure                                  { return unsupported }
-func (Manager) AvailableLocks() (uint32, *Failure)                      { return 0, unsupported }
-func (Manager) NumLocks() (uint32, *Failure)                            { return 0, unsupported }
-func (Manager) Grow(uint32) *Failure                                    { return unsupported }
-func (Manager) TryLock(uint32, Owner) Answer                            { return Answer{} }
-func (Manager) Lock(uint32, Owner) (Taken, *Failure)                    { return 0, unsupported }
-func (Manager) CancellableLock(uint32, Owner, Cancel) (Taken, *Failure) { return 0, unsupported }
-func (Manager) Unlock(uint32, Owner) Answer                             { return Answer{} }
-func (Manager) LocksHeld([]uint32) (int, *Failure)                      { return 0, unsupported }
-func (Manager) LockInfo(uint32) (LockInfo, *Failure)                    { return LockInfo{}, unsupported }
-func (Manager) Info() (Info, *Failure)                                  { return Info{}, unsupported }
-func (Manager) RepairLock(uint32) *Failure                              { return unsupported }
+func (Manager) OwnByProcess() *Failure                                        { return unsupported }
+func (Manager) Close() *Failure                                               { return unsupported }
+func (Manager) AllocateLock() (uint32, *Failure)                              { return 0, unsupported }
+func (Manager) RetrieveLock(uint32) *Failure                                  { return unsupported }
+func (Manager) AllocateAndRetrieveLock(uint32) *Failure                       { return unsupported }
+func (Manager) FreeLock(uint32) *Failure                                      { return unsupported }
+func (Manager) FreeAllLocks() *Failure                                        { return unsupported }
+func (Manager) AvailableLocks() (uint32, *Failure)                            { return 0, unsupported }
+func (Manager) NumLocks() (uint32, *Failure)                                  { return 0, unsupported }
+func (Manager) Grow(uint32) *Failure                                          { return unsupported }
+func (Manager) TryLock(uint32, Owner) Answer                                  { return Answer{} }
+func (Manager) Lock(uint32, Owner) (Taken, *Failure)                          { return 0, unsupported }
+func (Manager) CancellableLock(uint32, Owner, Cancel) (Taken, *Failure)       { return 0, unsupported }
+func (Manager) Unlock(uint32, Owner) Answer                                   { return Answer{} }
+func (Manager) TryLockShared(uint32, Owner) Answer                            { return Answer{} }
+func (Manager) LockShared(uint32, Owner) (Taken, *Failure)                    { return 0, unsupported }
+func (Manager) CancellableLockShared(uint32, Owner, Cancel) (Taken, *Failure) { return 0, unsupported }
+func (Manager) UnlockShared(uint32, Owner) Answer                             { return Answer{} }
+func (Manager) Downgrade(uint32) *Failure                                     { return unsupported }
+func (Manager) LockHolders(uint32, int) ([]Holder, int, *Failure)             { return nil, 0, unsupported }
+func (Manager) LocksHeld([]uint32) (int, *Failure)                            { return 0, unsupported }
+func (Manager) LockInfo(uint32) (LockInfo, *Failure)                          { return LockInfo{}, unsupported }
+func (Manager) Info() (Info, *Failure)                                        { return Info{}, unsupported }
+func (Manager) RepairLock(uint32) *Failure                                    { return unsupported }
 
 // Answer is always that nothing can be done.
 type Answer struct{}

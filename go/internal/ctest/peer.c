@@ -95,6 +95,10 @@ static void serve(struct peer *peer) {
 			answer(peer, lock_manager_lock(peer->manager, id));
 		} else if (strcmp(call, "unlock") == 0) {
 			answer(peer, lock_manager_unlock(peer->manager, id));
+		} else if (strcmp(call, "rlock") == 0) {
+			answer(peer, lock_manager_lock_shared(peer->manager, id));
+		} else if (strcmp(call, "runlock") == 0) {
+			answer(peer, lock_manager_unlock_shared(peer->manager, id));
 		} else if (strcmp(call, "try") == 0) {
 			int32_t code = lock_manager_try_lock(peer->manager, id);
 			if (code == -EBUSY)

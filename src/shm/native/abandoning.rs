@@ -115,14 +115,19 @@ impl Pool {
         empty(cell, |seen| seen & OWNER == owner);
     }
 
-    /// Whether this process reads a lock, or is about to, in another cell than that.
+    /// Whether this process reads a lock, or is about to, in another cell than that. Who starves is not about to: there is a
+    /// writer first.
     pub(super) fn is_read_here_beside(&self, cells: &Cells<'_>, own: &AtomicU64) -> bool {
+        self.is_read_here(cells, |cell| !std::ptr::eq(cell, own))
+    }
+
+    pub(super) fn is_read_here(&self, cells: &Cells<'_>, is_meant: impl Fn(&AtomicU64) -> bool) -> bool {
         let Some(attachment) = self.attachment.peek() else { return false };
         let (extent, mut index) = (cells.extent(), 0);
         loop {
             match cells.at(&extent, index) {
                 Seen::Cell(cell, seen)
-                    if !std::ptr::eq(cell, own) && seen != 0 && word::process(seen) == attachment.base =>
+                    if is_meant(cell) && word::is_reader(seen) && word::process(seen) == attachment.base =>
                 {
                     return true;
                 }
