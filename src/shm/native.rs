@@ -496,9 +496,10 @@ impl Native {
         self.is_writable()
     }
 
-    /// Which lock's word stands at that byte of the file.
+    /// Which lock is waited for by a thread that sleeps at that byte of the file: on its word or on one of its cells.
     pub(super) fn lock_at(&self, offset: u64) -> Option<u32> {
-        self.pool().geometry.lock_at(offset, self.pool().num_locks_now())
+        let pool = self.pool();
+        pool.geometry.lock_at(offset, pool.num_locks_now()).or_else(|| pool.lock_of_place(offset))
     }
 
     /// One lock that this process holds through this manager.
