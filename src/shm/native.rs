@@ -313,9 +313,11 @@ impl Native {
             && note::manager(self.pool().note(id)) == self.view.token
     }
 
-    /// Whether a lock's word names a holder, dead or alive. Of a lock that this process knows.
+    /// Whether a lock's word names a holder, or says that there may be readers, dead or alive. Of a lock that this process
+    /// knows.
     pub(crate) fn is_taken(&self, id: u32) -> bool {
-        word::has_owner(self.pool().word(id).load(Ordering::Relaxed))
+        let seen = self.pool().word(id).load(Ordering::Relaxed);
+        word::has_owner(seen) || word::is_shared(seen)
     }
 
     /// Gives a lock back that was taken just now, as if it had not been: a death that was told is still due.
