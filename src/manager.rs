@@ -95,7 +95,8 @@ pub struct LockInfo {
     pub allocated: bool,
     /// Whether somebody holds it.
     pub held: bool,
-    /// Whether its last holder died and nobody has taken it since; it is not held then.
+    /// Whether the last to hold it exclusively died and nobody has taken it exclusively since; it is held shared then, or
+    /// not at all.
     pub owner_died: bool,
     /// The holder's process as the caller's PID namespace sees it, else 0.
     pub pid: i32,
@@ -115,6 +116,9 @@ pub struct LockInfo {
     pub readers: u32,
     /// Whether a writer waits for the readers to leave: it holds the lock next, and keeps later readers out.
     pub draining: bool,
+    /// Marks of readers that died, and of a writer that died before it held the lock. Nobody is told of them; they hold up
+    /// the next writer for a moment, and it takes them away.
+    pub stale: u32,
 }
 
 /// One holder of a lock. All zero or false where the storage does not say.
@@ -147,6 +151,8 @@ pub struct Waiter {
     pub pid_namespace: u64,
     /// How long it has waited.
     pub waited_ns: u64,
+    /// Whether it holds the lock next and waits for the readers to leave. Others wait for it.
+    pub draining: bool,
 }
 
 /// What is known of a manager's storage.

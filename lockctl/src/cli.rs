@@ -60,11 +60,13 @@ pub struct StorageArgument {
 ///
 /// One row a lock that is allocated or held. Takes, repairs and disturbs nothing. Waiters are those that the storage
 /// tells of, and every thread that sleeps on a lock's futex word or waits for its file, whatever program it belongs to.
+///
+/// Of a lock that is held shared the row shows the first reader, and how many there are; -o holder-pids and --json have all.
 #[derive(Debug, Args)]
 pub struct List {
     #[command(flatten)]
     pub storage: StorageArgument,
-    /// Write JSON, with a schema version
+    /// Write JSON, with a schema version: 2, in which "holder" may be the first of several "holders"
     #[arg(long, conflicts_with_all = ["columns", "no_heading"])]
     pub json: bool,
     /// Columns to show, with commas between them
@@ -116,6 +118,9 @@ pub struct Watch {
 /// Wrong is: a lock that was waited for longer than --max-wait, a pool that is nearly full, a lock whose last holder died
 /// and that nobody has taken since, a deadlock, a removed segment. Where the storage does not say since when a thread waits
 /// (libpod's layout), and one does, check looks again and again until --max-wait is over.
+///
+/// Not wrong, and told on the standard error, are marks of readers that died: they changed nothing, and the next writer
+/// clears the marks.
 #[derive(Debug, Args)]
 pub struct Check {
     #[command(flatten)]
@@ -140,11 +145,15 @@ pub struct Check {
 /// (timeout, systemd, the terminal). While lockctl waits for the lock, a signal ends the wait. What was ignored or blocked
 /// when lockctl was started is so for the command. Whether the group got a signal, a second process knows, which is called
 /// signal-witness and ends with lockctl. As process 1 of a container lockctl reaps what is left to it. If it is killed by
-/// SIGKILL, the command runs on without the lock, and the next to take it is told that its holder died.
+/// SIGKILL, the command runs on without the lock, and the next to take it is told that its holder died; nobody is told of one
+/// that held it shared.
+///
+/// Any number of commands may hold a lock with --shared at a time, and none without it beside them. One without it that
+/// waits keeps later ones with --shared out, so that it gets its turn. The libpod layout has no shared locks.
 ///
 /// Exits with the command's status, or 128 and the number of the signal that killed it; with CODE if the lock was not had
-/// by -n or -w, and 69 if waiting would never end or the command cannot be executed. Of flock(1), -s, -u and -F are refused
-/// with the reason.
+/// by -n or -w, and 69 if waiting would never end, the command cannot be executed, or the storage has no shared locks. Of
+/// flock(1), -u and -F are refused with the reason.
 #[derive(Debug, Args)]
 pub struct Run {
     #[command(flatten)]
@@ -166,8 +175,11 @@ pub struct Run {
     #[arg(short = 'c', long = "command", value_name = "LINE", conflicts_with = "command", allow_hyphen_values = true)]
     #[arg(value_hint = ValueHint::CommandString)]
     pub line: Option<OsString>,
-    /// Take the lock alone, which is what happens anyway
-    #[arg(short = 'x', short_alias = 'e', long, conflicts_with = "shared")]
+    /// Hold the lock shared: beside any number of others that do, and no exclusive holder
+    #[arg(short = 's', long, conflicts_with = "exclusive")]
+    pub shared: bool,
+    /// Hold the lock exclusively, which is what happens without --shared
+    #[arg(short = 'x', short_alias = 'e', long)]
     pub exclusive: bool,
     /// Keep the lock from the command, which is what happens anyway
     #[arg(short = 'o', long)]
@@ -175,9 +187,6 @@ pub struct Run {
     /// Say how long it took, and who holds the lock
     #[arg(long)]
     pub verbose: bool,
-    /// Refused: the locks are exclusive
-    #[arg(short = 's', long, hide = true)]
-    pub shared: bool,
     /// Refused: the lock ends with the command
     #[arg(short = 'u', long, hide = true)]
     pub unlock: bool,
@@ -191,6 +200,9 @@ pub struct Run {
 }
 
 /// Mark locks whose holder is provably dead, so that the next to take them is told
+///
+/// The marks of dead readers, and of a writer that died before it had its turn, are cleared: nobody has to be told of
+/// those.
 ///
 /// Exits with 1 if there is a lock whose holder could not be judged, or if the one that was asked for has a living holder.
 #[derive(Debug, Args)]

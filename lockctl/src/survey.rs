@@ -5,6 +5,12 @@
 
 /// Threads that wait for each other.
 pub mod deadlock;
+/// Who waits for whom.
+pub mod edges;
+/// Who holds what.
+pub mod holding;
+/// What is remarkable.
+pub mod notes;
 /// Who waits for what.
 pub mod waiting;
 
@@ -17,6 +23,8 @@ use crate::output::text::{count, shown};
 use crate::proc::process;
 use crate::proc::users::Users;
 use crate::storage::{Opened, Place, Storage};
+use holding::{Holding, Mode};
+use notes::Note;
 use waiting::Waiting;
 
 /// What a look has found.
@@ -38,38 +46,11 @@ pub struct Survey {
 #[derive(Debug, Clone)]
 pub struct Row {
     pub lock: LockInfo,
-    /// How the holder was called.
-    pub command: Option<String>,
+    /// The exclusive holder, or all readers; empty where nobody holds it.
+    pub holders: Vec<Holding>,
     /// Those that are known by number.
     pub waiting: Vec<Waiting>,
     pub notes: Vec<Note>,
-}
-
-/// What is remarkable about a lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Note {
-    OwnerDied,
-    NotAllocated,
-    HolderStopped,
-    HolderTraced,
-    OtherPidNamespace,
-    ThreadGone,
-    /// The holder is gone, or where it cannot be seen from here.
-    HolderNotSeen,
-}
-
-impl Note {
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::OwnerDied => "owner died",
-            Self::NotAllocated => "not allocated",
-            Self::HolderStopped => "holder is stopped",
-            Self::HolderTraced => "holder is being traced",
-            Self::OtherPidNamespace => "other PID namespace",
-            Self::ThreadGone => "thread gone",
-            Self::HolderNotSeen => "holder not seen from here",
-        }
-    }
 }
 
 /// How many processes a sentence names by number.
@@ -147,9 +128,16 @@ impl Survey {
         for lock in manager.lock_infos(&ids(storage, opened, &by_lock)?)? {
             allocated += u32::from(lock.allocated);
             let waiting = by_lock.remove(&lock.id).unwrap_or_default();
-            let is_used = lock.allocated || lock.held || lock.owner_died || lock.waiters > 0 || !waiting.is_empty();
+            let is_used = lock.allocated
+                || lock.held
+                || lock.owner_died
+                || lock.stale > 0
+                || lock.waiters > 0
+                || !waiting.is_empty();
             if is_used || which == Which::All {
-                rows.push(Row::new(lock, waiting, &users));
+                let mut holders = Holding::all_of(manager, &lock)?;
+                holders.iter_mut().for_each(|holder| holder.note = notes::of_holder(holder, &users));
+                rows.push(Row { notes: notes::of(&lock, &holders), lock, holders, waiting });
             }
         }
         Ok(Self { info, allocated, rows, blind: Blind::of(&users), users: users.pids, elsewhere: waits.elsewhere })
@@ -158,6 +146,11 @@ impl Survey {
     /// How many locks are held.
     pub fn held(&self) -> usize {
         self.rows.iter().filter(|row| row.lock.held).count()
+    }
+
+    /// How many of them are held shared.
+    pub fn shared(&self) -> usize {
+        self.rows.iter().filter(|row| row.readers() > 0).count()
     }
 
     /// How many threads wait.
@@ -213,9 +206,19 @@ pub fn ids_in(directory: &std::path::Path) -> Result<Vec<u32>, Failure> {
 }
 
 impl Row {
-    fn new(lock: LockInfo, waiting: Vec<Waiting>, users: &Users) -> Self {
-        let command = if lock.held && lock.pid != 0 { process::command(lock.pid) } else { None };
-        Self { lock, command, waiting, notes: notes(&lock, users) }
+    /// The exclusive holder, or the first reader.
+    pub fn holder(&self) -> Option<&Holding> {
+        self.holders.first()
+    }
+
+    /// How many hold it shared.
+    pub fn readers(&self) -> usize {
+        self.holders.iter().filter(|holder| holder.mode == Mode::Shared).count()
+    }
+
+    /// The waiter that is next, and waits for the readers to leave, if there is one that is known by number.
+    pub fn next(&self) -> Option<&Waiting> {
+        self.waiting.iter().find(|wait| wait.draining)
     }
 
     /// How many threads are known to wait, by number or not.
@@ -228,48 +231,5 @@ impl Row {
         let longest = self.waiting.iter().filter_map(|wait| wait.waited_ns).max().unwrap_or(0);
         let longest = longest.max(self.lock.waited_ns);
         (self.lock.held && longest > 0).then_some(longest)
-    }
-}
-
-fn notes(lock: &LockInfo, users: &Users) -> Vec<Note> {
-    let mut notes = Vec::new();
-    if lock.owner_died {
-        notes.push(Note::OwnerDied);
-    }
-    if !lock.allocated && (lock.held || lock.owner_died) {
-        notes.push(Note::NotAllocated);
-    }
-    if lock.held {
-        notes.extend(if lock.pid == 0 { Some(why_unnamed(lock, users)) } else { of_holder(lock) });
-    }
-    notes
-}
-
-/// Why a holder has no number here.
-fn why_unnamed(lock: &LockInfo, users: &Users) -> Note {
-    let own = process::own_pid_namespace();
-    if lock.pid_namespace != 0 && lock.pid_namespace != own {
-        return Note::OtherPidNamespace;
-    }
-    // The storage's number is nobody's here. If everybody who has the storage open is seen, and is of here, it is gone.
-    let is_all_seen = users.hidden.is_empty() && !process::are_some_outside() && !process::are_some_left_out();
-    let are_all_here = users.pids.iter().all(|&pid| process::pid_namespace(pid) == own);
-    match (is_all_seen, are_all_here) {
-        (true, true) => Note::ThreadGone,
-        (true, false) => Note::OtherPidNamespace,
-        (false, _) => Note::HolderNotSeen,
-    }
-}
-
-fn of_holder(lock: &LockInfo) -> Option<Note> {
-    let tid = if lock.tid == 0 { lock.pid } else { lock.tid };
-    if lock.pid_namespace != 0 && lock.pid_namespace != process::own_pid_namespace() {
-        return Some(Note::OtherPidNamespace);
-    }
-    match process::state(lock.pid, tid) {
-        None | Some('Z' | 'X') => Some(Note::ThreadGone),
-        Some('T') => Some(Note::HolderStopped),
-        Some('t') => Some(Note::HolderTraced),
-        Some(_) => None,
     }
 }

@@ -36,6 +36,9 @@ mod process_1;
 /// A process that does what it is told.
 #[path = "lockctl/puppet.rs"]
 mod puppet;
+/// Locks that several hold at a time: what is shown of them.
+#[path = "lockctl/readers.rs"]
+mod readers;
 /// Ids that were left behind.
 #[path = "lockctl/reconcile.rs"]
 mod reconcile;
@@ -48,6 +51,9 @@ mod run;
 /// A command under a lock, while it runs.
 #[path = "lockctl/running.rs"]
 mod running;
+/// A command under a lock that others may read as well.
+#[path = "lockctl/shared.rs"]
+mod shared;
 /// Signals to a command under a lock.
 #[path = "lockctl/signals.rs"]
 mod signals;

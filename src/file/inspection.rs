@@ -24,7 +24,8 @@ fn add_record(info: &mut LockInfo, pid: i32, table: &Table) {
         (info.held, info.pid) = (true, pid);
         return;
     }
-    // Whoever has the word and not the record lock waits for that. Unless the word went from hand to hand meanwhile.
+    // Whoever has the word, or stands in a cell, and not the record lock waits for that. Unless the word went from hand to
+    // hand meanwhile.
     let is_another = pid != 0 && info.pid != 0 && pid != info.pid;
     let is_as_before = || {
         let again = table.native.lock_info(info.id);
@@ -32,7 +33,8 @@ fn add_record(info: &mut LockInfo, pid: i32, table: &Table) {
     };
     if is_another && is_as_before() {
         (info.pid, info.tid, info.pid_namespace) = (pid, 0, 0);
-        info.waiters += 1;
+        info.waiters += info.readers.max(1);
+        info.readers = 0;
     }
 }
 
@@ -94,18 +96,22 @@ impl FileManager {
         infos.collect::<Found<_>>().map_err(|reason| self.error(reason))
     }
 
-    /// Who holds a lock, by its word and cells, or, if nobody does so, by libpod's record lock.
+    /// Who holds a lock, by its word and cells, or by libpod's record lock, for which those wait.
     pub(super) fn holders(&self, id: u32) -> Result<Vec<Holder>> {
-        let info = self.inspect(&[id])?.pop().unwrap_or_default();
-        let holders = match self.table_to_look()? {
-            Some(table) if id < table.native.known_locks() => table.native.lock_holders(id)?,
-            _ => Vec::new(),
-        };
-        let LockInfo { held, pid, tid, pid_namespace, ownership, .. } = info;
-        if !holders.is_empty() || !held {
-            return Ok(holders);
-        }
-        Ok(vec![Holder { pid, tid, pid_namespace, ownership, ..Holder::default() }])
+        self.check_id(id).map_err(|reason| self.error(reason))?;
+        let Some(table) = self.table_to_look()? else { return Ok(Vec::new()) };
+        let is_known = id < table.native.known_locks();
+        let holders = if is_known { table.native.lock_holders(id)? } else { Vec::new() };
+        let facts = self.pool.directory.facts_of_id(id).map_err(|reason| self.error(reason))?;
+        let record = facts.and_then(|facts| RecordLocks::beside(table).0.get(&facts.inode).copied());
+        // As for a look at the lock: whom no number tells apart may be the same.
+        let is_its = |holder: &Holder, pid| holder.pid == pid || holder.pid == 0 || pid == 0;
+        Ok(match record {
+            Some(pid) if !holders.iter().any(|holder| is_its(holder, pid)) => {
+                vec![Holder { pid, ..Holder::default() }]
+            }
+            _ => holders,
+        })
     }
 
     pub(super) fn describe(&self) -> Result<Info> {

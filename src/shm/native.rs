@@ -319,9 +319,11 @@ impl Native {
             && note::manager(self.pool().note(id)) == self.view.token
     }
 
-    /// Whether a lock's word names a holder, dead or alive. Of a lock that this process knows.
+    /// Whether a lock's word names a holder, or says that there may be readers, dead or alive. Of a lock that this process
+    /// knows.
     pub(crate) fn is_taken(&self, id: u32) -> bool {
-        word::has_owner(self.pool().word(id).load(Ordering::Relaxed))
+        let seen = self.pool().word(id).load(Ordering::Relaxed);
+        word::has_owner(seen) || word::is_shared(seen)
     }
 
     /// Gives a lock back that was taken just now, as if it had not been: a death that was told is still due.
@@ -514,9 +516,10 @@ impl Native {
         self.is_writable()
     }
 
-    /// Which lock's word stands at that byte of the file.
+    /// Which lock is waited for by a thread that sleeps at that byte of the file: on its word or on one of its cells.
     pub(super) fn lock_at(&self, offset: u64) -> Option<u32> {
-        self.pool().geometry.lock_at(offset, self.pool().num_locks_now())
+        let pool = self.pool();
+        pool.geometry.lock_at(offset, pool.num_locks_now()).or_else(|| pool.lock_of_place(offset))
     }
 
     /// One lock that this process holds through this manager.

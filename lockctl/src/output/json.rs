@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
 //! A look as JSON. Fields are only ever added under one schema version; what is unknown is null.
+//!
+//! Schema 1 knew one holder of a lock. Schema 2 knows readers: `holder` may be the first of several, which `holders` lists.
+//! docs/diagnosing.md says so to those who read it.
 
 use std::io::{self, Write};
 
@@ -10,10 +13,12 @@ use serde::Serialize;
 use super::table::owner;
 use crate::proc::process;
 use crate::storage::Storage;
+use crate::survey::holding::{Holding, Mode};
+use crate::survey::notes::Note;
 use crate::survey::{Row, Survey};
 
 /// Raised when a field is taken away or comes to mean something else.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 #[derive(Debug, Serialize)]
 struct Document<'a> {
@@ -39,20 +44,26 @@ struct LockView {
     held: bool,
     owner_died: bool,
     holder: Option<HolderView>,
+    holders: Vec<HolderView>,
+    readers: usize,
+    draining: bool,
+    stale: u32,
     held_for_ns_at_least: Option<u64>,
     waiters: usize,
     waiting: Vec<WaitingView>,
     acquisitions: Option<u64>,
-    notes: Vec<&'static str>,
+    notes: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct HolderView {
     pid: Option<i32>,
     tid: Option<i32>,
     pid_namespace: Option<u64>,
     command: Option<String>,
-    owner: Option<&'static str>,
+    owner: &'static str,
+    shared: bool,
+    note: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,6 +74,7 @@ struct WaitingView {
     command: Option<String>,
     waited_ns: Option<u64>,
     seen: &'static str,
+    draining: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -105,18 +117,17 @@ pub fn write(out: &mut dyn Write, storage: &Storage, survey: &Survey, rows: &[&R
 impl LockView {
     fn of(row: &Row) -> Self {
         let lock = &row.lock;
+        let holders: Vec<HolderView> = row.holders.iter().map(HolderView::of).collect();
         Self {
             id: lock.id,
             allocated: lock.allocated,
             held: lock.held,
             owner_died: lock.owner_died,
-            holder: lock.held.then(|| HolderView {
-                pid: known(lock.pid),
-                tid: known(lock.tid),
-                pid_namespace: (lock.pid_namespace != 0).then_some(lock.pid_namespace),
-                command: row.command.clone(),
-                owner: owner(row),
-            }),
+            holder: holders.first().cloned(),
+            holders,
+            readers: row.readers(),
+            draining: lock.draining,
+            stale: lock.stale,
             held_for_ns_at_least: row.held_for_ns(),
             waiters: row.waiters(),
             waiting: row
@@ -129,10 +140,25 @@ impl LockView {
                     command: process::command(wait.pid),
                     waited_ns: wait.waited_ns,
                     seen: wait.seen.text(),
+                    draining: wait.draining,
                 })
                 .collect(),
             acquisitions: (lock.acquisitions != 0).then_some(lock.acquisitions),
             notes: row.notes.iter().map(|note| note.text()).collect(),
+        }
+    }
+}
+
+impl HolderView {
+    fn of(holder: &Holding) -> Self {
+        Self {
+            pid: known(holder.pid),
+            tid: known(holder.tid),
+            pid_namespace: (holder.pid_namespace != 0).then_some(holder.pid_namespace),
+            command: holder.command.clone(),
+            owner: owner(holder),
+            shared: holder.mode == Mode::Shared,
+            note: holder.note.map(Note::text),
         }
     }
 }

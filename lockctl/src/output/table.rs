@@ -9,6 +9,9 @@ use clap::builder::styling::{AnsiColor, Style};
 
 use super::text::{cut, duration, padding, width};
 use crate::proc::process;
+use crate::survey::holding::{self, Holding, Mode};
+use crate::survey::notes::Note;
+use crate::survey::waiting::Waiting;
 use crate::survey::{Row, Survey};
 
 /// A column of the table.
@@ -16,9 +19,9 @@ use crate::survey::{Row, Survey};
 pub enum Column {
     /// The lock
     Id,
-    /// held, or unlocked
+    /// held, shared (which is held by readers), or unlocked
     State,
-    /// The holder's process
+    /// The holder's process; of several readers the first, as in tid, command, owner and namespace
     Pid,
     /// The holder's thread
     Tid,
@@ -32,7 +35,7 @@ pub enum Column {
     Note,
     /// Whether it is allocated
     Allocated,
-    /// How often it was acquired
+    /// How often it was acquired exclusively
     Acquisitions,
     /// Whether a thread or its process owns the lock
     Owner,
@@ -40,6 +43,10 @@ pub enum Column {
     Namespace,
     /// The processes that wait
     WaitingPids,
+    /// How many hold it shared
+    Readers,
+    /// The processes that hold it
+    HolderPids,
 }
 
 /// What is shown where nothing else was asked for.
@@ -80,69 +87,78 @@ impl Column {
             Self::Owner => "OWNER",
             Self::Namespace => "NAMESPACE",
             Self::WaitingPids => "WAITING PIDS",
+            Self::Readers => "READERS",
+            Self::HolderPids => "HOLDER PIDS",
         }
     }
 
     /// Numbers stand at the right, where their digits line up.
     fn is_number(self) -> bool {
-        matches!(self, Self::Id | Self::Pid | Self::Tid | Self::HeldFor | Self::Waiters | Self::Acquisitions)
+        matches!(
+            self,
+            Self::Id | Self::Pid | Self::Tid | Self::HeldFor | Self::Waiters | Self::Acquisitions | Self::Readers
+        )
     }
 
     pub fn cell(self, row: &Row) -> String {
         let lock = &row.lock;
         let number = |number: u64| if number == 0 { NOTHING.to_owned() } else { number.to_string() };
-        let of_holder = |known: i32| if lock.held { number(known.unsigned_abs().into()) } else { NOTHING.to_owned() };
+        let of_holder = |known: fn(&Holding) -> u64| number(row.holder().map_or(0, known));
         match self {
             Self::Id => lock.id.to_string(),
             Self::State => state(row).to_owned(),
-            Self::Pid => of_holder(lock.pid),
-            Self::Tid => of_holder(lock.tid),
-            Self::Command => row.command.clone().unwrap_or_else(|| NOTHING.to_owned()),
+            Self::Pid => of_holder(|holder| holder.pid.unsigned_abs().into()),
+            Self::Tid => of_holder(|holder| holder.tid.unsigned_abs().into()),
+            Self::Command => {
+                row.holder().and_then(|holder| holder.command.clone()).unwrap_or_else(|| NOTHING.to_owned())
+            }
             Self::HeldFor => {
                 row.held_for_ns().map_or_else(|| NOTHING.to_owned(), |time| format!(">={}", duration(time)))
             }
             Self::Waiters => row.waiters().to_string(),
             Self::Note => {
-                let notes: Vec<&str> = row.notes.iter().map(|note| note.text()).collect();
+                let notes: Vec<String> = row.notes.iter().map(|note| note.text()).collect();
                 if notes.is_empty() { NOTHING.to_owned() } else { notes.join(", ") }
             }
             Self::Allocated => (if lock.allocated { "yes" } else { "no" }).to_owned(),
             Self::Acquisitions => number(lock.acquisitions),
-            Self::Owner => owner(row).unwrap_or(NOTHING).to_owned(),
-            Self::Namespace => {
-                if lock.held {
-                    number(lock.pid_namespace)
-                } else {
-                    NOTHING.to_owned()
-                }
-            }
-            Self::WaitingPids => {
-                let mut pids: Vec<i32> = row.waiting.iter().map(|wait| wait.pid).filter(|&pid| pid != 0).collect();
-                pids.dedup();
-                let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
-                if pids.is_empty() { NOTHING.to_owned() } else { pids.join(",") }
-            }
+            Self::Owner => row.holder().map_or(NOTHING, |holder| owner(holder)).to_owned(),
+            Self::Namespace => of_holder(|holder| holder.pid_namespace),
+            Self::WaitingPids => pids(row.waiting.iter().map(|wait| wait.pid)),
+            Self::Readers => number(row.readers() as u64),
+            Self::HolderPids => pids(row.holders.iter().map(|holder| holder.pid)),
         }
     }
 }
 
-/// The state of a lock in a word.
-pub fn state(row: &Row) -> &'static str {
-    if row.lock.held { "held" } else { "unlocked" }
+/// Processes, those that are seen from here.
+fn pids(pids: impl Iterator<Item = i32>) -> String {
+    let mut pids: Vec<i32> = pids.filter(|&pid| pid != 0).collect();
+    pids.dedup();
+    let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
+    if pids.is_empty() { NOTHING.to_owned() } else { pids.join(",") }
 }
 
-/// Who owns a lock that is held: a thread, or its process.
-pub fn owner(row: &Row) -> Option<&'static str> {
-    match (row.lock.held, row.lock.ownership) {
-        (false, _) => None,
-        (true, lock_manager::Ownership::Thread) => Some("thread"),
-        (true, lock_manager::Ownership::Process) => Some("process"),
+/// The state of a lock in a word.
+pub fn state(row: &Row) -> &'static str {
+    match row.holder().map(|holder| holder.mode) {
+        None => "unlocked",
+        Some(Mode::Exclusive) => "held",
+        Some(Mode::Shared) => "shared",
+    }
+}
+
+/// Who owns a hold: a thread, or its process.
+pub fn owner(holder: &Holding) -> &'static str {
+    match holder.ownership {
+        lock_manager::Ownership::Thread => "thread",
+        lock_manager::Ownership::Process => "process",
     }
 }
 
 /// Whether a row is about that process: it holds the lock, or waits for it.
 pub fn is_about(row: &Row, pid: i32) -> bool {
-    (row.lock.held && row.lock.pid == pid) || row.waiting.iter().any(|wait| wait.pid == pid)
+    row.holders.iter().any(|holder| holder.pid == pid) || row.waiting.iter().any(|wait| wait.pid == pid)
 }
 
 /// Writes the rows.
@@ -211,15 +227,29 @@ pub fn summary(survey: &Survey) -> String {
         lock_manager::UNLIMITED => String::new(),
         most => format!(" of {most}"),
     };
+    let shared = match survey.shared() {
+        0 => String::new(),
+        number => format!(" ({number} shared)"),
+    };
     format!(
-        "{}{of} allocated, {} held, {}",
+        "{}{of} allocated, {} held{shared}, {}",
         survey.allocated,
         survey.held(),
         super::text::count(survey.waiters(), "thread waits", "threads wait"),
     )
 }
 
-/// The holder of a row as in a sentence.
-pub fn holder(row: &Row) -> String {
-    if row.lock.pid == 0 { "a holder that is not seen from here".to_owned() } else { process::described(row.lock.pid) }
+/// By whom the lock of a row is held, what is remarkable about that, and whose turn it is next, as in a sentence.
+pub fn held_by(row: &Row) -> String {
+    // Beside one name; of several each has its own.
+    let is_said = |note: &&Note| row.holders.len() == 1 && **note != Note::WriterNext;
+    let notes: Vec<String> = row.notes.iter().filter(is_said).map(|note| format!(": {}", note.text())).collect();
+    let next = row.next().map(|wait| format!("; next: {}", next(wait))).unwrap_or_default();
+    holding::sentence(&row.holders) + &notes.concat() + &next
+}
+
+fn next(wait: &Waiting) -> String {
+    let who =
+        if wait.pid == 0 { "a writer that is not seen from here".to_owned() } else { process::described(wait.pid) };
+    wait.waited_ns.map_or_else(|| who.clone(), |time| format!("{who}, waiting {}", duration(time)))
 }

@@ -5,47 +5,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use lock_manager::Ownership;
-
-use super::Survey;
-
-/// A thread; with no thread number, some thread of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Thread {
-    pub pid: i32,
-    pub tid: i32,
-}
-
-impl Thread {
-    /// Whether both may be the same. Where a number is missing, as in libpod's file locks, the process decides: a thread
-    /// of libpod that waits is the one that holds.
-    pub fn may_be(self, other: Self) -> bool {
-        self.pid != 0 && self.pid == other.pid && (self.tid == other.tid || self.tid == 0 || other.tid == 0)
-    }
-}
-
-/// A thread that waits for a lock that another holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Edge {
-    pub waiter: Thread,
-    pub lock: u32,
-    pub holder: Thread,
-    /// Whether only this thread can unlock it. Any thread of a process that owns the lock could.
-    pub bound: bool,
-}
-
-/// Everybody who waits, and for whom.
-pub fn edges(survey: &Survey) -> Vec<Edge> {
-    let mut edges = Vec::new();
-    for row in survey.rows.iter().filter(|row| row.lock.held) {
-        let holder = Thread { pid: row.lock.pid, tid: row.lock.tid };
-        let bound = row.lock.ownership == Ownership::Thread;
-        for wait in row.waiting.iter().filter(|wait| wait.pid != 0) {
-            edges.push(Edge { waiter: Thread { pid: wait.pid, tid: wait.tid }, lock: row.lock.id, holder, bound });
-        }
-    }
-    edges
-}
+use super::edges::Edge;
 
 /// Every deadlock, the lowest wait first: the waits that lead to each other, round in circles. One that is a single circle
 /// is in the order of that circle, so that each wait is for what the next one's thread holds. Of one that is several
@@ -189,10 +149,11 @@ fn components(number: usize, next: &Next<'_>) -> Vec<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::survey::edges::{Part, Thread};
 
     fn edge(waiter: i32, lock: u32, holder: i32) -> Edge {
         let thread = |number| Thread { pid: number, tid: number };
-        Edge { waiter: thread(waiter), lock, holder: thread(holder), bound: true }
+        Edge { waiter: thread(waiter), lock, holder: thread(holder), part: Part::HoldsExclusively, bound: true }
     }
 
     fn found(edges: &[Edge]) -> Vec<Vec<u32>> {
@@ -233,6 +194,7 @@ mod tests {
                 waiter: some(waiter),
                 lock: holder.unsigned_abs(),
                 holder: some(holder),
+                part: Part::HoldsExclusively,
                 bound: true,
             })
             .collect()

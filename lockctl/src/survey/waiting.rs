@@ -51,6 +51,8 @@ pub struct Waiting {
     /// `None`: nobody knows since when.
     pub waited_ns: Option<u64>,
     pub seen: Seen,
+    /// Whether it is next, and waits for the readers to leave. The others wait for it.
+    pub draining: bool,
 }
 
 /// What was found of waiters.
@@ -90,12 +92,21 @@ fn from_storage(waiter: Waiter) -> Waiting {
         pid_namespace: waiter.pid_namespace,
         waited_ns: Some(waiter.waited_ns),
         seen: Seen::Storage,
+        draining: waiter.draining,
     }
 }
 
 fn from_sleeper(id: u32, sleeper: &Sleeper) -> Waiting {
     let pid_namespace = process::pid_namespace(sleeper.pid);
-    Waiting { id, pid: sleeper.pid, tid: sleeper.tid, pid_namespace, waited_ns: None, seen: Seen::Futex }
+    Waiting {
+        id,
+        pid: sleeper.pid,
+        tid: sleeper.tid,
+        pid_namespace,
+        waited_ns: None,
+        seen: Seen::Futex,
+        draining: false,
+    }
 }
 
 /// Those who wait for the file of an id, as libpod does.
@@ -113,7 +124,15 @@ fn blocked_on_files(directory: &Path) -> Result<Vec<Waiting>, Failure> {
     let wait = |blocked: Blocked| {
         let id = *ids.get(&blocked.file)?;
         let pid_namespace = process::pid_namespace(blocked.pid);
-        Some(Waiting { id, pid: blocked.pid, tid: 0, pid_namespace, waited_ns: None, seen: Seen::FileLock })
+        Some(Waiting {
+            id,
+            pid: blocked.pid,
+            tid: 0,
+            pid_namespace,
+            waited_ns: None,
+            seen: Seen::FileLock,
+            draining: false,
+        })
     };
     Ok(blocked.into_iter().filter_map(wait).collect())
 }
@@ -152,7 +171,7 @@ mod tests {
 
     fn wait(pid: i32, pid_namespace: u64, seen: Seen) -> Waiting {
         let waited_ns = (seen == Seen::Storage).then_some(7);
-        Waiting { id: 3, pid, tid: pid, pid_namespace, waited_ns, seen }
+        Waiting { id: 3, pid, tid: pid, pid_namespace, waited_ns, seen, draining: false }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 //! `lockctl check`, for monitoring: a line for each thing that is wrong.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use crate::output::table;
 use crate::output::text::{count, duration};
 use crate::proc::process;
 use crate::storage::{Opened, Storage};
+use crate::survey::edges::Edge;
 use crate::survey::waiting::Waiting;
 use crate::survey::{Row, Survey, Which, deadlock};
 
@@ -23,6 +25,9 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// How many waits of a deadlock a sentence names; `lockctl graph` shows all.
 const MOST_WAITS: usize = 8;
+
+/// How many locks a sentence names.
+const MOST_IDS: usize = 8;
 
 pub fn check(arguments: &Check) -> Outcome {
     let storage = Storage::named(&arguments.storage.storage)?;
@@ -36,25 +41,8 @@ pub fn check(arguments: &Check) -> Outcome {
         );
     }
     wrong.extend(fullness(survey, arguments.warn));
-    for row in survey.rows.iter().filter(|row| row.lock.owner_died) {
-        wrong.push(format!(
-            "lock {}: its last holder died holding it and nobody has taken it since: what it protects may be half written",
-            row.lock.id
-        ));
-    }
-    for deadlock in &picture.deadlocks {
-        let waits: Vec<String> = deadlock
-            .iter()
-            .take(MOST_WAITS)
-            .map(|edge| format!("{} waits for lock {}", process::described(edge.waiter.pid), edge.lock))
-            .collect();
-        let more = match deadlock.len().saturating_sub(MOST_WAITS) {
-            0 => String::new(),
-            more => format!(" and {}", count(more, "more wait", "more waits")),
-        };
-        let end = if deadlock::is_one_circle(deadlock) { "end one of them" } else { "end one of them and look again" };
-        wrong.push(format!("deadlock: {}{more}: {end}", waits.join(", ")));
-    }
+    wrong.extend(survey.rows.iter().filter(|row| row.lock.owner_died).map(abandoned));
+    wrong.extend(picture.deadlocks.iter().map(|waits| deadlocked(waits)));
     wrong.extend(long_waits(&storage, &opened, survey, arguments.max_wait)?);
 
     let mut out = io::stdout().lock();
@@ -64,8 +52,52 @@ pub fn check(arguments: &Check) -> Outcome {
     for sentence in &wrong {
         writeln!(out, "{sentence}")?;
     }
+    if let Some(sentence) = stale(survey) {
+        crate::say(&sentence);
+    }
     super::list::tell_beside(survey);
     Ok(if wrong.is_empty() { 0 } else { exit::NO })
+}
+
+fn abandoned(row: &Row) -> String {
+    let who = if row.readers() > 0 {
+        "its last writer died holding it and none has taken it since, though others read it"
+    } else {
+        "its last holder died holding it and nobody has taken it since"
+    };
+    format!("lock {}: {who}: what it protects may be half written", row.lock.id)
+}
+
+fn deadlocked(deadlock: &[Edge]) -> String {
+    // Who waits for several readers of a lock waits once.
+    let mut seen = BTreeSet::new();
+    let waits: Vec<&Edge> = deadlock.iter().filter(|edge| seen.insert((edge.waiter, edge.lock))).collect();
+    let wait = |edge: &&Edge| format!("{} waits for lock {}", process::described(edge.waiter.pid), edge.lock);
+    let named: Vec<String> = waits.iter().take(MOST_WAITS).map(wait).collect();
+    let more = match waits.len().saturating_sub(MOST_WAITS) {
+        0 => String::new(),
+        more => format!(" and {}", count(more, "more wait", "more waits")),
+    };
+    let end = if deadlock::is_one_circle(deadlock) { "end one of them" } else { "end one of them and look again" };
+    format!("deadlock: {}{more}: {end}", named.join(", "))
+}
+
+/// What dead readers, and writers that died before they held a lock, have left. It is told, but nothing is wrong.
+fn stale(survey: &Survey) -> Option<String> {
+    let ids: Vec<String> =
+        survey.rows.iter().filter(|row| row.lock.stale > 0).map(|row| row.lock.id.to_string()).collect();
+    let more = match ids.len().saturating_sub(MOST_IDS) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let locks = if ids.len() == 1 { "lock" } else { "locks" };
+    let named = ids.iter().take(MOST_IDS).cloned().collect::<Vec<_>>().join(", ");
+    (!ids.is_empty()).then(|| {
+        format!(
+            "{locks} {named}{more}: readers that died, or a writer that died before it had its turn, have left marks; they \
+             changed nothing, and the next writer clears the marks, or `lockctl repair` at once"
+        )
+    })
 }
 
 fn fullness(survey: &Survey, warn: u8) -> Option<String> {
@@ -87,12 +119,30 @@ fn fullness(survey: &Survey, warn: u8) -> Option<String> {
 /// row waits no more.
 const MISSED_LOOKS: usize = 3;
 
-/// A waiter at a lock, and who held it: as long as all of that stays, the wait is one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A waiter at a lock, and who held it: as long as one of those does, the wait is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct OneWait {
     id: u32,
     waiter: (i32, i32),
-    holder: (i32, i32),
+    holders: Vec<(i32, i32)>,
+}
+
+impl OneWait {
+    fn of(row: &Row, wait: &Waiting) -> Self {
+        Self { id: row.lock.id, waiter: (wait.pid, wait.tid), holders: holders_of(row) }
+    }
+
+    /// Whether the lock was held by one of the same all the time, or by nobody. Of readers that come and go one may have
+    /// let the waiter in between.
+    fn is_behind_the_same(&self, row: &Row) -> bool {
+        let now = holders_of(row);
+        self.id == row.lock.id
+            && if self.holders.is_empty() { now.is_empty() } else { self.holders.iter().any(|held| now.contains(held)) }
+    }
+
+    fn is_in(&self, row: &Row) -> bool {
+        self.is_behind_the_same(row) && row.waiting.iter().any(|wait| (wait.pid, wait.tid) == self.waiter)
+    }
 }
 
 /// Waits that have lasted longer than that. Where nobody knows since when, looks until they have, or are over.
@@ -105,7 +155,8 @@ fn long_waits(storage: &Storage, opened: &Opened, survey: &Survey, most: Duratio
         if longest > 0 && longest >= nanoseconds(most) {
             wrong.push(sentence(row, row.waiting.first().map_or(0, |wait| wait.pid), longest));
         } else {
-            unknown.extend(row.waiting.iter().filter(|wait| wait.waited_ns.is_none()).map(|wait| one(row, wait)));
+            let of_row = |wait| OneWait::of(row, wait);
+            unknown.extend(row.waiting.iter().filter(|wait| wait.waited_ns.is_none()).map(of_row));
         }
     }
     let mut unknown: Vec<(OneWait, usize)> = unknown.into_iter().map(|wait| (wait, 0)).collect();
@@ -114,8 +165,7 @@ fn long_waits(storage: &Storage, opened: &Opened, survey: &Survey, most: Duratio
         thread::sleep(BETWEEN_LOOKS.min(most.saturating_sub(start.elapsed())));
         let again = Survey::take(storage, opened, Which::InUse)?;
         for (wait, missed) in &mut unknown {
-            let row = again.rows.iter().find(|row| row.lock.id == wait.id);
-            let is_there = row.is_some_and(|row| row.waiting.iter().any(|other| one(row, other) == *wait));
+            let is_there = again.rows.iter().any(|row| wait.is_in(row));
             *missed = if is_there { 0 } else { *missed + 1 };
         }
         unknown.retain(|(_, missed)| *missed < MISSED_LOOKS);
@@ -124,20 +174,15 @@ fn long_waits(storage: &Storage, opened: &Opened, survey: &Survey, most: Duratio
     let survey = last.as_ref().unwrap_or(survey);
     for row in &survey.rows {
         // One that the very last looks missed waits still if the same holder has the lock: it cannot have got it.
-        let is_still = |wait: &OneWait| wait.id == row.lock.id && wait.holder == holder_of(row);
-        let wait = unknown.iter().map(|(wait, _)| wait).find(|wait| is_still(wait));
+        let wait = unknown.iter().map(|(wait, _)| wait).find(|wait| wait.is_behind_the_same(row));
         wrong.extend(wait.map(|wait| sentence(row, wait.waiter.0, nanoseconds(most))));
     }
     Ok(wrong)
 }
 
-fn one(row: &Row, wait: &Waiting) -> OneWait {
-    OneWait { id: row.lock.id, waiter: (wait.pid, wait.tid), holder: holder_of(row) }
-}
-
-/// Zeros: nobody.
-fn holder_of(row: &Row) -> (i32, i32) {
-    if row.lock.held { (row.lock.pid, row.lock.tid) } else { (0, 0) }
+/// Empty: nobody.
+fn holders_of(row: &Row) -> Vec<(i32, i32)> {
+    row.holders.iter().map(|holder| (holder.pid, holder.tid)).collect()
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -147,16 +192,17 @@ fn nanoseconds(time: Duration) -> u64 {
 fn sentence(row: &Row, waiter: i32, waited_ns: u64) -> String {
     let waiter = if waiter == 0 { "a thread".to_owned() } else { process::described(waiter) };
     let (id, time) = (row.lock.id, duration(waited_ns));
-    if !row.lock.held {
+    if row.holders.is_empty() && row.lock.draining {
+        return format!(
+            "lock {id}: {waiter} has waited for {time} or longer; its readers have left, and the writer that is next does not \
+             take it: that may be stopped, `kill -CONT` it"
+        );
+    }
+    if row.holders.is_empty() {
         return format!(
             "lock {id}: {waiter} has waited for {time} or longer though nobody holds it, so its wake-up was lost: end it \
              and start it again"
         );
     }
-    let notes: Vec<String> = row.notes.iter().map(|note| format!(": {}", note.text())).collect();
-    format!(
-        "lock {id}: {waiter} has waited for {time} or longer; it is held by {}{}",
-        table::holder(row),
-        notes.concat()
-    )
+    format!("lock {id}: {waiter} has waited for {time} or longer; it is {}", table::held_by(row))
 }

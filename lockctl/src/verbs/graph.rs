@@ -13,8 +13,8 @@ use std::io::{self, Write};
 use crate::cli::Graph;
 use crate::exit::{self, Failure, Outcome};
 use crate::storage::{Opened, Storage};
-use crate::survey::deadlock::{self, Edge, Thread};
-use crate::survey::{Survey, Which};
+use crate::survey::edges::{self, Edge, Thread};
+use crate::survey::{Survey, Which, deadlock};
 
 /// Everybody who waits, for whom, and which of them wait for ever.
 pub struct Picture {
@@ -67,7 +67,7 @@ impl Picture {
         let mut looks = Looks::default();
         loop {
             let survey = Survey::take(storage, opened, Which::InUse)?;
-            let edges = deadlock::edges(&survey);
+            let edges = edges::edges(&survey);
             looks.add(&edges);
             // Where nobody waits nobody is in a circle.
             if edges.is_empty() || looks.looks.len() == LOOKS || looks.are_sure() {
@@ -84,9 +84,7 @@ impl Picture {
     /// How long each of them has waited, where somebody knows.
     fn waited(&self) -> BTreeMap<(u32, Thread), u64> {
         let waits = self.survey.rows.iter().flat_map(|row| &row.waiting);
-        let known =
-            waits.filter_map(|wait| Some(((wait.id, Thread { pid: wait.pid, tid: wait.tid }), wait.waited_ns?)));
-        known.collect()
+        waits.filter_map(|wait| Some(((wait.id, Thread::from(wait)), wait.waited_ns?))).collect()
     }
 }
 
@@ -108,10 +106,11 @@ pub fn graph(arguments: &Graph) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::survey::edges::Part;
 
     fn edge(waiter: i32, holder: i32) -> Edge {
         let thread = |number| Thread { pid: number, tid: number };
-        Edge { waiter: thread(waiter), lock: 0, holder: thread(holder), bound: true }
+        Edge { waiter: thread(waiter), lock: 0, holder: thread(holder), part: Part::HoldsExclusively, bound: true }
     }
 
     fn after(looks: &[&[Edge]]) -> Looks {

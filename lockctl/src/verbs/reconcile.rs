@@ -14,7 +14,7 @@ use crate::cli::Reconcile;
 use crate::exit::{Failure, Outcome, sysexits};
 use crate::output::text::{count, shown};
 use crate::storage::Storage;
-use crate::survey::{Row, Survey, Which};
+use crate::survey::{Row, Survey, Which, holding};
 use record::Record;
 
 pub fn reconcile(arguments: &Reconcile) -> Outcome {
@@ -75,7 +75,7 @@ pub fn reconcile(arguments: &Reconcile) -> Outcome {
 /// Why a lock that is on no list is not to be freed.
 fn keep(row: &Row, before: Option<&Record>) -> Option<String> {
     if row.lock.held {
-        return Some(format!("it is held by {}", crate::output::table::holder(row)));
+        return Some(format!("it is {}", holding::sentence(&row.holders)));
     }
     if row.waiters() > 0 {
         return Some("it is waited for".to_owned());

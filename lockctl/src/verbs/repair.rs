@@ -1,19 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! `lockctl repair`: marks locks whose holder is provably dead, and says of which it could not be said.
+//! `lockctl repair`: marks locks whose holder is provably dead, clears what dead readers left, and says of which it could
+//! not be said.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::path::Path;
 
 use lock_manager::{Manager, Reason};
 
 use crate::cli::Repair;
 use crate::exit::{self, Failure, Outcome};
+use crate::output::text::count;
 use crate::storage::{Place, Storage};
+use crate::survey::ids_in;
 
 /// What became of one lock.
 enum Repaired {
     /// It was held by somebody dead.
     Marked,
+    /// So many marks of dead readers, or of one that died before its turn, were cleared; nobody has to be told.
+    Cleared(u32),
     /// Nobody held it.
     NothingToDo,
     Lives(String),
@@ -33,18 +40,23 @@ pub fn repair(arguments: &Repair) -> Outcome {
     let ids = match (arguments.id, &storage.place) {
         (Some(id), _) => vec![id],
         // The kernel itself gives back the record locks of the dead.
-        (None, Place::Directory(_)) => manager.locks_held()?,
+        (None, Place::Directory(path)) => held_or_stale(manager, path)?,
         // All: what another program has made unrecoverable is held by nobody, and mended on the way.
         (None, Place::Segment(_)) => (0..manager.num_locks()?).collect(),
     };
     let mut out = io::stdout().lock();
-    let (mut marked, mut lives, mut unjudged) = (0, 0, 0);
+    let (mut marked, mut cleared, mut lives, mut unjudged) = (0, 0, 0, 0);
     let Tried { repaired, failure } = repair_all(manager, &ids)?;
     for (id, repaired) in repaired {
         match repaired {
             Repaired::Marked => {
                 marked += 1;
                 writeln!(out, "lock {id}: its holder is gone; marked, so that the next to take it is told")?;
+            }
+            Repaired::Cleared(left) => {
+                cleared += 1;
+                let marks = count(left as usize, "mark", "marks");
+                writeln!(out, "lock {id}: cleared {marks} of dead readers, or of a writer that died before its turn")?;
             }
             Repaired::NothingToDo if arguments.id.is_some() => {
                 writeln!(out, "lock {id}: nothing to repair, nobody holds it")?;
@@ -66,10 +78,19 @@ pub fn repair(arguments: &Repair) -> Outcome {
         return Err(failure);
     }
     if arguments.id.is_none() {
-        writeln!(out, "{marked} marked, {lives} held by the living, {unjudged} could not be judged")?;
+        let cleared = if cleared > 0 { format!(" {cleared} cleared,") } else { String::new() };
+        writeln!(out, "{marked} marked,{cleared} {lives} held by the living, {unjudged} could not be judged")?;
     }
     let is_no = unjudged > 0 || (arguments.id.is_some() && lives > 0);
     Ok(if is_no { exit::NO } else { 0 })
+}
+
+/// The locks of a directory that somebody holds, or that dead readers have left marks of.
+fn held_or_stale(manager: &dyn Manager, directory: &Path) -> Result<Vec<u32>, Failure> {
+    let mut ids: BTreeSet<u32> = manager.locks_held()?.into_iter().collect();
+    let locks = manager.lock_infos(&ids_in(directory)?)?;
+    ids.extend(locks.iter().filter(|lock| lock.stale > 0).map(|lock| lock.id));
+    Ok(ids.into_iter().collect())
 }
 
 /// Tries each, and says what became of those that were tried before one failed. What was known of all of them is asked
@@ -94,7 +115,12 @@ fn repair_all(manager: &dyn Manager, ids: &[u32]) -> Result<Tried, Failure> {
     let after = manager.lock_infos(&ids[..tried.len()])?;
     let became = tried.into_iter().zip(before.iter().zip(&after)).map(|(repaired, (before, after))| {
         let is_marked = !before.owner_died && after.owner_died;
-        let repaired = if is_marked && matches!(repaired, Repaired::NothingToDo) { Repaired::Marked } else { repaired };
+        let cleared = before.stale.saturating_sub(after.stale);
+        let repaired = match repaired {
+            Repaired::NothingToDo if is_marked => Repaired::Marked,
+            Repaired::NothingToDo if cleared > 0 => Repaired::Cleared(cleared),
+            other => other,
+        };
         (after.id, repaired)
     });
     Ok(Tried { repaired: became.collect(), failure })

@@ -18,9 +18,9 @@ use lock_manager::{Acquired, Manager, Reason, Wait};
 use crate::cli::Run;
 use crate::exit::{Failure, Outcome, sysexits};
 use crate::output::text::shown;
-use crate::proc::process;
 use crate::say;
 use crate::storage::Storage;
+use crate::survey::holding::{self, Holding, Mode};
 use crate::sys::signals::KILLED_BY;
 use nested::Runs;
 use signals::Signals;
@@ -44,9 +44,7 @@ pub fn run(arguments: &Run) -> Outcome {
 
 /// What flock(1) has and a storage of locks has not.
 fn refuse_what_cannot_be(arguments: &Run) -> Result<(), Failure> {
-    let why = if arguments.shared {
-        "--shared: these locks are exclusive, there are no shared ones; leave it out, and the command is alone"
-    } else if arguments.unlock {
+    let why = if arguments.unlock {
         "--unlock: the lock of a command ends with the command; end the command, or use `lockctl repair` where the \
          holder is dead"
     } else if arguments.no_fork {
@@ -64,11 +62,11 @@ fn run_caught(arguments: &Run, signals: &Signals) -> Outcome {
     let manager = opened.manager();
     let runs = Runs::above();
     if let Some(holder) = runs.holder_of(&storage, arguments.id, manager)? {
-        say(&nested::sentence(&storage, arguments.id, holder));
+        say(&nested::sentence(&storage, arguments.id, holder, mode(arguments)));
         return Ok(if wait(arguments) == Wait::Forever { sysexits::UNAVAILABLE } else { arguments.conflict_exit_code });
     }
     let start = Instant::now();
-    let acquired = match manager.acquire(arguments.id, wait(arguments), Some(signals.cancel())) {
+    let acquired = match acquire(arguments, manager, signals) {
         Ok(acquired) => acquired,
         Err(error) => {
             return match error.reason() {
@@ -80,6 +78,7 @@ fn run_caught(arguments: &Run, signals: &Signals) -> Outcome {
                 }
                 // What came is said by how this process ends.
                 Reason::Cancelled { .. } => Ok(0),
+                Reason::Unsupported(why) if arguments.shared => Err(not_shared(&storage, why)),
                 _ => Err(error.into()),
             };
         }
@@ -88,13 +87,13 @@ fn run_caught(arguments: &Run, signals: &Signals) -> Outcome {
         say(&format!("getting lock {} took {:.6} seconds", arguments.id, start.elapsed().as_secs_f64()));
     }
     if acquired == Acquired::OwnerDied {
-        say(&format!(
-            "lock {}: its last holder died holding it, so what it protects may be half written; it is held now",
-            arguments.id
-        ));
+        say(&abandoned(arguments));
     }
     let ended = run_held(arguments, &runs.with(&storage, arguments.id, manager), &storage, signals);
-    manager.unlock(arguments.id)?;
+    match mode(arguments) {
+        Mode::Exclusive => manager.unlock(arguments.id)?,
+        Mode::Shared => manager.unlock_shared(arguments.id)?,
+    }
     ended.map(exit_code)
 }
 
@@ -107,17 +106,45 @@ fn wait(arguments: &Run) -> Wait {
     }
 }
 
-fn conflict(arguments: &Run, manager: &dyn Manager) -> String {
-    let holder = match manager.lock_info(arguments.id) {
-        Ok(info) if info.held && info.pid != 0 => format!("; it is held by {}", process::described(info.pid)),
-        _ => String::new(),
+fn mode(arguments: &Run) -> Mode {
+    if arguments.shared { Mode::Shared } else { Mode::Exclusive }
+}
+
+fn acquire(arguments: &Run, manager: &dyn Manager, signals: &Signals) -> lock_manager::Result<Acquired> {
+    let (id, wait, cancel) = (arguments.id, wait(arguments), Some(signals.cancel()));
+    match mode(arguments) {
+        Mode::Exclusive => manager.acquire(id, wait, cancel),
+        Mode::Shared => manager.acquire_shared(id, wait, cancel),
+    }
+}
+
+/// Why a storage has no shared locks. The library's way out is one of its calls: here it is an option, or a verb.
+fn not_shared(storage: &Storage, why: &str) -> Failure {
+    let why = why.split(';').next().unwrap_or(why);
+    let way_out = "leave --shared out to hold the lock exclusively, or use a segment that `lockctl create` makes";
+    Failure::new(sysexits::UNAVAILABLE, format!("{}: --shared: {why}; {way_out}", storage.shown()))
+}
+
+/// That somebody died holding the lock that is held now.
+fn abandoned(arguments: &Run) -> String {
+    let now = match mode(arguments) {
+        Mode::Exclusive => "it is held now",
+        Mode::Shared => "it is held shared now, and each reader is told until a writer has taken the lock",
     };
     let id = arguments.id;
-    if matches!(wait(arguments), Wait::Try) {
-        format!("failed to get lock {id}{holder}")
-    } else {
-        format!("timeout while waiting to get lock {id}{holder}")
-    }
+    format!("lock {id}: its last holder died holding it, so what it protects may be half written; {now}")
+}
+
+/// That the lock was not had, and who has it.
+fn conflict(arguments: &Run, manager: &dyn Manager) -> String {
+    let id = arguments.id;
+    let tried = if matches!(wait(arguments), Wait::Try) { "failed to get" } else { "timeout while waiting to get" };
+    // Where it cannot be said, the rest is said all the same.
+    let lock = manager.lock_info(id).unwrap_or_default();
+    let holders = Holding::all_of(manager, &lock).unwrap_or_default();
+    let held = if holders.is_empty() { String::new() } else { format!("; it is {}", holding::sentence(&holders)) };
+    let next = if lock.draining { "; a writer is next" } else { "" };
+    format!("{tried} lock {id}{held}{next}")
 }
 
 /// The program and its arguments.

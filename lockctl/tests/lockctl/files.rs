@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
+use crate::puppet::Puppet;
 use crate::running::{Left, Running};
 use crate::stage::{LOCKCTL, Place, eventually, lockctl, skip};
 
@@ -113,6 +114,53 @@ fn one_of_ours_that_holds_is_named_to_one_that_waits_in_fcntl() {
     });
     holding.send(Signal::TERM);
     assert_eq!(holding.end().code(), Some(128 + 15));
+}
+
+#[test]
+fn a_program_that_waits_in_fcntl_waits_for_every_reader() {
+    if !has_perl() {
+        return;
+    }
+    let place = Place::directory(&[1]);
+    let readers = [Puppet::reading(&place, &[1]), Puppet::reading(&place, &[1])];
+    let (waiter, mut said) = PosixLocker::start(&[&place.path.join("1")]);
+    let what = readers.each_ref().map(|reader| format!("waits for lock 1, held shared by {}, thread", reader.pid()));
+    let mut graph = String::new();
+    eventually("it is seen behind both", || {
+        graph = lockctl(["graph", &place.name]).with(0);
+        what.iter().all(|wait| graph.contains(wait))
+    });
+    assert_eq!(graph.matches(&format!("  {} (perl", waiter.pid())).count(), 2, "{graph}");
+    let row = lockctl(["list", "-n", "-o", "state,readers,waiting-pids", &place.name]).with(0);
+    assert_eq!(row, format!("shared  2  {}\n", waiter.pid()));
+    // Nobody knows since when it waits: as long as one and the same reader stays.
+    let said_by_check = lockctl(["check", "--max-wait", "0.2", &place.name]).with(1);
+    assert!(said_by_check.contains(&format!("lock 1: {} (perl", waiter.pid())), "{said_by_check}");
+    assert!(said_by_check.contains("it is held shared by 2: "), "{said_by_check}");
+    drop(readers);
+    assert_eq!(said.next().unwrap(), "holds");
+}
+
+#[test]
+fn a_reader_waits_for_a_program_that_has_the_file_and_is_no_holder_meanwhile() {
+    if !has_perl() {
+        return;
+    }
+    let place = Place::directory(&[1]);
+    let (holder, mut said) = PosixLocker::start(&[&place.path.join("1")]);
+    assert_eq!(said.next().unwrap(), "holds");
+    assert_eq!(lockctl(["run", "-sn", &place.name, "1", "--", "true"]).code, Some(1));
+    let mut reader = Puppet::of(&place);
+    reader.begins("read 1");
+    let mut row = String::new();
+    eventually("the reader waits", || {
+        row = lockctl(["list", "-n", "-o", "state,pid,readers,holder-pids,waiters", &place.name]).with(0);
+        row.ends_with("  1\n")
+    });
+    assert_eq!(row, format!("held  {0}  -  {0}  1\n", holder.pid()));
+    drop(holder);
+    reader.finishes();
+    assert_eq!(lockctl(["list", "-n", "-o", "state,readers", &place.name]).with(0), "shared  1\n");
 }
 
 #[test]

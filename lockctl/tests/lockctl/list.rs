@@ -139,7 +139,7 @@ fn the_json_has_the_fields_of_its_schema_and_no_others() {
     let look = json(&place);
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<String>>();
     let named = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<String>>();
-    assert_eq!(look["schema"], 1, "a change of the fields below is a change of the schema");
+    assert_eq!(look["schema"], 2, "a change of the fields below is a change of the schema");
     let document = [
         "schema",
         "storage",
@@ -162,6 +162,10 @@ fn the_json_has_the_fields_of_its_schema_and_no_others() {
         "held",
         "owner_died",
         "holder",
+        "holders",
+        "readers",
+        "draining",
+        "stale",
         "held_for_ns_at_least",
         "waiters",
         "waiting",
@@ -169,8 +173,12 @@ fn the_json_has_the_fields_of_its_schema_and_no_others() {
         "notes",
     ];
     assert_eq!(keys(&lock), named(&of_lock));
-    assert_eq!(keys(&lock["holder"]), named(&["pid", "tid", "pid_namespace", "command", "owner"]));
-    assert_eq!(keys(&lock["waiting"][0]), named(&["pid", "tid", "pid_namespace", "command", "waited_ns", "seen"]));
+    let of_holder = ["pid", "tid", "pid_namespace", "command", "owner", "shared", "note"];
+    assert_eq!(keys(&lock["holder"]), named(&of_holder));
+    assert_eq!(lock["holders"], serde_json::json!([lock["holder"]]));
+    let of_waiting = ["pid", "tid", "pid_namespace", "command", "waited_ns", "seen", "draining"];
+    assert_eq!(keys(&lock["waiting"][0]), named(&of_waiting));
+    assert_eq!((&lock["readers"], &lock["draining"], &lock["stale"]), (&0.into(), &false.into(), &0.into()));
     assert_eq!(keys(&look["not_seen"]), named(&["processes", "proc_hides", "outside_pid_namespace"]));
     assert_eq!((&look["kind"], &look["layout"]), (&"shm".into(), &"libpod".into()));
     assert_eq!((&look["num_locks"], &look["allocated"], &look["removed"]), (&32.into(), &2.into(), &false.into()));

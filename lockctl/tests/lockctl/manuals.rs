@@ -116,7 +116,7 @@ fn the_version_names_library_interface_and_formats() {
         "ABI: liblock_manager.so.0".to_owned(),
         "libpod segment: magic 0x87d1".to_owned(),
         "native segment, lock directory: version 2".to_owned(),
-        "list --json: schema 1".to_owned(),
+        "list --json: schema 2".to_owned(),
     ] {
         assert!(said.lines().any(|said| said == line), "{line} is not in {said}");
     }

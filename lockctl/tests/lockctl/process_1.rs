@@ -63,22 +63,25 @@ fn it_takes_locks_of_either_layout() {
     }
 }
 
-/// Its ancestor cannot be seen from there; that the lock was not acquired since tells.
+/// Its ancestor cannot be seen from there; that nobody has taken the lock exclusively since tells.
 #[test]
 fn it_does_not_wait_for_its_ancestor_outside() {
-    let native = Place::unused();
-    lockctl(["create", "--layout", "native", &native.name, "64"]).with(0);
-    let Some(inner) = run(&native, "echo in") else { return };
-    let outer = Command::new(LOCKCTL)
-        .args(["run", &native.name, "3", "--"])
-        .arg(inner.get_program())
-        .args(inner.get_args())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let said = String::from_utf8(outer.stderr).unwrap();
-    assert_eq!(outer.status.code(), Some(69), "{said}");
-    assert!(said.contains("is held by a process not seen from here"), "{said}");
+    for (options, how) in [(&[][..], "held by"), (&["-s"], "held shared by")] {
+        let native = Place::native(&[3]);
+        let Some(inner) = run(&native, "echo in") else { return };
+        let outer = Command::new(LOCKCTL)
+            .arg("run")
+            .args(options)
+            .args([&native.name, "3", "--"])
+            .arg(inner.get_program())
+            .args(inner.get_args())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(outer.stderr).unwrap();
+        assert_eq!(outer.status.code(), Some(69), "{said}");
+        assert!(said.contains(&format!("is {how} a holder that is not seen from here")), "{said}");
+    }
 }
 
 #[test]

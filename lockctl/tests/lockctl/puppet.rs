@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A process that uses the library and does what it is told over its standard input, a line each: `lock 3`, `unlock 3`.
+//! A process that uses the library and does what it is told over its standard input, a line each: `lock 3`, `unlock 3`,
+//! and the same shared: `read 3`, `unread 3`.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, Lines, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use lock_manager::{Manager, ShmManager};
+use lock_manager::{FileManager, Manager, ShmManager};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::stage::{Place, eventually, state_of, watch_over};
 
-/// The segment of a puppet; unset in the run that the user started.
+/// The segment, or directory, of a puppet; unset in the run that the user started.
 const SEGMENT: &str = "LOCKCTL_TEST_PUPPET";
 const READY: &str = "puppet is ready";
 const DONE: &str = "puppet has done it";
@@ -44,6 +46,15 @@ impl Puppet {
         let mut puppet = Self::of(place);
         for id in ids {
             puppet.does(&format!("lock {id}"));
+        }
+        puppet
+    }
+
+    /// One that reads these locks.
+    pub fn reading(place: &Place, ids: &[u32]) -> Self {
+        let mut puppet = Self::of(place);
+        for id in ids {
+            puppet.does(&format!("read {id}"));
         }
         puppet
     }
@@ -105,7 +116,11 @@ impl Drop for Puppet {
 fn is_played_by_this_binary() {
     let Ok(segment) = env::var(SEGMENT) else { return };
     watch_over();
-    let manager = ShmManager::open(segment, 0).unwrap();
+    let manager: Box<dyn Manager> = if Path::new(&segment).is_dir() {
+        Box::new(FileManager::open(segment).unwrap())
+    } else {
+        Box::new(ShmManager::open(segment, 0).unwrap())
+    };
     println!("{READY}");
     for line in io::stdin().lines() {
         let line = line.unwrap();
@@ -116,6 +131,10 @@ fn is_played_by_this_binary() {
                 let _ = manager.lock(id).unwrap();
             }
             "unlock" => manager.unlock(id).unwrap(),
+            "read" => {
+                let _ = manager.lock_shared(id).unwrap();
+            }
+            "unread" => manager.unlock_shared(id).unwrap(),
             _ => unreachable!("{what} is nothing that a puppet can do"),
         }
         println!("{DONE}");

@@ -157,6 +157,17 @@ impl Place {
         place
     }
 
+    /// A segment in the native layout, with these ids allocated.
+    pub fn native(allocated: &[u32]) -> Self {
+        let place = Self::unused();
+        let options = SegmentOptions::default().layout(Layout::Native);
+        let manager = ShmManager::create(&place.name, 64, &options).unwrap();
+        for &id in allocated {
+            manager.allocate_and_retrieve_lock(id).unwrap();
+        }
+        place
+    }
+
     /// A directory of locks, with these ids allocated.
     pub fn directory(allocated: &[u32]) -> Self {
         let mut place = Self::unused();

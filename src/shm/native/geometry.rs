@@ -225,10 +225,25 @@ impl Geometry {
         [(word(there), word(num_locks)), (self.size(there) as u64, self.size(num_locks) as u64)]
     }
 
-    /// Which lock the kernel is asked about for that byte of the file.
+    /// Which place of the cell table has its cell at that byte of the file.
+    pub(super) fn place_at(self, offset: u64) -> Option<usize> {
+        let distance = usize::try_from(offset.checked_sub(self.table() as u64)?).ok()?;
+        let index = distance / size::PLACE;
+        let is_cell = distance % size::PLACE < size_of::<u64>();
+        (self.readers() == Readers::InCells && index < PLACES && is_cell).then_some(index)
+    }
+
+    /// In which lock's word, or cells, that byte of the file is: a thread that sleeps there waits for the lock.
     pub(super) fn lock_at(self, offset: u64, num_locks: u32) -> Option<u32> {
+        const WORD_END: usize = slot::WORD + size_of::<u64>();
+        const CELLS_END: usize = slot::CELLS + CELLS * size_of::<u64>();
         let distance = offset.checked_sub(self.slots() as u64)?;
         let id = u32::try_from(distance / size::SLOT as u64).ok()?;
-        (id < num_locks && distance % (size::SLOT as u64) < size_of::<u64>() as u64).then_some(id)
+        let is_slept_on = match (distance % size::SLOT as u64) as usize {
+            slot::WORD..WORD_END => true,
+            slot::CELLS..CELLS_END => self.readers() == Readers::InCells,
+            _ => false,
+        };
+        (id < num_locks && is_slept_on).then_some(id)
     }
 }

@@ -89,7 +89,9 @@ impl Pool {
         let is_dead = has_owner && judged.is_dead(seen);
         let is_draining = word::is_draining(seen);
         let mut readers = self.readers(id, seen);
+        let named = readers.len();
         readers.retain(|&reader| !judged.is_dead(reader));
+        let stale = named - readers.len() + usize::from(is_dead && is_draining);
         let holder = if has_owner && !is_draining && !is_dead { Some(seen) } else { readers.first().copied() };
         let mut info = LockInfo {
             id,
@@ -100,6 +102,7 @@ impl Pool {
             acquisitions: note::acquisitions(self.note(id)),
             readers: readers.len() as u32,
             draining: is_draining && !is_dead,
+            stale: stale as u32,
             ..LockInfo::default()
         };
         if let Some(holder) = holder {
@@ -182,9 +185,16 @@ impl Pool {
                 tid,
                 pid_namespace: entry.map_or(0, |entry| entry.tenant().pid_namespace),
                 waited_ns: Instant::now().since(Instant::from_nanoseconds(record.since())),
+                draining: self.is_drained_by(wish.lock, key),
             })
         });
         waiting.collect()
+    }
+
+    /// Whether that thread drains that lock. A wish may be for a lock that this process does not know of yet.
+    fn is_drained_by(&self, id: u32, thread: u64) -> bool {
+        let seen = if id < self.num_locks_now() { self.word(id).load(Ordering::Acquire) } else { 0 };
+        word::is_draining(seen) && seen & OWNER == thread & OWNER
     }
 
     pub(super) fn describe(&self) -> Info {

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 //! The cells of a segment as this process has them mapped: those of the slots, and the pages of the table.
 
+use std::sync::atomic::Ordering;
+
 use super::cells::{self, Cells, Table};
 use super::format::{self, header, slot};
 use super::geometry::Readers;
@@ -22,6 +24,18 @@ impl Space {
                 Some(Table { places, usable: &self.usable[word], ready })
             }
         }
+    }
+
+    /// Of which lock the place of the table is that has its cell at that byte of the file.
+    pub(super) fn lock_of_place(&self, offset: u64) -> Option<u32> {
+        let index = self.geometry.place_at(offset)?;
+        let Table { places, ready, .. } = self.table()?;
+        let page = format::table_page_of(index);
+        if ready.load(Ordering::SeqCst) & 1 << page == 0 || self.make_table_page_usable(page).is_err() {
+            return None;
+        }
+        let id = places.get(index)?[1].load(Ordering::Acquire) as u32;
+        (id < self.num_locks_now()).then_some(id)
     }
 
     /// The cells of a lock that this process knows of. `None`: the segment has no readers.

@@ -10,11 +10,15 @@ use super::tree::number;
 use crate::output::text::duration;
 use crate::proc::process;
 use crate::storage::Storage;
-use crate::survey::deadlock::Thread;
+use crate::survey::edges::{Part, Thread};
+
+/// How a deadlock is drawn.
+const RED: &str = ", color=red, penwidth=2";
 
 pub fn write(out: &mut dyn Write, storage: &Storage, picture: &Picture) -> io::Result<()> {
     let (deadlocked, waited) = (picture.deadlocked(), picture.waited());
-    let red: BTreeSet<u32> = deadlocked.iter().map(|edge| edge.lock).collect();
+    let red_waits: BTreeSet<(Thread, u32)> = deadlocked.iter().map(|edge| (edge.waiter, edge.lock)).collect();
+    let red_holds: BTreeSet<(u32, Thread)> = deadlocked.iter().map(|edge| (edge.lock, edge.holder)).collect();
     writeln!(out, "digraph locks {{")?;
     writeln!(out, "  label={};", quoted(&storage.shown()))?;
     writeln!(out, "  rankdir=LR;")?;
@@ -29,18 +33,25 @@ pub fn write(out: &mut dyn Write, storage: &Storage, picture: &Picture) -> io::R
     for lock in locks {
         writeln!(out, "  {} [label={}];", quoted(&format!("lock {lock}")), quoted(&format!("lock {lock}")))?;
     }
-    for edge in &picture.edges {
-        let colour = if deadlocked.contains(edge) { ", color=red, penwidth=2" } else { "" };
-        let time = waited.get(&(edge.lock, edge.waiter)).copied().map(duration);
+    let waits: BTreeSet<(Thread, u32)> = picture.edges.iter().map(|edge| (edge.waiter, edge.lock)).collect();
+    for (waiter, lock) in waits {
+        let colour = if red_waits.contains(&(waiter, lock)) { RED } else { "" };
+        let time = waited.get(&(lock, waiter)).copied().map(duration);
         let label = time.map_or_else(|| "waits".to_owned(), |time| format!("waits {time}"));
-        let lock = quoted(&format!("lock {}", edge.lock));
-        writeln!(out, "  {} -> {lock} [label={}{colour}];", node(edge.waiter), quoted(&label))?;
-    }
-    let held: BTreeSet<(u32, Thread)> = picture.edges.iter().map(|edge| (edge.lock, edge.holder)).collect();
-    for (lock, holder) in held {
-        let colour = if red.contains(&lock) { ", color=red, penwidth=2" } else { "" };
         let lock = quoted(&format!("lock {lock}"));
-        writeln!(out, "  {lock} -> {} [label=\"held by\"{colour}];", node(holder))?;
+        writeln!(out, "  {} -> {lock} [label={}{colour}];", node(waiter), quoted(&label))?;
+    }
+    let held: BTreeSet<(u32, Thread, Part)> =
+        picture.edges.iter().map(|edge| (edge.lock, edge.holder, edge.part)).collect();
+    for (lock, holder, part) in held {
+        let colour = if red_holds.contains(&(lock, holder)) { RED } else { "" };
+        let label = match part {
+            Part::HoldsExclusively => "held by",
+            Part::Reads => "held shared by",
+            Part::IsNext => "next",
+        };
+        let lock = quoted(&format!("lock {lock}"));
+        writeln!(out, "  {lock} -> {} [label=\"{label}\"{colour}];", node(holder))?;
     }
     writeln!(out, "}}")
 }

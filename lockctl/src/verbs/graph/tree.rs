@@ -9,7 +9,8 @@ use std::io::{self, Write};
 use super::Picture;
 use crate::output::text::{count, duration};
 use crate::proc::process;
-use crate::survey::deadlock::{self, Edge, Thread};
+use crate::survey::deadlock;
+use crate::survey::edges::{Edge, Part, Thread};
 
 /// How deep lines are indented at most: a chain of thousands would be mostly blanks.
 const DEEPEST: usize = 40;
@@ -66,8 +67,10 @@ impl<'p> Told<'p> {
     }
 
     fn deadlock(&mut self, out: &mut dyn Write, number: usize, waits: &[Edge]) -> io::Result<()> {
-        let whom = if deadlock::is_one_circle(waits) { "the next one holds" } else { "another one holds" };
-        writeln!(out, "DEADLOCK {number}: each of these waits for what {whom}, for ever")?;
+        let whom = if deadlock::is_one_circle(waits) { "the next one" } else { "another one" };
+        let is_next = waits.iter().any(|edge| edge.part == Part::IsNext);
+        let has = if is_next { "holds, or is next to hold" } else { "holds" };
+        writeln!(out, "DEADLOCK {number}: each of these waits for what {whom} {has}, for ever")?;
         self.shown.extend(waits);
         for edge in waits {
             writeln!(out, "  {}", self.wait(edge))?;
@@ -113,17 +116,22 @@ impl<'p> Told<'p> {
         let since = self.waited.get(&(edge.lock, edge.waiter));
         let since = since.map_or_else(String::new, |&time| format!(", since {}", duration(time)));
         let holder = if edge.holder.pid == 0 { "nobody seen from here".to_owned() } else { number(edge.holder) };
-        format!("{} waits for lock {}, held by {holder}{since}", name(edge.waiter), edge.lock)
+        let how = match edge.part {
+            Part::HoldsExclusively => format!("held by {holder}"),
+            Part::Reads => format!("held shared by {holder}"),
+            Part::IsNext => format!("which {holder} is next to hold"),
+        };
+        format!("{} waits for lock {}, {how}{since}", name(edge.waiter), edge.lock)
     }
 
     /// Waiters that have no number here, and waiters for locks that nobody holds any more.
     fn unnamed(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut shown: BTreeMap<u32, usize> = BTreeMap::new();
+        let mut shown: BTreeMap<u32, BTreeSet<Thread>> = BTreeMap::new();
         for edge in &self.picture.edges {
-            *shown.entry(edge.lock).or_default() += 1;
+            shown.entry(edge.lock).or_default().insert(edge.waiter);
         }
         for row in &self.picture.survey.rows {
-            let rest = row.waiters().saturating_sub(shown.get(&row.lock.id).copied().unwrap_or(0));
+            let rest = row.waiters().saturating_sub(shown.get(&row.lock.id).map_or(0, BTreeSet::len));
             if rest > 0 {
                 let threads = count(rest, "thread waits", "threads wait");
                 let why = if row.lock.held { "not seen from here" } else { "nobody holds it: about to be taken" };
@@ -167,6 +175,7 @@ mod tests {
             waiter: some(waiter),
             lock: holder.unsigned_abs(),
             holder: some(holder),
+            part: Part::HoldsExclusively,
             bound: true,
         };
         let edges: Vec<Edge> = waits.map(edge).collect();

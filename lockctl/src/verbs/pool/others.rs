@@ -5,11 +5,10 @@
 use std::collections::BTreeSet;
 
 use crate::exit::Failure;
-use crate::output::table;
 use crate::proc::process;
 use crate::proc::users::Users;
 use crate::storage::{Opened, Storage};
-use crate::survey::{Survey, Which};
+use crate::survey::{Survey, Which, holding};
 
 /// How many of them a sentence names.
 const MOST_NAMED: usize = 8;
@@ -20,8 +19,8 @@ pub fn none_at(storage: &Storage, opened: &Opened, ids: &[u32]) -> Result<(), Fa
     let mut hit = Vec::new();
     let ids: BTreeSet<u32> = ids.iter().copied().collect();
     for row in survey.rows.iter().filter(|row| ids.contains(&row.lock.id)) {
-        if row.lock.held {
-            hit.push(format!("lock {} is held by {}", row.lock.id, table::holder(row)));
+        if !row.holders.is_empty() {
+            hit.push(format!("lock {} is {}", row.lock.id, holding::sentence(&row.holders)));
         }
         for wait in &row.waiting {
             hit.push(format!("lock {} is waited for by {}", row.lock.id, described(wait.pid)));
@@ -41,12 +40,12 @@ pub fn none_in(storage: &Storage, opened: &Opened, effect: &str) -> Result<(), F
     let survey = Survey::take(storage, opened, Which::InUse)?;
     let mut pids = survey.users.clone();
     let waiting = survey.rows.iter().flat_map(|row| row.waiting.iter().map(|wait| wait.pid));
-    let holding = survey.rows.iter().filter(|row| row.lock.held).map(|row| row.lock.pid);
-    pids.extend(waiting.chain(holding).filter(|&pid| pid != 0));
+    let holders = || survey.rows.iter().flat_map(|row| &row.holders);
+    pids.extend(waiting.chain(holders().map(|holder| holder.pid)).filter(|&pid| pid != 0));
     pids.sort_unstable();
     pids.dedup();
     let mut hit: Vec<String> = pids.into_iter().map(process::described).collect();
-    let unseen = survey.rows.iter().filter(|row| row.lock.held && row.lock.pid == 0).count();
+    let unseen = holders().filter(|holder| holder.pid == 0).count();
     if unseen > 0 {
         hit.push(crate::output::text::count(unseen, "holder not seen from here", "holders not seen from here"));
     }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
 //! Runs within runs. One that waits for a lock which a run above it holds would wait for its own ancestor, and that one
-//! for it. The environment tells which locks those are; whether they still are held, and by an ancestor, the storage and
+//! for it. Where both only read, too: as soon as a writer waits, which the one above keeps out, and which keeps the one below
+//! out. The environment tells which locks those are; whether they still are held, and by an ancestor, the storage and
 //! /proc say, so that an environment that outlived its run refuses nothing.
 
 use std::fmt;
@@ -11,6 +12,7 @@ use lock_manager::{LockInfo, Manager};
 use crate::exit::Failure;
 use crate::proc::process;
 use crate::storage::{Identity, Storage};
+use crate::survey::holding::{self, Holding, Mode};
 
 /// The environment variable that lists the runs that a command is under, the outermost first:
 /// `DEVICE:INODE:ID:ACQUISITIONS`, with blanks between them.
@@ -43,16 +45,18 @@ impl Runs {
         runs
     }
 
-    /// The process of the run above this one that holds the lock, if one does; 0 where it cannot be seen from here.
-    pub fn holder_of(&self, storage: &Storage, id: u32, manager: &dyn Manager) -> Result<Option<i32>, Failure> {
+    /// The run above this one that holds the lock, if one does.
+    pub fn holder_of(&self, storage: &Storage, id: u32, manager: &dyn Manager) -> Result<Option<Holding>, Failure> {
         let Ok(identity) = storage.identity() else { return Ok(None) };
         // The same lock may stand there twice: of a run that has ended, and of one in its place.
         let mut told = self.0.iter().filter(|held| held.storage == identity && held.id == id).peekable();
         if told.peek().is_none() {
             return Ok(None);
         }
-        let info = manager.lock_info(id)?;
-        Ok((info.held && told.any(|held| held.is_still(&info))).then_some(info.pid))
+        let now = manager.lock_info(id)?;
+        let holders = Holding::all_of(manager, &now)?;
+        let told: Vec<&Held> = told.collect();
+        Ok(holders.into_iter().find(|holder| told.iter().any(|held| held.is_still(holder, &now))))
     }
 
     fn parse(text: &str) -> Self {
@@ -71,10 +75,15 @@ impl Held {
         fields.next().is_none().then_some(held)
     }
 
-    /// Whether who holds the lock now is the run that wrote this. From another PID namespace its process cannot be seen;
-    /// that the lock was not acquired since says the same.
-    fn is_still(&self, now: &LockInfo) -> bool {
-        if now.pid == 0 { now.acquisitions != 0 && now.acquisitions == self.acquisitions } else { is_ancestor(now.pid) }
+    /// Whether who holds the lock now, either way, is the run that wrote this. From another PID namespace its
+    /// process cannot be seen; that nobody has taken the lock exclusively since says the same. Where there are readers the storage
+    /// counts, also if nobody ever did.
+    fn is_still(&self, holder: &Holding, now: &LockInfo) -> bool {
+        let is_counted = holder.mode == Mode::Shared || now.acquisitions != 0;
+        match holder.pid {
+            0 => is_counted && now.acquisitions == self.acquisitions,
+            pid => is_ancestor(pid),
+        }
     }
 }
 
@@ -93,14 +102,24 @@ fn is_ancestor(pid: i32) -> bool {
     above.any(|ancestor| ancestor == pid)
 }
 
-/// What is said to the user.
-pub fn sentence(storage: &Storage, id: u32, holder: i32) -> String {
-    let holder = if holder == 0 { "a process not seen from here".to_owned() } else { process::described(holder) };
+/// What is said to the user who wants a lock that a run above holds.
+pub fn sentence(storage: &Storage, id: u32, holder: Holding, wanted: Mode) -> String {
+    let why = match (holder.mode, wanted) {
+        (Mode::Exclusive, _) => {
+            "so waiting for it would never end; take another lock, or run the command without lockctl, since it has the lock"
+        }
+        (Mode::Shared, Mode::Exclusive) => {
+            "so waiting to hold it exclusively would never end; take another lock, or leave --shared out above"
+        }
+        (Mode::Shared, Mode::Shared) => {
+            "so waiting for it would never end once a writer waits as well; take another lock, or run the command without \
+             lockctl, since it has the lock shared"
+        }
+    };
     format!(
-        "{}: lock {id} is held by {holder}, under which this very command runs, so waiting for it would never end; take \
-         another lock, or run the command without lockctl, since it has the lock. One in the background that may wait: \
-         unset {RUNS}",
-        storage.shown()
+        "{}: lock {id} is {}, under which this very command runs, {why}. One in the background that may wait: unset {RUNS}",
+        storage.shown(),
+        holding::sentence(&[holder]),
     )
 }
 

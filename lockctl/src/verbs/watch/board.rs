@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use crate::output::table::{self, Column};
+use crate::survey::holding::Holding;
 use crate::survey::{Row, Survey};
 
 /// How many looks a sparkline goes back.
@@ -107,22 +108,23 @@ impl Board {
     pub fn shown(&self, order: Order, filter: &str) -> Vec<&Entry> {
         let filter = filter.to_lowercase();
         let is_shown = |entry: &&Entry| {
+            let has = |text: &str| text.to_lowercase().contains(&filter);
             filter.is_empty()
-                || [Column::Id, Column::Command, Column::Note]
-                    .iter()
-                    .any(|column| column.cell(&entry.row).to_lowercase().contains(&filter))
+                || [Column::Id, Column::Note].iter().any(|column| has(&column.cell(&entry.row)))
+                || entry.row.holders.iter().filter_map(|holder| holder.command.as_deref()).any(has)
         };
         let mut shown: Vec<&Entry> = self.entries.values().filter(is_shown).collect();
         let rate = |entry: &Entry| std::cmp::Reverse(entry.rate.unwrap_or(0));
         let waiters = |entry: &Entry| std::cmp::Reverse(entry.row.waiters());
-        let is_free = |entry: &Entry| !entry.row.lock.held;
+        let is_free = |entry: &Entry| entry.row.holders.is_empty();
+        let pid = |entry: &Entry| entry.row.holder().map(|holder| holder.pid);
         match order {
             Order::Contention => {
                 shown.sort_by_key(|entry| (waiters(entry), rate(entry), is_free(entry), entry.row.lock.id));
             }
             Order::Rate => shown.sort_by_key(|entry| (rate(entry), entry.row.lock.id)),
             Order::Id => {}
-            Order::Holder => shown.sort_by_key(|entry| (is_free(entry), entry.row.lock.pid, entry.row.lock.id)),
+            Order::Holder => shown.sort_by_key(|entry| (is_free(entry), pid(entry), entry.row.lock.id)),
         }
         shown
     }
@@ -147,11 +149,15 @@ pub fn cells(entry: &Entry) -> [String; 8] {
 pub const TITLES: [&str; 8] = ["ID", "STATE", "WAITERS", "RATE", "LATELY", "HELD FOR", "HOLDER", "NOTE"];
 
 fn holder(row: &Row) -> String {
-    match (row.lock.held, row.lock.pid, &row.command) {
-        (false, ..) => "-".to_owned(),
-        (true, 0, _) => "?".to_owned(),
-        (true, pid, Some(command)) => format!("{pid} {command}"),
-        (true, pid, None) => pid.to_string(),
+    let more = match row.holders.len().saturating_sub(1) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    match row.holder() {
+        None => "-".to_owned(),
+        Some(Holding { pid: 0, .. }) => format!("?{more}"),
+        Some(Holding { pid, command: Some(command), .. }) => format!("{pid} {command}{more}"),
+        Some(Holding { pid, command: None, .. }) => format!("{pid}{more}"),
     }
 }
 
@@ -163,7 +169,7 @@ mod tests {
     fn a_sparkline_shows_shares_of_the_highest_and_never_hides_what_is_there() {
         let row = |history: &[u64]| {
             let lock = lock_manager::LockInfo::default();
-            let row = Row { lock, command: None, waiting: Vec::new(), notes: Vec::new() };
+            let row = Row { lock, holders: Vec::new(), waiting: Vec::new(), notes: Vec::new() };
             Entry { row, rate: None, history: history.iter().copied().collect() }.sparkline()
         };
         assert_eq!(row(&[0, 7, 14, 1]), "▁▅█▂");
