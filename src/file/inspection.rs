@@ -103,7 +103,7 @@ impl FileManager {
         let is_known = id < table.native.known_locks();
         let holders = if is_known { table.native.lock_holders(id)? } else { Vec::new() };
         let facts = self.pool.directory.facts_of_id(id).map_err(|reason| self.error(reason))?;
-        let record = facts.and_then(|facts| RecordLocks::beside(table).0.get(&facts.inode).copied());
+        let record = facts.and_then(|facts| record_locks(table).get(&facts.inode).copied());
         // As for a look at the lock: whom no number tells apart may be the same.
         let is_its = |holder: &Holder, pid| holder.pid == pid || holder.pid == 0 || pid == 0;
         Ok(match record {

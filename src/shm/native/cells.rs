@@ -140,7 +140,7 @@ impl<'s> Cells<'s> {
             return None;
         }
         let (cell, lock) = self.table.at(place);
-        (lock.load(Ordering::Relaxed) == self.id.into()).then_some(cell)
+        (lock.load(Ordering::Relaxed) == u64::from(self.id)).then_some(cell)
     }
 
     /// Whether a cell of those that [`first_place`](Self::first_place) and [`at_hand`](Self::at_hand) gave is of this lock still, now
@@ -152,7 +152,7 @@ impl<'s> Cells<'s> {
         }
         let first = self.table.places.as_ptr().addr();
         let place = (std::ptr::from_ref(cell).addr() - first) / size_of::<Place>();
-        self.table.at(place).1.load(Ordering::Relaxed) == self.id.into()
+        self.table.at(place).1.load(Ordering::Relaxed) == u64::from(self.id)
     }
 
     /// Whether a cell is one of the slot's.
@@ -180,7 +180,7 @@ impl<'s> Cells<'s> {
                 return None;
             }
             let (cell, lock) = cells.table.at(place);
-            (lock.load(Ordering::Relaxed) == cells.id.into()).then_some(cell)
+            (lock.load(Ordering::Relaxed) == u64::from(cells.id)).then_some(cell)
         });
         own.chain(places).filter(|cell| cell.load(Ordering::Relaxed) == 0)
     }
@@ -226,11 +226,11 @@ impl<'s> Cells<'s> {
         }
         let (cell, lock) = self.table.at(place);
         let seen = cell.load(Ordering::Relaxed);
-        if seen == 0 && lock.load(Ordering::Relaxed) == self.id.into() {
+        if seen == 0 && lock.load(Ordering::Relaxed) == u64::from(self.id) {
             if cell.compare_exchange(0, claim, Ordering::SeqCst, Ordering::Relaxed).is_err() {
                 return None;
             }
-            if lock.load(Ordering::Relaxed) == self.id.into() {
+            if lock.load(Ordering::Relaxed) == u64::from(self.id) {
                 return Some(cell);
             }
             give_back(cell, claim & OWNER);
@@ -279,7 +279,7 @@ impl<'s> Cells<'s> {
             return None;
         }
         let (cell, lock) = self.table.at(place);
-        let is_its = is_of(cell.load(Ordering::Relaxed), owner) && lock.load(Ordering::Relaxed) == self.id.into();
+        let is_its = is_of(cell.load(Ordering::Relaxed), owner) && lock.load(Ordering::Relaxed) == u64::from(self.id);
         is_its.then_some(cell)
     }
 
@@ -311,7 +311,7 @@ impl<'s> Cells<'s> {
         }
         let (cell, lock) = self.table.at(place);
         let seen = cell.load(Ordering::SeqCst);
-        let counts = seen != 0 && seen & D == 0 && lock.load(Ordering::Acquire) == self.id.into();
+        let counts = seen != 0 && seen & D == 0 && lock.load(Ordering::Acquire) == u64::from(self.id);
         Seen::Cell(cell, if counts { seen } else { 0 })
     }
 
