@@ -137,6 +137,48 @@ fn one_reader_more_than_there_is_room_for_is_refused() {
     });
 }
 
+/// Whether readers that starved came in before a writer that had waited for longer than they.
+fn readers_come_first(segment: &Segment, manager: &ShmManager) -> bool {
+    const READERS: u32 = 3;
+    let _ = manager.lock(ID).unwrap();
+    let (came, writer_came_after, tid) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            tid.store(own_tid() as u32, Ordering::Release);
+            let _ = manager.timed_lock(ID, LONG).unwrap();
+            writer_came_after.store(1 + came.load(Ordering::Acquire), Ordering::Release);
+            manager.unlock(ID).unwrap();
+        });
+        eventually("a writer comes", || tid.load(Ordering::Acquire) != 0);
+        until_thread_waits(tid.load(Ordering::Acquire) as i32);
+        for _ in 0..READERS {
+            scope.spawn(|| {
+                let _ = manager.timed_lock_shared(ID, LONG).unwrap();
+                came.fetch_add(1, Ordering::AcqRel);
+                manager.unlock_shared(ID).unwrap();
+            });
+        }
+        let starving = || cells(segment).iter().filter(|&cell| cell & STARVING != 0).count();
+        eventually("all starve", || starving() == READERS as usize);
+        manager.unlock(ID).unwrap();
+    });
+    writer_came_after.load(Ordering::Acquire) == 1 + READERS
+}
+
+#[test]
+fn an_unlock_lets_all_readers_in_that_starve() {
+    alone!({
+        let segment = Segment::native(64);
+        let manager = segment.open();
+        // By chance they come first in a quarter of all rounds. Where the machine is busy, a reader may come so late that the
+        // writer takes the lock.
+        const ROUNDS: usize = 40;
+        let first = (0..ROUNDS).filter(|_| readers_come_first(&segment, &manager)).count();
+        super::support::note(format_args!("readers came first in {first} of {ROUNDS} rounds"));
+        assert!(first > ROUNDS / 2, "{first} of {ROUNDS}");
+    });
+}
+
 #[test]
 fn a_stopped_reader_is_not_robbed() {
     alone!({
