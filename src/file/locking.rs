@@ -121,8 +121,9 @@ impl FileManager {
             return Err(Reason::NotHolder { id });
         };
         table.native.downgrade(id)?;
-        // What is for writing yet keeps other readers waiting, and nobody else.
-        self.pool.kept.try_share(id).map(|_| ())
+        // The caller reads from here on, whatever comes of this: what is for writing yet keeps libpod out as well.
+        let _or_stronger = self.pool.kept.try_share(id);
+        Ok(())
     }
 
     /// Gives a lock back.

@@ -51,6 +51,9 @@ pub trait Surroundings {
 
     /// Whether the entry that a cell names has another tenant by now, or none.
     fn is_past(&self, cell: u64) -> bool;
+
+    /// Wakes the writer that sleeps on a cell.
+    fn wake(&self, cell: &AtomicU64);
 }
 
 /// What stands where a writer looks.
@@ -233,7 +236,10 @@ impl<'s> Cells<'s> {
             if lock.load(Ordering::Relaxed) == u64::from(self.id) {
                 return Some(cell);
             }
-            give_back(cell, claim & OWNER);
+            // Another lock's by now, whose writer took the claim for a reader's.
+            if give_back(cell, claim & OWNER) == GivenBack::Awaited {
+                around.wake(cell);
+            }
             return None;
         }
         if seen != 0 && !around.is_past(seen) {

@@ -34,6 +34,10 @@ pub(super) struct Reading<'m> {
     entered: u64,
 }
 
+/// How often a hold of the process is looked for: each time that it was not found though it is there, others of its threads
+/// have locked and unlocked in the midst of the search.
+const SEARCHES: u32 = 16;
+
 const NO_READERS: Reason = Reason::Unsupported(
     "the segment is of format version 1, which knows no shared locks; lock exclusively, or create the segment anew",
 );
@@ -56,11 +60,15 @@ impl Native {
         super::sharing::sweep_claim(holder.thread);
         let cells = self.pool().cells(id).ok_or(NO_READERS)?;
         let thread_word = holder.thread_word.filter(|_| self.ownership.chosen() == Ownership::Thread);
-        let (cell, owner) = match thread_word {
-            Some(owner) => (cells.find(owner), owner),
-            None => (cells.find_of_process(holder.process_word), holder.process_word),
+        // Of the process: other threads give back what was just found, and their holds move to cells that the search has passed.
+        let has_left = match thread_word {
+            Some(owner) => cells.find(owner).is_some_and(|cell| leave(cell, owner)),
+            None => (0..SEARCHES).any(|_| {
+                let owner = holder.process_word;
+                cells.find_of_process(owner).is_some_and(|cell| leave(cell, owner))
+            }),
         };
-        if !cell.is_some_and(|cell| leave(cell, owner)) {
+        if !has_left {
             return Err(Reason::NotHolder { id });
         }
         if thread_word.is_some() {

@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 //! The cells of a segment as this process has them mapped: those of the slots, and the pages of the table.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cells::{self, Cells, Table};
 use super::format::{self, header, slot};
 use super::geometry::Readers;
+use super::releasing::wake_cell;
 use super::space::{Space, place_of};
 use crate::Reason;
 use crate::sys::file::Access;
@@ -77,5 +78,9 @@ impl cells::Surroundings for Space {
 
     fn is_past(&self, cell: u64) -> bool {
         Space::is_past(self, cell)
+    }
+
+    fn wake(&self, cell: &AtomicU64) {
+        wake_cell(cell);
     }
 }
