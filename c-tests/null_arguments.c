@@ -97,6 +97,17 @@ static void locking_without_a_manager_is_refused(void)
 	REFUSED(lock_manager_set_ownership(NULL, LOCK_MANAGER_OWNED_BY_THREAD));
 }
 
+static void sharing_without_a_manager_is_refused(void)
+{
+	REFUSED(lock_manager_lock_shared(NULL, 0));
+	REFUSED(lock_manager_try_lock_shared(NULL, 0));
+	REFUSED(lock_manager_timed_lock_shared(NULL, 0, 0));
+	REFUSED(lock_manager_timed_lock_shared(NULL, 0, UINT64_MAX));
+	REFUSED(lock_manager_cancellable_lock_shared(NULL, 0, 0, NULL));
+	REFUSED(lock_manager_unlock_shared(NULL, 0));
+	REFUSED(lock_manager_downgrade_lock(NULL, 0));
+}
+
 static void a_cancel_object_that_is_not_there_cannot_be_triggered(void)
 {
 	REFUSED(lock_manager_cancel_new(NULL));
@@ -143,6 +154,32 @@ static void looking_without_a_manager_or_a_place_for_the_answer_is_refused(void)
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
+static void holders_without_a_place_for_them_are_refused(void)
+{
+	/* The holders of the libpod layout are not listed. */
+	lock_manager_t *manager = NULL;
+	lock_manager_holder_t holders[2] = { { .size = sizeof *holders, .pid = 77 }, { .pid = 77 } };
+	size_t count = 77;
+	REQUIRE(lock_manager_new_in_memory(64, &manager) == 0);
+	CHECK_INT(lock_manager_lock_shared(manager, 5), 0);
+	REFUSED(lock_manager_lock_holders(NULL, 5, holders, 2, &count));
+	REFUSED(lock_manager_lock_holders(manager, 5, NULL, 2, &count));
+	REFUSED(lock_manager_lock_holders(manager, 5, holders, 2, NULL));
+	holders[0].size = sizeof *holders - 1;
+	CHECK_FAILURE(lock_manager_lock_holders(manager, 5, holders, 2, &count), -EINVAL, "size");
+	CHECK_INT(holders[0].pid, 77);
+	CHECK_INT(count, 77);
+	CHECK_INT(lock_manager_lock_holders(manager, 5, NULL, 0, &count), 0);
+	CHECK_INT(count, 1);
+	holders[0].size = sizeof *holders;
+	CHECK_INT(lock_manager_lock_holders(manager, 5, holders, 2, &count), 0);
+	CHECK_INT(holders[0].pid, getpid());
+	CHECK_INT(holders[0].shared, 1);
+	CHECK_INT(holders[1].pid, 77);
+	CHECK_INT(lock_manager_unlock_shared(manager, 5), 0);
+	CHECK_INT(lock_manager_close(manager), 0);
+}
+
 static void repairing_without_a_manager_is_refused(void)
 {
 	REFUSED(lock_manager_repair_lock(NULL, 0));
@@ -157,6 +194,8 @@ int main(void)
 	RUN_TEST(allocating_without_a_manager_or_a_place_for_the_id_is_refused);
 	RUN_TEST(counting_without_a_manager_or_a_place_for_the_number_is_refused);
 	RUN_TEST(locking_without_a_manager_is_refused);
+	RUN_TEST(sharing_without_a_manager_is_refused);
+	RUN_TEST(holders_without_a_place_for_them_are_refused);
 	RUN_TEST(a_cancel_object_that_is_not_there_cannot_be_triggered);
 	RUN_TEST(a_wait_without_a_cancel_object_is_a_wait);
 	RUN_TEST(looking_without_a_manager_or_a_place_for_the_answer_is_refused);

@@ -30,7 +30,7 @@ lock_functions_with_cleanup() {
 		/^ +Augmentation:/ { augmentation[cie] = $2 }
 		/ FDE / { split($5, from, "="); split($6, pc, /[=.]+/); print pc[2], augmentation[from[2]] }' |
 		awk 'NR == FNR { if ($2 ~ /L/) has_cleanup[$1] = 1; next } ($1 in has_cleanup) { print $3 }' - \
-			<(nm "$shared" | grep -E ' (lock_manager_((try_|timed_|cancellable_)?lock(_shared)?|unlock(_shared)?|downgrade_lock|allocate_lock|free_lock|available_locks)$|.*3ffi7(locking|sharing)|.*6native7sharing|.*6libpod4view(6settle17|4View)|.*6native4view4View9hand_back17|.*8boundary7(acquire|release)17)' | grep -v _free_file17)
+			<(nm "$shared" | grep -E ' (lock_manager_((try_|timed_|cancellable_)?lock(_shared)?|unlock(_shared)?|downgrade_lock|allocate_lock|free_lock|available_locks)$|.*3ffi7(locking|sharing)|.*6native(7sharing|10converting)|.*6libpod4view(6settle17|4View)|.*6native4view4View9hand_back17|.*8boundary7(acquire|release)17)' | grep -v _free_file17)
 }
 
 check_shared_object() {

@@ -26,10 +26,11 @@
  *
  * DEATH. A holder that dies frees its locks, and the next to take one is told: LOCK_MANAGER_OWNER_DIED, with the lock
  * held. What the lock protects may be half written then. Told once. What cannot be promised stands in
- * docs/caveats.md, among this library's installed documentation.
+ * docs/caveats.md, among this library's installed documentation. A writer's death is also told to each reader that
+ * locks shared until a writer was told; a reader's death is told to nobody, for it changed nothing.
  *
  * SIGNALS. A signal handler may call lock_manager_cancel_trigger(). It may also call lock_manager_try_lock() and
- * lock_manager_unlock() for any lock that the interrupted call is not about, whatever it interrupts, malloc(3) included, if
+ * lock_manager_unlock(), and the same for shared locks, for any lock that the interrupted call is not about, whatever it interrupts, malloc(3) included, if
  * the thread has made a call before in this process, in a forked child anew (of files: on that lock); they do not wait.
  * What would have to wait for the interrupted call of the same thread is -EDEADLK. A handler may end its thread
  * (pthread_exit) or jump away (siglongjmp) from any call: what the thread holds then is held until its end or freed by

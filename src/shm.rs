@@ -16,7 +16,7 @@ use crate::sys::file::Access;
 use crate::{Cancel, Error, Reason, Result};
 pub(crate) use libpod::Libpod;
 use name::SegmentName;
-pub(crate) use native::{Beside, Mode, Native, SlowPath};
+pub(crate) use native::{Beside, Haste, Mode, Native, SlowPath};
 use removal::Recognised;
 use segment::Candidate;
 

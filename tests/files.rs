@@ -51,6 +51,9 @@ mod record_locks;
 /// What errors say.
 #[path = "files/sentences.rs"]
 mod sentences;
+
+#[path = "files/sharing.rs"]
+mod sharing;
 mod support;
 /// The file `.lock_manager`, and what becomes of it.
 #[path = "files/table.rs"]

@@ -17,18 +17,38 @@ mod deadlock_model;
 mod futex;
 #[path = "models/lock.rs"]
 mod lock;
+#[path = "models/sharing_model.rs"]
+mod sharing_model;
 #[path = "models/word_model.rs"]
 mod word_model;
 
 #[path = "../src/shm/native/bitmap.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the models use a part of it")]
 mod bitmap;
+#[path = "../src/shm/native/cells.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the models use a part of it")]
+mod cells;
 #[path = "../src/shm/native/deadlock.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the models use a part of it")]
 mod deadlock;
 #[path = "../src/shm/native/word.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the models use a part of it")]
 mod word;
+
+/// What the cells need of the format: a table that is small enough for loom.
+mod format {
+    pub const PLACES: usize = 8;
+    pub const CELLS: usize = 2;
+
+    pub const fn table_page_of(_place: usize) -> u32 {
+        0
+    }
+}
+
+/// What they need of the library otherwise.
+mod abandoning {
+    pub const ROUNDS: u32 = 2;
+}
 
 use std::process::Command;
 

@@ -25,6 +25,8 @@ mod living_holders;
 mod lost_by_robust_mutexes;
 #[path = "native/numbers.rs"]
 mod numbers;
+#[path = "native/readers.rs"]
+mod readers;
 #[cfg(target_arch = "x86_64")]
 #[path = "native/readers_dying.rs"]
 mod readers_dying;

@@ -14,6 +14,8 @@ mod files;
 mod format;
 #[path = "native_damage/header.rs"]
 mod header;
+#[path = "native_damage/version_1.rs"]
+mod version_1;
 #[path = "native_damage/writer.rs"]
 mod writer;
 

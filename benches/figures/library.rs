@@ -50,6 +50,9 @@ pub struct Library {
     pub locks_held: unsafe extern "C" fn(Manager, *mut u32, usize, *mut usize) -> i32,
     pub lock: unsafe extern "C" fn(Manager, u32) -> i32,
     pub unlock: unsafe extern "C" fn(Manager, u32) -> i32,
+    pub lock_shared: unsafe extern "C" fn(Manager, u32) -> i32,
+    pub unlock_shared: unsafe extern "C" fn(Manager, u32) -> i32,
+    pub downgrade_lock: unsafe extern "C" fn(Manager, u32) -> i32,
     last_error: unsafe extern "C" fn() -> *const c_char,
 }
 
@@ -92,6 +95,9 @@ impl Library {
             locks_held,
             lock,
             unlock,
+            lock_shared,
+            unlock_shared,
+            downgrade_lock,
             last_error
         )
     }

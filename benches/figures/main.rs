@@ -15,6 +15,7 @@ mod files;
 mod library;
 mod looking;
 mod peer;
+mod sharing;
 mod uncontended;
 
 use std::time::Instant;
@@ -25,7 +26,7 @@ use library::Library;
 type Group = (&'static str, fn(&Library));
 
 /// What is measured, in this order; `cargo bench --bench figures -- NAME…` measures these alone.
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     ("uncontended", uncontended::run),
     ("allocation", allocation::run),
     ("contention", contention::run),
@@ -34,6 +35,7 @@ const GROUPS: [Group; 8] = [
     ("deadlock", deadlock::run),
     ("fairness", fairness::run),
     ("files", files::run),
+    ("sharing", sharing::run),
 ];
 
 /// Nanoseconds a call of `work`, of which `calls` are made.

@@ -8,7 +8,7 @@ use std::hint::cold_path;
 
 use crate::Cancel;
 use crate::manager::Wait;
-use crate::shm::{AtOnce, Mode, Native, Release};
+use crate::shm::{AtOnce, Haste, Mode, Native, Release};
 
 use super::boundary::{self, call, code, manager as opened};
 use super::lock_manager_t;
@@ -79,9 +79,10 @@ unsafe extern "C" fn acquire_elsewhere(
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn acquire_soon(native: &Native, id: u32, patience: impl Patience) -> i32 {
-    match native.share_soon(id) {
+    let wait = patience.wait();
+    match native.share_soon(id, Haste::of(wait)) {
         AtOnce::Acquired(acquired) => code(acquired),
-        _ => boundary::acquire(&mut native.slow_path(id, Mode::Shared, patience.wait(), None), native.storage()),
+        _ => boundary::acquire(&mut native.slow_path(id, Mode::Shared, wait, None), native.storage()),
     }
 }
 

@@ -8,7 +8,7 @@
 use crate::acquisition::{Acquisition, Progress};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Wait};
-use crate::shm::{AtOnce, Mode, Release, SlowPath};
+use crate::shm::{AtOnce, Haste, Mode, Release, SlowPath};
 use crate::sys::clock::Instant;
 use crate::sys::thread::Thread;
 use crate::sys::waits::{self, Marks};
@@ -42,6 +42,10 @@ pub(crate) struct TwoSteps<'m> {
 }
 
 /// Never moved while it waits: what it counts is noted where it stands.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one in a frame that waits; a signal handler may come where it would be allocated"
+)]
 enum Stage<'m> {
     Fresh,
     /// For the word.
@@ -174,7 +178,7 @@ impl<'m> TwoSteps<'m> {
         table.native.reach(self.id)?;
         let attempt = match self.mode {
             Mode::Exclusive => table.native.acquire_at_once(self.id),
-            Mode::Shared => table.native.share_soon(self.id),
+            Mode::Shared => table.native.share_soon(self.id, Haste::of(self.wait)),
         };
         if let AtOnce::Acquired(acquired) = attempt {
             return self.take_record(table, acquired);

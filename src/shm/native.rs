@@ -11,6 +11,7 @@ mod abandoning;
 mod attachment;
 mod bitmap;
 mod cells;
+mod converting;
 mod crowd;
 mod cycles;
 mod deadlock;
@@ -26,16 +27,23 @@ mod pool;
 mod reading;
 mod records;
 mod releasing;
+mod rules;
 mod sharing;
 mod space;
+mod table;
 mod view;
 mod waiting;
 mod word;
 mod writing;
 
-/// What the bitmap is made of; the models put another in its place.
+/// What the bitmap and the cells are made of; the models put another in its place.
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+    /// What was changed before, and is read behind, is in the one order of all that is sequentially consistent: the accesses
+    /// say so themselves. The models' do not know it, and have a fence here.
+    #[inline(always)]
+    pub(super) const fn in_sequence() {}
 }
 
 use std::fmt;
@@ -65,6 +73,7 @@ use geometry::Geometry;
 pub(crate) use locking::{Mode, SlowPath};
 pub(super) use member::hear_of_end;
 use pool::Pool;
+pub(crate) use sharing::Haste;
 use space::Space;
 use view::View;
 
@@ -235,8 +244,8 @@ impl Native {
 
     /// See [`View::share_soon`].
     #[inline]
-    pub(crate) fn share_soon(&self, id: u32) -> AtOnce {
-        self.view.share_soon(id)
+    pub(crate) fn share_soon(&self, id: u32, haste: Haste) -> AtOnce {
+        self.view.share_soon(id, haste)
     }
 
     /// See [`View::unshare_at_once`].
@@ -632,10 +641,11 @@ impl Manager for Native {
     #[inline(always)]
     fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
         if cancel.is_none() {
-            for attempt in [View::share_at_once, View::share_soon] {
-                if let AtOnce::Acquired(acquired) = attempt(&self.view, id) {
-                    return Ok(acquired);
-                }
+            if let AtOnce::Acquired(acquired) = self.view.share_at_once(id) {
+                return Ok(acquired);
+            }
+            if let AtOnce::Acquired(acquired) = self.view.share_soon(id, Haste::of(wait)) {
+                return Ok(acquired);
             }
         }
         self.acquire_slowly(id, Mode::Shared, wait, cancel)

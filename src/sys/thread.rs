@@ -365,6 +365,11 @@ impl Thread {
         }
     }
 
+    /// Whether the thread has begun to claim that cell, and nobody has ended that.
+    pub(crate) fn claims(self, cell: &AtomicU64) -> bool {
+        self.load::<{ field::CLAIMING }>() == ptr::from_ref(cell).addr() as u64
+    }
+
     /// Whether the thread has begun to claim a cell.
     #[inline(always)]
     pub(crate) fn is_claiming(self) -> bool {

@@ -66,7 +66,8 @@ pub fn readers_share_a_lock_and_a_writer_has_it_alone(subject: &Subject) {
         assert_eq!(manager.try_lock(1), Err(libc::EBUSY));
         assert_eq!(manager.timed_lock(1, 0), Err(libc::ETIMEDOUT));
         assert_eq!(manager.timed_lock(1, SHORT_NS), Err(libc::ETIMEDOUT));
-        // Whoever gave up waiting keeps no reader out.
+        // Whoever gave up waiting keeps no reader out, and lets no writer in.
+        assert_eq!(manager.try_lock(1), Err(libc::EBUSY));
         assert_eq!(manager.try_lock_shared(1), Ok(Acquired::Clean));
         assert_eq!(manager.unlock_shared(1), Ok(()));
     });
@@ -329,6 +330,7 @@ pub fn a_readers_wait_is_cancelled(subject: &Subject) {
         || cancel.trigger(),
     );
     elsewhere(|| {
+        assert_eq!(manager.try_lock(1), Err(libc::EBUSY));
         assert_eq!(manager.try_lock_shared(1), Ok(Acquired::Clean));
         assert_eq!(manager.unlock_shared(1), Ok(()));
     });

@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(20);
 /// Where the parts of a table stand that a test damages: as in any native segment, see docs/segment-format.md.
 const AT_VERSION: u64 = 8;
 const AT_SLOT_SIZE: u64 = 20;
-const AT_BOOT: u64 = 120;
+const AT_BOOT: u64 = 128;
 
 fn write_at(place: &Place, bytes: &[u8], offset: u64) {
     File::options().write(true).open(place.table()).unwrap().write_all_at(bytes, offset).unwrap();

@@ -21,6 +21,7 @@ thread_local! {
     /// Of the test: loom runs all threads of a model in the thread of its test.
     static BROKEN: Cell<Broken> = const { Cell::new(Broken::Nothing) };
     static LOADS: Cell<Loads> = const { Cell::new(Loads::Allowed) };
+    static SEQUENCE: Cell<Sequence> = const { Cell::new(Sequence::Kept) };
 }
 
 /// What a load gives.
@@ -37,6 +38,26 @@ pub enum Loads {
 /// How loads are for the rest of the test.
 pub fn set_loads(loads: Loads) {
     LOADS.set(loads);
+}
+
+/// Whether accesses are in the one order of all that is sequentially consistent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sequence {
+    Kept,
+    /// As if they only acquired and released.
+    Broken,
+}
+
+/// How sequentially consistent accesses are for the rest of the test.
+pub fn set_sequence(sequence: Sequence) {
+    SEQUENCE.set(sequence);
+}
+
+/// loom takes sequentially consistent accesses for such as acquire and release. A fence it knows.
+pub fn in_sequence() {
+    if SEQUENCE.get() == Sequence::Kept {
+        loom::sync::atomic::fence(Ordering::SeqCst);
+    }
 }
 
 /// Breaks the machine for the rest of the test.

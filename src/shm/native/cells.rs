@@ -7,7 +7,7 @@
 //! of its own, and its `level`, which only grows, says how long it is. A place belongs to the lock whose number stands
 //! behind its cell.
 
-use super::atomic::{AtomicU64, Ordering};
+use super::atomic::{AtomicU64, Ordering, in_sequence};
 use super::format::{self, PLACES};
 use super::word::{self, D, OWNER, S};
 
@@ -286,6 +286,7 @@ impl<'s> Cells<'s> {
     /// What there is to be looked at now.
     #[inline]
     pub fn extent(&self) -> Extent {
+        in_sequence();
         let window = window(self.level.load(Ordering::SeqCst));
         let ready = if window == 0 { 0 } else { self.table.ready.load(Ordering::SeqCst) };
         Extent { end: format::CELLS + window, ready }
@@ -338,6 +339,7 @@ impl<'s> Cells<'s> {
     pub fn look_again(&self, waiter: word::Waiter) -> Option<u64> {
         // S1: the claim first, then the word again, both sequentially consistent, as are a writer's swap and its look at the
         // cells: of the two at least one sees the other (S2).
+        in_sequence();
         for _ in 0..super::abandoning::ROUNDS {
             let seen = self.word.load(Ordering::SeqCst);
             if word::is_shared(seen) {

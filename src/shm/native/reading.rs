@@ -13,11 +13,12 @@ use crate::sys::waits::InHand;
 use super::Native;
 use super::abandoning::ROUNDS;
 use super::cells::{self, Cells, GivenBack};
+use super::converting::downgrade_word;
 use super::judgement::{Look, Verdict};
 use super::locking::{Leaving, Mode, Request, Waiting};
 use super::member::Member;
 use super::releasing::{OF_LEFT_CELL, wake_any, wake_cell, wake_oldest};
-use super::sharing::{downgrade_word, hand_to_process, leave};
+use super::sharing::{hand_to_process, leave};
 use super::word::{self, D, OWNER, R, S, Step, Waiter};
 use super::writing::refusal;
 use super::{Release, note};
@@ -155,6 +156,7 @@ impl<'m> Request<'m> {
     /// What comes once a reader is in. It cannot fail but by giving the cell back.
     pub(super) fn settle_shared(self, member: &Member<'_>, reading: Reading<'_>, waiter: Waiter) -> Progress {
         let Reading { cell: Some(cell), has_starved, entered } = reading else { return Ok(None) };
+        // Behind the second look, as a writer looks behind its swap: what was removed before is not begun with (S22).
         let checked = self.native.pool().check_not_retired();
         if checked.is_err() {
             leave(cell, member.owner);

@@ -10,19 +10,17 @@
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::manager::Acquired;
+use crate::manager::{Acquired, Wait};
 use crate::sys::thread::Thread;
 use crate::sys::waits;
 
 use super::super::removal::mark;
 use super::super::{AtOnce, Release, SHORT_WAITS};
-use super::abandoning::ROUNDS;
-use super::cells::{self, Cells, GivenBack, LEVEL_OF_A_BUSY_LOCK, Seen};
-use super::note;
-use super::releasing::{Next, wake, wake_cell};
+use super::cells::{self, Cells, GivenBack, LEVEL_OF_A_BUSY_LOCK};
+use super::releasing::wake_cell;
 use super::view::View;
 use super::waiting;
-use super::word::{self, D, OWNER, R, S, Waiter};
+use super::word::{self, D, OWNER, S, Waiter};
 
 /// Readers that meet each other that often in a lock's cells are sent to the table (S18a).
 const MEETINGS: u64 = 64;
@@ -51,14 +49,28 @@ pub(super) fn sweep_claim(thread: Thread) {
     thread.forget_claim(address);
 }
 
+/// Whether a reader waits for a moment for a lock that a writer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Haste {
+    AtOnce,
+    InAMoment,
+}
+
+impl Haste {
+    /// Of a call that waits like that.
+    pub(crate) fn of(wait: Wait) -> Self {
+        if wait.is_try() { Self::AtOnce } else { Self::InAMoment }
+    }
+}
+
 /// Who shares: the thread, in whose name cells are claimed (S11), and whose the hold is then.
 #[derive(Clone, Copy)]
-struct Sharer {
-    thread: Thread,
+pub(super) struct Sharer {
+    pub(super) thread: Thread,
     /// The thread's word.
-    owner: u64,
+    pub(super) owner: u64,
     /// The word of the process, where that owns what it locks.
-    process: Option<u64>,
+    pub(super) process: Option<u64>,
 }
 
 impl View {
@@ -91,10 +103,10 @@ impl View {
             return AtOnce::Undecided;
         }
         if !is_open(word.load(Ordering::SeqCst)) || retired.load(Ordering::Relaxed) != mark::IN_USE {
-            return withdraw(cell, owner, thread);
+            return withdraw(&cells, cell, owner, thread);
         }
         if !thread.end_claim(cell) {
-            return AtOnce::Undecided;
+            return withdraw(&cells, cell, owner, thread);
         }
         if meets {
             spread_out_at_times(cells.level, thread);
@@ -125,12 +137,15 @@ impl View {
         }
         if !cells.has(cell) || !is_open(word.load(Ordering::SeqCst)) || retired.load(Ordering::Relaxed) != mark::IN_USE
         {
-            return withdraw(cell, owner, thread);
+            return withdraw(&cells, cell, owner, thread);
         }
-        if thread.end_claim(cell) { AtOnce::Acquired(Acquired::Clean) } else { AtOnce::Undecided }
+        if !thread.end_claim(cell) {
+            return withdraw(&cells, cell, owner, thread);
+        }
+        AtOnce::Acquired(Acquired::Clean)
     }
 
-    fn sharer(&self, thread: Thread) -> Option<Sharer> {
+    pub(super) fn sharer(&self, thread: Thread) -> Option<Sharer> {
         if let Some(owner) = self.thread_word(thread) {
             return Some(Sharer { thread, owner, process: None });
         }
@@ -139,7 +154,7 @@ impl View {
     }
 
     /// The mid path: the first reader, one of several locks, or of one that is held for a moment.
-    pub(super) fn share_soon(&self, id: u32) -> AtOnce {
+    pub(super) fn share_soon(&self, id: u32, haste: Haste) -> AtOnce {
         if !self.is_lockable(id) {
             return AtOnce::Undecided;
         }
@@ -153,7 +168,11 @@ impl View {
             return AtOnce::Undecided;
         }
         for _ in 0..SHORT_WAITS {
-            if cells.word.load(Ordering::Relaxed) & OWNER == sharer.owner || !waiting::spin_to_share(cells.word) {
+            let is_open = match haste {
+                Haste::AtOnce => word::may_enter(cells.word.load(Ordering::Relaxed), Waiter::default()),
+                Haste::InAMoment => waiting::spin_to_share(cells.word),
+            };
+            if !is_open || cells.word.load(Ordering::Relaxed) & OWNER == sharer.owner {
                 break;
             }
             let attempt = self.come_in(&cells, sharer);
@@ -177,10 +196,10 @@ impl View {
         let Some(cell) = claimed else { return AtOnce::Undecided };
         let seen = if cells.has(cell) { cells.look_again(Waiter::default()) } else { None };
         let Some(seen) = seen.filter(|_| !self.is_marked_as_retired()) else {
-            return withdraw(cell, owner, thread);
+            return withdraw(cells, cell, owner, thread);
         };
         if !thread.end_claim(cell) {
-            return AtOnce::Undecided;
+            return withdraw(cells, cell, owner, thread);
         }
         if cells.has_in_slot(cell) && cells.has_others(owner) {
             spread_out_at_times(cells.level, thread);
@@ -243,107 +262,6 @@ impl View {
             _ => Release::Undecided,
         }
     }
-
-    /// The mid path of a writer that finds a lock shared: takes it as one that drains, and holds it if the readers leave
-    /// within a moment. Otherwise it goes on draining on the slow path, which finds the word as it is left here.
-    pub(super) fn take_from_readers(&self, id: u32, thread: Thread) -> AtOnce {
-        let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
-            return AtOnce::Undecided;
-        };
-        let (lock, owner) = (cells.word, sharer.owner);
-        let seen = lock.load(Ordering::Relaxed);
-        // What is reserved is for others, and a death is told of by the slow path.
-        if !word::is_shared(seen) || seen & (R | D) != 0 || thread.is_reading() {
-            return AtOnce::Undecided;
-        }
-        thread.count_word_taken();
-        let word::Step::Take(next) = word::step(seen, owner, Waiter::default()) else { return uncount(thread) };
-        if lock.compare_exchange(seen, next, Ordering::SeqCst, Ordering::Relaxed).is_err() || !are_left(&cells) {
-            return uncount(thread);
-        }
-        for _ in 0..ROUNDS {
-            let seen = lock.load(Ordering::Relaxed);
-            if seen & OWNER != owner || !word::is_draining(seen) {
-                return uncount(thread);
-            }
-            let next = word::drained(seen, sharer.process.unwrap_or(owner));
-            if lock.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                if sharer.process.is_some() {
-                    thread.count_word_given_back();
-                }
-                if self.is_marked_as_retired() {
-                    return AtOnce::Retired;
-                }
-                self.remember(id);
-                return AtOnce::Acquired(Acquired::Clean);
-            }
-        }
-        uncount(thread)
-    }
-
-    /// Makes an exclusive hold a shared one, without a gap (S15): the cell is claimed first.
-    pub(super) fn downgrade_soon(&self, id: u32) -> Release {
-        if !self.is_lockable(id) {
-            return Release::Undecided;
-        }
-        let thread = Thread::calling();
-        let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
-            return Release::Undecided;
-        };
-        let holder = sharer.process.unwrap_or(sharer.owner);
-        let is_its = |seen: u64| seen & OWNER == holder && !word::is_draining(seen);
-        sweep_claim(thread);
-        if note::manager(self.slot(id).1.load(Ordering::Relaxed)) != self.token
-            || !is_its(cells.word.load(Ordering::Relaxed))
-        {
-            return Release::Undecided;
-        }
-        let owner = sharer.owner;
-        let claimed = cells.at_hand(owner).find(|cell| {
-            thread.begin_claim(cell, owner);
-            let is_claimed =
-                cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_ok() && cells.has(cell);
-            if !is_claimed {
-                leave(cell, owner);
-                thread.abandon_claim(cell);
-            }
-            is_claimed
-        });
-        // Who holds the lock exclusively is in as soon as its cell stands.
-        let Some(cell) = claimed.filter(|cell| thread.end_claim(cell)) else { return Release::Undecided };
-        match downgrade_word(&cells, is_its) {
-            Release::Done => {}
-            undone => {
-                leave(cell, owner);
-                thread.count_read();
-                return undone;
-            }
-        }
-        match sharer.process {
-            Some(process) => {
-                hand_to_process(cell, owner, process);
-                thread.count_read();
-            }
-            None => thread.count_word_given_back(),
-        }
-        Release::Done
-    }
-}
-
-/// Swaps the word of an exclusive hold for a shared one, and wakes whom an unlock would.
-pub(super) fn downgrade_word(cells: &Cells<'_>, is_its: impl Fn(u64) -> bool) -> Release {
-    for _ in 0..ROUNDS {
-        let seen = cells.word.load(Ordering::Relaxed);
-        if !is_its(seen) {
-            return Release::NotHolder;
-        }
-        let Ok(next) = Next::after(seen, Some(cells)) else { return Release::Undecided };
-        if cells.word.compare_exchange(seen, word::downgraded(seen), Ordering::SeqCst, Ordering::Relaxed).is_ok() {
-            wake(cells.word, seen, next);
-            return Release::Done;
-        }
-    }
-    Release::Undecided
 }
 
 /// The process has what one of its threads took: S11. Whoever sleeps on the cell does so yet.
@@ -357,11 +275,15 @@ fn is_open(seen: u64) -> bool {
     !word::has_owner(seen) && seen & (S | D) == S
 }
 
+/// A claim that comes to nothing. A handler that swept it away may have come before its swap, so that the cell is the
+/// thread's yet; or after it, and the place may be what the handler has claimed for a lock of its own, and kept.
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn withdraw(cell: &AtomicU64, owner: u64, thread: Thread) -> AtOnce {
-    leave(cell, owner);
+pub(super) extern "C" fn withdraw(cells: &Cells<'_>, cell: &AtomicU64, owner: u64, thread: Thread) -> AtOnce {
+    if thread.claims(cell) || cells.has(cell) || !thread.is_reading() {
+        leave(cell, owner);
+    }
     thread.abandon_claim(cell);
     AtOnce::Undecided
 }
@@ -374,29 +296,5 @@ extern "C" fn withdraw(cell: &AtomicU64, owner: u64, thread: Thread) -> AtOnce {
 extern "C" fn spread_out_at_times(level: &AtomicU64, thread: Thread) {
     if thread.meets_others(MEETINGS) {
         let _by_others = level.compare_exchange(0, LEVEL_OF_A_BUSY_LOCK, Ordering::SeqCst, Ordering::Relaxed);
-    }
-}
-
-fn uncount(thread: Thread) -> AtOnce {
-    thread.count_word_given_back();
-    AtOnce::Undecided
-}
-
-/// Whether all readers leave within a moment. Behind a writer's swap none comes in.
-fn are_left(cells: &Cells<'_>) -> bool {
-    let (extent, mut index) = (cells.extent(), 0);
-    loop {
-        match cells.at(&extent, index) {
-            Seen::Cell(cell, seen) if word::is_reader(seen) => {
-                let has_left = |now: u64| !word::is_reader(now);
-                if !waiting::spin_until(cell, has_left) {
-                    return false;
-                }
-            }
-            Seen::Cell(..) => index += 1,
-            Seen::Nothing(next) => index = next,
-            Seen::Unusable(_) => return false,
-            Seen::End => return true,
-        }
     }
 }

@@ -15,10 +15,9 @@ use super::super::name::SegmentName;
 use super::super::removal::{self, mark};
 use super::super::segment::{self, Blueprint, Candidate, Segment};
 use super::bitmap::Bitmap;
-use super::cells::{self, Cells, Table};
 use super::entries::Entry;
 use super::format::{self, header, slot};
-use super::geometry::{Geometry, Readers};
+use super::geometry::Geometry;
 
 /// How long an answer about removal is good for. A slice later at most, and so within 100 ms, a waiter knows.
 const REMOVAL_LOOK_INTERVAL_NS: u64 = 90_000_000;
@@ -56,7 +55,7 @@ pub(super) struct Space {
     /// How many locks this process knows of; it may touch the slots of those.
     num_locks: AtomicU32,
     /// The pages reserved when needed that this process may touch.
-    usable: [AtomicU64; format::READY_WORDS],
+    pub(super) usable: [AtomicU64; format::READY_WORDS],
     hint: AtomicU32,
 }
 
@@ -146,11 +145,11 @@ impl Space {
     }
 
     /// A word of the slot of a lock that this process knows of.
-    fn slot(&self, id: u32, offset: usize) -> &AtomicU64 {
+    pub(super) fn slot(&self, id: u32, offset: usize) -> &AtomicU64 {
         self.mapped_slots().u64_at(self.geometry.slot(id) + offset)
     }
 
-    fn mapped_slots(&self) -> &Mapping {
+    pub(super) fn mapped_slots(&self) -> &Mapping {
         self.grown.get().unwrap_or(&self.segment.map)
     }
 
@@ -167,51 +166,6 @@ impl Space {
     /// When a waiter last had a thorough look at the holder of a lock.
     pub(super) fn looked(&self, id: u32) -> &AtomicU64 {
         self.slot(id, slot::LOOKED)
-    }
-
-    /// The table of cells, if the segment has readers.
-    pub(super) fn table(&self) -> Option<Table<'_>> {
-        let (word, _) = place_of(format::FIRST_TABLE_PAGE);
-        match self.geometry.readers() {
-            Readers::Unknown => None,
-            Readers::InCells => {
-                let words = self.segment.map.u64s_at(self.geometry.table(), 2 * format::PLACES);
-                let places = words.as_chunks::<2>().0.try_into().ok()?;
-                let ready = self.segment.map.u64_at(header::READY + word * size_of::<u64>());
-                Some(Table { places, usable: &self.usable[word], ready })
-            }
-        }
-    }
-
-    /// The cells of a lock that this process knows of. `None`: the segment has no readers.
-    pub(super) fn cells(&self, id: u32) -> Option<Cells<'_>> {
-        let own = self.mapped_slots().u64s_at(self.geometry.slot(id) + slot::CELLS, format::CELLS);
-        Some(Cells {
-            word: self.word(id),
-            own: own.first_chunk()?,
-            level: self.slot(id, slot::LEVEL),
-            table: self.table()?,
-            id,
-        })
-    }
-
-    /// Whether a page of the table that somebody has needed can be touched by this process.
-    pub(super) fn can_touch_table_page(&self, page: u32) -> bool {
-        self.page_is_usable(format::FIRST_TABLE_PAGE + page) == Some(true)
-    }
-
-    /// Lets this process touch a page of the table.
-    pub(super) fn make_table_page_usable(&self, page: u32) -> std::result::Result<(), Reason> {
-        let page = format::FIRST_TABLE_PAGE + page;
-        match self.access {
-            _ if self.has_reserved(page) => Ok(()),
-            Access::Use => self.reserve_page(page),
-            // Who only looks cannot reserve, and has to believe that somebody did.
-            Access::Look => {
-                self.note_usable(page);
-                Ok(())
-            }
-        }
     }
 
     /// Where the slots of the first `count` locks are mapped, of which this process knows.
@@ -392,7 +346,7 @@ impl Space {
         Some(self.access == Access::Look || self.reserve_page(page).is_ok())
     }
 
-    fn note_usable(&self, page: u32) {
+    pub(super) fn note_usable(&self, page: u32) {
         let (index, bit) = place_of(page);
         self.usable[index].fetch_or(bit, Ordering::Relaxed);
     }
@@ -417,16 +371,6 @@ impl Space {
             Some(false) => Err(()),
             Some(true) => Ok(Some(Entry::at(&self.segment.map, self.geometry.entry(index)))),
         }
-    }
-}
-
-impl cells::Surroundings for Space {
-    fn make_usable(&self, page: u32) -> bool {
-        self.make_table_page_usable(page).is_ok()
-    }
-
-    fn is_past(&self, cell: u64) -> bool {
-        Space::is_past(self, cell)
     }
 }
 
@@ -455,6 +399,6 @@ fn write_header(map: &Mapping, geometry: Geometry, facts: &Facts, boot: [u8; 16]
 }
 
 /// Where a page that is reserved when needed has its bit: the word's index, and the bit.
-fn place_of(page: u32) -> (usize, u64) {
+pub(super) fn place_of(page: u32) -> (usize, u64) {
     ((page / u64::BITS) as usize, 1 << (page % u64::BITS))
 }

@@ -26,6 +26,8 @@ pub(super) struct Drain {
     reserved: Reserved,
     /// Whether the present cell was read for a moment, and its reader judged, before the first sleep on it.
     is_known: bool,
+    /// Whether it has slept on a cell: then readers stay for longer than a moment, or are dead, and hundreds may be.
+    has_slept: bool,
 }
 
 /// How the word was had that drains.
@@ -250,7 +252,7 @@ impl<'m> Request<'m> {
         };
         let in_hand = InHand { word: waiting.lock, owner: waiting.member.owner, give_back: OF_LEFT_DRAIN };
         waiting.counted.hold(waiting.member.thread, Some(in_hand));
-        waiting.drain = Some(Drain { extent: cells.extent(), next: 0, reserved, is_known: false });
+        waiting.drain = Some(Drain { extent: cells.extent(), next: 0, reserved, is_known: false, has_slept: false });
         self.go_on_draining(waiting, &cells)
     }
 
@@ -267,6 +269,9 @@ impl<'m> Request<'m> {
         let Some(cells) = pool.cells(self.id) else { return self.lose_place(waiting) };
         if !waiting.member.drains(waiting.lock.load(Ordering::Relaxed)) {
             return self.lose_place(waiting);
+        }
+        if let Some(drain) = &mut waiting.drain {
+            drain.has_slept = true;
         }
         if now >= waiting.slices.end {
             waiting.slices.next(now, waiting.crowd.size());
@@ -294,9 +299,8 @@ impl<'m> Request<'m> {
                 }
                 Seen::Cell(cell, seen) if word::is_reader(seen) => {
                     if !std::mem::replace(&mut drain.is_known, true) {
-                        if !spin_until(cell, |now| !word::is_reader(now))
-                            && pool.judge(seen, Look::Quick) == Verdict::Dead
-                        {
+                        let stays = drain.has_slept || !spin_until(cell, |now| !word::is_reader(now));
+                        if stays && pool.judge(seen, Look::Quick) == Verdict::Dead {
                             clear_dead(cell, seen);
                         }
                         continue;

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! The short ways from readers to a writer, and back: a writer that finds a lock shared and its readers about to leave, and a
+//! downgrade. As in `view` and `sharing`, nothing here can fail or panic, and a signal handler may come anywhere, and stay.
+
+use std::sync::atomic::Ordering;
+
+use crate::manager::Acquired;
+use crate::sys::thread::Thread;
+
+use super::super::{AtOnce, Release};
+use super::abandoning::ROUNDS;
+use super::cells::{Cells, Seen};
+use super::note;
+use super::releasing::{Next, wake};
+use super::sharing::{hand_to_process, leave, sweep_claim, withdraw};
+use super::view::View;
+use super::waiting;
+use super::word::{self, D, OWNER, R, Waiter};
+
+impl View {
+    /// The mid path of a writer that finds a lock shared: takes it as one that drains, and holds it if the readers leave
+    /// within a moment. Otherwise it goes on draining on the slow path, which finds the word as it is left here.
+    pub(super) fn take_from_readers(&self, id: u32, thread: Thread) -> AtOnce {
+        let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
+            return AtOnce::Undecided;
+        };
+        let (lock, owner) = (cells.word, sharer.owner);
+        let seen = lock.load(Ordering::Relaxed);
+        // What is reserved is for others, and a death is told of by the slow path.
+        if !word::is_shared(seen) || seen & (R | D) != 0 || thread.is_reading() {
+            return AtOnce::Undecided;
+        }
+        thread.count_word_taken();
+        let word::Step::Take(next) = word::step(seen, owner, Waiter::default()) else { return uncount(thread) };
+        if lock.compare_exchange(seen, next, Ordering::SeqCst, Ordering::Relaxed).is_err() || !are_left(&cells) {
+            return uncount(thread);
+        }
+        for _ in 0..ROUNDS {
+            let seen = lock.load(Ordering::Relaxed);
+            if seen & OWNER != owner || !word::is_draining(seen) {
+                return uncount(thread);
+            }
+            let next = word::drained(seen, sharer.process.unwrap_or(owner));
+            if lock.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                if sharer.process.is_some() {
+                    thread.count_word_given_back();
+                }
+                if self.is_marked_as_retired() {
+                    return AtOnce::Retired;
+                }
+                self.remember(id);
+                return AtOnce::Acquired(Acquired::Clean);
+            }
+        }
+        uncount(thread)
+    }
+
+    /// Makes an exclusive hold a shared one, without a gap (S15): the cell is claimed first.
+    pub(super) fn downgrade_soon(&self, id: u32) -> Release {
+        if !self.is_lockable(id) {
+            return Release::Undecided;
+        }
+        let thread = Thread::calling();
+        let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
+            return Release::Undecided;
+        };
+        let holder = sharer.process.unwrap_or(sharer.owner);
+        let is_its = |seen: u64| seen & OWNER == holder && !word::is_draining(seen);
+        sweep_claim(thread);
+        if note::manager(self.slot(id).1.load(Ordering::Relaxed)) != self.token
+            || !is_its(cells.word.load(Ordering::Relaxed))
+        {
+            return Release::Undecided;
+        }
+        let owner = sharer.owner;
+        let claimed = cells.at_hand(owner).find(|cell| {
+            thread.begin_claim(cell, owner);
+            let is_claimed =
+                cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_ok() && cells.has(cell);
+            if !is_claimed {
+                leave(cell, owner);
+                thread.abandon_claim(cell);
+            }
+            is_claimed
+        });
+        // Who holds the lock exclusively is in as soon as its cell stands.
+        let Some(cell) = claimed else { return Release::Undecided };
+        if !thread.end_claim(cell) {
+            withdraw(&cells, cell, owner, thread);
+            return Release::Undecided;
+        }
+        match downgrade_word(&cells, is_its) {
+            Release::Done => {}
+            undone => {
+                leave(cell, owner);
+                thread.count_read();
+                return undone;
+            }
+        }
+        match sharer.process {
+            Some(process) => {
+                hand_to_process(cell, owner, process);
+                thread.count_read();
+            }
+            None => thread.count_word_given_back(),
+        }
+        Release::Done
+    }
+}
+
+/// Swaps the word of an exclusive hold for a shared one, and wakes whom an unlock would.
+pub(super) fn downgrade_word(cells: &Cells<'_>, is_its: impl Fn(u64) -> bool) -> Release {
+    for _ in 0..ROUNDS {
+        let seen = cells.word.load(Ordering::Relaxed);
+        if !is_its(seen) {
+            return Release::NotHolder;
+        }
+        let Ok(next) = Next::after(seen, Some(cells)) else { return Release::Undecided };
+        if cells.word.compare_exchange(seen, word::downgraded(seen), Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+            wake(cells.word, seen, next);
+            return Release::Done;
+        }
+    }
+    Release::Undecided
+}
+
+fn uncount(thread: Thread) -> AtOnce {
+    thread.count_word_given_back();
+    AtOnce::Undecided
+}
+
+/// Whether all readers leave within a moment. Behind a writer's swap none comes in.
+fn are_left(cells: &Cells<'_>) -> bool {
+    let (extent, mut index) = (cells.extent(), 0);
+    loop {
+        match cells.at(&extent, index) {
+            Seen::Cell(cell, seen) if word::is_reader(seen) => {
+                let has_left = |now: u64| !word::is_reader(now);
+                if !waiting::spin_until(cell, has_left) {
+                    return false;
+                }
+            }
+            Seen::Cell(..) => index += 1,
+            Seen::Nothing(next) => index = next,
+            Seen::Unusable(_) => return false,
+            Seen::End => return true,
+        }
+    }
+}

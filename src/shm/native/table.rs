@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! The cells of a segment as this process has them mapped: those of the slots, and the pages of the table.
+
+use super::cells::{self, Cells, Table};
+use super::format::{self, header, slot};
+use super::geometry::Readers;
+use super::space::{Space, place_of};
+use crate::Reason;
+use crate::sys::file::Access;
+
+impl Space {
+    /// The table of cells, if the segment has readers.
+    pub(super) fn table(&self) -> Option<Table<'_>> {
+        let (word, _) = place_of(format::FIRST_TABLE_PAGE);
+        match self.geometry.readers() {
+            Readers::Unknown => None,
+            Readers::InCells => {
+                let words = self.segment.map.u64s_at(self.geometry.table(), 2 * format::PLACES);
+                let places = words.as_chunks::<2>().0.try_into().ok()?;
+                let ready = self.segment.map.u64_at(header::READY + word * size_of::<u64>());
+                Some(Table { places, usable: &self.usable[word], ready })
+            }
+        }
+    }
+
+    /// The cells of a lock that this process knows of. `None`: the segment has no readers.
+    pub(super) fn cells(&self, id: u32) -> Option<Cells<'_>> {
+        let own = self.mapped_slots().u64s_at(self.geometry.slot(id) + slot::CELLS, format::CELLS);
+        Some(Cells {
+            word: self.word(id),
+            own: own.first_chunk()?,
+            level: self.slot(id, slot::LEVEL),
+            table: self.table()?,
+            id,
+        })
+    }
+
+    /// Whether a page of the table that somebody has needed can be touched by this process.
+    pub(super) fn can_touch_table_page(&self, page: u32) -> bool {
+        self.page_is_usable(format::FIRST_TABLE_PAGE + page) == Some(true)
+    }
+
+    /// Lets this process touch a page of the table.
+    pub(super) fn make_table_page_usable(&self, page: u32) -> std::result::Result<(), Reason> {
+        let page = format::FIRST_TABLE_PAGE + page;
+        match self.access {
+            _ if self.has_reserved(page) => Ok(()),
+            Access::Use => self.reserve_page(page),
+            // Who only looks cannot reserve, and has to believe that somebody did.
+            Access::Look => {
+                self.note_usable(page);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl cells::Surroundings for Space {
+    fn make_usable(&self, page: u32) -> bool {
+        self.make_table_page_usable(page).is_ok()
+    }
+
+    fn is_past(&self, cell: u64) -> bool {
+        Space::is_past(self, cell)
+    }
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Readers beside libpod, which knows none: together they have the record lock for reading, which keeps libpod out as a
+//! writer's would.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use lock_manager::{Acquired, FileManager, Manager, Ownership};
+
+use super::place::Place;
+use super::support::alone::alone;
+use super::support::process::sleep_until_killed;
+use super::support::{Child, board, errno_of, eventually, fork};
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn with_lock() -> (Place, FileManager, u32) {
+    let place = Place::fresh();
+    let manager = place.open();
+    let id = manager.allocate_lock().unwrap();
+    (place, manager, id)
+}
+
+/// Takes the record lock of that kind on all of a file, as libpod takes its own.
+fn try_record(file: &File, kind: libc::c_int) -> bool {
+    // SAFETY: all zeros are a flock; fcntl(2) reads it.
+    unsafe {
+        let mut whole: libc::flock = std::mem::zeroed();
+        whole.l_type = kind as libc::c_short;
+        libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const whole) == 0
+    }
+}
+
+/// What another process may have on the id's file now: for reading, for writing.
+fn others_may(place: &Place, id: u32) -> (bool, bool) {
+    let answer = &board(1)[0];
+    fork(|| {
+        let file = File::options().read(true).write(true).open(place.file(id)).unwrap();
+        let [reads, writes] = [libc::F_RDLCK, libc::F_WRLCK].map(|kind| {
+            let is_had = try_record(&file, kind);
+            assert!(try_record(&file, libc::F_UNLCK));
+            u32::from(is_had)
+        });
+        answer.store(1 + reads + 2 * writes, Ordering::Release);
+    })
+    .succeeds();
+    let answer = answer.load(Ordering::Acquire) - 1;
+    (answer & 1 != 0, answer & 2 != 0)
+}
+
+/// Another process that has the file for writing, as libpod has it.
+fn as_libpod(place: &Place, id: u32) -> Child {
+    let ready = &board(1)[0];
+    let child = fork(|| {
+        let file = File::options().read(true).write(true).open(place.file(id)).unwrap();
+        assert!(try_record(&file, libc::F_WRLCK));
+        ready.store(1, Ordering::Release);
+        sleep_until_killed();
+    });
+    eventually("it has the file", || ready.load(Ordering::Acquire) == 1);
+    child
+}
+
+#[test]
+fn the_first_reader_of_a_process_takes_the_record_lock_and_the_last_gives_it_back() {
+    alone!({
+        for ownership in [Ownership::Thread, Ownership::Process] {
+            let (place, manager, id) = with_lock();
+            manager.set_ownership(ownership).unwrap();
+            assert_eq!(others_may(&place, id), (true, true));
+            assert_eq!(manager.lock_shared(id).unwrap(), Acquired::Clean);
+            assert_eq!(others_may(&place, id), (true, false));
+            let step = &AtomicU32::new(0);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    assert_eq!(manager.lock_shared(id).unwrap(), Acquired::Clean);
+                    step.store(1, Ordering::Release);
+                    eventually("it is to leave", || step.load(Ordering::Acquire) == 2);
+                    manager.unlock_shared(id).unwrap();
+                });
+                eventually("the second reads", || step.load(Ordering::Acquire) == 1);
+                manager.unlock_shared(id).unwrap();
+                assert_eq!(others_may(&place, id), (true, false), "the second reads yet");
+                step.store(2, Ordering::Release);
+            });
+            assert_eq!(others_may(&place, id), (true, true));
+            // Other processes of this library read beside it.
+            assert_eq!(manager.lock_shared(id).unwrap(), Acquired::Clean);
+            fork(|| {
+                let manager = place.open();
+                assert_eq!(manager.lock_shared(id).unwrap(), Acquired::Clean);
+                manager.unlock_shared(id).unwrap();
+                assert_eq!(errno_of(manager.try_lock(id)), libc::EBUSY);
+            })
+            .succeeds();
+            manager.unlock_shared(id).unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_libpod_has_is_waited_for() {
+    alone!({
+        let (place, manager, id) = with_lock();
+        let libpod = as_libpod(&place, id);
+        assert_eq!(errno_of(manager.try_lock_shared(id)), libc::EBUSY);
+        assert_eq!(errno_of(manager.timed_lock_shared(id, Duration::from_millis(20))), libc::ETIMEDOUT);
+        // Whoever gave up keeps no writer of this library out.
+        assert_eq!(manager.lock_holders(id).unwrap().iter().filter(|holder| holder.shared).count(), 0);
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                assert_eq!(manager.timed_lock_shared(id, LONG).unwrap(), Acquired::Clean);
+                manager.unlock_shared(id).unwrap();
+            });
+            eventually("it stands in a cell", || manager.lock_info(id).unwrap().readers == 1);
+            libpod.kill();
+            waiter.join().unwrap();
+        });
+        assert_eq!(others_may(&place, id), (true, true));
+    });
+}
+
+#[test]
+fn a_downgrade_lets_other_readers_of_the_file_in() {
+    alone!({
+        let (place, manager, id) = with_lock();
+        assert_eq!(manager.lock(id).unwrap(), Acquired::Clean);
+        assert_eq!(others_may(&place, id), (false, false));
+        manager.downgrade_lock(id).unwrap();
+        assert_eq!(others_may(&place, id), (true, false));
+        manager.unlock_shared(id).unwrap();
+        assert_eq!(others_may(&place, id), (true, true));
+        assert_eq!(manager.try_lock(id).unwrap(), Acquired::Clean);
+        manager.unlock(id).unwrap();
+    });
+}
+
+#[test]
+fn a_thread_that_ends_reading_gives_the_record_lock_back_unless_another_reads() {
+    alone!({
+        let (place, manager, id) = with_lock();
+        let read_and_end = || {
+            thread::scope(|scope| {
+                scope.spawn(|| assert_eq!(manager.lock_shared(id).unwrap(), Acquired::Clean)).join().unwrap();
+            });
+        };
+        read_and_end();
+        assert_eq!(others_may(&place, id), (true, true));
+        assert_eq!(manager.lock_shared(id).unwrap(), Acquired::Clean);
+        read_and_end();
+        assert_eq!(others_may(&place, id), (true, false), "the other reads yet");
+        manager.unlock_shared(id).unwrap();
+        assert_eq!(others_may(&place, id), (true, true));
+    });
+}
