@@ -161,14 +161,14 @@ static void await_rounds(uint32_t rounds)
 
 static void deaths_in_the_midst_of_it_let_nobody_in_beside_a_writer(void)
 {
-	enum { DEATHS = 30 };
+	enum { DEATHS = 20 };
 	struct stage stage = new_stage();
 	tell(stage.a, "count 0 2 4000000000 1");
-	tell(stage.b, "share-count 0 2 4000000000 2");
-	tell(stage.c, "share-count 0 2 4000000000 2");
+	tell(stage.b, "share-count 0 2 4000000000 1");
+	tell(stage.c, "share-count 0 2 4000000000 1");
 	for (int death = 0; death < DEATHS; death++) {
 		struct peer victim = enter(program[death % 3], stage.path);
-		tell(victim, death % 2 ? "share-count 0 2 4000000000 3" : "count 0 2 4000000000 2");
+		tell(victim, death % 2 ? "share-count 0 2 4000000000 2" : "count 0 2 4000000000 1");
 		await_rounds(3);
 		kill_peer(victim);
 	}

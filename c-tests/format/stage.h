@@ -131,6 +131,23 @@ static int has_answered(struct peer peer)
 	return poll(&ready, 1, 0) > 0;
 }
 
+enum { ATTEMPTS = 100, WRITER = 0, READER = 1 };
+
+/* A writer and a reader that wait for one lock have it, one after the other, and give it back. Says which was first: who
+ * goes on within a slice decides that, too. */
+static int both_have_it(struct peer writer, const char *writer_gives, struct peer reader, const char *reader_gives)
+{
+	struct pollfd ready[2] = { { writer.out, POLLIN, 0 }, { reader.out, POLLIN, 0 } };
+	REQUIRE(poll(ready, 2, -1) > 0);
+	int first = ready[0].revents ? WRITER : READER;
+	CHECK_INT(answer(first == WRITER ? writer : reader), 0);
+	CHECK(!has_answered(first == WRITER ? reader : writer));
+	CHECK_INT(ask(first == WRITER ? writer : reader, first == WRITER ? writer_gives : reader_gives), 0);
+	CHECK_INT(answer(first == WRITER ? reader : writer), 0);
+	CHECK_INT(ask(first == WRITER ? reader : writer, first == WRITER ? reader_gives : writer_gives), 0);
+	return first;
+}
+
 static uint64_t serial_of(uint64_t owner)
 {
 	return owner >> 32 & 0x3fffff;
