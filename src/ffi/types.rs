@@ -44,7 +44,7 @@ pub struct lock_manager_lock_info_t {
     pub allocated: u32,
     /// 1 if somebody holds it, else 0.
     pub held: u32,
-    /// 1 if its last holder died and nobody has taken it since, else 0.
+    /// 1 if the last to hold it exclusively died and nobody has taken it exclusively since, else 0.
     pub owner_died: u32,
     /// The holder's process as the caller's PID namespace sees it, else 0.
     pub pid: i32,

@@ -56,6 +56,13 @@ impl Space {
         self.page_is_usable(format::FIRST_TABLE_PAGE + page) == Some(true)
     }
 
+    /// Why a reader has found no room in all of the table: it is full, or a page of it is not to be had.
+    #[cold]
+    pub(super) fn why_no_room(&self, id: u32) -> Reason {
+        let reserved = (0..format::TABLE_PAGES).try_for_each(|page| self.make_table_page_usable(page));
+        reserved.err().unwrap_or(Reason::TooManyReaders { id })
+    }
+
     /// Lets this process touch a page of the table.
     pub(super) fn make_table_page_usable(&self, page: u32) -> std::result::Result<(), Reason> {
         let page = format::FIRST_TABLE_PAGE + page;
