@@ -115,7 +115,10 @@ fn what_libpod_has_is_waited_for() {
                 assert_eq!(manager.timed_lock_shared(id, LONG).unwrap(), Acquired::Clean);
                 manager.unlock_shared(id).unwrap();
             });
-            eventually("it stands in a cell", || manager.lock_info(id).unwrap().readers == 1);
+            eventually("it waits, and is no reader", || {
+                let info = manager.lock_info(id).unwrap();
+                (info.readers, info.waiters) == (0, 1)
+            });
             libpod.kill();
             waiter.join().unwrap();
         });
