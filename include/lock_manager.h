@@ -177,7 +177,7 @@ typedef struct {
          */
         uint32_t held;
         /**
-         * 1 if its last holder died and nobody has taken it since, else 0.
+         * 1 if the last to hold it exclusively died and nobody has taken it exclusively since, else 0.
          */
         uint32_t owner_died;
         /**
