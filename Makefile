@@ -6,6 +6,7 @@ PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
 SUITES ?= trixie sid
+STORM_SECONDS ?= 300
 CARGO ?= cargo
 CC ?= cc
 # cargo finds its cache without it, Go does not.
@@ -30,7 +31,7 @@ SONAME := liblock_manager.so.0
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 
 .DELETE_ON_ERROR:
-.PHONY: all help test test-podman test-fresh demo bench models models-all check-libpod header lint install uninstall clean stage \
+.PHONY: all help test test-podman test-fresh test-storm demo bench models models-all check-libpod header lint install uninstall clean stage \
 	setup-test setup-demo setup-build setup-fresh setup-models
 
 all: ## build the shared and the static library, and lockctl with its man pages and completions
@@ -64,6 +65,10 @@ test-podman: setup-test ## the tests beside real Podmans: the machine's own, and
 
 test-fresh: setup-fresh ## make demo and make test in a bare Debian, as root and as an ordinary user; half an hour
 	tools/test-fresh
+
+test-storm: setup-test ## storms of STORM_SECONDS (300), and a death at every instruction; more than half an hour
+	LOCK_MANAGER_STORM_SECONDS=$(STORM_SECONDS) LOCK_MANAGER_TEST_EVERY_INSTRUCTION=1 $(CARGO) test --locked --release \
+		-p lock-manager --test native -- --nocapture --test-threads=1 storm dying every_instruction
 
 demo: setup-demo stage ## the main job in one screen
 	@$(STAGED_PC) tools/compile-example $(STAGE) counting "$(CC)" "$(EXAMPLE_FLAGS)"

@@ -357,12 +357,13 @@ fn of_a_ring_through_one_of_many_readers_one_is_told() {
 
 /// Who looks for a moment whether it may read a lock that is being drained does not hold it: no ring goes through it.
 #[test]
-fn of_no_ring_nobody_is_told() {
+fn in_ten_thousand_turns_without_a_ring_nobody_is_told() {
     alone!({
+        const THREADS: u32 = 4;
         let segment = Segment::native(64);
-        let (manager, rounds) = (segment.open(), 300);
+        let (manager, rounds) = (segment.open(), 10_000 / THREADS);
         thread::scope(|scope| {
-            for place in 0..4 {
+            for place in 0..THREADS {
                 let manager = &manager;
                 scope.spawn(move || {
                     for round in 0..rounds {
