@@ -179,6 +179,32 @@ fn an_unlock_lets_all_readers_in_that_starve() {
     });
 }
 
+/// A writer goes on after a slice in which none of those readers came, and takes their cells away. One of them that was only
+/// slow must show again that it starves: it would be behind all writers otherwise, for as long as there are some.
+#[test]
+fn a_starving_reader_that_came_too_late_for_its_turn_asks_for_another() {
+    alone!({
+        let segment = Segment::native(64);
+        let manager = segment.open();
+        let _ = manager.lock(ID).unwrap();
+        let late = fork(|| {
+            let manager = segment.open();
+            assert_eq!(manager.timed_lock_shared(ID, LONG).unwrap(), Acquired::Clean);
+        });
+        let starves = || cells(&segment).iter().any(|&cell| cell & STARVING != 0);
+        eventually("it starves", starves);
+        late.signal(libc::SIGSTOP);
+        late.until_it_is_stopped();
+        manager.unlock(ID).unwrap();
+        assert_eq!(manager.timed_lock(ID, LONG).unwrap(), Acquired::Clean);
+        assert!(!starves(), "the writer took the cells away: {:x?}", cells(&segment));
+        late.signal(libc::SIGCONT);
+        eventually("it starves again", starves);
+        manager.unlock(ID).unwrap();
+        late.succeeds();
+    });
+}
+
 #[test]
 fn a_stopped_reader_is_not_robbed() {
     alone!({
