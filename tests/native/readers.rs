@@ -427,3 +427,20 @@ fn a_process_that_reads_makes_no_circle() {
         by_thread.unlock(ID).unwrap();
     });
 }
+
+#[test]
+fn what_a_thread_reads_is_not_given_back_through_a_manager_of_the_process() {
+    alone!({
+        let segment = Segment::native(64);
+        let (by_process, by_thread) = (segment.open(), segment.open());
+        by_process.set_ownership(Ownership::Process).unwrap();
+        let _ = by_process.lock_shared(ID).unwrap();
+        by_process.unlock_shared(ID).unwrap();
+        let _ = by_thread.lock_shared(ID).unwrap();
+        assert_eq!(errno_of(by_process.unlock_shared(ID)), libc::EPERM);
+        by_thread.unlock_shared(ID).unwrap();
+        let _ = by_process.lock_shared(ID).unwrap();
+        assert_eq!(errno_of(by_thread.unlock_shared(ID)), libc::EPERM);
+        by_process.unlock_shared(ID).unwrap();
+    });
+}
