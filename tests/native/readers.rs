@@ -76,6 +76,32 @@ fn the_fifth_reader_stands_in_the_table_and_a_writer_sees_it() {
     });
 }
 
+/// Where nobody writes, nobody else looks after them.
+#[test]
+fn readers_that_died_keep_no_later_one_out_however_many_they_were() {
+    alone!({
+        let segment = Segment::native(64);
+        let manager = segment.open();
+        let crowd = child_that(&segment, |manager| {
+            manager.set_ownership(Ownership::Process).unwrap();
+            for id in [ID, ID + 1] {
+                while manager.try_lock_shared(id).is_ok() {}
+            }
+        });
+        for id in [ID, ID + 1] {
+            assert_eq!(errno_of(manager.lock_shared(id)), libc::EAGAIN);
+        }
+        crowd.kill();
+        for id in [ID, ID + 1] {
+            assert_eq!(manager.lock_shared(id).unwrap(), Acquired::Clean);
+            manager.unlock_shared(id).unwrap();
+        }
+        let _ = manager.lock(ID + 2).unwrap();
+        manager.downgrade_lock(ID + 2).unwrap();
+        manager.unlock_shared(ID + 2).unwrap();
+    });
+}
+
 #[test]
 fn readers_that_keep_meeting_go_to_the_table_by_themselves() {
     alone!({

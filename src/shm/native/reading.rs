@@ -98,7 +98,7 @@ impl Native {
             return Err(Reason::NotHolder { id });
         }
         // Behind the swap of the word a writer might come before the cell.
-        let cell = cells.claim(member.owner, &**pool).ok_or_else(|| pool.why_no_room(id))?;
+        let cell = pool.claim_cell(&cells, member.owner)?;
         pool.next_after(S, id);
         if downgrade_word(&cells, is_its) != Release::Done {
             leave(cell, member.owner);
@@ -155,8 +155,7 @@ impl<'m> Request<'m> {
     }
 
     fn claim(self, cells: &Cells<'m>, claim: u64) -> Result<&'m AtomicU64, Reason> {
-        let pool = self.native.pool();
-        cells.claim(claim, &**pool).ok_or_else(|| pool.why_no_room(self.id))
+        self.native.pool().claim_cell(cells, claim)
     }
 
     /// A dead owner's word becomes one that may be entered, with the death that was due (S5).
