@@ -104,7 +104,9 @@ static void wait_once(struct wait *wait, uint64_t seen)
 {
 	uint64_t now = now_ns(), *note = wait->word + 1, waited = now - wait->began;
 	bool starves = waited >= STARVES_AFTER * MILLISECOND;
-	if (wait->kind == SHARED && starves && wait->cell == NULL) {
+	/* A writer may have taken the cell away. */
+	bool has_cell = wait->cell != NULL && (LOAD(wait->cell) & ~W) == (own_owner() | S);
+	if (wait->kind == SHARED && starves && !has_cell) {
 		int why;
 		wait->cell = claim_cell(wait->lock, S, &why);
 		wait->had_cell = wait->had_cell || wait->cell != NULL;

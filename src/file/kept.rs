@@ -185,6 +185,26 @@ impl Kept {
         Ok(if beheld == Beheld::Locked { descriptor.share() } else { beheld })
     }
 
+    /// Makes a record lock, if there is one, one for reading. The caller has the lock's word, and is to read.
+    pub(super) fn weaken(&self, id: u32) {
+        self.retake(id, record_lock::try_share_for_process);
+    }
+
+    /// The reverse. The caller has the word yet.
+    pub(super) fn strengthen(&self, id: u32) {
+        self.retake(id, record_lock::try_lock_for_process);
+    }
+
+    /// Whatever comes of it, what is had either way keeps libpod out.
+    fn retake(&self, id: u32, retake: fn(&File) -> Result<Attempt, Errno>) {
+        if let Some(descriptor) = self.known_descriptor(id)
+            && let Some(file) = descriptor.file_that_is_in_use()
+            && Facts::of(&file).is_ok_and(|facts| descriptor.is_of(&facts))
+        {
+            let _or_as_it_was = retake(&file);
+        }
+    }
+
     /// Gives up a record lock for reading unless `is_read` says that a thread of this process reads the lock.
     pub(super) fn give_up_unless(&self, id: u32, is_read: impl FnOnce() -> bool) {
         let Some(descriptor) = self.known_descriptor(id) else { return };

@@ -120,10 +120,14 @@ impl FileManager {
         let Some(table) = self.tables.all().find(|table| table.native.holds(id)) else {
             return Err(Reason::NotHolder { id });
         };
-        table.native.downgrade(id)?;
-        // The caller reads from here on, whatever comes of this: what is for writing yet keeps libpod out as well.
-        let _or_stronger = self.pool.kept.try_share(id);
-        Ok(())
+        // While the word is the caller's: once it reads, another thread may give back what the process owns, and the record
+        // lock with it, which nobody would give back a second time.
+        self.pool.kept.weaken(id);
+        let downgraded = table.native.downgrade(id);
+        if downgraded.is_err() && table.native.holds(id) {
+            self.pool.kept.strengthen(id);
+        }
+        downgraded
     }
 
     /// Gives a lock back.

@@ -141,6 +141,56 @@ fn a_downgrade_lets_other_readers_of_the_file_in() {
     });
 }
 
+/// Whether anybody at all, this process among them, has the file locked.
+fn is_locked(file: &File) -> bool {
+    // SAFETY: all zeros are a flock; fcntl(2) reads and writes it.
+    unsafe {
+        let mut whole: libc::flock = std::mem::zeroed();
+        whole.l_type = libc::F_WRLCK as libc::c_short;
+        assert_eq!(libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut whole), 0);
+        whole.l_type != libc::F_UNLCK as libc::c_short
+    }
+}
+
+#[test]
+fn what_another_thread_gives_back_as_soon_as_it_is_downgraded_leaves_no_record_lock() {
+    const ROUNDS: u32 = 3000;
+    alone!({
+        let (place, manager, id) = with_lock();
+        manager.set_ownership(Ownership::Process).unwrap();
+        let neighbour = manager.allocate_lock().unwrap();
+        // Closed at the end only: what the process has on the file would go with it.
+        let file = File::options().read(true).write(true).open(place.file(id)).unwrap();
+        let (held, is_over) = (&AtomicU32::new(0), &AtomicU32::new(0));
+        thread::scope(|scope| {
+            // What it does in the same process has the others meet each other at all points.
+            scope.spawn(|| {
+                while is_over.load(Ordering::Relaxed) == 0 {
+                    let _ = manager.lock_shared(neighbour).unwrap();
+                    manager.unlock_shared(neighbour).unwrap();
+                }
+            });
+            scope.spawn(|| {
+                for round in 1..=ROUNDS {
+                    eventually("it is locked", || held.load(Ordering::Acquire) == round);
+                    while manager.unlock_shared(id).is_err() {}
+                    held.store(0, Ordering::Release);
+                }
+            });
+            let mut left = 0;
+            for round in 1..=ROUNDS {
+                assert_eq!(manager.lock(id).unwrap(), Acquired::Clean);
+                held.store(round, Ordering::Release);
+                manager.downgrade_lock(id).unwrap();
+                eventually("it is given back", || held.load(Ordering::Acquire) == 0);
+                left += u32::from(is_locked(&file));
+            }
+            is_over.store(1, Ordering::Relaxed);
+            assert_eq!(left, 0, "record locks that stayed, in {ROUNDS} rounds");
+        });
+    });
+}
+
 #[test]
 fn a_thread_that_ends_reading_gives_the_record_lock_back_unless_another_reads() {
     alone!({

@@ -76,6 +76,32 @@ fn the_fifth_reader_stands_in_the_table_and_a_writer_sees_it() {
     });
 }
 
+/// Where nobody writes, nobody else looks after them.
+#[test]
+fn readers_that_died_keep_no_later_one_out_however_many_they_were() {
+    alone!({
+        let segment = Segment::native(64);
+        let manager = segment.open();
+        let crowd = child_that(&segment, |manager| {
+            manager.set_ownership(Ownership::Process).unwrap();
+            for id in [ID, ID + 1] {
+                while manager.try_lock_shared(id).is_ok() {}
+            }
+        });
+        for id in [ID, ID + 1] {
+            assert_eq!(errno_of(manager.lock_shared(id)), libc::EAGAIN);
+        }
+        crowd.kill();
+        for id in [ID, ID + 1] {
+            assert_eq!(manager.lock_shared(id).unwrap(), Acquired::Clean);
+            manager.unlock_shared(id).unwrap();
+        }
+        let _ = manager.lock(ID + 2).unwrap();
+        manager.downgrade_lock(ID + 2).unwrap();
+        manager.unlock_shared(ID + 2).unwrap();
+    });
+}
+
 #[test]
 fn readers_that_keep_meeting_go_to_the_table_by_themselves() {
     alone!({
@@ -176,6 +202,32 @@ fn an_unlock_lets_all_readers_in_that_starve() {
         let first = (0..ROUNDS).filter(|_| readers_come_first(&segment, &manager)).count();
         super::support::note(format_args!("readers came first in {first} of {ROUNDS} rounds"));
         assert!(first > ROUNDS / 2, "{first} of {ROUNDS}");
+    });
+}
+
+/// A writer goes on after a slice in which none of those readers came, and takes their cells away. One of them that was only
+/// slow must show again that it starves: it would be behind all writers otherwise, for as long as there are some.
+#[test]
+fn a_starving_reader_that_came_too_late_for_its_turn_asks_for_another() {
+    alone!({
+        let segment = Segment::native(64);
+        let manager = segment.open();
+        let _ = manager.lock(ID).unwrap();
+        let late = fork(|| {
+            let manager = segment.open();
+            assert_eq!(manager.timed_lock_shared(ID, LONG).unwrap(), Acquired::Clean);
+        });
+        let starves = || cells(&segment).iter().any(|&cell| cell & STARVING != 0);
+        eventually("it starves", starves);
+        late.signal(libc::SIGSTOP);
+        late.until_it_is_stopped();
+        manager.unlock(ID).unwrap();
+        assert_eq!(manager.timed_lock(ID, LONG).unwrap(), Acquired::Clean);
+        assert!(!starves(), "the writer took the cells away: {:x?}", cells(&segment));
+        late.signal(libc::SIGCONT);
+        eventually("it starves again", starves);
+        manager.unlock(ID).unwrap();
+        late.succeeds();
     });
 }
 
@@ -400,5 +452,22 @@ fn a_process_that_reads_makes_no_circle() {
         });
         assert_eq!(by_thread.timed_lock(ID, LONG).unwrap(), Acquired::Clean);
         by_thread.unlock(ID).unwrap();
+    });
+}
+
+#[test]
+fn what_a_thread_reads_is_not_given_back_through_a_manager_of_the_process() {
+    alone!({
+        let segment = Segment::native(64);
+        let (by_process, by_thread) = (segment.open(), segment.open());
+        by_process.set_ownership(Ownership::Process).unwrap();
+        let _ = by_process.lock_shared(ID).unwrap();
+        by_process.unlock_shared(ID).unwrap();
+        let _ = by_thread.lock_shared(ID).unwrap();
+        assert_eq!(errno_of(by_process.unlock_shared(ID)), libc::EPERM);
+        by_thread.unlock_shared(ID).unwrap();
+        let _ = by_process.lock_shared(ID).unwrap();
+        assert_eq!(errno_of(by_thread.unlock_shared(ID)), libc::EPERM);
+        by_process.unlock_shared(ID).unwrap();
     });
 }

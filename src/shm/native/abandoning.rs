@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 //! Turning words and cells that name somebody into a dead holder's.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Reason;
@@ -113,6 +114,38 @@ impl Pool {
             beside.release(id);
         }
         empty(cell, |seen| seen & OWNER == owner);
+    }
+
+    /// Claims a cell of a lock as `claim` (S1). Readers that died have one each until a writer comes, or somebody needs the
+    /// room: where nobody writes, the dead would fill the table for good.
+    pub(super) fn claim_cell<'p>(
+        &'p self,
+        cells: &Cells<'p>,
+        claim: u64,
+    ) -> std::result::Result<&'p AtomicU64, Reason> {
+        let claimed = cells.claim(claim, &**self);
+        let claimed = claimed.or_else(|| self.bury_a_reader(cells).then(|| cells.claim(claim, &**self)).flatten());
+        claimed.ok_or_else(|| self.why_no_room(cells.id))
+    }
+
+    /// Finds a dead reader, of any lock in the table, and empties its cell; of a dead process, all its cells can be had then.
+    /// Whether there was one.
+    #[cold]
+    fn bury_a_reader(&self, cells: &Cells<'_>) -> bool {
+        let mut living = BTreeSet::new();
+        cells.own.iter().chain(self.places().map(|(cell, _)| cell)).any(|cell| {
+            let seen = cell.load(Ordering::Acquire);
+            if !word::has_owner(seen) || living.contains(&(seen & OWNER)) {
+                return false;
+            }
+            let is_dead = self.judge(seen, Look::Quick) == Verdict::Dead;
+            if is_dead {
+                clear_dead(cell, seen);
+            } else {
+                living.insert(seen & OWNER);
+            }
+            is_dead
+        })
     }
 
     /// Whether this process reads a lock, or is about to, in another cell than that. Who starves is not about to: there is a

@@ -102,6 +102,11 @@ const fn is_of(cell: u64, owner: u64) -> bool {
     cell & OWNER == owner && word::is_reader(cell)
 }
 
+/// Whether an owner starves in a cell.
+pub const fn is_wish_of(cell: u64, owner: u64) -> bool {
+    cell & (OWNER | S) == owner | S
+}
+
 impl<'s> Table<'s> {
     #[inline(always)]
     fn can_touch(&self, place: usize) -> bool {

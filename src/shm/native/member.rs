@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 //! The calling thread as a segment knows it: its word, its record, and what becomes of both when it ends.
 
+use std::sync::atomic::Ordering;
+
 use crate::Reason;
 use crate::manager::Ownership;
 use crate::sys::ending::{self, Left, Still};
@@ -72,7 +74,10 @@ impl Native {
         thread.settle_at(attachment.number);
         self.view.let_in(attachment, ownership);
         let word = match ownership {
-            Ownership::Thread => owner,
+            Ownership::Thread => {
+                self.pool().has_owning_threads.store(true, Ordering::Relaxed);
+                owner
+            }
             Ownership::Process => attachment.base,
         };
         Ok(Member { thread, ownership, owner, word, record })

@@ -5,7 +5,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::sys::made_once::MadeOnce;
 use crate::sys::per_process::PerProcess;
@@ -33,6 +33,8 @@ pub(super) struct Pool {
     pub(super) last_look: LastLook,
     /// What locks are held by beside their words, if by anything.
     pub(super) beside: MadeOnce<Arc<dyn Beside>>,
+    /// Whether a thread has ever taken locks here that it was to own itself.
+    pub(super) has_owning_threads: AtomicBool,
 }
 
 /// The holder that a thorough look of this process found alive last, and until when that is good. Two who store at the
@@ -53,6 +55,11 @@ impl Deref for Pool {
 }
 
 impl Pool {
+    fn new(process: &'static Process, space: Space, attachment: PerProcess<Attachment>) -> Self {
+        let (last_look, has_owning_threads) = Default::default();
+        Self { space, process, attachment, last_look, beside: MadeOnce::new(), has_owning_threads }
+    }
+
     /// The pool of a segment that was mapped just now, or the one that this process has of it already. `read`: the id that
     /// was read from the file, if it was.
     pub(super) fn of(
@@ -82,7 +89,7 @@ impl Pool {
                     return Err(name.error(reason));
                 }
                 let attachment = PerProcess::new().map_err(no_memory)?;
-                Ok(Self { space, process, attachment, last_look: LastLook::default(), beside: MadeOnce::new() })
+                Ok(Self::new(process, space, attachment))
             },
         )
     }
@@ -100,7 +107,7 @@ impl Pool {
             |_| Err(Reason::System { doing: "reserving memory", errno: Errno(libc::EEXIST) }),
             || {
                 let attachment = PerProcess::new().map_err(no_memory)?;
-                Ok(Self { space, process, attachment, last_look: LastLook::default(), beside: MadeOnce::new() })
+                Ok(Self::new(process, space, attachment))
             },
         )
     }

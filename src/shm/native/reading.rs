@@ -34,6 +34,14 @@ pub(super) struct Reading<'m> {
     entered: u64,
 }
 
+impl<'m> Reading<'m> {
+    /// The cell in which it starves as `owner`, if that stands yet: a writer that took a reservation which none came for has
+    /// taken such cells away (S13), and a signal handler may have claimed that very one for another lock since.
+    fn wish(&self, owner: u64) -> Option<&'m AtomicU64> {
+        self.cell.filter(|cell| cells::is_wish_of(cell.load(Ordering::Relaxed), owner))
+    }
+}
+
 /// How often a hold of the process is looked for: each time that it was not found though it is there, others of its threads
 /// have locked and unlocked in the midst of the search.
 const SEARCHES: u32 = 16;
@@ -90,7 +98,7 @@ impl Native {
             return Err(Reason::NotHolder { id });
         }
         // Behind the swap of the word a writer might come before the cell.
-        let cell = cells.claim(member.owner, &**pool).ok_or_else(|| pool.why_no_room(id))?;
+        let cell = pool.claim_cell(&cells, member.owner)?;
         pool.next_after(S, id);
         if downgrade_word(&cells, is_its) != Release::Done {
             leave(cell, member.owner);
@@ -147,8 +155,7 @@ impl<'m> Request<'m> {
     }
 
     fn claim(self, cells: &Cells<'m>, claim: u64) -> Result<&'m AtomicU64, Reason> {
-        let pool = self.native.pool();
-        cells.claim(claim, &**pool).ok_or_else(|| pool.why_no_room(self.id))
+        self.native.pool().claim_cell(cells, claim)
     }
 
     /// A dead owner's word becomes one that may be entered, with the death that was due (S5).
@@ -221,7 +228,8 @@ impl<'m> Request<'m> {
                 }
                 Step::Sleep => {}
             }
-            if waiting.waiter.starves && waiting.reading.cell.is_none() && self.starve(waiting, &cells) {
+            let has_wish = waiting.reading.wish(waiting.member.owner).is_some();
+            if waiting.waiter.starves && !has_wish && self.starve(waiting, &cells) {
                 // By now it may enter.
                 continue;
             }
@@ -249,11 +257,10 @@ impl<'m> Request<'m> {
     /// Claims a cell, or turns the one in which it starved into a claim, and looks at the word again (S1). Whether it is in.
     fn come_in(self, waiting: &mut Waiting<'m>, cells: &Cells<'m>) -> Result<bool, Reason> {
         let owner = waiting.member.owner;
-        let kept = waiting.reading.cell.filter(|cell| {
-            // A writer that took a reservation which none came for has taken such cells away.
-            let is_its = cell.load(Ordering::Relaxed) & (OWNER | S) == owner | S;
-            is_its && cells::change(cell, owner, Ordering::SeqCst, |seen| seen & !S) != GivenBack::NotIts
-        });
+        let kept = waiting
+            .reading
+            .wish(owner)
+            .filter(|cell| cells::change(cell, owner, Ordering::SeqCst, |seen| seen & !S) != GivenBack::NotIts);
         let cell = match kept {
             Some(cell) => cell,
             None => {
@@ -289,7 +296,7 @@ impl<'m> Request<'m> {
                 return Ok(Some(Acquired::Clean));
             }
         }
-        if let Some(cell) = waiting.reading.cell.take() {
+        if let Some(cell) = waiting.reading.wish(waiting.member.owner) {
             leave(cell, waiting.member.owner);
         }
         // What it was woken for is another's, and it may have been the last that starved.

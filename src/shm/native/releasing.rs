@@ -12,7 +12,7 @@ use crate::sys::waits::GiveBack;
 
 use super::Native;
 use super::abandoning::ROUNDS;
-use super::cells::Cells;
+use super::cells::{self, Cells};
 use super::note;
 use super::pool::Pool;
 use super::sharing;
@@ -210,5 +210,10 @@ pub(super) const OF_LEFT_HOLD: GiveBack = |cell, owner| {
     }
 };
 
-/// How the cell of a reader is given back by a wait that was left.
-pub(super) const OF_LEFT_CELL: GiveBack = |cell, owner| _ = sharing::leave(cell, owner);
+/// How the cell in which a reader starved is given back by a wait that was left. It may be another's by now, or what a
+/// handler of the same thread has claimed since.
+pub(super) const OF_LEFT_CELL: GiveBack = |cell, owner| {
+    if cells::is_wish_of(cell.load(Ordering::Relaxed), owner) {
+        sharing::leave(cell, owner);
+    }
+};

@@ -248,12 +248,16 @@ impl View {
             return Release::Undecided;
         };
         sweep_claim(thread);
-        if let Some(process) = sharer.process
-            && let Some(cell) = cells.find_of_process(process)
-        {
-            return if leave(cell, process) { Release::Done } else { Release::Undecided };
+        if let Some(process) = sharer.process {
+            if let Some(cell) = cells.find_of_process(process) {
+                return if leave(cell, process) { Release::Done } else { Release::Undecided };
+            }
+            // A thread may have it yet that a handler took away before it handed it over to the process. Or it is the thread's
+            // own, through a manager whose locks threads own: that one gives it back.
+            if self.pool.has_owning_threads.load(Ordering::Relaxed) {
+                return Release::Undecided;
+            }
         }
-        // Of the process, too, a thread may have it that a handler took away before it handed it over.
         match cells.find(sharer.owner) {
             Some(cell) if leave(cell, sharer.owner) => {
                 thread.count_read();
