@@ -42,7 +42,11 @@ impl FileManager {
     /// The present table, if there is one.
     pub(super) fn table_to_look(&self) -> Result<Option<&Table>> {
         match self.tables.open(&self.pool)? {
-            Some(table) if table.native.has_lost_its_name() => self.tables.replace(table, &self.pool),
+            Some(table) if table.native.has_lost_its_name() => {
+                let replaced = self.tables.replace(table, &self.pool)?;
+                replaced.into_iter().for_each(|table| Self::tell(table, self.ownership.chosen()));
+                Ok(replaced)
+            }
             table => Ok(table),
         }
     }
