@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manager::{Holder, Info, Kind, LockInfo, Manager, UNLIMITED};
-use crate::{Error, Result};
+use crate::{Error, Reason, Result};
 
 use super::FileManager;
 use super::directory::Found;
@@ -42,10 +42,16 @@ impl FileManager {
     /// The present table, if there is one.
     pub(super) fn table_to_look(&self) -> Result<Option<&Table>> {
         match self.tables.open(&self.pool)? {
-            Some(table) if table.native.has_lost_its_name() => {
-                let replaced = self.tables.replace(table, &self.pool)?;
-                replaced.into_iter().for_each(|table| Self::tell(table, self.ownership.chosen()));
-                Ok(replaced)
+            Some(table) if table.native.has_lost_its_name() && !table.native.is_retired() => {
+                match self.tables.replace(table, &self.pool) {
+                    Ok(replaced) => {
+                        replaced.into_iter().for_each(|table| Self::tell(table, self.ownership.chosen()));
+                        Ok(replaced)
+                    }
+                    // The directory went, and the table with it: that one says who holds what.
+                    Err(error) if *error.reason() == Reason::Removed => Ok(Some(table)),
+                    Err(error) => Err(error),
+                }
             }
             table => Ok(table),
         }
