@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manager::{Holder, Info, Kind, LockInfo, Manager, UNLIMITED};
+use crate::sys::Errno;
 use crate::{Error, Reason, Result};
 
 use super::FileManager;
@@ -70,7 +71,12 @@ impl FileManager {
 
     fn ids_locked_in(&self, records: &BTreeMap<u64, i32>) -> Found<Vec<u32>> {
         let mut locked = Vec::new();
-        for id in self.pool.directory.contents()?.ids {
+        let ids = match self.pool.directory.contents() {
+            // It gave up the right to know: to this process they are none.
+            Err(Reason::System { errno: Errno(libc::EACCES), .. }) if !self.pool.directory.is_opener() => Vec::new(),
+            contents => contents?.ids,
+        };
+        for id in ids {
             if let Some(facts) = self.pool.directory.facts_of_id(id)?
                 && records.contains_key(&facts.inode)
             {
