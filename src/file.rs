@@ -175,14 +175,16 @@ impl FileManager {
         self.tell_owner(table)
     }
 
-    /// Has the locks of a table belong to whom this manager's do.
+    /// Has the locks of a table belong to whom this manager's do, from here on for good.
     fn tell_owner<'t>(&self, table: &'t Table) -> Result<&'t Table> {
-        match self.ownership.settle() {
-            Ownership::Thread => {}
-            // Settled there already, by the call that told it.
-            Ownership::Process => _ = table.native.set_ownership(Ownership::Process),
-        }
+        Self::tell(table, self.ownership.settle());
         Ok(table)
+    }
+
+    fn tell(table: &Table, ownership: Ownership) {
+        if ownership == Ownership::Process {
+            let _settled_already = table.native.set_ownership(ownership);
+        }
     }
 
     /// Closes the manager; the directory stays.
@@ -317,7 +319,9 @@ impl Manager for FileManager {
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {
         self.begin(None)?;
-        self.ownership.choose(ownership).map_err(|reason| self.error(reason))
+        self.ownership.choose(ownership).map_err(|reason| self.error(reason))?;
+        // At once: what the process reads through another manager may be the first that this one gives back.
+        self.tables.all().try_for_each(|table| table.native.set_ownership(ownership))
     }
 
     fn locks_held(&self) -> Result<Vec<u32>> {

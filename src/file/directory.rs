@@ -79,6 +79,14 @@ impl Directory {
         matches!(links, Err(Reason::Removed) | Ok(Ok(0)))
     }
 
+    /// Whether its name is another directory's, or nobody's, as far as this process may know.
+    pub(super) fn has_lost_its_name(&self) -> bool {
+        match Facts::of_path(self.name.directory()) {
+            Ok(facts) => !facts.is_same_file(&self.facts),
+            Err(Errno(errno)) => matches!(errno, libc::ENOENT | libc::ENOTDIR),
+        }
+    }
+
     /// Opens the file of an id, to lock it. `None`: there is none.
     pub(super) fn open_id(&self, id: u32) -> Found<Option<(File, Facts)>> {
         let name = IdName::new(id);
@@ -104,6 +112,8 @@ impl Directory {
         match self.ask(|directory| Facts::at(directory, name.as_str()))? {
             Ok(facts) if facts.is_regular => Ok(Some(facts)),
             Ok(_) | Err(Errno(libc::ENOENT)) => Ok(None),
+            // As to who locks.
+            Err(Errno(libc::EACCES)) if !self.is_opener() => Ok(None),
             Err(errno) => Err(Reason::System { doing: "looking at a file of the directory", errno }),
         }
     }

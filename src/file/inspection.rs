@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manager::{Holder, Info, Kind, LockInfo, Manager, UNLIMITED};
-use crate::{Error, Result};
+use crate::sys::Errno;
+use crate::{Error, Reason, Result};
 
 use super::FileManager;
 use super::directory::Found;
@@ -42,7 +43,17 @@ impl FileManager {
     /// The present table, if there is one.
     pub(super) fn table_to_look(&self) -> Result<Option<&Table>> {
         match self.tables.open(&self.pool)? {
-            Some(table) if table.native.has_lost_its_name() => self.tables.replace(table, &self.pool),
+            Some(table) if table.native.has_lost_its_name() && !table.native.is_retired() => {
+                match self.tables.replace(table, &self.pool) {
+                    Ok(replaced) => {
+                        replaced.into_iter().for_each(|table| Self::tell(table, self.ownership.chosen()));
+                        Ok(replaced)
+                    }
+                    // The directory went, and the table with it: that one says who holds what.
+                    Err(error) if *error.reason() == Reason::Removed => Ok(Some(table)),
+                    Err(error) => Err(error),
+                }
+            }
             table => Ok(table),
         }
     }
@@ -60,7 +71,12 @@ impl FileManager {
 
     fn ids_locked_in(&self, records: &BTreeMap<u64, i32>) -> Found<Vec<u32>> {
         let mut locked = Vec::new();
-        for id in self.pool.directory.contents()?.ids {
+        let ids = match self.pool.directory.contents() {
+            // It gave up the right to know: to this process they are none.
+            Err(Reason::System { errno: Errno(libc::EACCES), .. }) if !self.pool.directory.is_opener() => Vec::new(),
+            contents => contents?.ids,
+        };
+        for id in ids {
             if let Some(facts) = self.pool.directory.facts_of_id(id)?
                 && records.contains_key(&facts.inode)
             {

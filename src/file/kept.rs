@@ -15,6 +15,8 @@
 //!   ▲                                      │                     │
 //!   └──────────────────── CLOSING ◀────────┴─────────────────────┘ to make room; nobody reads
 //! ```
+//!
+//! What is in use when it is to make room is DISPLACED, and closed by who puts it down.
 
 use std::fs::File;
 use std::os::fd::IntoRawFd;
@@ -56,13 +58,15 @@ const KEPT: u64 = 1 << 32;
 const IN_USE: u64 = 1 << 33;
 /// Readers use it.
 const SHARED: u64 = 1 << 35;
+/// It had to make room while it was in use, and is closed after that: it is among the recent ones no more.
+const DISPLACED: u64 = 1 << 36;
 /// It is being closed: nobody is to open the file before that is done, whose lock would go with it.
 const CLOSING: u64 = 1 << 34;
 
 /// One id's descriptor.
 #[derive(Default)]
 struct Descriptor {
-    /// Its number in the low half, with KEPT, and IN_USE; 0: there is none.
+    /// Its number in the low half, with KEPT, IN_USE and the like; 0: there is none.
     state: AtomicU64,
     device: AtomicU64,
     inode: AtomicU64,
@@ -265,14 +269,14 @@ impl Kept {
         Ok(Some(file))
     }
 
-    /// Notes that an id's descriptor was opened, and closes that of the one that was longest ago.
+    /// Notes that an id's descriptor was opened, and has that of the one that was longest ago closed.
     fn make_room_for(&self, id: u32, threads: Threads<'_>) {
         let place = self.next.fetch_add(1, Ordering::Relaxed) as usize % MOST_KEPT;
         let before = self.recent[place].swap(id + 1, Ordering::Relaxed);
         if let Some(before) = before.checked_sub(1).filter(|&before| before != id)
             && let Some(descriptor) = self.known_descriptor(before)
         {
-            descriptor.close_unless_in_use(threads);
+            descriptor.displace(threads);
         }
     }
 
@@ -404,8 +408,17 @@ impl Descriptor {
         Beheld::Locked
     }
 
+    /// The caller has nothing on the file any more.
     fn put_down(&self) {
-        self.state.fetch_and(!(IN_USE | SHARED), Ordering::Release);
+        let mut state = self.state.load(Ordering::Acquire);
+        while state & DISPLACED == 0 {
+            let down = state & !(IN_USE | SHARED);
+            match self.state.compare_exchange_weak(state, down, Ordering::Release, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(now) => state = now,
+            }
+        }
+        self.give_up();
     }
 
     /// Closes the descriptor that is in use, if it still is of its file, and forgets it.
@@ -421,6 +434,15 @@ impl Descriptor {
         let _alone = threads.exclude();
         let state = self.state.load(Ordering::Acquire);
         if state & IN_USE == 0 {
+            self.close(state);
+        }
+    }
+
+    /// Closes it, at once or when it is put down.
+    fn displace(&self, threads: Threads<'_>) {
+        let _alone = threads.exclude();
+        let displace = |state| (state & IN_USE != 0).then_some(state | DISPLACED);
+        if let Err(state) = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, displace) {
             self.close(state);
         }
     }

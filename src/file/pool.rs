@@ -95,6 +95,10 @@ impl Pool {
 
     pub(super) fn free_all(&self) -> Found<()> {
         let mut ids = self.ids()?;
+        // What has lost its name is empty, but not free.
+        if self.directory.is_removed() {
+            return Err(Reason::Removed);
+        }
         for id in self.directory.contents()?.ids {
             self.directory.remove_id(id)?;
         }

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::Result;
 use crate::shm::{self, Beside, Native};
 use crate::sys::made_once::MadeOnce;
+use crate::{Reason, Result};
 
 use super::directory::Directory;
 use super::pool::Pool;
@@ -69,6 +69,10 @@ fn open_in<'p>(place: &'p MadeOnce<Table>, pool: &Pool) -> Result<Option<&'p Tab
         return Ok(Some(table));
     }
     let Directory { name, access, .. } = &*pool.directory;
+    // By its name, which may be another directory's by now: whose locks are not ours.
+    let check = || if pool.directory.has_lost_its_name() { Err(name.error(Reason::Removed)) } else { Ok(()) };
+    check()?;
     let Some(native) = shm::open_table(name, *access)? else { return Ok(None) };
+    check()?;
     place.get_or_make(|| Ok(Table::new(pool, native))).map(Some)
 }

@@ -9,7 +9,9 @@ use std::path::Path;
 use lock_manager::{Acquired, FileManager, Manager};
 
 use super::place::Place;
+use super::posix::PosixHolder;
 use super::support::alone::alone;
+use super::support::process::become_user;
 use super::support::{Child, Exit, errno_of, fork, is_root_or_skip, taken_once};
 
 #[test]
@@ -89,6 +91,31 @@ fn root_may_look_into_a_directory_of_somebody_else() {
     let place = Place::fresh();
     chown(&place.path, Some(1234), None).unwrap();
     assert!(!FileManager::open_read_only(&place.path).unwrap().lock_info(0).unwrap().held);
+}
+
+#[test]
+fn who_gave_up_the_rights_looks_on() {
+    if !is_root_or_skip() {
+        return;
+    }
+    let place = Place::fresh();
+    let manager = place.open();
+    let [id, other] = [(); 2].map(|()| manager.allocate_lock().unwrap());
+    let _ = manager.lock(id).unwrap();
+    let libpod = PosixHolder::start(&place, other);
+    fork(|| {
+        manager.retrieve_lock(id).unwrap();
+        become_user(1234);
+        let info = manager.lock_info(id).unwrap();
+        assert_eq!((info.allocated, info.held), (false, true), "of files it knows nothing");
+        assert_eq!(manager.lock_holders(id).unwrap().len(), 1);
+        // What libpod has it cannot know.
+        assert_eq!(manager.locks_held().unwrap(), [id]);
+        assert_eq!(errno_of(manager.allocate_lock()), libc::EACCES);
+    })
+    .succeeds();
+    libpod.child.kill();
+    manager.unlock(id).unwrap();
 }
 
 #[test]

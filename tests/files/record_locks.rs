@@ -208,6 +208,29 @@ fn few_descriptors_are_kept_and_none_in_the_place_of_a_standard_one() {
 }
 
 #[test]
+fn after_many_locks_were_held_at_once_few_descriptors_are_kept() {
+    alone!({
+        let place = Place::fresh();
+        fork(|| {
+            let manager = place.open();
+            let before = descriptors().len();
+            let ids: Vec<u32> = (0..3 * KEPT).map(|_| manager.allocate_lock().unwrap()).collect();
+            ids.iter().for_each(|&id| assert_eq!(manager.lock(id).unwrap(), Acquired::Clean));
+            let (some, others) = ids.split_at(KEPT);
+            some.iter().for_each(|&id| manager.unlock(id).unwrap());
+            let now = descriptors().len() - before;
+            assert!(now <= others.len() + KEPT, "{now} with {} held", others.len());
+            some.iter().for_each(|&id| assert_eq!(taken_once(&manager, id), Acquired::Clean));
+            others.iter().for_each(|&id| assert_eq!(record_holder(&place, id), Some(std::process::id() as i32)));
+            others.iter().for_each(|&id| manager.unlock(id).unwrap());
+            let kept = descriptors().len() - before;
+            assert!(kept <= KEPT, "{kept} are kept");
+        })
+        .succeeds();
+    });
+}
+
+#[test]
 fn what_is_kept_gives_way_where_there_are_no_descriptors() {
     alone!({
         let place = Place::fresh();

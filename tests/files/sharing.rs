@@ -209,3 +209,23 @@ fn a_thread_that_ends_reading_gives_the_record_lock_back_unless_another_reads() 
         assert_eq!(others_may(&place, id), (true, true));
     });
 }
+
+#[test]
+fn what_the_process_reads_is_given_back_through_another_manager_that_has_taken_nothing() {
+    alone!({
+        let (place, manager, id) = with_lock();
+        let others = [place.open(), place.open()];
+        others.iter().for_each(|other| other.set_ownership(Ownership::Process).unwrap());
+        assert_eq!(errno_of(manager.unlock_shared(id)), libc::EPERM);
+        let [reading, fresh] = others;
+        assert_eq!(reading.lock_shared(id).unwrap(), Acquired::Clean);
+        assert_eq!(errno_of(manager.unlock_shared(id)), libc::EPERM, "its locks are threads'");
+        reading.close().unwrap();
+        fresh.unlock_shared(id).unwrap();
+        assert_eq!(others_may(&place, id), (true, true));
+        // Nothing was taken through it yet.
+        fresh.set_ownership(Ownership::Thread).unwrap();
+        assert_eq!(fresh.lock_shared(id).unwrap(), Acquired::Clean);
+        manager.unlock_shared(id).unwrap();
+    });
+}

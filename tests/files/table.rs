@@ -174,17 +174,44 @@ fn what_was_removed_by_name_says_so_to_every_call_that_changes_something() {
         FileManager::remove(&place.path).unwrap();
         // Even if one of the same name is there by now.
         let next = FileManager::create(&place.path).unwrap();
+        // Looks go on, and at what was removed.
+        assert_eq!(manager.locks_held().unwrap(), [id]);
+        assert!(manager.lock_info(id).unwrap().held && !next.lock_info(id).unwrap().held);
+        assert_eq!(errno_of(manager.repair_lock(id)), libc::EBUSY);
         let codes = [
             errno_of(manager.try_lock(3)),
             errno_of(manager.timed_lock(3, LONG)),
             errno_of(manager.allocate_lock()),
             errno_of(manager.allocate_and_retrieve_lock(9)),
+            errno_of(manager.free_lock(id)),
+            errno_of(manager.free_all_locks()),
         ];
-        assert_eq!(codes, [libc::ESTALE; 4]);
+        assert_eq!(codes, [libc::ESTALE; 6]);
         manager.unlock(id).unwrap();
         assert!(manager.info().unwrap().retired && !next.info().unwrap().retired);
         assert_eq!(taken_once(&next, id), Acquired::Clean);
         assert_eq!(place.names(), Place::names_of(&[]));
+    });
+}
+
+/// Moved away, with nobody told: the words of the one are not used with the files of the other.
+#[test]
+fn a_directory_in_the_place_of_ours_is_another() {
+    alone!({
+        let (place, elsewhere) = (Place::fresh(), Place::unused());
+        let manager = place.open();
+        let id = manager.allocate_lock().unwrap();
+        let _ = manager.lock(id).unwrap();
+        fs::rename(&place.path, &elsewhere.path).unwrap();
+        let next = FileManager::create(&place.path).unwrap();
+        assert_eq!(next.allocate_lock().unwrap(), id);
+        assert_eq!(taken_once(&next, id), Acquired::Clean);
+        // What would have another table be looked for.
+        fs::remove_file(elsewhere.path.join(".lock_manager")).unwrap();
+        assert_eq!(manager.locks_held().unwrap(), [id]);
+        assert_eq!(errno_of(manager.lock(id + 1)), libc::ESTALE);
+        manager.unlock(id).unwrap();
+        assert_eq!(next.lock_info(id).unwrap().acquisitions, 1);
     });
 }
 
