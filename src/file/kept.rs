@@ -191,25 +191,31 @@ impl Kept {
 
     /// Makes a record lock, if there is one, one for reading. The caller has the lock's word, and is to read.
     pub(super) fn weaken(&self, id: u32) {
-        self.retake(id, record_lock::try_share_for_process);
+        let _alone = self.process.exclude_other_threads();
+        if let Some(descriptor) = self.retake(id, record_lock::try_share_for_process) {
+            descriptor.share();
+        }
     }
 
     /// The reverse. The caller has the word yet.
     pub(super) fn strengthen(&self, id: u32) {
-        self.retake(id, record_lock::try_lock_for_process);
-    }
-
-    /// Whatever comes of it, what is had either way keeps libpod out.
-    fn retake(&self, id: u32, retake: fn(&File) -> Result<Attempt, Errno>) {
-        if let Some(descriptor) = self.known_descriptor(id)
-            && let Some(file) = descriptor.file_that_is_in_use()
-            && Facts::of(&file).is_ok_and(|facts| descriptor.is_of(&facts))
-        {
-            let _or_as_it_was = retake(&file);
+        let _alone = self.process.exclude_other_threads();
+        if let Some(descriptor) = self.retake(id, record_lock::try_lock_for_process) {
+            descriptor.state.fetch_and(!SHARED, Ordering::AcqRel);
         }
     }
 
-    /// Gives up a record lock for reading unless `is_read` says that a thread of this process reads the lock.
+    /// Whatever comes of it, what is had either way keeps libpod out.
+    fn retake(&self, id: u32, retake: fn(&File) -> Result<Attempt, Errno>) -> Option<&Descriptor> {
+        let descriptor = self.known_descriptor(id)?;
+        let file = descriptor.file_that_is_in_use()?;
+        let is_its = Facts::of(&file).is_ok_and(|facts| descriptor.is_of(&facts));
+        let _or_as_it_was = is_its.then(|| retake(&file));
+        is_its.then_some(descriptor)
+    }
+
+    /// Gives up a record lock for reading unless `is_read` says that a thread of this process reads the lock, or is about to
+    /// read what it has yet for writing.
     pub(super) fn give_up_unless(&self, id: u32, is_read: impl FnOnce() -> bool) {
         let Some(descriptor) = self.known_descriptor(id) else { return };
         let _alone = self.process.exclude_other_threads();

@@ -167,7 +167,7 @@ impl<'m> TwoSteps<'m> {
                 let (table, id) = (*table, self.id);
                 let step = path.step();
                 if let (Mode::Shared, Ok(None) | Err(_)) = (self.mode, &step) {
-                    self.manager.pool.kept.give_up_unless(id, || table.native.is_read_here(id));
+                    self.manager.pool.kept.give_up_unless(id, || table.native.is_used_here(id));
                 }
                 match step {
                     Ok(None) => return Ok(None),

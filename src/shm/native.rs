@@ -392,8 +392,16 @@ impl Native {
         matches!((cells, own), (Some(cells), Some((own, _))) if !self.pool().is_read_here_beside(&cells, own))
     }
 
+    /// Whether any thread of this process reads a lock, or is about to, or holds it exclusively. The word first: a downgrade
+    /// has its cell before the word is a reader's.
+    pub(crate) fn is_used_here(&self, id: u32) -> bool {
+        let word = self.pool().word(id).load(Ordering::Acquire);
+        let is_held = self.holder_here().is_some_and(|holder| word::process(word) == holder.process_word);
+        is_held && !word::is_draining(word) || self.is_read_here(id)
+    }
+
     /// Whether any thread of this process reads a lock, or is about to.
-    pub(crate) fn is_read_here(&self, id: u32) -> bool {
+    fn is_read_here(&self, id: u32) -> bool {
         self.pool().cells(id).is_some_and(|cells| self.pool().is_read_here(&cells, |_| true))
     }
 

@@ -100,9 +100,15 @@ impl Native {
         // Behind the swap of the word a writer might come before the cell.
         let cell = pool.claim_cell(&cells, member.owner)?;
         pool.next_after(S, id);
-        if downgrade_word(&cells, is_its) != Release::Done {
-            leave(cell, member.owner);
-            return Err(Reason::NotHolder { id });
+        match downgrade_word(&cells, is_its) {
+            Release::Done => {}
+            undone => {
+                leave(cell, member.owner);
+                return Err(match undone {
+                    Release::Undecided => Reason::Unsettled { id, rounds: ROUNDS },
+                    _ => Reason::NotHolder { id },
+                });
+            }
         }
         match member.ownership {
             Ownership::Thread => {
