@@ -155,7 +155,7 @@ pub(crate) fn at_rest(path: &str) -> Option<Vec<u8>> {
 
 /// What each look at such a file showed. If two are alike, they are the last two.
 pub(crate) fn looks(path: &str) -> Option<Vec<Vec<u8>>> {
-    const MOST: usize = 4;
+    const MOST: usize = 16;
     let mut looks = vec![whole(path)?];
     while looks.len() < MOST {
         let now = whole(path)?;
