@@ -9,10 +9,12 @@ use crate::sys::clock::Instant;
 
 use super::word::{self, R};
 
-/// How often a held lock is read before its waiter sleeps, and the pauses in between: each read takes the cache line
-/// away from the holder, who needs it to unlock.
-const SPIN_READS: u32 = 30;
-const PAUSES_PER_READ: u32 = 16;
+/// How often a held lock is read before its waiter sleeps, and the pauses in between, at first and at most: each read takes
+/// the cache line away from the holder, who needs it to unlock, so that they double. In all some microseconds, as a sleep and
+/// its wake-up cost.
+const SPIN_READS: u32 = 6;
+const FIRST_PAUSES: u32 = 16;
+const MOST_PAUSES: u32 = 256;
 
 const MILLISECOND_NS: u64 = 1_000_000;
 
@@ -55,13 +57,15 @@ pub(super) fn spin_to_share(lock: &AtomicU64) -> bool {
 
 /// Reads until a word is such, as long as a short section takes. Whether it is.
 pub(super) fn spin_until(lock: &AtomicU64, is_such: impl Fn(u64) -> bool) -> bool {
+    let mut pauses = FIRST_PAUSES;
     for _ in 0..SPIN_READS {
         if is_such(lock.load(Ordering::Relaxed)) {
             return true;
         }
-        for _ in 0..PAUSES_PER_READ {
+        for _ in 0..pauses {
             hint::spin_loop();
         }
+        pauses = (pauses * 2).min(MOST_PAUSES);
     }
     false
 }
