@@ -53,6 +53,7 @@ use std::sync::atomic::Ordering;
 
 use crate::manager::{Acquired, Holder, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::ownership::OwnershipCell;
+use crate::sys::bits;
 use crate::sys::clock::Instant;
 use crate::sys::file::{Access, FileSystem};
 use crate::sys::process::{Process, effective_user};
@@ -641,6 +642,7 @@ impl Manager for Native {
 
     fn available_locks(&self) -> Result<u32> {
         self.begin()?;
+        bits::ask_processor();
         Ok(self.pool().count_free())
     }
 

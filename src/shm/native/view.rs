@@ -72,7 +72,6 @@ unsafe impl Sync for View {}
 
 impl View {
     pub(super) fn new(pool: Shared<Pool>, token: u64) -> Result<Self, crate::sys::Errno> {
-        bits::ask_processor();
         let private = Line::claim()?;
         let (slots, lockable) = (AtomicPtr::new(ptr::null_mut()), AtomicU32::new(0));
         let (retired, ticket) = (ptr::from_ref(pool.retired()), ptr::from_ref(private.word(private::TICKET)));
@@ -247,13 +246,13 @@ impl View {
         }
     }
 
-    /// How many locks are free, if all that there are have been heard of. Got at as [`bitmap`](Self::bitmap).
+    /// How many locks are free, if all that there are have been heard of, and how to count is known. Got at as [`bitmap`](Self::bitmap).
     #[inline]
     pub(super) fn count_free(&self) -> Option<u32> {
         let count = self.lockable.load(Ordering::Acquire);
         // SAFETY: a word of the header, which the pool keeps mapped as long as self.
         let is_all = unsafe { &*self.published }.load(Ordering::Acquire) == count;
-        is_all.then(|| space::free_of(&self.bitmap()))
+        (is_all && bits::is_asked()).then(|| space::free_of(&self.bitmap()))
     }
 
     /// Takes the lock if nothing stands in the way; does nothing if anything does.
