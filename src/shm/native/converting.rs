@@ -20,7 +20,8 @@ use super::word::{self, D, OWNER, R, Waiter};
 
 impl View {
     /// The mid path of a writer that finds a lock shared: takes it as one that drains, and holds it if the readers leave
-    /// within a moment. Otherwise it goes on draining on the slow path, which finds the word as it is left here.
+    /// within a moment. Otherwise it goes on draining on the slow path, which finds the word as it is left here. The caller
+    /// counts the word as the thread's, whose name a drain is in.
     pub(super) fn take_from_readers(&self, id: u32, thread: Thread) -> AtOnce {
         let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
             return AtOnce::Undecided;
@@ -31,21 +32,17 @@ impl View {
         if !word::is_shared(seen) || seen & (R | D) != 0 || thread.is_reading() {
             return AtOnce::Undecided;
         }
-        thread.count_word_taken();
-        let word::Step::Take(next) = word::step(seen, owner, Waiter::default()) else { return uncount(thread) };
+        let word::Step::Take(next) = word::step(seen, owner, Waiter::default()) else { return AtOnce::Undecided };
         if lock.compare_exchange(seen, next, Ordering::SeqCst, Ordering::Relaxed).is_err() || !are_left(&cells) {
-            return uncount(thread);
+            return AtOnce::Undecided;
         }
         for _ in 0..ROUNDS {
             let seen = lock.load(Ordering::Relaxed);
             if seen & OWNER != owner || !word::is_draining(seen) {
-                return uncount(thread);
+                return AtOnce::Undecided;
             }
             let next = word::drained(seen, sharer.process.unwrap_or(owner));
             if lock.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                if sharer.process.is_some() {
-                    thread.count_word_given_back();
-                }
                 if self.is_marked_as_retired() {
                     return AtOnce::InVain;
                 }
@@ -53,7 +50,7 @@ impl View {
                 return AtOnce::Acquired(Acquired::Clean);
             }
         }
-        uncount(thread)
+        AtOnce::Undecided
     }
 
     /// Makes an exclusive hold a shared one, without a gap (S15): the cell is claimed first.
@@ -125,11 +122,6 @@ pub(super) fn downgrade_word(cells: &Cells<'_>, is_its: impl Fn(u64) -> bool) ->
     Release::Undecided
 }
 
-fn uncount(thread: Thread) -> AtOnce {
-    thread.count_word_given_back();
-    AtOnce::Undecided
-}
-
 /// Whether all readers leave within a moment. Behind a writer's swap none comes in.
 fn are_left(cells: &Cells<'_>) -> bool {
     let (extent, mut index) = (cells.extent(), 0);
@@ -145,6 +137,35 @@ fn are_left(cells: &Cells<'_>) -> bool {
             Seen::Nothing(next) => index = next,
             Seen::Unusable(_) => return false,
             Seen::End => return true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::sys::thread::Thread;
+    use crate::{InMemoryManager, Manager, Ownership};
+
+    /// A thread that is believed to hold something searches all locks when it ends.
+    #[test]
+    fn what_is_given_back_is_counted_no_more_whichever_way_it_was_held() {
+        for ownership in [Ownership::Thread, Ownership::Process] {
+            let manager = InMemoryManager::new(1).unwrap();
+            manager.set_ownership(ownership).unwrap();
+            let is_threads = u64::from(ownership == Ownership::Thread);
+            for _ in 0..3 {
+                let _ = manager.lock_shared(0).unwrap();
+                manager.unlock_shared(0).unwrap();
+                assert_eq!(Thread::calling().held_words(), 0);
+                // The word says yet that there may be readers.
+                let _ = manager.lock(0).unwrap();
+                assert_eq!(Thread::calling().held_words(), is_threads);
+                manager.unlock(0).unwrap();
+                let _ = manager.lock(0).unwrap();
+                manager.downgrade_lock(0).unwrap();
+                manager.unlock_shared(0).unwrap();
+                assert_eq!(Thread::calling().held_words(), 0);
+            }
         }
     }
 }

@@ -309,9 +309,19 @@ impl View {
             return AtOnce::Undecided;
         }
         // As in take(), but for all of it: between what is seen and the swap, somebody else may be faster.
-        if is_threads {
-            thread.count_word_taken();
+        thread.count_word_taken();
+        let attempt = self.take_in_a_moment(id, me, thread);
+        // What is held for the process is not the thread's.
+        if attempt == AtOnce::Undecided || !is_threads {
+            thread.count_word_given_back();
         }
+        attempt
+    }
+
+    /// Takes a lock for `me` as soon as it is free, or its readers leave, within a moment.
+    #[inline(always)]
+    fn take_in_a_moment(&self, id: u32, me: u64, thread: Thread) -> AtOnce {
+        let (lock, _) = self.slot(id);
         for _ in 0..SHORT_WAITS {
             if !waiting::spin(lock) {
                 break;
@@ -323,9 +333,6 @@ impl View {
             if word::is_shared(lock.load(Ordering::Relaxed)) {
                 return self.take_from_readers(id, thread);
             }
-        }
-        if is_threads {
-            thread.count_word_given_back();
         }
         AtOnce::Undecided
     }
