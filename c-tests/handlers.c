@@ -12,6 +12,7 @@
 
 #include "child.h"
 #include "home.h"
+#include "signals.h"
 
 enum { LOCKS = 64, ROUNDS = 100, HANDLED = 3000 };
 
@@ -19,8 +20,7 @@ static const uint64_t patience_ns = 10000000000u;
 
 static lock_manager_t *manager, *other;
 static const char *name;
-static atomic_int ready, stop;
-static atomic_long handled;
+static atomic_int ready;
 
 /* malloc, watched: whether the thread that a handler runs in calls it. */
 static __thread volatile int in_handler;
@@ -88,24 +88,6 @@ static void make_homes(void)
 	atomic_store(&stop, 0);
 	atomic_store(&handled, 0);
 	atomic_store(&allocated_in_handler, 0);
-}
-
-/* A thread that sends SIGUSR1 to `to`, each time that the last one was handled. */
-static pthread_t target;
-
-static void *send_signals(void *unused)
-{
-	long last = -1;
-	for (unsigned spin = 0; !atomic_load(&stop); spin++) {
-		long now = atomic_load(&handled);
-		if (now == last)
-			continue;
-		last = now;
-		for (volatile unsigned pause = 0; pause < spin % 200; pause++)
-			;
-		pthread_kill(target, SIGUSR1);
-	}
-	return unused;
 }
 
 static void catch_signals(void (*handler)(int), int flags)

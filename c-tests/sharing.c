@@ -9,15 +9,14 @@
 
 #include "child.h"
 #include "home.h"
+#include "signals.h"
 
 enum { LOCKS = 64, ROUNDS = 100, HANDLED = 3000, JUMPS = 3000 };
 
 static const uint64_t patience_ns = 10000000000u;
 
 static lock_manager_t *manager, *other;
-static atomic_int ready, stop;
-static atomic_long handled;
-static pthread_t target;
+static atomic_int ready;
 
 static void make_homes(void)
 {
@@ -38,22 +37,6 @@ static void catch_signals(void (*handler)(int))
 {
 	struct sigaction action = { .sa_handler = handler };
 	REQUIRE(sigaction(SIGUSR1, &action, NULL) == 0);
-}
-
-/* A thread that sends SIGUSR1 to `target`, each time that the last one was handled. */
-static void *send_signals(void *unused)
-{
-	long last = -1;
-	for (unsigned spin = 0; !atomic_load(&stop); spin++) {
-		long now = atomic_load(&handled);
-		if (now == last)
-			continue;
-		last = now;
-		for (volatile unsigned pause = 0; pause < spin % 200; pause++)
-			;
-		pthread_kill(target, SIGUSR1);
-	}
-	return unused;
 }
 
 /* Nobody holds the lock, either way. */
