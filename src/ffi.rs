@@ -24,9 +24,9 @@ use std::path::Path;
 use crate::Result;
 use crate::cancel::Cancel;
 use crate::file::FileManager;
-use crate::manager::Manager;
+use crate::manager::{Manager, Wait};
 use crate::memory::InMemoryManager;
-use crate::shm::{ByLayout, Libpod, Native, ShmManager};
+use crate::shm::{ByLayout, Libpod, Mode, Native, ShmManager};
 
 use boundary::{call, cancel, input_path, manager, output, refuse, silence_panics};
 pub use constants::*;
@@ -482,7 +482,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock(
     cancel: *mut lock_manager_cancel_t,
 ) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire_cancellable(manager, id, timeout_ns, cancel.as_ref()) }
+    unsafe { locking::acquire_slowly(manager, id, Mode::Exclusive, Wait::Nanoseconds(timeout_ns), cancel.as_ref()) }
 }
 
 /// Waits without end until a lock can be held shared: beside any number of others that hold it shared, and nobody that
@@ -532,7 +532,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock_shared(
     cancel: *mut lock_manager_cancel_t,
 ) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { sharing::acquire_cancellable(manager, id, timeout_ns, cancel.as_ref()) }
+    unsafe { locking::acquire_slowly(manager, id, Mode::Shared, Wait::Nanoseconds(timeout_ns), cancel.as_ref()) }
 }
 
 /// Gives back what the calling thread, or by process ownership this process, holds shared, through whichever manager of

@@ -78,30 +78,33 @@ pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: im
     }
 }
 
-/// Takes a lock as long as `cancel` lets it.
+/// Takes a lock, either way, without a short way: what may be cancelled, or is not native and shared.
 ///
 /// # Safety
 /// The module's contract.
-pub(super) unsafe fn acquire_cancellable(
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called in the library alone: the convention says that nothing unwinds")]
+pub(super) unsafe extern "C" fn acquire_slowly(
     manager: *mut lock_manager_t,
     id: u32,
-    timeout_ns: u64,
+    mode: Mode,
+    wait: Wait,
     cancel: Option<&Cancel>,
 ) -> i32 {
-    let wait = Wait::Nanoseconds(timeout_ns);
     // SAFETY: the module's contract.
     unsafe {
         match manager.as_ref() {
             Some(lock_manager_t::Native(native)) => {
-                boundary::acquire(&mut native.slow_path(id, Mode::Exclusive, wait, cancel), native.storage())
-            }
-            Some(lock_manager_t::Libpod(libpod)) => {
-                boundary::acquire(&mut libpod.slow_path(id, wait, cancel), libpod.storage())
+                boundary::acquire(&mut native.slow_path(id, mode, wait, cancel), native.storage())
             }
             Some(lock_manager_t::File(file)) => {
-                boundary::acquire(&mut file.two_steps(id, Mode::Exclusive, wait, cancel), file.storage())
+                boundary::acquire(&mut file.two_steps(id, mode, wait, cancel), file.storage())
             }
-            None => call(|| opened(manager).map(|_| 0)),
+            Some(lock_manager_t::Libpod(libpod)) if mode == Mode::Exclusive => {
+                boundary::acquire(&mut libpod.slow_path(id, wait, cancel), libpod.storage())
+            }
+            // Nobody shares there, or it is NULL.
+            _ => call(|| opened(manager)?.acquire_shared(id, wait, cancel).map(code)),
         }
     }
 }

@@ -6,13 +6,11 @@
 
 use std::hint::cold_path;
 
-use crate::Cancel;
-use crate::manager::Wait;
 use crate::shm::{AtOnce, Haste, Mode, Native, Release};
 
 use super::boundary::{self, call, code, manager as opened};
 use super::lock_manager_t;
-use super::locking::Patience;
+use super::locking::{Patience, acquire_slowly};
 
 /// Takes a lock shared.
 ///
@@ -29,55 +27,14 @@ pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: im
             },
             _ => {
                 cold_path();
-                acquire_elsewhere(manager, id, patience.wait(), None)
+                acquire_slowly(manager, id, Mode::Shared, patience.wait(), None)
             }
-        }
-    }
-}
-
-/// Takes a lock shared as long as `cancel` lets it.
-///
-/// # Safety
-/// The module's contract.
-pub(super) unsafe fn acquire_cancellable(
-    manager: *mut lock_manager_t,
-    id: u32,
-    timeout_ns: u64,
-    cancel: Option<&Cancel>,
-) -> i32 {
-    let wait = Wait::Nanoseconds(timeout_ns);
-    // SAFETY: the module's contract.
-    unsafe {
-        match manager.as_ref() {
-            Some(lock_manager_t::Native(native)) => {
-                boundary::acquire(&mut native.slow_path(id, Mode::Shared, wait, cancel), native.storage())
-            }
-            _ => acquire_elsewhere(manager, id, wait, cancel),
         }
     }
 }
 
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
-unsafe extern "C" fn acquire_elsewhere(
-    manager: *mut lock_manager_t,
-    id: u32,
-    wait: Wait,
-    cancel: Option<&Cancel>,
-) -> i32 {
-    // SAFETY: the module's contract.
-    unsafe {
-        match manager.as_ref() {
-            Some(lock_manager_t::File(file)) => {
-                boundary::acquire(&mut file.two_steps(id, Mode::Shared, wait, cancel), file.storage())
-            }
-            _ => call(|| opened(manager)?.acquire_shared(id, wait, cancel).map(code)),
-        }
-    }
-}
-
-#[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn acquire_soon(native: &Native, id: u32, patience: impl Patience) -> i32 {
     let wait = patience.wait();
     match native.share_soon(id, Haste::of(wait)) {

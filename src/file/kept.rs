@@ -142,8 +142,8 @@ impl Kept {
         let Some(descriptor) = self.known_descriptor(id) else { return false };
         if let Some(file) = descriptor.take_up_at_once() {
             // Freed after this, it was freed while somebody had it.
-            let is_taken = Facts::of(&file).is_ok_and(|facts| descriptor.is_of(&facts) && facts.links > 0)
-                && record_lock::try_lock_for_process(&file) == Ok(Attempt::Taken);
+            let is_taken =
+                descriptor.is_of_present(&file) && record_lock::try_lock_for_process(&file) == Ok(Attempt::Taken);
             if !is_taken {
                 descriptor.put_down();
             }
@@ -173,17 +173,14 @@ impl Kept {
         let _alone = self.process.exclude_other_threads();
         let descriptor = self.descriptor(id);
         if let Some(file) = descriptor.file_that_is_in_use() {
-            let is_of = |facts: Facts| descriptor.is_of(&facts) && facts.links > 0;
-            match Facts::of(&file) {
-                Ok(facts) if is_of(facts) => {
-                    return match record_lock::try_share_for_process(&file).map_err(locking)? {
-                        Attempt::Taken => Ok(descriptor.share()),
-                        Attempt::Held => Ok(Beheld::Held),
-                    };
-                }
-                // Freed, or closed by the program: what the others had with it is gone.
-                _ => descriptor.give_up(),
+            if descriptor.is_of_present(&file) {
+                return match record_lock::try_share_for_process(&file).map_err(locking)? {
+                    Attempt::Taken => Ok(descriptor.share()),
+                    Attempt::Held => Ok(Beheld::Held),
+                };
             }
+            // Freed, or closed by the program: what the others had with it is gone.
+            descriptor.give_up();
         }
         let beheld = self.try_lock_by(id, record_lock::try_share_for_process, Threads::Excluded)?;
         Ok(if beheld == Beheld::Locked { descriptor.share() } else { beheld })
@@ -244,10 +241,10 @@ impl Kept {
                 }
             }
             // Freed meanwhile, and perhaps allocated again: then others lock another file.
-            match Facts::of(&file) {
-                Ok(facts) if descriptor.is_of(&facts) && facts.links > 0 => return Ok(Beheld::Locked),
-                _ => descriptor.give_up(),
+            if descriptor.is_of_present(&file) {
+                return Ok(Beheld::Locked);
             }
+            descriptor.give_up();
         }
         Err(Reason::Unsettled { id, rounds: ROUNDS })
     }
@@ -255,10 +252,10 @@ impl Kept {
     /// The descriptor of an id's present file, in use from here on. `None`: there is no such file.
     fn file_in_use(&self, id: u32, descriptor: &Descriptor, threads: Threads<'_>) -> Found<Option<watched::Borrowed>> {
         if let Some(file) = descriptor.take_up(threads) {
-            match Facts::of(&file) {
-                Ok(facts) if descriptor.is_of(&facts) && facts.links > 0 => return Ok(Some(file)),
-                _ => descriptor.give_up(),
+            if descriptor.is_of_present(&file) {
+                return Ok(Some(file));
             }
+            descriptor.give_up();
         }
         let opened = match self.directory.open_id(id) {
             // What is kept for later gives way to what is needed now.
@@ -360,6 +357,11 @@ fn locking(errno: Errno) -> Reason {
 impl Descriptor {
     fn is_of(&self, facts: &Facts) -> bool {
         (self.device.load(Ordering::Relaxed), self.inode.load(Ordering::Relaxed)) == (facts.device, facts.inode)
+    }
+
+    /// Whether a descriptor is of that file yet, and the file has its name: if not, the id was freed, and may have another.
+    fn is_of_present(&self, file: &File) -> bool {
+        Facts::of(file).is_ok_and(|facts| self.is_of(&facts) && facts.links > 0)
     }
 
     fn number(state: u64) -> Option<watched::Borrowed> {

@@ -8,7 +8,7 @@
 use crate::acquisition::{Acquisition, Progress};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Wait};
-use crate::shm::{AtOnce, Haste, Mode, Release, SlowPath};
+use crate::shm::{AtOnce, Haste, Mode, Native, Release, SlowPath};
 use crate::sys::clock::Instant;
 use crate::sys::thread::Thread;
 use crate::sys::waits::{self, Marks};
@@ -100,26 +100,24 @@ impl FileManager {
         self.pool.kept.unlock_at_hand(id) && table.native.release_soon(id) == Release::Done
     }
 
-    /// Gives a shared hold back.
-    pub(crate) fn unshare(&self, id: u32) -> Found<()> {
+    /// The table in which a lock was taken that is to be given back, as `has` knows it.
+    fn table_of(&self, id: u32, has: impl Fn(&Native) -> bool) -> Found<&Table> {
         waits::sweep(Thread::calling());
         self.check_id(id)?;
         self.is_writable()?;
-        let Some(table) = self.tables.all().find(|table| table.native.reads(id)) else {
-            return Err(Reason::NotHolder { id });
-        };
+        self.tables.all().find(|table| has(&table.native)).ok_or(Reason::NotHolder { id })
+    }
+
+    /// Gives a shared hold back.
+    pub(crate) fn unshare(&self, id: u32) -> Found<()> {
+        let table = self.table_of(id, |native| native.reads(id))?;
         let is_last = || table.native.is_last_reader_here(id);
         self.pool.kept.unshare(id, is_last, || table.native.unshare(id))
     }
 
     /// Makes an exclusive hold a shared one.
     pub(crate) fn downgrade(&self, id: u32) -> Found<()> {
-        waits::sweep(Thread::calling());
-        self.check_id(id)?;
-        self.is_writable()?;
-        let Some(table) = self.tables.all().find(|table| table.native.holds(id)) else {
-            return Err(Reason::NotHolder { id });
-        };
+        let table = self.table_of(id, |native| native.holds(id))?;
         // While the word is the caller's: once it reads, another thread may give back what the process owns, and the record
         // lock with it, which nobody would give back a second time.
         self.pool.kept.weaken(id);
@@ -132,13 +130,7 @@ impl FileManager {
 
     /// Gives a lock back.
     pub(crate) fn release(&self, id: u32) -> Found<()> {
-        waits::sweep(Thread::calling());
-        self.check_id(id)?;
-        self.is_writable()?;
-        // In the table in which it was taken.
-        let Some(table) = self.tables.all().find(|table| table.native.holds(id)) else {
-            return Err(Reason::NotHolder { id });
-        };
+        let table = self.table_of(id, |native| native.holds(id))?;
         // First: whoever takes the word takes that next.
         self.pool.kept.unlock(id);
         table.native.release(id)

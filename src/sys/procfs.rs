@@ -178,8 +178,8 @@ impl MappedFile {
         let mut looks = glance::looks(LOCKS)?;
         let last = looks.pop()?;
         let is_at_rest = looks.last() == Some(&last);
-        let worth = if is_at_rest { &[] } else { looks.as_slice() };
-        Some(worth.iter().chain([&last]).filter_map(|look| write_locks_in(look, "POSIX", see)).flatten().collect())
+        let earlier = if is_at_rest { &[] } else { looks.as_slice() };
+        Some(earlier.iter().chain([&last]).filter_map(|look| write_locks_in(look, "POSIX", see)).flatten().collect())
     }
 
     /// Whether process `process` ("self" or a number) maps it, too. `None`: it cannot be seen.

@@ -13,7 +13,7 @@ use super::abandoning::ROUNDS;
 use super::cells::{Cells, Seen};
 use super::note;
 use super::releasing::{Next, wake};
-use super::sharing::{hand_to_process, leave, sweep_claim, withdraw};
+use super::sharing::{hand_to_process, leave, sweep_claim, try_claim, withdraw};
 use super::view::View;
 use super::waiting;
 use super::word::{self, D, OWNER, R, Waiter};
@@ -71,19 +71,11 @@ impl View {
             return Release::Undecided;
         }
         let owner = sharer.owner;
-        let claimed = cells.at_hand(owner).find(|cell| {
-            thread.begin_claim(cell, owner);
-            let is_claimed =
-                cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_ok() && cells.has(cell);
-            if !is_claimed {
-                leave(cell, owner);
-                thread.abandon_claim(cell);
-            }
-            is_claimed
-        });
+        let Some(cell) = cells.at_hand(owner).find(|cell| try_claim(cell, owner, thread)) else {
+            return Release::Undecided;
+        };
         // Who holds the lock exclusively is in as soon as its cell stands.
-        let Some(cell) = claimed else { return Release::Undecided };
-        if !thread.end_claim(cell) {
+        if !cells.has(cell) || !thread.end_claim(cell) {
             withdraw(&cells, cell, owner, thread);
             return Release::Undecided;
         }

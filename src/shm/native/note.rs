@@ -11,10 +11,11 @@ const MANAGER_MASK: u64 = (1 << MANAGER_BITS) - 1;
 /// The note of the next holder.
 #[inline(always)]
 pub(super) const fn taken(note: u64, manager: u64) -> u64 {
-    (note & !MANAGER_MASK).wrapping_add(1 << MANAGER_BITS) | manager
+    with_manager(note.wrapping_add(1 << MANAGER_BITS), manager)
 }
 
 /// The same note with another manager, or with none: 0.
+#[inline(always)]
 pub(super) const fn with_manager(note: u64, manager: u64) -> u64 {
     (note & !MANAGER_MASK) | manager
 }

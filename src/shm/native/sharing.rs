@@ -49,6 +49,17 @@ pub(super) fn sweep_claim(thread: Thread) {
     thread.forget_claim(address);
 }
 
+/// Claims a cell that is empty, with the note that lets a claim be found which was left. `false`: it was not empty.
+#[inline(always)]
+pub(super) fn try_claim(cell: &AtomicU64, owner: u64, thread: Thread) -> bool {
+    thread.begin_claim(cell, owner);
+    let is_claimed = cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+    if !is_claimed {
+        thread.abandon_claim(cell);
+    }
+    is_claimed
+}
+
 /// Whether a reader waits for a moment for a lock that a writer has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Haste {
@@ -97,9 +108,7 @@ impl View {
         let cell = cells.first_own(owner);
         // Before the swap, behind which the processor begins anew: nothing is left to be looked up there.
         let (word, retired, meets) = (cells.word, self.retired(), cells.has_others(owner));
-        thread.begin_claim(cell, owner);
-        if cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_err() {
-            thread.abandon_claim(cell);
+        if !try_claim(cell, owner, thread) {
             return AtOnce::Undecided;
         }
         if !is_open(word.load(Ordering::SeqCst)) || retired.load(Ordering::Relaxed) != mark::IN_USE {
@@ -130,9 +139,7 @@ impl View {
             return AtOnce::Undecided;
         };
         let (word, retired) = (cells.word, self.retired());
-        thread.begin_claim(cell, owner);
-        if cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_err() {
-            thread.abandon_claim(cell);
+        if !try_claim(cell, owner, thread) {
             return AtOnce::Undecided;
         }
         if !cells.has(cell) || !is_open(word.load(Ordering::SeqCst)) || retired.load(Ordering::Relaxed) != mark::IN_USE
@@ -185,15 +192,9 @@ impl View {
 
     fn come_in(&self, cells: &Cells<'_>, sharer: Sharer) -> AtOnce {
         let Sharer { thread, owner, process } = sharer;
-        let claimed = cells.at_hand(owner).find(|cell| {
-            thread.begin_claim(cell, owner);
-            let is_claimed = cell.compare_exchange(0, owner, Ordering::SeqCst, Ordering::Relaxed).is_ok();
-            if !is_claimed {
-                thread.abandon_claim(cell);
-            }
-            is_claimed
-        });
-        let Some(cell) = claimed else { return AtOnce::Undecided };
+        let Some(cell) = cells.at_hand(owner).find(|cell| try_claim(cell, owner, thread)) else {
+            return AtOnce::Undecided;
+        };
         let seen = if cells.has(cell) { cells.look_again(Waiter::default()) } else { None };
         let Some(seen) = seen.filter(|_| !self.is_marked_as_retired()) else {
             return withdraw(cells, cell, owner, thread);

@@ -246,7 +246,8 @@ impl View {
         }
     }
 
-    /// How many locks are free, if all that there are have been heard of, and how to count is known. Got at as [`bitmap`](Self::bitmap).
+    /// How many locks are free, if all that there are have been heard of, and how to count is known. Got at as
+    /// [`bitmap`](Self::bitmap).
     #[inline]
     pub(super) fn count_free(&self) -> Option<u32> {
         let count = self.lockable.load(Ordering::Acquire);
