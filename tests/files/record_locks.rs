@@ -337,7 +337,8 @@ fn what_libpod_holds_is_seen_while_other_locks_come_and_go() {
                 })
             })
             .collect();
-        for look in 0..200 {
+        const LOOKS: usize = 60;
+        for look in 0..LOOKS {
             let info = manager.lock_info(id).unwrap();
             assert!((info.held, info.pid) == (true, holder.child.pid()), "look {look}: {info:?}");
         }
