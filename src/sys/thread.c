@@ -31,6 +31,8 @@ struct lock_manager_thread {
 	/* What waits.rs and last_error.rs keep here, zeros at first. */
 	uint64_t waits[2][11];
 	uint64_t last_error[16];
+	/* How the thread backs off from busy locks: see waiting.rs. */
+	uint64_t pace;
 };
 
 extern __thread struct lock_manager_thread lock_manager_this_thread;
@@ -38,6 +40,7 @@ struct lock_manager_thread *lock_manager_this_thread_address(void);
 
 _Static_assert(offsetof(struct lock_manager_thread, waits) == 112, "as thread.rs has it");
 _Static_assert(offsetof(struct lock_manager_thread, last_error) == 288, "as thread.rs has it");
+_Static_assert(offsetof(struct lock_manager_thread, pace) == 416, "as thread.rs has it");
 
 __thread struct lock_manager_thread lock_manager_this_thread
 	__attribute__((tls_model("initial-exec"), visibility("hidden"))) = { .epoch = 1, .named = 1, .home = 1 };

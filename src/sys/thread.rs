@@ -43,6 +43,8 @@ mod field {
     pub(super) const WAITS: usize = 112;
     /// See [`Thread::last_error`](super::Thread::last_error).
     pub(super) const LAST_ERROR: usize = 288;
+    /// How the thread backs off from locks that others want all the time.
+    pub(super) const PACE: usize = 416;
 }
 
 /// Words that a thread has for its waits.
@@ -408,6 +410,15 @@ impl Thread {
     #[inline(always)]
     pub(crate) fn count_read(self) {
         self.add::<{ field::HELD_WORDS }, { -READING }>();
+    }
+
+    /// What the native layout's waits keep of how the thread backs off; 0 at first.
+    pub(crate) fn pace(self) -> u64 {
+        self.load::<{ field::PACE }>()
+    }
+
+    pub(crate) fn set_pace(self, pace: u64) {
+        self.store::<{ field::PACE }>(pace);
     }
 
     /// Counts that the thread met other readers. Whether that was one time in `often`, a power of two.

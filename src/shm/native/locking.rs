@@ -144,7 +144,7 @@ impl<'m> Request<'m> {
         }
         // What can be cancelled has not come by the mid path.
         if self.cancel.is_some()
-            && waiting::spin(self.lock())
+            && waiting::spin(self.native.view.slot(self.id), member.thread)
             && let Some(acquired) = self.contend_as_asked(&member)?
         {
             return Ok(Some(acquired));

@@ -177,7 +177,7 @@ impl View {
         for _ in 0..SHORT_WAITS {
             let is_open = match haste {
                 Haste::AtOnce => word::may_enter(cells.word.load(Ordering::Relaxed), Waiter::default()),
-                Haste::InAMoment => waiting::spin_to_share(cells.word),
+                Haste::InAMoment => waiting::spin_to_share(self.slot(id), thread),
             };
             if !is_open || cells.word.load(Ordering::Relaxed) & OWNER == sharer.owner {
                 break;

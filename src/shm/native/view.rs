@@ -324,15 +324,15 @@ impl View {
     fn take_in_a_moment(&self, id: u32, me: u64, thread: Thread) -> AtOnce {
         let (lock, _) = self.slot(id);
         for _ in 0..SHORT_WAITS {
-            if !waiting::spin(lock) {
+            if !waiting::spin(self.slot(id), thread) {
                 break;
+            }
+            if word::is_shared(lock.load(Ordering::Relaxed)) {
+                return self.take_from_readers(id, thread);
             }
             let attempt = self.swap(id, me);
             if attempt != AtOnce::Undecided {
                 return attempt;
-            }
-            if word::is_shared(lock.load(Ordering::Relaxed)) {
-                return self.take_from_readers(id, thread);
             }
         }
         AtOnce::Undecided
