@@ -23,8 +23,8 @@ use crate::manager::{Acquired, Holder, Info, LockInfo, Manager, Ownership, UNLIM
 use crate::ownership::OwnershipCell;
 use crate::shm::{self, AtOnce, MAX_LOCKS, Mode};
 use crate::sys::Errno;
-use crate::sys::file::Access;
-use crate::sys::registry::Shared;
+use crate::sys::process::registry::Shared;
+use crate::sys::syscall::file::Access;
 use crate::{Error, Reason, Result};
 use directory::{Directory, Found, SegmentName, TABLE};
 use pool::Pool;

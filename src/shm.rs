@@ -11,7 +11,7 @@ mod segment;
 use std::path::Path;
 
 use crate::manager::{Acquired, Layout, Manager, pass_on};
-use crate::sys::file::Access;
+use crate::sys::syscall::file::Access;
 use crate::{Error, Reason, Result};
 pub(crate) use libpod::Libpod;
 pub(crate) use name::{SegmentName, TABLE};

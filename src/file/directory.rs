@@ -10,10 +10,10 @@ use std::io::Write;
 use crate::shm::{self, MAX_LOCKS};
 pub(super) use crate::shm::{Found, SegmentName, TABLE};
 use crate::sys::Errno;
-use crate::sys::directory;
-use crate::sys::file::{Access, Facts};
+use crate::sys::descriptor::watched::Watched;
 use crate::sys::process::effective_user;
-use crate::sys::watched::Watched;
+use crate::sys::syscall::directory;
+use crate::sys::syscall::file::{Access, Facts};
 use crate::{Reason, Result};
 
 /// Of the files of ids, as libpod makes them.

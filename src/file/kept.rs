@@ -26,12 +26,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::Reason;
 use crate::shm::{Beside, MAX_LOCKS};
 use crate::sys::Errno;
-use crate::sys::file::{Facts, position, set_position};
-use crate::sys::made_once::MadeOnce;
+use crate::sys::descriptor::record_lock::{self, Attempt};
+use crate::sys::descriptor::watched;
+use crate::sys::process::made_once::MadeOnce;
 use crate::sys::process::{Exclusion, Process};
-use crate::sys::random;
-use crate::sys::record_lock::{self, Attempt};
-use crate::sys::watched;
+use crate::sys::syscall::file::{Facts, position, set_position};
+use crate::sys::syscall::random;
 
 use super::directory::{Directory, Found};
 
@@ -156,8 +156,9 @@ impl Kept {
     /// Has nothing be looked up for the id as long as the directory does not change, which changed last at `changed`, before it
     /// was seen to have neither a file of the id nor lost the table.
     pub(super) fn note_no_file(&self, id: u32, changed: Option<u64>) {
-        let is_past =
-            |changed: &u64| crate::sys::clock::nanoseconds_since_1970().saturating_sub(*changed) > TIMES_TELL_AFTER_NS;
+        let is_past = |changed: &u64| {
+            crate::sys::syscall::clock::nanoseconds_since_1970().saturating_sub(*changed) > TIMES_TELL_AFTER_NS
+        };
         // Without its rights the process may have seen none where there is one.
         let changed = changed.filter(is_past).filter(|_| self.directory.is_opener()).unwrap_or(0);
         self.descriptor(id).no_file_as_of.store(changed, Ordering::Relaxed);

@@ -5,10 +5,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::sys::file::Access;
-use crate::sys::per_process::PerProcess;
 use crate::sys::process::Process;
-use crate::sys::registry::{Registry, Shared};
+use crate::sys::process::per_process::PerProcess;
+use crate::sys::process::registry::{Registry, Shared};
+use crate::sys::syscall::file::Access;
 use crate::{Reason, Result};
 
 use super::directory::{Directory, Found};

@@ -21,11 +21,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::manager::{Acquired, Holder, Info, Kind, Layout, LockInfo, Manager, Ownership, Wait};
-use crate::sys::arena::Line;
-use crate::sys::file::Access;
 use crate::sys::mutex::Shape;
 use crate::sys::process::Process;
-use crate::sys::registry::Shared;
+use crate::sys::process::arena::Line;
+use crate::sys::process::registry::Shared;
+use crate::sys::syscall::file::Access;
 use crate::sys::thread;
 use crate::{Cancel, Error, Reason, Result};
 

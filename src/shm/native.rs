@@ -53,16 +53,14 @@ use std::sync::atomic::Ordering;
 
 use crate::manager::{Acquired, Holder, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::ownership::OwnershipCell;
+use crate::sys::Errno;
 use crate::sys::bits;
-use crate::sys::clock::Instant;
-use crate::sys::file::{Access, FileSystem};
+use crate::sys::liveness;
 use crate::sys::process::{Process, effective_user};
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::file::{Access, FileSystem};
 use crate::sys::thread::Thread;
-use crate::sys::{
-    Errno,
-    waits::{self, InHand},
-    witness,
-};
+use crate::sys::thread::waits::{self, InHand};
 use crate::{Cancel, Error, Reason, Result};
 
 use super::name::SegmentName;
@@ -101,7 +99,7 @@ fn check_boot(candidate: &Candidate, start: &[u8], geometry: Geometry) -> std::r
     if candidate.file_system == FileSystem::Memory {
         return Ok(());
     }
-    let boot = witness::boot();
+    let boot = liveness::boot();
     if boot.is_ok_and(|boot| format::boot(start) == Some(boot))
         || removal::is_inhabited(candidate, entries::bytes(geometry))?
     {
@@ -433,7 +431,7 @@ impl Native {
     }
 
     /// The segment's file as /proc shows it.
-    pub(crate) fn as_mapped(&self) -> Option<crate::sys::procfs::MappedFile> {
+    pub(crate) fn as_mapped(&self) -> Option<crate::sys::liveness::procfs::MappedFile> {
         self.pool().segment.as_mapped()
     }
 

@@ -13,10 +13,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::sys::Errno;
-use crate::sys::clock::Instant;
-use crate::sys::file::{Access, Facts, FileSystem};
-use crate::sys::mapping::Mapping;
-use crate::sys::record_lock::{self, Attempt, Range};
+use crate::sys::descriptor::record_lock::{self, Attempt, Range};
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::file::{Access, Facts, FileSystem};
+use crate::sys::syscall::mapping::Mapping;
 use crate::{Reason, Result};
 
 use super::Found;

@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sys::clock::Instant;
-use crate::sys::file::{self, Access, Facts, FileSystem, Opener};
-use crate::sys::mapping::Mapping;
-use crate::sys::watched::{Fleeting, Watched};
-use crate::sys::{Errno, procfs};
+use crate::sys::Errno;
+use crate::sys::descriptor::watched::{Fleeting, Watched};
+use crate::sys::liveness::procfs;
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::file::{self, Access, Facts, FileSystem, Opener};
+use crate::sys::syscall::mapping::Mapping;
 use crate::{Reason, Result};
 
 use super::Found;

@@ -2,10 +2,17 @@
 //! What a process must not inherit: memory that the kernel hands to every child as zeros (MADV_WIPEONFORK), however
 //! the child was made. pthread_atfork would miss a raw clone(2), which container engines do by hand.
 
+pub(crate) mod arena;
+pub(crate) mod made_once;
+pub(crate) mod numbers;
+pub(crate) mod per_process;
+pub(crate) mod registry;
+
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
-use super::undisturbed::Signals;
-use super::{Errno, arena, glance};
+use crate::sys::Errno;
+use crate::sys::liveness::glance;
+use crate::sys::thread::undisturbed::Signals;
 
 /// The line of the arena, as this process sees it. In a child all fields are 0 until somebody settles in.
 #[repr(C)]

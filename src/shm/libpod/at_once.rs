@@ -5,11 +5,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::manager::Acquired;
-use crate::sys::clock::Instant;
-use crate::sys::file::Access;
 use crate::sys::mutex::RobustMutex;
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::file::Access;
+use crate::sys::thread::undisturbed::Signals;
 use crate::sys::thread::{SERIAL_MASK, Thread};
-use crate::sys::undisturbed::Signals;
 
 use super::super::{Found, Release, SHORT_WAITS};
 use super::Libpod;

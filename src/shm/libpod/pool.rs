@@ -5,11 +5,11 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::sys::clock::Instant;
-use crate::sys::mapping::{Mapping, WipedOnFork};
 use crate::sys::mutex::{self, Attempt, RobustMutex, Shape};
 use crate::sys::process::Process;
-use crate::sys::registry::{Registry, Shared};
+use crate::sys::process::registry::{Registry, Shared};
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::mapping::{Mapping, WipedOnFork};
 use crate::{Reason, Result};
 
 use super::super::Found;

@@ -10,12 +10,14 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crate::Reason;
-use crate::sys::file::{self, Access};
-use crate::sys::pinned::Pinned;
-use crate::sys::record_lock::{self, Attempt, Range};
-use crate::sys::watched::Fleeting;
-use crate::sys::witness::Surroundings;
-use crate::sys::{Errno, process, procfs};
+use crate::sys::Errno;
+use crate::sys::descriptor::pinned::Pinned;
+use crate::sys::descriptor::record_lock::{self, Attempt, Range};
+use crate::sys::descriptor::watched::Fleeting;
+use crate::sys::liveness::Surroundings;
+use crate::sys::liveness::procfs;
+use crate::sys::process;
+use crate::sys::syscall::file::{self, Access};
 
 use super::entries::{self, Entry, State};
 use super::format;

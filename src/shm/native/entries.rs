@@ -5,9 +5,9 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::sys::mapping::Mapping;
-use crate::sys::record_lock::Range;
-use crate::sys::witness::Surroundings;
+use crate::sys::descriptor::record_lock::Range;
+use crate::sys::liveness::Surroundings;
+use crate::sys::syscall::mapping::Mapping;
 
 use super::format::{self, entry};
 use super::geometry::Geometry;

@@ -6,10 +6,11 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::sys::clock::Instant;
-use crate::sys::record_lock;
-use crate::sys::witness::{self, Suspect};
-use crate::sys::{Errno, procfs};
+use crate::sys::Errno;
+use crate::sys::descriptor::record_lock;
+use crate::sys::liveness::procfs;
+use crate::sys::liveness::{self, Suspect};
+use crate::sys::syscall::clock::Instant;
 
 use super::entries::{self, Entry, State, Tenant};
 use super::pool::{LastLook, Pool};
@@ -75,7 +76,7 @@ impl Pool {
     fn can_see(&self, named: u64) -> bool {
         let is_own = self.attachment.peek().is_some_and(|own| own.base == word::process(named));
         let Ok(Some(entry)) = self.entry(word::entry(named)) else { return false };
-        (is_own || self.is_neighbour(&entry.tenant())) && witness::proc_shows_this_namespace()
+        (is_own || self.is_neighbour(&entry.tenant())) && liveness::proc_shows_this_namespace()
     }
 
     /// Whether the numbers of a process mean the same here.
@@ -186,5 +187,5 @@ fn is_over(look: Look, is_gone: impl Fn() -> bool, is_ending: impl Fn() -> bool)
 
 /// Asked anew each time: what was written when the process attached may be another by now.
 fn times_compare(tenant: &Tenant) -> bool {
-    tenant.time_namespace == witness::time_namespace()
+    tenant.time_namespace == liveness::time_namespace()
 }

@@ -7,12 +7,14 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use crate::sys::made_once::MadeOnce;
-use crate::sys::per_process::PerProcess;
+use crate::sys::Errno;
+use crate::sys::liveness::procfs;
 use crate::sys::process::Process;
-use crate::sys::registry::{Registry, Shared};
+use crate::sys::process::arena;
+use crate::sys::process::made_once::MadeOnce;
+use crate::sys::process::per_process::PerProcess;
+use crate::sys::process::registry::{Registry, Shared};
 use crate::sys::thread::Thread;
-use crate::sys::{Errno, arena, procfs};
 use crate::{Reason, Result};
 
 use super::super::name::SegmentName;

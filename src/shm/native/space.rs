@@ -5,10 +5,12 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::sys::file::{self, Access, Facts, FileSystem};
-use crate::sys::made_once::MadeOnce;
-use crate::sys::mapping::Mapping;
-use crate::sys::{Errno, bits, witness};
+use crate::sys::Errno;
+use crate::sys::bits;
+use crate::sys::liveness;
+use crate::sys::process::made_once::MadeOnce;
+use crate::sys::syscall::file::{self, Access, Facts, FileSystem};
+use crate::sys::syscall::mapping::Mapping;
 use crate::{Reason, Result};
 
 use super::super::name::SegmentName;
@@ -70,7 +72,7 @@ impl Space {
             Blueprint { mode, reserved: &[head, bitmap, slots], look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
         let segment = segment::create(name, &blueprint, |map, file, facts, file_system| {
             removal::keep_removers_away(file, file_system)?;
-            let boot = match witness::boot() {
+            let boot = match liveness::boot() {
                 // In memory nobody asks for it.
                 Err(_) if file_system == FileSystem::Memory => [0; 16],
                 read => read.map_err(no_boot)?,
@@ -383,11 +385,11 @@ fn write_header(map: &Mapping, geometry: Geometry, facts: &Facts, boot: [u8; 16]
     for (offset, number) in large.into_iter().chain([
         (header::DEVICE, facts.device),
         (header::INODE, facts.inode),
-        (header::CREATED, crate::sys::clock::nanoseconds_since_1970()),
+        (header::CREATED, crate::sys::syscall::clock::nanoseconds_since_1970()),
     ]) {
         map.u64_at(offset).store(number, Ordering::Relaxed);
     }
-    for (offset, id) in [(header::BOOT, boot), (header::IDENTITY, crate::sys::random::id())] {
+    for (offset, id) in [(header::BOOT, boot), (header::IDENTITY, crate::sys::syscall::random::id())] {
         for (part, half) in id.as_chunks::<8>().0.iter().enumerate() {
             map.u64_at(offset + part * 8).store(u64::from_ne_bytes(*half), Ordering::Relaxed);
         }

@@ -10,7 +10,7 @@ use super::geometry::Readers;
 use super::releasing::wake_cell;
 use super::space::{Space, place_of};
 use crate::Reason;
-use crate::sys::file::Access;
+use crate::sys::syscall::file::Access;
 
 impl Space {
     /// The table of cells, if the segment has readers.

@@ -9,10 +9,10 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::manager::{Acquired, Ownership};
-use crate::sys::arena::Line;
 use crate::sys::bits;
-use crate::sys::file::Access;
-use crate::sys::registry::Shared;
+use crate::sys::process::arena::Line;
+use crate::sys::process::registry::Shared;
+use crate::sys::syscall::file::Access;
 use crate::sys::thread::Thread;
 
 use super::super::removal::mark;

@@ -4,9 +4,11 @@
 
 use std::fmt;
 
-use super::file::Facts;
-use super::glance::ProcPath;
-use super::{Errno, glance, process};
+use crate::sys::Errno;
+use crate::sys::liveness::glance;
+use crate::sys::liveness::glance::ProcPath;
+use crate::sys::process;
+use crate::sys::syscall::file::Facts;
 
 /// The inode of the PID namespace that the machine boots into (PROC_PID_INIT_INO in the kernel's proc_ns.h). From it
 /// every process is seen.

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-use super::Errno;
+use crate::sys::Errno;
 
 /// What kind of file system a file is on, as far as locks are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +105,7 @@ fn forbid_copy_on_write(file: &File) -> Result<(), Errno> {
 }
 
 /// Whether a path is on the kernel's own procfs. Without a descriptor, which the program could close meanwhile.
-pub(super) fn is_procfs(path: &CStr) -> bool {
+pub(in crate::sys) fn is_procfs(path: &CStr) -> bool {
     const PROC_SUPER_MAGIC: u64 = 0x9fa0;
     // SAFETY: statfs(2) reads the path and fills the struct it is given when it returns 0.
     unsafe { Errno::filled_by(|facts| libc::statfs(path.as_ptr(), facts)) }.map(magic) == Ok(PROC_SUPER_MAGIC)

@@ -6,10 +6,10 @@
 
 use std::fs::File;
 
-use super::Errno;
-use super::mapping::Mapping;
-use super::record_lock;
-use super::watched::Fleeting;
+use crate::sys::Errno;
+use crate::sys::descriptor::record_lock;
+use crate::sys::descriptor::watched::Fleeting;
+use crate::sys::syscall::mapping::Mapping;
 
 /// A description that is kept.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Errno;
-use super::file::{self, Access, Facts};
+use crate::sys::Errno;
+use crate::sys::syscall::file::{self, Access, Facts};
 
 /// A descriptor for the time of a call. Dropped, it is closed only if it still is of its file: not as a `File`, which ends a
 /// process in which somebody else has closed it, or closes what somebody else has opened since.
@@ -32,7 +32,7 @@ impl Fleeting {
     }
 
     /// Of a file that was opened just now as the one of these facts. `EBADF`: as above.
-    pub(super) fn of(file: File, expected: &Facts) -> Result<Self, Errno> {
+    pub(in crate::sys) fn of(file: File, expected: &Facts) -> Result<Self, Errno> {
         Self::new_if(file, |_, facts| Ok(facts.is_same_file(expected)))
     }
 

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use super::file::{self, Access, Facts, Opener};
-use super::watched::Fleeting;
-use super::{Errno, glance};
+use crate::sys::Errno;
+use crate::sys::descriptor::watched::Fleeting;
+use crate::sys::liveness::glance;
+use crate::sys::syscall::file::{self, Access, Facts, Opener};
 
 const ITSELF: libc::c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 

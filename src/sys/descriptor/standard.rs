@@ -5,19 +5,19 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 
-use super::Errno;
+use crate::sys::Errno;
 
 const STANDARD: std::ops::RangeInclusive<libc::c_int> = libc::STDIN_FILENO..=libc::STDERR_FILENO;
 
 /// As long as it lives, nothing that is opened gets the number of a standard file, unless the program closes one meanwhile.
 #[derive(Debug)]
-pub(super) struct Occupied {
+pub(in crate::sys) struct Occupied {
     /// The numbers that were free, a bit each.
     placeholders: u32,
 }
 
 impl Occupied {
-    pub(super) fn now() -> Result<Self, Errno> {
+    pub(in crate::sys) fn now() -> Result<Self, Errno> {
         let mut occupied = Self { placeholders: 0 };
         if are_open() {
             return Ok(occupied);
@@ -50,7 +50,7 @@ impl Drop for Occupied {
 }
 
 /// The same file by another number, if it has that of a standard file.
-pub(super) fn move_away(file: &File) -> Result<Option<File>, Errno> {
+pub(in crate::sys) fn move_away(file: &File) -> Result<Option<File>, Errno> {
     if !STANDARD.contains(&file.as_raw_fd()) {
         return Ok(None);
     }

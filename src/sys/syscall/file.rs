@@ -8,11 +8,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::process::effective_user;
-use super::{Errno, mapping, standard};
+use crate::sys::Errno;
+use crate::sys::descriptor::standard;
+use crate::sys::process::effective_user;
+use crate::sys::syscall::mapping;
 
-pub(super) use super::file_system::is_procfs;
-pub(crate) use super::file_system::{FileSystem, file_system_of, is_on_overlay, write_in_place};
+pub(in crate::sys) use crate::sys::syscall::file_system::is_procfs;
+pub(crate) use crate::sys::syscall::file_system::{FileSystem, file_system_of, is_on_overlay, write_in_place};
 
 /// What a file is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +59,7 @@ impl Facts {
     }
 
     /// Of what a path names now, through whatever links.
-    pub(super) fn of_path_followed(path: &[u8]) -> Result<Self, Errno> {
+    pub(in crate::sys) fn of_path_followed(path: &[u8]) -> Result<Self, Errno> {
         Self::told(libc::AT_FDCWD, path, 0)
     }
 
@@ -104,7 +106,7 @@ fn bytes_of(path: &Path) -> &[u8] {
 
 /// Calls with a path as C has it, on the stack: through std it would cost a process's first call two more pages of code.
 /// What the call has to say of errno it says itself.
-pub(super) fn with_c_string<T>(bytes: &[u8], call: impl FnOnce(*const libc::c_char) -> T) -> Result<T, Errno> {
+pub(in crate::sys) fn with_c_string<T>(bytes: &[u8], call: impl FnOnce(*const libc::c_char) -> T) -> Result<T, Errno> {
     const SHORT: usize = 256;
     if bytes.len() >= SHORT {
         let long = CString::new(bytes).map_err(|_| Errno(libc::EINVAL))?;
@@ -192,13 +194,13 @@ pub(super) fn as_owner(open: impl Fn(libc::c_int) -> Result<File, Errno>) -> Res
 }
 
 /// Whether a file can have been opened by [`open`]: hardly anybody else has a regular file that does not block.
-pub(super) fn is_by_open(file: &File) -> Result<bool, Errno> {
+pub(in crate::sys) fn is_by_open(file: &File) -> Result<bool, Errno> {
     // SAFETY: fcntl(2) with this command touches no memory.
     Ok(Errno::check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) })? & libc::O_NONBLOCK != 0)
 }
 
 /// Opens an existing file through a link of /proc.
-pub(super) fn open_following(path: &Path, access: Access) -> Result<File, Errno> {
+pub(in crate::sys) fn open_following(path: &Path, access: Access) -> Result<File, Errno> {
     open_with(path, at_once(access))
 }
 

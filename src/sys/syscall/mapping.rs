@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use super::Errno;
-use super::file::Access;
+use crate::sys::Errno;
+use crate::sys::syscall::file::Access;
 
 /// The largest page that Linux has on any processor that it runs on.
 const LARGEST_PAGE: usize = 65536;
@@ -117,7 +117,7 @@ impl Mapping {
     }
 
     /// Maps the file's first page, never to be touched (the file may be empty), and not into any child.
-    pub(super) fn not_inherited(file: &File) -> Result<Self, Errno> {
+    pub(in crate::sys) fn not_inherited(file: &File) -> Result<Self, Errno> {
         let mapping = Self::new(file, Access::Look, 1)?;
         mapping.range.advise(0, 1, libc::MADV_DONTFORK)?;
         Ok(mapping)
@@ -233,7 +233,8 @@ impl WipedOnFork {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::{file, glance};
+    use crate::sys::liveness::glance;
+    use crate::sys::syscall::file;
 
     /// What smaps says of the page at that address.
     fn flags_at(address: usize) -> String {

@@ -2,10 +2,15 @@
 //! What the kernel says of the end of a thread or process whose numbers are of this PID namespace. Only what cannot be
 //! otherwise is an end: a missing file of /proc is nothing, since /proc may be hidden, missing, or another namespace's.
 
-use super::glance::ProcPath;
-use super::made_once::MadeOnce;
-use super::procfs::{Ids, Stat, is_unknown};
-use super::{Errno, file, glance, process, procfs};
+pub(crate) mod glance;
+pub(crate) mod procfs;
+
+use crate::sys::Errno;
+use crate::sys::liveness::glance::ProcPath;
+use crate::sys::liveness::procfs::{Ids, Stat, is_unknown};
+use crate::sys::process;
+use crate::sys::process::made_once::MadeOnce;
+use crate::sys::syscall::file;
 
 /// PF_EXITING and PF_SIGNALED of the kernel's sched.h: such a thread never runs code of its own again.
 const ENDING: u64 = 0x4 | 0x400;

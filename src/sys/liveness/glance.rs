@@ -11,8 +11,9 @@ use std::ffi::CStr;
 use std::fmt::{self, Write as _};
 use std::os::fd::RawFd;
 
-use super::file::{Facts, with_c_string};
-use super::{Errno, watched};
+use crate::sys::Errno;
+use crate::sys::descriptor::watched;
+use crate::sys::syscall::file::{Facts, with_c_string};
 
 /// How much is read at a time.
 const CHUNK: usize = 4096;
@@ -209,7 +210,7 @@ pub(crate) fn for_each_number(path: &str, mut show: impl FnMut(i32)) -> Option<(
 
 /// Shows each name in a directory, by a descriptor that has read nothing yet. Nothing of it is to be believed before the
 /// number is known to have been the directory's to here.
-pub(super) fn for_each_entry(directory: RawFd, mut show: impl FnMut(&CStr)) -> Result<(), Errno> {
+pub(in crate::sys) fn for_each_entry(directory: RawFd, mut show: impl FnMut(&CStr)) -> Result<(), Errno> {
     /// Of the fixed part of a linux_dirent64: inode, offset, length of the entry, kind; the name follows.
     const LENGTH_AT: usize = 16;
     const NAME_AT: usize = 19;
