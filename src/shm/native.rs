@@ -99,7 +99,7 @@ fn check_boot(candidate: &Candidate, start: &[u8], geometry: Geometry) -> std::r
     if candidate.file_system == FileSystem::Memory {
         return Ok(());
     }
-    let boot = liveness::boot();
+    let boot = liveness::boot_id();
     if boot.is_ok_and(|boot| format::boot(start) == Some(boot))
         || removal::is_inhabited(candidate, entries::bytes(geometry))?
     {

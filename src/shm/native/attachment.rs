@@ -14,7 +14,7 @@ use crate::sys::Errno;
 use crate::sys::descriptor::pinned::Pinned;
 use crate::sys::descriptor::record_lock::{self, Attempt, Range};
 use crate::sys::descriptor::watched::Fleeting;
-use crate::sys::liveness::Surroundings;
+use crate::sys::liveness::Namespaces;
 use crate::sys::liveness::procfs;
 use crate::sys::process;
 use crate::sys::syscall::file::{self, Access};
@@ -44,7 +44,7 @@ pub(super) struct Attachment {
     /// The word of a lock that the process owns.
     pub(super) base: u64,
     /// Where the process looked from when it was introduced.
-    surroundings: [AtomicU64; 2],
+    namespaces: [AtomicU64; 2],
     /// When the process started, in clock ticks since boot; 0: unknown, or not introduced yet.
     start: AtomicU64,
     is_introduced: AtomicBool,
@@ -81,9 +81,8 @@ impl Attachment {
         fence(Ordering::SeqCst);
         let base = word::of_process(index, generation);
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        let (surroundings, start, is_introduced) = (Default::default(), AtomicU64::new(0), AtomicBool::new(false));
-        let made =
-            Self { number, entry: index, generation, base, surroundings, start, is_introduced, _witness: witness };
+        let (namespaces, start, is_introduced) = (Default::default(), AtomicU64::new(0), AtomicBool::new(false));
+        let made = Self { number, entry: index, generation, base, namespaces, start, is_introduced, _witness: witness };
         // With the byte locked: a remover of what nobody lives in either finds it so, or has marked the segment before.
         space.await_removal().inspect_err(|_| made.give_up(space))?;
         Ok(made)
@@ -100,12 +99,12 @@ impl Attachment {
 
     #[cold]
     fn introduce_first(&self, space: &Space) {
-        let (start, here) = (procfs::own_start_time(), Surroundings::here());
+        let (start, here) = (procfs::own_start_time(), Namespaces::current());
         if let Ok(Some(entry)) = space.entry(self.entry) {
             entry.introduce(process::command(), start, here);
         }
         self.start.store(start, Ordering::Relaxed);
-        for (place, number) in self.surroundings.iter().zip([here.pid_namespace, here.time_namespace]) {
+        for (place, number) in self.namespaces.iter().zip([here.pid_namespace, here.time_namespace]) {
             place.store(number, Ordering::Relaxed);
         }
         self.is_introduced.store(true, Ordering::Release);
@@ -117,12 +116,12 @@ impl Attachment {
     }
 
     /// Where the process looked from when it was introduced, if it has been.
-    pub(super) fn surroundings(&self) -> Option<Surroundings> {
+    pub(super) fn namespaces(&self) -> Option<Namespaces> {
         if !self.is_introduced.load(Ordering::Acquire) {
             return None;
         }
-        let [pid_namespace, time_namespace] = self.surroundings.each_ref().map(|number| number.load(Ordering::Relaxed));
-        Some(Surroundings { pid_namespace, time_namespace })
+        let [pid_namespace, time_namespace] = self.namespaces.each_ref().map(|number| number.load(Ordering::Relaxed));
+        Some(Namespaces { pid_namespace, time_namespace })
     }
 
     /// Says that nobody lives in the entry any more; what is held there, if anything, is a dead holder's.

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::sys::Errno;
 use crate::sys::descriptor::record_lock;
 use crate::sys::liveness::procfs;
-use crate::sys::liveness::{self, Suspect};
+use crate::sys::liveness::{self, ThreadRef};
 use crate::sys::syscall::clock::Instant;
 
 use super::entries::{self, Entry, State, Tenant};
@@ -136,15 +136,15 @@ impl Pool {
         let ended = match record {
             Some(record) => {
                 let thread = record.thread();
-                let suspect = |start| Suspect { pid: tenant.pid, tid: thread.tid, start };
+                let thread_ref = |start| ThreadRef { pid: tenant.pid, tid: thread.tid, start };
                 let start = || (thread.start != 0 && times_compare(&tenant)).then_some(thread.start);
-                let ended = is_over(look, || suspect(None).is_gone(), || suspect(start()).is_ending());
+                let ended = is_over(look, || thread_ref(None).is_gone(), || thread_ref(start()).is_exiting());
                 // The record was the thread's all the while, or what was asked was somebody else.
                 ended && record.key() == named & word::OWNER
             }
             None => {
-                let suspect = Suspect { pid: tenant.pid, tid: 0, start: None };
-                is_over(look, || suspect.process_is_gone(), || suspect.process_is_ending())
+                let thread_ref = ThreadRef { pid: tenant.pid, tid: 0, start: None };
+                is_over(look, || thread_ref.process_is_gone(), || thread_ref.process_is_exiting())
             }
         };
         ended && entry.state() == state
@@ -181,8 +181,8 @@ impl Pool {
 
 /// Whether a thread or process is gone or, if that is looked for, about to go. Asked once more then: of one that went in
 /// the midst of the look nothing was found.
-fn is_over(look: Look, is_gone: impl Fn() -> bool, is_ending: impl Fn() -> bool) -> bool {
-    is_gone() || (look == Look::Thorough && (is_ending() || is_gone()))
+fn is_over(look: Look, is_gone: impl Fn() -> bool, is_exiting: impl Fn() -> bool) -> bool {
+    is_gone() || (look == Look::Thorough && (is_exiting() || is_gone()))
 }
 
 /// Asked anew each time: what was written when the process attached may be another by now.

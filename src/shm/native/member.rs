@@ -62,7 +62,7 @@ impl Native {
             let tid = thread.id() as i32;
             let start = if tid == process::pid() {
                 attachment.start() as u32
-            } else if attachment.surroundings().is_some_and(|then| then.time_namespace == liveness::time_namespace()) {
+            } else if attachment.namespaces().is_some_and(|then| then.time_namespace == liveness::time_namespace()) {
                 procfs::own_thread_start_time()
             } else {
                 // By another clock than that which the entry names.

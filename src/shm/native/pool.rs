@@ -140,7 +140,7 @@ impl Pool {
 
     /// The PID namespace that this process looks from.
     pub(super) fn pid_namespace(&self) -> u64 {
-        let introduced = self.attachment.peek().and_then(Attachment::surroundings);
+        let introduced = self.attachment.peek().and_then(Attachment::namespaces);
         introduced.map_or_else(|| procfs::pid_namespace("self"), |here| here.pid_namespace)
     }
 }

@@ -72,7 +72,7 @@ impl Space {
             Blueprint { mode, reserved: &[head, bitmap, slots], look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
         let segment = segment::create(name, &blueprint, |map, file, facts, file_system| {
             removal::keep_removers_away(file, file_system)?;
-            let boot = match liveness::boot() {
+            let boot = match liveness::boot_id() {
                 // In memory nobody asks for it.
                 Err(_) if file_system == FileSystem::Memory => [0; 16],
                 read => read.map_err(no_boot)?,

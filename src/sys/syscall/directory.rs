@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::sys::Errno;
 use crate::sys::descriptor::watched::Fleeting;
-use crate::sys::liveness::glance;
+use crate::sys::liveness::proc_file;
 use crate::sys::syscall::file::{self, Access, Facts, Opener};
 
 const ITSELF: libc::c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
@@ -47,7 +47,7 @@ pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(&[u8])) -> Res
     // A description of its own: a position in the directory is shared by all who share the description.
     let own = file::open_at(directory.as_raw_fd(), b".", libc::O_RDONLY | libc::O_DIRECTORY)?;
     let own = Fleeting::of(own, &facts)?;
-    let listed = glance::for_each_entry(own.as_raw_fd(), |name| {
+    let listed = proc_file::for_each_entry(own.as_raw_fd(), |name| {
         if !matches!(name.to_bytes(), b"." | b"..") {
             see(name.to_bytes());
         }

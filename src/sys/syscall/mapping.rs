@@ -233,12 +233,12 @@ impl WipedOnFork {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::liveness::glance;
+    use crate::sys::liveness::proc_file;
     use crate::sys::syscall::file;
 
     /// What smaps says of the page at that address.
     fn flags_at(address: usize) -> String {
-        let smaps = String::from_utf8(glance::whole("/proc/thread-self/smaps").unwrap()).unwrap();
+        let smaps = String::from_utf8(proc_file::read_all("/proc/thread-self/smaps").unwrap()).unwrap();
         let mut is_it = false;
         for line in smaps.lines() {
             let range = line.split(' ').next().and_then(|range| range.split_once('-'));
