@@ -31,7 +31,8 @@ impl Pool {
         let name = directory.name.clone();
         let reserving = name.failed("reserving memory");
         let process = Process::current().map_err(&reserving)?;
-        let key = [directory.facts.device, directory.facts.inode, u64::from(directory.access == Access::Look)];
+        let key =
+            [directory.metadata.device, directory.metadata.inode, u64::from(directory.access == Access::ReadOnly)];
         let alone = process.exclude_other_threads();
         POOLS.get_or_make(
             &alone,

@@ -70,7 +70,7 @@ impl Libpod {
     #[inline]
     pub(super) fn with_bitmaps_at_once<T>(&self, change: impl FnOnce(&Pool) -> Found<T>) -> Option<T> {
         let segment = &self.pool.segment;
-        let is_usual = segment.access == Access::Use && Thread::calling().has_entered(self.process);
+        let is_usual = segment.access == Access::ReadWrite && Thread::calling().has_entered(self.process);
         if !is_usual || segment.is_look_due(Instant::recently()) {
             return None;
         }

@@ -43,7 +43,7 @@ impl Pool {
     ) -> Result<Shared<Self>> {
         let shape = shape().map_err(|reason| name.error(reason))?;
         check_mutexes(&segment.map, geometry, shape).map_err(|reason| name.error(reason))?;
-        let key = [segment.facts.device, segment.facts.inode, segment.access as u64];
+        let key = [segment.metadata.device, segment.metadata.inode, segment.access as u64];
         let alone = process.exclude_other_threads();
         POOLS.get_or_make(
             &alone,

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crate::Reason;
 use crate::sys::Errno;
+use crate::sys::descriptor::guarded::GuardedFd;
 use crate::sys::descriptor::pinned::Pinned;
 use crate::sys::descriptor::record_lock::{self, Attempt, Range};
-use crate::sys::descriptor::watched::Fleeting;
 use crate::sys::liveness::Namespaces;
 use crate::sys::liveness::procfs;
 use crate::sys::process;
@@ -57,7 +57,7 @@ impl Attachment {
     pub(super) fn make(space: &Space) -> Result<Self, Reason> {
         // 0 is nowhere, 1 is what a thread remembers that was nowhere. Inherited, so that a child's are others.
         static NEXT_NUMBER: AtomicU64 = AtomicU64::new(2);
-        if space.access == Access::Look {
+        if space.access == Access::ReadOnly {
             return Err(Reason::ReadOnly);
         }
         let (index, witness, by_descriptor) = if space.is_nameless() {
@@ -145,7 +145,7 @@ const MOVES: u32 = 1000;
 fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
     for _ in 0..MOVES {
         // A description of its own: what holds a lock cannot be asked about it.
-        let file = open_anew(space)?;
+        let file = open_again(space)?;
         let index = match find(space, &file) {
             Ok(index) => index,
             Err(reason) if file.is_it() => return Err(reason),
@@ -165,7 +165,7 @@ fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
         // overlayfs maps another file than the one that was opened, so the lock went with the descriptor. Elsewhere it was
         // taken through another file's number.
         drop(witness);
-        let file = open_anew(space)?;
+        let file = open_again(space)?;
         if file::is_on_overlay(&file) != Ok(true) {
             continue;
         }
@@ -181,8 +181,8 @@ fn locking(errno: Errno) -> Reason {
     Reason::of_fcntl("locking an entry of the attach table", errno)
 }
 
-fn open_anew(space: &Space) -> Result<Fleeting, Reason> {
-    space.segment.file.open_anew().map_err(|errno| match errno.0 {
+fn open_again(space: &Space) -> Result<GuardedFd, Reason> {
+    space.segment.file.open_again().map_err(|errno| match errno.0 {
         libc::ESTALE | libc::ENOENT => Reason::Removed,
         _ => Reason::System { doing: "opening the segment to attach to it", errno },
     })
@@ -195,15 +195,15 @@ fn is_holder(file: &File, byte: Range) -> bool {
 
 /// Whether the byte is locked as others see it. Nobody is to begin in a segment that has lost its name meanwhile.
 fn is_locked(space: &Space, byte: Range) -> Result<bool, Reason> {
-    let asked = space.segment.file.ask_with_facts(|asked| record_lock::is_write_locked(asked, byte));
+    let asked = space.segment.file.query(|asked| record_lock::is_write_locked(asked, byte));
     match asked.map_err(|errno| Reason::of_fcntl("looking after the entry's lock", errno))? {
-        (_, facts) if facts.links == 0 => Err(Reason::Removed),
+        (_, metadata) if metadata.links == 0 => Err(Reason::Removed),
         (is_locked, _) => Ok(is_locked),
     }
 }
 
 /// Takes the byte of a free entry through `file`.
-fn find(space: &Space, file: &Fleeting) -> Result<u32, Reason> {
+fn find(space: &Space, file: &GuardedFd) -> Result<u32, Reason> {
     let mut first = None;
     // Why no more room can be made: then all that there is has to be looked through.
     let mut no_room = None;
@@ -237,7 +237,7 @@ fn find(space: &Space, file: &Fleeting) -> Result<u32, Reason> {
     }
 }
 
-fn take(space: &Space, file: &Fleeting, index: u32) -> Result<bool, Reason> {
+fn take(space: &Space, file: &GuardedFd, index: u32) -> Result<bool, Reason> {
     let byte = entries::byte(space.geometry, index);
     let entry = entry_of(space, index)?;
     let seen = entry.state();

@@ -154,7 +154,7 @@ impl Pool {
     pub(super) fn is_inhabited(&self, index: u32) -> Result<bool, Errno> {
         let byte = entries::byte(self.geometry, index);
         let own = self.attachment.peek().map(|own| entries::byte(self.geometry, own.entry));
-        let asked = self.segment.file.ask(|file| {
+        let asked = self.segment.file.with_file(|file| {
             if record_lock::is_write_locked(file, byte)? {
                 return Ok(true);
             }
@@ -171,8 +171,8 @@ impl Pool {
     /// The same from /proc/locks, for a process that has lost its descriptor and whose segment has lost its name.
     fn ask_proc_locks(&self, index: u32) -> Option<bool> {
         let own = entries::byte(self.geometry, self.attachment.peek()?.entry);
-        let facts = &self.segment.facts;
-        let locked = procfs::locked_offsets(facts.device, facts.inode)?;
+        let metadata = &self.segment.metadata;
+        let locked = procfs::locked_offsets(metadata.device, metadata.inode)?;
         // A list in which this process is missing is not the whole list.
         let is_whole = locked.contains(&own.start());
         is_whole.then(|| locked.contains(&entries::byte(self.geometry, index).start()))

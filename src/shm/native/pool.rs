@@ -70,8 +70,8 @@ impl Pool {
         space: Space,
         read: Option<[u8; 16]>,
     ) -> Result<Shared<Self>> {
-        let facts = &space.segment.facts;
-        let key = [facts.device, facts.inode, space.access as u64];
+        let metadata = &space.segment.metadata;
+        let key = [metadata.device, metadata.inode, space.access as u64];
         let geometry = space.geometry;
         let alone = process.exclude_other_threads();
         let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
@@ -99,8 +99,8 @@ impl Pool {
     /// The pool of a segment of this process's own.
     pub(super) fn of_nameless(process: &'static Process, space: Space) -> std::result::Result<Shared<Self>, Reason> {
         let no_memory = |errno: Errno| Reason::System { doing: "reserving memory", errno };
-        let facts = &space.segment.facts;
-        let key = [facts.device, facts.inode, space.access as u64];
+        let metadata = &space.segment.metadata;
+        let key = [metadata.device, metadata.inode, space.access as u64];
         let alone = process.exclude_other_threads();
         POOLS.get_or_make(
             &alone,
@@ -119,7 +119,7 @@ impl Pool {
         // The process has its arena since the pool was made.
         let counters = arena::counters().unwrap_or_default();
         // Inodes are often neighbours, as ids are.
-        Crowd::join(counters, id.wrapping_add((self.segment.facts.inode as u32).wrapping_mul(0x9E37_79B1)))
+        Crowd::join(counters, id.wrapping_add((self.segment.metadata.inode as u32).wrapping_mul(0x9E37_79B1)))
     }
 
     /// The place of this process, taken now if it has none.

@@ -109,7 +109,7 @@ impl View {
     /// Lets the fast path reach all locks that the process knows of.
     pub(super) fn hear_of_more(&self) {
         let count = self.pool.num_locks();
-        if self.pool.access == Access::Use && count > self.lockable.load(Ordering::Acquire) {
+        if self.pool.access == Access::ReadWrite && count > self.lockable.load(Ordering::Acquire) {
             // Whoever gets here after the manager was made stores the same address: a segment that has grown is mapped
             // once more, for good.
             self.slots.store(self.pool.slots(count), Ordering::Relaxed);

@@ -7,8 +7,8 @@
 use std::fs::File;
 
 use crate::sys::Errno;
+use crate::sys::descriptor::guarded::GuardedFd;
 use crate::sys::descriptor::record_lock;
-use crate::sys::descriptor::watched::Fleeting;
 use crate::sys::syscall::mapping::Mapping;
 
 /// A description that is kept.
@@ -17,7 +17,7 @@ use crate::sys::syscall::mapping::Mapping;
 pub(crate) enum Pinned {
     Mapping(Mapping),
     /// By its descriptor: overlayfs maps another file than the one that was opened.
-    Descriptor(Fleeting),
+    Descriptor(GuardedFd),
 }
 
 impl Pinned {

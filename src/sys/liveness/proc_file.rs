@@ -12,8 +12,8 @@ use std::fmt::{self, Write as _};
 use std::os::fd::RawFd;
 
 use crate::sys::Errno;
-use crate::sys::descriptor::watched;
-use crate::sys::syscall::file::{Facts, with_c_string};
+use crate::sys::descriptor::guarded;
+use crate::sys::syscall::file::{Metadata, with_c_string};
 
 /// How much is read at a time.
 const CHUNK: usize = 4096;
@@ -87,8 +87,9 @@ impl<'p> ProcFile<'p> {
 
     /// Whether what was read is of the file of that path: its number was not another file's in between.
     fn is_it(&self) -> bool {
-        let named = Facts::of_path_followed(self.path.as_bytes());
-        Facts::of(&watched::borrow(self.number)).is_ok_and(|facts| named.is_ok_and(|named| named.is_same_file(&facts)))
+        let named = Metadata::of_path_followed(self.path.as_bytes());
+        Metadata::of(&guarded::borrow_raw(self.number))
+            .is_ok_and(|metadata| named.is_ok_and(|named| named.is_same_file(&metadata)))
     }
 }
 
@@ -264,8 +265,9 @@ mod tests {
             });
             let state = format!("/proc/self/task/{}/syscall", hear.recv().unwrap());
             let writer = libc::open(name.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-            let facts = Facts::of_path(std::path::Path::new(name.to_str().unwrap())).unwrap();
-            let is_it = |number| Facts::of(&watched::borrow(number)).is_ok_and(|found| found.is_same_file(&facts));
+            let metadata = Metadata::of_path(std::path::Path::new(name.to_str().unwrap())).unwrap();
+            let is_it =
+                |number| Metadata::of(&guarded::borrow_raw(number)).is_ok_and(|found| found.is_same_file(&metadata));
             let reads = format!("{} ", libc::SYS_read);
             while !std::fs::read_to_string(&state).unwrap().starts_with(&reads) {
                 std::thread::yield_now();

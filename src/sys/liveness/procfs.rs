@@ -8,7 +8,7 @@ use crate::sys::Errno;
 use crate::sys::liveness::proc_file;
 use crate::sys::liveness::proc_file::ProcPath;
 use crate::sys::process;
-use crate::sys::syscall::file::Facts;
+use crate::sys::syscall::file::Metadata;
 
 /// The inode of the PID namespace that the machine boots into (PROC_PID_INIT_INO in the kernel's proc_ns.h). From it
 /// every process is seen.
@@ -252,7 +252,7 @@ fn has_ended(process: &str) -> bool {
 }
 
 fn is_missing(path: &str) -> bool {
-    matches!(Facts::of_path_followed(path.as_bytes()), Err(Errno(libc::ENOENT | libc::ESRCH)))
+    matches!(Metadata::of_path_followed(path.as_bytes()), Err(Errno(libc::ENOENT | libc::ESRCH)))
 }
 
 /// The first bytes of all write locks of open file descriptions on a file, as /proc/locks shows them.

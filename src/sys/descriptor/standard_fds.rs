@@ -11,37 +11,37 @@ const STANDARD: std::ops::RangeInclusive<libc::c_int> = libc::STDIN_FILENO..=lib
 
 /// As long as it lives, nothing that is opened gets the number of a standard file, unless the program closes one meanwhile.
 #[derive(Debug)]
-pub(in crate::sys) struct Occupied {
+pub(in crate::sys) struct Placeholders {
     /// The numbers that were free, a bit each.
-    placeholders: u32,
+    numbers: u32,
 }
 
-impl Occupied {
-    pub(in crate::sys) fn now() -> Result<Self, Errno> {
-        let mut occupied = Self { placeholders: 0 };
+impl Placeholders {
+    pub(in crate::sys) fn open() -> Result<Self, Errno> {
+        let mut placeholders = Self { numbers: 0 };
         if are_open() {
-            return Ok(occupied);
+            return Ok(placeholders);
         }
         loop {
             let number = open_nothing()?;
             if !STANDARD.contains(&number) {
                 // SAFETY: close(2) of the number that open_nothing() has just got.
                 unsafe { libc::close(number) };
-                return Ok(occupied);
+                return Ok(placeholders);
             }
-            occupied.placeholders |= 1 << number;
+            placeholders.numbers |= 1 << number;
         }
     }
 }
 
-impl Drop for Occupied {
+impl Drop for Placeholders {
     fn drop(&mut self) {
-        if self.placeholders == 0 {
+        if self.numbers == 0 {
             return;
         }
         for number in STANDARD {
             // The program may have put a file of its own there.
-            if self.placeholders & 1 << number != 0 && is_of_nothing(number) {
+            if self.numbers & 1 << number != 0 && is_of_nothing(number) {
                 // SAFETY: close(2) of a number that open_nothing() got, and that still is of what it opened.
                 unsafe { libc::close(number) };
             }
