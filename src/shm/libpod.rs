@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::manager::{Acquired, Holder, Info, Kind, Layout, LockInfo, Manager, Ownership, Wait};
 use crate::sys::mutex::Shape;
 use crate::sys::process::Process;
-use crate::sys::process::arena::Line;
+use crate::sys::process::arena::CacheLine;
 use crate::sys::process::registry::Shared;
 use crate::sys::syscall::file::Access;
 use crate::sys::thread;
@@ -46,16 +46,16 @@ pub(crate) struct Libpod {
     /// As many locks as may be taken through the manager: all, or none if it was opened to look.
     lockable: u32,
     shape: Shape,
-    /// One word for each lock: who of this process holds it, as the manager's token and the thread's serial.
+    /// One word for each lock: who of this process holds it, as the manager's token and the thread's local id.
     holders: *const AtomicU64,
-    /// Names the manager among those of the process, above the bits of a serial.
+    /// Names the manager among those of the process, above the bits of a local id.
     token: u64,
     process: &'static Process,
     /// Keeps everything above alive and in place.
     pool: Shared<Pool>,
     storage: Arc<PathBuf>,
     /// One word: how many threads wait in calls on this manager.
-    waiting: Line,
+    waiting: CacheLine,
 }
 
 impl Libpod {
@@ -82,9 +82,9 @@ impl Libpod {
     fn new(name: &SegmentName, geometry: Geometry, segment: impl FnOnce() -> Result<Segment>) -> Result<Self> {
         static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
         let process = Process::current().map_err(name.failed("reserving memory"))?;
-        let waiting = Line::claim().map_err(name.failed("reserving memory"))?;
+        let waiting = CacheLine::claim().map_err(name.failed("reserving memory"))?;
         let pool = Pool::of(process, name, segment()?, geometry)?;
-        let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed) << thread::SERIAL_BITS;
+        let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed) << thread::LOCAL_ID_BITS;
         let (mutexes, guard, holders) = pool.addresses();
         let lockable = if pool.segment.access == Access::ReadWrite { pool.geometry.num_locks() } else { 0 };
         let (shape, storage) = (pool.shape, Arc::clone(name.shown()));

@@ -331,7 +331,7 @@ impl Native {
         let owner = self.pool().word(id).load(Ordering::Relaxed) & word::OWNER;
         self.pool().hand_back(id, owner, acquired);
         if Some(owner) == holder.thread_word {
-            holder.thread.count_word_given_back();
+            holder.thread.count_native_unlock();
         }
     }
 

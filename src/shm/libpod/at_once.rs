@@ -9,7 +9,7 @@ use crate::sys::mutex::RobustMutex;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::file::Access;
 use crate::sys::thread::undisturbed::Signals;
-use crate::sys::thread::{SERIAL_MASK, Thread};
+use crate::sys::thread::{LOCAL_ID_MASK, Thread};
 
 use super::super::{Found, Release, SHORT_WAITS};
 use super::Libpod;
@@ -109,7 +109,7 @@ impl Libpod {
     pub(crate) fn acquire_soon(&self, id: u32) -> Option<Acquired> {
         (0..SHORT_WAITS).find_map(|_| {
             if id < self.lockable
-                && self.lockable_holder(id).load(Ordering::Relaxed) & SERIAL_MASK != Thread::calling().serial()
+                && self.lockable_holder(id).load(Ordering::Relaxed) & LOCAL_ID_MASK != Thread::calling().local_id()
             {
                 self.lockable_mutex(id).spin();
             }
@@ -134,7 +134,7 @@ impl Libpod {
         // Asked for anew: a register kept across the call of the libc would be one more store before a locked
         // instruction, which waits for every store.
         let thread = Thread::calling();
-        self.lockable_holder(id).store(self.token | thread.serial(), Ordering::Relaxed);
+        self.lockable_holder(id).store(self.token | thread.local_id(), Ordering::Relaxed);
         thread.count_acquired();
     }
 
@@ -146,7 +146,7 @@ impl Libpod {
         }
         let (thread, holder) = (Thread::calling(), self.lockable_holder(id));
         // Whether or not the thread has entered since a fork: a child's table is empty, and serials are not used again.
-        if holder.load(Ordering::Relaxed) != self.token | thread.serial() {
+        if holder.load(Ordering::Relaxed) != self.token | thread.local_id() {
             return Release::NotHolder;
         }
         // Before the mutex is free: after it, another thread of this process may write its own.

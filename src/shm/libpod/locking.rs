@@ -12,7 +12,7 @@ use crate::sys::liveness::procfs;
 use crate::sys::mutex::{Attempt, RobustMutex};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::waits::{self, Marks};
-use crate::sys::thread::{NotEntered, SERIAL_MASK, Thread};
+use crate::sys::thread::{LOCAL_ID_MASK, NotEntered, Thread};
 use crate::{Reason, Result};
 
 use super::super::native::hear_of_end;
@@ -223,7 +223,7 @@ impl Libpod {
 
     fn is_held_by(&self, thread: Thread, id: u32) -> bool {
         // Through whichever manager: the token is left out.
-        self.pool.holder(id).load(Ordering::Relaxed) & SERIAL_MASK == thread.serial()
+        self.pool.holder(id).load(Ordering::Relaxed) & LOCAL_ID_MASK == thread.local_id()
     }
 
     /// Whether no thread waits in a call on the manager, and this process holds nothing through it.
@@ -235,7 +235,7 @@ impl Libpod {
         }
         for id in 0..self.pool.geometry.num_locks() {
             let holder = self.pool.holder(id).load(Ordering::Relaxed);
-            if holder & !SERIAL_MASK != self.token {
+            if holder & !LOCAL_ID_MASK != self.token {
                 continue;
             }
             // A thread that ended with the lock left its entry behind; then the kernel has marked the mutex.

@@ -27,7 +27,7 @@ pub(super) struct Pool {
     pub(super) segment: Segment,
     pub(super) geometry: Geometry,
     pub(super) shape: Shape,
-    /// For each lock that a thread of this process holds: the manager's token and the thread's serial.
+    /// For each lock that a thread of this process holds: the manager's token and the thread's local id.
     holders: WipedOnFork,
     /// The group in which allocation looks first.
     pub(super) next_group: AtomicU32,

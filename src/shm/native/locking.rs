@@ -185,7 +185,7 @@ impl<'m> Request<'m> {
         }
         self.native.view.remember(self.id);
         if member.ownership == Ownership::Thread {
-            member.thread.count_word_taken();
+            member.thread.count_native_lock();
         }
         Ok(Some(acquired))
     }

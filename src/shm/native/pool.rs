@@ -117,7 +117,7 @@ impl Pool {
     /// Counts the calling thread among those of this process that wait for that lock.
     pub(super) fn join_crowd(&self, id: u32) -> Crowd<'static> {
         // The process has its arena since the pool was made.
-        let counters = arena::counters().unwrap_or_default();
+        let counters = arena::wait_counters().unwrap_or_default();
         // Inodes are often neighbours, as ids are.
         Crowd::join(counters, id.wrapping_add((self.segment.metadata.inode as u32).wrapping_mul(0x9E37_79B1)))
     }
@@ -135,7 +135,7 @@ impl Pool {
     pub(super) fn is_calling_thread(&self, named: u64) -> bool {
         let thread = Thread::calling();
         // What a forked child's first thread remembers before it is named anew is its parent's.
-        thread.is_named_in(self.process) && thread.name() == word::of_thread(0, word::serial(named))
+        thread.is_identified_in(self.process) && thread.serial_bits() == word::of_thread(0, word::serial(named))
     }
 
     /// The PID namespace that this process looks from.

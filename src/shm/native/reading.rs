@@ -80,7 +80,7 @@ impl Native {
             return Err(Reason::NotHolder { id });
         }
         if thread_word.is_some() {
-            holder.thread.count_read();
+            holder.thread.count_shared_unlock();
         }
         Ok(())
     }
@@ -112,8 +112,8 @@ impl Native {
         }
         match member.ownership {
             Ownership::Thread => {
-                member.thread.count_reading();
-                member.thread.count_word_given_back();
+                member.thread.count_shared_lock();
+                member.thread.count_native_unlock();
             }
             Ownership::Process => hand_to_process(cell, member.owner, member.word),
         }
@@ -186,7 +186,7 @@ impl<'m> Request<'m> {
         self.pass_on(entered, waiter, has_starved);
         checked?;
         match member.ownership {
-            Ownership::Thread => member.thread.count_reading(),
+            Ownership::Thread => member.thread.count_shared_lock(),
             Ownership::Process => hand_to_process(cell, member.owner, member.word),
         }
         Ok(Some(if entered & D == 0 { Acquired::Clean } else { Acquired::OwnerDied }))

@@ -40,7 +40,7 @@ impl Native {
             let next = self.pool().next_after(seen, id);
             if lock.compare_exchange(seen, next.released(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
                 if is_threads {
-                    holder.thread.count_word_given_back();
+                    holder.thread.count_native_unlock();
                 }
                 wake(lock, seen, next);
                 return Ok(());
@@ -99,7 +99,7 @@ fn hand_back(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
 pub(super) fn of_left_wait(acquired: Acquired) -> GiveBack {
     fn give_back(lock: &AtomicU64, owner: u64, acquired: Acquired) {
         if hand_back(lock, owner, acquired) && word::serial(owner) != 0 {
-            Thread::calling().count_word_given_back();
+            Thread::calling().count_native_unlock();
         }
     }
     match acquired {
@@ -206,7 +206,7 @@ pub(super) const OF_LEFT_DRAIN: GiveBack = |lock, owner| {
 /// How a shared hold is given back by a wait, for something else, that was left.
 pub(super) const OF_LEFT_HOLD: GiveBack = |cell, owner| {
     if sharing::leave(cell, owner) && word::serial(owner) != 0 {
-        Thread::calling().count_read();
+        Thread::calling().count_shared_unlock();
     }
 };
 

@@ -46,11 +46,11 @@ static HEIRS: [AtomicPtr<c_void>; 2] = [const { AtomicPtr::new(std::ptr::null_mu
 /// Has `heir` called when the calling thread ends. One and the same function in all calls for the same.
 pub(crate) fn arm(thread: Thread, left: Left, heir: Heir) -> Result<(), Errno> {
     HEIRS[left as usize].store(heir as *mut c_void, Ordering::Release);
-    if thread.ending() != 0 {
+    if thread.exit_round() != 0 {
         return Ok(());
     }
     set_value(key()?)?;
-    thread.set_ending(1);
+    thread.set_exit_round(1);
     Ok(())
 }
 
@@ -59,11 +59,11 @@ pub(crate) fn arm(thread: Thread, left: Left, heir: Heir) -> Result<(), Errno> {
 pub(crate) fn arm_without_allocation(thread: Thread, left: Left, heir: Heir) {
     HEIRS[left as usize].store(heir as *mut c_void, Ordering::Release);
     let known = KEY.load(Ordering::Acquire);
-    if thread.ending() != 0 || known == 0 || known > KEYS_IN_THE_THREAD {
+    if thread.exit_round() != 0 || known == 0 || known > KEYS_IN_THE_THREAD {
         return;
     }
     if set_value((known - 1) as libc::pthread_key_t).is_ok() {
-        thread.set_ending(1);
+        thread.set_exit_round(1);
     }
 }
 
@@ -100,7 +100,7 @@ fn set_value(key: libc::pthread_key_t) -> Result<(), Errno> {
 /// The key's destructor. Until the libc's last round it only asks to be called again.
 extern "C" fn ended(_value: *mut c_void) {
     let thread = Thread::calling();
-    let round = thread.ending();
+    let round = thread.exit_round();
     if round == 0 {
         // The value of a thread that ended without destructors, on whose stack this one runs.
         return;
@@ -109,7 +109,7 @@ extern "C" fn ended(_value: *mut c_void) {
         && let Ok(key) = key()
         && set_value(key).is_ok()
     {
-        thread.set_ending(round + 1);
+        thread.set_exit_round(round + 1);
         return;
     }
     let still = still();
