@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The calling thread: a local_id that names it in this process, and how many robust mutexes it holds.
 
-pub(crate) mod ending;
-pub(crate) mod undisturbed;
+pub(crate) mod caller_state;
+pub(crate) mod on_exit;
 pub(crate) mod waits;
 
 use std::ptr;
@@ -34,7 +34,7 @@ mod field {
     /// How many locks of native segments the thread owns, or is about to: exclusive ones count 1, shared ones
     /// [`READING`](super::READING).
     pub(super) const HELD_NATIVE: usize = 64;
-    /// Whether the thread's end is going to be noticed, and how far it has come; see `ending`.
+    /// Whether the thread's end is going to be noticed, and how far it has come; see `on_exit`.
     pub(super) const EXIT_ROUND: usize = 72;
     /// How many calls of the thread have what guards the ids of a libpod segment: two, if one came in a signal handler.
     pub(super) const INSIDE_POOL: usize = 80;

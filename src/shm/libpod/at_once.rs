@@ -8,7 +8,7 @@ use crate::manager::Acquired;
 use crate::sys::mutex::RobustMutex;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::file::Access;
-use crate::sys::thread::undisturbed::Signals;
+use crate::sys::thread::caller_state::BlockedSignals;
 use crate::sys::thread::{LOCAL_ID_MASK, Thread};
 
 use super::super::{Found, Release, SHORT_WAITS};
@@ -163,9 +163,9 @@ impl Libpod {
 #[inline(never)]
 fn settle(mutex: RobustMutex<'_>, code: Option<i32>) {
     if code == Some(libc::ENOTRECOVERABLE) {
-        let signals = Signals::hold_back();
+        let signals = BlockedSignals::block();
         settle_undisturbed(mutex, code);
-        signals.let_come();
+        signals.restore();
     }
 }
 

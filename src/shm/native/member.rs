@@ -12,7 +12,7 @@ use crate::sys::liveness::procfs;
 use crate::sys::process::arena;
 use crate::sys::process::{self, Process};
 use crate::sys::thread::Thread;
-use crate::sys::thread::ending::{self, Left, Still};
+use crate::sys::thread::on_exit::{self, Destructors, ExitHook};
 use crate::sys::thread::waits;
 
 use super::Native;
@@ -98,15 +98,15 @@ impl Native {
 
 /// Has the library hear of the calling thread's end.
 pub(in crate::shm) fn hear_of_end(thread: Thread) -> Result<(), Errno> {
-    ending::arm(thread, Left::Locks, thread_ended)
+    on_exit::arm(thread, ExitHook::Locks, thread_ended)
 }
 
 /// The calling thread ends: what it holds is a dead holder's from now on, and it waits for nothing. Unless the program's
 /// own destructors come yet, and may unlock: then the lock is found to be a dead holder's when the thread is gone.
-fn thread_ended(thread: Thread, still: Still) {
+fn thread_ended(thread: Thread, destructors: Destructors) {
     waits::end_all(thread);
     sharing::sweep_claim(thread);
-    if still == Still::Destructors && thread.held_native() != 0 {
+    if destructors == Destructors::Pending && thread.held_native() != 0 {
         return;
     }
     if let Ok(process) = Process::current() {

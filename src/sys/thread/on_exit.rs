@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Being called when a thread ends, after the program's own destructors: they may still unlock.
+//! The one hook for the end of a thread. It runs after the program's own destructors, which may still unlock.
 //!
-//! By a pthread key and not by `thread_local!`, whose destructors run before those of keys. The key's value is a
-//! constant: a thread that ends by the raw system call leaves it to the next one that the libc puts on its stack.
+//! A pthread key's destructor calls it, and not `thread_local!`, whose destructors run before those of keys. The libc
+//! calls the destructors of keys in up to four rounds, as long as a destructor sets a value again. This key's destructor
+//! sets its value again until the last round, so that it runs after every destructor of the program that stops earlier.
+//!
+//! The value is a constant and is never followed. A thread that ends by the raw `exit` system call runs no destructor, and
+//! the libc may give its stack, with the value in it, to the next thread.
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -22,30 +26,36 @@ const MOST_KEYS: libc::pthread_key_t = 1024;
 /// The keys, from the first, whose values have their place in the thread itself (PTHREAD_KEY_2NDLEVEL_SIZE of glibc).
 const KEYS_IN_THE_THREAD: u64 = 32;
 
-/// What still comes in a thread that ends.
+/// Whether destructors of the program run after the hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Still {
-    /// Nothing of the program's.
-    Nothing,
-    /// A destructor that the program has set anew in every round: it may unlock what the thread holds.
-    Destructors,
+pub(crate) enum Destructors {
+    /// None: all have run.
+    Done,
+    /// At least one, which the program has set anew in every round. It may unlock what the thread holds.
+    Pending,
 }
 
-/// What is called when a thread ends.
-pub(crate) type Heir = fn(Thread, Still);
+/// A function that is called when a thread ends.
+pub(crate) type OnThreadExit = fn(Thread, Destructors);
 
-/// What a thread leaves, in the order in which it is looked after.
+/// Who wants to be called, in the order of the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Left {
+pub(crate) enum ExitHook {
+    /// The managers: what the thread holds, and what its waits have counted.
     Locks = 0,
+    /// The thread's last error.
     LastError = 1,
 }
 
-static HEIRS: [AtomicPtr<c_void>; 2] = [const { AtomicPtr::new(std::ptr::null_mut()) }; 2];
+static HOOKS: [AtomicPtr<c_void>; 2] = [const { AtomicPtr::new(std::ptr::null_mut()) }; 2];
 
-/// Has `heir` called when the calling thread ends. One and the same function in all calls for the same.
-pub(crate) fn arm(thread: Thread, left: Left, heir: Heir) -> Result<(), Errno> {
-    HEIRS[left as usize].store(heir as *mut c_void, Ordering::Release);
+fn register(hook: ExitHook, function: OnThreadExit) {
+    HOOKS[hook as usize].store(function as *mut c_void, Ordering::Release);
+}
+
+/// Has `function` called when the calling thread ends. Every call for one hook passes the same function.
+pub(crate) fn arm(thread: Thread, hook: ExitHook, function: OnThreadExit) -> Result<(), Errno> {
+    register(hook, function);
     if thread.exit_round() != 0 {
         return Ok(());
     }
@@ -54,10 +64,10 @@ pub(crate) fn arm(thread: Thread, left: Left, heir: Heir) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The same for a caller that must not allocate, as a signal handler must not. It comes to nothing, until some other call
-/// arms the thread, where there is no key yet or the libc would allocate for its value.
-pub(crate) fn arm_without_allocation(thread: Thread, left: Left, heir: Heir) {
-    HEIRS[left as usize].store(heir as *mut c_void, Ordering::Release);
+/// The same for a caller that must not allocate, such as a signal handler. It does nothing, until another call arms the
+/// thread, where there is no key yet or the libc would allocate room for the key's value.
+pub(crate) fn arm_without_allocation(thread: Thread, hook: ExitHook, function: OnThreadExit) {
+    register(hook, function);
     let known = KEY.load(Ordering::Acquire);
     if thread.exit_round() != 0 || known == 0 || known > KEYS_IN_THE_THREAD {
         return;
@@ -75,7 +85,7 @@ fn key() -> Result<libc::pthread_key_t, Errno> {
     thread::stay_loaded();
     let mut fresh: libc::pthread_key_t = 0;
     // SAFETY: pthread_key_create(3) writes the key; the destructor is a function that stays loaded (see stay_loaded).
-    match unsafe { libc::pthread_key_create(&raw mut fresh, Some(ended)) } {
+    match unsafe { libc::pthread_key_create(&raw mut fresh, Some(run_hooks)) } {
         0 => {}
         error => return Err(Errno(error)),
     }
@@ -98,11 +108,11 @@ fn set_value(key: libc::pthread_key_t) -> Result<(), Errno> {
 }
 
 /// The key's destructor. Until the libc's last round it only asks to be called again.
-extern "C" fn ended(_value: *mut c_void) {
+extern "C" fn run_hooks(_value: *mut c_void) {
     let thread = Thread::calling();
     let round = thread.exit_round();
     if round == 0 {
-        // The value of a thread that ended without destructors, on whose stack this one runs.
+        // An earlier thread on this stack ended without destructors and left its value.
         return;
     }
     if round < ROUNDS
@@ -112,22 +122,22 @@ extern "C" fn ended(_value: *mut c_void) {
         thread.set_exit_round(round + 1);
         return;
     }
-    let still = still();
-    for heir in &HEIRS {
-        let heir = heir.load(Ordering::Acquire);
-        if !heir.is_null() {
-            // SAFETY: stored by arm() from a Heir.
-            let heir: Heir = unsafe { std::mem::transmute(heir) };
-            heir(thread, still);
+    let destructors = destructors();
+    for function in &HOOKS {
+        let function = function.load(Ordering::Acquire);
+        if !function.is_null() {
+            // SAFETY: stored by register() from an OnThreadExit.
+            let function: OnThreadExit = unsafe { std::mem::transmute(function) };
+            function(thread, destructors);
         }
     }
 }
 
 /// The libc goes through its keys upwards, in each round, and takes a key's value before it calls its destructor. So a
-/// value that stands behind this key in the last round was set by a destructor, which is called once more.
-fn still() -> Still {
+/// destructor has set any value that stands at a higher key in the last round, and the libc calls that key's once more.
+fn destructors() -> Destructors {
     let own = KEY.load(Ordering::Acquire) as libc::pthread_key_t;
     // SAFETY: pthread_getspecific(3) of a number that is no key's is NULL in glibc and musl.
     let is_set = |key| unsafe { !libc::pthread_getspecific(key).is_null() };
-    if (own..MOST_KEYS).any(is_set) { Still::Destructors } else { Still::Nothing }
+    if (own..MOST_KEYS).any(is_set) { Destructors::Pending } else { Destructors::Done }
 }
