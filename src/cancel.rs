@@ -56,7 +56,7 @@ impl Cancel {
 
     /// Whether it could be freed now.
     pub(crate) fn check_unused(&self) -> Result<()> {
-        waits::sweep(Thread::calling());
+        waits::undo_abandoned(Thread::calling());
         match self.waits.load(Ordering::Acquire) {
             0 => Ok(()),
             waits => Err(Error::without_storage(Reason::CancelInUse { waits })),

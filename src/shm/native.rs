@@ -60,7 +60,7 @@ use crate::sys::process::{Process, effective_user};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::file::{Access, FileSystem};
 use crate::sys::thread::Thread;
-use crate::sys::thread::waits::{self, InHand};
+use crate::sys::thread::waits::{self, HeldWord};
 use crate::{Cancel, Error, Reason, Result};
 
 use super::name::SegmentName;
@@ -337,11 +337,11 @@ impl Native {
 
     /// The word of a lock that was taken just now, for the case that the wait is left in which it is in hand. Until it is
     /// [held](Self::hold), no unlock gives it back.
-    pub(crate) fn in_hand(&self, id: u32, acquired: Acquired) -> InHand<'_> {
+    pub(crate) fn word_to_release(&self, id: u32, acquired: Acquired) -> HeldWord<'_> {
         self.view.note_manager(id, 0);
         let word = self.pool().word(id);
         let owner = word.load(Ordering::Relaxed) & word::OWNER;
-        InHand { word, owner, give_back: releasing::of_left_wait(acquired) }
+        HeldWord { word, owner, release: releasing::of_left_wait(acquired) }
     }
 
     /// Has what was in hand be held through this manager.
@@ -404,10 +404,10 @@ impl Native {
         self.pool().cells(id).is_some_and(|cells| self.pool().is_read_here(&cells, |_| true))
     }
 
-    /// As [`in_hand`](Self::in_hand), of a lock that was taken shared.
-    pub(crate) fn cell_in_hand(&self, id: u32) -> Option<InHand<'_>> {
+    /// As [`held_word`](Self::held_word), of a lock that was taken shared.
+    pub(crate) fn cell_to_release(&self, id: u32) -> Option<HeldWord<'_>> {
         let (word, owner) = self.own_cell(id)?;
-        Some(InHand { word, owner, give_back: releasing::OF_LEFT_HOLD })
+        Some(HeldWord { word, owner, release: releasing::OF_LEFT_HOLD })
     }
 
     /// How many threads wait in calls on the manager.
@@ -749,7 +749,7 @@ impl Manager for Native {
         if self.settle_in() == Err(Reason::ForkedChild) {
             return Ok(());
         }
-        waits::sweep(Thread::calling());
+        waits::undo_abandoned(Thread::calling());
         sharing::sweep_claim(Thread::calling());
         match (self.view.waiting().load(Ordering::Relaxed), self.held_through().or_else(|| self.read_at_last())) {
             (0, None) => Ok(()),

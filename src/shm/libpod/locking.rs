@@ -11,7 +11,7 @@ use crate::sys::Errno;
 use crate::sys::liveness::procfs;
 use crate::sys::mutex::{Attempt, RobustMutex};
 use crate::sys::syscall::clock::Instant;
-use crate::sys::thread::waits::{self, Marks};
+use crate::sys::thread::waits::{self, WaitEffects};
 use crate::sys::thread::{LOCAL_ID_MASK, NotEntered, Thread};
 use crate::{Reason, Result};
 
@@ -43,7 +43,7 @@ struct Waiting<'m> {
     thread: Thread,
     deadline: Instant,
     timeout_ns: u64,
-    counted: waits::Wait,
+    counted: waits::RecordedWait,
     watch: Watch,
     /// When to judge next: not at each look for a cancellation, since two judgements are to be a slice apart.
     judgement: Instant,
@@ -84,7 +84,7 @@ impl<'m> Request<'m> {
         libpod.may_change(id)?;
         cancel::check(cancel, id)?;
         let thread = libpod.enter()?;
-        waits::sweep(thread);
+        waits::undo_abandoned(thread);
         let mutex = self.mutex();
         if libpod.is_held_by(thread, id) && mutex.holder() != 0 {
             return Err(match wait {
@@ -109,7 +109,7 @@ impl<'m> Request<'m> {
             thread,
             deadline: now.after(timeout_ns),
             timeout_ns,
-            counted: waits::Wait::default(),
+            counted: waits::RecordedWait::default(),
             watch: Watch::default(),
             judgement: now.after(SLICE_NS),
             until: now,
@@ -117,9 +117,15 @@ impl<'m> Request<'m> {
         });
         // What has no room to note its end counts nothing that would have to be taken back.
         if hear_of_end(thread).is_ok() {
-            let (crowd, wants, cancel) = (None, None, cancel.map(Cancel::waits));
-            let marks =
-                Marks { waiting: libpod.waiting.word(0), cancel, crowd, wants, futex: mutex.word(), in_hand: None };
+            let (local_waiters, published_wait, cancel) = (None, None, cancel.map(Cancel::waits));
+            let marks = WaitEffects {
+                waiting: libpod.waiting.word(0),
+                cancel,
+                local_waiters,
+                published_wait,
+                futex: mutex.word(),
+                held_word: None,
+            };
             waiting.counted.begin(thread, &marks);
         }
         if cancel.is_some() {
@@ -228,7 +234,7 @@ impl Libpod {
 
     /// Whether no thread waits in a call on the manager, and this process holds nothing through it.
     pub(super) fn is_idle(&self) -> Found<()> {
-        waits::sweep(Thread::calling());
+        waits::undo_abandoned(Thread::calling());
         match self.waiting.word(0).load(Ordering::Relaxed) {
             0 => {}
             threads => return Err(Reason::StillWaiting { threads: threads as u32 }),

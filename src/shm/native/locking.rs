@@ -11,7 +11,7 @@ use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Ownership, Wait};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::futex::{self, Awake};
-use crate::sys::thread::waits::{self, Marks};
+use crate::sys::thread::waits::{self, WaitEffects};
 use crate::{Reason, Result};
 
 use super::Native;
@@ -69,7 +69,7 @@ pub(super) struct Waiting<'m> {
     deadline: Instant,
     timeout_ns: u64,
     pub(super) crowd: Crowd<'static>,
-    pub(super) counted: waits::Wait,
+    pub(super) counted: waits::RecordedWait,
     pub(super) waiter: Waiter,
     pub(super) slices: Slices,
     /// The lock's note when its holder was looked after last.
@@ -150,13 +150,13 @@ impl<'m> Request<'m> {
             return Ok(Some(acquired));
         }
         let waiting = place.insert(self.new_wait(member));
-        let marks = Marks {
+        let marks = WaitEffects {
             waiting: self.native.view.waiting(),
             cancel: self.cancel.map(Cancel::waits),
-            crowd: waiting.crowd.counter(),
-            wants: member.record.map(|record| record.wants()),
+            local_waiters: waiting.crowd.counter(),
+            published_wait: member.record.map(|record| record.wants()),
             futex: futex_of(self.lock()),
-            in_hand: None,
+            held_word: None,
         };
         waiting.counted.begin(member.thread, &marks);
         let outcome = match self.mode {
@@ -206,7 +206,7 @@ impl<'m> Request<'m> {
             deadline,
             timeout_ns,
             crowd,
-            counted: waits::Wait::default(),
+            counted: waits::RecordedWait::default(),
             waiter: Waiter::default(),
             slices: Slices::new(start, crowd.place),
             looked_at,

@@ -55,7 +55,7 @@ impl Native {
             thread.set_serial_bits(word::of_thread(0, serial.map_err(failed)?));
         }
         // What it left by jumping out of a signal handler it waits for no more.
-        waits::sweep(thread);
+        waits::undo_abandoned(thread);
         sharing::sweep_claim(thread);
         let owner = attachment.base | thread.serial_bits();
         let record = self.pool().claim_record(owner, || {
@@ -104,7 +104,7 @@ pub(in crate::shm) fn hear_of_end(thread: Thread) -> Result<(), Errno> {
 /// The calling thread ends: what it holds is a dead holder's from now on, and it waits for nothing. Unless the program's
 /// own destructors come yet, and may unlock: then the lock is found to be a dead holder's when the thread is gone.
 fn thread_ended(thread: Thread, destructors: Destructors) {
-    waits::end_all(thread);
+    waits::undo_all(thread);
     sharing::sweep_claim(thread);
     if destructors == Destructors::Pending && thread.held_native() != 0 {
         return;

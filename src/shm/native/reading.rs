@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::Reason;
 use crate::acquisition::Progress;
 use crate::manager::{Acquired, Ownership};
-use crate::sys::thread::waits::InHand;
+use crate::sys::thread::waits::HeldWord;
 
 use super::Native;
 use super::abandoning::ROUNDS;
@@ -256,8 +256,8 @@ impl<'m> Request<'m> {
     /// Notes a cell for whoever finds the wait left.
     fn hold(self, waiting: &Waiting<'m>, cell: Option<&'m AtomicU64>) {
         let owner = waiting.member.owner;
-        let in_hand = cell.map(|word| InHand { word, owner, give_back: OF_LEFT_CELL });
-        waiting.counted.hold(waiting.member.thread, in_hand);
+        let held_word = cell.map(|word| HeldWord { word, owner, release: OF_LEFT_CELL });
+        waiting.counted.set_held_word(waiting.member.thread, held_word);
     }
 
     /// Claims a cell, or turns the one in which it starved into a claim, and looks at the word again (S1). Whether it is in.

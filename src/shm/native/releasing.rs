@@ -8,7 +8,7 @@ use crate::Reason;
 use crate::manager::Acquired;
 use crate::sys::syscall::futex;
 use crate::sys::thread::Thread;
-use crate::sys::thread::waits::GiveBack;
+use crate::sys::thread::waits::ReleaseWord;
 
 use super::Native;
 use super::abandoning::ROUNDS;
@@ -96,7 +96,7 @@ fn hand_back(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
 }
 
 /// How a word that the calling thread took is given back from a wait that was left.
-pub(super) fn of_left_wait(acquired: Acquired) -> GiveBack {
+pub(super) fn of_left_wait(acquired: Acquired) -> ReleaseWord {
     fn give_back(lock: &AtomicU64, owner: u64, acquired: Acquired) {
         if hand_back(lock, owner, acquired) && word::serial(owner) != 0 {
             Thread::calling().count_native_unlock();
@@ -187,7 +187,7 @@ pub(super) fn undrain(lock: &AtomicU64, owner: u64, next_after: impl Fn(u64) -> 
 }
 
 /// How a drain is given up by a wait that was left.
-pub(super) const OF_LEFT_DRAIN: GiveBack = |lock, owner| {
+pub(super) const OF_LEFT_DRAIN: ReleaseWord = |lock, owner| {
     for _ in 0..ROUNDS {
         let seen = lock.load(Ordering::Relaxed);
         if seen & OWNER != owner || !word::is_draining(seen) {
@@ -204,7 +204,7 @@ pub(super) const OF_LEFT_DRAIN: GiveBack = |lock, owner| {
 };
 
 /// How a shared hold is given back by a wait, for something else, that was left.
-pub(super) const OF_LEFT_HOLD: GiveBack = |cell, owner| {
+pub(super) const OF_LEFT_HOLD: ReleaseWord = |cell, owner| {
     if sharing::leave(cell, owner) && word::serial(owner) != 0 {
         Thread::calling().count_shared_unlock();
     }
@@ -212,7 +212,7 @@ pub(super) const OF_LEFT_HOLD: GiveBack = |cell, owner| {
 
 /// How the cell in which a reader starved is given back by a wait that was left. It may be another's by now, or what a
 /// handler of the same thread has claimed since.
-pub(super) const OF_LEFT_CELL: GiveBack = |cell, owner| {
+pub(super) const OF_LEFT_CELL: ReleaseWord = |cell, owner| {
     if cells::is_wish_of(cell.load(Ordering::Relaxed), owner) {
         sharing::leave(cell, owner);
     }

@@ -42,7 +42,7 @@ pub(super) fn sweep_claim(thread: Thread) {
     let cell = ptr::with_exposed_provenance::<u64>(address as usize);
     // Asked of the kernel: of a claim that was left before its swap, the segment may be gone. With the owner in it, it is
     // not: a process does not unmap what a cell says that it reads.
-    if waits::number_at(cell).is_some_and(|found| found & OWNER == owner) {
+    if waits::read_own_memory(cell).is_some_and(|found| found & OWNER == owner) {
         // SAFETY: a cell of a segment that is mapped, see above; accessed as an atomic everywhere.
         leave(unsafe { AtomicU64::from_ptr(cell.cast_mut()) }, owner);
     }
