@@ -375,7 +375,7 @@ impl Drop for FileManager {
     fn drop(&mut self) {
         // The locks stay held, as the caller never gave them back; the process's end is what frees them.
         if self.check_idle().is_err() {
-            self.pool.keep_for_ever();
+            self.pool.keep_forever();
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::shm::{Beside, MAX_LOCKS};
 use crate::sys::Errno;
 use crate::sys::descriptor::guarded;
 use crate::sys::descriptor::record_lock::{self, Attempt};
-use crate::sys::process::made_once::MadeOnce;
+use crate::sys::process::once_box::OnceBox;
 use crate::sys::process::{Exclusion, Process};
 use crate::sys::syscall::file::{Metadata, position, set_position};
 use crate::sys::syscall::random;
@@ -111,7 +111,7 @@ pub(super) struct Kept {
     /// Where the description of id 0 stands, and that of each other so much further: no other of the process is likely to
     /// stand there. 0: there are no random numbers yet.
     mark: u64,
-    parts: Box<[MadeOnce<[Descriptor; PART]>]>,
+    parts: Box<[OnceBox<[Descriptor; PART]>]>,
     /// The ids whose descriptors were opened last, plus one.
     recent: [AtomicU32; MOST_KEPT],
     next: AtomicU32,
@@ -119,7 +119,7 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn new(process: &'static Process, directory: Arc<Directory>) -> Self {
-        let parts = (0..PARTS).map(|_| MadeOnce::new()).collect();
+        let parts = (0..PARTS).map(|_| OnceBox::new()).collect();
         let recent = [const { AtomicU32::new(0) }; MOST_KEPT];
         let mark = random::number(MARK_BITS);
         Self { process, directory, mark, parts, recent, next: AtomicU32::new(0) }
@@ -348,7 +348,7 @@ impl Beside for Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         // Nobody else has it any more. What is in use is of locks that were never given back.
-        for descriptor in self.parts.iter().filter_map(MadeOnce::get).flatten() {
+        for descriptor in self.parts.iter().filter_map(OnceBox::get).flatten() {
             if descriptor.state.load(Ordering::Acquire) & IN_USE == 0 {
                 descriptor.give_up();
             }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::manager::{Acquired, Holder, Info, Kind, Layout, LockInfo, Manager, Ownership, Wait};
-use crate::sys::mutex::Shape;
+use crate::sys::mutex::MutexLayout;
 use crate::sys::process::Process;
 use crate::sys::process::arena::CacheLine;
 use crate::sys::process::registry::Shared;
@@ -45,7 +45,7 @@ pub(crate) struct Libpod {
     guard: *mut u8,
     /// As many locks as may be taken through the manager: all, or none if it was opened to look.
     lockable: u32,
-    shape: Shape,
+    mutex_layout: MutexLayout,
     /// One word for each lock: who of this process holds it, as the manager's token and the thread's local id.
     holders: *const AtomicU64,
     /// Names the manager among those of the process, above the bits of a local id.
@@ -87,8 +87,8 @@ impl Libpod {
         let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed) << thread::LOCAL_ID_BITS;
         let (mutexes, guard, holders) = pool.addresses();
         let lockable = if pool.segment.access == Access::ReadWrite { pool.geometry.num_locks() } else { 0 };
-        let (shape, storage) = (pool.shape, Arc::clone(name.shown()));
-        Ok(Self { mutexes, guard, lockable, shape, holders, token, process, pool, storage, waiting })
+        let (mutex_layout, storage) = (pool.mutex_layout, Arc::clone(name.shown()));
+        Ok(Self { mutexes, guard, lockable, mutex_layout, holders, token, process, pool, storage, waiting })
     }
 
     /// Allocates a lock if nothing stands in the way.
@@ -271,7 +271,7 @@ impl Drop for Libpod {
         // The registry drops the pool with its last manager. What a robust list may still point into must stay
         // mapped, so a manager that is dropped busy gives its part up for good.
         if self.is_idle().is_err() {
-            self.pool.keep_for_ever();
+            self.pool.keep_forever();
         }
     }
 }

@@ -54,8 +54,8 @@ use std::sync::atomic::Ordering;
 use crate::manager::{Acquired, Holder, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::ownership::OwnershipCell;
 use crate::sys::Errno;
-use crate::sys::bits;
 use crate::sys::liveness;
+use crate::sys::popcount;
 use crate::sys::process::{Process, effective_user};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::file::{Access, FileSystem};
@@ -485,7 +485,7 @@ impl Native {
         pool.access == Access::ReadWrite
             && pool.attachment.peek().is_some()
             && !self.view.is_marked_as_retired()
-            && !pool.segment.is_look_due(Instant::recently())
+            && !pool.segment.is_look_due(Instant::now_coarse())
     }
 
     fn check_allocation(&self) -> Result<()> {
@@ -640,7 +640,7 @@ impl Manager for Native {
 
     fn available_locks(&self) -> Result<u32> {
         self.begin()?;
-        bits::ask_processor();
+        popcount::detect();
         Ok(self.pool().count_free())
     }
 
@@ -784,11 +784,11 @@ impl Manager for Native {
 impl Drop for Native {
     fn drop(&mut self) {
         // A child may close what it inherited as its first call.
-        self.process.settle();
+        self.process.begin_epoch();
         // What is held stays held as long as the process lives, and a child that shares its parent's memory takes
         // nothing of the parent's down.
         if !self.process.is_caller() || self.check_idle().is_err() {
-            self.view.pool.keep_for_ever();
+            self.view.pool.keep_forever();
         } else {
             note::managers().release(self.view.token as u32);
         }

@@ -126,7 +126,7 @@ impl Segment {
 
     /// [`is_removed`](Self::is_removed), asked often and answered from the file system now and then.
     pub(super) fn is_removed_lately(&self) -> bool {
-        let now = Instant::recently();
+        let now = Instant::now_coarse();
         if !self.is_look_due(now) {
             return false;
         }

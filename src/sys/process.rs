@@ -3,8 +3,8 @@
 //! the child was made. pthread_atfork would miss a raw clone(2), which container engines do by hand.
 
 pub(crate) mod arena;
-pub(crate) mod made_once;
-pub(crate) mod numbers;
+pub(crate) mod number_pool;
+pub(crate) mod once_box;
 pub(crate) mod per_process;
 pub(crate) mod registry;
 
@@ -35,7 +35,7 @@ impl Process {
         // SAFETY: a line of the arena, larger than Process, that is never unmapped; all fields are atomics, for which zeros
         // are valid.
         let process = unsafe { &*arena::process()?.as_ptr().cast::<Self>() };
-        process.settle();
+        process.begin_epoch();
         Ok(process)
     }
 
@@ -46,7 +46,7 @@ impl Process {
     }
 
     /// Gives a new process its epoch. Threads may race: one epoch wins, the pid is the same for all.
-    pub(crate) fn settle(&self) -> u64 {
+    pub(crate) fn begin_epoch(&self) -> u64 {
         let epoch = self.epoch();
         if epoch != 0 {
             return epoch;

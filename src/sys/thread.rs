@@ -258,7 +258,7 @@ impl Thread {
 
     #[cold]
     fn identify(self, process: &Process) -> Result<Self, ClonedChild> {
-        let epoch = process.settle();
+        let epoch = process.begin_epoch();
         if !process.is_caller() {
             return Err(ClonedChild);
         }

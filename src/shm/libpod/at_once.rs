@@ -32,7 +32,7 @@ impl Libpod {
         debug_assert!(id < self.lockable);
         // SAFETY: addresses() checked that the mapping has the size of its geometry, so every lock below `lockable`
         // lies within; the mapping lives as long as self.
-        unsafe { RobustMutex::at_address(self.mutexes.add(Geometry::mutex_distance(id)), &self.shape) }
+        unsafe { RobustMutex::at_address(self.mutexes.add(Geometry::mutex_distance(id)), &self.mutex_layout) }
     }
 
     #[inline(always)]
@@ -71,7 +71,7 @@ impl Libpod {
     pub(super) fn with_bitmaps_at_once<T>(&self, change: impl FnOnce(&Pool) -> Found<T>) -> Option<T> {
         let segment = &self.pool.segment;
         let is_usual = segment.access == Access::ReadWrite && Thread::calling().has_entered(self.process);
-        if !is_usual || segment.is_look_due(Instant::recently()) {
+        if !is_usual || segment.is_look_due(Instant::now_coarse()) {
             return None;
         }
         let thread = Thread::calling();
@@ -79,7 +79,7 @@ impl Libpod {
         // would cost many times what the rest does.
         thread.count_inside_pool();
         // SAFETY: addresses() checked that it lies within the mapping, which lives as long as self.
-        let guard = unsafe { RobustMutex::at_address(self.guard, &self.shape) };
+        let guard = unsafe { RobustMutex::at_address(self.guard, &self.mutex_layout) };
         // SAFETY: as in acquire_at_once; it is given back below.
         let code = unsafe { guard.try_lock() };
         let changed = if code.is_some_and(|code| guard.is_acquired_by(code)) {
@@ -100,7 +100,7 @@ impl Libpod {
     pub(super) fn unlock_guard(&self, guard: RobustMutex<'_>) {
         // SAFETY: taken by the caller, through a mapping that stayed since.
         if !unsafe { guard.unlock() } {
-            self.pool.keep_for_ever();
+            self.pool.keep_forever();
         }
     }
 
@@ -173,5 +173,5 @@ fn settle(mutex: RobustMutex<'_>, code: Option<i32>) {
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone")]
 extern "C" fn settle_undisturbed(mutex: RobustMutex<'_>, code: Option<i32>) {
-    mutex.settle(code);
+    mutex.conclude(code);
 }

@@ -143,7 +143,7 @@ impl<'m> Request<'m> {
     /// What came of the sleep, `Held` if there is to be another.
     fn after_sleep(self, waiting: &mut Waiting<'m>) -> Found<Attempt> {
         let (segment, mutex) = (&self.libpod.pool.segment, waiting.mutex);
-        let attempt = mutex.settle(waiting.answer);
+        let attempt = mutex.conclude(waiting.answer);
         if attempt != Attempt::Held {
             return Ok(attempt);
         }
@@ -176,7 +176,7 @@ impl<'m> Request<'m> {
             Attempt::Acquired => Acquired::Clean,
             Attempt::OwnerDied => Acquired::OwnerDied,
             Attempt::Held => return Ok(None),
-            Attempt::Lost => return Err(Reason::LockLost { id: self.id }),
+            Attempt::NotRecoverable => return Err(Reason::LockLost { id: self.id }),
             Attempt::Foreign { found, expected } => {
                 return Err(Reason::ForeignMutex { id: Some(self.id), found, expected });
             }
@@ -220,7 +220,7 @@ impl Libpod {
             Release::NotHolder | Release::Undecided => Reason::NotHolder { id },
             Release::Overwritten => {
                 // The thread's robust list still points there.
-                self.pool.keep_for_ever();
+                self.pool.keep_forever();
                 let found = u64::from(self.pool.mutex(id).word().load(Ordering::Relaxed));
                 Reason::Damaged { what: "the mutex of a lock that this thread holds, whose word", found, expected: 0 }
             }

@@ -10,7 +10,7 @@ use crate::acquisition::{Acquisition, Progress};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Ownership, Wait};
 use crate::sys::syscall::clock::Instant;
-use crate::sys::syscall::futex::{self, Awake};
+use crate::sys::syscall::futex::{self, WakeReason};
 use crate::sys::thread::waits::{self, WaitEffects};
 use crate::{Reason, Result};
 
@@ -75,7 +75,7 @@ pub(super) struct Waiting<'m> {
     /// The lock's note when its holder was looked after last.
     looked_at: u64,
     pub(super) sleep: Sleep<'m>,
-    awake: Awake,
+    awake: WakeReason,
     /// Of a writer whose word it is already.
     pub(super) drain: Option<Drain>,
     /// The word of a drain that stood still when the last slice ended; 0: of none.
@@ -122,7 +122,7 @@ impl Acquisition for SlowPath<'_> {
 
     extern "C" fn sleep(&mut self) {
         if let Some(Waiting { sleep, awake, .. }) = &mut self.waiting {
-            *awake = futex::sleep_until(futex_of(sleep.word), word::futex(sleep.seen), sleep.until, sleep.classes);
+            *awake = futex::wait_for_classes(futex_of(sleep.word), word::futex(sleep.seen), sleep.until, sleep.classes);
         }
     }
 }
@@ -211,7 +211,7 @@ impl<'m> Request<'m> {
             slices: Slices::new(start, crowd.place),
             looked_at,
             sleep: Sleep { word: self.lock(), seen: 0, note: looked_at, until: start, classes: 0 },
-            awake: Awake::Changed,
+            awake: WakeReason::ValueChanged,
             drain: None,
             stuck: 0,
             reading: Reading::default(),
@@ -292,9 +292,9 @@ impl<'m> Request<'m> {
         let (pool, lock) = (self.native.pool(), waiting.lock);
         let (now, sleep, awake) = (Instant::now(), waiting.sleep, waiting.awake);
         let waiter = &mut waiting.waiter;
-        waiter.slept |= matches!(awake, Awake::Woken | Awake::Timeout);
+        waiter.slept |= matches!(awake, WakeReason::Woken | WakeReason::TimedOut);
         // Where the word had changed, nobody slept, and a wake-up that came before is still to be used.
-        waiter.woken = awake == Awake::Woken || (waiter.woken && awake == Awake::Changed);
+        waiter.woken = awake == WakeReason::Woken || (waiter.woken && awake == WakeReason::ValueChanged);
         waiter.starves = starves(now.since(waiting.start));
         if now >= waiting.slices.end {
             waiting.slices.next(now, waiting.crowd.size());

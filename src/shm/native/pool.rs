@@ -11,7 +11,7 @@ use crate::sys::Errno;
 use crate::sys::liveness::procfs;
 use crate::sys::process::Process;
 use crate::sys::process::arena;
-use crate::sys::process::made_once::MadeOnce;
+use crate::sys::process::once_box::OnceBox;
 use crate::sys::process::per_process::PerProcess;
 use crate::sys::process::registry::{Registry, Shared};
 use crate::sys::thread::Thread;
@@ -34,7 +34,7 @@ pub(super) struct Pool {
     pub(super) attachment: PerProcess<Attachment>,
     pub(super) last_look: LastLook,
     /// What locks are held by beside their words, if by anything.
-    pub(super) beside: MadeOnce<Arc<dyn Beside>>,
+    pub(super) beside: OnceBox<Arc<dyn Beside>>,
     /// Whether a thread has ever taken locks here that it was to own itself.
     pub(super) has_owning_threads: AtomicBool,
 }
@@ -59,7 +59,7 @@ impl Deref for Pool {
 impl Pool {
     fn new(process: &'static Process, space: Space, attachment: PerProcess<Attachment>) -> Self {
         let (last_look, has_owning_threads) = Default::default();
-        Self { space, process, attachment, last_look, beside: MadeOnce::new(), has_owning_threads }
+        Self { space, process, attachment, last_look, beside: OnceBox::new(), has_owning_threads }
     }
 
     /// The pool of a segment that was mapped just now, or the one that this process has of it already. `read`: the id that

@@ -151,7 +151,7 @@ pub(super) fn wake_oldest(lock: &AtomicU64) {
 
 /// Wakes one sleeper; where there is none, nobody is there for whom the lock could be reserved.
 pub(super) fn wake_any(lock: &AtomicU64) {
-    if !futex::wake_one_of(futex_of(lock), futex::EVERY_CLASS) {
+    if !futex::wake_one_of(futex_of(lock), futex::ALL_CLASSES) {
         unreserve(lock);
     }
 }
@@ -159,7 +159,7 @@ pub(super) fn wake_any(lock: &AtomicU64) {
 /// Wakes the writers that sleep on a cell.
 #[cold]
 pub(super) fn wake_cell(cell: &AtomicU64) {
-    futex::wake_all_of(futex_of(cell), futex::EVERY_CLASS);
+    futex::wake_all_of(futex_of(cell), futex::ALL_CLASSES);
 }
 
 fn unreserve(lock: &AtomicU64) {

@@ -6,9 +6,9 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::Errno;
-use crate::sys::bits;
 use crate::sys::liveness;
-use crate::sys::process::made_once::MadeOnce;
+use crate::sys::popcount;
+use crate::sys::process::once_box::OnceBox;
 use crate::sys::syscall::file::{self, Access, FileSystem, Metadata};
 use crate::sys::syscall::mapping::Mapping;
 use crate::{Reason, Result};
@@ -27,7 +27,7 @@ const REMOVAL_LOOK_INTERVAL_NS: u64 = 90_000_000;
 /// How many locks are free, by the bitmap of just those. What is no lock in the last word counts as taken.
 pub(super) fn free_of(bitmap: &Bitmap<'_>) -> u32 {
     let words = bitmap.words;
-    words.len() as u32 * u64::BITS - bits::count_ones(words) as u32
+    words.len() as u32 * u64::BITS - popcount::count_ones(words) as u32
 }
 
 /// Why it cannot be told whether a segment is from before this boot.
@@ -51,7 +51,7 @@ pub(super) struct Space {
     pub(super) segment: Segment,
     /// Mapped once more with room for all that may come to be, if it has grown since, or was about to: the first mapping
     /// stays, since others are on their way into it. A segment that does not grow takes no room for it.
-    grown: MadeOnce<Mapping>,
+    grown: OnceBox<Mapping>,
     pub(super) geometry: Geometry,
     pub(super) access: Access,
     /// How many locks this process knows of; it may touch the slots of those.
@@ -135,7 +135,7 @@ impl Space {
         let usable: [AtomicU64; format::READY_WORDS] = Default::default();
         // The first page was reserved when the segment was made.
         usable[0].store(1, Ordering::Relaxed);
-        Self { segment, grown: MadeOnce::new(), geometry, access, num_locks, usable, hint }
+        Self { segment, grown: OnceBox::new(), geometry, access, num_locks, usable, hint }
     }
 
     fn u32(&self, offset: usize) -> &AtomicU32 {

@@ -9,7 +9,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::manager::{Acquired, Ownership};
-use crate::sys::bits;
+use crate::sys::popcount;
 use crate::sys::process::arena::CacheLine;
 use crate::sys::process::registry::Shared;
 use crate::sys::syscall::file::Access;
@@ -253,7 +253,7 @@ impl View {
         let count = self.lockable.load(Ordering::Acquire);
         // SAFETY: a word of the header, which the pool keeps mapped as long as self.
         let is_all = unsafe { &*self.published }.load(Ordering::Acquire) == count;
-        (is_all && bits::is_asked()).then(|| space::free_of(&self.bitmap()))
+        (is_all && popcount::is_detected()).then(|| space::free_of(&self.bitmap()))
     }
 
     /// Takes the lock if nothing stands in the way; does nothing if anything does.

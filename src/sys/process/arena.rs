@@ -5,8 +5,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::Errno;
-use crate::sys::process::made_once::MadeOnce;
-use crate::sys::process::numbers::{NumberPool, Numbers};
+use crate::sys::process::number_pool::{NumberPool, StaticNumberPool};
+use crate::sys::process::once_box::OnceBox;
 use crate::sys::syscall::mapping::WipedOnFork;
 use crate::sys::thread;
 
@@ -37,7 +37,7 @@ const LINE_COUNT: usize = 8192;
 const _: () = assert!(WORDS * size_of::<u64>() < 2 << 20);
 
 fn words(part: &Part) -> Result<&'static [AtomicU64], Errno> {
-    static WHOLE: MadeOnce<WipedOnFork> = MadeOnce::new();
+    static WHOLE: OnceBox<WipedOnFork> = OnceBox::new();
     let whole = WHOLE.get_or_make(|| {
         let fresh = WipedOnFork::new(WORDS)?;
         // Written before it is read: reading first would map a page of zeros, only for the write to replace it.
@@ -56,10 +56,10 @@ pub(super) fn process() -> Result<&'static [AtomicU64], Errno> {
 
 /// Short numbers for the threads of this process, none used by two at a time. A thread that ends by the raw system call
 /// keeps its number for good, so that what it held is never taken for another's.
-pub(crate) fn serials() -> Result<Numbers<'static>, Errno> {
+pub(crate) fn serials() -> Result<NumberPool<'static>, Errno> {
     // Inherited by children on purpose: a thread that was named before the fork may still remember its serial.
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    Ok(Numbers { in_use: words(&SERIALS)?, next: &NEXT })
+    Ok(NumberPool { in_use: words(&SERIALS)?, next: &NEXT })
 }
 
 /// Counters for whoever makes out among themselves which is whose.
@@ -108,9 +108,9 @@ impl Drop for CacheLine {
 }
 
 /// Which lines are taken: inherited with their users.
-fn numbers() -> Numbers<'static> {
-    static TAKEN: NumberPool<{ LINE_COUNT / u64::BITS as usize }> = NumberPool::new();
-    TAKEN.numbers()
+fn numbers() -> NumberPool<'static> {
+    static TAKEN: StaticNumberPool<{ LINE_COUNT / u64::BITS as usize }> = StaticNumberPool::new();
+    TAKEN.pool()
 }
 
 #[cfg(test)]
