@@ -10,7 +10,7 @@ use std::io::Write;
 use crate::shm::{self, MAX_LOCKS};
 pub(super) use crate::shm::{Found, SegmentName, TABLE};
 use crate::sys::Errno;
-use crate::sys::descriptor::guarded::GuardedFile;
+use crate::sys::descriptor::GuardedFile;
 use crate::sys::process::effective_user;
 use crate::sys::syscall::directory;
 use crate::sys::syscall::file::{Access, Metadata};
@@ -42,7 +42,7 @@ impl Directory {
         let metadata = Metadata::of(&file).map_err(name.failed("fstat"))?;
         shm::check_trusted(name, access, &file, &metadata, opener)?;
         // Read only: there is nothing else that a directory can be opened for.
-        let file = GuardedFile::new(file, metadata, name.directory().to_owned(), Access::ReadOnly);
+        let file = GuardedFile::new(file, metadata.id(), name.directory().to_owned(), Access::ReadOnly);
         Ok(Self { name: name.clone(), metadata, access, opened_by: effective_user(), file })
     }
 
@@ -82,7 +82,7 @@ impl Directory {
     /// Whether its name is another directory's, or nobody's, as far as this process may know.
     pub(super) fn has_lost_its_name(&self) -> bool {
         match Metadata::of_path(self.name.directory()) {
-            Ok(metadata) => !metadata.is_same_file(&self.metadata),
+            Ok(metadata) => metadata.id() != self.metadata.id(),
             Err(Errno(errno)) => matches!(errno, libc::ENOENT | libc::ENOTDIR),
         }
     }

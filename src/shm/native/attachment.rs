@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crate::Reason;
 use crate::sys::Errno;
-use crate::sys::descriptor::guarded::GuardedFd;
-use crate::sys::descriptor::pinned::Pinned;
+use crate::sys::descriptor::GuardedFd;
+use crate::sys::descriptor::Pinned;
 use crate::sys::descriptor::record_lock::{self, Attempt, Range};
 use crate::sys::liveness::Namespaces;
 use crate::sys::liveness::procfs;
@@ -148,7 +148,7 @@ fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
         let file = open_again(space)?;
         let index = match find(space, &file) {
             Ok(index) => index,
-            Err(reason) if file.is_it() => return Err(reason),
+            Err(reason) if file.is_intact() => return Err(reason),
             Err(_) => continue,
         };
         let byte = entries::byte(space.geometry, index);
@@ -170,7 +170,7 @@ fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
             continue;
         }
         let is_taken = record_lock::try_lock(&file, byte) == Ok(Attempt::Taken) && is_holder(&file, byte);
-        if is_taken && file.is_it() && is_locked(space, byte)? {
+        if is_taken && file.is_intact() && is_locked(space, byte)? {
             return Ok((index, Pinned::Descriptor(file), true));
         }
     }
@@ -246,7 +246,7 @@ fn take(space: &Space, file: &GuardedFd, index: u32) -> Result<bool, Reason> {
             return Ok(false);
         }
         // Of another file, whose the number is by now, each byte is free: that buries nobody.
-        if !file.is_it() {
+        if !file.is_intact() {
             return Err(locking(Errno(libc::EBADF)));
         }
         // With the state that was read before asking: a newcomer's is another.
