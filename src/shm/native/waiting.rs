@@ -5,7 +5,7 @@
 use std::hint;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::sys::clock::Instant;
+use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::Thread;
 
 use super::word::{self, R};
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn who_meets_others_again_and_again_stays_away_for_longer_and_comes_back_when_they_are_gone() {
         let mut now = Instant::from_nanoseconds(77_777_777_777);
-        let mut pace = Pace { end: Instant::EVER, doublings: 0 };
+        let mut pace = Pace { end: Instant::BOOT, doublings: 0 };
         pace = pace.at(now);
         assert_eq!(pace.first_pause(), FIRST_PAUSE_NS);
         for doublings in 1..=MOST_DOUBLINGS + 1 {
