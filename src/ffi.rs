@@ -568,7 +568,7 @@ pub unsafe extern "C" fn lock_manager_locks_held(
     call(|| unsafe {
         let (opened, count) = (self::manager(manager)?, output(count, "count")?);
         if ids.is_null() && capacity > 0 {
-            return Err(refuse("ids is NULL, but capacity is not 0"));
+            return Err(refuse("ids is NULL although capacity is not 0; give an array of that many ids"));
         }
         let held = opened.locks_held()?;
         if capacity > 0 {

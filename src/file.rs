@@ -126,7 +126,9 @@ impl FileManager {
         let located = |reason| name.error(reason);
         let contents = directory.contents().map_err(located)?;
         if contents.has_others && !contents.has_table {
-            return Err(located(Reason::NotASegment("it has no file .lock_manager, but others that are no locks")));
+            return Err(located(Reason::NotASegment(
+                "it has no file .lock_manager, but it has files that are not locks",
+            )));
         }
         // First: who uses it is told, and makes no other.
         match shm::remove_named(&name) {
@@ -366,8 +368,7 @@ impl Manager for FileManager {
     }
 
     fn grow(&self, _num_locks: u32) -> Result<()> {
-        Err(self
-            .error(Reason::Unsupported("a directory of locks has no number of locks; allocate as many as you need")))
+        Err(self.error(Reason::Unsupported("a lock directory has no number of locks; allocate as many as you need")))
     }
 }
 

@@ -39,7 +39,9 @@ impl InMemoryManager {
         let storage = Arc::new(PathBuf::from(NAME));
         let refuse = |reason| Err(Error::new(&storage, reason));
         match num_locks {
-            0 => refuse(Reason::BadArgument("a manager needs at least one lock, 0 were asked for")),
+            0 => refuse(Reason::BadArgument(
+                "a manager needs at least one lock, but 0 were asked for; ask for 1 or more",
+            )),
             1..=MAX_LOCKS => Ok(Self { native: Native::in_memory(&storage, num_locks)? }),
             asked => refuse(Reason::TooManyLocks { asked, most: MAX_LOCKS }),
         }

@@ -161,12 +161,16 @@ impl ShmManager {
     fn create_named(name: &SegmentName, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
         Self::check_count(name, num_locks)?;
         if num_locks == 0 {
-            return Err(name.error(Reason::BadArgument("a new segment needs at least one lock, 0 were asked for")));
+            return Err(name.error(Reason::BadArgument(
+                "a new segment needs at least one lock, but 0 were asked for; ask for 1 or more",
+            )));
         }
         let mode = match options.mode {
             0 => DEFAULT_MODE,
             mode if mode & !PERMISSION_BITS == 0 => mode,
-            _ => return Err(name.error(Reason::BadArgument("the mode has bits beyond 0777"))),
+            _ => {
+                return Err(name.error(Reason::BadArgument("the mode has bits beyond 0777; use permission bits alone")));
+            }
         };
         let layout = match options.layout {
             Some(Layout::Libpod) => ByLayout::Libpod(Libpod::create(name, num_locks, mode)?),
@@ -285,7 +289,9 @@ impl ShmManager {
         } else if libpod::is_ours(&start) {
             ByLayout::Libpod(Libpod::open(candidate, &start, num_locks)?)
         } else {
-            return Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")));
+            return Err(
+                name.error(Reason::NotASegment("it does not begin with a magic number that this library knows"))
+            );
         };
         Ok(Self { layout })
     }

@@ -172,7 +172,7 @@ pub(super) fn ownership(number: u32) -> Result<Ownership> {
     match number {
         LOCK_MANAGER_OWNED_BY_THREAD => Ok(Ownership::Thread),
         LOCK_MANAGER_OWNED_BY_PROCESS => Ok(Ownership::Process),
-        _ => Err(refuse("the ownership is neither LOCK_MANAGER_OWNED_BY_THREAD nor _BY_PROCESS")),
+        _ => Err(refuse("the ownership is unknown; use LOCK_MANAGER_OWNED_BY_THREAD or LOCK_MANAGER_OWNED_BY_PROCESS")),
     }
 }
 
@@ -220,10 +220,12 @@ pub(super) unsafe fn struct_size<T: Versioned>(address: *const T) -> Result<usiz
     // SAFETY: this function's own contract; the size is the first field.
     let size = unsafe { address.cast::<usize>().read_unaligned() };
     if size < T::FIRST_SIZE {
-        return Err(refuse("the struct's size is smaller than any version's; set it to sizeof of the struct"));
+        return Err(refuse(
+            "the size in the struct is smaller than in any version; set it to the sizeof of the struct",
+        ));
     }
     if size > LARGEST_STRUCT {
-        return Err(refuse("the struct's size is that of no struct; set it to sizeof of the struct"));
+        return Err(refuse("the size in the struct is implausible; set it to the sizeof of the struct"));
     }
     Ok(size)
 }
@@ -276,16 +278,18 @@ pub(super) unsafe fn segment_options(options: *const lock_manager_shm_options_t)
         (options.read_unaligned(), beyond)
     };
     if beyond.iter().any(|&byte| byte != 0) {
-        return Err(refuse("the options set a field that this version does not know; update the library"));
+        return Err(refuse(
+            "the options set a field that this version of the library does not know; update the library",
+        ));
     }
     if given.flags != 0 {
-        return Err(refuse("the options set a flag, but there are none yet"));
+        return Err(refuse("the options set a flag, but no flag is defined yet; set flags to 0"));
     }
     let options = SegmentOptions::default().mode(given.mode).max_locks(given.max_locks);
     match given.layout {
         LOCK_MANAGER_LAYOUT_DEFAULT => Ok(options),
         LOCK_MANAGER_LAYOUT_LIBPOD => Ok(options.layout(Layout::Libpod)),
         LOCK_MANAGER_LAYOUT_NATIVE => Ok(options.layout(Layout::Native)),
-        _ => Err(refuse("the layout is none of LOCK_MANAGER_LAYOUT_DEFAULT, _LIBPOD and _NATIVE")),
+        _ => Err(refuse("the layout is unknown; use LOCK_MANAGER_LAYOUT_DEFAULT, _LIBPOD or _NATIVE")),
     }
 }

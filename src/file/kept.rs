@@ -351,7 +351,7 @@ impl Drop for Kept {
 }
 
 fn locking(errno: Errno) -> Reason {
-    Reason::of_fcntl("locking a file of the directory", errno)
+    Reason::of_fcntl("locking a file in the directory", errno)
 }
 
 impl Descriptor {

@@ -45,7 +45,7 @@ impl Native {
         let attachment = self.pool().attached()?;
         attachment.introduce(self.pool());
         if thread.name() == 0 {
-            let failed = |errno| Reason::System { doing: "making the calling thread known", errno };
+            let failed = |errno| Reason::System { doing: "registering the calling thread", errno };
             hear_of_end(thread).map_err(failed)?;
             let tag = arena::tags().and_then(|tags| tags.claim().ok_or(Errno(libc::EAGAIN)));
             thread.set_name(word::of_thread(0, tag.map_err(failed)?));

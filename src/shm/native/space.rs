@@ -32,8 +32,8 @@ pub(super) fn free_of(bitmap: &Bitmap<'_>) -> u32 {
 pub(super) fn no_boot(errno: Errno) -> Reason {
     match errno.0 {
         libc::EOPNOTSUPP => Reason::Unsupported(
-            "/proc does not show the id of this boot, by which a segment on a disk is known to be of it; mount /proc, or \
-             put the segment on a tmpfs such as /run or /dev/shm",
+            "/proc does not show the id of this boot, without which nobody can tell whether a segment on a disk is from this \
+             boot; mount /proc, or put the segment on a tmpfs, such as /run or /dev/shm",
         ),
         _ => Reason::System { doing: "reading the boot's id", errno },
     }
@@ -250,7 +250,7 @@ impl Space {
     fn reach(&self, num_locks: u32) -> std::result::Result<(), Reason> {
         let size = self.geometry.size(num_locks);
         let asked = self.segment.file.ask_with_facts(|_| Ok(()));
-        let ((), facts) = asked.map_err(|errno| Reason::System { doing: "looking after the segment's size", errno })?;
+        let ((), facts) = asked.map_err(|errno| Reason::System { doing: "checking the size of the segment", errno })?;
         let (found, expected) = (facts.size, size as u64);
         if found < expected {
             return Err(Reason::Damaged { what: "the size of the file", found, expected });
