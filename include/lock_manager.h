@@ -9,6 +9,11 @@
  * sets errno, none returns -EINTR. Outputs are written only on success. After a failure, lock_manager_last_error()
  * says in words what happened, to this thread.
  *
+ * ERRORS. Every function that can fail may fail with these, too. -EINVAL: a pointer that is needed is NULL, an id is out
+ * of range, or a value or a struct's size is none that this version knows. -EOPNOTSUPP: this storage cannot do that, or not
+ * for this child (FORK). -EIO: the library itself is at fault, or the device; a lock call has not taken the lock. Errors of
+ * the system, such as -ENOMEM, -EMFILE and -ENOTDIR, come through as they are.
+ *
  * OWNERSHIP. A lock_manager_t is yours from the function that wrote it until lock_manager_close(). A lock is named by
  * its number alone; there is no handle to free. Strings that functions return are the library's.
  *
@@ -304,8 +309,8 @@ const char *lock_manager_version(void);
  * num_locks: 1 to 16777216, rounded up to a multiple of 64; in the libpod layout of 32.
  * options: NULL for the defaults: the native layout, which may grow to 1048576 locks.
  *
- * -EEXIST: the name is taken. -ENOSPC: the file system is full; nothing is left behind. -EINVAL, -EACCES,
- * -EOPNOTSUPP (a network file system).
+ * -EEXIST: the name is taken. -ENOSPC: the file system is full; nothing is left behind. -EINVAL: path
+ * cannot name a segment, or num_locks or an option is out of range. -EACCES: permissions. -EOPNOTSUPP: a network file system.
  */
 int32_t lock_manager_new_shm(const char *path,
                              uint32_t num_locks,
@@ -329,9 +334,13 @@ int32_t lock_manager_open_shm(const char *path,
 /**
  * Opens the segment if it exists, else creates it. Of two first users at once, one creates it and both succeed.
  *
- * 0 locks open what is there and are -EINVAL where nothing is; mode and max_locks count at creation only; a layout that
- * is named must be the one that is there (-EPROTO). A native segment from before this boot is replaced by a new one.
- * Otherwise as lock_manager_open_shm and lock_manager_new_shm.
+ * mode and max_locks count at creation only. A native segment from before this boot is replaced by a new one.
+ *
+ * num_locks: 0 opens what is there.
+ * options: a layout that is named must be the one that is there.
+ *
+ * -EINVAL: 0 locks, and nothing is there. -EPROTO: it has another layout. Otherwise as lock_manager_open_shm and
+ * lock_manager_new_shm.
  */
 int32_t lock_manager_open_or_new_shm(const char *path,
                                      uint32_t num_locks,
@@ -361,8 +370,8 @@ int32_t lock_manager_remove_shm(const char *path);
  * file manager has it. An empty directory that is there already will do. Ids go from 0 to 16777215. Beside libpod, a lock
  * is also the record lock that libpod takes on that file, and shows as such in lslocks(8).
  *
- * -EEXIST: there is something in it. -ENOENT: the directory above it is missing. -EACCES, -EOPNOTSUPP (a network file
- * system).
+ * -EEXIST: there is something in it. -ENOENT: the directory above it is missing. -EACCES: permissions.
+ * -EOPNOTSUPP: a network file system.
  */
 int32_t lock_manager_new_file(const char *directory,
                               lock_manager_t **out);
@@ -422,7 +431,7 @@ int32_t lock_manager_allocate_lock(lock_manager_t *manager,
 /**
  * Checks that an id is within range; whether it is allocated does not matter.
  *
- * -EINVAL: it is not.
+ * -EINVAL: id is out of range.
  */
 int32_t lock_manager_retrieve_lock(lock_manager_t *manager, uint32_t id);
 
@@ -449,11 +458,15 @@ int32_t lock_manager_free_all_locks(lock_manager_t *manager);
 
 /**
  * How many locks are free to be allocated, or LOCK_MANAGER_UNLIMITED.
+ *
+ * -EINVAL: count is NULL.
  */
 int32_t lock_manager_available_locks(lock_manager_t *manager, uint32_t *count);
 
 /**
  * How many locks there are, or LOCK_MANAGER_UNLIMITED.
+ *
+ * -EINVAL: count is NULL.
  */
 int32_t lock_manager_num_locks(lock_manager_t *manager, uint32_t *count);
 
@@ -461,7 +474,7 @@ int32_t lock_manager_num_locks(lock_manager_t *manager, uint32_t *count);
  * Makes room for num_locks, rounded as at creation, while others work: every process that has the segment open can use
  * the new locks, and nothing moves. In memory, too.
  *
- * -EINVAL: fewer than there are, or more than max_locks. -ENOSPC: the file system is full; -ENOMEM, -EAGAIN: this process
+ * -EINVAL: fewer than there are, or more than max_locks. -ENOSPC: the file system is full. -ENOMEM, -EAGAIN: this process
  * has no addresses for max_locks, or may not lock so much memory (mlockall). Nothing has changed then.
  * -EOPNOTSUPP: the layout is fixed, as libpod's is, or there is no number, as with files.
  */
@@ -469,18 +482,22 @@ int32_t lock_manager_grow(lock_manager_t *manager,
                           uint32_t num_locks);
 
 /**
- * Waits for a lock without end. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it now.
+ * Waits for a lock without end.
+ *
+ * 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it now.
  *
  * -EDEADLK: this thread holds it, or (not in the libpod layout) the wait would close a cycle of threads that wait for each
- * other's locks, which the last error names with their processes. -ESTALE: the storage was removed. In the libpod layout also
- * -ENOLCK: this thread holds 2000 locks already. -ENOTRECOVERABLE: the lock's state is lost. -EOPNOTSUPP: a child cloned
- * behind the libc's back.
+ * other's locks, which the last error names with their processes. -ESTALE: the storage was removed. -ENOLCK: this
+ * thread holds 2000 locks already (libpod layout). -ENOTRECOVERABLE: the lock's state is lost (libpod layout). -EOPNOTSUPP: a
+ * child cloned behind the libc's back (libpod layout).
  */
 int32_t lock_manager_lock(lock_manager_t *manager,
                           uint32_t id);
 
 /**
- * Takes a lock if it is free. -EBUSY: it is held, by whomever. Otherwise as lock_manager_lock.
+ * Takes a lock if it is free.
+ *
+ * -EBUSY: it is held, by whomever. Otherwise as lock_manager_lock.
  */
 int32_t lock_manager_try_lock(lock_manager_t *manager, uint32_t id);
 
@@ -495,11 +512,11 @@ int32_t lock_manager_timed_lock(lock_manager_t *manager,
                                 uint64_t timeout_ns);
 
 /**
- * Unlocks what the calling thread, or by process ownership this process, holds through this manager. -EPERM: it does
- * not hold it.
+ * Unlocks what the calling thread, or by process ownership this process, holds through this manager.
+ *
+ * -EPERM: it does not hold it.
  */
-int32_t lock_manager_unlock(lock_manager_t *manager,
-                            uint32_t id);
+int32_t lock_manager_unlock(lock_manager_t *manager, uint32_t id);
 
 /**
  * Says who owns the locks taken through a manager: LOCK_MANAGER_OWNED_BY_THREAD, as it is by itself, or
@@ -514,16 +531,22 @@ int32_t lock_manager_set_ownership(lock_manager_t *manager,
 
 /**
  * Makes a cancel object, which ends waits from another thread. Free it with lock_manager_cancel_free().
+ *
+ * -EINVAL: out is NULL.
  */
 int32_t lock_manager_cancel_new(lock_manager_cancel_t **out);
 
 /**
  * Ends every wait with that object within 10 ms, and each later one at once; it stays triggered. Async-signal-safe.
+ *
+ * -EINVAL: cancel is NULL.
  */
 int32_t lock_manager_cancel_trigger(lock_manager_cancel_t *cancel);
 
 /**
- * Frees a cancel object. NULL is 0. -EBUSY: a wait still uses it.
+ * Frees a cancel object. NULL is 0.
+ *
+ * -EBUSY: a wait still uses it.
  */
 int32_t lock_manager_cancel_free(lock_manager_cancel_t *cancel);
 
@@ -539,7 +562,9 @@ int32_t lock_manager_cancellable_lock(lock_manager_t *manager,
 
 /**
  * Waits without end until a lock can be held shared: beside any number of others that hold it shared, and nobody that
- * holds it exclusively. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it shared now.
+ * holds it exclusively.
+ *
+ * 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it shared now.
  *
  * LOCK_MANAGER_OWNER_DIED: a writer died holding it. Each reader is told, until a writer has taken the lock and was told
  * itself: only a writer can mend what the lock protects. That a reader died is told to nobody, since it changed nothing.
@@ -555,8 +580,9 @@ int32_t lock_manager_lock_shared(lock_manager_t *manager,
                                  uint32_t id);
 
 /**
- * Takes a lock shared if no writer has it or is next. -EBUSY: one is, or this thread holds it. Otherwise as
- * lock_manager_lock_shared.
+ * Takes a lock shared if no writer has it or is next.
+ *
+ * -EBUSY: one is, or this thread holds it. Otherwise as lock_manager_lock_shared.
  */
 int32_t lock_manager_try_lock_shared(lock_manager_t *manager, uint32_t id);
 
@@ -582,7 +608,9 @@ int32_t lock_manager_cancellable_lock_shared(lock_manager_t *manager,
 
 /**
  * Gives back what the calling thread, or by process ownership this process, holds shared, through whichever manager of
- * that ownership on the storage. -EPERM: it does not hold it shared. -EOPNOTSUPP: as for lock_manager_lock_shared.
+ * that ownership on the storage.
+ *
+ * -EPERM: it does not hold it shared. -EOPNOTSUPP: as for lock_manager_lock_shared.
  */
 int32_t lock_manager_unlock_shared(lock_manager_t *manager,
                                    uint32_t id);
@@ -600,23 +628,26 @@ int32_t lock_manager_downgrade_lock(lock_manager_t *manager,
 /**
  * The locks that somebody holds, either way. Touches no lock.
  *
- * count: how many there are. ids: the first of them, ascending, as many as `capacity` allows; NULL if that is 0.
+ * count: how many there are.
+ * ids: the first of them, ascending, as many as `capacity` allows; NULL if that is 0.
+ *
+ * -EINVAL: ids is NULL, but capacity is not 0.
  */
-int32_t lock_manager_locks_held(lock_manager_t *manager,
-                                uint32_t *ids,
-                                size_t capacity,
-                                size_t *count);
+int32_t lock_manager_locks_held(lock_manager_t *manager, uint32_t *ids, size_t capacity, size_t *count);
 
 /**
  * What is known of one lock. Touches no lock. info->size must be set.
+ *
+ * -EINVAL: info->size is the size of no version's struct, or id is out of range.
  */
 int32_t lock_manager_lock_info(lock_manager_t *manager, uint32_t id, lock_manager_lock_info_t *info);
 
 /**
  * Who holds a lock, either way, as far as nobody knows that they are dead. Touches no lock.
  *
- * count: how many there are. holders: the first of them, as many as `capacity` allows; NULL if that is 0. The size of the
- * first must be set: it is the size of each.
+ * count: how many there are.
+ * holders: the first of them, as many as `capacity` allows; NULL if that is 0. The size of the first must be set: it is
+ * the size of each.
  *
  * -EOPNOTSUPP: the libpod layout; lock_manager_lock_info says there who holds a lock.
  */
@@ -628,6 +659,8 @@ int32_t lock_manager_lock_holders(lock_manager_t *manager,
 
 /**
  * What is known of the storage. Touches no lock. info->size must be set.
+ *
+ * -EINVAL: info->size is the size of no version's struct.
  */
 int32_t lock_manager_info(lock_manager_t *manager, lock_manager_info_t *info);
 

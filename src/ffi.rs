@@ -122,8 +122,8 @@ pub extern "C" fn lock_manager_version() -> *const c_char {
 /// num_locks: 1 to 16777216, rounded up to a multiple of 64; in the libpod layout of 32.
 /// options: NULL for the defaults: the native layout, which may grow to 1048576 locks.
 ///
-/// -EEXIST: the name is taken. -ENOSPC: the file system is full; nothing is left behind. -EINVAL, -EACCES,
-/// -EOPNOTSUPP (a network file system).
+/// -EEXIST: the name is taken. -ENOSPC: the file system is full; nothing is left behind. -EINVAL: path
+/// cannot name a segment, or num_locks or an option is out of range. -EACCES: permissions. -EOPNOTSUPP: a network file system.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_new_shm(
     path: *const c_char,
@@ -160,9 +160,13 @@ pub unsafe extern "C" fn lock_manager_open_shm(
 
 /// Opens the segment if it exists, else creates it. Of two first users at once, one creates it and both succeed.
 ///
-/// 0 locks open what is there and are -EINVAL where nothing is; mode and max_locks count at creation only; a layout that
-/// is named must be the one that is there (-EPROTO). A native segment from before this boot is replaced by a new one.
-/// Otherwise as lock_manager_open_shm and lock_manager_new_shm.
+/// mode and max_locks count at creation only. A native segment from before this boot is replaced by a new one.
+///
+/// num_locks: 0 opens what is there.
+/// options: a layout that is named must be the one that is there.
+///
+/// -EINVAL: 0 locks, and nothing is there. -EPROTO: it has another layout. Otherwise as lock_manager_open_shm and
+/// lock_manager_new_shm.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_open_or_new_shm(
     path: *const c_char,
@@ -204,8 +208,8 @@ pub unsafe extern "C" fn lock_manager_remove_shm(path: *const c_char) -> i32 {
 /// file manager has it. An empty directory that is there already will do. Ids go from 0 to 16777215. Beside libpod, a lock
 /// is also the record lock that libpod takes on that file, and shows as such in lslocks(8).
 ///
-/// -EEXIST: there is something in it. -ENOENT: the directory above it is missing. -EACCES, -EOPNOTSUPP (a network file
-/// system).
+/// -EEXIST: there is something in it. -ENOENT: the directory above it is missing. -EACCES: permissions.
+/// -EOPNOTSUPP: a network file system.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_new_file(directory: *const c_char, out: *mut *mut lock_manager_t) -> i32 {
     // SAFETY: the module's contract.
@@ -299,7 +303,7 @@ pub unsafe extern "C" fn lock_manager_allocate_lock(manager: *mut lock_manager_t
 
 /// Checks that an id is within range; whether it is allocated does not matter.
 ///
-/// -EINVAL: it is not.
+/// -EINVAL: id is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_retrieve_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
@@ -341,6 +345,8 @@ pub unsafe extern "C" fn lock_manager_free_all_locks(manager: *mut lock_manager_
 }
 
 /// How many locks are free to be allocated, or LOCK_MANAGER_UNLIMITED.
+///
+/// -EINVAL: count is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_available_locks(manager: *mut lock_manager_t, count: *mut u32) -> i32 {
     // SAFETY: the module's contract.
@@ -362,6 +368,8 @@ pub unsafe extern "C" fn lock_manager_available_locks(manager: *mut lock_manager
 }
 
 /// How many locks there are, or LOCK_MANAGER_UNLIMITED.
+///
+/// -EINVAL: count is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_num_locks(manager: *mut lock_manager_t, count: *mut u32) -> i32 {
     // SAFETY: the module's contract.
@@ -375,7 +383,7 @@ pub unsafe extern "C" fn lock_manager_num_locks(manager: *mut lock_manager_t, co
 /// Makes room for num_locks, rounded as at creation, while others work: every process that has the segment open can use
 /// the new locks, and nothing moves. In memory, too.
 ///
-/// -EINVAL: fewer than there are, or more than max_locks. -ENOSPC: the file system is full; -ENOMEM, -EAGAIN: this process
+/// -EINVAL: fewer than there are, or more than max_locks. -ENOSPC: the file system is full. -ENOMEM, -EAGAIN: this process
 /// has no addresses for max_locks, or may not lock so much memory (mlockall). Nothing has changed then.
 /// -EOPNOTSUPP: the layout is fixed, as libpod's is, or there is no number, as with files.
 #[unsafe(no_mangle)]
@@ -384,19 +392,23 @@ pub unsafe extern "C" fn lock_manager_grow(manager: *mut lock_manager_t, num_loc
     call(|| unsafe { self::manager(manager)?.grow(num_locks).map(|()| 0) })
 }
 
-/// Waits for a lock without end. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it now.
+/// Waits for a lock without end.
+///
+/// 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it now.
 ///
 /// -EDEADLK: this thread holds it, or (not in the libpod layout) the wait would close a cycle of threads that wait for each
-/// other's locks, which the last error names with their processes. -ESTALE: the storage was removed. In the libpod layout also
-/// -ENOLCK: this thread holds 2000 locks already. -ENOTRECOVERABLE: the lock's state is lost. -EOPNOTSUPP: a child cloned
-/// behind the libc's back.
+/// other's locks, which the last error names with their processes. -ESTALE: the storage was removed. -ENOLCK: this
+/// thread holds 2000 locks already (libpod layout). -ENOTRECOVERABLE: the lock's state is lost (libpod layout). -EOPNOTSUPP: a
+/// child cloned behind the libc's back (libpod layout).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe { locking::acquire(manager, id, Endless) }
 }
 
-/// Takes a lock if it is free. -EBUSY: it is held, by whomever. Otherwise as lock_manager_lock.
+/// Takes a lock if it is free.
+///
+/// -EBUSY: it is held, by whomever. Otherwise as lock_manager_lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_try_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
@@ -413,8 +425,9 @@ pub unsafe extern "C" fn lock_manager_timed_lock(manager: *mut lock_manager_t, i
     unsafe { locking::acquire(manager, id, AtMost(timeout_ns)) }
 }
 
-/// Unlocks what the calling thread, or by process ownership this process, holds through this manager. -EPERM: it does
-/// not hold it.
+/// Unlocks what the calling thread, or by process ownership this process, holds through this manager.
+///
+/// -EPERM: it does not hold it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_unlock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
@@ -434,6 +447,8 @@ pub unsafe extern "C" fn lock_manager_set_ownership(manager: *mut lock_manager_t
 }
 
 /// Makes a cancel object, which ends waits from another thread. Free it with lock_manager_cancel_free().
+///
+/// -EINVAL: out is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_cancel_new(out: *mut *mut lock_manager_cancel_t) -> i32 {
     // SAFETY: the module's contract.
@@ -445,6 +460,8 @@ pub unsafe extern "C" fn lock_manager_cancel_new(out: *mut *mut lock_manager_can
 }
 
 /// Ends every wait with that object within 10 ms, and each later one at once; it stays triggered. Async-signal-safe.
+///
+/// -EINVAL: cancel is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_cancel_trigger(cancel: *mut lock_manager_cancel_t) -> i32 {
     // SAFETY: the module's contract. Outside of call() where it succeeds: a signal handler may be here.
@@ -458,7 +475,9 @@ pub unsafe extern "C" fn lock_manager_cancel_trigger(cancel: *mut lock_manager_c
     }
 }
 
-/// Frees a cancel object. NULL is 0. -EBUSY: a wait still uses it.
+/// Frees a cancel object. NULL is 0.
+///
+/// -EBUSY: a wait still uses it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_cancel_free(cancel: *mut lock_manager_cancel_t) -> i32 {
     // SAFETY: the module's contract; after a successful check nobody else uses the object.
@@ -486,7 +505,9 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock(
 }
 
 /// Waits without end until a lock can be held shared: beside any number of others that hold it shared, and nobody that
-/// holds it exclusively. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it shared now.
+/// holds it exclusively.
+///
+/// 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it shared now.
 ///
 /// LOCK_MANAGER_OWNER_DIED: a writer died holding it. Each reader is told, until a writer has taken the lock and was told
 /// itself: only a writer can mend what the lock protects. That a reader died is told to nobody, since it changed nothing.
@@ -503,8 +524,9 @@ pub unsafe extern "C" fn lock_manager_lock_shared(manager: *mut lock_manager_t, 
     unsafe { sharing::acquire(manager, id, Endless) }
 }
 
-/// Takes a lock shared if no writer has it or is next. -EBUSY: one is, or this thread holds it. Otherwise as
-/// lock_manager_lock_shared.
+/// Takes a lock shared if no writer has it or is next.
+///
+/// -EBUSY: one is, or this thread holds it. Otherwise as lock_manager_lock_shared.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_try_lock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
@@ -536,7 +558,9 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock_shared(
 }
 
 /// Gives back what the calling thread, or by process ownership this process, holds shared, through whichever manager of
-/// that ownership on the storage. -EPERM: it does not hold it shared. -EOPNOTSUPP: as for lock_manager_lock_shared.
+/// that ownership on the storage.
+///
+/// -EPERM: it does not hold it shared. -EOPNOTSUPP: as for lock_manager_lock_shared.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_unlock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
@@ -556,7 +580,10 @@ pub unsafe extern "C" fn lock_manager_downgrade_lock(manager: *mut lock_manager_
 
 /// The locks that somebody holds, either way. Touches no lock.
 ///
-/// count: how many there are. ids: the first of them, ascending, as many as `capacity` allows; NULL if that is 0.
+/// count: how many there are.
+/// ids: the first of them, ascending, as many as `capacity` allows; NULL if that is 0.
+///
+/// -EINVAL: ids is NULL, but capacity is not 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_locks_held(
     manager: *mut lock_manager_t,
@@ -580,6 +607,8 @@ pub unsafe extern "C" fn lock_manager_locks_held(
 }
 
 /// What is known of one lock. Touches no lock. info->size must be set.
+///
+/// -EINVAL: info->size is the size of no version's struct, or id is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_lock_info(
     manager: *mut lock_manager_t,
@@ -597,8 +626,9 @@ pub unsafe extern "C" fn lock_manager_lock_info(
 
 /// Who holds a lock, either way, as far as nobody knows that they are dead. Touches no lock.
 ///
-/// count: how many there are. holders: the first of them, as many as `capacity` allows; NULL if that is 0. The size of the
-/// first must be set: it is the size of each.
+/// count: how many there are.
+/// holders: the first of them, as many as `capacity` allows; NULL if that is 0. The size of the first must be set: it is
+/// the size of each.
 ///
 /// -EOPNOTSUPP: the libpod layout; lock_manager_lock_info says there who holds a lock.
 #[unsafe(no_mangle)]
@@ -620,6 +650,8 @@ pub unsafe extern "C" fn lock_manager_lock_holders(
 }
 
 /// What is known of the storage. Touches no lock. info->size must be set.
+///
+/// -EINVAL: info->size is the size of no version's struct.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_info(manager: *mut lock_manager_t, info: *mut lock_manager_info_t) -> i32 {
     // SAFETY: the module's contract.
