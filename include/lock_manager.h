@@ -383,7 +383,7 @@ int32_t lock_manager_remove_shm(const char *path);
 /**
  * Creates a lock directory and opens it. The directory has one file for each allocated lock, named by its decimal
  * id, as libpod's file manager has it. An existing directory is accepted if it is empty. Ids go from 0 to
- * 16777215. For libpod's sake, a held lock is also a POSIX record lock on its file, so lslocks(8) shows it.
+ * 16777215. For libpod, a held lock that is allocated is also a record lock on its file, and lslocks(8) shows it.
  *
  * directory: the path of the directory.
  *
