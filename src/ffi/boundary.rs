@@ -172,7 +172,9 @@ pub(super) fn refuse(what: &'static str) -> Error {
 #[inline(always)]
 pub(super) unsafe fn manager<'a>(handle: *const lock_manager_t) -> Result<&'a dyn Manager> {
     // SAFETY: this function's own contract.
-    unsafe { handle.as_ref() }.map(lock_manager_t::manager).ok_or_else(|| refuse("the manager is NULL; open one first"))
+    unsafe { handle.as_ref() }
+        .map(lock_manager_t::manager)
+        .ok_or_else(|| refuse("the manager is NULL; open or create one first"))
 }
 
 /// A path that C handed in.
@@ -183,7 +185,7 @@ pub(super) unsafe fn input_path<'a>(path: *const c_char) -> Result<&'a Path> {
     // Every way to a manager begins with a path, so this is early enough.
     silence_panics();
     if path.is_null() {
-        return Err(refuse("the path is NULL; give the name of a segment, or the path of a directory of locks"));
+        return Err(refuse("the path is NULL; give the name of a segment or the path of a lock directory"));
     }
     // SAFETY: this function's own contract.
     Ok(Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes())))

@@ -102,7 +102,7 @@ impl Directory {
             Err(Errno(libc::EISDIR | libc::ENXIO)) => Err(stray(id)),
             // The process has given up its rights since, so that it cannot know; nor could it lock beside libpod.
             Err(Errno(libc::EACCES)) if !self.is_opener() => Ok(None),
-            Err(errno) => Err(Reason::System { doing: "opening a file of the directory", errno }),
+            Err(errno) => Err(Reason::System { doing: "opening a file in the directory", errno }),
         }
     }
 
@@ -114,7 +114,7 @@ impl Directory {
             Ok(_) | Err(Errno(libc::ENOENT)) => Ok(None),
             // As to who locks.
             Err(Errno(libc::EACCES)) if !self.is_opener() => Ok(None),
-            Err(errno) => Err(Reason::System { doing: "looking at a file of the directory", errno }),
+            Err(errno) => Err(Reason::System { doing: "reading the status of a file in the directory", errno }),
         }
     }
 
@@ -125,7 +125,7 @@ impl Directory {
             Ok(()) => Ok(true),
             Err(Errno(libc::EEXIST)) => Ok(false),
             Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
-            Err(errno) => Err(Reason::System { doing: "making a file of the directory", errno }),
+            Err(errno) => Err(Reason::System { doing: "creating a file in the directory", errno }),
         }
     }
 
@@ -140,7 +140,7 @@ impl Directory {
             Ok(()) => Ok(true),
             Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
             Err(Errno(libc::ENOENT | libc::EISDIR)) => Ok(false),
-            Err(errno) => Err(Reason::System { doing: "removing a file of the directory", errno }),
+            Err(errno) => Err(Reason::System { doing: "removing a file from the directory", errno }),
         }
     }
 

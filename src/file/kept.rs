@@ -355,7 +355,7 @@ fn is_present(file: &CheckedFd) -> bool {
 }
 
 fn locking(errno: Errno) -> Reason {
-    Reason::of_fcntl("locking a file of the directory", errno)
+    Reason::of_fcntl("locking a file in the directory", errno)
 }
 
 impl Descriptor {

@@ -154,7 +154,7 @@ impl fmt::Debug for Libpod {
 }
 
 const NO_READERS: Reason = Reason::Unsupported(
-    "the libpod layout's mutexes have one holder; lock exclusively, or use a segment of the native layout",
+    "a mutex of the libpod layout has one holder only; lock exclusively, or use a segment of the native layout",
 );
 
 impl Manager for Libpod {
@@ -225,7 +225,7 @@ impl Manager for Libpod {
         match ownership {
             Ownership::Thread => Ok(()),
             Ownership::Process => Err(self.error(Reason::Unsupported(
-                "the libpod layout's mutexes belong to threads; unlock in the thread that locked",
+                "the mutexes of the libpod layout belong to threads; unlock in the thread that locked",
             ))),
         }
     }

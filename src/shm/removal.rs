@@ -62,7 +62,7 @@ pub(super) fn remove(name: &SegmentName, recognise: impl Fn(&Candidate, &[u8]) -
         let start = candidate.start()?;
         match recognise(&candidate, &start) {
             Recognised::No => {
-                Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")))
+                Err(name.error(Reason::NotASegment("it does not begin with a magic number that this library knows")))
             }
             known => Ok((known, start)),
         }

@@ -40,14 +40,14 @@ impl Candidate {
             libc::ENOENT => name.error(Reason::NotFound),
             libc::ELOOP => name.error(Reason::SymbolicLink),
             // Directories and sockets: whatever else they are, they are no segment.
-            libc::EISDIR | libc::ENXIO => name.error(Reason::NotASegment("it is no regular file")),
+            libc::EISDIR | libc::ENXIO => name.error(Reason::NotASegment("it is not a regular file")),
             _ => name.error(Reason::System { doing: "opening the segment", errno }),
         })?;
         let file =
             GuardedFd::opened(opened).map_err(|errno| name.error(Reason::of_fcntl("opening the segment", errno)))?;
         let metadata = *file.metadata();
         if !metadata.is_regular {
-            return Err(name.error(Reason::NotASegment("it is no regular file")));
+            return Err(name.error(Reason::NotASegment("it is not a regular file")));
         }
         let file_system = check_trusted(name, access, &file, &metadata, opener)?;
         Ok(Self { name: name.clone(), access, metadata, file_system, file })
@@ -207,8 +207,8 @@ pub(super) fn create_nameless(reserved: &[(u64, u64)], fill: impl FnOnce(&Mappin
 fn copying(errno: Errno) -> Reason {
     match errno.0 {
         libc::EOPNOTSUPP => Reason::Unsupported(
-            "is on a file system that writes to a new place each time, so that what is reserved there is not kept; put it \
-             on a tmpfs such as /run or /dev/shm",
+            "is on a file system that writes each change to a new place, so that reserved space is of no use; put it on a \
+             tmpfs, such as /run or /dev/shm",
         ),
         _ => Reason::System { doing: "forbidding copy-on-write for the segment (FS_NOCOW_FL)", errno },
     }
@@ -219,8 +219,8 @@ pub(super) fn unreserved(doing: &'static str, errno: Errno, bytes: u64) -> Reaso
     match errno.0 {
         libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes },
         libc::EOPNOTSUPP => Reason::Unsupported(
-            "is on a file system that cannot reserve space (fallocate), nor can this kernel have it do so (Linux 5.14 can); \
-             put it on a tmpfs such as /run or /dev/shm",
+            "is on a file system that cannot reserve space by fallocate, and this kernel offers no other way (Linux 5.14 \
+             does); put it on a tmpfs, such as /run or /dev/shm",
         ),
         _ => Reason::System { doing, errno },
     }

@@ -222,7 +222,7 @@ impl Libpod {
                 // The thread's robust list still points there.
                 self.pool.keep_forever();
                 let found = u64::from(self.pool.mutex(id).word().load(Ordering::Relaxed));
-                Reason::Damaged { what: "the mutex of a lock that this thread holds, whose word", found, expected: 0 }
+                Reason::Damaged { what: "the word in the mutex of a lock that this thread holds", found, expected: 0 }
             }
         })
     }

@@ -51,7 +51,8 @@ impl Pool {
             |pool| {
                 let (found, expected) = (geometry.num_locks().into(), pool.geometry.num_locks().into());
                 let same = geometry == pool.geometry;
-                let reason = Reason::Damaged { what: "the number of locks, while it is in use,", found, expected };
+                let reason =
+                    Reason::Damaged { what: "the number of locks, which changed while in use,", found, expected };
                 if same { Ok(()) } else { Err(name.error(reason)) }
             },
             || {
@@ -116,7 +117,8 @@ pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Resul
 
 fn mutex_layout() -> Found<&'static MutexLayout> {
     MutexLayout::of_this_libc().ok_or(Reason::Unsupported(
-        "this libc's robust mutexes have a form that this library does not know, so their holders could not be told",
+        "this library does not know the form of this libc's robust mutexes, so it could not tell who holds one; use the native \
+         layout",
     ))
 }
 

@@ -133,7 +133,7 @@ impl Attachment {
 }
 
 fn entry_of(space: &Space, index: u32) -> Result<Entry<'_>, Reason> {
-    let unusable = Reason::System { doing: "reaching an entry of the attach table", errno: Errno(libc::EIO) };
+    let unusable = Reason::System { doing: "mapping an entry of the attach table", errno: Errno(libc::EIO) };
     space.entry(index).ok().flatten().ok_or(unusable)
 }
 
@@ -196,7 +196,7 @@ fn is_holder(file: &File, byte: Range) -> bool {
 /// Whether the byte is locked as others see it. Nobody is to begin in a segment that has lost its name meanwhile.
 fn is_locked(space: &Space, byte: Range) -> Result<bool, Reason> {
     let asked = space.segment.file.query(|asked| record_lock::is_write_locked(asked, byte));
-    match asked.map_err(|errno| Reason::of_fcntl("looking after the entry's lock", errno))? {
+    match asked.map_err(|errno| Reason::of_fcntl("checking the record lock of an entry", errno))? {
         (_, metadata) if metadata.links == 0 => Err(Reason::Removed),
         (is_locked, _) => Ok(is_locked),
     }

@@ -49,7 +49,7 @@ impl Native {
         let attachment = self.pool().attached()?;
         attachment.introduce(self.pool());
         if thread.serial_bits() == 0 {
-            let failed = |errno| Reason::System { doing: "making the calling thread known", errno };
+            let failed = |errno| Reason::System { doing: "registering the calling thread", errno };
             hear_of_end(thread).map_err(failed)?;
             let serial = arena::serials().and_then(|serials| serials.claim().ok_or(Errno(libc::EAGAIN)));
             thread.set_serial_bits(word::of_thread(0, serial.map_err(failed)?));

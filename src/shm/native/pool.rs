@@ -81,7 +81,8 @@ impl Pool {
             |pool| {
                 let (found, expected) = (geometry.max_locks().into(), pool.geometry.max_locks().into());
                 let same = geometry == pool.geometry;
-                let reason = Reason::Damaged { what: "the header, while it is in use,", found, expected };
+                let reason =
+                    Reason::Damaged { what: "a number in the header, which changed while in use,", found, expected };
                 if same { Ok(()) } else { Err(name.error(reason)) }
             },
             || {

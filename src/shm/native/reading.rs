@@ -47,7 +47,7 @@ impl<'m> Reading<'m> {
 const SEARCHES: u32 = 16;
 
 const NO_READERS: Reason = Reason::Unsupported(
-    "the segment is of format version 1, which knows no shared locks; lock exclusively, or create the segment anew",
+    "the segment has format version 1, which has no shared locks; lock exclusively, or create the segment anew",
 );
 
 impl Native {

@@ -34,8 +34,8 @@ pub(super) fn free_of(bitmap: &Bitmap<'_>) -> u32 {
 pub(super) fn no_boot(errno: Errno) -> Reason {
     match errno.0 {
         libc::EOPNOTSUPP => Reason::Unsupported(
-            "/proc does not show the id of this boot, by which a segment on a disk is known to be of it; mount /proc, or \
-             put the segment on a tmpfs such as /run or /dev/shm",
+            "/proc does not show the id of this boot, without which nobody can tell whether a segment on a disk is from this \
+             boot; mount /proc, or put the segment on a tmpfs, such as /run or /dev/shm",
         ),
         _ => Reason::System { doing: "reading the boot's id", errno },
     }
@@ -254,7 +254,7 @@ impl Space {
         let size = self.geometry.size(num_locks);
         let asked = self.segment.file.query(|_| Ok(()));
         let ((), metadata) =
-            asked.map_err(|errno| Reason::System { doing: "looking after the segment's size", errno })?;
+            asked.map_err(|errno| Reason::System { doing: "checking the size of the segment", errno })?;
         let (found, expected) = (metadata.size, size as u64);
         if found < expected {
             return Err(Reason::Damaged { what: "the size of the file", found, expected });
