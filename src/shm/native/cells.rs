@@ -91,10 +91,12 @@ const fn home(id: u32) -> usize {
     id.wrapping_mul(0x9E37_79B1) as usize % PLACES
 }
 
-/// A number of an owner's own, which spreads readers over cells and lines.
+/// Spreads readers over cells and lines: owners whose entries or whose serials follow each other, as those of a program's
+/// processes and of a process's threads do, never begin on one line.
 #[inline(always)]
 const fn spread(owner: u64) -> usize {
-    (word::entry(owner).wrapping_mul(0x85EB_CA6B) >> 15 ^ word::serial(owner).wrapping_mul(0xC2B2_AE35)) as usize
+    const SERIAL_STRIDE: u32 = 3;
+    word::entry(owner).wrapping_add(word::serial(owner).wrapping_mul(SERIAL_STRIDE)) as usize
 }
 
 /// A reader's cell is somebody's hold if it is neither starving nor being written.
