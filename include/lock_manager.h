@@ -9,10 +9,10 @@
  * sets errno, none returns -EINTR. Outputs are written only on success. After a failure, lock_manager_last_error()
  * says in words what happened, to this thread.
  *
- * ERRORS. Every function that can fail may fail with these, too. -EINVAL: a pointer that is needed is NULL, an id is out
- * of range, or a value or a struct's size is none that this version knows. -EOPNOTSUPP: this storage cannot do that, or not
- * for this child (FORK). -EIO: the library itself is at fault, or the device; a lock call has not taken the lock. Errors of
- * the system, such as -ENOMEM, -EMFILE and -ENOTDIR, come through as they are.
+ * ERRORS. Every function that can fail may fail with these, too, or with an error of the system that comes through as it is,
+ * such as -ENOMEM, -EMFILE or -ENOTDIR. -EINVAL: a pointer that is needed is NULL, an id is out of range, or a value or a
+ * struct's size is none that this version knows. -EOPNOTSUPP: this storage cannot do that, or not for this forked child.
+ * -EIO: the library itself is at fault, or the device; a lock call has not taken the lock.
  *
  * OWNERSHIP. A lock_manager_t is yours from the function that wrote it until lock_manager_close(). A lock is named by
  * its number alone; there is no handle to free. Strings that functions return are the library's.
