@@ -9,10 +9,10 @@
  * sets errno, and none returns -EINTR. Outputs are written only on success. After a failure,
  * lock_manager_last_error() describes it to the thread that made the call.
  *
- * ERRORS. Every function that can fail may also return these. -EINVAL: a required pointer is NULL, an id is out of
- * range, or this version does not know a value or the size of a struct. -EOPNOTSUPP: this storage cannot do that, or
- * this child process may not (see FORK). -EIO: a fault in the library itself, or in the device; a lock call has not
- * taken the lock. Errors of the system, such as -ENOMEM, -EMFILE and -ENOTDIR, pass through unchanged.
+ * ERRORS. Every function that can fail may also return these errors, or pass on an error of the system, such as
+ * -ENOMEM, -EMFILE or -ENOTDIR, unchanged. -EINVAL: a required pointer is NULL, an id is out of range, or this
+ * version does not know a value or the size of a struct. -EOPNOTSUPP: this storage cannot do that, or this child
+ * process may not. -EIO: a fault in the library itself, or in the device; a lock call has not taken the lock.
  *
  * OWNERSHIP. The caller owns a lock_manager_t from the function that wrote it until lock_manager_close(). A lock is
  * named by its id alone, so there is no lock handle to free. Strings that functions return belong to the library.
