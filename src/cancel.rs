@@ -4,9 +4,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use crate::sys::clock::Instant;
+use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::Thread;
-use crate::sys::waits;
+use crate::sys::thread::waits;
 use crate::{Error, Reason, Result};
 
 /// The longest sleep of a wait that can be cancelled: half of the 10 ms within which it must end. The waiter polls and is not
@@ -57,7 +57,7 @@ impl Cancel {
 
     /// Checks that it could be freed now.
     pub(crate) fn check_unused(&self) -> Result<()> {
-        waits::sweep(Thread::calling());
+        waits::undo_abandoned(Thread::calling());
         match self.waits.load(Ordering::Acquire) {
             0 => Ok(()),
             waits => Err(Error::without_storage(Reason::CancelInUse { waits })),

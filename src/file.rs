@@ -23,8 +23,8 @@ use crate::manager::{Acquired, Holder, Info, LockInfo, Manager, Ownership, UNLIM
 use crate::ownership::OwnershipCell;
 use crate::shm::{self, AtOnce, MAX_LOCKS, Mode};
 use crate::sys::Errno;
-use crate::sys::file::Access;
-use crate::sys::registry::Shared;
+use crate::sys::process::registry::Shared;
+use crate::sys::syscall::file::Access;
 use crate::{Error, Reason, Result};
 use directory::{Directory, Found, SegmentName, TABLE};
 use pool::Pool;
@@ -66,7 +66,7 @@ impl FileManager {
             Err(Errno(libc::ENOENT)) => return Err(name.error(Reason::NoParent)),
             Err(errno) => return Err(name.failed("making the directory")(errno)),
         }
-        let directory = Directory::open(&name, Access::Use).map_err(|error| match error.reason() {
+        let directory = Directory::open(&name, Access::ReadWrite).map_err(|error| match error.reason() {
             Reason::System { errno: Errno(libc::ENOTDIR), .. } => name.error(Reason::Exists),
             _ => error,
         })?;
@@ -88,7 +88,7 @@ impl FileManager {
     /// the caller nor root; `EPROTO` if its table file has another version or was not made by this library; `EOPNOTSUPP` on
     /// network file systems.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::serve(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::Use)?)
+        Self::serve(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::ReadWrite)?)
     }
 
     /// Opens a lock directory read only, whoever owns it, if permissions allow. Nothing is created in it, and calls that
@@ -97,7 +97,7 @@ impl FileManager {
     /// # Errors
     /// As [`open`](Self::open), except that any owner is accepted.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
-        Self::serve(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::Look)?)
+        Self::serve(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::ReadOnly)?)
     }
 
     /// Opens the lock directory if it exists, and creates it otherwise. If two processes call it at once, one creates the
@@ -124,7 +124,7 @@ impl FileManager {
     /// files beside the locks, and only the locks are removed.
     pub fn remove(path: impl AsRef<Path>) -> Result<()> {
         let name = SegmentName::of_table_in(path.as_ref())?;
-        let directory = Directory::open(&name, Access::Use)?;
+        let directory = Directory::open(&name, Access::ReadWrite)?;
         let located = |reason| name.error(reason);
         let contents = directory.contents().map_err(located)?;
         if contents.has_others && !contents.has_table {
@@ -226,8 +226,8 @@ impl FileManager {
 
     fn is_writable(&self) -> Found<()> {
         match self.pool.directory.access {
-            Access::Use => Ok(()),
-            Access::Look => Err(Reason::ReadOnly),
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(Reason::ReadOnly),
         }
     }
 
@@ -378,7 +378,7 @@ impl Drop for FileManager {
     fn drop(&mut self) {
         // The locks stay held, as the caller never gave them back; the process's end is what frees them.
         if self.check_idle().is_err() {
-            self.pool.keep_for_ever();
+            self.pool.keep_forever();
         }
     }
 }

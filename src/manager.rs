@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::sys::clock::Instant;
+use crate::sys::syscall::clock::Instant;
 use crate::{Cancel, Result};
 
 /// The count that [`Manager::available_locks`] and [`Manager::num_locks`] return if there is no maximum.
@@ -37,7 +37,7 @@ impl Wait {
     /// The instant at which a wait that begins now ends.
     pub(crate) fn deadline(self) -> Instant {
         match self {
-            Self::Try | Self::Nanoseconds(0) => Instant::EVER,
+            Self::Try | Self::Nanoseconds(0) => Instant::BOOT,
             Self::Nanoseconds(u64::MAX) | Self::Forever => Instant::NEVER,
             Self::Nanoseconds(timeout) => Instant::now().after(timeout),
         }

@@ -11,7 +11,7 @@ mod segment;
 use std::path::Path;
 
 use crate::manager::{Acquired, Layout, Manager, pass_on};
-use crate::sys::file::Access;
+use crate::sys::syscall::file::Access;
 use crate::{Error, Reason, Result};
 pub(crate) use libpod::Libpod;
 pub(crate) use name::{SegmentName, TABLE};
@@ -191,7 +191,7 @@ impl ShmManager {
     pub fn open(path: impl AsRef<Path>, num_locks: u32) -> Result<Self> {
         let name = SegmentName::parse(path.as_ref())?;
         Self::check_count(&name, num_locks)?;
-        Self::open_named(&name, num_locks, Access::Use)
+        Self::open_named(&name, num_locks, Access::ReadWrite)
     }
 
     /// Opens the segment if it exists, and creates it otherwise. If two processes call it at once, one creates the segment
@@ -215,7 +215,7 @@ impl ShmManager {
         options: &SegmentOptions,
     ) -> Result<Self> {
         for _ in 0..OPEN_ROUNDS {
-            match Self::open_named(name, num_locks, Access::Use) {
+            match Self::open_named(name, num_locks, Access::ReadWrite) {
                 Err(error) if matches!(error.reason(), Reason::NotFound) => {}
                 Err(error) if matches!(error.reason(), Reason::BeforeBoot) => remove_if(name, native::is_before_boot)?,
                 opened => return opened.and_then(|manager| manager.in_layout(name, options.layout)),
@@ -226,7 +226,7 @@ impl ShmManager {
                 created => return created,
             }
         }
-        Self::open_named(name, num_locks, Access::Use)
+        Self::open_named(name, num_locks, Access::ReadWrite)
     }
 
     /// The manager, if its layout will do.
@@ -246,7 +246,7 @@ impl ShmManager {
     /// As [`open`](Self::open), except that any owner is accepted.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
         let name = SegmentName::parse(path.as_ref())?;
-        Self::open_named(&name, 0, Access::Look)
+        Self::open_named(&name, 0, Access::ReadOnly)
     }
 
     /// Removes a segment. Processes that still have it open get `ESTALE`: in the native layout from each allocation and lock
@@ -335,8 +335,8 @@ pub(crate) fn create_table(name: &SegmentName) -> Result<Native> {
 pub(crate) fn open_table(name: &SegmentName, access: Access) -> Result<Option<Native>> {
     let options = SegmentOptions { layout: Some(Layout::Native), max_locks: MAX_LOCKS, mode: DEFAULT_MODE };
     let opened = match access {
-        Access::Use => ShmManager::open_or_create_named(name, 0, FIRST_TABLE_LOCKS, &options)?,
-        Access::Look => match ShmManager::open_named(name, 0, access) {
+        Access::ReadWrite => ShmManager::open_or_create_named(name, 0, FIRST_TABLE_LOCKS, &options)?,
+        Access::ReadOnly => match ShmManager::open_named(name, 0, access) {
             Err(error) if matches!(error.reason(), Reason::NotFound) => return Ok(None),
             opened => opened?.in_layout(name, options.layout)?,
         },

@@ -9,9 +9,9 @@ use crate::acquisition::{Acquisition, Progress};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Wait};
 use crate::shm::{AtOnce, Haste, Mode, Native, Release, SlowPath};
-use crate::sys::clock::Instant;
+use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::Thread;
-use crate::sys::waits::{self, Marks};
+use crate::sys::thread::waits::{self, WaitEffects};
 use crate::{Error, Reason};
 
 use super::FileManager;
@@ -58,7 +58,7 @@ struct Polling<'m> {
     table: &'m Table,
     acquired: Acquired,
     thread: Thread,
-    counted: waits::Wait,
+    counted: waits::RecordedWait,
     until: Instant,
 }
 
@@ -93,7 +93,7 @@ impl FileManager {
     #[inline(always)]
     pub(crate) fn release_at_once(&self, id: u32) -> bool {
         // A wait for libpod that a handler left has the word, and no lock: it is given back first.
-        let is_swept = !waits::are_noted(Thread::calling());
+        let is_swept = !waits::any_recorded(Thread::calling());
         let Some(table) = self.tables.present().filter(|table| is_swept && table.native.holds_surely(id)) else {
             return false;
         };
@@ -102,7 +102,7 @@ impl FileManager {
 
     /// The table in which a lock was taken that is to be given back, as `has` knows it.
     fn table_of(&self, id: u32, has: impl Fn(&Native) -> bool) -> Found<&Table> {
-        waits::sweep(Thread::calling());
+        waits::undo_abandoned(Thread::calling());
         self.check_id(id)?;
         self.is_writable()?;
         self.tables.all().find(|table| has(&table.native)).ok_or(Reason::NotHolder { id })
@@ -177,7 +177,7 @@ impl<'m> TwoSteps<'m> {
     }
 
     fn begin(&mut self) -> Outcome {
-        waits::sweep(Thread::calling());
+        waits::undo_abandoned(Thread::calling());
         self.manager.check_id(self.id)?;
         self.manager.is_writable()?;
         cancel::check(self.cancel, self.id)?;
@@ -265,16 +265,18 @@ impl<'m> TwoSteps<'m> {
             polling.until = until;
             return Ok(None);
         }
-        let (thread, counted) = (Thread::calling(), waits::Wait::default());
+        let (thread, counted) = (Thread::calling(), waits::RecordedWait::default());
         self.stage = Stage::Record(Polling { table, acquired, thread, counted, until });
         if let Stage::Record(polling) = &mut self.stage {
-            let (crowd, wants, cancel) = (None, None, self.cancel.map(Cancel::waits));
+            let (local_waiters, published_wait, cancel) = (None, None, self.cancel.map(Cancel::waits));
             let (waiting, futex) = (table.native.waiting(), table.native.futex(id));
-            let in_hand = match self.mode {
-                Mode::Exclusive => Some(table.native.in_hand(id, acquired)),
-                Mode::Shared => table.native.cell_in_hand(id),
+            let held_word = match self.mode {
+                Mode::Exclusive => Some(table.native.word_to_release(id, acquired)),
+                Mode::Shared => table.native.cell_to_release(id),
             };
-            polling.counted.begin(thread, &Marks { waiting, cancel, crowd, wants, futex, in_hand });
+            polling
+                .counted
+                .begin(thread, &WaitEffects { waiting, cancel, local_waiters, published_wait, futex, held_word });
         }
         Ok(None)
     }

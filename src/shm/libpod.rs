@@ -21,11 +21,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::manager::{Acquired, Holder, Info, Kind, Layout, LockInfo, Manager, Ownership, Wait};
-use crate::sys::arena::Line;
-use crate::sys::file::Access;
-use crate::sys::mutex::Shape;
+use crate::sys::mutex::MutexLayout;
 use crate::sys::process::Process;
-use crate::sys::registry::Shared;
+use crate::sys::process::arena::CacheLine;
+use crate::sys::process::registry::Shared;
+use crate::sys::syscall::file::Access;
 use crate::sys::thread;
 use crate::{Cancel, Error, Reason, Result};
 
@@ -45,17 +45,17 @@ pub(crate) struct Libpod {
     guard: *mut u8,
     /// As many locks as may be taken through the manager: all, or none if it was opened to look.
     lockable: u32,
-    shape: Shape,
-    /// One word for each lock: who of this process holds it, as the manager's token and the thread's serial.
+    mutex_layout: MutexLayout,
+    /// One word for each lock: who of this process holds it, as the manager's token and the thread's local id.
     holders: *const AtomicU64,
-    /// Names the manager among those of the process, above the bits of a serial.
+    /// Names the manager among those of the process, above the bits of a local id.
     token: u64,
     process: &'static Process,
     /// Keeps everything above alive and in place.
     pool: Shared<Pool>,
     storage: Arc<PathBuf>,
     /// One word: how many threads wait in calls on this manager.
-    waiting: Line,
+    waiting: CacheLine,
 }
 
 impl Libpod {
@@ -67,7 +67,7 @@ impl Libpod {
 
     /// Opens what `candidate` found, whose first bytes are `start`.
     pub(super) fn open(candidate: Candidate, start: &[u8], num_locks: u32) -> Result<Self> {
-        let geometry = Geometry::read(start, candidate.facts.size).map_err(|reason| candidate.name.error(reason))?;
+        let geometry = Geometry::read(start, candidate.metadata.size).map_err(|reason| candidate.name.error(reason))?;
         if num_locks != 0 {
             let asked = Geometry::for_locks(num_locks).num_locks();
             if asked != geometry.num_locks() {
@@ -82,13 +82,13 @@ impl Libpod {
     fn new(name: &SegmentName, geometry: Geometry, segment: impl FnOnce() -> Result<Segment>) -> Result<Self> {
         static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
         let process = Process::current().map_err(name.failed("reserving memory"))?;
-        let waiting = Line::claim().map_err(name.failed("reserving memory"))?;
+        let waiting = CacheLine::claim().map_err(name.failed("reserving memory"))?;
         let pool = Pool::of(process, name, segment()?, geometry)?;
-        let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed) << thread::SERIAL_BITS;
+        let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed) << thread::LOCAL_ID_BITS;
         let (mutexes, guard, holders) = pool.addresses();
-        let lockable = if pool.segment.access == Access::Use { pool.geometry.num_locks() } else { 0 };
-        let (shape, storage) = (pool.shape, Arc::clone(name.shown()));
-        Ok(Self { mutexes, guard, lockable, shape, holders, token, process, pool, storage, waiting })
+        let lockable = if pool.segment.access == Access::ReadWrite { pool.geometry.num_locks() } else { 0 };
+        let (mutex_layout, storage) = (pool.mutex_layout, Arc::clone(name.shown()));
+        Ok(Self { mutexes, guard, lockable, mutex_layout, holders, token, process, pool, storage, waiting })
     }
 
     /// Allocates a lock if nothing stands in the way.
@@ -128,7 +128,7 @@ impl Libpod {
     }
 
     fn is_writable(&self) -> Found<()> {
-        if self.pool.segment.access == Access::Use { Ok(()) } else { Err(Reason::ReadOnly) }
+        if self.pool.segment.access == Access::ReadWrite { Ok(()) } else { Err(Reason::ReadOnly) }
     }
 
     /// Whether a lock may be changed through the manager.
@@ -271,7 +271,7 @@ impl Drop for Libpod {
         // The registry drops the pool with its last manager. What a robust list may still point into must stay
         // mapped, so a manager that is dropped busy gives its part up for good.
         if self.is_idle().is_err() {
-            self.pool.keep_for_ever();
+            self.pool.keep_forever();
         }
     }
 }

@@ -2,10 +2,17 @@
 //! What a process must not inherit: memory that the kernel hands to every child as zeros (MADV_WIPEONFORK), however
 //! the child was made. pthread_atfork would miss a raw clone(2), which container engines do by hand.
 
+pub(crate) mod arena;
+pub(crate) mod number_pool;
+pub(crate) mod once_box;
+pub(crate) mod per_process;
+pub(crate) mod registry;
+
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
-use super::undisturbed::Signals;
-use super::{Errno, arena, glance};
+use crate::sys::Errno;
+use crate::sys::liveness::proc_file;
+use crate::sys::thread::caller_state::BlockedSignals;
 
 /// The line of the arena, as this process sees it. In a child all fields are 0 until somebody settles in.
 #[repr(C)]
@@ -28,7 +35,7 @@ impl Process {
         // SAFETY: a line of the arena, larger than Process, that is never unmapped; all fields are atomics, for which zeros
         // are valid.
         let process = unsafe { &*arena::process()?.as_ptr().cast::<Self>() };
-        process.settle();
+        process.begin_epoch();
         Ok(process)
     }
 
@@ -39,7 +46,7 @@ impl Process {
     }
 
     /// Gives a new process its epoch. Threads may race: one epoch wins, the pid is the same for all.
-    pub(crate) fn settle(&self) -> u64 {
+    pub(crate) fn begin_epoch(&self) -> u64 {
         let epoch = self.epoch();
         if epoch != 0 {
             return epoch;
@@ -60,7 +67,7 @@ impl Process {
     /// Excludes the other threads of this process until the guard is dropped. A child made meanwhile finds it open. No
     /// signal handler comes meanwhile, which would wait for its own thread.
     pub(crate) fn exclude_other_threads(&self) -> Exclusion<'_> {
-        let signals = Signals::hold_back();
+        let signals = BlockedSignals::block();
         let mut attempts = 0u32;
         while self.guard.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             attempts += 1;
@@ -78,13 +85,13 @@ impl Process {
 /// See [`Process::exclude_other_threads`].
 pub(crate) struct Exclusion<'p> {
     process: &'p Process,
-    signals: Signals,
+    signals: BlockedSignals,
 }
 
 impl Drop for Exclusion<'_> {
     fn drop(&mut self) {
         self.process.guard.store(0, Ordering::Release);
-        self.signals.let_come();
+        self.signals.restore();
     }
 }
 
@@ -108,7 +115,7 @@ pub(crate) fn command() -> [u64; 2] {
         unsafe { libc::gettid() == libc::getpid() && libc::prctl(libc::PR_GET_NAME, bytes.as_mut_ptr()) == 0 };
     if !is_main {
         let mut buffer = [0u8; 64];
-        let name = glance::file("/proc/self/comm", &mut buffer).unwrap_or_default();
+        let name = proc_file::read("/proc/self/comm", &mut buffer).unwrap_or_default();
         for (place, byte) in bytes.iter_mut().zip(name.iter().filter(|&&byte| byte != b'\n')) {
             *place = *byte;
         }

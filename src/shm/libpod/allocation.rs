@@ -3,8 +3,8 @@
 //! Allocating and freeing: the bitmaps are changed with the segment's one mutex held, which is taken over where its
 //! holder is gone.
 
-use crate::sys::clock::Instant;
 use crate::sys::mutex::{Attempt, RobustMutex};
+use crate::sys::syscall::clock::Instant;
 
 use crate::Reason;
 
@@ -52,7 +52,7 @@ impl Libpod {
                 }
                 Attempt::Refused(code) => return Err(refused(code)),
                 // The bitmaps are whole whoever left them, so there is nothing to lose by going on.
-                Attempt::Lost => guard.revive(),
+                Attempt::NotRecoverable => guard.make_recoverable(),
                 Attempt::Held => {
                     if let Verdict::Gone(word) = watch.look(guard, &self.pool.segment) {
                         watch.bury(guard, word);
@@ -69,7 +69,7 @@ impl Libpod {
             }
             guard.spin();
             let until = Instant::now().after(SLICE_NS.min(GUARD_PATIENCE_NS - waited));
-            attempt = guard.settle(self.pool.wait_mutex(guard, until));
+            attempt = guard.conclude(self.pool.wait_mutex(guard, until));
         }
     }
 }

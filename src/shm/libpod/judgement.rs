@@ -10,9 +10,10 @@
 use std::sync::atomic::Ordering;
 
 use crate::Reason;
-use crate::sys::clock::Instant;
+use crate::sys::liveness::procfs;
 use crate::sys::mutex::{RobustMutex, Snapshot, word};
-use crate::sys::{futex, procfs};
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::futex;
 
 use super::super::Found;
 use super::super::segment::Segment;
@@ -115,12 +116,12 @@ impl Libpod {
                 }
                 Verdict::Suspect => {
                     let word = mutex.word().load(Ordering::Relaxed);
-                    futex::wait_until(mutex.word(), word, Instant::now().after(SECOND_LOOK_NS));
+                    futex::wait(mutex.word(), word, Instant::now().after(SECOND_LOOK_NS));
                 }
             }
         }
-        if mutex.is_lost() {
-            mutex.revive();
+        if mutex.is_not_recoverable() {
+            mutex.make_recoverable();
         }
         Ok(())
     }

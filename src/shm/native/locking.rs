@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::acquisition::{Acquisition, Progress};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Ownership, Wait};
-use crate::sys::clock::Instant;
-use crate::sys::futex::{self, Awake};
-use crate::sys::waits::{self, Marks};
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::futex::{self, WakeReason};
+use crate::sys::thread::waits::{self, WaitEffects};
 use crate::{Reason, Result};
 
 use super::Native;
@@ -69,13 +69,13 @@ pub(super) struct Waiting<'m> {
     deadline: Instant,
     timeout_ns: u64,
     pub(super) crowd: Crowd<'static>,
-    pub(super) counted: waits::Wait,
+    pub(super) counted: waits::RecordedWait,
     pub(super) waiter: Waiter,
     pub(super) slices: Slices,
     /// The lock's note when its holder was looked after last.
     looked_at: u64,
     pub(super) sleep: Sleep<'m>,
-    awake: Awake,
+    awake: WakeReason,
     /// Of a writer whose word it is already.
     pub(super) drain: Option<Drain>,
     /// The word of a drain that stood still when the last slice ended; 0: of none.
@@ -122,7 +122,7 @@ impl Acquisition for SlowPath<'_> {
 
     extern "C" fn sleep(&mut self) {
         if let Some(Waiting { sleep, awake, .. }) = &mut self.waiting {
-            *awake = futex::sleep_until(futex_of(sleep.word), word::futex(sleep.seen), sleep.until, sleep.classes);
+            *awake = futex::wait_for_classes(futex_of(sleep.word), word::futex(sleep.seen), sleep.until, sleep.classes);
         }
     }
 }
@@ -144,19 +144,19 @@ impl<'m> Request<'m> {
         }
         // What can be cancelled has not come by the mid path.
         if self.cancel.is_some()
-            && waiting::spin(self.lock())
+            && waiting::spin(self.native.view.slot(self.id), member.thread)
             && let Some(acquired) = self.contend_as_asked(&member)?
         {
             return Ok(Some(acquired));
         }
         let waiting = place.insert(self.new_wait(member));
-        let marks = Marks {
+        let marks = WaitEffects {
             waiting: self.native.view.waiting(),
             cancel: self.cancel.map(Cancel::waits),
-            crowd: waiting.crowd.counter(),
-            wants: member.record.map(|record| record.wants()),
+            local_waiters: waiting.crowd.counter(),
+            published_wait: member.record.map(|record| record.wants()),
             futex: futex_of(self.lock()),
-            in_hand: None,
+            held_word: None,
         };
         waiting.counted.begin(member.thread, &marks);
         let outcome = match self.mode {
@@ -185,7 +185,7 @@ impl<'m> Request<'m> {
         }
         self.native.view.remember(self.id);
         if member.ownership == Ownership::Thread {
-            member.thread.count_word_taken();
+            member.thread.count_native_lock();
         }
         Ok(Some(acquired))
     }
@@ -206,12 +206,12 @@ impl<'m> Request<'m> {
             deadline,
             timeout_ns,
             crowd,
-            counted: waits::Wait::default(),
+            counted: waits::RecordedWait::default(),
             waiter: Waiter::default(),
             slices: Slices::new(start, crowd.place),
             looked_at,
             sleep: Sleep { word: self.lock(), seen: 0, note: looked_at, until: start, classes: 0 },
-            awake: Awake::Changed,
+            awake: WakeReason::ValueChanged,
             drain: None,
             stuck: 0,
             reading: Reading::default(),
@@ -292,9 +292,9 @@ impl<'m> Request<'m> {
         let (pool, lock) = (self.native.pool(), waiting.lock);
         let (now, sleep, awake) = (Instant::now(), waiting.sleep, waiting.awake);
         let waiter = &mut waiting.waiter;
-        waiter.slept |= matches!(awake, Awake::Woken | Awake::Timeout);
+        waiter.slept |= matches!(awake, WakeReason::Woken | WakeReason::TimedOut);
         // Where the word had changed, nobody slept, and a wake-up that came before is still to be used.
-        waiter.woken = awake == Awake::Woken || (waiter.woken && awake == Awake::Changed);
+        waiter.woken = awake == WakeReason::Woken || (waiter.woken && awake == WakeReason::ValueChanged);
         waiter.starves = starves(now.since(waiting.start));
         if now >= waiting.slices.end {
             waiting.slices.next(now, waiting.crowd.size());

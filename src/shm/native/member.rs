@@ -6,10 +6,14 @@ use std::sync::atomic::Ordering;
 
 use crate::Reason;
 use crate::manager::Ownership;
-use crate::sys::ending::{self, Left, Still};
+use crate::sys::Errno;
+use crate::sys::liveness;
+use crate::sys::liveness::procfs;
+use crate::sys::process::arena;
 use crate::sys::process::{self, Process};
 use crate::sys::thread::Thread;
-use crate::sys::{Errno, arena, procfs, waits, witness};
+use crate::sys::thread::on_exit::{self, Destructors, ExitHook};
+use crate::sys::thread::waits;
 
 use super::Native;
 use super::pool::{POOLS, Pool};
@@ -41,24 +45,24 @@ pub(super) struct HolderHere {
 impl Native {
     /// The calling thread, attached and named. From here on it may use the fast path.
     pub(super) fn enter(&self) -> Result<Member<'_>, Reason> {
-        let thread = Thread::named(self.process).map_err(|_| Reason::ClonedChild)?;
+        let thread = Thread::identified(self.process).map_err(|_| Reason::ClonedChild)?;
         let attachment = self.pool().attached()?;
         attachment.introduce(self.pool());
-        if thread.name() == 0 {
+        if thread.serial_bits() == 0 {
             let failed = |errno| Reason::System { doing: "registering the calling thread", errno };
             hear_of_end(thread).map_err(failed)?;
-            let tag = arena::tags().and_then(|tags| tags.claim().ok_or(Errno(libc::EAGAIN)));
-            thread.set_name(word::of_thread(0, tag.map_err(failed)?));
+            let serial = arena::serials().and_then(|serials| serials.claim().ok_or(Errno(libc::EAGAIN)));
+            thread.set_serial_bits(word::of_thread(0, serial.map_err(failed)?));
         }
         // What it left by jumping out of a signal handler it waits for no more.
-        waits::sweep(thread);
+        waits::undo_abandoned(thread);
         sharing::sweep_claim(thread);
-        let owner = attachment.base | thread.name();
+        let owner = attachment.base | thread.serial_bits();
         let record = self.pool().claim_record(owner, || {
             let tid = thread.id() as i32;
             let start = if tid == process::pid() {
                 attachment.start() as u32
-            } else if attachment.surroundings().is_some_and(|then| then.time_namespace == witness::time_namespace()) {
+            } else if attachment.namespaces().is_some_and(|then| then.time_namespace == liveness::time_namespace()) {
                 procfs::own_thread_start_time()
             } else {
                 // By another clock than that which the entry names.
@@ -71,7 +75,7 @@ impl Native {
             record.withdraw();
         }
         let ownership = self.ownership.settle();
-        thread.settle_at(attachment.number);
+        thread.note_entered(attachment.number);
         self.view.let_in(attachment, ownership);
         let word = match ownership {
             Ownership::Thread => {
@@ -85,50 +89,50 @@ impl Native {
 
     /// What the calling thread may give back. `None`: nothing, since this process has taken nothing here.
     pub(super) fn holder_here(&self) -> Option<HolderHere> {
-        let thread = Thread::named(self.process).ok()?;
+        let thread = Thread::identified(self.process).ok()?;
         let process_word = self.pool().attachment.peek()?.base;
-        let thread_word = (thread.name() != 0).then(|| process_word | thread.name());
+        let thread_word = (thread.serial_bits() != 0).then(|| process_word | thread.serial_bits());
         Some(HolderHere { thread, thread_word, process_word })
     }
 }
 
 /// Has the library hear of the calling thread's end.
 pub(in crate::shm) fn hear_of_end(thread: Thread) -> Result<(), Errno> {
-    ending::arm(thread, Left::Locks, thread_ended)
+    on_exit::arm(thread, ExitHook::Locks, thread_ended)
 }
 
 /// The calling thread ends: what it holds is a dead holder's from now on, and it waits for nothing. Unless the program's
 /// own destructors come yet, and may unlock: then the lock is found to be a dead holder's when the thread is gone.
-fn thread_ended(thread: Thread, still: Still) {
-    waits::end_all(thread);
+fn thread_ended(thread: Thread, destructors: Destructors) {
+    waits::undo_all(thread);
     sharing::sweep_claim(thread);
-    if still == Still::Destructors && thread.held_words() != 0 {
+    if destructors == Destructors::Pending && thread.held_native() != 0 {
         return;
     }
     if let Ok(process) = Process::current() {
         give_up_all_of(thread, process);
     }
-    thread.forget_words();
+    thread.forget_native();
 }
 
 fn give_up_all_of(thread: Thread, process: &'static Process) {
     // A child that shares its parent's memory ends no thread of the parent's, and a forked child's first thread knows
     // itself by its parent's numbers until it makes a call.
-    if !process.is_caller() || !thread.is_named_in(process) || thread.name() == 0 {
+    if !process.is_caller() || !thread.is_identified_in(process) || thread.serial_bits() == 0 {
         return;
     }
     let alone = process.exclude_other_threads();
     POOLS.for_each(&alone, |pool| pool.thread_ended(thread));
-    if let Ok(tags) = arena::tags() {
-        tags.release(word::serial(thread.name()));
+    if let Ok(serials) = arena::serials() {
+        serials.release(word::serial(thread.serial_bits()));
     }
 }
 
 impl Pool {
     fn thread_ended(&self, thread: Thread) {
         let Some(attachment) = self.attachment.peek() else { return };
-        let owner = attachment.base | thread.name();
-        if thread.held_words() != 0 {
+        let owner = attachment.base | thread.serial_bits();
+        if thread.held_native() != 0 {
             self.abandon_all_of(owner);
         }
         self.release_record(owner);

@@ -7,12 +7,14 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use crate::sys::made_once::MadeOnce;
-use crate::sys::per_process::PerProcess;
+use crate::sys::Errno;
+use crate::sys::liveness::procfs;
 use crate::sys::process::Process;
-use crate::sys::registry::{Registry, Shared};
+use crate::sys::process::arena;
+use crate::sys::process::once_box::OnceBox;
+use crate::sys::process::per_process::PerProcess;
+use crate::sys::process::registry::{Registry, Shared};
 use crate::sys::thread::Thread;
-use crate::sys::{Errno, arena, procfs};
 use crate::{Reason, Result};
 
 use super::super::name::SegmentName;
@@ -32,7 +34,7 @@ pub(super) struct Pool {
     pub(super) attachment: PerProcess<Attachment>,
     pub(super) last_look: LastLook,
     /// What locks are held by beside their words, if by anything.
-    pub(super) beside: MadeOnce<Arc<dyn Beside>>,
+    pub(super) beside: OnceBox<Arc<dyn Beside>>,
     /// Whether a thread has ever taken locks here that it was to own itself.
     pub(super) has_owning_threads: AtomicBool,
 }
@@ -57,7 +59,7 @@ impl Deref for Pool {
 impl Pool {
     fn new(process: &'static Process, space: Space, attachment: PerProcess<Attachment>) -> Self {
         let (last_look, has_owning_threads) = Default::default();
-        Self { space, process, attachment, last_look, beside: MadeOnce::new(), has_owning_threads }
+        Self { space, process, attachment, last_look, beside: OnceBox::new(), has_owning_threads }
     }
 
     /// The pool of a segment that was mapped just now, or the one that this process has of it already. `read`: the id that
@@ -68,8 +70,8 @@ impl Pool {
         space: Space,
         read: Option<[u8; 16]>,
     ) -> Result<Shared<Self>> {
-        let facts = &space.segment.facts;
-        let key = [facts.device, facts.inode, space.access as u64];
+        let metadata = &space.segment.metadata;
+        let key = [metadata.device, metadata.inode, space.access as u64];
         let geometry = space.geometry;
         let alone = process.exclude_other_threads();
         let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
@@ -98,8 +100,8 @@ impl Pool {
     /// The pool of a segment of this process's own.
     pub(super) fn of_nameless(process: &'static Process, space: Space) -> std::result::Result<Shared<Self>, Reason> {
         let no_memory = |errno: Errno| Reason::System { doing: "reserving memory", errno };
-        let facts = &space.segment.facts;
-        let key = [facts.device, facts.inode, space.access as u64];
+        let metadata = &space.segment.metadata;
+        let key = [metadata.device, metadata.inode, space.access as u64];
         let alone = process.exclude_other_threads();
         POOLS.get_or_make(
             &alone,
@@ -116,9 +118,9 @@ impl Pool {
     /// Counts the calling thread among those of this process that wait for that lock.
     pub(super) fn join_crowd(&self, id: u32) -> Crowd<'static> {
         // The process has its arena since the pool was made.
-        let counters = arena::counters().unwrap_or_default();
+        let counters = arena::wait_counters().unwrap_or_default();
         // Inodes are often neighbours, as ids are.
-        Crowd::join(counters, id.wrapping_add((self.segment.facts.inode as u32).wrapping_mul(0x9E37_79B1)))
+        Crowd::join(counters, id.wrapping_add((self.segment.metadata.inode as u32).wrapping_mul(0x9E37_79B1)))
     }
 
     /// The place of this process, taken now if it has none.
@@ -134,12 +136,12 @@ impl Pool {
     pub(super) fn is_calling_thread(&self, named: u64) -> bool {
         let thread = Thread::calling();
         // What a forked child's first thread remembers before it is named anew is its parent's.
-        thread.is_named_in(self.process) && thread.name() == word::of_thread(0, word::serial(named))
+        thread.is_identified_in(self.process) && thread.serial_bits() == word::of_thread(0, word::serial(named))
     }
 
     /// The PID namespace that this process looks from.
     pub(super) fn pid_namespace(&self) -> u64 {
-        let introduced = self.attachment.peek().and_then(Attachment::surroundings);
+        let introduced = self.attachment.peek().and_then(Attachment::namespaces);
         introduced.map_or_else(|| procfs::pid_namespace("self"), |here| here.pid_namespace)
     }
 }

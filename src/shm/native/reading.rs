@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::Reason;
 use crate::acquisition::Progress;
 use crate::manager::{Acquired, Ownership};
-use crate::sys::waits::InHand;
+use crate::sys::thread::waits::HeldWord;
 
 use super::Native;
 use super::abandoning::ROUNDS;
@@ -80,7 +80,7 @@ impl Native {
             return Err(Reason::NotHolder { id });
         }
         if thread_word.is_some() {
-            holder.thread.count_read();
+            holder.thread.count_shared_unlock();
         }
         Ok(())
     }
@@ -112,8 +112,8 @@ impl Native {
         }
         match member.ownership {
             Ownership::Thread => {
-                member.thread.count_reading();
-                member.thread.count_word_given_back();
+                member.thread.count_shared_lock();
+                member.thread.count_native_unlock();
             }
             Ownership::Process => hand_to_process(cell, member.owner, member.word),
         }
@@ -186,7 +186,7 @@ impl<'m> Request<'m> {
         self.pass_on(entered, waiter, has_starved);
         checked?;
         match member.ownership {
-            Ownership::Thread => member.thread.count_reading(),
+            Ownership::Thread => member.thread.count_shared_lock(),
             Ownership::Process => hand_to_process(cell, member.owner, member.word),
         }
         Ok(Some(if entered & D == 0 { Acquired::Clean } else { Acquired::OwnerDied }))
@@ -256,8 +256,8 @@ impl<'m> Request<'m> {
     /// Notes a cell for whoever finds the wait left.
     fn hold(self, waiting: &Waiting<'m>, cell: Option<&'m AtomicU64>) {
         let owner = waiting.member.owner;
-        let in_hand = cell.map(|word| InHand { word, owner, give_back: OF_LEFT_CELL });
-        waiting.counted.hold(waiting.member.thread, in_hand);
+        let held_word = cell.map(|word| HeldWord { word, owner, release: OF_LEFT_CELL });
+        waiting.counted.set_held_word(waiting.member.thread, held_word);
     }
 
     /// Claims a cell, or turns the one in which it starved into a claim, and looks at the word again (S1). Whether it is in.

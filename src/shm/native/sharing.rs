@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::manager::{Acquired, Wait};
 use crate::sys::thread::Thread;
-use crate::sys::waits;
+use crate::sys::thread::waits;
 
 use super::super::removal::mark;
 use super::super::{AtOnce, Release, SHORT_WAITS};
@@ -42,7 +42,7 @@ pub(super) fn sweep_claim(thread: Thread) {
     let cell = ptr::with_exposed_provenance::<u64>(address as usize);
     // Asked of the kernel: of a claim that was left before its swap, the segment may be gone. With the owner in it, it is
     // not: a process does not unmap what a cell says that it reads.
-    if waits::number_at(cell).is_some_and(|found| found & OWNER == owner) {
+    if waits::read_own_memory(cell).is_some_and(|found| found & OWNER == owner) {
         // SAFETY: a cell of a segment that is mapped, see above; accessed as an atomic everywhere.
         leave(unsafe { AtomicU64::from_ptr(cell.cast_mut()) }, owner);
     }
@@ -157,7 +157,7 @@ impl View {
             return Some(Sharer { thread, owner, process: None });
         }
         let process = self.lets_process_in(thread).then(|| self.base().load(Ordering::Relaxed))?;
-        Some(Sharer { thread, owner: process | thread.name(), process: Some(process) })
+        Some(Sharer { thread, owner: process | thread.serial_bits(), process: Some(process) })
     }
 
     /// The mid path: the first reader, one of several locks, or of one that is held for a moment.
@@ -177,7 +177,7 @@ impl View {
         for _ in 0..SHORT_WAITS {
             let is_open = match haste {
                 Haste::AtOnce => word::may_enter(cells.word.load(Ordering::Relaxed), Waiter::default()),
-                Haste::InAMoment => waiting::spin_to_share(cells.word),
+                Haste::InAMoment => waiting::spin_to_share(self.slot(id), thread),
             };
             if !is_open || cells.word.load(Ordering::Relaxed) & OWNER == sharer.owner {
                 break;
@@ -207,7 +207,7 @@ impl View {
         }
         if let Some(process) = process {
             hand_to_process(cell, owner, process);
-            thread.count_read();
+            thread.count_shared_unlock();
         }
         AtOnce::Acquired(if seen & D == 0 { Acquired::Clean } else { Acquired::OwnerDied })
     }
@@ -235,7 +235,7 @@ impl View {
         if cell.compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed).is_err() {
             return Release::Undecided;
         }
-        thread.count_read();
+        thread.count_shared_unlock();
         Release::Done
     }
 
@@ -261,7 +261,7 @@ impl View {
         }
         match cells.find(sharer.owner) {
             Some(cell) if leave(cell, sharer.owner) => {
-                thread.count_read();
+                thread.count_shared_unlock();
                 Release::Done
             }
             _ => Release::Undecided,

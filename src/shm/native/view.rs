@@ -9,10 +9,10 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::manager::{Acquired, Ownership};
-use crate::sys::arena::Line;
-use crate::sys::bits;
-use crate::sys::file::Access;
-use crate::sys::registry::Shared;
+use crate::sys::popcount;
+use crate::sys::process::arena::CacheLine;
+use crate::sys::process::registry::Shared;
+use crate::sys::syscall::file::Access;
 use crate::sys::thread::Thread;
 
 use super::super::removal::mark;
@@ -59,7 +59,7 @@ pub(super) struct View {
     pub(super) token: u64,
     /// As many locks as may be taken through the manager, as far as it has heard: none if it was opened to look.
     lockable: AtomicU32,
-    private: Line,
+    private: CacheLine,
     /// Keeps everything above alive and in place.
     pub(super) pool: Shared<Pool>,
 }
@@ -72,7 +72,7 @@ unsafe impl Sync for View {}
 
 impl View {
     pub(super) fn new(pool: Shared<Pool>, token: u64) -> Result<Self, crate::sys::Errno> {
-        let private = Line::claim()?;
+        let private = CacheLine::claim()?;
         let (slots, lockable) = (AtomicPtr::new(ptr::null_mut()), AtomicU32::new(0));
         let (retired, ticket) = (ptr::from_ref(pool.retired()), ptr::from_ref(private.word(private::TICKET)));
         let base = ptr::from_ref(private.word(private::BASE));
@@ -109,7 +109,7 @@ impl View {
     /// Lets the fast path reach all locks that the process knows of.
     pub(super) fn hear_of_more(&self) {
         let count = self.pool.num_locks();
-        if self.pool.access == Access::Use && count > self.lockable.load(Ordering::Acquire) {
+        if self.pool.access == Access::ReadWrite && count > self.lockable.load(Ordering::Acquire) {
             // Whoever gets here after the manager was made stores the same address: a segment that has grown is mapped
             // once more, for good.
             self.slots.store(self.pool.slots(count), Ordering::Relaxed);
@@ -148,14 +148,14 @@ impl View {
     /// everywhere and never changes: a signal handler that comes between the reads, and locks elsewhere, changes nothing.
     #[inline(always)]
     pub(super) fn thread_word(&self, thread: Thread) -> Option<u64> {
-        let is_at = thread.is_at(self.ticket().load(Ordering::Acquire));
-        if is_at { Some(self.base().load(Ordering::Relaxed) | thread.name()) } else { None }
+        let is_at = thread.last_entered(self.ticket().load(Ordering::Acquire));
+        if is_at { Some(self.base().load(Ordering::Relaxed) | thread.serial_bits()) } else { None }
     }
 
     /// Whether the calling thread has entered, and the process owns what it locks.
     #[inline(always)]
     pub(super) fn lets_process_in(&self, thread: Thread) -> bool {
-        thread.is_at(self.private.word(private::PROCESS_TICKET).load(Ordering::Acquire))
+        thread.last_entered(self.private.word(private::PROCESS_TICKET).load(Ordering::Acquire))
     }
 
     /// How the holder is named in the words here if the calling thread locks something, if it has entered.
@@ -253,7 +253,7 @@ impl View {
         let count = self.lockable.load(Ordering::Acquire);
         // SAFETY: a word of the header, which the pool keeps mapped as long as self.
         let is_all = unsafe { &*self.published }.load(Ordering::Acquire) == count;
-        (is_all && bits::is_asked()).then(|| space::free_of(&self.bitmap()))
+        (is_all && popcount::is_detected()).then(|| space::free_of(&self.bitmap()))
     }
 
     /// Takes the lock if nothing stands in the way; does nothing if anything does.
@@ -273,10 +273,10 @@ impl View {
     #[inline(always)]
     fn take(&self, id: u32, me: u64, thread: Thread) -> AtOnce {
         // Before the swap: a thread that ends behind it, in a signal handler or cancelled, knows that it holds something.
-        thread.count_word_taken();
+        thread.count_native_lock();
         let attempt = self.swap(id, me);
         if attempt == AtOnce::Undecided {
-            thread.count_word_given_back();
+            thread.count_native_unlock();
         }
         attempt
     }
@@ -310,11 +310,11 @@ impl View {
             return AtOnce::Undecided;
         }
         // As in take(), but for all of it: between what is seen and the swap, somebody else may be faster.
-        thread.count_word_taken();
+        thread.count_native_lock();
         let attempt = self.take_in_a_moment(id, me, thread);
         // What is held for the process is not the thread's.
         if attempt == AtOnce::Undecided || !is_threads {
-            thread.count_word_given_back();
+            thread.count_native_unlock();
         }
         attempt
     }
@@ -324,15 +324,15 @@ impl View {
     fn take_in_a_moment(&self, id: u32, me: u64, thread: Thread) -> AtOnce {
         let (lock, _) = self.slot(id);
         for _ in 0..SHORT_WAITS {
-            if !waiting::spin(lock) {
+            if !waiting::spin(self.slot(id), thread) {
                 break;
+            }
+            if word::is_shared(lock.load(Ordering::Relaxed)) {
+                return self.take_from_readers(id, thread);
             }
             let attempt = self.swap(id, me);
             if attempt != AtOnce::Undecided {
                 return attempt;
-            }
-            if word::is_shared(lock.load(Ordering::Relaxed)) {
-                return self.take_from_readers(id, thread);
             }
         }
         AtOnce::Undecided
@@ -344,7 +344,7 @@ impl View {
         match self.thread_word(thread) {
             Some(me) => {
                 self.pool.hand_back(id, me, Acquired::Clean);
-                thread.count_word_given_back();
+                thread.count_native_unlock();
             }
             None => self.pool.hand_back(id, self.base().load(Ordering::Relaxed), Acquired::Clean),
         }
@@ -380,7 +380,7 @@ impl View {
         {
             return Release::Undecided;
         }
-        thread.count_word_given_back();
+        thread.count_native_unlock();
         Release::Done
     }
 
@@ -408,7 +408,7 @@ impl View {
             };
             if lock.compare_exchange(seen, next.released(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
                 if word::serial(me) != 0 {
-                    thread.count_word_given_back();
+                    thread.count_native_unlock();
                 }
                 wake(lock, seen, next);
                 return Release::Done;

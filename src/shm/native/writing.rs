@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use crate::Reason;
 use crate::acquisition::Progress;
 use crate::manager::{Acquired, Wait};
-use crate::sys::clock::Instant;
-use crate::sys::waits::InHand;
+use crate::sys::syscall::clock::Instant;
+use crate::sys::thread::waits::HeldWord;
 
 use super::abandoning::{ROUNDS, clear_dead};
 use super::cells::{Cells, Extent, Seen};
@@ -250,15 +250,15 @@ impl<'m> Request<'m> {
                 None => self.lose_place(waiting),
             };
         };
-        let in_hand = InHand { word: waiting.lock, owner: waiting.member.owner, give_back: OF_LEFT_DRAIN };
-        waiting.counted.hold(waiting.member.thread, Some(in_hand));
+        let held_word = HeldWord { word: waiting.lock, owner: waiting.member.owner, release: OF_LEFT_DRAIN };
+        waiting.counted.set_held_word(waiting.member.thread, Some(held_word));
         waiting.drain = Some(Drain { extent: cells.extent(), next: 0, reserved, is_known: false, has_slept: false });
         self.go_on_draining(waiting, &cells)
     }
 
     fn lose_place(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
         waiting.drain = None;
-        waiting.counted.hold(waiting.member.thread, None);
+        waiting.counted.set_held_word(waiting.member.thread, None);
         waiting.waiter = Waiter { slept: true, woken: false, saw_reserved: false, ..waiting.waiter };
         self.before_sleep(waiting)
     }

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-use super::process::{Exclusion, Process};
+use crate::sys::process::{Exclusion, Process};
 
 /// What makes two values the same.
 pub(crate) type Key = [u64; 3];
@@ -101,7 +101,7 @@ impl<T: Send + Sync> Shared<T> {
     }
 
     /// Keeps the value for the life of the process, because something may still point into it.
-    pub(crate) fn keep_for_ever(&self) {
+    pub(crate) fn keep_forever(&self) {
         self.node.users.fetch_add(1, Ordering::Relaxed);
     }
 }
