@@ -15,6 +15,7 @@ export HOME
 
 BINDIR := $(PREFIX)/bin
 MANDIR := $(PREFIX)/share/man/man1
+MAN3DIR := $(PREFIX)/share/man/man3
 BASH_COMPLETIONS := $(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETIONS := $(PREFIX)/share/zsh/site-functions
 FISH_COMPLETIONS := $(PREFIX)/share/fish/vendor_completions.d
@@ -22,10 +23,13 @@ DOCDIR := $(PREFIX)/share/doc/lock_manager
 BUILT := $(or $(CARGO_TARGET_DIR),target)/release
 # Where the tests and the demo install to: under the build directory, never into the system.
 STAGE := $(abspath $(or $(CARGO_TARGET_DIR),target))/stage
-# Man pages and completions, made by lockctl itself from the definitions of its command line.
+# Man pages and completions: lockctl's own, made by itself from the definitions of its command line, and the header's.
 PAGES := $(BUILT)/lockctl-pages
 MAN_PAGES := lockctl.1 $(patsubst %,lockctl-%.1,list graph watch check run repair create allocate free free-all grow \
 	remove reconcile)
+# Those of the C interface: one for each name that the header declares, and the library's own.
+MAN3_PAGES := $(patsubst %,%.3,$(sort lock_manager $(shell \
+	sed -n 's/^typedef struct [a-z_]* //; /^[a-z}].*lock_manager_/p' include/lock_manager.h | grep -o 'lock_manager_[a-z_]*')))
 STAGED_PC := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig
 SONAME := liblock_manager.so.0
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
@@ -39,12 +43,13 @@ all: ## build the shared and the static library, and lockctl with its man pages 
 	@$(MAKE) --no-print-directory $(PAGES)/made
 
 # For `sudo make install` after `make`: root may have no cargo, and what is built needs none.
-$(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(BUILT)/lockctl:
+$(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(BUILT)/lockctl $(BUILT)/lock-manager-man:
 	$(CARGO) build --release --locked --workspace
 
-$(PAGES)/made: $(BUILT)/lockctl
+$(PAGES)/made: $(BUILT)/lockctl $(BUILT)/lock-manager-man include/lock_manager.h
 	@rm -rf "$(PAGES)"
 	@"$(BUILT)/lockctl" generate man "$(PAGES)/man"
+	@"$(BUILT)/lock-manager-man" include/lock_manager.h "$(PAGES)/man3"
 	@"$(BUILT)/lockctl" generate completions "$(PAGES)/completions"
 	@touch "$@"
 
@@ -106,9 +111,10 @@ install: $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(PAGES)/made ##
 	sed -e "s,@VERSION@,$(VERSION),; s,@PREFIX_FROM_PC@,$$(realpath -m --relative-to="$(LIBDIR)/pkgconfig" "$(PREFIX)")," \
 		lock_manager.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc"
 	chmod 644 "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc"
-	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(MANDIR)"
+	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(MANDIR)" "$(DESTDIR)$(MAN3DIR)"
 	install -m 755 $(BUILT)/lockctl "$(DESTDIR)$(BINDIR)/"
 	install -m 644 $(MAN_PAGES:%=$(PAGES)/man/%) "$(DESTDIR)$(MANDIR)/"
+	install -m 644 $(MAN3_PAGES:%=$(PAGES)/man3/%) "$(DESTDIR)$(MAN3DIR)/"
 	install -D -m 644 $(PAGES)/completions/lockctl.bash "$(DESTDIR)$(BASH_COMPLETIONS)/lockctl"
 	install -D -m 644 $(PAGES)/completions/_lockctl "$(DESTDIR)$(ZSH_COMPLETIONS)/_lockctl"
 	install -D -m 644 $(PAGES)/completions/lockctl.fish "$(DESTDIR)$(FISH_COMPLETIONS)/lockctl.fish"
@@ -122,7 +128,7 @@ uninstall: ## what install put there, and nothing else
 	rm -f "$(DESTDIR)$(LIBDIR)/liblock_manager.so.$(VERSION)" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
 		"$(DESTDIR)$(LIBDIR)/liblock_manager.so" "$(DESTDIR)$(LIBDIR)/liblock_manager.a" \
 		"$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc" "$(DESTDIR)$(PREFIX)/include/lock_manager.h" \
-		"$(DESTDIR)$(BINDIR)/lockctl" $(MAN_PAGES:%="$(DESTDIR)$(MANDIR)/%") \
+		"$(DESTDIR)$(BINDIR)/lockctl" $(MAN_PAGES:%="$(DESTDIR)$(MANDIR)/%") $(MAN3_PAGES:%="$(DESTDIR)$(MAN3DIR)/%") \
 		"$(DESTDIR)$(BASH_COMPLETIONS)/lockctl" "$(DESTDIR)$(ZSH_COMPLETIONS)/_lockctl" \
 		"$(DESTDIR)$(FISH_COMPLETIONS)/lockctl.fish"
 	rm -rf "$(DESTDIR)$(DOCDIR)"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Threads that count in a file under one lock, beside whoever else counts there: other processes, in C, Go or Rust.
+//! Threads count in a file under one lock, together with other processes, in C, Go or Rust, that count in the same file.
 //!
 //! usage: counter SEGMENT ID ROUNDS FILE
 
@@ -26,7 +26,7 @@ fn main() -> Outcome {
     let rounds: u64 = rounds.parse()?;
     let map = MmapRaw::map_raw(&OpenOptions::new().read(true).write(true).open(file)?)?;
     if map.len() < size_of::<u64>() {
-        return Err(format!("{file}: {} bytes are no number of 64 bits", map.len()).into());
+        return Err(format!("{file}: its {} bytes are too short for a 64-bit number", map.len()).into());
     }
     thread::scope(|scope| {
         let counting: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| count(lock, rounds, &map))).collect();

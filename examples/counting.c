@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * Several processes count in one record under one lock. One of them is killed while it holds the lock, with the record
- * half written; the next holder is told, mends the record, and the count comes out right.
+ * Several processes count in one record under one lock. One of them is killed while it holds the lock and the record is
+ * half written. The next holder is told and repairs the record, and the final count is right.
  *
  *     cc examples/counting.c $(pkg-config --cflags --libs lock_manager) -o counting && ./counting
  */
@@ -20,7 +20,7 @@
 
 enum { PROCESSES = 4, ADDITIONS = 50000, VICTIM = 1, FATAL_ADDITION = 25000 };
 
-/* Whole while total is the sum of the parts. Only the holder of the lock may read or write it. */
+/* The record is whole if total is the sum of the parts. Only the holder of the lock may read or write it. */
 struct record {
     unsigned long total;
     unsigned long parts[PROCESSES];
@@ -32,7 +32,7 @@ static uint32_t lock_id;
 static char segment[64];
 static pid_t maker;
 
-/* atexit: children, who inherit the registration, must not take the segment away. */
+/* Called by atexit. Children inherit the registration, and must not remove the segment. */
 static void remove_segment(void)
 {
     if (getpid() == maker && lock_manager_remove_shm(segment) < 0)
@@ -45,7 +45,7 @@ static void fail(const char *doing, const char *why)
     exit(EXIT_FAILURE);
 }
 
-/* Negative is a failure; a positive value that one does not know is a success. */
+/* A negative value is a failure. A positive value that the caller does not know is a success. */
 static int32_t must(int32_t code, const char *doing)
 {
     if (code < 0)
@@ -61,14 +61,14 @@ static unsigned long sum_of_parts(void)
     return sum;
 }
 
-/* Takes the lock, and leaves the record whole whatever the last holder did to it. */
+/* Takes the lock, and repairs the record if the last holder died. */
 static void enter(const char *who)
 {
     if (must(lock_manager_lock(manager, lock_id), "lock") != LOCK_MANAGER_OWNER_DIED)
         return;
     unsigned long found = record->total;
     record->total = sum_of_parts();
-    printf("%s is told that the last holder died, and mends the total: %lu -> %lu\n", who, found, record->total);
+    printf("%s is told that the last holder died, and repairs the total: %lu -> %lu\n", who, found, record->total);
 }
 
 static void leave(void)
@@ -76,7 +76,7 @@ static void leave(void)
     must(lock_manager_unlock(manager, lock_id), "unlock");
 }
 
-/* Counts on from where its part of the record stands. */
+/* Continues to count from its part of the record. */
 static void count(int number, int dies)
 {
     char who[32];
@@ -88,7 +88,7 @@ static void count(int number, int dies)
             return;
         }
         record->total++;
-        /* The half-written moment. The compiler must have stored the total: the call might look at it. */
+        /* Here the record is half written. The compiler must have stored the total, because the call might read it. */
         if (dies && record->parts[number] == FATAL_ADDITION - 1)
             raise(SIGSTOP);
         record->parts[number]++;
@@ -104,7 +104,7 @@ static pid_t start(int number, int dies)
     if (pid < 0)
         fail("fork", strerror(errno));
     if (pid == 0) {
-        /* Or a failure of the starter's would leave the stopped victim behind. */
+        /* Otherwise, if the starter failed, the stopped victim would stay behind. */
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         count(number, dies);
         fflush(stdout);
@@ -122,7 +122,7 @@ static int wait_for(pid_t pid, int flags)
     return status;
 }
 
-/* The victim has stopped in the midst of an addition: who holds the lock, and what stands in the record? */
+/* The victim has stopped in the middle of an addition. Print who holds the lock and what is in the record, then kill it. */
 static void kill_holder(pid_t victim)
 {
     lock_manager_lock_info_t info = { .size = sizeof info };
@@ -130,7 +130,7 @@ static void kill_holder(pid_t victim)
     if (!WIFSTOPPED(wait_for(victim, WUNTRACED)))
         fail("process to be killed", "it ended by itself");
     must(lock_manager_lock_info(manager, lock_id, &info), "lock_info");
-    printf("lock %u is held by pid %d, and it is killed: ", (unsigned)lock_id, (int)info.pid);
+    printf("pid %d holds lock %u and is killed: ", (int)info.pid, (unsigned)lock_id);
     printf("total %lu, sum of the parts %lu\n", record->total, sum_of_parts());
     fflush(stdout);
     if (info.pid != victim || kill(info.pid, SIGKILL) != 0)
@@ -157,14 +157,14 @@ int main(void)
     printf("%d processes add 1 to a shared record %d times each, under lock %u of %s\n", PROCESSES, ADDITIONS,
            (unsigned)lock_id, segment);
 
-    /* Held here until all are there, so that they start together. */
+    /* The starter holds the lock until all processes exist, so that they start together. */
     enter("the starter");
     for (int i = 0; i < PROCESSES; i++)
         pids[i] = start(i, i == VICTIM);
     leave();
 
     kill_holder(pids[VICTIM]);
-    printf("process %d is started again and counts on from %lu\n", VICTIM, record->parts[VICTIM]);
+    printf("process %d is started again and continues from %lu\n", VICTIM, record->parts[VICTIM]);
     pids[VICTIM] = start(VICTIM, 0);
     for (int i = 0; i < PROCESSES; i++)
         if (wait_for(pids[i], 0) != 0)

@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# A real Podman and this library on one segment, live. All of it happens in a mount and a PID namespace of the script's
-# own, with a /dev/shm and a storage that end with them: no container, volume or lock of the host is touched. An
-# ordinary user's are in a user namespace, where the user is root.
+# A running Podman and this library share one segment. The script runs in a mount namespace and a PID namespace of its own,
+# with its own /dev/shm and storage, which end with it, so it touches no container, volume or lock of the host. For an
+# ordinary user it also makes a user namespace, in which the user is root.
 #
 #     examples/podman-demo.sh PATH-OF-THE-PROGRAM-SEGMENT PATH-OF-LOCKCTL
 set -eu
@@ -13,8 +13,8 @@ MOST_SECONDS=60
 skip() {
     cat <<END
 skipped: $1
-With a real Podman you would see: three volumes and a pod of it take locks of its segment; a process of ours holds one
-of them, and lockctl names the Podman that waits for it; the holder is killed, and Podman gets the lock and goes on.
+With a real Podman you would see this. Three volumes and a pod take locks of Podman's segment. Another process holds one of
+them, and lockctl names the Podman that waits for it. The holder is killed, and Podman gets the lock and continues.
 To see it: $2
 END
     exit 0
@@ -36,13 +36,13 @@ until_true() {
     done
 }
 
-# What the host has is looked at, no more; then this script starts again inside.
+# Only looks at what the host has. Then the script starts again inside the namespaces.
 outside() {
     usage="usage: podman-demo.sh PATH-OF-THE-PROGRAM-SEGMENT PATH-OF-LOCKCTL"
     segment=$(realpath -e -- "${1:?$usage}")
     lockctl=$(realpath -e -- "${2:?$usage}")
     if [ -r /dev/shm/libpod_lock ]; then
-        echo "The segment of this host's Podman, read only:"
+        echo "The segment of this host's Podman, opened read only:"
         "$segment" /libpod_lock || echo "(not readable by this library)"
         echo
     fi
@@ -50,12 +50,12 @@ outside() {
         skip "podman is not installed" "as root, \`make demo\` installs it; or \`apt-get install podman\`"
     own_world=$(dirname -- "$(realpath -e -- "$0")")/../tools/own-world
     why=$("$own_world" --pids true 2>&1) ||
-        skip "$why" "run it as root or as a user who may make user namespaces, in no chroot or container that forbids it"
+        skip "$why" "run it as root, or as a user who may create user namespaces, outside of a chroot or container that forbids them"
     exec env -i PATH="$PATH" LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" \
         timeout "$MOST_SECONDS" "$own_world" --pids sh "$(realpath -e -- "$0")" --inside "$segment" "$lockctl"
 }
 
-# A thread of process $1 sleeps in futex(2) on an address in the first page of the segment, where locks 0 to 96 are.
+# Whether a thread of process $1 sleeps in futex(2) on an address in the first page of the segment, which has locks 0 to 96.
 sleeps_in_segment() {
     page=$(sed -n 's/^\([0-9a-f]*\)000-.*libpod_lock$/\1/p' "/proc/$1/maps")
     [ -n "$page" ] && grep -q " 0x${page}[0-9a-f]\{3\} " "/proc/$1"/task/*/syscall 2>/dev/null
@@ -77,14 +77,14 @@ inside() {
     export CONTAINERS_CONF="$home/containers.conf" CONTAINERS_STORAGE_CONF="$home/storage.conf"
     podman="podman --root $home/root --runroot $home/run --tmpdir $home/tmp"
 
-    echo "Podman makes three volumes and a pod; each takes a lock of its segment:"
+    echo "Podman creates three volumes and a pod. Each takes a lock of Podman's segment:"
     for volume in web data logs; do
         $podman volume create "$volume" >/dev/null
     done
     $podman pod create --infra=false shop >/dev/null
     "$segment" /libpod_lock
 
-    say "A process of ours holds lock 1, the lock of the volume data, and Podman is to remove that volume:"
+    say "Another process holds lock 1, the lock of the volume data, and Podman tries to remove that volume:"
     "$segment" /libpod_lock hold 1 sleep 1000 &
     holder=$!
     until_true is_held
@@ -93,22 +93,22 @@ inside() {
     until_true sleeps_in_segment "$remover"
     "$segment" /libpod_lock
 
-    say "lockctl names both sides, Podman's thread by the futex call that it sleeps in:"
+    say "lockctl names both. It finds Podman's thread by the futex call in which that thread sleeps:"
     "$lockctl" graph /libpod_lock 2>/dev/null
-    say "and so the table has it:"
+    say "The same as a table:"
     "$lockctl" list -o id,state,pid,waiters,waiting-pids /libpod_lock 2>/dev/null
 
-    say "The holder, pid $holder, is killed by SIGKILL; Podman gets the lock and goes on:"
+    say "SIGKILL ends the holder, pid $holder. Podman gets the lock and continues:"
     kill -KILL "$holder"
     wait "$remover"
     "$segment" /libpod_lock
     echo "  volumes left: $($podman volume ls --quiet | sort | tr '\n' ' ')"
 
-    say "A process of ours is killed holding lock 2, the lock of the volume logs, while nobody waits:"
+    say "Another process is killed while it holds lock 2, the lock of the volume logs, and nobody waits:"
     "$segment" /libpod_lock hold 2 sh -c 'kill -KILL $PPID' 2>/dev/null || true
     "$segment" /libpod_lock
     $podman volume rm logs >/dev/null
-    echo "Podman removes that volume all the same:"
+    echo "Podman removes that volume even so:"
     "$segment" /libpod_lock
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * Looks at a segment without touching it: its size, which locks are allocated, which are held and by whom, and whose
- * holder died. Or holds one of its locks while a command runs.
+ * Looks at a segment without touching it, and prints its size, the allocated locks, the held locks with their holders, and
+ * the locks whose holder died. Or holds one of its locks while a command runs.
  *
  *     cc examples/segment.c $(pkg-config --cflags --libs lock_manager) -o segment
  *     ./segment /libpod_lock
@@ -17,7 +17,7 @@
 
 #include <lock_manager.h>
 
-/* Negative is a failure; a positive value that one does not know is a success. */
+/* A negative value is a failure. A positive value that the caller does not know is a success. */
 static int32_t must(int32_t code)
 {
     if (code < 0) {
@@ -45,7 +45,7 @@ static void print_holder(const lock_manager_lock_info_t *info)
 
     printf("  lock %u is held", (unsigned)info->id);
     if (info->pid == 0) {
-        puts(", by a process that is not to be seen from here");
+        puts(" by a process that cannot be seen from here");
         return;
     }
     snprintf(path, sizeof path, "/proc/%d/comm", (int)info->pid);
@@ -59,7 +59,7 @@ static void print_holder(const lock_manager_lock_info_t *info)
     printf(" by pid %d (%s)\n", (int)info->pid, name);
 }
 
-/* Ranges, because a host may have thousands. */
+/* Prints ranges, because a host may have thousands of locks. */
 static void print_allocated(lock_manager_t *manager, uint32_t num_locks)
 {
     uint32_t first = 0;
@@ -80,7 +80,7 @@ static void print_allocated(lock_manager_t *manager, uint32_t num_locks)
         }
         inside = info.allocated != 0;
     }
-    puts(separator[0] == ',' ? "" : "  none is allocated");
+    puts(separator[0] == ',' ? "" : "  no lock is allocated");
 }
 
 static void look(const char *path)
@@ -101,12 +101,12 @@ static void look(const char *path)
         if (info.held)
             print_holder(&info);
         if (info.owner_died)
-            printf("  lock %u is free, but its last holder died: the next to take it is told\n", (unsigned)id);
+            printf("  lock %u: its last exclusive holder died, and the next holder is told\n", (unsigned)id);
     }
     must(lock_manager_close(manager));
 }
 
-/* The lock belongs to the thread that took it, so the command runs in a child, which holds nothing. */
+/* The lock belongs to the thread that took it. So the command runs in a child, which holds nothing. */
 static int run(char **command)
 {
     int status;

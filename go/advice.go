@@ -8,59 +8,59 @@ import (
 	"syscall"
 )
 
-// The C library's sentences end with a way out in the words of a C programmer: names of C functions. Here it is put into
-// the words of those who read it.
+// The sentences of the C library end with advice for a C programmer, with the names of C functions. This file rewrites the
+// advice for the reader of the error.
 
-// reader is who reads the errors of a manager.
+// reader says who reads the errors of a manager.
 type reader int
 
 const (
-	// goProgrammer has called this package's own names.
+	// goProgrammer calls the functions that only this package has.
 	goProgrammer reader = iota
-	// libpodUser runs a program that calls libpod's names, and knows containers.conf and the podman command.
+	// libpodUser runs a program that calls functions with libpod's names, and knows containers.conf and the podman command.
 	libpodUser
 )
 
-// occasion is what was tried, and how it failed.
+// occasion is an operation and the errno with which it failed.
 type occasion struct {
 	op    string
 	errno syscall.Errno
 }
 
-// anyOp is whatever was tried.
+// anyOp stands for every operation.
 const anyOp = ""
 
 const (
-	makeItAnew    = "make it anew (podman system renumber)"
-	lockOfTwo     = "unlock it first; where two objects have one lock (podman system locks tells), give each its own (podman system renumber)"
-	wasMadeAnew   = "open it again: podman system renumber makes the locks anew, so run the command again and restart a podman service"
-	wasLargerOnce = "num_locks in containers.conf may have been larger once; podman system renumber gives numbers that exist"
+	makeItAnew    = "create it anew (podman system renumber)"
+	lockOfTwo     = "unlock it first; if two objects share a lock (podman system locks shows that), give each its own (podman system renumber)"
+	wasMadeAnew   = "open it again: podman system renumber creates the locks anew, so run the command again and restart any podman service"
+	wasLargerOnce = "num_locks in containers.conf may have been larger once; podman system renumber assigns numbers that exist"
 )
 
-// waysOut stand in the place of the C library's, which is what follows the last semicolon.
+// waysOut replace the advice of the C library, which is the text after the last semicolon.
 var waysOut = map[reader]map[occasion]string{
 	goProgrammer: {
-		{opOpenOrCreate, syscall.ERANGE}: "ask for 0 to take what is there",
+		{opOpenOrCreate, syscall.ERANGE}: "ask for 0 to accept any number",
 	},
 	libpodUser: {
 		{opOpen, syscall.ERANGE}:     "ask for as many as it holds (num_locks in containers.conf), or " + makeItAnew,
-		{opAllocate, syscall.ENOLCK}: "free some (containers, pods and volumes have one each), or ask for more (num_locks in containers.conf) and " + makeItAnew,
+		{opAllocate, syscall.ENOLCK}: "free some (each container, pod and volume has one), or ask for more (num_locks in containers.conf) and " + makeItAnew,
 		{anyOp, syscall.ESTALE}:      wasMadeAnew,
 		{anyOp, syscall.EDEADLK}:     lockOfTwo,
 	},
 }
 
-// addedWaysOut follow what the C library says.
+// addedWaysOut are appended to the sentence of the C library.
 var addedWaysOut = map[reader]map[occasion]string{
 	libpodUser: {
 		{opRetrieve, syscall.EINVAL}: wasLargerOnce,
 		{opAllocate, syscall.EINVAL}: wasLargerOnce,
-		{opOpen, syscall.EPROTO}:     "if it is to be Podman's, remove it while no podman runs, and " + makeItAnew,
+		{opOpen, syscall.EPROTO}:     "if Podman is to use it, remove it while no podman runs, and " + makeItAnew,
 	},
 }
 
-// goNames are what the C library's functions are called here, without the prefix that its sentences leave out. Those whose
-// names are words of English as well (lock, grow) need none.
+// goNames has the Go name for each function of the C library, without the prefix lock_manager_, which the sentences omit.
+// Functions whose names are also English words (lock, grow) need no entry.
 var goNames = map[string]string{
 	"new_shm":                    "NewSHMLockManager",
 	"open_shm":                   "OpenSHMLockManager",
@@ -101,10 +101,10 @@ var goNames = map[string]string{
 
 var cName = regexp.MustCompile(`\b(?:lock_manager_)?([a-z]+(?:_[a-z]+)+)\b`)
 
-// beforeWayOut parts what happened from the way out, in every sentence of the C library's that has one.
+// beforeWayOut separates what happened from the advice, in every sentence of the C library that has advice.
 const beforeWayOut = "; "
 
-// reworded puts the way out at the end of a sentence into the words of the reader.
+// reworded rewrites the advice at the end of a sentence for the reader.
 func (r reader) reworded(text string, when occasion) string {
 	if added, ok := addedWaysOut[r][when]; ok {
 		return text + beforeWayOut + added

@@ -93,7 +93,7 @@ func TestErrorsOfTheNewNamesAreInTheWordsOfGo(t *testing.T) {
 	freedTwice := free.Free()
 	allocated(t, mine)
 	for _, m := range []mistake{
-		{"another number", errorOf(lockmanager.OpenOrNewSHMLockManager(path, 128)), []string{"holds 64 locks, 128 were asked for; ask for 0"}, []string{"podman"}},
+		{"another number", errorOf(lockmanager.OpenOrNewSHMLockManager(path, 128)), []string{"holds 64 locks, 128 were asked for; ask for 0 to accept any number"}, []string{"podman"}},
 		{"no segment", lockmanager.RemoveSHM(newSHMName(t)), []string{"OpenOrNewSHMLockManager"}, []string{"open_or_new"}},
 		{"all allocated", errorOf(mine.AllocateLock()), []string{"grow"}, []string{"podman"}},
 		{"freed twice", freedTwice, []string{"Info tells"}, []string{"lock_info"}},

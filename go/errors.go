@@ -9,12 +9,12 @@ import (
 	"github.com/lock-manager/lock-manager/go/internal/clib"
 )
 
-// ErrOwnerDied is returned with the lock held: its last holder died holding it, so what it protects may be half written.
-// It is told once, to the one who takes the lock exclusively next, and until then to everyone who takes it shared: only a
-// writer can mend what it protects. That a reader died is told to nobody.
+// ErrOwnerDied means that the caller holds the lock, but the last holder died holding it, so what the lock protects may be
+// half written. The next exclusive holder is told once. Until then every reader is told, because only a writer can repair
+// what the lock protects. If a reader died, nobody is told.
 var ErrOwnerDied = errors.New("the lock is held now, but its last holder died holding it: check what it protects")
 
-// What an Error's Op can be.
+// The values of Error.Op.
 const (
 	opCreate       = "create"
 	opOpen         = "open"
@@ -41,16 +41,16 @@ const (
 
 // Error is a call that failed. It unwraps to its Errno.
 type Error struct {
-	// Op is what was tried, such as "lock" or "open".
+	// Op is the operation that failed, such as "lock" or "open".
 	Op string
 	// Errno is the number that the C library returned.
 	Errno syscall.Errno
-	// text is what the C library said; Error puts its way out into the words of the reader.
+	// text is the sentence of the C library. Error rewrites its advice for the reader.
 	text   string
 	reader reader
 }
 
-// Error says what happened, to which storage and lock, and the way out where there is one.
+// Error says what happened to which storage and lock, and what to do about it.
 func (e *Error) Error() string {
 	if e.text == "" {
 		return "lockmanager: " + e.Op + ": " + e.Errno.Error()
@@ -61,8 +61,8 @@ func (e *Error) Error() string {
 // Unwrap returns the errno.
 func (e *Error) Unwrap() error { return e.Errno }
 
-// cancelledError is a wait that a context ended. It unwraps to the errno; the context's error is asked as well, without
-// the Unwrap of several errors that older versions of Go do not know.
+// cancelledError is the error of a wait that a context ended. It unwraps to the errno. Is and As also ask the error of the
+// context, because older versions of Go have no Unwrap for several errors.
 type cancelledError struct {
 	failed *Error
 	cause  error

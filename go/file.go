@@ -14,40 +14,40 @@ import (
 	"github.com/lock-manager/lock-manager/go/internal/clib"
 )
 
-// FileLockManager is a manager whose locks are files of a directory, one for each allocated lock, numbered up to
-// 16,777,215. How many are allocated is not limited otherwise.
+// FileLockManager is a manager whose locks are in a lock directory, with one file for each allocated lock. Ids go up to
+// 16,777,215, and there is no other limit.
 type FileLockManager struct{ manager }
 
 // FileLock is one lock of a [FileLockManager].
 type FileLock struct{ lock }
 
-// NewFileLockManager makes a directory of locks and, as libpod's function of this name, the directories above it that are
-// missing. The manager is a [*FileLockManager].
+// NewFileLockManager creates a lock directory and, like libpod's function of this name, its missing parent directories. The
+// manager is a [*FileLockManager].
 //
-// fs.ErrExist: something of that name is there, be it an empty directory.
+// fs.ErrExist: the path exists, even if it is an empty directory.
 func NewFileLockManager(path string, opts ...Option) (Manager, error) {
 	return fileManager(opCreate, libpodUser, path, opts, newFile)
 }
 
-// OpenFileLockManager opens a directory of locks. The manager is a [*FileLockManager].
+// OpenFileLockManager opens an existing lock directory. The manager is a [*FileLockManager].
 //
-// fs.ErrNotExist: there is none. EPROTO: it is something else.
+// fs.ErrNotExist: there is no such directory. EPROTO: it is not a lock directory.
 func OpenFileLockManager(path string, opts ...Option) (Manager, error) {
 	return fileManager(opOpen, libpodUser, path, opts, clib.OpenFile)
 }
 
-// OpenOrNewFileLockManager opens a directory of locks, or creates it, but none of those above it; of two first users at
-// once, one creates it and both succeed. The manager is a [*FileLockManager].
+// OpenOrNewFileLockManager opens a lock directory if it exists, and creates it otherwise, but not its parent directories. If
+// two processes call it at once, one creates the directory and both succeed. The manager is a [*FileLockManager].
 func OpenOrNewFileLockManager(path string, opts ...Option) (ExtendedManager, error) {
 	return fileManager(opOpenOrCreate, goProgrammer, path, opts, clib.OpenOrNewFile)
 }
 
-// RemoveFile removes a directory of locks.
+// RemoveFile removes a lock directory.
 //
-// fs.ErrNotExist: there is none. EPROTO: it is something else; it stays.
+// fs.ErrNotExist: there is no such directory. EPROTO: it is not a lock directory, and it stays.
 func RemoveFile(path string) error { return errorFor(goProgrammer, opRemove, clib.RemoveFile(path)) }
 
-// parentMode is what libpod gives the directories that it makes; the umask applies.
+// parentMode is the mode that libpod gives the directories that it creates; the umask applies.
 const parentMode fs.FileMode = 0o711
 
 func newFile(path string) (clib.Manager, *clib.Failure) {
@@ -66,7 +66,7 @@ func newFile(path string) (clib.Manager, *clib.Failure) {
 	return clib.NewFile(path)
 }
 
-// onOneLine escapes what would break the line of an error.
+// onOneLine escapes everything that would break an error over several lines.
 func onOneLine(path string) string { return strings.Trim(strconv.Quote(path), `"`) }
 
 func fileManager(op string, who reader, path string, opts []Option, call func(string) (clib.Manager, *clib.Failure)) (ExtendedManager, error) {

@@ -12,7 +12,7 @@ import (
 	"github.com/lock-manager/lock-manager/go/internal/clib"
 )
 
-// way is a way to hold a lock, exclusively or shared: the functions of C that it goes through, and their names here.
+// way is a way to hold a lock, exclusively or shared: the C functions for it, and the names of the operations.
 type way struct {
 	op, tryOp, unlockOp string
 	try                 func(clib.Manager, uint32, clib.Owner) clib.Answer
@@ -38,7 +38,7 @@ var shared = way{
 	wait: clib.Manager.LockShared, waitUntil: clib.Manager.CancellableLockShared, turns: readersInC,
 }
 
-// holdFrom ends what a try has begun, on a goroutine that is pinned.
+// holdFrom completes a lock call after its try. The goroutine is pinned.
 func (l *lock) holdFrom(w *way, answer clib.Answer) error {
 	return l.finish(w, answer, func() (clib.Taken, *clib.Failure, error) {
 		taken, failed := w.wait(l.manager.c(), l.id, l.manager.owner)
@@ -70,7 +70,7 @@ func (l *lock) tryHold(w *way) (bool, error) {
 	return true, m.acquired(taken)
 }
 
-// refused ends an unlock that went wrong.
+// refused completes an unlock that failed.
 func (l *lock) refused(w *way, failed *clib.Failure) error {
 	if failed.Freed {
 		l.manager.unpinOwner()
@@ -78,13 +78,13 @@ func (l *lock) refused(w *way, failed *clib.Failure) error {
 	return l.manager.failed(w.unlockOp, failed)
 }
 
-// finish ends what a try has begun, on a goroutine that is pinned. wait waits in C.
+// finish completes a lock call after its try. The goroutine is pinned; wait waits in C.
 func (l *lock) finish(w *way, answer clib.Answer, wait func() (clib.Taken, *clib.Failure, error), ctx context.Context) error {
 	m := l.manager
 	taken, failed := answer.Taken()
 	var err error
 	if failed == nil && taken == clib.Busy {
-		// Queued without the thread: it is not the owner of anything yet.
+		// The goroutine queues unpinned: its thread does not own anything yet.
 		runtime.UnlockOSThread()
 		q, ok := m.waiters.enter(l.id, w, ctx.Done())
 		if !ok {
@@ -130,7 +130,7 @@ func (l *lock) waitUntilDone(w *way, ctx context.Context) (clib.Taken, *clib.Fai
 			<-returned
 		case <-returned:
 		}
-		// Neither the wait nor the trigger uses the object any more.
+		// Now neither the wait nor the trigger uses the object.
 		cancel.Free()
 	}()
 	taken, failed := w.waitUntil(m.c(), l.id, m.owner, cancel)
@@ -144,12 +144,12 @@ func (l *lock) cancelled(w *way, ctx context.Context) error {
 		errno = syscall.ETIMEDOUT
 	}
 	return &cancelledError{
-		failed: &Error{Op: w.op, Errno: errno, text: "the wait for lock " + strconv.FormatUint(uint64(l.id), 10) + " was ended"},
+		failed: &Error{Op: w.op, Errno: errno, text: "the wait for lock " + strconv.FormatUint(uint64(l.id), 10) + " ended without the lock"},
 		cause:  cause,
 	}
 }
 
-// acquired ends a call that has taken the lock.
+// acquired completes a call that has taken the lock.
 func (m *manager) acquired(taken clib.Taken) error {
 	m.unpinUnlessOwner()
 	if taken == clib.OwnerDied {
@@ -158,14 +158,14 @@ func (m *manager) acquired(taken clib.Taken) error {
 	return nil
 }
 
-// unpinUnlessOwner leaves the goroutine pinned if the lock it has taken is its thread's.
+// unpinUnlessOwner unpins the goroutine unless its thread owns the lock that it has taken.
 func (m *manager) unpinUnlessOwner() {
 	if m.owner == clib.Process {
 		runtime.UnlockOSThread()
 	}
 }
 
-// unpinOwner ends what a lock of the goroutine's has begun.
+// unpinOwner unpins the goroutine if its thread owned the lock.
 func (m *manager) unpinOwner() {
 	if m.owner == clib.Thread {
 		runtime.UnlockOSThread()

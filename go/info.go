@@ -8,47 +8,48 @@ import (
 	"github.com/lock-manager/lock-manager/go/internal/clib"
 )
 
-// LockInfo is what is known of one lock.
+// LockInfo is the state of one lock.
 type LockInfo struct {
 	ID        uint32
 	Allocated bool
-	// Held: somebody holds it, exclusively or shared.
+	// Held: somebody holds the lock, exclusively or shared.
 	Held bool
-	// OwnerDied: the last to hold it exclusively died, and nobody has taken it so since.
+	// OwnerDied: the last exclusive holder died, and nobody has held the lock exclusively since.
 	OwnerDied bool
-	// PID and TID are the holder's, or the first reader's, as this process's PID namespace sees them; 0 if unknown.
+	// PID and TID are the process id and thread id of the holder, or of the first reader, as this process's PID namespace
+	// sees them; 0 if unknown.
 	PID, TID int
-	// PIDNamespace is the holder's, as the inode number of /proc/PID/ns/pid; 0 if unknown.
+	// PIDNamespace is the PID namespace of the holder, as the inode number of /proc/PID/ns/pid; 0 if unknown.
 	PIDNamespace uint64
-	// ProcessOwned: it belongs to the holder's process, not to its thread.
+	// ProcessOwned: the lock belongs to the holder's process, not to its thread.
 	ProcessOwned bool
-	// Waiters counts the threads known to wait; 0 where the storage does not say. Goroutines that queue in Go are not
-	// among them.
+	// Waiters is the number of threads known to wait; 0 if the storage does not say. Goroutines that queue in Go do not
+	// count.
 	Waiters uint32
-	// Acquisitions is how often it was acquired; 0 where not counted.
+	// Acquisitions is how often the lock was acquired exclusively; 0 if the storage does not count.
 	Acquisitions uint64
-	// Waited is how long the longest present waiter has waited, so that the lock is held at least that long.
+	// Waited is for how long the longest waiter has waited. The lock has been held at least that long.
 	Waited time.Duration
-	// Readers is how many hold it shared.
+	// Readers is the number of readers that hold the lock.
 	Readers uint32
-	// Draining: a writer, one of the waiters, waits for the readers to leave, and keeps later ones out.
+	// Draining: a writer waits for the readers to leave and keeps later readers out. It counts as a waiter.
 	Draining bool
 }
 
-// LockHolder is one of those who hold a lock.
+// LockHolder is one holder of a lock.
 type LockHolder struct {
-	// PID and TID are the holder's, as this process's PID namespace sees them; 0 if unknown. TID is 0 also where the
-	// process owns the lock.
+	// PID and TID are its process id and thread id, as this process's PID namespace sees them; 0 if unknown. TID is also 0
+	// if the process owns the lock.
 	PID, TID int
-	// PIDNamespace is the holder's, as the inode number of /proc/PID/ns/pid; 0 if unknown.
+	// PIDNamespace is its PID namespace, as the inode number of /proc/PID/ns/pid; 0 if unknown.
 	PIDNamespace uint64
-	// Shared: it holds the lock shared, else exclusively.
+	// Shared: it holds the lock shared and not exclusively.
 	Shared bool
-	// ProcessOwned: it belongs to the holder's process, not to its thread.
+	// ProcessOwned: the lock belongs to its process, not to its thread.
 	ProcessOwned bool
 }
 
-// Kind is where the locks are.
+// Kind is the kind of storage that the locks are in.
 type Kind uint32
 
 const (
@@ -57,14 +58,15 @@ const (
 	InMemory Kind = 2
 )
 
-// Info is what is known of a manager's storage.
+// Info is the state of a manager's storage.
 type Info struct {
 	Kind Kind
-	// Layout is that of a segment, else 0.
+	// Layout is the layout of a segment, else 0.
 	Layout Layout
-	// NumLocks and MaxLocks: how many locks there are, and may come to be; the largest uint32 where there is no maximum.
+	// NumLocks is the number of locks, and MaxLocks the number that the storage may grow to. The largest uint32 means that
+	// there is no maximum.
 	NumLocks, MaxLocks uint32
-	// Attached counts the processes that have it open; 0 where the storage does not say.
+	// Attached is the number of processes that have the storage open; 0 if the storage does not say.
 	Attached uint32
 	// Retired: the storage was removed.
 	Retired bool

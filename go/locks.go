@@ -4,45 +4,47 @@ package lockmanager
 
 import "github.com/lock-manager/lock-manager/go/internal/clib"
 
-// Manager is a pool of numbered locks. All managers opened on one storage, in any process, mean the same lock by the
+// Manager is a pool of numbered locks. All managers that are open on one storage, in any process, mean the same lock by the
 // same number.
 type Manager interface {
 	// AllocateLock returns a lock that nobody else gets until it is freed. ENOLCK: all are allocated.
 	AllocateLock() (Locker, error)
-	// RetrieveLock returns the lock of that number, allocated or not. EINVAL: there is none.
+	// RetrieveLock returns the lock with this number, allocated or not. EINVAL: there is no such lock.
 	RetrieveLock(id uint32) (Locker, error)
-	// AllocateAndRetrieveLock allocates the lock of that number. EEXIST: it is allocated. EINVAL: there is none.
+	// AllocateAndRetrieveLock allocates the lock with this number. EEXIST: it is already allocated. EINVAL: there is no such
+	// lock.
 	AllocateAndRetrieveLock(id uint32) (Locker, error)
-	// FreeAllLocks frees every number, of all processes; held locks stay held. It is for tests and for renumbering,
-	// when no other process is allocating.
+	// FreeAllLocks frees every number, for all processes. Held locks stay held. It is for tests and for renumbering, while no
+	// other process allocates.
 	FreeAllLocks() error
-	// AvailableLocks says how many locks can still be allocated; nil: there is no maximum.
+	// AvailableLocks returns how many locks can still be allocated. nil: there is no maximum.
 	AvailableLocks() (*uint32, error)
-	// LocksHeld returns the numbers of the locks that somebody holds, ascending; nil if none is. It touches no lock.
+	// LocksHeld returns the numbers of all held locks in ascending order, or nil if no lock is held. It touches no lock.
 	LocksHeld() ([]uint32, error)
 }
 
-// ExtendedManager is what every manager of this package can do beyond libpod's. The constructors that libpod has as well
-// return a [Manager], which is one of these.
+// ExtendedManager is what every manager of this package can do beyond libpod's interface. The constructors with libpod's names
+// return a [Manager], which also is an ExtendedManager.
 type ExtendedManager interface {
 	Manager
-	// Info tells what is known of the storage. It touches no lock.
+	// Info returns the state of the storage. It touches no lock.
 	Info() (Info, error)
-	// Grow makes room for that many locks while others work. EOPNOTSUPP: the number is fixed, as in the libpod layout.
+	// Grow grows the storage to this many locks while others use it. EOPNOTSUPP: the number is fixed, as in the libpod
+	// layout.
 	Grow(numLocks uint32) error
-	// Close closes the manager; the storage stays. EBUSY: this process holds a lock through it, or waits for one.
+	// Close closes the manager; the storage stays. EBUSY: this process holds a lock through the manager, or waits for one.
 	Close() error
 }
 
-// Locker is one lock of a manager. It is a [sync.Locker] that has a number and can be given back.
+// Locker is one lock of a manager. It is a [sync.Locker] that has a number, which can be freed.
 type Locker interface {
-	// ID is the lock's number, by which other processes retrieve it.
+	// ID is the number of the lock, by which other processes retrieve it.
 	ID() uint32
-	// Lock waits for the lock without end, and panics if it cannot be had. That the last holder died is not told.
+	// Lock waits for the lock without limit. It does not report that the last holder died, and panics on every other error.
 	Lock()
-	// Unlock gives the lock back, and panics if the caller does not hold it.
+	// Unlock unlocks the lock, and panics if the caller does not hold it.
 	Unlock()
-	// Free gives the number back to the pool. The lock can still be used, and stays held if it is.
+	// Free frees the number, so that it can be allocated again. A held lock stays held, and the lock can still be used.
 	Free() error
 }
 
@@ -55,5 +57,5 @@ var (
 	_ Locker          = (*Mutex)(nil)
 )
 
-// Version is the version of the C library that runs, such as "0.1.0".
+// Version returns the version of the C library that runs, such as "0.1.0".
 func Version() string { return clib.Version() }

@@ -10,15 +10,15 @@ import (
 	"github.com/lock-manager/lock-manager/go/internal/clib"
 )
 
-// manager is what all managers have in common; the storage makes no difference here.
+// manager is the common part of all managers, whatever their storage.
 type manager struct {
 	// handle is the C library's manager; 0 once it is closed.
 	handle atomic.Uintptr
 	owner  clib.Owner
 	reader reader
-	// known is how many locks there were when C was last asked. Storage never shrinks.
+	// known is the number of locks when C was last asked. A storage never shrinks.
 	known atomic.Uint32
-	// heldBefore is how many locks LocksHeld found last.
+	// heldBefore is the number of locks that LocksHeld found last.
 	heldBefore atomic.Int64
 	closing    sync.Mutex
 	waiters    waitingRoom
@@ -28,7 +28,7 @@ type manager struct {
 
 func (m *manager) c() clib.Manager { return clib.Manager(m.handle.Load()) }
 
-// start takes over what a constructor of the C library returned.
+// start sets the manager up from the result of a constructor of the C library.
 func (m *manager) start(op string, handle clib.Manager, failed *clib.Failure, owner clib.Owner, locker func(*manager, uint32) Locker) error {
 	if failed != nil {
 		return errorFor(m.reader, op, failed)
@@ -51,10 +51,10 @@ func (m *manager) start(op string, handle clib.Manager, failed *clib.Failure, ow
 	return nil
 }
 
-// failed is what a call of this manager returns.
+// failed makes the error that a call of this manager returns.
 func (m *manager) failed(op string, failed *clib.Failure) error {
 	if failed != nil && failed.Errno == syscall.EINVAL && m.handle.Load() == 0 {
-		return invalid(op, "the manager is closed")
+		return invalid(op, "the manager is closed; open it again")
 	}
 	return errorFor(m.reader, op, failed)
 }
@@ -68,8 +68,8 @@ func (m *manager) AllocateLock() (Locker, error) {
 	return m.locker(m, id), nil
 }
 
-// RetrieveLock returns the lock of that number, allocated or not. A number beyond those that were there when C was last
-// asked makes it ask again, so that it finds what another process has added. EINVAL: there is no such lock.
+// RetrieveLock returns the lock with this number, allocated or not. If the number is beyond the known ones, it asks C again, so
+// it also finds locks that another process has added. EINVAL: there is no such lock.
 func (m *manager) RetrieveLock(id uint32) (Locker, error) {
 	if id >= m.known.Load() || m.handle.Load() == 0 {
 		if err := m.askAgain(id); err != nil {
@@ -98,7 +98,7 @@ func (m *manager) learn(count uint32) {
 	}
 }
 
-// AllocateAndRetrieveLock allocates the lock of that number. EEXIST: it is allocated. EINVAL: there is no such lock.
+// AllocateAndRetrieveLock allocates the lock with this number. EEXIST: it is already allocated. EINVAL: there is no such lock.
 func (m *manager) AllocateAndRetrieveLock(id uint32) (Locker, error) {
 	if failed := m.c().AllocateAndRetrieveLock(id); failed != nil {
 		return nil, m.failed(opAllocate, failed)
@@ -106,11 +106,11 @@ func (m *manager) AllocateAndRetrieveLock(id uint32) (Locker, error) {
 	return m.locker(m, id), nil
 }
 
-// FreeAllLocks frees every number, of all processes; held locks stay held. It is for tests and for renumbering, when no
-// other process is allocating.
+// FreeAllLocks frees every number, for all processes. Held locks stay held. It is for tests and for renumbering, while no
+// other process allocates.
 func (m *manager) FreeAllLocks() error { return m.failed(opFreeAll, m.c().FreeAllLocks()) }
 
-// AvailableLocks says how many locks can still be allocated; nil: there is no maximum.
+// AvailableLocks returns how many locks can still be allocated. nil: there is no maximum.
 func (m *manager) AvailableLocks() (*uint32, error) {
 	count, failed := m.c().AvailableLocks()
 	if failed != nil {
@@ -122,10 +122,10 @@ func (m *manager) AvailableLocks() (*uint32, error) {
 	return &count, nil
 }
 
-// Room for held locks beyond those found last time, so that one call is nearly always enough.
+// heldMargin is room for more held locks than were found last time, so that one call is nearly always enough.
 const heldMargin = 64
 
-// LocksHeld returns the numbers of the locks that somebody holds, ascending; nil if none is. It touches no lock.
+// LocksHeld returns the numbers of all held locks in ascending order, or nil if no lock is held. It touches no lock.
 func (m *manager) LocksHeld() ([]uint32, error) {
 	for {
 		ids := make([]uint32, m.heldBefore.Load()+heldMargin)
@@ -143,7 +143,7 @@ func (m *manager) LocksHeld() ([]uint32, error) {
 	}
 }
 
-// Info tells what is known of the storage. It touches no lock.
+// Info returns the state of the storage. It touches no lock.
 func (m *manager) Info() (Info, error) {
 	info, failed := m.c().Info()
 	if failed != nil {
@@ -152,9 +152,9 @@ func (m *manager) Info() (Info, error) {
 	return infoOf(info), nil
 }
 
-// Grow makes room for that many locks while others work: every process that has a native segment open sees them without
-// opening it anew. EINVAL: fewer than there are, or more than there may be. ENOSPC: the file system is full; nothing has
-// changed. EOPNOTSUPP: the number is fixed, as in the libpod layout.
+// Grow grows the storage to this many locks while others use it. Every process that has a native segment open sees the new
+// locks without opening it again. EINVAL: fewer locks than there are, or more than the maximum. ENOSPC: the file system is
+// full; nothing has changed. EOPNOTSUPP: the number is fixed, as in the libpod layout.
 func (m *manager) Grow(numLocks uint32) error {
 	if failed := m.c().Grow(numLocks); failed != nil {
 		return m.failed(opGrow, failed)
@@ -165,13 +165,14 @@ func (m *manager) Grow(numLocks uint32) error {
 	return nil
 }
 
-// Close closes the manager; the storage stays, and closing it again is nil. EBUSY: this process holds a lock through it,
-// or a goroutine waits for one; it stays open then. As with free in C, no other call may run beside this one.
+// Close closes the manager; the storage stays. Closing it again returns nil. EBUSY: this process holds a lock through the
+// manager, or a goroutine waits for one, and the manager stays open. As with free in C, no other call on the manager may run
+// at the same time.
 func (m *manager) Close() error {
 	m.closing.Lock()
 	defer m.closing.Unlock()
 	if !m.waiters.empty() {
-		return &Error{Op: opClose, Errno: syscall.EBUSY, text: "goroutines wait for locks of this manager"}
+		return &Error{Op: opClose, Errno: syscall.EBUSY, text: "goroutines still wait for locks of this manager; let them return before closing it"}
 	}
 	if failed := m.c().Close(); failed != nil {
 		return m.failed(opClose, failed)

@@ -4,13 +4,13 @@ package lockmanager
 
 import "github.com/lock-manager/lock-manager/go/internal/clib"
 
-// InMemoryManager is a manager whose locks are of this process only, and of this manager. It is for tests.
+// InMemoryManager is a manager whose locks belong to this process and this manager alone. It is for tests.
 type InMemoryManager struct{ manager }
 
 // Mutex is one lock of an [InMemoryManager].
 type Mutex struct{ lock }
 
-// NewInMemoryManager makes a manager of exactly that many locks; Grow makes more. It is an [*InMemoryManager].
+// NewInMemoryManager creates a manager of exactly this many locks; Grow adds more. The manager is an [*InMemoryManager].
 //
 // EINVAL: 0 or more than 16,777,216 locks.
 func NewInMemoryManager(numLocks uint32, opts ...Option) (Manager, error) {

@@ -4,8 +4,8 @@ package lockmanager
 
 import "sync"
 
-// waitingRoom keeps goroutines that wait for a busy lock out of C, where each would cost a thread: of all that wait for
-// one lock in one way, only so many at a time have the turn to wait there.
+// waitingRoom limits the goroutines that wait in C, where each costs a thread. Of all goroutines that wait for one lock in one
+// way, only a fixed number wait in C at a time; they have a turn.
 type waitingRoom struct {
 	mutex  sync.Mutex
 	queues map[place]*queue
@@ -19,13 +19,13 @@ type place struct {
 
 type queue struct {
 	place place
-	// turn holds a token for each that has the turn; those who want it block in sending, first come, first served.
+	// turn holds a token for each goroutine that has a turn. The others block in sending, first come, first served.
 	turn chan struct{}
-	// users counts who has the turn or wants it.
+	// users counts the goroutines that have a turn or want one.
 	users int
 }
 
-// enter waits for the turn at that lock, or until done. False: it has ended without the turn.
+// enter waits for a turn at this lock, or until done. False: it returned without a turn.
 func (r *waitingRoom) enter(id uint32, w *way, done <-chan struct{}) (*queue, bool) {
 	here := place{id, w}
 	r.mutex.Lock()
@@ -49,7 +49,7 @@ func (r *waitingRoom) enter(id uint32, w *way, done <-chan struct{}) (*queue, bo
 	}
 }
 
-// leave gives the turn to the next.
+// leave passes the turn on to the next goroutine.
 func (r *waitingRoom) leave(q *queue) {
 	<-q.turn
 	r.forget(q)
@@ -63,7 +63,7 @@ func (r *waitingRoom) forget(q *queue) {
 	}
 }
 
-// empty tells that nobody waits.
+// empty reports whether nobody waits.
 func (r *waitingRoom) empty() bool {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()

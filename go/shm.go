@@ -4,19 +4,19 @@ package lockmanager
 
 import "github.com/lock-manager/lock-manager/go/internal/clib"
 
-// SHMLockManager is a manager whose locks are in a shared memory segment, named by a POSIX name ("/name": the file of
-// that name in /dev/shm) or by the absolute path of a file.
+// SHMLockManager is a manager whose locks are in a shared memory segment. A POSIX name ("/name": the file of that name in
+// /dev/shm) or the absolute path of a file names the segment.
 type SHMLockManager struct{ manager }
 
 // SHMLock is one lock of a [SHMLockManager].
 type SHMLock struct{ lock }
 
-// NewSHMLockManager creates a segment of at least that many locks: the number is rounded up to what the layout needs. As
-// libpod's function of this name it makes the layout [Libpod], a segment as Podman's own; WithLayout([Native]) makes the
-// other. The manager is a [*SHMLockManager].
+// NewSHMLockManager creates a segment of this many locks, rounded up as the layout needs. Like libpod's function of this name,
+// it creates the layout [Libpod], which Podman uses; WithLayout([Native]) creates the other. The manager is a
+// [*SHMLockManager].
 //
-// fs.ErrExist: the name is taken. ENOSPC: the file system is full; nothing is left behind. EINVAL: 0 or more than
-// 16,777,216 locks, a bad path, or an option that does not fit.
+// fs.ErrExist: the name is taken. ENOSPC: the file system is full; nothing is left behind. EINVAL: 0 or more than 16,777,216
+// locks, an invalid path, or an option that does not fit.
 func NewSHMLockManager(path string, numLocks uint32, opts ...Option) (Manager, error) {
 	o, err := chosen(opCreate, opts, forNewSegments|forOwnership)
 	if err != nil {
@@ -32,12 +32,12 @@ func NewSHMLockManager(path string, numLocks uint32, opts ...Option) (Manager, e
 	return shmManager(opCreate, libpodUser, handle, failed, o)
 }
 
-// OpenSHMLockManager opens a segment that exists, of either layout, and, as libpod's function of this name, of that number
-// of locks: 0 is EINVAL. [OpenOrNewSHMLockManager] takes what is there for 0. The manager is a [*SHMLockManager].
+// OpenSHMLockManager opens an existing segment of either layout. Like libpod's function of this name, it needs the number of
+// locks, and 0 is EINVAL; [OpenOrNewSHMLockManager] accepts 0 for any number. The manager is a [*SHMLockManager].
 //
-// fs.ErrNotExist: there is none. ERANGE: it has another number of locks, and has never had that many. EPROTO: it is none of
-// ours, damaged, or made for another libc, architecture or version. EACCES: permissions, a symbolic link, or an owner that
-// is neither the caller nor root. EUSERS: more processes use it than there is room for.
+// fs.ErrNotExist: there is no such segment. ERANGE: it has another number of locks, and never had this many. EPROTO: it is not
+// a segment of the library, is damaged, or was made for another libc, architecture or format version. EACCES: permissions, a
+// symbolic link, or an owner that is neither the caller nor root. EUSERS: too many processes already use it.
 func OpenSHMLockManager(path string, numLocks uint32, opts ...Option) (Manager, error) {
 	o, err := chosen(opOpen, opts, forOwnership|forReading)
 	if err != nil {
@@ -57,13 +57,14 @@ func OpenSHMLockManager(path string, numLocks uint32, opts ...Option) (Manager, 
 	return shmManager(opOpen, libpodUser, handle, failed, o)
 }
 
-const noLocks = "0 locks were asked for; give the segment's number (num_locks in containers.conf), or open what is there " +
-	"with OpenOrNewSHMLockManager, which takes 0 for that"
+const noLocks = "0 locks were asked for; give the number of locks in the segment (num_locks in containers.conf), or open it " +
+	"with OpenOrNewSHMLockManager, which accepts 0 for any number"
 
-// OpenOrNewSHMLockManager opens the segment if it exists, else creates it; of two first users at once, one creates it and
-// both succeed. 0 locks opens what is there, whatever its number, and is EINVAL where nothing is. A new segment is in the
-// library's own layout, [Native], unless [WithLayout] says otherwise; the options for a new segment count at creation only,
-// but for the layout, which must be that of the segment if it is named. The manager is a [*SHMLockManager].
+// OpenOrNewSHMLockManager opens the segment if it exists, and creates it otherwise. If two processes call it at once, one
+// creates the segment and both succeed. With 0 locks it opens an existing segment of any number of locks, and returns EINVAL if
+// there is none. A new segment has the library's own layout, [Native], unless [WithLayout] says otherwise. The options for a
+// new segment count at creation only, except that an existing segment must have the layout that WithLayout names. The manager
+// is a [*SHMLockManager].
 func OpenOrNewSHMLockManager(path string, numLocks uint32, opts ...Option) (ExtendedManager, error) {
 	o, err := chosen(opOpenOrCreate, opts, forNewSegments|forOwnership)
 	if err != nil {
@@ -76,11 +77,11 @@ func OpenOrNewSHMLockManager(path string, numLocks uint32, opts ...Option) (Exte
 	return shmManager(opOpenOrCreate, goProgrammer, handle, failed, o)
 }
 
-// RemoveSHM removes a segment. Who has it open keeps it, can unlock and look, and is told ESTALE: in the native layout by
-// every lock call and allocation from then on, and where it waits; in the libpod layout at allocation and in waits, within
+// RemoveSHM removes a segment. Processes that have it open keep it, can still unlock and read information, and get ESTALE: in
+// the native layout from every lock call, wait and allocation at once, in the libpod layout from allocation and waits within
 // 100 ms.
 //
-// fs.ErrNotExist: there is none. EPROTO: it carries no magic number of ours; it stays.
+// fs.ErrNotExist: there is no such segment. EPROTO: it does not carry the library's magic number, and it stays.
 func RemoveSHM(path string) error { return errorFor(goProgrammer, opRemove, clib.RemoveSHM(path)) }
 
 func shmManager(op string, who reader, handle clib.Manager, failed *clib.Failure, o options) (ExtendedManager, error) {

@@ -9,10 +9,10 @@
  * sets errno, and none returns -EINTR. Outputs are written only on success. After a failure,
  * lock_manager_last_error() describes it to the thread that made the call.
  *
- * ERRORS. Every function that can fail may also return these. -EINVAL: a required pointer is NULL, an id is out of
- * range, or this version does not know a value or the size of a struct. -EOPNOTSUPP: this storage cannot do that, or
- * this child process may not (see FORK). -EIO: a fault in the library itself, or in the device; a lock call has not
- * taken the lock. Errors of the system, such as -ENOMEM, -EMFILE and -ENOTDIR, pass through unchanged.
+ * ERRORS. Every function that can fail may also return these errors, or pass on an error of the system, such as
+ * -ENOMEM, -EMFILE or -ENOTDIR, unchanged. -EINVAL: a required pointer is NULL, an id is out of range, or this
+ * version does not know a value or the size of a struct. -EOPNOTSUPP: this storage cannot do that, or this child
+ * process may not. -EIO: a fault in the library itself, or in the device; a lock call has not taken the lock.
  *
  * OWNERSHIP. The caller owns a lock_manager_t from the function that wrote it until lock_manager_close(). A lock is
  * named by its id alone, so there is no lock handle to free. Strings that functions return belong to the library.
@@ -439,11 +439,11 @@ int32_t lock_manager_new_in_memory(uint32_t num_locks,
                                    lock_manager_t **out);
 
 /**
- * Closes a manager; the storage stays. If manager is NULL, it does nothing and returns 0.
+ * Closes a manager; the storage stays. If manager is NULL, it does nothing and returns 0. The caller must make
+ * sure that no other call on the manager runs at the same time, as with free(3).
  *
  * -EBUSY: this process holds a lock through the manager, or another thread waits in a call on it; the manager
- * stays open. No call on the manager may run at the same time as this one; as with free(3), avoiding that is up to
- * the caller.
+ * stays open.
  */
 int32_t lock_manager_close(lock_manager_t *manager);
 
@@ -506,14 +506,13 @@ int32_t lock_manager_num_locks(lock_manager_t *manager, uint32_t *count);
 
 /**
  * Adds locks while other processes use the storage. Every process that has a segment open can use the new locks,
- * and nothing moves. In-memory managers can grow as well.
+ * and nothing moves. In-memory managers can grow as well. If it fails, nothing has changed.
  *
  * num_locks: the new total, rounded up as at creation.
  *
  * -EINVAL: num_locks is less than the present number or more than max_locks. -ENOSPC: the file system is full.
  * -ENOMEM, -EAGAIN: this process has no address space for max_locks, or may not lock that much memory (mlockall).
- * After an error nothing has changed. -EOPNOTSUPP: the number is fixed (libpod layout), or there is none (lock
- * directory).
+ * -EOPNOTSUPP: the number is fixed (libpod layout), or there is none (lock directory).
  */
 int32_t lock_manager_grow(lock_manager_t *manager,
                           uint32_t num_locks);

@@ -281,11 +281,11 @@ pub unsafe extern "C" fn lock_manager_new_in_memory(num_locks: u32, out: *mut *m
     })
 }
 
-/// Closes a manager; the storage stays. If manager is NULL, it does nothing and returns 0.
+/// Closes a manager; the storage stays. If manager is NULL, it does nothing and returns 0. The caller must make
+/// sure that no other call on the manager runs at the same time, as with free(3).
 ///
 /// -EBUSY: this process holds a lock through the manager, or another thread waits in a call on it; the manager
-/// stays open. No call on the manager may run at the same time as this one; as with free(3), avoiding that is up to
-/// the caller.
+/// stays open.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_close(manager: *mut lock_manager_t) -> i32 {
     // SAFETY: the module's contract; after a successful check nobody else uses the manager.
@@ -407,14 +407,13 @@ pub unsafe extern "C" fn lock_manager_num_locks(manager: *mut lock_manager_t, co
 }
 
 /// Adds locks while other processes use the storage. Every process that has a segment open can use the new locks,
-/// and nothing moves. In-memory managers can grow as well.
+/// and nothing moves. In-memory managers can grow as well. If it fails, nothing has changed.
 ///
 /// num_locks: the new total, rounded up as at creation.
 ///
 /// -EINVAL: num_locks is less than the present number or more than max_locks. -ENOSPC: the file system is full.
 /// -ENOMEM, -EAGAIN: this process has no address space for max_locks, or may not lock that much memory (mlockall).
-/// After an error nothing has changed. -EOPNOTSUPP: the number is fixed (libpod layout), or there is none (lock
-/// directory).
+/// -EOPNOTSUPP: the number is fixed (libpod layout), or there is none (lock directory).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_grow(manager: *mut lock_manager_t, num_locks: u32) -> i32 {
     // SAFETY: the module's contract.

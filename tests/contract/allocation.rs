@@ -35,12 +35,17 @@ pub fn an_id_is_given_once_until_it_is_freed(subject: &Subject) {
     }
 }
 
+pub fn there_is_no_number_of_locks(subject: &Subject) {
+    let manager = subject.make();
+    assert_eq!((manager.num_locks(), manager.available()), (Ok(u32::MAX), Ok(u32::MAX)));
+    manager.allocate_given(LAST_ID).unwrap();
+    assert_eq!((manager.num_locks(), manager.available()), (Ok(u32::MAX), Ok(u32::MAX)));
+    assert_eq!(manager.retrieve(LAST_ID + 1), Err(libc::EINVAL));
+    manager.free(LAST_ID).unwrap();
+}
+
 pub fn when_all_are_allocated_the_next_is_refused(subject: &Subject) {
     let manager = subject.make();
-    if !subject.is_numbered() {
-        assert_eq!((manager.num_locks(), manager.available()), (Ok(u32::MAX), Ok(u32::MAX)));
-        return;
-    }
     assert_eq!((manager.num_locks(), manager.available()), (Ok(NUM_LOCKS), Ok(NUM_LOCKS)));
     let ids: BTreeSet<u32> = (0..NUM_LOCKS).map(|_| manager.allocate().unwrap()).collect();
     assert_eq!(ids, (0..NUM_LOCKS).collect());
@@ -57,10 +62,6 @@ pub fn a_given_id_is_allocated_once(subject: &Subject) {
     assert_eq!(ids, [0, 1, 3, 4]);
     manager.free(2).unwrap();
     manager.allocate_given(2).unwrap();
-    if !subject.is_numbered() {
-        manager.allocate_given(LAST_ID).unwrap();
-        manager.free(LAST_ID).unwrap();
-    }
 }
 
 pub fn freeing_what_is_not_allocated_is_refused(subject: &Subject) {
@@ -88,9 +89,6 @@ pub fn an_id_out_of_range_is_refused_everywhere(subject: &Subject) {
 }
 
 pub fn two_managers_share_one_pool(subject: &Subject) {
-    if !subject.is_shared() {
-        return;
-    }
     let one = subject.make();
     let other = subject.open();
     let id = one.allocate().unwrap();
@@ -104,12 +102,24 @@ pub fn two_managers_share_one_pool(subject: &Subject) {
     one.unlock(9).unwrap();
 }
 
-pub fn growing_makes_room_or_is_not_supported(subject: &Subject) {
+pub fn two_managers_are_two_pools(subject: &Subject) {
+    let (one, other) = (subject.make(), subject.make());
+    assert_eq!((one.allocate(), other.allocate()), (Ok(0), Ok(0)));
+    assert_eq!((one.lock(9), other.lock(9)), (Ok(Acquired::Clean), Ok(Acquired::Clean)));
+    other.unlock(9).unwrap();
+    assert_eq!((one.held(), other.held()), (Ok(vec![9]), Ok(vec![])));
+    one.unlock(9).unwrap();
+}
+
+pub fn growing_is_not_supported(subject: &Subject) {
     let manager = subject.make();
-    if !subject.can_grow() {
-        assert_eq!(manager.grow(NUM_LOCKS * 2), Err(libc::EOPNOTSUPP));
-        return;
-    }
+    let before = manager.num_locks();
+    assert_eq!([manager.grow(NUM_LOCKS * 2), manager.grow(NUM_LOCKS)], [Err(libc::EOPNOTSUPP); 2]);
+    assert_eq!(manager.num_locks(), before);
+}
+
+pub fn growing_makes_room(subject: &Subject) {
+    let manager = subject.make();
     for _ in 0..NUM_LOCKS {
         manager.allocate().unwrap();
     }
@@ -155,9 +165,6 @@ pub fn many_threads_and_managers_never_get_the_same_id(subject: &Subject) {
 }
 
 pub fn what_was_removed_says_so(subject: &Subject) {
-    if !subject.is_shared() {
-        return;
-    }
     let manager = subject.make();
     let _ = manager.lock(3).unwrap();
     subject.remove();

@@ -54,9 +54,6 @@ pub fn a_thread_that_ends_holding_is_told_once(subject: &Subject) {
 }
 
 pub fn a_killed_process_is_told_once_to_the_waiter(subject: &Subject) {
-    if !subject.is_shared() {
-        return;
-    }
     let manager = subject.make();
     let child = holder(subject, || {});
     let (manager, tids) = (&manager, board(3));
@@ -80,9 +77,6 @@ pub fn a_killed_process_is_told_once_to_the_waiter(subject: &Subject) {
 }
 
 pub fn a_killed_process_is_told_to_who_comes_later(subject: &Subject) {
-    if !subject.is_shared() {
-        return;
-    }
     let manager = subject.make();
     holder(subject, || {}).kill();
     assert_eq!(manager.try_lock(1), Ok(Acquired::OwnerDied));
@@ -91,9 +85,6 @@ pub fn a_killed_process_is_told_to_who_comes_later(subject: &Subject) {
 }
 
 pub fn an_exec_frees_and_is_told(subject: &Subject) {
-    if !subject.is_shared() {
-        return;
-    }
     let manager = subject.make();
     let child = fork(|| {
         let manager = subject.open();
@@ -109,9 +100,6 @@ pub fn an_exec_frees_and_is_told(subject: &Subject) {
 }
 
 pub fn closing_every_descriptor_frees_nothing(subject: &Subject) {
-    if !subject.is_shared() {
-        return;
-    }
     let manager = subject.make();
     let (go, done) = (&board(1)[0], &board(1)[0]);
     let child = fork(|| {
@@ -145,9 +133,6 @@ pub fn closing_every_descriptor_frees_nothing(subject: &Subject) {
 }
 
 pub fn a_child_that_outlives_the_holder_keeps_nothing(subject: &Subject) {
-    if !subject.is_shared() {
-        return;
-    }
     let manager = subject.make();
     let grandchild = &board(1)[0];
     let child = holder(subject, || {

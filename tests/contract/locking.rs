@@ -44,9 +44,6 @@ pub fn a_lock_excludes_threads(subject: &Subject) {
 
 pub fn a_lock_excludes_managers_and_processes(subject: &Subject) {
     const ROUNDS: u32 = 200;
-    if !subject.is_shared() {
-        return;
-    }
     let (manager, words) = (subject.make(), board(2));
     let [one, other] = [(); 2].map(|()| fork(|| count(&*subject.open(), words, ROUNDS)));
     // A child that goes on with its parent's manager.
@@ -151,20 +148,37 @@ pub fn a_lock_is_handed_over_to_every_waiter(subject: &Subject) {
     assert_eq!(turns.into_inner(), WAITERS);
 }
 
+pub fn a_forked_child_is_refused(subject: &Subject) {
+    let manager = subject.make();
+    let _ = manager.lock(5).unwrap();
+    fork(|| {
+        assert_eq!([manager.lock(7), manager.try_lock(5)], [Err(libc::EOPNOTSUPP); 2]);
+        assert_eq!(manager.unlock(5), Err(libc::EOPNOTSUPP));
+        assert_eq!(manager.allocate(), Err(libc::EOPNOTSUPP));
+        let lookups = [manager.retrieve(5), manager.free(5), manager.look(5).map(drop), manager.held().map(drop)];
+        assert_eq!(lookups, [Err(libc::EOPNOTSUPP); 4]);
+        // Memory that is not there is not touched by giving it back, either.
+        assert_eq!(manager.close(), Ok(()));
+    })
+    .succeeds();
+    is_still_held(&*manager, 5);
+}
+
+/// That a child's end changed nothing: this thread holds the lock, and gives it back.
+fn is_still_held(manager: &dyn Opened, id: u32) {
+    thread::scope(|scope| {
+        let elsewhere = scope.spawn(|| manager.try_lock(id));
+        assert_eq!(elsewhere.join().unwrap(), Err(libc::EBUSY));
+    });
+    manager.unlock(id).unwrap();
+    assert_eq!(manager.try_lock(id), Ok(Acquired::Clean));
+    manager.unlock(id).unwrap();
+}
+
 pub fn a_forked_child_holds_nothing(subject: &Subject) {
     let manager = subject.make();
     let _ = manager.lock(5).unwrap();
     fork(|| {
-        if !subject.is_shared() {
-            assert_eq!([manager.lock(7), manager.try_lock(5)], [Err(libc::EOPNOTSUPP); 2]);
-            assert_eq!(manager.unlock(5), Err(libc::EOPNOTSUPP));
-            assert_eq!(manager.allocate(), Err(libc::EOPNOTSUPP));
-            let lookups = [manager.retrieve(5), manager.free(5), manager.look(5).map(drop), manager.held().map(drop)];
-            assert_eq!(lookups, [Err(libc::EOPNOTSUPP); 4]);
-            // Memory that is not there is not touched by giving it back, either.
-            assert_eq!(manager.close(), Ok(()));
-            return;
-        }
         assert_eq!(manager.unlock(5), Err(libc::EPERM));
         assert_eq!(manager.try_lock(5), Err(libc::EBUSY));
         assert_eq!(manager.timed_lock(5, SHORT_NS), Err(libc::ETIMEDOUT));
@@ -172,22 +186,22 @@ pub fn a_forked_child_holds_nothing(subject: &Subject) {
         manager.unlock(7).unwrap();
     })
     .succeeds();
-    // The child's end changed nothing.
-    thread::scope(|scope| {
-        let elsewhere = scope.spawn(|| manager.try_lock(5));
-        assert_eq!(elsewhere.join().unwrap(), Err(libc::EBUSY));
-    });
-    manager.unlock(5).unwrap();
-    assert_eq!(manager.try_lock(5), Ok(Acquired::Clean));
-    manager.unlock(5).unwrap();
+    is_still_held(&*manager, 5);
 }
 
-pub fn a_process_may_own_locks_where_the_storage_can(subject: &Subject) {
+pub fn a_process_cannot_own_locks(subject: &Subject) {
     let manager = subject.make();
-    if !subject.has_process_ownership() {
-        assert_eq!(manager.own_by_process(), Err(libc::EOPNOTSUPP));
-        return;
-    }
+    assert_eq!(manager.own_by_process(), Err(libc::EOPNOTSUPP));
+    // It stays the thread's.
+    let _ = manager.lock(3).unwrap();
+    assert!(!manager.look(3).unwrap().by_process);
+    let elsewhere = thread::scope(|scope| scope.spawn(|| manager.unlock(3)).join().unwrap());
+    assert_eq!(elsewhere, Err(libc::EPERM));
+    manager.unlock(3).unwrap();
+}
+
+pub fn a_process_may_own_locks(subject: &Subject) {
+    let manager = subject.make();
     manager.own_by_process().unwrap();
     let _ = manager.lock(3).unwrap();
     assert!(manager.look(3).unwrap().by_process);
@@ -208,9 +222,6 @@ pub fn a_process_may_own_locks_where_the_storage_can(subject: &Subject) {
 }
 
 pub fn ownership_is_settled_by_the_first_lock(subject: &Subject) {
-    if !subject.has_process_ownership() {
-        return;
-    }
     let manager = subject.make();
     let _ = manager.lock(0).unwrap();
     assert_eq!(manager.own_by_process(), Err(libc::EBUSY));

@@ -13,6 +13,79 @@ pub enum Storage {
     InMemory,
 }
 
+/// What a storage has or lacks. Both are promises: each capability has a list of tests in contract.rs, and so has its lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capability {
+    /// Several managers and processes use one storage.
+    Processes,
+    /// There is a number of locks.
+    Number,
+    /// That number can grow.
+    Growth,
+    /// A process may own locks.
+    ProcessOwnership,
+    /// A lock may be held shared.
+    Readers,
+    /// The storage says which thread waits for which lock: waiters are counted, circles are found, and nobody starves.
+    Waits,
+}
+
+impl Capability {
+    pub const ALL: [Self; 6] =
+        [Self::Processes, Self::Number, Self::Growth, Self::ProcessOwnership, Self::Readers, Self::Waits];
+}
+
+impl Storage {
+    /// What each storage lacks, and why. This is the one place that says so.
+    pub fn lacks(self) -> &'static [Capability] {
+        match self {
+            // Podman's format: an array of POSIX mutexes. Its length is fixed, a mutex belongs to a thread and to one
+            // only, and nothing in it says who waits.
+            Self::LibpodLayout => {
+                &[Capability::Growth, Capability::ProcessOwnership, Capability::Readers, Capability::Waits]
+            }
+            Self::NativeLayout => &[],
+            // A lock is a file of a directory, which has room for every id: there is no number that could grow.
+            Self::Files => &[Capability::Number, Capability::Growth],
+            // The locks are memory of one process.
+            Self::InMemory => &[Capability::Processes],
+        }
+    }
+
+    pub fn has(self, capability: Capability) -> bool {
+        !self.lacks().contains(&capability)
+    }
+
+    /// The lists of tests in contract.rs that this storage has to pass, by their names there.
+    pub fn lists(self) -> Vec<&'static str> {
+        let mut lists: Vec<_> = Capability::ALL.into_iter().map(|capability| self.list(capability)).collect();
+        if self.has(Capability::Processes) && self.has(Capability::Readers) {
+            lists.push("readers_in_processes");
+        }
+        if self.has(Capability::Processes) && self.has(Capability::Waits) {
+            lists.push("waits_in_processes");
+        }
+        lists
+    }
+
+    fn list(self, capability: Capability) -> &'static str {
+        match (capability, self.has(capability)) {
+            (Capability::Processes, true) => "processes",
+            (Capability::Processes, false) => "no_processes",
+            (Capability::Number, true) => "number",
+            (Capability::Number, false) => "no_number",
+            (Capability::Growth, true) => "growth",
+            (Capability::Growth, false) => "no_growth",
+            (Capability::ProcessOwnership, true) => "process_ownership",
+            (Capability::ProcessOwnership, false) => "no_process_ownership",
+            (Capability::Readers, true) => "readers",
+            (Capability::Readers, false) => "no_readers",
+            (Capability::Waits, true) => "waits",
+            (Capability::Waits, false) => "no_waits",
+        }
+    }
+}
+
 /// How many locks are asked for where there is a number: the same after rounding.
 pub const NUM_LOCKS: u32 = 64;
 
@@ -45,6 +118,7 @@ impl Subject {
         self.try_open().unwrap()
     }
 
+    /// The same; for a storage of one process, another of the kind.
     pub fn try_open(&self) -> Outcome<Box<dyn Opened>> {
         assert!(self.is_shared());
         let num_locks = if self.is_numbered() { NUM_LOCKS } else { 0 };
@@ -53,42 +127,12 @@ impl Subject {
 
     /// Whether several managers and processes can use it.
     pub fn is_shared(&self) -> bool {
-        self.storage != Storage::InMemory
+        self.storage.has(Capability::Processes)
     }
 
     /// Whether it has a number of locks.
     pub fn is_numbered(&self) -> bool {
-        self.storage != Storage::Files
-    }
-
-    /// Whether a process may own its locks.
-    pub fn has_process_ownership(&self) -> bool {
-        self.storage != Storage::LibpodLayout
-    }
-
-    /// Whether its words say who waits for what: then waiters are seen, circles found, and those that wait get a turn.
-    fn has_native_words(&self) -> bool {
-        self.storage != Storage::LibpodLayout
-    }
-
-    pub fn has_readers(&self) -> bool {
-        self.has_native_words()
-    }
-
-    pub fn sees_waiters(&self) -> bool {
-        self.has_native_words()
-    }
-
-    pub fn finds_circles(&self) -> bool {
-        self.has_native_words()
-    }
-
-    pub fn is_fair(&self) -> bool {
-        self.has_native_words()
-    }
-
-    pub fn can_grow(&self) -> bool {
-        matches!(self.storage, Storage::InMemory | Storage::NativeLayout)
+        self.storage.has(Capability::Number)
     }
 
     /// How many locks there are where that many were asked for.

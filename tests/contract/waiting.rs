@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Waiting: who waits is seen, everybody gets a turn, and a circle is told to one of those in it. The libpod layout's
-//! mutexes can do none of that.
+//! Waiting where the storage says who waits: all waiters are counted, everybody gets a turn, and a circle is told
+//! to one of those in it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,13 @@ use lock_manager::{Acquired, Cancel};
 
 use super::door::Opened;
 use super::subject::Subject;
+use super::support::process::{own_tid, until_thread_waits};
 use super::support::{board, eventually, fork};
 
 /// Where a lock that is lost would be waited for in vain.
 const LONG_NS: u64 = 20_000_000_000;
+/// Ten times what a circle is told in.
+const SHORT_NS: u64 = 50_000_000;
 
 pub fn who_waits_is_counted(subject: &Subject) {
     const WAITERS: u32 = 3;
@@ -31,19 +34,49 @@ pub fn who_waits_is_counted(subject: &Subject) {
         // From another process where there is one.
         let child = subject.is_shared().then(|| fork(|| wait(&*subject.open())));
         let expected = if child.is_some() { WAITERS } else { WAITERS - 1 };
-        if subject.sees_waiters() {
-            eventually("all are seen to wait", || manager.waiters_of(2).unwrap().0 == expected);
-            assert!(manager.waiters_of(2).unwrap().1 > 0);
-            assert_eq!(manager.waiters_of(3), Ok((0, 0)));
-        } else {
-            assert_eq!(manager.waiters_of(2), Ok((0, 0)));
-        }
+        eventually("all are seen to wait", || manager.waiters_of(2).unwrap().0 == expected);
+        assert!(manager.waiters_of(2).unwrap().1 > 0);
+        assert_eq!(manager.waiters_of(3), Ok((0, 0)));
         manager.unlock(2).unwrap();
         if let Some(child) = child {
             child.succeeds();
         }
     });
     assert_eq!(manager.waiters_of(2), Ok((0, 0)));
+}
+
+pub fn waiters_are_not_counted(subject: &Subject) {
+    let (manager, cancel, tid) = (subject.make(), Cancel::new(), AtomicI32::new(0));
+    let _ = manager.lock(2).unwrap();
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            tid.store(own_tid(), Ordering::Release);
+            manager.cancellable_lock(2, u64::MAX, &cancel)
+        });
+        eventually("the waiter is there", || tid.load(Ordering::Acquire) != 0);
+        until_thread_waits(tid.load(Ordering::Acquire));
+        assert_eq!(manager.waiters_of(2), Ok((0, 0)));
+        cancel.trigger();
+        assert_eq!(waiter.join().unwrap(), Err(libc::ECANCELED));
+    });
+    manager.unlock(2).unwrap();
+}
+
+pub fn a_circle_is_not_found(subject: &Subject) {
+    let (manager, steps) = (subject.make(), &board(1)[0]);
+    let wait = |own: u32| {
+        let _ = manager.lock(own).unwrap();
+        steps.fetch_add(1, Ordering::AcqRel);
+        eventually("both hold theirs", || steps.load(Ordering::Acquire) == 2);
+        let waited = manager.timed_lock(1 - own, SHORT_NS);
+        // Only then, so that neither gets what it waits for.
+        steps.fetch_add(1, Ordering::AcqRel);
+        eventually("both have waited", || steps.load(Ordering::Acquire) == 4);
+        manager.unlock(own).unwrap();
+        waited
+    };
+    let waited = thread::scope(|scope| [0, 1].map(|own| scope.spawn(move || wait(own))).map(|it| it.join().unwrap()));
+    assert_eq!(waited, [Err(libc::ETIMEDOUT); 2]);
 }
 
 /// Takes `own`, waits until all have theirs, and then for `other`. What came of it.
@@ -72,9 +105,6 @@ fn one_was_told(mut codes: Vec<i32>) {
 }
 
 pub fn of_a_circle_of_threads_one_is_told(subject: &Subject) {
-    if !subject.finds_circles() {
-        return;
-    }
     const SIZE: u32 = 3;
     let (manager, holding) = (subject.make(), &board(1)[0]);
     let codes = thread::scope(|scope| {
@@ -89,9 +119,6 @@ pub fn of_a_circle_of_threads_one_is_told(subject: &Subject) {
 }
 
 pub fn of_a_circle_of_processes_one_is_told(subject: &Subject) {
-    if !subject.finds_circles() || !subject.is_shared() {
-        return;
-    }
     const SIZE: u32 = 3;
     const UNKNOWN: u32 = u32::MAX;
     let (manager, holding, codes) = (subject.make(), &board(1)[0], board(SIZE as usize));
@@ -128,9 +155,6 @@ fn hog(manager: &dyn Opened, over: &AtomicU32, turns: &AtomicU32) {
 }
 
 pub fn of_many_that_never_pause_everybody_gets_its_turns(subject: &Subject) {
-    if !subject.is_fair() {
-        return;
-    }
     const THREADS: usize = 8;
     const TURNS: u32 = 25;
     let (manager, over, turns) = (subject.make(), &board(1)[0], board(THREADS));
@@ -155,10 +179,6 @@ pub fn of_many_that_never_pause_everybody_gets_its_turns(subject: &Subject) {
 }
 
 pub fn what_a_process_owns_makes_no_circle(subject: &Subject) {
-    if !subject.has_process_ownership() {
-        return;
-    }
-    const SHORT_NS: u64 = 50_000_000;
     let (manager, holding) = (subject.make(), &board(1)[0]);
     manager.own_by_process().unwrap();
     let wait = |own: u32| {

@@ -75,22 +75,22 @@ func RemoveSHM(path string) *Failure {
 	return failed
 }
 
-// NewFile creates a directory of locks.
+// NewFile creates a lock directory.
 func NewFile(directory string) (Manager, *Failure) {
 	return withPath(directory, func(text *C.char) C.lm_result { return C.lm_new_file(text) })
 }
 
-// OpenFile opens a directory of locks.
+// OpenFile opens a lock directory.
 func OpenFile(directory string) (Manager, *Failure) {
 	return withPath(directory, func(text *C.char) C.lm_result { return C.lm_open_file(text) })
 }
 
-// OpenOrNewFile opens a directory of locks, or creates it.
+// OpenOrNewFile opens a lock directory, or creates it.
 func OpenOrNewFile(directory string) (Manager, *Failure) {
 	return withPath(directory, func(text *C.char) C.lm_result { return C.lm_open_or_new_file(text) })
 }
 
-// RemoveFile removes a directory of locks.
+// RemoveFile removes a lock directory.
 func RemoveFile(directory string) *Failure {
 	_, failed := withPath(directory, func(text *C.char) C.lm_result { return C.lm_remove_file(text) })
 	return failed

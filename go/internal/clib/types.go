@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-// Package clib is the door to the C library: the only one that imports "C". Nothing here decides anything.
+// Package clib calls the C library. It is the only package that imports "C", and it makes no decisions.
 package clib
 
 import "syscall"
@@ -11,18 +11,18 @@ type Manager uintptr
 // Cancel is a cancel object of the C library; 0 is none.
 type Cancel uintptr
 
-// Unlimited is what counts say where there is no maximum.
+// Unlimited is the count if there is no maximum.
 const Unlimited = ^uint32(0)
 
-// Failure is what the C library says about a call that failed.
+// Failure is the errno and the sentence of a call that failed.
 type Failure struct {
 	Errno syscall.Errno
 	Text  string
-	// Freed: it was an Unlock or UnlockShared, and the lock is free all the same.
+	// Freed: an Unlock or UnlockShared failed, and the lock is free all the same.
 	Freed bool
 }
 
-// Owner says whom a manager's locks belong to.
+// Owner says who owns the locks of a manager.
 type Owner uint32
 
 // The numbers are how much a lock adds to what its thread holds.
@@ -31,26 +31,26 @@ const (
 	Thread  Owner = 1
 )
 
-// Taken says how a lock was found.
+// Taken is the outcome of a lock call.
 type Taken int
 
 const (
-	// Clean: it is held now.
+	// Clean: the caller holds the lock now.
 	Clean Taken = iota
-	// OwnerDied: it is held now, and its last holder died with it.
+	// OwnerDied: the caller holds the lock now, and its last holder died holding it.
 	OwnerDied
-	// Busy: it is not held by this call, and the calling goroutine holds no lock at all.
+	// Busy: this call did not take the lock, and the calling goroutine holds no lock at all.
 	Busy
-	// BusyForHolder: it is not held by this call, and the calling goroutine holds this or another lock.
+	// BusyForHolder: this call did not take the lock, and the calling goroutine holds this or another lock.
 	BusyForHolder
 )
 
-// SHMOptions is how a new segment is to be made; zero means the default.
+// SHMOptions are the options for a new segment. Zero means the default.
 type SHMOptions struct {
 	Layout, MaxLocks, Mode uint32
 }
 
-// LockInfo is what is known of one lock.
+// LockInfo is the state of one lock.
 type LockInfo struct {
 	ID                                    uint32
 	Allocated, Held, OwnerDied, ByProcess bool
@@ -68,7 +68,7 @@ type Holder struct {
 	PIDNamespace      uint64
 }
 
-// Info is what is known of a manager's storage.
+// Info is the state of a manager's storage.
 type Info struct {
 	Kind, Layout, NumLocks, MaxLocks, Attached uint32
 	Retired                                    bool

@@ -7,7 +7,7 @@
 //! The form that a function's doc comment has, so that each part of it finds its section:
 //! - The first sentence says what the function does. Up to its first full stop, colon or semicolon it stands under NAME.
 //! - A line `name: …` that begins with a parameter's name describes that parameter.
-//! - A paragraph that begins with `0` or with `LOCK_MANAGER_…:` says what a success means: RETURN VALUE.
+//! - A paragraph that begins with `0 or LOCK_MANAGER_…:`, or with `LOCK_MANAGER_…:`, says what a success means: RETURN VALUE.
 //! - A paragraph that begins with `-ECODE: …`, or with `Otherwise as FUNCTION` or `Fails as FUNCTION`, is ERRORS. Each of
 //!   its sentences that begins with `-ECODE:` or `-ECODE, -ECODE:` is an entry; another sentence belongs to the entry before.
 //! - Every other paragraph is DESCRIPTION.
@@ -15,4 +15,51 @@
 //! Every function that returns int32_t names its errors. What all may return stands once, in the header's own comment,
 //! under ERRORS, in the same form. A comment without this form ends the run with a sentence that says where.
 
-fn main() {}
+mod comment;
+mod families;
+mod header;
+mod overview;
+mod page;
+mod pages;
+mod roff;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use header::Header;
+
+/// The exit status of a program that was called wrongly.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let [header, directory] = arguments.as_slice() else {
+        return fail("usage: lock-manager-man HEADER DIRECTORY", USAGE);
+    };
+    match write_pages(Path::new(header), &PathBuf::from(directory)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => fail(&sentence, 1),
+    }
+}
+
+fn fail(sentence: &str, status: u8) -> ExitCode {
+    // Nobody is left to be told that standard error cannot be written to.
+    let _ = writeln!(io::stderr(), "{sentence}");
+    ExitCode::from(status)
+}
+
+fn write_pages(header: &Path, directory: &Path) -> Result<(), String> {
+    let of = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+    let text = fs::read_to_string(header).map_err(|error| of(header, error))?;
+    let pages = Header::parse(&text).and_then(|header| pages::all(&header));
+    let pages = pages.map_err(|sentence| format!("{}: {sentence}", header.display()))?;
+    fs::create_dir_all(directory).map_err(|error| of(directory, error))?;
+    for (name, page) in pages {
+        let path = directory.join(name);
+        fs::write(&path, page).map_err(|error| of(&path, error))?;
+    }
+    Ok(())
+}
