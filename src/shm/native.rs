@@ -3,7 +3,7 @@
 //! The native layout: locks that need no list of the kernel's and in which no thread id decides.
 //!
 //! Every process that uses a segment has an entry in it, and a record lock on the entry's byte for as long as it lives.
-//! A lock word names its holder whole: entry, generation of the entry, serial of the thread. One compare-and-swap takes
+//! A lock word names its holder whole: entry, generation of the entry, tag of the thread. One compare-and-swap takes
 //! it, one gives it back; whoever finds the named holder dead swaps exactly the word that was judged. Nothing that
 //! decides ownership is written anywhere else.
 

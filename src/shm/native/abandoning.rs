@@ -15,7 +15,7 @@ use super::pool::Pool;
 use super::releasing::{wake_any, wake_cell};
 use super::space::Space;
 use super::waiting::futex_of;
-use super::word::{self, OWNER, W};
+use super::word::{self, OWNER, WAITERS};
 
 /// How often a word is tried to be changed. Others only set bits, each of them once, or take the lock over: more is a
 /// writer that means harm.
@@ -87,7 +87,7 @@ impl Pool {
                 // First: whoever takes the lock over takes that next.
                 beside.release(id);
             }
-            if abandon(lock, is_its).is_some_and(|seen| seen & W != 0) {
+            if abandon(lock, is_its).is_some_and(|seen| seen & WAITERS != 0) {
                 wake_any(lock);
             }
             for cell in self.cells(id).into_iter().flat_map(|cells| cells.own) {
@@ -226,7 +226,7 @@ impl Pool {
 /// Takes a dead reader's cell away, by a swap of exactly what was judged (S7): a blind store would free a living one's.
 pub(super) fn clear_dead(cell: &AtomicU64, judged: u64) {
     let is_cleared = cell.compare_exchange(judged, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-    if is_cleared && judged & W != 0 {
+    if is_cleared && judged & WAITERS != 0 {
         wake_cell(cell);
     }
 }

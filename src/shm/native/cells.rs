@@ -9,7 +9,7 @@
 
 use super::atomic::{AtomicU64, Ordering, in_sequence};
 use super::format::{self, PLACES};
-use super::word::{self, D, OWNER, S};
+use super::word::{self, OWNER, STARVING, UNFINISHED};
 
 /// Places that a reader looks at before it makes its lock's window longer (S17).
 const PROBES: usize = 16;
@@ -94,7 +94,7 @@ const fn home(id: u32) -> usize {
 /// A number of an owner's own, which spreads readers over cells and lines.
 #[inline(always)]
 const fn spread(owner: u64) -> usize {
-    (word::entry(owner).wrapping_mul(0x85EB_CA6B) >> 15 ^ word::serial(owner).wrapping_mul(0xC2B2_AE35)) as usize
+    (word::entry(owner).wrapping_mul(0x85EB_CA6B) >> 15 ^ word::tag(owner).wrapping_mul(0xC2B2_AE35)) as usize
 }
 
 /// A reader's cell is somebody's hold if it is neither starving nor being written.
@@ -104,7 +104,7 @@ const fn is_of(cell: u64, owner: u64) -> bool {
 
 /// Whether an owner starves in a cell.
 pub const fn is_wish_of(cell: u64, owner: u64) -> bool {
-    cell & (OWNER | S) == owner | S
+    cell & (OWNER | STARVING) == owner | STARVING
 }
 
 impl<'s> Table<'s> {
@@ -130,14 +130,14 @@ impl<'s> Cells<'s> {
     /// The four cells of the slot, the owner's own first.
     #[inline(always)]
     fn own_from(&self, owner: u64) -> impl Iterator<Item = &'s AtomicU64> {
-        let (own, first) = (self.own, word::entry(owner).wrapping_add(word::serial(owner)) as usize);
+        let (own, first) = (self.own, word::entry(owner).wrapping_add(word::tag(owner)) as usize);
         (0..format::CELLS).map(move |step| &own[first.wrapping_add(step) % format::CELLS])
     }
 
     /// The cell of the slot that an owner tries first.
     #[inline(always)]
     pub fn first_own(&self, owner: u64) -> &'s AtomicU64 {
-        &self.own[word::entry(owner).wrapping_add(word::serial(owner)) as usize % format::CELLS]
+        &self.own[word::entry(owner).wrapping_add(word::tag(owner)) as usize % format::CELLS]
     }
 
     /// The place that an owner tries first, if it is the lock's and can be had without more ado.
@@ -193,7 +193,7 @@ impl<'s> Cells<'s> {
         own.chain(places).filter(|cell| cell.load(Ordering::Relaxed) == 0)
     }
 
-    /// Claims a cell as `claim`: an owner, with S if it is to starve there (S1, S17). `None`: there is no room for one more.
+    /// Claims a cell as `claim`: an owner, with STARVING if its reader starves (S1, S17). `None`: there is no room for one more.
     /// The caller is not interrupted by a signal handler of its own.
     pub fn claim(&self, claim: u64, around: &impl Surroundings) -> Option<&'s AtomicU64> {
         if self.level.load(Ordering::Acquire) == 0
@@ -250,8 +250,8 @@ impl<'s> Cells<'s> {
         if seen != 0 && !around.is_past(seen) {
             return None;
         }
-        // Only who has D in the cell writes the number: nobody takes the claim for one of another lock.
-        if cell.compare_exchange(seen, claim | D, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+        // UNFINISHED until the number is written: nobody takes the claim for one of another lock.
+        if cell.compare_exchange(seen, claim | UNFINISHED, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             return None;
         }
         lock.store(self.id.into(), Ordering::Relaxed);
@@ -322,13 +322,13 @@ impl<'s> Cells<'s> {
         }
         let (cell, lock) = self.table.at(place);
         let seen = cell.load(Ordering::SeqCst);
-        let counts = seen != 0 && seen & D == 0 && lock.load(Ordering::Acquire) == u64::from(self.id);
+        let counts = seen != 0 && seen & UNFINISHED == 0 && lock.load(Ordering::Acquire) == u64::from(self.id);
         Seen::Cell(cell, if counts { seen } else { 0 })
     }
 
     /// Whether a reader starves, as far as this process can look. `Err`: a page that it cannot touch yet.
     pub fn has_starving(&self) -> Result<bool, u32> {
-        self.any(|seen| word::has_owner(seen) && seen & S != 0)
+        self.any(|seen| word::has_owner(seen) && seen & STARVING != 0)
     }
 
     /// Whether a cell is such. `Err`: a page that this process cannot touch yet.
@@ -347,7 +347,7 @@ impl<'s> Cells<'s> {
 
     /// Looks at the word behind a claim: the word as it was when its reader came in, if it is. What made it wait it finds
     /// out anew.
-    pub fn look_again(&self, waiter: word::Waiter) -> Option<u64> {
+    pub fn look_again(&self, waiter: word::WaitState) -> Option<u64> {
         // S1: the claim first, then the word again, both sequentially consistent, as are a writer's swap and its look at the
         // cells: of the two at least one sees the other (S2).
         in_sequence();
@@ -390,14 +390,14 @@ pub fn give_back(cell: &AtomicU64, owner: u64) -> GivenBack {
 /// Swaps what an owner has in a cell for what `next` makes of it.
 #[inline(always)]
 pub fn change(cell: &AtomicU64, owner: u64, order: Ordering, next: impl Fn(u64) -> u64) -> GivenBack {
-    // Others only set W, once, or take the cell away: more is a writer that means harm.
+    // Others only set WAITERS, once, or take the cell away: more is a writer that means harm.
     for _ in 0..super::abandoning::ROUNDS {
         let seen = cell.load(Ordering::Relaxed);
         if seen & OWNER != owner {
             return GivenBack::NotIts;
         }
         if cell.compare_exchange(seen, next(seen), order, Ordering::Relaxed).is_ok() {
-            return if seen & word::W != 0 { GivenBack::Awaited } else { GivenBack::Unnoticed };
+            return if seen & word::WAITERS != 0 { GivenBack::Awaited } else { GivenBack::Unnoticed };
         }
     }
     GivenBack::NotIts

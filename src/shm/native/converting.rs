@@ -16,7 +16,7 @@ use super::releasing::{Next, wake};
 use super::sharing::{hand_to_process, leave, sweep_claim, try_claim, withdraw};
 use super::view::View;
 use super::waiting;
-use super::word::{self, D, OWNER, R, Waiter};
+use super::word::{self, OWNER, OWNER_DIED, RESERVED, WaitState};
 
 impl View {
     /// The mid path of a writer that finds a lock shared: takes it as one that drains, and holds it if the readers leave
@@ -29,10 +29,10 @@ impl View {
         let (lock, owner) = (cells.word, sharer.owner);
         let seen = lock.load(Ordering::Relaxed);
         // What is reserved is for others, and a death is told of by the slow path.
-        if !word::is_shared(seen) || seen & (R | D) != 0 || thread.is_reading() {
+        if !word::is_shared(seen) || seen & (RESERVED | OWNER_DIED) != 0 || thread.is_reading() {
             return AtOnce::Undecided;
         }
-        let word::Step::Take(next) = word::step(seen, owner, Waiter::default()) else { return AtOnce::Undecided };
+        let word::Step::Take(next) = word::step(seen, owner, WaitState::default()) else { return AtOnce::Undecided };
         if lock.compare_exchange(seen, next, Ordering::SeqCst, Ordering::Relaxed).is_err() || !are_left(&cells) {
             return AtOnce::Undecided;
         }

@@ -13,7 +13,7 @@ use super::format;
 use super::judgement::Verdict;
 use super::note;
 use super::pool::Pool;
-use super::word::{self, D, OWNER, S};
+use super::word::{self, OWNER, OWNER_DIED, STARVING};
 
 /// Holders that were judged already: each is asked about once in a look.
 struct Judged<'p> {
@@ -98,7 +98,7 @@ impl Pool {
             allocated: self.bitmap().is_allocated(id),
             held: holder.is_some(),
             // A writer that died while it drained held nothing.
-            owner_died: seen & D != 0 || (is_dead && !is_draining),
+            owner_died: seen & OWNER_DIED != 0 || (is_dead && !is_draining),
             acquisitions: note::acquisitions(self.note(id)),
             readers: readers.len() as u32,
             draining: is_draining && !is_dead,
@@ -130,7 +130,7 @@ impl Pool {
             tid,
             pid_namespace: entry.map_or(0, |entry| entry.tenant().pid_namespace),
             shared: false,
-            ownership: if word::serial(named) == 0 { Ownership::Process } else { Ownership::Thread },
+            ownership: if word::tag(named) == 0 { Ownership::Process } else { Ownership::Thread },
         }
     }
 
@@ -157,7 +157,7 @@ impl Pool {
 
     /// One lock that a process reads.
     pub(super) fn read_by(&self, base: u64) -> Option<u32> {
-        let is_its = |cell: &u64| *cell != 0 && cell & S == 0 && word::process(*cell) == base;
+        let is_its = |cell: &u64| *cell != 0 && cell & STARVING == 0 && word::process(*cell) == base;
         let in_slot = (0..self.num_locks()).find(|&id| {
             let own = self.cells(id).into_iter().flat_map(|cells| cells.own);
             own.map(|cell| cell.load(Ordering::Acquire)).any(|cell| is_its(&cell))

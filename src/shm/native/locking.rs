@@ -21,7 +21,7 @@ use super::member::Member;
 use super::reading::Reading;
 use super::releasing::wake_any;
 use super::waiting::{self, READERS, Slices, classes, futex_of, starves};
-use super::word::{self, R, Step, Waiter};
+use super::word::{self, RESERVED, Step, WaitState};
 use super::writing::{Drain, left_by};
 
 /// Why a wait ends without the lock.
@@ -70,7 +70,7 @@ pub(super) struct Waiting<'m> {
     timeout_ns: u64,
     pub(super) crowd: Crowd<'static>,
     pub(super) counted: waits::Wait,
-    pub(super) waiter: Waiter,
+    pub(super) waiter: WaitState,
     pub(super) slices: Slices,
     /// The lock's note when its holder was looked after last.
     looked_at: u64,
@@ -207,7 +207,7 @@ impl<'m> Request<'m> {
             timeout_ns,
             crowd,
             counted: waits::Wait::default(),
-            waiter: Waiter::default(),
+            waiter: WaitState::default(),
             slices: Slices::new(start, crowd.place),
             looked_at,
             sleep: Sleep { word: self.lock(), seen: 0, note: looked_at, until: start, classes: 0 },
@@ -301,7 +301,7 @@ impl<'m> Request<'m> {
             let seen = lock.load(Ordering::Acquire);
             let note = pool.note(self.id);
             let was_reserved = !word::has_owner(sleep.seen);
-            waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & R != 0 && note == sleep.note;
+            waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & RESERVED != 0 && note == sleep.note;
             // Where the lock changed hands, its holder has not had it for long; a look into /proc costs as much as a turn,
             // and one of many waiters is enough to have it.
             let is_time = note == waiting.looked_at && pool.begin_thorough_look(self.id, seen, now);

@@ -120,7 +120,7 @@ fn give_up_all_of(thread: Thread, process: &'static Process) {
     let alone = process.exclude_other_threads();
     POOLS.for_each(&alone, |pool| pool.thread_ended(thread));
     if let Ok(tags) = arena::tags() {
-        tags.release(word::serial(thread.name()));
+        tags.release(word::tag(thread.name()));
     }
 }
 
@@ -136,7 +136,7 @@ impl Pool {
 
     /// Whether a word names a thread of this process that sleeps in the kernel, so that it is in the midst of nothing here.
     pub(super) fn sleeps(&self, named: u64) -> bool {
-        let record = self.record_of(named).filter(|_| word::serial(named) != 0);
+        let record = self.record_of(named).filter(|_| word::tag(named) != 0);
         record.is_some_and(|record| procfs::own_thread_sleeps(record.thread().tid))
     }
 
@@ -153,7 +153,7 @@ impl Pool {
         if !entry.state().is_named_by(named) || tenant.pid_namespace != self.pid_namespace() {
             return None;
         }
-        let tid = self.record_of(named).filter(|_| word::serial(named) != 0).map_or(0, |record| record.thread().tid);
+        let tid = self.record_of(named).filter(|_| word::tag(named) != 0).map_or(0, |record| record.thread().tid);
         Some((tenant.pid, tid))
     }
 }

@@ -133,7 +133,7 @@ impl Pool {
     pub(super) fn is_calling_thread(&self, named: u64) -> bool {
         let thread = Thread::calling();
         // What a forked child's first thread remembers before it is named anew is its parent's.
-        thread.is_named_in(self.process) && thread.name() == word::of_thread(0, word::serial(named))
+        thread.is_named_in(self.process) && thread.name() == word::of_thread(0, word::tag(named))
     }
 
     /// The PID namespace that this process looks from.

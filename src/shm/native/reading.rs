@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
 //! The slow path of readers. A cell is claimed in the name of the thread, then the word is looked at again; a reader that
-//! starves keeps its cell, with S in it, while it sleeps: "not in, but let me in next".
+//! starves keeps its cell, marked STARVING, while it sleeps: "not in, but let me in next".
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,7 +19,7 @@ use super::locking::{Leaving, Mode, Request, Waiting};
 use super::member::Member;
 use super::releasing::{OF_LEFT_CELL, wake_any, wake_cell, wake_oldest};
 use super::sharing::{hand_to_process, leave};
-use super::word::{self, D, OWNER, R, S, Step, Waiter};
+use super::word::{self, OWNER, OWNER_DIED, RESERVED, STARVING, Step, WaitState};
 use super::writing::refusal;
 use super::{Release, note};
 
@@ -99,7 +99,7 @@ impl Native {
         }
         // Behind the swap of the word a writer might come before the cell.
         let cell = pool.claim_cell(&cells, member.owner)?;
-        pool.next_after(S, id);
+        pool.next_after(STARVING, id);
         match downgrade_word(&cells, is_its) {
             Release::Done => {}
             undone => {
@@ -135,7 +135,7 @@ impl<'m> Request<'m> {
             return Err(self.own(member));
         }
         self.give_drain_up(member.owner);
-        let waiter = Waiter { is_leaving: is_try, ..Waiter::default() };
+        let waiter = WaitState { is_leaving: is_try, ..WaitState::default() };
         for _ in 0..ROUNDS {
             let seen = cells.word.load(Ordering::Acquire);
             if let Some(reason) = refusal(seen, self.id, member, self.wait) {
@@ -176,7 +176,7 @@ impl<'m> Request<'m> {
     }
 
     /// What comes once a reader is in. It cannot fail but by giving the cell back.
-    pub(super) fn settle_shared(self, member: &Member<'_>, reading: Reading<'_>, waiter: Waiter) -> Progress {
+    pub(super) fn settle_shared(self, member: &Member<'_>, reading: Reading<'_>, waiter: WaitState) -> Progress {
         let Reading { cell: Some(cell), has_starved, entered } = reading else { return Ok(None) };
         // Behind the second look, as a writer looks behind its swap: what was removed before is not begun with (S22).
         let checked = self.native.pool().check_not_retired();
@@ -189,18 +189,18 @@ impl<'m> Request<'m> {
             Ownership::Thread => member.thread.count_reading(),
             Ownership::Process => hand_to_process(cell, member.owner, member.word),
         }
-        Ok(Some(if entered & D == 0 { Acquired::Clean } else { Acquired::OwnerDied }))
+        Ok(Some(if entered & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied }))
     }
 
     /// A reader does not use a wake-up up, as a writer does, whose unlock wakes the next (S4). The last of those that starved
     /// ends the read phase (S12).
-    fn pass_on(self, entered: u64, waiter: Waiter, has_starved: bool) {
-        if entered & R == 0 {
+    fn pass_on(self, entered: u64, waiter: WaitState, has_starved: bool) {
+        if entered & RESERVED == 0 {
             if waiter.woken {
                 wake_any(self.lock());
             }
         } else if (waiter.woken || has_starved)
-            && self.native.pool().next_after(S, self.id) == super::releasing::Next::Anybody
+            && self.native.pool().next_after(STARVING, self.id) == super::releasing::Next::Anybody
         {
             wake_oldest(self.lock());
         }
@@ -247,7 +247,7 @@ impl<'m> Request<'m> {
 
     /// Claims a cell in which to starve, if there is room for it (S12).
     fn starve(self, waiting: &mut Waiting<'m>, cells: &Cells<'m>) -> bool {
-        let Ok(cell) = self.claim(cells, waiting.member.owner | S) else { return false };
+        let Ok(cell) = self.claim(cells, waiting.member.owner | STARVING) else { return false };
         waiting.reading = Reading { cell: Some(cell), has_starved: true, entered: 0 };
         self.hold(waiting, Some(cell));
         true
@@ -266,7 +266,7 @@ impl<'m> Request<'m> {
         let kept = waiting
             .reading
             .wish(owner)
-            .filter(|cell| cells::change(cell, owner, Ordering::SeqCst, |seen| seen & !S) != GivenBack::NotIts);
+            .filter(|cell| cells::change(cell, owner, Ordering::SeqCst, |seen| seen & !STARVING) != GivenBack::NotIts);
         let cell = match kept {
             Some(cell) => cell,
             None => {
@@ -284,7 +284,7 @@ impl<'m> Request<'m> {
             leave(cell, owner);
             return Ok(false);
         }
-        if cells::change(cell, owner, Ordering::Release, |_| owner | S) == GivenBack::Awaited {
+        if cells::change(cell, owner, Ordering::Release, |_| owner | STARVING) == GivenBack::Awaited {
             wake_cell(cell);
         }
         waiting.reading = Reading { cell: Some(cell), has_starved: true, entered: 0 };

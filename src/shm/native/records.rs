@@ -16,7 +16,7 @@ const PROBES: u32 = 16;
 const STRIDE: u32 = 509;
 
 /// A record under construction: no owner's word has that bit.
-const UNFINISHED: u64 = word::W;
+const UNFINISHED: u64 = word::WAITERS;
 
 /// Bits of a wish that number it.
 const WISH_SHIFT: u32 = 32;
@@ -92,7 +92,7 @@ impl<'p> Record<'p> {
 
 fn places(owner: u64) -> impl Iterator<Item = u32> {
     // Processes apart, the threads of one together: then they share a page.
-    let home = word::entry(owner).wrapping_mul(0x9E37_79B1).wrapping_add(word::serial(owner));
+    let home = word::entry(owner).wrapping_mul(0x9E37_79B1).wrapping_add(word::tag(owner));
     (0..PROBES).map(move |probe| home.wrapping_add(probe * STRIDE) % format::RECORDS)
 }
 

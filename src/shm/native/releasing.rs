@@ -17,7 +17,7 @@ use super::note;
 use super::pool::Pool;
 use super::sharing;
 use super::waiting::{CLASSES, READERS, futex_of};
-use super::word::{self, OWNER, S, W};
+use super::word::{self, OWNER, STARVING, WAITERS};
 
 impl Native {
     /// Gives back what the calling thread, or this process, holds.
@@ -65,7 +65,7 @@ impl Next {
     /// has to make usable first.
     pub(super) fn after(seen: u64, cells: Option<&Cells<'_>>) -> std::result::Result<Self, u32> {
         match cells {
-            Some(cells) if seen & S != 0 && cells.has_starving()? => Ok(Self::Readers),
+            Some(cells) if seen & STARVING != 0 && cells.has_starving()? => Ok(Self::Readers),
             _ => Ok(Self::Anybody),
         }
     }
@@ -86,7 +86,10 @@ fn hand_back(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
         if seen & OWNER != me {
             return false;
         }
-        let next = word::handed_back(seen, acquired == Acquired::OwnerDied);
+        let next = match acquired {
+            Acquired::Clean => word::backed_out(seen),
+            Acquired::OwnerDied => word::backed_out_untold(seen),
+        };
         if lock.compare_exchange(seen, next, Ordering::Release, Ordering::Relaxed).is_ok() {
             wake(lock, seen, Next::Anybody);
             return true;
@@ -98,7 +101,7 @@ fn hand_back(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
 /// How a word that the calling thread took is given back from a wait that was left.
 pub(super) fn of_left_wait(acquired: Acquired) -> GiveBack {
     fn give_back(lock: &AtomicU64, owner: u64, acquired: Acquired) {
-        if hand_back(lock, owner, acquired) && word::serial(owner) != 0 {
+        if hand_back(lock, owner, acquired) && word::tag(owner) != 0 {
             Thread::calling().count_word_given_back();
         }
     }
@@ -135,8 +138,8 @@ pub(super) fn wake(lock: &AtomicU64, seen: u64, next: Next) {
     match next {
         // If none sleeps, they are awake, and the last of them wakes the oldest writer.
         Next::Readers => _ = futex::wake_all_of(futex_of(lock), READERS),
-        Next::Anybody if seen & S != 0 => wake_oldest(lock),
-        Next::Anybody if seen & W != 0 => futex::wake_one(futex_of(lock)),
+        Next::Anybody if seen & STARVING != 0 => wake_oldest(lock),
+        Next::Anybody if seen & WAITERS != 0 => futex::wake_one(futex_of(lock)),
         Next::Anybody => {}
     }
 }
@@ -195,7 +198,7 @@ pub(super) const OF_LEFT_DRAIN: GiveBack = |lock, owner| {
         }
         if lock.compare_exchange(seen, word::undrained(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
             // Nothing is known of the cells here: whoever of the readers is woken, and finds none that starves, wakes a writer.
-            if seen & S == 0 || !futex::wake_all_of(futex_of(lock), READERS) {
+            if seen & STARVING == 0 || !futex::wake_all_of(futex_of(lock), READERS) {
                 wake(lock, seen, Next::Anybody);
             }
             return;
@@ -205,7 +208,7 @@ pub(super) const OF_LEFT_DRAIN: GiveBack = |lock, owner| {
 
 /// How a shared hold is given back by a wait, for something else, that was left.
 pub(super) const OF_LEFT_HOLD: GiveBack = |cell, owner| {
-    if sharing::leave(cell, owner) && word::serial(owner) != 0 {
+    if sharing::leave(cell, owner) && word::tag(owner) != 0 {
         Thread::calling().count_read();
     }
 };

@@ -4,26 +4,26 @@
 //! program, fails.
 //!
 //! *Shared lock, unlock*
-//! - S1: a reader claims a cell first, and then looks at the word again: no owner and S: it is in (`cells`).
+//! - S1: a reader claims a cell first, and then looks at the word again: no owner and SHARED: it is in (`cells`).
 //! - S2: claim and second look, a writer's swap and its look at the cells, are sequentially consistent (`cells`, `writing`).
 //! - S3: a cell is given back by a swap of exactly what its reader has there; a writer that sleeps on it is woken (`cells`).
 //! - S4: a reader that was woken wakes one more, since it uses no wake-up up (`reading`).
-//! - S5: a reader that finds the owner dead swaps the word for one that may be entered: of a holder D, of a drain S
+//! - S5: a reader that finds the owner dead swaps the word for one that may be entered: OWNER_DIED after a holder, SHARED after a drain
 //!   (`reading`, `word`).
 //!
 //! *Exclusive lock with readers*
-//! - S6: a word with S is taken as one that drains, with D as it was; so is that of a dead drainer (`word`, `writing`).
+//! - S6: a word with SHARED is taken as draining, with OWNER_DIED as it was; so is that of a dead drainer (`word`, `writing`).
 //! - S7: a drain goes through the cells once, sleeps on each that is taken, and clears the dead by exact swaps (`writing`).
-//! - S8: at its end one swap takes R and D away, and the writer holds (`writing`).
-//! - S9: a drain that ends without the lock leaves S, never 0 (`word`, `releasing`).
+//! - S8: at its end one swap takes DRAINING and OWNER_DIED away, and the writer holds (`writing`).
+//! - S9: a drain that ends without the lock leaves SHARED, never 0 (`word`, `releasing`).
 //! - S10: a drain that stands still though its readers are gone may be ended by any waiter (`writing`).
 //! - S11: claims, drains and starving cells are in the thread's name; the hold is then the process's, where that owns it
 //!   (`sharing`, `converting`, `writing`).
 //!
 //! *Who goes first*
-//! - S12: a reader that starves keeps a cell with S; the next unlock then lets all readers in, and the last of those who
+//! - S12: a reader that starves keeps a cell marked STARVING; the next unlock then lets all readers in, and the last of those who
 //!   starved wakes a writer (`reading`, `releasing`).
-//! - S13: a writer that takes a read phase for which nobody came clears the cells with S (`writing`).
+//! - S13: a writer that takes a read phase for which nobody came clears the cells that starve (`writing`).
 //!
 //! *Who is refused*
 //! - S14: who reads a lock is refused a second hold of it; a claim is noted in the thread before it is made (`sharing`,
@@ -33,7 +33,7 @@
 //!
 //! *The table*
 //! - S17: the level is raised and the page made ready before a place is claimed; a place's lock is written while its cell
-//!   has D (`cells`).
+//!   is UNFINISHED (`cells`).
 //! - S18: the level never goes down (`cells`).
 //! - S18a: readers that keep meeting in the slot's cells are sent to the table (`sharing`).
 //!

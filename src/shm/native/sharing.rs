@@ -20,7 +20,7 @@ use super::cells::{self, Cells, GivenBack, LEVEL_OF_A_BUSY_LOCK};
 use super::releasing::wake_cell;
 use super::view::View;
 use super::waiting;
-use super::word::{self, D, OWNER, S, Waiter};
+use super::word::{self, OWNER, OWNER_DIED, SHARED, WaitState};
 
 /// Readers that meet each other that often in a lock's cells are sent to the table (S18a).
 const MEETINGS: u64 = 64;
@@ -176,7 +176,7 @@ impl View {
         }
         for _ in 0..SHORT_WAITS {
             let is_open = match haste {
-                Haste::AtOnce => word::may_enter(cells.word.load(Ordering::Relaxed), Waiter::default()),
+                Haste::AtOnce => word::may_enter(cells.word.load(Ordering::Relaxed), WaitState::default()),
                 Haste::InAMoment => waiting::spin_to_share(cells.word),
             };
             if !is_open || cells.word.load(Ordering::Relaxed) & OWNER == sharer.owner {
@@ -195,7 +195,7 @@ impl View {
         let Some(cell) = cells.at_hand(owner).find(|cell| try_claim(cell, owner, thread)) else {
             return AtOnce::Undecided;
         };
-        let seen = if cells.has(cell) { cells.look_again(Waiter::default()) } else { None };
+        let seen = if cells.has(cell) { cells.look_again(WaitState::default()) } else { None };
         let Some(seen) = seen.filter(|_| !self.is_marked_as_retired()) else {
             return withdraw(cells, cell, owner, thread);
         };
@@ -209,7 +209,7 @@ impl View {
             hand_to_process(cell, owner, process);
             thread.count_read();
         }
-        AtOnce::Acquired(if seen & D == 0 { Acquired::Clean } else { Acquired::OwnerDied })
+        AtOnce::Acquired(if seen & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied })
     }
 
     /// Gives a shared hold back if the calling thread has it where it looks first.
@@ -277,7 +277,7 @@ pub(super) fn hand_to_process(cell: &AtomicU64, owner: u64, process: u64) {
 /// Whether a word lets any reader in that is to be told nothing.
 #[inline(always)]
 fn is_open(seen: u64) -> bool {
-    !word::has_owner(seen) && seen & (S | D) == S
+    !word::has_owner(seen) && seen & (SHARED | OWNER_DIED) == SHARED
 }
 
 /// A claim that comes to nothing. A handler that swept it away may have come before its swap, so that the cell is the

@@ -305,7 +305,7 @@ impl View {
         }
         let (thread, (lock, _)) = (Thread::calling(), self.slot(id));
         let Some(me) = self.owner_here(thread) else { return AtOnce::Undecided };
-        let is_threads = word::serial(me) != 0;
+        let is_threads = word::tag(me) != 0;
         if is_threads && lock.load(Ordering::Relaxed) & OWNER == me {
             return AtOnce::Undecided;
         }
@@ -407,7 +407,7 @@ impl View {
                 return Release::Undecided;
             };
             if lock.compare_exchange(seen, next.released(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
-                if word::serial(me) != 0 {
+                if word::tag(me) != 0 {
                     thread.count_word_given_back();
                 }
                 wake(lock, seen, next);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::clock::Instant;
 
-use super::word::{self, R};
+use super::word::{self, RESERVED};
 
 /// How often a held lock is read before its waiter sleeps, and the pauses in between, at first and at most: each read takes
 /// the cache line away from the holder, who needs it to unlock, so that they double. In all some microseconds, as a sleep and
@@ -46,13 +46,13 @@ pub(super) fn futex_of(lock: &AtomicU64) -> &AtomicU32 {
 /// would have ended. Whether to try.
 pub(super) fn spin(lock: &AtomicU64) -> bool {
     let is_free = |now| !word::has_owner(now);
-    spin_until(lock, is_free) && lock.load(Ordering::Relaxed) & R == 0
+    spin_until(lock, is_free) && lock.load(Ordering::Relaxed) & RESERVED == 0
 }
 
 /// The same for a reader, whom a read phase lets in.
 pub(super) fn spin_to_share(lock: &AtomicU64) -> bool {
     let is_free = |now| !word::has_owner(now);
-    spin_until(lock, is_free) && word::may_enter(lock.load(Ordering::Relaxed), word::Waiter::default())
+    spin_until(lock, is_free) && word::may_enter(lock.load(Ordering::Relaxed), word::WaitState::default())
 }
 
 /// Reads until a word is such, as long as a short section takes. Whether it is.

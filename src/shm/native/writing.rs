@@ -17,7 +17,7 @@ use super::locking::{Leaving, Request, Waiting};
 use super::member::Member;
 use super::releasing::{OF_LEFT_DRAIN, undrain, wake_cell};
 use super::waiting::spin_until;
-use super::word::{self, D, OWNER, R, S, Step, W, Waiter};
+use super::word::{self, OWNER, OWNER_DIED, RESERVED, STARVING, Step, WAITERS, WaitState};
 
 /// A writer's way through the cells of a lock whose word it has as one that drains.
 pub(super) struct Drain {
@@ -81,7 +81,7 @@ impl<'m> Request<'m> {
             {
                 return Err(self.held(pool.holder_thread(reader)));
             }
-            let waiter = Waiter { is_leaving: is_try, ..Waiter::default() };
+            let waiter = WaitState { is_leaving: is_try, ..WaitState::default() };
             let me = member.name_for(seen);
             let next = match word::step(seen, me, waiter) {
                 Step::Take(next) => next,
@@ -178,7 +178,7 @@ impl<'m> Request<'m> {
             }
             let next = word::drained(seen, member.word);
             if lock.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                return Some(if seen & D == 0 { Acquired::Clean } else { Acquired::OwnerDied });
+                return Some(if seen & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied });
             }
         }
         None
@@ -244,7 +244,7 @@ impl<'m> Request<'m> {
     /// Begins to drain a word that is the caller's now, which whoever finds the wait left gives up.
     fn begin_drain(self, waiting: &mut Waiting<'m>, reserved: Reserved) -> Progress<Leaving> {
         let Some(cells) = self.native.pool().cells(self.id) else {
-            // Nobody reads in such a segment: what S without an owner meant there, it does not say.
+            // Nobody reads in such a segment: what SHARED meant there, it does not say.
             return match self.end_drain(&waiting.member) {
                 Some(acquired) => Ok(Some(acquired)),
                 None => self.lose_place(waiting),
@@ -259,7 +259,7 @@ impl<'m> Request<'m> {
     fn lose_place(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
         waiting.drain = None;
         waiting.counted.hold(waiting.member.thread, None);
-        waiting.waiter = Waiter { slept: true, woken: false, saw_reserved: false, ..waiting.waiter };
+        waiting.waiter = WaitState { slept: true, woken: false, saw_reserved: false, ..waiting.waiter };
         self.before_sleep(waiting)
     }
 
@@ -305,7 +305,7 @@ impl<'m> Request<'m> {
                         }
                         continue;
                     }
-                    let next = seen | W;
+                    let next = seen | WAITERS;
                     let is_marked =
                         next == seen || cell.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
                     self.check_wait(waiting)?;
@@ -316,9 +316,9 @@ impl<'m> Request<'m> {
                 }
                 // Whoever waits for a starving reader waits for somebody who waits for it. One that came in vain is dead or
                 // stopped, and claims anew if it goes on.
-                Seen::Cell(cell, seen) if drain.reserved == Reserved::InVain && seen & S != 0 => {
+                Seen::Cell(cell, seen) if drain.reserved == Reserved::InVain && seen & STARVING != 0 => {
                     if cell.compare_exchange(seen, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                        if seen & W != 0 {
+                        if seen & WAITERS != 0 {
                             wake_cell(cell);
                         }
                         drain.go_on(drain.next + 1);
@@ -357,7 +357,7 @@ impl<'m> Request<'m> {
         if !word::is_draining(seen) || seen & OWNER == waiting.member.owner || !self.are_readers_gone() {
             return;
         }
-        if (before ^ seen) & !(W | S) != 0 {
+        if (before ^ seen) & !(WAITERS | STARVING) != 0 {
             waiting.stuck = seen;
             return;
         }
@@ -371,17 +371,17 @@ impl Drain {
     }
 }
 
-impl Waiter {
+impl WaitState {
     /// How a word is had that this waiter takes.
     fn reserved(self, seen: u64) -> Reserved {
-        let is_by_time = seen & R != 0 && !self.woken && !self.is_leaving;
+        let is_by_time = seen & RESERVED != 0 && !self.woken && !self.is_leaving;
         if is_by_time { Reserved::InVain } else { Reserved::No }
     }
 }
 
 /// How the last holder left a lock that was taken from this word.
 pub(super) fn left_by(seen: u64) -> Acquired {
-    if word::has_owner(seen) || seen & D != 0 { Acquired::OwnerDied } else { Acquired::Clean }
+    if word::has_owner(seen) || seen & OWNER_DIED != 0 { Acquired::OwnerDied } else { Acquired::Clean }
 }
 
 /// What the caller itself holds it does not wait for. A drain that a handler left is no hold.
