@@ -7,9 +7,9 @@ const SONAME: &str = "liblock_manager.so.0";
 
 fn main() {
     println!("cargo:rustc-env=LOCK_MANAGER_SONAME={SONAME}");
-    println!("cargo:rerun-if-changed=src/sys/thread.c");
+    println!("cargo:rerun-if-changed=src/sys/thread/thread.c");
     cc::Build::new()
-        .file("src/sys/thread.c")
+        .file("src/sys/thread/thread.c")
         .std("c11")
         .warnings(true)
         .extra_warnings(true)

@@ -4,7 +4,7 @@
 
 use crate::Reason;
 use crate::manager::Acquired;
-use crate::sys::undisturbed::Undisturbed;
+use crate::sys::thread::undisturbed::Undisturbed;
 
 /// What a step came to: the lock, or, if there is none yet, a sleep, after which there is another step.
 pub(crate) type Progress<E = Reason> = std::result::Result<Option<Acquired>, E>;

@@ -4,9 +4,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use crate::sys::clock::Instant;
+use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::Thread;
-use crate::sys::waits;
+use crate::sys::thread::waits;
 use crate::{Error, Reason, Result};
 
 /// How long a wait that can be cancelled sleeps at most before it looks again: half of the 10 ms within which it must

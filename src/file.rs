@@ -23,8 +23,8 @@ use crate::manager::{Acquired, Holder, Info, LockInfo, Manager, Ownership, UNLIM
 use crate::ownership::OwnershipCell;
 use crate::shm::{self, AtOnce, MAX_LOCKS, Mode};
 use crate::sys::Errno;
-use crate::sys::file::Access;
-use crate::sys::registry::Shared;
+use crate::sys::process::registry::Shared;
+use crate::sys::syscall::file::Access;
 use crate::{Error, Reason, Result};
 use directory::{Directory, Found, SegmentName, TABLE};
 use pool::Pool;
@@ -66,7 +66,7 @@ impl FileManager {
             Err(Errno(libc::ENOENT)) => return Err(name.error(Reason::NoParent)),
             Err(errno) => return Err(name.failed("making the directory")(errno)),
         }
-        let directory = Directory::open(&name, Access::Use).map_err(|error| match error.reason() {
+        let directory = Directory::open(&name, Access::ReadWrite).map_err(|error| match error.reason() {
             Reason::System { errno: Errno(libc::ENOTDIR), .. } => name.error(Reason::Exists),
             _ => error,
         })?;
@@ -87,7 +87,7 @@ impl FileManager {
     /// caller nor root; `EPROTO` if its table file is of another version or none of ours; `EOPNOTSUPP` on network
     /// file systems.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::serve(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::Use)?)
+        Self::serve(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::ReadWrite)?)
     }
 
     /// Opens a directory to look at it, whoever owns it if permissions allow. Nothing is made in it, and calls that
@@ -96,7 +96,7 @@ impl FileManager {
     /// # Errors
     /// As [`open`](Self::open), but for the owner.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
-        Self::serve(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::Look)?)
+        Self::serve(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::ReadOnly)?)
     }
 
     /// Opens the directory if it exists, else makes it; of two first users at once, one makes it and both succeed.
@@ -122,7 +122,7 @@ impl FileManager {
     /// `ENOTEMPTY` if there is something else in it beside the locks, which go.
     pub fn remove(path: impl AsRef<Path>) -> Result<()> {
         let name = SegmentName::of_table_in(path.as_ref())?;
-        let directory = Directory::open(&name, Access::Use)?;
+        let directory = Directory::open(&name, Access::ReadWrite)?;
         let located = |reason| name.error(reason);
         let contents = directory.contents().map_err(located)?;
         if contents.has_others && !contents.has_table {
@@ -222,8 +222,8 @@ impl FileManager {
 
     fn is_writable(&self) -> Found<()> {
         match self.pool.directory.access {
-            Access::Use => Ok(()),
-            Access::Look => Err(Reason::ReadOnly),
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(Reason::ReadOnly),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::sys::clock::Instant;
+use crate::sys::syscall::clock::Instant;
 use crate::{Cancel, Result};
 
 /// What [`Manager::available_locks`] and [`Manager::num_locks`] say where the storage sets no maximum.

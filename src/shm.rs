@@ -11,7 +11,7 @@ mod segment;
 use std::path::Path;
 
 use crate::manager::{Acquired, Layout, Manager, pass_on};
-use crate::sys::file::Access;
+use crate::sys::syscall::file::Access;
 use crate::{Error, Reason, Result};
 pub(crate) use libpod::Libpod;
 pub(crate) use name::{SegmentName, TABLE};
@@ -186,7 +186,7 @@ impl ShmManager {
     pub fn open(path: impl AsRef<Path>, num_locks: u32) -> Result<Self> {
         let name = SegmentName::parse(path.as_ref())?;
         Self::check_count(&name, num_locks)?;
-        Self::open_named(&name, num_locks, Access::Use)
+        Self::open_named(&name, num_locks, Access::ReadWrite)
     }
 
     /// Opens the segment if it exists, else creates it; of two first users at once, one creates and both succeed.
@@ -210,7 +210,7 @@ impl ShmManager {
         options: &SegmentOptions,
     ) -> Result<Self> {
         for _ in 0..OPEN_ROUNDS {
-            match Self::open_named(name, num_locks, Access::Use) {
+            match Self::open_named(name, num_locks, Access::ReadWrite) {
                 Err(error) if matches!(error.reason(), Reason::NotFound) => {}
                 Err(error) if matches!(error.reason(), Reason::BeforeBoot) => remove_if(name, native::is_before_boot)?,
                 opened => return opened.and_then(|manager| manager.in_layout(name, options.layout)),
@@ -221,7 +221,7 @@ impl ShmManager {
                 created => return created,
             }
         }
-        Self::open_named(name, num_locks, Access::Use)
+        Self::open_named(name, num_locks, Access::ReadWrite)
     }
 
     /// The manager, if its layout will do.
@@ -240,7 +240,7 @@ impl ShmManager {
     /// As [`open`](Self::open), but for the owner.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
         let name = SegmentName::parse(path.as_ref())?;
-        Self::open_named(&name, 0, Access::Look)
+        Self::open_named(&name, 0, Access::ReadOnly)
     }
 
     /// Removes a segment's name. For processes that have it open, allocation and every lock call is `ESTALE` from then on
@@ -326,8 +326,8 @@ pub(crate) fn create_table(name: &SegmentName) -> Result<Native> {
 pub(crate) fn open_table(name: &SegmentName, access: Access) -> Result<Option<Native>> {
     let options = SegmentOptions { layout: Some(Layout::Native), max_locks: MAX_LOCKS, mode: DEFAULT_MODE };
     let opened = match access {
-        Access::Use => ShmManager::open_or_create_named(name, 0, FIRST_TABLE_LOCKS, &options)?,
-        Access::Look => match ShmManager::open_named(name, 0, access) {
+        Access::ReadWrite => ShmManager::open_or_create_named(name, 0, FIRST_TABLE_LOCKS, &options)?,
+        Access::ReadOnly => match ShmManager::open_named(name, 0, access) {
             Err(error) if matches!(error.reason(), Reason::NotFound) => return Ok(None),
             opened => opened?.in_layout(name, options.layout)?,
         },

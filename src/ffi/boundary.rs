@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::acquisition::Acquisition;
 use crate::manager::Acquired;
 use crate::sys::thread::Thread;
-use crate::sys::undisturbed::Undisturbed;
+use crate::sys::thread::undisturbed::Undisturbed;
 use crate::{Cancel, Error, Manager, Reason, Result};
 
 use super::{LOCK_MANAGER_OWNER_DIED, last_error, lock_manager_t};

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Reason};
-use crate::sys::ending::{self, Left, Still};
+use crate::sys::thread::ending::{self, Left, Still};
+use crate::sys::thread::undisturbed::Signals;
 use crate::sys::thread::{LAST_ERROR_WORDS, Thread};
-use crate::sys::undisturbed::Signals;
 
 /// Names of storages that could not be let go of at once: one for each handler within a handler is enough.
 const SPARE: usize = 3;

@@ -12,7 +12,7 @@ use crate::Cancel;
 use crate::file::FileManager;
 use crate::manager::Wait;
 use crate::shm::{AtOnce, Libpod, Mode, Native, Release};
-use crate::sys::undisturbed::with_errno_kept;
+use crate::sys::thread::undisturbed::with_errno_kept;
 
 use super::boundary::{self, call, code, manager as opened};
 use super::lock_manager_t;

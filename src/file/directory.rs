@@ -10,10 +10,10 @@ use std::io::Write;
 use crate::shm::{self, MAX_LOCKS};
 pub(super) use crate::shm::{Found, SegmentName, TABLE};
 use crate::sys::Errno;
-use crate::sys::directory;
-use crate::sys::file::{Access, Facts};
+use crate::sys::descriptor::guarded::GuardedFile;
 use crate::sys::process::effective_user;
-use crate::sys::watched::Watched;
+use crate::sys::syscall::directory;
+use crate::sys::syscall::file::{Access, Metadata};
 use crate::{Reason, Result};
 
 /// Of the files of ids, as libpod makes them.
@@ -23,32 +23,32 @@ const ID_MODE: u32 = 0o600;
 #[derive(Debug)]
 pub(super) struct Directory {
     pub(super) name: SegmentName,
-    pub(super) facts: Facts,
+    pub(super) metadata: Metadata,
     pub(super) access: Access,
     /// The effective user of the process when it opened the directory.
     opened_by: u32,
-    file: Watched,
+    file: GuardedFile,
 }
 
 impl Directory {
     pub(super) fn open(name: &SegmentName, access: Access) -> Result<Self> {
         let (file, opener) = directory::open_as_owner(name.directory()).map_err(|errno| match errno.0 {
             libc::ENOENT => name.error(Reason::NotFound),
-            libc::ENOTDIR if Facts::of_path(name.directory()).is_ok_and(|facts| facts.is_link) => {
+            libc::ENOTDIR if Metadata::of_path(name.directory()).is_ok_and(|metadata| metadata.is_link) => {
                 name.error(Reason::SymbolicLink)
             }
             _ => name.error(Reason::System { doing: "opening the directory", errno }),
         })?;
-        let facts = Facts::of(&file).map_err(name.failed("fstat"))?;
-        shm::check_trusted(name, access, &file, &facts, opener)?;
+        let metadata = Metadata::of(&file).map_err(name.failed("fstat"))?;
+        shm::check_trusted(name, access, &file, &metadata, opener)?;
         // Read only: there is nothing else that a directory can be opened for.
-        let file = Watched::new(file, facts, name.directory().to_owned(), Access::Look);
-        Ok(Self { name: name.clone(), facts, access, opened_by: effective_user(), file })
+        let file = GuardedFile::new(file, metadata, name.directory().to_owned(), Access::ReadOnly);
+        Ok(Self { name: name.clone(), metadata, access, opened_by: effective_user(), file })
     }
 
     /// Asks something by the directory's descriptor, which is opened anew if the program has closed it (closefrom).
     fn ask<T>(&self, question: impl Fn(&File) -> T) -> Found<T> {
-        self.file.ask(|file| Ok(question(file))).map_err(|_| match directory::open(self.name.directory()) {
+        self.file.with_file(|file| Ok(question(file))).map_err(|_| match directory::open(self.name.directory()) {
             Ok(_) | Err(Errno(libc::ENOENT | libc::ENOTDIR)) => Reason::Removed,
             Err(errno) => Reason::System { doing: "opening the directory again", errno },
         })
@@ -70,31 +70,31 @@ impl Directory {
 
     /// When a name in the directory changed last, by one system call; `None` where more is to be looked at.
     pub(super) fn changed_last(&self) -> Option<u64> {
-        self.file.facts().filter(|facts| facts.links > 0).map(|facts| facts.changed)
+        self.file.metadata().filter(|metadata| metadata.links > 0).map(|metadata| metadata.changed)
     }
 
     /// Whether the directory has lost its name.
     pub(super) fn is_removed(&self) -> bool {
-        let links = self.ask(|file| Facts::of(file).map(|facts| facts.links));
+        let links = self.ask(|file| Metadata::of(file).map(|metadata| metadata.links));
         matches!(links, Err(Reason::Removed) | Ok(Ok(0)))
     }
 
     /// Whether its name is another directory's, or nobody's, as far as this process may know.
     pub(super) fn has_lost_its_name(&self) -> bool {
-        match Facts::of_path(self.name.directory()) {
-            Ok(facts) => !facts.is_same_file(&self.facts),
+        match Metadata::of_path(self.name.directory()) {
+            Ok(metadata) => !metadata.is_same_file(&self.metadata),
             Err(Errno(errno)) => matches!(errno, libc::ENOENT | libc::ENOTDIR),
         }
     }
 
     /// Opens the file of an id, to lock it. `None`: there is none.
-    pub(super) fn open_id(&self, id: u32) -> Found<Option<(File, Facts)>> {
+    pub(super) fn open_id(&self, id: u32) -> Found<Option<(File, Metadata)>> {
         let name = IdName::new(id);
         let opened = self.ask(|directory| directory::open_at(directory, name.as_str()))?;
         match opened {
             Ok(file) => {
-                let facts = Facts::of(&file).map_err(|errno| Reason::System { doing: "fstat", errno })?;
-                if facts.is_regular { Ok(Some((file, facts))) } else { Err(stray(id)) }
+                let metadata = Metadata::of(&file).map_err(|errno| Reason::System { doing: "fstat", errno })?;
+                if metadata.is_regular { Ok(Some((file, metadata))) } else { Err(stray(id)) }
             }
             Err(Errno(libc::ENOENT)) => Ok(None),
             Err(Errno(libc::ELOOP)) => Err(Reason::StrayFile { name: id.to_string(), is_link: true }),
@@ -107,10 +107,10 @@ impl Directory {
     }
 
     /// What the file of an id is. `None`: there is none.
-    pub(super) fn facts_of_id(&self, id: u32) -> Found<Option<Facts>> {
+    pub(super) fn metadata_of_id(&self, id: u32) -> Found<Option<Metadata>> {
         let name = IdName::new(id);
-        match self.ask(|directory| Facts::at(directory, name.as_str()))? {
-            Ok(facts) if facts.is_regular => Ok(Some(facts)),
+        match self.ask(|directory| Metadata::at(directory, name.as_str()))? {
+            Ok(metadata) if metadata.is_regular => Ok(Some(metadata)),
             Ok(_) | Err(Errno(libc::ENOENT)) => Ok(None),
             // As to who locks.
             Err(Errno(libc::EACCES)) if !self.is_opener() => Ok(None),

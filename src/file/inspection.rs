@@ -77,8 +77,8 @@ impl FileManager {
             contents => contents?.ids,
         };
         for id in ids {
-            if let Some(facts) = self.pool.directory.facts_of_id(id)?
-                && records.contains_key(&facts.inode)
+            if let Some(metadata) = self.pool.directory.metadata_of_id(id)?
+                && records.contains_key(&metadata.inode)
             {
                 locked.push(id);
             }
@@ -99,11 +99,11 @@ impl FileManager {
         let mut records = None;
         let infos = ids.iter().map(|&id| {
             let word = if id < known { words.next() } else { None };
-            let facts = self.pool.directory.facts_of_id(id)?;
-            let mut info = LockInfo { id, allocated: facts.is_some(), ..word.unwrap_or_default() };
-            if let (Some(facts), Some(table)) = (facts, table) {
+            let metadata = self.pool.directory.metadata_of_id(id)?;
+            let mut info = LockInfo { id, allocated: metadata.is_some(), ..word.unwrap_or_default() };
+            if let (Some(metadata), Some(table)) = (metadata, table) {
                 let records = records.get_or_insert_with(|| record_locks(table));
-                if let Some(&pid) = records.get(&facts.inode) {
+                if let Some(&pid) = records.get(&metadata.inode) {
                     add_record(&mut info, pid, table);
                 }
             }
@@ -118,8 +118,8 @@ impl FileManager {
         let Some(table) = self.table_to_look()? else { return Ok(Vec::new()) };
         let is_known = id < table.native.known_locks();
         let holders = if is_known { table.native.lock_holders(id)? } else { Vec::new() };
-        let facts = self.pool.directory.facts_of_id(id).map_err(|reason| self.error(reason))?;
-        let record = facts.and_then(|facts| record_locks(table).get(&facts.inode).copied());
+        let metadata = self.pool.directory.metadata_of_id(id).map_err(|reason| self.error(reason))?;
+        let record = metadata.and_then(|metadata| record_locks(table).get(&metadata.inode).copied());
         // As for a look at the lock: whom no number tells apart may be the same.
         let is_its = |holder: &Holder, pid| holder.pid == pid || holder.pid == 0 || pid == 0;
         Ok(match record {

@@ -26,12 +26,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::Reason;
 use crate::shm::{Beside, MAX_LOCKS};
 use crate::sys::Errno;
-use crate::sys::file::{Facts, position, set_position};
-use crate::sys::made_once::MadeOnce;
+use crate::sys::descriptor::guarded;
+use crate::sys::descriptor::record_lock::{self, Attempt};
+use crate::sys::process::made_once::MadeOnce;
 use crate::sys::process::{Exclusion, Process};
-use crate::sys::random;
-use crate::sys::record_lock::{self, Attempt};
-use crate::sys::watched;
+use crate::sys::syscall::file::{Metadata, position, set_position};
+use crate::sys::syscall::random;
 
 use super::directory::{Directory, Found};
 
@@ -156,8 +156,9 @@ impl Kept {
     /// Has nothing be looked up for the id as long as the directory does not change, which changed last at `changed`, before it
     /// was seen to have neither a file of the id nor lost the table.
     pub(super) fn note_no_file(&self, id: u32, changed: Option<u64>) {
-        let is_past =
-            |changed: &u64| crate::sys::clock::nanoseconds_since_1970().saturating_sub(*changed) > TIMES_TELL_AFTER_NS;
+        let is_past = |changed: &u64| {
+            crate::sys::syscall::clock::nanoseconds_since_1970().saturating_sub(*changed) > TIMES_TELL_AFTER_NS
+        };
         // Without its rights the process may have seen none where there is one.
         let changed = changed.filter(is_past).filter(|_| self.directory.is_opener()).unwrap_or(0);
         self.descriptor(id).no_file_as_of.store(changed, Ordering::Relaxed);
@@ -206,7 +207,7 @@ impl Kept {
     fn retake(&self, id: u32, retake: fn(&File) -> Result<Attempt, Errno>) -> Option<&Descriptor> {
         let descriptor = self.known_descriptor(id)?;
         let file = descriptor.file_that_is_in_use()?;
-        let is_its = Facts::of(&file).is_ok_and(|facts| descriptor.is_of(&facts));
+        let is_its = Metadata::of(&file).is_ok_and(|metadata| descriptor.is_of(&metadata));
         let _or_as_it_was = is_its.then(|| retake(&file));
         is_its.then_some(descriptor)
     }
@@ -250,7 +251,12 @@ impl Kept {
     }
 
     /// The descriptor of an id's present file, in use from here on. `None`: there is no such file.
-    fn file_in_use(&self, id: u32, descriptor: &Descriptor, threads: Threads<'_>) -> Found<Option<watched::Borrowed>> {
+    fn file_in_use(
+        &self,
+        id: u32,
+        descriptor: &Descriptor,
+        threads: Threads<'_>,
+    ) -> Found<Option<guarded::BorrowedFile>> {
         if let Some(file) = descriptor.take_up(threads) {
             if descriptor.is_of_present(&file) {
                 return Ok(Some(file));
@@ -265,9 +271,9 @@ impl Kept {
             }
             opened => opened,
         };
-        let Some((file, facts)) = opened? else { return Ok(None) };
+        let Some((file, metadata)) = opened? else { return Ok(None) };
         let position = if self.mark == 0 { None } else { set_position(&file, self.mark + u64::from(id)) };
-        let file = descriptor.keep(file, &facts, position);
+        let file = descriptor.keep(file, &metadata, position);
         self.make_room_for(id, threads);
         Ok(Some(file))
     }
@@ -307,11 +313,11 @@ impl Kept {
     pub(super) fn unlock(&self, id: u32) {
         let Some(descriptor) = self.known_descriptor(id) else { return };
         let Some(file) = descriptor.file_that_is_in_use() else { return };
-        match Facts::of(&file) {
-            Ok(facts) if descriptor.is_of(&facts) => {
+        match Metadata::of(&file) {
+            Ok(metadata) if descriptor.is_of(&metadata) => {
                 // It fails on no descriptor that is open.
                 let _ = record_lock::unlock_for_process(&file);
-                if facts.links > 0 { descriptor.put_down() } else { descriptor.give_up() }
+                if metadata.links > 0 { descriptor.put_down() } else { descriptor.give_up() }
             }
             // The program closed it, and the lock is gone with that.
             _ => descriptor.give_up(),
@@ -355,22 +361,22 @@ fn locking(errno: Errno) -> Reason {
 }
 
 impl Descriptor {
-    fn is_of(&self, facts: &Facts) -> bool {
-        (self.device.load(Ordering::Relaxed), self.inode.load(Ordering::Relaxed)) == (facts.device, facts.inode)
+    fn is_of(&self, metadata: &Metadata) -> bool {
+        (self.device.load(Ordering::Relaxed), self.inode.load(Ordering::Relaxed)) == (metadata.device, metadata.inode)
     }
 
     /// Whether a descriptor is of that file yet, and the file has its name: if not, the id was freed, and may have another.
     fn is_of_present(&self, file: &File) -> bool {
-        Facts::of(file).is_ok_and(|facts| self.is_of(&facts) && facts.links > 0)
+        Metadata::of(file).is_ok_and(|metadata| self.is_of(&metadata) && metadata.links > 0)
     }
 
-    fn number(state: u64) -> Option<watched::Borrowed> {
+    fn number(state: u64) -> Option<guarded::BorrowedFile> {
         // Never negative, and seen to be so: what could panic has no place in the short way.
-        (state & KEPT != 0).then(|| watched::borrow((state & NUMBER) as i32))
+        (state & KEPT != 0).then(|| guarded::borrow_raw((state & NUMBER) as i32))
     }
 
     /// The descriptor, which nobody closes from here on.
-    fn take_up(&self, threads: Threads<'_>) -> Option<watched::Borrowed> {
+    fn take_up(&self, threads: Threads<'_>) -> Option<guarded::BorrowedFile> {
         loop {
             let state = self.state.load(Ordering::Acquire);
             if state == CLOSING {
@@ -388,26 +394,26 @@ impl Descriptor {
     }
 
     /// The same, of one that nobody uses.
-    fn take_up_at_once(&self) -> Option<watched::Borrowed> {
+    fn take_up_at_once(&self) -> Option<guarded::BorrowedFile> {
         let state = self.state.load(Ordering::Acquire);
         let file = Self::number(state).filter(|_| state & (IN_USE | CLOSING) == 0)?;
         let taken = self.state.compare_exchange(state, state | IN_USE, Ordering::AcqRel, Ordering::Relaxed);
         taken.is_ok().then_some(file)
     }
 
-    fn file_that_is_in_use(&self) -> Option<watched::Borrowed> {
+    fn file_that_is_in_use(&self) -> Option<guarded::BorrowedFile> {
         let state = self.state.load(Ordering::Acquire);
         if state & IN_USE != 0 { Self::number(state) } else { None }
     }
 
     /// Keeps what was just opened, in use.
-    fn keep(&self, file: File, facts: &Facts, position: Option<u64>) -> watched::Borrowed {
+    fn keep(&self, file: File, metadata: &Metadata, position: Option<u64>) -> guarded::BorrowedFile {
         self.position.store(position.unwrap_or(0), Ordering::Relaxed);
-        self.device.store(facts.device, Ordering::Relaxed);
-        self.inode.store(facts.inode, Ordering::Relaxed);
+        self.device.store(metadata.device, Ordering::Relaxed);
+        self.inode.store(metadata.inode, Ordering::Relaxed);
         let number = file.into_raw_fd();
         self.state.store(u64::from(number as u32) | KEPT | IN_USE, Ordering::Release);
-        watched::borrow(number)
+        guarded::borrow_raw(number)
     }
 
     /// Notes that readers use it.
@@ -433,7 +439,7 @@ impl Descriptor {
     fn give_up(&self) {
         let state = self.state.load(Ordering::Acquire);
         if let Some(file) = Self::number(state) {
-            watched::close_if(&file, |facts| self.is_of(facts));
+            guarded::close_if_same(&file, |metadata| self.is_of(metadata));
         }
         self.state.store(0, Ordering::Release);
     }
@@ -459,7 +465,7 @@ impl Descriptor {
     fn close(&self, state: u64) {
         let Some(file) = Self::number(state) else { return };
         if self.state.compare_exchange(state, CLOSING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            watched::close_if(&file, |facts| self.is_of(facts));
+            guarded::close_if_same(&file, |metadata| self.is_of(metadata));
             self.state.store(0, Ordering::Release);
         }
     }

@@ -9,9 +9,9 @@ use crate::acquisition::{Acquisition, Progress};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Wait};
 use crate::shm::{AtOnce, Haste, Mode, Native, Release, SlowPath};
-use crate::sys::clock::Instant;
+use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::Thread;
-use crate::sys::waits::{self, Marks};
+use crate::sys::thread::waits::{self, Marks};
 use crate::{Error, Reason};
 
 use super::FileManager;

@@ -5,10 +5,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::sys::file::Access;
-use crate::sys::per_process::PerProcess;
 use crate::sys::process::Process;
-use crate::sys::registry::{Registry, Shared};
+use crate::sys::process::per_process::PerProcess;
+use crate::sys::process::registry::{Registry, Shared};
+use crate::sys::syscall::file::Access;
 use crate::{Reason, Result};
 
 use super::directory::{Directory, Found};
@@ -31,7 +31,8 @@ impl Pool {
         let name = directory.name.clone();
         let reserving = name.failed("reserving memory");
         let process = Process::current().map_err(&reserving)?;
-        let key = [directory.facts.device, directory.facts.inode, u64::from(directory.access == Access::Look)];
+        let key =
+            [directory.metadata.device, directory.metadata.inode, u64::from(directory.access == Access::ReadOnly)];
         let alone = process.exclude_other_threads();
         POOLS.get_or_make(
             &alone,

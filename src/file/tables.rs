@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::shm::{self, Beside, Native};
-use crate::sys::made_once::MadeOnce;
+use crate::sys::process::made_once::MadeOnce;
 use crate::{Reason, Result};
 
 use super::directory::Directory;

@@ -21,11 +21,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::manager::{Acquired, Holder, Info, Kind, Layout, LockInfo, Manager, Ownership, Wait};
-use crate::sys::arena::Line;
-use crate::sys::file::Access;
 use crate::sys::mutex::Shape;
 use crate::sys::process::Process;
-use crate::sys::registry::Shared;
+use crate::sys::process::arena::Line;
+use crate::sys::process::registry::Shared;
+use crate::sys::syscall::file::Access;
 use crate::sys::thread;
 use crate::{Cancel, Error, Reason, Result};
 
@@ -67,7 +67,7 @@ impl Libpod {
 
     /// Opens what `candidate` found, whose first bytes are `start`.
     pub(super) fn open(candidate: Candidate, start: &[u8], num_locks: u32) -> Result<Self> {
-        let geometry = Geometry::read(start, candidate.facts.size).map_err(|reason| candidate.name.error(reason))?;
+        let geometry = Geometry::read(start, candidate.metadata.size).map_err(|reason| candidate.name.error(reason))?;
         if num_locks != 0 {
             let asked = Geometry::for_locks(num_locks).num_locks();
             if asked != geometry.num_locks() {
@@ -86,7 +86,7 @@ impl Libpod {
         let pool = Pool::of(process, name, segment()?, geometry)?;
         let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed) << thread::SERIAL_BITS;
         let (mutexes, guard, holders) = pool.addresses();
-        let lockable = if pool.segment.access == Access::Use { pool.geometry.num_locks() } else { 0 };
+        let lockable = if pool.segment.access == Access::ReadWrite { pool.geometry.num_locks() } else { 0 };
         let (shape, storage) = (pool.shape, Arc::clone(name.shown()));
         Ok(Self { mutexes, guard, lockable, shape, holders, token, process, pool, storage, waiting })
     }
@@ -128,7 +128,7 @@ impl Libpod {
     }
 
     fn is_writable(&self) -> Found<()> {
-        if self.pool.segment.access == Access::Use { Ok(()) } else { Err(Reason::ReadOnly) }
+        if self.pool.segment.access == Access::ReadWrite { Ok(()) } else { Err(Reason::ReadOnly) }
     }
 
     /// Whether a lock may be changed through the manager.

@@ -53,16 +53,14 @@ use std::sync::atomic::Ordering;
 
 use crate::manager::{Acquired, Holder, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::ownership::OwnershipCell;
+use crate::sys::Errno;
 use crate::sys::bits;
-use crate::sys::clock::Instant;
-use crate::sys::file::{Access, FileSystem};
+use crate::sys::liveness;
 use crate::sys::process::{Process, effective_user};
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::file::{Access, FileSystem};
 use crate::sys::thread::Thread;
-use crate::sys::{
-    Errno,
-    waits::{self, InHand},
-    witness,
-};
+use crate::sys::thread::waits::{self, InHand};
 use crate::{Cancel, Error, Reason, Result};
 
 use super::name::SegmentName;
@@ -101,7 +99,7 @@ fn check_boot(candidate: &Candidate, start: &[u8], geometry: Geometry) -> std::r
     if candidate.file_system == FileSystem::Memory {
         return Ok(());
     }
-    let boot = witness::boot();
+    let boot = liveness::boot_id();
     if boot.is_ok_and(|boot| format::boot(start) == Some(boot))
         || removal::is_inhabited(candidate, entries::bytes(geometry))?
     {
@@ -143,7 +141,7 @@ impl Native {
             return Err(name.error(Reason::BadArgument(what)));
         }
         let space = Space::create(name, geometry, mode)?;
-        let inode = space.segment.facts.inode;
+        let inode = space.segment.metadata.inode;
         let made = Self::new(name, space, None).inspect_err(|error| {
             // What cannot be used, for want of a descriptor to attach with, is not left behind.
             if !matches!(error.reason(), Reason::Removed) {
@@ -163,7 +161,7 @@ impl Native {
         let geometry = Geometry::read(start).map_err(refuse)?;
         // The boot first: after one, a device may have another number, and what was copied then is as old.
         check_boot(&candidate, start, geometry).map_err(refuse)?;
-        format::check_file(start, candidate.facts.device, candidate.facts.inode).map_err(refuse)?;
+        format::check_file(start, candidate.metadata.device, candidate.metadata.inode).map_err(refuse)?;
         let there = geometry.check_count(format::num_locks(start).unwrap_or(0)).map_err(refuse)?;
         // After the number was read: whoever grows the file makes it longer before saying so.
         let space = Space::open(candidate, geometry, there)?;
@@ -173,7 +171,7 @@ impl Native {
                 return Err(refuse(Reason::WrongCount { there, asked }));
             }
         }
-        if format::is_removed(start) && space.access == Access::Use {
+        if format::is_removed(start) && space.access == Access::ReadWrite {
             return Err(refuse(Reason::Removed));
         }
         Self::new(&name, space, format::identity(start))
@@ -191,7 +189,7 @@ impl Native {
         })?;
         let (storage, ownership) = (Arc::clone(name.shown()), OwnershipCell::default());
         let native = Self { home: Home::Segment, view, process, storage, ownership };
-        if native.pool().access == Access::Use {
+        if native.pool().access == Access::ReadWrite {
             native.pool().attached().map_err(|reason| native.error(reason))?;
             // A remover that came before is not to leave anybody behind in what it removed.
             if native.pool().is_retired() {
@@ -433,7 +431,7 @@ impl Native {
     }
 
     /// The segment's file as /proc shows it.
-    pub(crate) fn as_mapped(&self) -> Option<crate::sys::procfs::MappedFile> {
+    pub(crate) fn as_mapped(&self) -> Option<crate::sys::liveness::procfs::MappedFile> {
         self.pool().segment.as_mapped()
     }
 
@@ -484,7 +482,7 @@ impl Native {
     #[inline]
     fn may_allocate_at_once(&self) -> bool {
         let pool = self.pool();
-        pool.access == Access::Use
+        pool.access == Access::ReadWrite
             && pool.attachment.peek().is_some()
             && !self.view.is_marked_as_retired()
             && !pool.segment.is_look_due(Instant::recently())
@@ -515,7 +513,7 @@ impl Native {
     }
 
     fn is_writable(&self) -> std::result::Result<(), Reason> {
-        if self.pool().access == Access::Use { Ok(()) } else { Err(Reason::ReadOnly) }
+        if self.pool().access == Access::ReadWrite { Ok(()) } else { Err(Reason::ReadOnly) }
     }
 
     /// Whether a lock may be taken, or given back, through the manager.
@@ -573,7 +571,7 @@ impl Native {
     fn settle_in(&self) -> std::result::Result<(), Reason> {
         match self.home {
             Home::Segment => {
-                if self.pool().access == Access::Use && self.pool().attachment.peek().is_none() {
+                if self.pool().access == Access::ReadWrite && self.pool().attachment.peek().is_none() {
                     let _as_well_later = self.pool().attached();
                 }
                 Ok(())

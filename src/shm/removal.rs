@@ -13,10 +13,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::sys::Errno;
-use crate::sys::clock::Instant;
-use crate::sys::file::{Access, Facts, FileSystem};
-use crate::sys::mapping::Mapping;
-use crate::sys::record_lock::{self, Attempt, Range};
+use crate::sys::descriptor::record_lock::{self, Attempt, Range};
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::file::{Access, FileSystem, Metadata};
+use crate::sys::syscall::mapping::Mapping;
 use crate::{Reason, Result};
 
 use super::Found;
@@ -57,7 +57,7 @@ pub(super) enum Recognised {
 /// Removes the name of a segment that `recognise` knows, by its first bytes and what else it asks of the file. It is asked
 /// again when nobody else can remove the segment any more and its users have been warned.
 pub(super) fn remove(name: &SegmentName, recognise: impl Fn(&Candidate, &[u8]) -> Recognised) -> Result<()> {
-    let candidate = Candidate::open(name, Access::Use)?;
+    let candidate = Candidate::open(name, Access::ReadWrite)?;
     let recognised = || {
         let start = candidate.start()?;
         match recognise(&candidate, &start) {
@@ -72,13 +72,13 @@ pub(super) fn remove(name: &SegmentName, recognise: impl Fn(&Candidate, &[u8]) -
     // Two removers and a creator: without this, the second remover would take away the new segment.
     let _alone = exclude_other_removers(&candidate)?;
     let (known, start) = recognised()?;
-    match Facts::of_path(name.file()) {
-        Ok(facts) if facts.is_same_file(&candidate.facts) => {}
+    match Metadata::of_path(name.file()) {
+        Ok(metadata) if metadata.is_same_file(&candidate.metadata) => {}
         _ => return Err(name.error(Reason::NotFound)),
     }
     // Before the name is gone: nobody is to live on in it while others begin anew elsewhere.
     let mark = match known {
-        Recognised::WithRetiredWord(offset) if offset < candidate.facts.size => {
+        Recognised::WithRetiredWord(offset) if offset < candidate.metadata.size => {
             Some(Mark::set(&candidate, &start, offset as usize)?)
         }
         _ => None,
@@ -95,7 +95,7 @@ pub(super) fn remove(name: &SegmentName, recognise: impl Fn(&Candidate, &[u8]) -
         Err(Errno(libc::ENOENT)) => {
             // Unlinked behind the library's back, or renamed: then it stays in use.
             if let Some(mark) = mark
-                && Facts::of(&candidate.file).is_ok_and(|facts| facts.links == 0)
+                && Metadata::of(&candidate.file).is_ok_and(|metadata| metadata.links == 0)
             {
                 mark.confirm();
             }
@@ -116,7 +116,7 @@ impl Mark {
     fn set(candidate: &Candidate, start: &[u8], offset: usize) -> Result<Self> {
         let failed = |errno| candidate.name.error(Reason::System { doing: "marking the segment as removed", errno });
         // Not by its number, which may be a file of the program's by now; so may what was mapped by it.
-        let map = Mapping::new(&candidate.file, Access::Use, START).map_err(failed)?;
+        let map = Mapping::new(&candidate.file, Access::ReadWrite, START).map_err(failed)?;
         if !candidate.file.is_it() || !map.holds(0, start.get(..offset).unwrap_or_default()) {
             return Err(failed(Errno(libc::EBADF)));
         }
@@ -223,7 +223,7 @@ impl Segment {
             return;
         }
         // If the program closed the descriptor, the lock is gone with it.
-        let _closed_meanwhile = self.file.ask(record_lock::unlock_all);
+        let _closed_meanwhile = self.file.with_file(record_lock::unlock_all);
     }
 
     /// Whether the segment was removed, of which the word at `offset` is marked. As long as it has its name, the caller
@@ -249,8 +249,8 @@ impl Segment {
             mark::IN_USE => Removal::None,
             mark::REMOVING if self.is_removed() => Removal::Done,
             mark::REMOVING => {
-                let asked = self.file.ask_with_facts(|file| record_lock::is_write_locked(file, removal_byte()));
-                if matches!(asked, Ok((false, _))) && self.access == Access::Use {
+                let asked = self.file.query(|file| record_lock::is_write_locked(file, removal_byte()));
+                if matches!(asked, Ok((false, _))) && self.access == Access::ReadWrite {
                     self.take_back(word);
                 }
                 match word.load(Ordering::Acquire) {
@@ -265,14 +265,14 @@ impl Segment {
 
     /// Takes back the mark of a remover that is dead, unless it was through.
     fn take_back(&self, word: &AtomicU32) {
-        let Ok(file) = self.file.open_anew() else { return };
+        let Ok(file) = self.file.open_again() else { return };
         if record_lock::try_lock(&file, removal_byte()) != Ok(Attempt::Taken) {
             return;
         }
         // Nobody else takes the name away from here on, or the mark back.
-        let outcome = match Facts::of(&file) {
-            Ok(facts) if !facts.is_same_file(&self.facts) => None,
-            Ok(facts) if facts.links == 0 => Some(mark::REMOVED),
+        let outcome = match Metadata::of(&file) {
+            Ok(metadata) if !metadata.is_same_file(&self.metadata) => None,
+            Ok(metadata) if metadata.links == 0 => Some(mark::REMOVED),
             Ok(_) => Some(mark::IN_USE),
             Err(_) => None,
         };

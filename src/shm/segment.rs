@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sys::clock::Instant;
-use crate::sys::file::{self, Access, Facts, FileSystem, Opener};
-use crate::sys::mapping::Mapping;
-use crate::sys::watched::{Fleeting, Watched};
-use crate::sys::{Errno, procfs};
+use crate::sys::Errno;
+use crate::sys::descriptor::guarded::{GuardedFd, GuardedFile};
+use crate::sys::liveness::procfs;
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::file::{self, Access, FileSystem, Metadata, Opener};
+use crate::sys::syscall::mapping::Mapping;
 use crate::{Reason, Result};
 
 use super::Found;
@@ -27,13 +28,13 @@ pub(super) const START: usize = 512;
 pub(super) struct Candidate {
     pub(super) name: SegmentName,
     pub(super) access: Access,
-    pub(super) facts: Facts,
+    pub(super) metadata: Metadata,
     pub(super) file_system: FileSystem,
-    pub(super) file: Fleeting,
+    pub(super) file: GuardedFd,
 }
 
 impl Candidate {
-    /// Opens the file of that name. Its size, like all facts, is measured on the open file.
+    /// Opens the file of that name. Its size, like all metadata, is measured on the open file.
     pub(super) fn open(name: &SegmentName, access: Access) -> Result<Self> {
         let (opened, opener) = file::open_as_owner(name.file(), access).map_err(|errno| match errno.0 {
             libc::ENOENT => name.error(Reason::NotFound),
@@ -43,13 +44,13 @@ impl Candidate {
             _ => name.error(Reason::System { doing: "opening the segment", errno }),
         })?;
         let file =
-            Fleeting::opened(opened).map_err(|errno| name.error(Reason::of_fcntl("opening the segment", errno)))?;
-        let facts = *file.facts();
-        if !facts.is_regular {
+            GuardedFd::opened(opened).map_err(|errno| name.error(Reason::of_fcntl("opening the segment", errno)))?;
+        let metadata = *file.metadata();
+        if !metadata.is_regular {
             return Err(name.error(Reason::NotASegment("it is no regular file")));
         }
-        let file_system = check_trusted(name, access, &file, &facts, opener)?;
-        Ok(Self { name: name.clone(), access, facts, file_system, file })
+        let file_system = check_trusted(name, access, &file, &metadata, opener)?;
+        Ok(Self { name: name.clone(), access, metadata, file_system, file })
     }
 
     /// The file's first bytes, fewer if it is shorter. Read once, and not through a mapping: a file that shrinks
@@ -65,23 +66,23 @@ impl Candidate {
     pub(super) fn map(self, length: usize, look_interval_ns: u64) -> Result<Segment> {
         let failed = self.name.failed("mapping the segment");
         let map = Mapping::new(&self.file, self.access, length).map_err(&failed)?;
-        let facts = Facts::of(&self.file).map_err(&failed)?;
+        let metadata = Metadata::of(&self.file).map_err(&failed)?;
         // Of this file, and not of one that the program opened after it had closed all descriptors.
-        if !facts.is_same_file(&self.facts) {
+        if !metadata.is_same_file(&self.metadata) {
             return Err(failed(Errno(libc::EBADF)));
         }
         // A remover that came before is not to leave anybody behind in what it removed.
-        if facts.links == 0 && self.access == Access::Use {
+        if metadata.links == 0 && self.access == Access::ReadWrite {
             return Err(self.name.error(Reason::Removed));
         }
         // Nothing was touched yet.
-        let (found, expected) = (facts.size, length as u64);
+        let (found, expected) = (metadata.size, length as u64);
         if found < expected {
             return Err(self.name.error(Reason::Damaged { what: "the size of the file", found, expected }));
         }
-        let file = Watched::new(self.file.keep(), self.facts, self.name.file().to_owned(), self.access);
-        let Self { facts, access, file_system, .. } = self;
-        Ok(Segment { map, facts, access, file_system, file, looked: AtomicU64::new(0), look_interval_ns })
+        let file = GuardedFile::new(self.file.into_file(), self.metadata, self.name.file().to_owned(), self.access);
+        let Self { metadata, access, file_system, .. } = self;
+        Ok(Segment { map, metadata, access, file_system, file, looked: AtomicU64::new(0), look_interval_ns })
     }
 }
 
@@ -89,10 +90,10 @@ impl Candidate {
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) map: Mapping,
-    pub(super) facts: Facts,
+    pub(super) metadata: Metadata,
     pub(super) access: Access,
     pub(super) file_system: FileSystem,
-    pub(super) file: Watched,
+    pub(super) file: GuardedFile,
     /// When removal was last looked for, by CLOCK_MONOTONIC.
     looked: AtomicU64,
     /// How long an answer about removal is good for.
@@ -105,8 +106,8 @@ impl Segment {
         if self.file_system == FileSystem::Nameless {
             return false;
         }
-        match self.file.facts() {
-            Some(facts) => facts.links == 0,
+        match self.file.metadata() {
+            Some(metadata) => metadata.links == 0,
             // The program closed the descriptor, which is its right (closefrom). What still has the name is not removed;
             // of anything else only the mapping can tell, and a draft's is shown as deleted from the start.
             None => !self.file.has_its_name() && self.as_mapped().is_some_and(|file| file.is_deleted()),
@@ -158,10 +159,10 @@ pub(super) struct Blueprint<'b> {
 pub(super) fn create(
     name: &SegmentName,
     blueprint: &Blueprint<'_>,
-    fill: impl FnOnce(&Mapping, &File, &Facts, FileSystem) -> Found<()>,
+    fill: impl FnOnce(&Mapping, &File, &Metadata, FileSystem) -> Found<()>,
 ) -> Result<Segment> {
     // To say so before anything is written; link() below decides.
-    if Facts::of_path(name.file()).is_ok() {
+    if Metadata::of_path(name.file()).is_ok() {
         return Err(name.error(Reason::Exists));
     }
     let size = blueprint.reserved.iter().map(|(start, end)| end - start).sum();
@@ -174,31 +175,31 @@ pub(super) fn create(
     }
     let doing = ["reserving the segment's space", "mapping the segment"];
     let map = draft.map(blueprint.reserved, doing).map_err(|reason| name.error(reason))?;
-    let facts = *draft.file.facts();
-    fill(&map, &draft.file, &facts, file_system).map_err(|reason| name.error(reason))?;
+    let metadata = *draft.file.metadata();
+    fill(&map, &draft.file, &metadata, file_system).map_err(|reason| name.error(reason))?;
     // The umask does not touch these bits.
     let mode = Permissions::from_mode(blueprint.mode);
     let moded = draft.file().and_then(|file| Ok(file.set_permissions(mode)?));
     moded.map_err(failed("setting the segment's mode"))?;
     let file = draft.publish(name).map_err(failed("naming the segment"))?;
-    let file = Watched::new(file, facts, name.file().to_owned(), Access::Use);
+    let file = GuardedFile::new(file, metadata, name.file().to_owned(), Access::ReadWrite);
     let look_interval_ns = blueprint.look_interval_ns;
-    let (access, looked) = (Access::Use, AtomicU64::new(0));
-    Ok(Segment { map, facts, access, file_system, file, looked, look_interval_ns })
+    let (access, looked) = (Access::ReadWrite, AtomicU64::new(0));
+    Ok(Segment { map, metadata, access, file_system, file, looked, look_interval_ns })
 }
 
 /// Makes a segment that has no name and is this process's alone.
-pub(super) fn create_nameless(reserved: &[(u64, u64)], fill: impl FnOnce(&Mapping, &Facts)) -> Found<Segment> {
+pub(super) fn create_nameless(reserved: &[(u64, u64)], fill: impl FnOnce(&Mapping, &Metadata)) -> Found<Segment> {
     let failed = |errno| Reason::System { doing: "making a file in memory (memfd_create)", errno };
-    let file = file::create_in_memory(c"lock_manager").and_then(|file| Fleeting::made(file, 0)).map_err(failed)?;
+    let file = file::create_in_memory(c"lock_manager").and_then(|file| GuardedFd::made(file, 0)).map_err(failed)?;
     let draft = Draft { file, temporary: TemporaryName(None) };
     let map = draft.map(reserved, ["reserving memory", "mapping memory"])?;
-    let facts = *draft.file.facts();
-    fill(&map, &facts);
-    let file = Watched::new(draft.file.keep(), facts, PathBuf::new(), Access::Use);
-    let (access, file_system, looked) = (Access::Use, FileSystem::Nameless, AtomicU64::new(0));
+    let metadata = *draft.file.metadata();
+    fill(&map, &metadata);
+    let file = GuardedFile::new(draft.file.into_file(), metadata, PathBuf::new(), Access::ReadWrite);
+    let (access, file_system, looked) = (Access::ReadWrite, FileSystem::Nameless, AtomicU64::new(0));
     // It cannot be removed, so that nobody need ever look.
-    Ok(Segment { map, facts, access, file_system, file, looked, look_interval_ns: u64::MAX })
+    Ok(Segment { map, metadata, access, file_system, file, looked, look_interval_ns: u64::MAX })
 }
 
 /// Why a segment cannot be written in place.
@@ -235,7 +236,7 @@ fn system(doing: &'static str, errno: Errno, bytes: u64) -> Reason {
 
 /// A segment in the making, which vanishes unless it is published.
 struct Draft {
-    file: Fleeting,
+    file: GuardedFd,
     temporary: TemporaryName,
 }
 
@@ -246,7 +247,7 @@ impl Draft {
     fn new(name: &SegmentName) -> std::result::Result<Self, Errno> {
         match file::create_unnamed(name.directory()) {
             Ok(file) => {
-                let file = Fleeting::made(file, 0)?;
+                let file = GuardedFd::made(file, 0)?;
                 Ok(Self { file, temporary: TemporaryName(None) })
             }
             Err(errno) if matches!(errno.0, libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL) => Self::named(name),
@@ -263,7 +264,7 @@ impl Draft {
                 Err(errno) if errno.0 == libc::EEXIST => {}
                 Err(errno) => return Err(errno),
                 Ok(file) => {
-                    let file = Fleeting::made(file, 1);
+                    let file = GuardedFd::made(file, 1);
                     let temporary = TemporaryName(Some(path));
                     return Ok(Self { file: file?, temporary });
                 }
@@ -285,7 +286,7 @@ impl Draft {
             self.file().and_then(|file| file::reserve(file, start, end)).map_err(failed(doing[0]))?;
         }
         let length = reserved.iter().map(|&(_, end)| end).max().unwrap_or(0) as usize;
-        let mapped = Mapping::new(&self.file, Access::Use, length);
+        let mapped = Mapping::new(&self.file, Access::ReadWrite, length);
         // Nothing is written before the number is known to have been the draft's to here: it does not become so again.
         self.file().and(mapped).map_err(failed(doing[1]))
     }
@@ -296,7 +297,7 @@ impl Draft {
             None => file::link_unnamed(self.file()?, name.file())?,
             Some(path) => fs::hard_link(path, name.file())?,
         }
-        Ok(self.file.keep())
+        Ok(self.file.into_file())
     }
 }
 
@@ -313,11 +314,11 @@ pub(crate) fn check_trusted(
     name: &SegmentName,
     access: Access,
     file: &File,
-    facts: &Facts,
+    metadata: &Metadata,
     opener: Opener,
 ) -> Result<FileSystem> {
-    match facts.check_owner(opener) {
-        Err((owner, caller)) if access == Access::Use => Err(name.error(Reason::NotTrusted { owner, caller })),
+    match metadata.check_owner(opener) {
+        Err((owner, caller)) if access == Access::ReadWrite => Err(name.error(Reason::NotTrusted { owner, caller })),
         _ => local_file_system(name, file),
     }
 }

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{c_int, pthread_mutex_t};
 
-use super::Errno;
-use super::clock::Instant;
-use super::futex;
-use super::mapping::Mapping;
+use crate::sys::Errno;
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::futex;
+use crate::sys::syscall::mapping::Mapping;
 pub(crate) use shape::Shape;
 use shape::initialise;
 pub(super) use shape::libc_thread_id;

@@ -2,10 +2,17 @@
 //! What a process must not inherit: memory that the kernel hands to every child as zeros (MADV_WIPEONFORK), however
 //! the child was made. pthread_atfork would miss a raw clone(2), which container engines do by hand.
 
+pub(crate) mod arena;
+pub(crate) mod made_once;
+pub(crate) mod numbers;
+pub(crate) mod per_process;
+pub(crate) mod registry;
+
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
-use super::undisturbed::Signals;
-use super::{Errno, arena, glance};
+use crate::sys::Errno;
+use crate::sys::liveness::proc_file;
+use crate::sys::thread::undisturbed::Signals;
 
 /// The line of the arena, as this process sees it. In a child all fields are 0 until somebody settles in.
 #[repr(C)]
@@ -108,7 +115,7 @@ pub(crate) fn command() -> [u64; 2] {
         unsafe { libc::gettid() == libc::getpid() && libc::prctl(libc::PR_GET_NAME, bytes.as_mut_ptr()) == 0 };
     if !is_main {
         let mut buffer = [0u8; 64];
-        let name = glance::file("/proc/self/comm", &mut buffer).unwrap_or_default();
+        let name = proc_file::read("/proc/self/comm", &mut buffer).unwrap_or_default();
         for (place, byte) in bytes.iter_mut().zip(name.iter().filter(|&&byte| byte != b'\n')) {
             *place = *byte;
         }

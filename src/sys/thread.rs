@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The calling thread: a serial that names it in this process, and how many robust mutexes it holds.
 
+pub(crate) mod ending;
+pub(crate) mod undisturbed;
+pub(crate) mod waits;
+
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::process::Process;
-use super::{Errno, mutex, waits};
+use crate::sys::Errno;
+use crate::sys::mutex;
+use crate::sys::process::Process;
 
 /// How many bits a serial has, so that others may share a word with it.
 pub(crate) const SERIAL_BITS: u32 = 40;
@@ -46,7 +51,7 @@ mod field {
 }
 
 /// Words that a thread has for its waits.
-pub(super) const WAIT_WORDS: usize = 22;
+const WAIT_WORDS: usize = 22;
 /// Words that a thread has for its last error.
 pub(crate) const LAST_ERROR_WORDS: usize = 16;
 
@@ -61,7 +66,7 @@ const NOWHERE: u64 = 1;
 static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
 
 /// Has the code stay where it is for good: in a plugin that is unloaded, the end of a thread would go nowhere.
-pub(super) fn stay_loaded() {
+pub(in crate::sys) fn stay_loaded() {
     unsafe extern "C" {
         fn lock_manager_stay_loaded();
     }
@@ -428,11 +433,11 @@ impl Thread {
         self.store::<{ field::NAME }>(name);
     }
 
-    pub(super) fn ending(self) -> u64 {
+    fn ending(self) -> u64 {
         self.load::<{ field::ENDING }>()
     }
 
-    pub(super) fn set_ending(self, ending: u64) {
+    fn set_ending(self, ending: u64) {
         self.store::<{ field::ENDING }>(ending);
     }
 
@@ -446,7 +451,7 @@ impl Thread {
     }
 
     /// Where the thread keeps what its waits have counted.
-    pub(super) fn waits(self) -> *mut u64 {
+    fn waits(self) -> *mut u64 {
         Self::object().wrapping_byte_add(field::WAITS)
     }
 
@@ -500,7 +505,7 @@ fn has_robust_list() -> Result<bool, Errno> {
 }
 
 /// The caller's thread id, asked of the kernel.
-pub(super) fn kernel_thread_id() -> u32 {
+fn kernel_thread_id() -> u32 {
     // SAFETY: gettid(2) takes nothing and cannot fail.
     unsafe { libc::gettid() as u32 }
 }

@@ -3,8 +3,8 @@
 //! Allocating and freeing: the bitmaps are changed with the segment's one mutex held, which is taken over where its
 //! holder is gone.
 
-use crate::sys::clock::Instant;
 use crate::sys::mutex::{Attempt, RobustMutex};
+use crate::sys::syscall::clock::Instant;
 
 use crate::Reason;
 

@@ -5,11 +5,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::manager::Acquired;
-use crate::sys::clock::Instant;
-use crate::sys::file::Access;
 use crate::sys::mutex::RobustMutex;
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::file::Access;
+use crate::sys::thread::undisturbed::Signals;
 use crate::sys::thread::{SERIAL_MASK, Thread};
-use crate::sys::undisturbed::Signals;
 
 use super::super::{Found, Release, SHORT_WAITS};
 use super::Libpod;
@@ -70,7 +70,7 @@ impl Libpod {
     #[inline]
     pub(super) fn with_bitmaps_at_once<T>(&self, change: impl FnOnce(&Pool) -> Found<T>) -> Option<T> {
         let segment = &self.pool.segment;
-        let is_usual = segment.access == Access::Use && Thread::calling().has_entered(self.process);
+        let is_usual = segment.access == Access::ReadWrite && Thread::calling().has_entered(self.process);
         if !is_usual || segment.is_look_due(Instant::recently()) {
             return None;
         }

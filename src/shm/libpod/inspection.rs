@@ -5,8 +5,8 @@
 use std::sync::atomic::Ordering;
 
 use crate::manager::LockInfo;
+use crate::sys::liveness::procfs;
 use crate::sys::mutex::word;
-use crate::sys::procfs;
 
 use super::Libpod;
 

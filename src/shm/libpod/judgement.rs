@@ -10,9 +10,10 @@
 use std::sync::atomic::Ordering;
 
 use crate::Reason;
-use crate::sys::clock::Instant;
+use crate::sys::liveness::procfs;
 use crate::sys::mutex::{RobustMutex, Snapshot, word};
-use crate::sys::{futex, procfs};
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::futex;
 
 use super::super::Found;
 use super::super::segment::Segment;

@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering;
 use crate::acquisition::{Acquisition, Progress};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Wait};
-use crate::sys::clock::Instant;
+use crate::sys::Errno;
+use crate::sys::liveness::procfs;
 use crate::sys::mutex::{Attempt, RobustMutex};
+use crate::sys::syscall::clock::Instant;
+use crate::sys::thread::waits::{self, Marks};
 use crate::sys::thread::{NotEntered, SERIAL_MASK, Thread};
-use crate::sys::waits::{self, Marks};
-use crate::sys::{Errno, procfs};
 use crate::{Reason, Result};
 
 use super::super::native::hear_of_end;

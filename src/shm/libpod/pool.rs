@@ -5,11 +5,11 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::sys::clock::Instant;
-use crate::sys::mapping::{Mapping, WipedOnFork};
 use crate::sys::mutex::{self, Attempt, RobustMutex, Shape};
 use crate::sys::process::Process;
-use crate::sys::registry::{Registry, Shared};
+use crate::sys::process::registry::{Registry, Shared};
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::mapping::{Mapping, WipedOnFork};
 use crate::{Reason, Result};
 
 use super::super::Found;
@@ -43,7 +43,7 @@ impl Pool {
     ) -> Result<Shared<Self>> {
         let shape = shape().map_err(|reason| name.error(reason))?;
         check_mutexes(&segment.map, geometry, shape).map_err(|reason| name.error(reason))?;
-        let key = [segment.facts.device, segment.facts.inode, segment.access as u64];
+        let key = [segment.metadata.device, segment.metadata.inode, segment.access as u64];
         let alone = process.exclude_other_threads();
         POOLS.get_or_make(
             &alone,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Reason;
-use crate::sys::futex;
+use crate::sys::syscall::futex;
 
 use super::cells::{self, Cells, GivenBack, Seen};
 use super::format;

@@ -10,12 +10,14 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crate::Reason;
-use crate::sys::file::{self, Access};
-use crate::sys::pinned::Pinned;
-use crate::sys::record_lock::{self, Attempt, Range};
-use crate::sys::watched::Fleeting;
-use crate::sys::witness::Surroundings;
-use crate::sys::{Errno, process, procfs};
+use crate::sys::Errno;
+use crate::sys::descriptor::guarded::GuardedFd;
+use crate::sys::descriptor::pinned::Pinned;
+use crate::sys::descriptor::record_lock::{self, Attempt, Range};
+use crate::sys::liveness::Namespaces;
+use crate::sys::liveness::procfs;
+use crate::sys::process;
+use crate::sys::syscall::file::{self, Access};
 
 use super::entries::{self, Entry, State};
 use super::format;
@@ -42,7 +44,7 @@ pub(super) struct Attachment {
     /// The word of a lock that the process owns.
     pub(super) base: u64,
     /// Where the process looked from when it was introduced.
-    surroundings: [AtomicU64; 2],
+    namespaces: [AtomicU64; 2],
     /// When the process started, in clock ticks since boot; 0: unknown, or not introduced yet.
     start: AtomicU64,
     is_introduced: AtomicBool,
@@ -55,7 +57,7 @@ impl Attachment {
     pub(super) fn make(space: &Space) -> Result<Self, Reason> {
         // 0 is nowhere, 1 is what a thread remembers that was nowhere. Inherited, so that a child's are others.
         static NEXT_NUMBER: AtomicU64 = AtomicU64::new(2);
-        if space.access == Access::Look {
+        if space.access == Access::ReadOnly {
             return Err(Reason::ReadOnly);
         }
         let (index, witness, by_descriptor) = if space.is_nameless() {
@@ -79,9 +81,8 @@ impl Attachment {
         fence(Ordering::SeqCst);
         let base = word::of_process(index, generation);
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        let (surroundings, start, is_introduced) = (Default::default(), AtomicU64::new(0), AtomicBool::new(false));
-        let made =
-            Self { number, entry: index, generation, base, surroundings, start, is_introduced, _witness: witness };
+        let (namespaces, start, is_introduced) = (Default::default(), AtomicU64::new(0), AtomicBool::new(false));
+        let made = Self { number, entry: index, generation, base, namespaces, start, is_introduced, _witness: witness };
         // With the byte locked: a remover of what nobody lives in either finds it so, or has marked the segment before.
         space.await_removal().inspect_err(|_| made.give_up(space))?;
         Ok(made)
@@ -98,12 +99,12 @@ impl Attachment {
 
     #[cold]
     fn introduce_first(&self, space: &Space) {
-        let (start, here) = (procfs::own_start_time(), Surroundings::here());
+        let (start, here) = (procfs::own_start_time(), Namespaces::current());
         if let Ok(Some(entry)) = space.entry(self.entry) {
             entry.introduce(process::command(), start, here);
         }
         self.start.store(start, Ordering::Relaxed);
-        for (place, number) in self.surroundings.iter().zip([here.pid_namespace, here.time_namespace]) {
+        for (place, number) in self.namespaces.iter().zip([here.pid_namespace, here.time_namespace]) {
             place.store(number, Ordering::Relaxed);
         }
         self.is_introduced.store(true, Ordering::Release);
@@ -115,12 +116,12 @@ impl Attachment {
     }
 
     /// Where the process looked from when it was introduced, if it has been.
-    pub(super) fn surroundings(&self) -> Option<Surroundings> {
+    pub(super) fn namespaces(&self) -> Option<Namespaces> {
         if !self.is_introduced.load(Ordering::Acquire) {
             return None;
         }
-        let [pid_namespace, time_namespace] = self.surroundings.each_ref().map(|number| number.load(Ordering::Relaxed));
-        Some(Surroundings { pid_namespace, time_namespace })
+        let [pid_namespace, time_namespace] = self.namespaces.each_ref().map(|number| number.load(Ordering::Relaxed));
+        Some(Namespaces { pid_namespace, time_namespace })
     }
 
     /// Says that nobody lives in the entry any more; what is held there, if anything, is a dead holder's.
@@ -144,7 +145,7 @@ const MOVES: u32 = 1000;
 fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
     for _ in 0..MOVES {
         // A description of its own: what holds a lock cannot be asked about it.
-        let file = open_anew(space)?;
+        let file = open_again(space)?;
         let index = match find(space, &file) {
             Ok(index) => index,
             Err(reason) if file.is_it() => return Err(reason),
@@ -164,7 +165,7 @@ fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
         // overlayfs maps another file than the one that was opened, so the lock went with the descriptor. Elsewhere it was
         // taken through another file's number.
         drop(witness);
-        let file = open_anew(space)?;
+        let file = open_again(space)?;
         if file::is_on_overlay(&file) != Ok(true) {
             continue;
         }
@@ -180,8 +181,8 @@ fn locking(errno: Errno) -> Reason {
     Reason::of_fcntl("locking an entry of the attach table", errno)
 }
 
-fn open_anew(space: &Space) -> Result<Fleeting, Reason> {
-    space.segment.file.open_anew().map_err(|errno| match errno.0 {
+fn open_again(space: &Space) -> Result<GuardedFd, Reason> {
+    space.segment.file.open_again().map_err(|errno| match errno.0 {
         libc::ESTALE | libc::ENOENT => Reason::Removed,
         _ => Reason::System { doing: "opening the segment to attach to it", errno },
     })
@@ -194,15 +195,15 @@ fn is_holder(file: &File, byte: Range) -> bool {
 
 /// Whether the byte is locked as others see it. Nobody is to begin in a segment that has lost its name meanwhile.
 fn is_locked(space: &Space, byte: Range) -> Result<bool, Reason> {
-    let asked = space.segment.file.ask_with_facts(|asked| record_lock::is_write_locked(asked, byte));
+    let asked = space.segment.file.query(|asked| record_lock::is_write_locked(asked, byte));
     match asked.map_err(|errno| Reason::of_fcntl("looking after the entry's lock", errno))? {
-        (_, facts) if facts.links == 0 => Err(Reason::Removed),
+        (_, metadata) if metadata.links == 0 => Err(Reason::Removed),
         (is_locked, _) => Ok(is_locked),
     }
 }
 
 /// Takes the byte of a free entry through `file`.
-fn find(space: &Space, file: &Fleeting) -> Result<u32, Reason> {
+fn find(space: &Space, file: &GuardedFd) -> Result<u32, Reason> {
     let mut first = None;
     // Why no more room can be made: then all that there is has to be looked through.
     let mut no_room = None;
@@ -236,7 +237,7 @@ fn find(space: &Space, file: &Fleeting) -> Result<u32, Reason> {
     }
 }
 
-fn take(space: &Space, file: &Fleeting, index: u32) -> Result<bool, Reason> {
+fn take(space: &Space, file: &GuardedFd, index: u32) -> Result<bool, Reason> {
     let byte = entries::byte(space.geometry, index);
     let entry = entry_of(space, index)?;
     let seen = entry.state();

@@ -5,9 +5,9 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::sys::mapping::Mapping;
-use crate::sys::record_lock::Range;
-use crate::sys::witness::Surroundings;
+use crate::sys::descriptor::record_lock::Range;
+use crate::sys::liveness::Namespaces;
+use crate::sys::syscall::mapping::Mapping;
 
 use super::format::{self, entry};
 use super::geometry::Geometry;
@@ -102,13 +102,13 @@ impl<'m> Entry<'m> {
 
     /// Writes who moves in. Nobody lives there yet, and what a former tenant said of itself is not to be taken for its.
     pub(super) fn move_in(&self, pid: i32, is_kept_by_descriptor: bool) {
-        self.introduce([0, 0], 0, Surroundings { pid_namespace: 0, time_namespace: 0 });
+        self.introduce([0, 0], 0, Namespaces { pid_namespace: 0, time_namespace: 0 });
         self.u32(entry::PID).store(pid as u32, Ordering::Relaxed);
         self.u32(entry::FLAGS).store(is_kept_by_descriptor.into(), Ordering::Relaxed);
     }
 
     /// Writes the tenant's command and what its numbers mean.
-    pub(super) fn introduce(&self, command: [u64; 2], start: u64, from: Surroundings) {
+    pub(super) fn introduce(&self, command: [u64; 2], start: u64, from: Namespaces) {
         for (part, half) in command.into_iter().enumerate() {
             self.u64(entry::COMMAND + part * 8).store(half, Ordering::Relaxed);
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use crate::manager::{Holder, Info, Kind, Layout, LockInfo, Ownership, Waiter};
-use crate::sys::clock::Instant;
+use crate::sys::syscall::clock::Instant;
 
 use super::cells::Seen;
 use super::format;

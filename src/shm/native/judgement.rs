@@ -6,10 +6,11 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::sys::clock::Instant;
-use crate::sys::record_lock;
-use crate::sys::witness::{self, Suspect};
-use crate::sys::{Errno, procfs};
+use crate::sys::Errno;
+use crate::sys::descriptor::record_lock;
+use crate::sys::liveness::procfs;
+use crate::sys::liveness::{self, ThreadRef};
+use crate::sys::syscall::clock::Instant;
 
 use super::entries::{self, Entry, State, Tenant};
 use super::pool::{LastLook, Pool};
@@ -75,7 +76,7 @@ impl Pool {
     fn can_see(&self, named: u64) -> bool {
         let is_own = self.attachment.peek().is_some_and(|own| own.base == word::process(named));
         let Ok(Some(entry)) = self.entry(word::entry(named)) else { return false };
-        (is_own || self.is_neighbour(&entry.tenant())) && witness::proc_shows_this_namespace()
+        (is_own || self.is_neighbour(&entry.tenant())) && liveness::proc_shows_this_namespace()
     }
 
     /// Whether the numbers of a process mean the same here.
@@ -135,15 +136,15 @@ impl Pool {
         let ended = match record {
             Some(record) => {
                 let thread = record.thread();
-                let suspect = |start| Suspect { pid: tenant.pid, tid: thread.tid, start };
+                let thread_ref = |start| ThreadRef { pid: tenant.pid, tid: thread.tid, start };
                 let start = || (thread.start != 0 && times_compare(&tenant)).then_some(thread.start);
-                let ended = is_over(look, || suspect(None).is_gone(), || suspect(start()).is_ending());
+                let ended = is_over(look, || thread_ref(None).is_gone(), || thread_ref(start()).is_exiting());
                 // The record was the thread's all the while, or what was asked was somebody else.
                 ended && record.key() == named & word::OWNER
             }
             None => {
-                let suspect = Suspect { pid: tenant.pid, tid: 0, start: None };
-                is_over(look, || suspect.process_is_gone(), || suspect.process_is_ending())
+                let thread_ref = ThreadRef { pid: tenant.pid, tid: 0, start: None };
+                is_over(look, || thread_ref.process_is_gone(), || thread_ref.process_is_exiting())
             }
         };
         ended && entry.state() == state
@@ -153,7 +154,7 @@ impl Pool {
     pub(super) fn is_inhabited(&self, index: u32) -> Result<bool, Errno> {
         let byte = entries::byte(self.geometry, index);
         let own = self.attachment.peek().map(|own| entries::byte(self.geometry, own.entry));
-        let asked = self.segment.file.ask(|file| {
+        let asked = self.segment.file.with_file(|file| {
             if record_lock::is_write_locked(file, byte)? {
                 return Ok(true);
             }
@@ -170,8 +171,8 @@ impl Pool {
     /// The same from /proc/locks, for a process that has lost its descriptor and whose segment has lost its name.
     fn ask_proc_locks(&self, index: u32) -> Option<bool> {
         let own = entries::byte(self.geometry, self.attachment.peek()?.entry);
-        let facts = &self.segment.facts;
-        let locked = procfs::locked_offsets(facts.device, facts.inode)?;
+        let metadata = &self.segment.metadata;
+        let locked = procfs::locked_offsets(metadata.device, metadata.inode)?;
         // A list in which this process is missing is not the whole list.
         let is_whole = locked.contains(&own.start());
         is_whole.then(|| locked.contains(&entries::byte(self.geometry, index).start()))
@@ -180,11 +181,11 @@ impl Pool {
 
 /// Whether a thread or process is gone or, if that is looked for, about to go. Asked once more then: of one that went in
 /// the midst of the look nothing was found.
-fn is_over(look: Look, is_gone: impl Fn() -> bool, is_ending: impl Fn() -> bool) -> bool {
-    is_gone() || (look == Look::Thorough && (is_ending() || is_gone()))
+fn is_over(look: Look, is_gone: impl Fn() -> bool, is_exiting: impl Fn() -> bool) -> bool {
+    is_gone() || (look == Look::Thorough && (is_exiting() || is_gone()))
 }
 
 /// Asked anew each time: what was written when the process attached may be another by now.
 fn times_compare(tenant: &Tenant) -> bool {
-    tenant.time_namespace == witness::time_namespace()
+    tenant.time_namespace == liveness::time_namespace()
 }

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::acquisition::{Acquisition, Progress};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Ownership, Wait};
-use crate::sys::clock::Instant;
-use crate::sys::futex::{self, Awake};
-use crate::sys::waits::{self, Marks};
+use crate::sys::syscall::clock::Instant;
+use crate::sys::syscall::futex::{self, Awake};
+use crate::sys::thread::waits::{self, Marks};
 use crate::{Reason, Result};
 
 use super::Native;

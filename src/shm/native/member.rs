@@ -6,10 +6,14 @@ use std::sync::atomic::Ordering;
 
 use crate::Reason;
 use crate::manager::Ownership;
-use crate::sys::ending::{self, Left, Still};
+use crate::sys::Errno;
+use crate::sys::liveness;
+use crate::sys::liveness::procfs;
+use crate::sys::process::arena;
 use crate::sys::process::{self, Process};
 use crate::sys::thread::Thread;
-use crate::sys::{Errno, arena, procfs, waits, witness};
+use crate::sys::thread::ending::{self, Left, Still};
+use crate::sys::thread::waits;
 
 use super::Native;
 use super::pool::{POOLS, Pool};
@@ -58,7 +62,7 @@ impl Native {
             let tid = thread.id() as i32;
             let start = if tid == process::pid() {
                 attachment.start() as u32
-            } else if attachment.surroundings().is_some_and(|then| then.time_namespace == witness::time_namespace()) {
+            } else if attachment.namespaces().is_some_and(|then| then.time_namespace == liveness::time_namespace()) {
                 procfs::own_thread_start_time()
             } else {
                 // By another clock than that which the entry names.

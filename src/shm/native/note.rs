@@ -3,7 +3,7 @@
 //! What a holder notes in a slot: the manager by which it took the lock, in the low 16 bits, and above them how often the
 //! lock was taken. Only the holder writes it, and it decides nothing that another process rests on.
 
-use crate::sys::numbers::{NumberPool, Numbers};
+use crate::sys::process::numbers::{NumberPool, Numbers};
 
 const MANAGER_BITS: u32 = 16;
 const MANAGER_MASK: u64 = (1 << MANAGER_BITS) - 1;

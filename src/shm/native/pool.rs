@@ -7,12 +7,14 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use crate::sys::made_once::MadeOnce;
-use crate::sys::per_process::PerProcess;
+use crate::sys::Errno;
+use crate::sys::liveness::procfs;
 use crate::sys::process::Process;
-use crate::sys::registry::{Registry, Shared};
+use crate::sys::process::arena;
+use crate::sys::process::made_once::MadeOnce;
+use crate::sys::process::per_process::PerProcess;
+use crate::sys::process::registry::{Registry, Shared};
 use crate::sys::thread::Thread;
-use crate::sys::{Errno, arena, procfs};
 use crate::{Reason, Result};
 
 use super::super::name::SegmentName;
@@ -68,8 +70,8 @@ impl Pool {
         space: Space,
         read: Option<[u8; 16]>,
     ) -> Result<Shared<Self>> {
-        let facts = &space.segment.facts;
-        let key = [facts.device, facts.inode, space.access as u64];
+        let metadata = &space.segment.metadata;
+        let key = [metadata.device, metadata.inode, space.access as u64];
         let geometry = space.geometry;
         let alone = process.exclude_other_threads();
         let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
@@ -97,8 +99,8 @@ impl Pool {
     /// The pool of a segment of this process's own.
     pub(super) fn of_nameless(process: &'static Process, space: Space) -> std::result::Result<Shared<Self>, Reason> {
         let no_memory = |errno: Errno| Reason::System { doing: "reserving memory", errno };
-        let facts = &space.segment.facts;
-        let key = [facts.device, facts.inode, space.access as u64];
+        let metadata = &space.segment.metadata;
+        let key = [metadata.device, metadata.inode, space.access as u64];
         let alone = process.exclude_other_threads();
         POOLS.get_or_make(
             &alone,
@@ -117,7 +119,7 @@ impl Pool {
         // The process has its arena since the pool was made.
         let counters = arena::counters().unwrap_or_default();
         // Inodes are often neighbours, as ids are.
-        Crowd::join(counters, id.wrapping_add((self.segment.facts.inode as u32).wrapping_mul(0x9E37_79B1)))
+        Crowd::join(counters, id.wrapping_add((self.segment.metadata.inode as u32).wrapping_mul(0x9E37_79B1)))
     }
 
     /// The place of this process, taken now if it has none.
@@ -138,7 +140,7 @@ impl Pool {
 
     /// The PID namespace that this process looks from.
     pub(super) fn pid_namespace(&self) -> u64 {
-        let introduced = self.attachment.peek().and_then(Attachment::surroundings);
+        let introduced = self.attachment.peek().and_then(Attachment::namespaces);
         introduced.map_or_else(|| procfs::pid_namespace("self"), |here| here.pid_namespace)
     }
 }

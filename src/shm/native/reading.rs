@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::Reason;
 use crate::acquisition::Progress;
 use crate::manager::{Acquired, Ownership};
-use crate::sys::waits::InHand;
+use crate::sys::thread::waits::InHand;
 
 use super::Native;
 use super::abandoning::ROUNDS;

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Reason;
 use crate::manager::Acquired;
-use crate::sys::futex;
+use crate::sys::syscall::futex;
 use crate::sys::thread::Thread;
-use crate::sys::waits::GiveBack;
+use crate::sys::thread::waits::GiveBack;
 
 use super::Native;
 use super::abandoning::ROUNDS;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::manager::{Acquired, Wait};
 use crate::sys::thread::Thread;
-use crate::sys::waits;
+use crate::sys::thread::waits;
 
 use super::super::removal::mark;
 use super::super::{AtOnce, Release, SHORT_WAITS};

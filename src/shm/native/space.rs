@@ -5,10 +5,12 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::sys::file::{self, Access, Facts, FileSystem};
-use crate::sys::made_once::MadeOnce;
-use crate::sys::mapping::Mapping;
-use crate::sys::{Errno, bits, witness};
+use crate::sys::Errno;
+use crate::sys::bits;
+use crate::sys::liveness;
+use crate::sys::process::made_once::MadeOnce;
+use crate::sys::syscall::file::{self, Access, FileSystem, Metadata};
+use crate::sys::syscall::mapping::Mapping;
 use crate::{Reason, Result};
 
 use super::super::name::SegmentName;
@@ -68,17 +70,17 @@ impl Space {
         let head = (0, geometry.lazy_page(1));
         let blueprint =
             Blueprint { mode, reserved: &[head, bitmap, slots], look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
-        let segment = segment::create(name, &blueprint, |map, file, facts, file_system| {
+        let segment = segment::create(name, &blueprint, |map, file, metadata, file_system| {
             removal::keep_removers_away(file, file_system)?;
-            let boot = match witness::boot() {
+            let boot = match liveness::boot_id() {
                 // In memory nobody asks for it.
                 Err(_) if file_system == FileSystem::Memory => [0; 16],
                 read => read.map_err(no_boot)?,
             };
-            write_header(map, geometry, facts, boot);
+            write_header(map, geometry, metadata, boot);
             Ok(())
         })?;
-        Ok(Self::new(segment, geometry, Access::Use, geometry.first_locks()))
+        Ok(Self::new(segment, geometry, Access::ReadWrite, geometry.first_locks()))
     }
 
     /// Makes a segment of this process's own, of just as many locks.
@@ -86,8 +88,9 @@ impl Space {
         let [bitmap, slots] = geometry.reserved_beyond(0, num_locks);
         let reserved =
             [(0, geometry.lazy_page(1)), (geometry.summary() as u64, geometry.summary_end(num_locks)), bitmap, slots];
-        let segment = segment::create_nameless(&reserved, |map, facts| write_header(map, geometry, facts, [0; 16]))?;
-        let space = Self::new(segment, geometry, Access::Use, num_locks);
+        let segment =
+            segment::create_nameless(&reserved, |map, metadata| write_header(map, geometry, metadata, [0; 16]))?;
+        let space = Self::new(segment, geometry, Access::ReadWrite, num_locks);
         space.bitmap().keep_tail(num_locks);
         Ok(space)
     }
@@ -109,7 +112,7 @@ impl Space {
         let [bitmap, slots] = self.geometry.reserved_beyond(there, num_locks);
         let summary = (self.geometry.summary_end(there), self.geometry.summary_end(num_locks));
         for (start, end) in [slots, bitmap, summary] {
-            let reserved = self.segment.file.ask(|file| file::reserve(file, start, end));
+            let reserved = self.segment.file.with_file(|file| file::reserve(file, start, end));
             reserved.map_err(|errno| segment::unreserved("reserving memory for more locks", errno, end - start))?;
         }
         self.room_for(size)?.extend(size).map_err(mapping_more)?;
@@ -249,9 +252,10 @@ impl Space {
     /// Lets this process touch the slots of the first `num_locks`, if the file has them.
     fn reach(&self, num_locks: u32) -> std::result::Result<(), Reason> {
         let size = self.geometry.size(num_locks);
-        let asked = self.segment.file.ask_with_facts(|_| Ok(()));
-        let ((), facts) = asked.map_err(|errno| Reason::System { doing: "looking after the segment's size", errno })?;
-        let (found, expected) = (facts.size, size as u64);
+        let asked = self.segment.file.query(|_| Ok(()));
+        let ((), metadata) =
+            asked.map_err(|errno| Reason::System { doing: "looking after the segment's size", errno })?;
+        let (found, expected) = (metadata.size, size as u64);
         if found < expected {
             return Err(Reason::Damaged { what: "the size of the file", found, expected });
         }
@@ -283,7 +287,7 @@ impl Space {
         // The most first, for the same reason.
         for (start, end) in self.geometry.reserved_beyond(there, num_locks).into_iter().rev() {
             // Nothing is taken back where it fails: somebody else may have grown over it already.
-            let reserved = self.segment.file.ask(|file| file::reserve(file, start, end));
+            let reserved = self.segment.file.with_file(|file| file::reserve(file, start, end));
             reserved.map_err(|errno| segment::unreserved("reserving space for more locks", errno, bytes))?;
         }
         self.reach(num_locks)?;
@@ -343,7 +347,7 @@ impl Space {
         }
         // Whoever writes the bit may lie, and a page that is not reserved can be a SIGBUS on a full file system. Who
         // only looks cannot reserve, and has to believe it.
-        Some(self.access == Access::Look || self.reserve_page(page).is_ok())
+        Some(self.access == Access::ReadOnly || self.reserve_page(page).is_ok())
     }
 
     pub(super) fn note_usable(&self, page: u32) {
@@ -355,7 +359,7 @@ impl Space {
     pub(super) fn reserve_page(&self, page: u32) -> std::result::Result<(), Reason> {
         let start = self.geometry.lazy_page(page);
         let end = self.geometry.lazy_page(page + 1);
-        let reserved = self.segment.file.ask(|file| file::reserve(file, start, end));
+        let reserved = self.segment.file.with_file(|file| file::reserve(file, start, end));
         reserved.map_err(|errno| segment::unreserved("reserving a page of the segment", errno, end - start))?;
         self.note_usable(page);
         let (index, bit) = place_of(page);
@@ -375,19 +379,19 @@ impl Space {
 }
 
 /// Writes all that a new segment has.
-fn write_header(map: &Mapping, geometry: Geometry, facts: &Facts, boot: [u8; 16]) {
+fn write_header(map: &Mapping, geometry: Geometry, metadata: &Metadata, boot: [u8; 16]) {
     let (small, large) = geometry.numbers();
     for (offset, number) in small {
         map.u32_at(offset).store(number, Ordering::Relaxed);
     }
     for (offset, number) in large.into_iter().chain([
-        (header::DEVICE, facts.device),
-        (header::INODE, facts.inode),
-        (header::CREATED, crate::sys::clock::nanoseconds_since_1970()),
+        (header::DEVICE, metadata.device),
+        (header::INODE, metadata.inode),
+        (header::CREATED, crate::sys::syscall::clock::nanoseconds_since_1970()),
     ]) {
         map.u64_at(offset).store(number, Ordering::Relaxed);
     }
-    for (offset, id) in [(header::BOOT, boot), (header::IDENTITY, crate::sys::random::id())] {
+    for (offset, id) in [(header::BOOT, boot), (header::IDENTITY, crate::sys::syscall::random::id())] {
         for (part, half) in id.as_chunks::<8>().0.iter().enumerate() {
             map.u64_at(offset + part * 8).store(u64::from_ne_bytes(*half), Ordering::Relaxed);
         }

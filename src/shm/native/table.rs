@@ -10,7 +10,7 @@ use super::geometry::Readers;
 use super::releasing::wake_cell;
 use super::space::{Space, place_of};
 use crate::Reason;
-use crate::sys::file::Access;
+use crate::sys::syscall::file::Access;
 
 impl Space {
     /// The table of cells, if the segment has readers.
@@ -68,9 +68,9 @@ impl Space {
         let page = format::FIRST_TABLE_PAGE + page;
         match self.access {
             _ if self.has_reserved(page) => Ok(()),
-            Access::Use => self.reserve_page(page),
+            Access::ReadWrite => self.reserve_page(page),
             // Who only looks cannot reserve, and has to believe that somebody did.
-            Access::Look => {
+            Access::ReadOnly => {
                 self.note_usable(page);
                 Ok(())
             }

@@ -9,10 +9,10 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::manager::{Acquired, Ownership};
-use crate::sys::arena::Line;
 use crate::sys::bits;
-use crate::sys::file::Access;
-use crate::sys::registry::Shared;
+use crate::sys::process::arena::Line;
+use crate::sys::process::registry::Shared;
+use crate::sys::syscall::file::Access;
 use crate::sys::thread::Thread;
 
 use super::super::removal::mark;
@@ -109,7 +109,7 @@ impl View {
     /// Lets the fast path reach all locks that the process knows of.
     pub(super) fn hear_of_more(&self) {
         let count = self.pool.num_locks();
-        if self.pool.access == Access::Use && count > self.lockable.load(Ordering::Acquire) {
+        if self.pool.access == Access::ReadWrite && count > self.lockable.load(Ordering::Acquire) {
             // Whoever gets here after the manager was made stores the same address: a segment that has grown is mapped
             // once more, for good.
             self.slots.store(self.pool.slots(count), Ordering::Relaxed);

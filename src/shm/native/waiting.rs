@@ -5,7 +5,7 @@
 use std::hint;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::sys::clock::Instant;
+use crate::sys::syscall::clock::Instant;
 
 use super::word::{self, RESERVED};
 

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use crate::Reason;
 use crate::acquisition::Progress;
 use crate::manager::{Acquired, Wait};
-use crate::sys::clock::Instant;
-use crate::sys::waits::InHand;
+use crate::sys::syscall::clock::Instant;
+use crate::sys::thread::waits::InHand;
 
 use super::abandoning::{ROUNDS, clear_dead};
 use super::cells::{Cells, Extent, Seen};

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{c_int, pthread_mutex_t};
 
-use super::super::Errno;
-use super::super::made_once::MadeOnce;
 use super::{WORDS, kind, word};
+use crate::sys::Errno;
+use crate::sys::process::made_once::MadeOnce;
 
 /// Where the parts of a mutex stand, found by trying at run time and never assumed.
 #[derive(Debug, Clone, Copy)]

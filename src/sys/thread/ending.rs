@@ -7,8 +7,8 @@
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use super::Errno;
-use super::thread::{self, Thread};
+use crate::sys::Errno;
+use crate::sys::thread::{self, Thread};
 
 /// Rounds in which the libc calls destructors as long as there are values (PTHREAD_DESTRUCTOR_ITERATIONS of glibc).
 const ROUNDS: u64 = 4;

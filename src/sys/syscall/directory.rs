@@ -5,9 +5,10 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use super::file::{self, Access, Facts, Opener};
-use super::watched::Fleeting;
-use super::{Errno, glance};
+use crate::sys::Errno;
+use crate::sys::descriptor::guarded::GuardedFd;
+use crate::sys::liveness::proc_file;
+use crate::sys::syscall::file::{self, Access, Metadata, Opener};
 
 const ITSELF: libc::c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
@@ -23,7 +24,7 @@ pub(crate) fn open_as_owner(path: &Path) -> Result<(File, Opener), Errno> {
 
 /// Opens a file of the directory for reading and writing, without following a link or waiting for a FIFO.
 pub(crate) fn open_at(directory: &File, name: &str) -> Result<File, Errno> {
-    file::open_above_standard(directory.as_raw_fd(), name.as_bytes(), file::unfollowed(Access::Use))
+    file::open_above_standard(directory.as_raw_fd(), name.as_bytes(), file::unfollowed(Access::ReadWrite))
 }
 
 /// Makes a regular file of the directory, without opening it: to close it would drop what locks this process has on it.
@@ -42,11 +43,11 @@ pub(crate) fn remove_at(directory: &File, name: &str) -> Result<(), Errno> {
 
 /// Calls `see` with each name in the directory, but for "." and "..".
 pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(&[u8])) -> Result<(), Errno> {
-    let facts = Facts::of(directory)?;
+    let metadata = Metadata::of(directory)?;
     // A description of its own: a position in the directory is shared by all who share the description.
     let own = file::open_at(directory.as_raw_fd(), b".", libc::O_RDONLY | libc::O_DIRECTORY)?;
-    let own = Fleeting::of(own, &facts)?;
-    let listed = glance::for_each_entry(own.as_raw_fd(), |name| {
+    let own = GuardedFd::of(own, &metadata)?;
+    let listed = proc_file::for_each_entry(own.as_raw_fd(), |name| {
         if !matches!(name.to_bytes(), b"." | b"..") {
             see(name.to_bytes());
         }

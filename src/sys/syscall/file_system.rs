@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-use super::Errno;
+use crate::sys::Errno;
 
 /// What kind of file system a file is on, as far as locks are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,19 +105,19 @@ fn forbid_copy_on_write(file: &File) -> Result<(), Errno> {
 }
 
 /// Whether a path is on the kernel's own procfs. Without a descriptor, which the program could close meanwhile.
-pub(super) fn is_procfs(path: &CStr) -> bool {
+pub(in crate::sys) fn is_procfs(path: &CStr) -> bool {
     const PROC_SUPER_MAGIC: u64 = 0x9fa0;
     // SAFETY: statfs(2) reads the path and fills the struct it is given when it returns 0.
-    unsafe { Errno::filled_by(|facts| libc::statfs(path.as_ptr(), facts)) }.map(magic) == Ok(PROC_SUPER_MAGIC)
+    unsafe { Errno::filled_by(|metadata| libc::statfs(path.as_ptr(), metadata)) }.map(magic) == Ok(PROC_SUPER_MAGIC)
 }
 
 /// The magic number of the file system that the file is on.
 fn file_system(file: &File) -> Result<u64, Errno> {
     // SAFETY: fstatfs(2) fills the struct it is given when it returns 0.
-    unsafe { Errno::filled_by(|facts| libc::fstatfs(file.as_raw_fd(), facts)) }.map(magic)
+    unsafe { Errno::filled_by(|metadata| libc::fstatfs(file.as_raw_fd(), metadata)) }.map(magic)
 }
 
-fn magic(facts: libc::statfs) -> u64 {
+fn magic(metadata: libc::statfs) -> u64 {
     // f_type is signed on some architectures; the magic numbers have 32 bits.
-    u64::from(facts.f_type as u32)
+    u64::from(metadata.f_type as u32)
 }

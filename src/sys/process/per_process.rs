@@ -5,8 +5,8 @@
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use super::Errno;
-use super::arena::Line;
+use crate::sys::Errno;
+use crate::sys::process::arena::Line;
 
 /// One value for each process that comes by.
 pub(crate) struct PerProcess<T> {

@@ -4,10 +4,11 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::made_once::MadeOnce;
-use super::mapping::WipedOnFork;
-use super::numbers::{NumberPool, Numbers};
-use super::{Errno, thread};
+use crate::sys::Errno;
+use crate::sys::process::made_once::MadeOnce;
+use crate::sys::process::numbers::{NumberPool, Numbers};
+use crate::sys::syscall::mapping::WipedOnFork;
+use crate::sys::thread;
 
 /// Words on a cache line.
 const LINE: usize = 64 / size_of::<u64>();

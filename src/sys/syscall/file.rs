@@ -8,24 +8,26 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::process::effective_user;
-use super::{Errno, mapping, standard};
+use crate::sys::Errno;
+use crate::sys::descriptor::standard_fds;
+use crate::sys::process::effective_user;
+use crate::sys::syscall::mapping;
 
-pub(super) use super::file_system::is_procfs;
-pub(crate) use super::file_system::{FileSystem, file_system_of, is_on_overlay, write_in_place};
+pub(in crate::sys) use crate::sys::syscall::file_system::is_procfs;
+pub(crate) use crate::sys::syscall::file_system::{FileSystem, file_system_of, is_on_overlay, write_in_place};
 
 /// What a file is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Reading and writing.
-    Use,
+    ReadWrite,
     /// Reading only.
-    Look,
+    ReadOnly,
 }
 
 /// What fstat(2) says of an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub(crate) struct Metadata {
     pub(crate) device: u64,
     pub(crate) inode: u64,
     pub(crate) owner: u32,
@@ -37,13 +39,13 @@ pub(crate) struct Facts {
     pub(crate) is_link: bool,
 }
 
-impl Facts {
+impl Metadata {
     /// By fstat(2) itself: it is asked often, and costs a process's first call less than `File::metadata`. With a frame of its
     /// own: in one of its callers', what a wait left on the stack could go unnoticed.
     #[inline(never)]
     pub(crate) fn of(file: &File) -> Result<Self, Errno> {
         // SAFETY: fstat(2) fills the struct it is given when it returns 0.
-        unsafe { Errno::filled_by(|facts| libc::fstat(file.as_raw_fd(), facts)) }.map(Self::from)
+        unsafe { Errno::filled_by(|metadata| libc::fstat(file.as_raw_fd(), metadata)) }.map(Self::from)
     }
 
     /// Of what a path names now, without following a link.
@@ -57,13 +59,13 @@ impl Facts {
     }
 
     /// Of what a path names now, through whatever links.
-    pub(super) fn of_path_followed(path: &[u8]) -> Result<Self, Errno> {
+    pub(in crate::sys) fn of_path_followed(path: &[u8]) -> Result<Self, Errno> {
         Self::told(libc::AT_FDCWD, path, 0)
     }
 
     fn told(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<Self, Errno> {
         // SAFETY: fstatat(2) reads the path and fills the struct it is given when it returns 0.
-        let tell = |path| unsafe { Errno::filled_by(|facts| libc::fstatat(directory, path, facts, flags)) };
+        let tell = |path| unsafe { Errno::filled_by(|metadata| libc::fstatat(directory, path, metadata, flags)) };
         with_c_string(path, tell)?.map(Self::from)
     }
 
@@ -82,18 +84,18 @@ impl Facts {
     }
 }
 
-impl From<libc::stat> for Facts {
+impl From<libc::stat> for Metadata {
     #[allow(clippy::unnecessary_cast, reason = "the number of links is narrower on some processors")]
-    fn from(facts: libc::stat) -> Self {
+    fn from(metadata: libc::stat) -> Self {
         Self {
-            device: facts.st_dev,
-            inode: facts.st_ino,
-            owner: facts.st_uid,
-            size: facts.st_size as u64,
-            links: facts.st_nlink as u64,
-            changed: (facts.st_ctime as u64).wrapping_mul(1_000_000_000).wrapping_add(facts.st_ctime_nsec as u64),
-            is_regular: facts.st_mode & libc::S_IFMT == libc::S_IFREG,
-            is_link: facts.st_mode & libc::S_IFMT == libc::S_IFLNK,
+            device: metadata.st_dev,
+            inode: metadata.st_ino,
+            owner: metadata.st_uid,
+            size: metadata.st_size as u64,
+            links: metadata.st_nlink as u64,
+            changed: (metadata.st_ctime as u64).wrapping_mul(1_000_000_000).wrapping_add(metadata.st_ctime_nsec as u64),
+            is_regular: metadata.st_mode & libc::S_IFMT == libc::S_IFREG,
+            is_link: metadata.st_mode & libc::S_IFMT == libc::S_IFLNK,
         }
     }
 }
@@ -104,7 +106,7 @@ fn bytes_of(path: &Path) -> &[u8] {
 
 /// Calls with a path as C has it, on the stack: through std it would cost a process's first call two more pages of code.
 /// What the call has to say of errno it says itself.
-pub(super) fn with_c_string<T>(bytes: &[u8], call: impl FnOnce(*const libc::c_char) -> T) -> Result<T, Errno> {
+pub(in crate::sys) fn with_c_string<T>(bytes: &[u8], call: impl FnOnce(*const libc::c_char) -> T) -> Result<T, Errno> {
     const SHORT: usize = 256;
     if bytes.len() >= SHORT {
         let long = CString::new(bytes).map_err(|_| Errno(libc::EINVAL))?;
@@ -135,10 +137,10 @@ pub(super) fn open_at(directory: RawFd, path: &[u8], flags: libc::c_int) -> Resu
 
 /// The same, for what is not to be written to by mistake: by a number above those of the standard files.
 pub(super) fn open_above_standard(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<File, Errno> {
-    let _occupied = standard::Occupied::now()?;
+    let _placeholders = standard_fds::Placeholders::open()?;
     let opened = open_at(directory, path, flags)?;
     // Where the program has closed one since. What was made there is made, so an error would come too late.
-    match standard::move_away(&opened) {
+    match standard_fds::move_away(&opened) {
         Ok(moved) => Ok(moved.unwrap_or(opened)),
         Err(_) if flags & libc::O_EXCL != 0 => Ok(opened),
         Err(errno) => Err(errno),
@@ -153,8 +155,8 @@ pub(super) fn open_with(path: &Path, flags: libc::c_int) -> Result<File, Errno> 
 /// Without waiting for whoever else has the file.
 fn at_once(access: Access) -> libc::c_int {
     let flag = match access {
-        Access::Use => libc::O_RDWR,
-        Access::Look => libc::O_RDONLY,
+        Access::ReadWrite => libc::O_RDWR,
+        Access::ReadOnly => libc::O_RDONLY,
     };
     flag | libc::O_NONBLOCK | libc::O_NOCTTY
 }
@@ -192,13 +194,13 @@ pub(super) fn as_owner(open: impl Fn(libc::c_int) -> Result<File, Errno>) -> Res
 }
 
 /// Whether a file can have been opened by [`open`]: hardly anybody else has a regular file that does not block.
-pub(super) fn is_by_open(file: &File) -> Result<bool, Errno> {
+pub(in crate::sys) fn is_by_open(file: &File) -> Result<bool, Errno> {
     // SAFETY: fcntl(2) with this command touches no memory.
     Ok(Errno::check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) })? & libc::O_NONBLOCK != 0)
 }
 
 /// Opens an existing file through a link of /proc.
-pub(super) fn open_following(path: &Path, access: Access) -> Result<File, Errno> {
+pub(in crate::sys) fn open_following(path: &Path, access: Access) -> Result<File, Errno> {
     open_with(path, at_once(access))
 }
 
@@ -209,7 +211,7 @@ pub(crate) fn create_unnamed(directory: &Path) -> Result<File, Errno> {
 
 /// Makes a file in memory that has no name and is nobody else's. `name` is what /proc/PID/maps shows it as.
 pub(crate) fn create_in_memory(name: &CStr) -> Result<File, Errno> {
-    let _occupied = standard::Occupied::now()?;
+    let _placeholders = standard_fds::Placeholders::open()?;
     // SAFETY: memfd_create(2) reads the name; the number that it returns is this call's own.
     unsafe { Ok(File::from_raw_fd(Errno::check(libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC))?)) }
 }
@@ -240,9 +242,9 @@ pub(crate) fn reserve(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     // A touch needs room for all of its page that the file has, whose blocks may be smaller.
     let page = mapping::page_size();
     let (start, whole) = (start / page * page, end.next_multiple_of(page));
-    let end = if whole == end { end } else { whole.min(Facts::of(file)?.size).max(end) };
+    let end = if whole == end { end } else { whole.min(Metadata::of(file)?.size).max(end) };
     // Past the limit the kernel would send SIGXFSZ, which ends the process, where the file had to become longer.
-    if end > file_size_limit() && Facts::of(file)?.size < end {
+    if end > file_size_limit() && Metadata::of(file)?.size < end {
         return Err(Errno(libc::EFBIG));
     }
     let offset = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
@@ -263,7 +265,7 @@ pub(crate) fn reserve(file: &File, start: u64, end: u64) -> Result<(), Errno> {
 /// The same on a file system without fallocate(2), such as ext3 or ramfs.
 fn reserve_by_touching(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     // Not by ftruncate(2): of two who make it longer, one could make it shorter again.
-    if Facts::of(file)?.size < end {
+    if Metadata::of(file)?.size < end {
         // The file may have become shorter since that was asked.
         if end > file_size_limit() {
             return Err(Errno(libc::EFBIG));
@@ -318,16 +320,16 @@ mod tests {
         std::fs::create_dir_all(&long).unwrap();
         for name in ["f", &"y".repeat(100), &"z".repeat(255)] {
             let path = long.join(name);
-            assert_eq!(Facts::of_path(&path), Err(Errno(libc::ENOENT)));
+            assert_eq!(Metadata::of_path(&path), Err(Errno(libc::ENOENT)));
             let made = create_named(&path).unwrap();
             assert_eq!(create_named(&path).unwrap_err(), Errno(libc::EEXIST));
-            let facts = Facts::of(&made).unwrap();
-            assert_eq!(Facts::of_path(&path), Ok(facts));
-            assert_eq!(Facts::of(&open(&path, Access::Look).unwrap()), Ok(facts));
+            let metadata = Metadata::of(&made).unwrap();
+            assert_eq!(Metadata::of_path(&path), Ok(metadata));
+            assert_eq!(Metadata::of(&open(&path, Access::ReadOnly).unwrap()), Ok(metadata));
         }
         std::fs::remove_dir_all(&directory).unwrap();
         for path in ["/dev/shm/\0", &format!("/dev/shm/{}\0", "x/".repeat(200))] {
-            assert_eq!(open(Path::new(path), Access::Use).unwrap_err(), Errno(libc::EINVAL));
+            assert_eq!(open(Path::new(path), Access::ReadWrite).unwrap_err(), Errno(libc::EINVAL));
         }
     }
 }

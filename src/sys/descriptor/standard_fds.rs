@@ -5,43 +5,43 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 
-use super::Errno;
+use crate::sys::Errno;
 
 const STANDARD: std::ops::RangeInclusive<libc::c_int> = libc::STDIN_FILENO..=libc::STDERR_FILENO;
 
 /// As long as it lives, nothing that is opened gets the number of a standard file, unless the program closes one meanwhile.
 #[derive(Debug)]
-pub(super) struct Occupied {
+pub(in crate::sys) struct Placeholders {
     /// The numbers that were free, a bit each.
-    placeholders: u32,
+    numbers: u32,
 }
 
-impl Occupied {
-    pub(super) fn now() -> Result<Self, Errno> {
-        let mut occupied = Self { placeholders: 0 };
+impl Placeholders {
+    pub(in crate::sys) fn open() -> Result<Self, Errno> {
+        let mut placeholders = Self { numbers: 0 };
         if are_open() {
-            return Ok(occupied);
+            return Ok(placeholders);
         }
         loop {
             let number = open_nothing()?;
             if !STANDARD.contains(&number) {
                 // SAFETY: close(2) of the number that open_nothing() has just got.
                 unsafe { libc::close(number) };
-                return Ok(occupied);
+                return Ok(placeholders);
             }
-            occupied.placeholders |= 1 << number;
+            placeholders.numbers |= 1 << number;
         }
     }
 }
 
-impl Drop for Occupied {
+impl Drop for Placeholders {
     fn drop(&mut self) {
-        if self.placeholders == 0 {
+        if self.numbers == 0 {
             return;
         }
         for number in STANDARD {
             // The program may have put a file of its own there.
-            if self.placeholders & 1 << number != 0 && is_of_nothing(number) {
+            if self.numbers & 1 << number != 0 && is_of_nothing(number) {
                 // SAFETY: close(2) of a number that open_nothing() got, and that still is of what it opened.
                 unsafe { libc::close(number) };
             }
@@ -50,7 +50,7 @@ impl Drop for Occupied {
 }
 
 /// The same file by another number, if it has that of a standard file.
-pub(super) fn move_away(file: &File) -> Result<Option<File>, Errno> {
+pub(in crate::sys) fn move_away(file: &File) -> Result<Option<File>, Errno> {
     if !STANDARD.contains(&file.as_raw_fd()) {
         return Ok(None);
     }

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-use super::process::{Exclusion, Process};
+use crate::sys::process::{Exclusion, Process};
 
 /// What makes two values the same.
 pub(crate) type Key = [u64; 3];

@@ -11,8 +11,9 @@ use std::ffi::CStr;
 use std::fmt::{self, Write as _};
 use std::os::fd::RawFd;
 
-use super::file::{Facts, with_c_string};
-use super::{Errno, watched};
+use crate::sys::Errno;
+use crate::sys::descriptor::guarded;
+use crate::sys::syscall::file::{Metadata, with_c_string};
 
 /// How much is read at a time.
 const CHUNK: usize = 4096;
@@ -57,12 +58,12 @@ impl fmt::Write for ProcPath {
 }
 
 /// A descriptor to look through. Closed only if it still has the flags.
-struct Glance<'p> {
+struct ProcFile<'p> {
     number: libc::c_int,
     path: &'p str,
 }
 
-impl<'p> Glance<'p> {
+impl<'p> ProcFile<'p> {
     fn open(path: &'p str) -> Option<Self> {
         // SAFETY: open(2) reads the path.
         let open = |path| unsafe { libc::open(path, FLAGS | libc::O_CLOEXEC) };
@@ -86,12 +87,13 @@ impl<'p> Glance<'p> {
 
     /// Whether what was read is of the file of that path: its number was not another file's in between.
     fn is_it(&self) -> bool {
-        let named = Facts::of_path_followed(self.path.as_bytes());
-        Facts::of(&watched::borrow(self.number)).is_ok_and(|facts| named.is_ok_and(|named| named.is_same_file(&facts)))
+        let named = Metadata::of_path_followed(self.path.as_bytes());
+        Metadata::of(&guarded::borrow_raw(self.number))
+            .is_ok_and(|metadata| named.is_ok_and(|named| named.is_same_file(&metadata)))
     }
 }
 
-impl Drop for Glance<'_> {
+impl Drop for ProcFile<'_> {
     fn drop(&mut self) {
         // SAFETY: fcntl(2) with this command and close(2) touch no memory.
         unsafe {
@@ -108,27 +110,27 @@ impl Drop for Glance<'_> {
 }
 
 /// What one read(2) gives of a file, at most as much as the buffer holds.
-pub(crate) fn file<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
-    let opened = Glance::open(path)?;
-    let length = opened.read(buffer)?;
-    opened.is_it().then_some(())?;
+pub(crate) fn read<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    let file = ProcFile::open(path)?;
+    let length = file.read(buffer)?;
+    file.is_it().then_some(())?;
     buffer.get(..length)
 }
 
 /// The same of a file whose contents say of whom they are: the caller believes them for that, and it is not asked again
 /// what file they are of.
-pub(super) fn file_that_names_its_subject<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
-    let length = Glance::open(path)?.read(buffer)?;
+pub(super) fn read_self_describing<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    let length = ProcFile::open(path)?.read(buffer)?;
     buffer.get(..length)
 }
 
 /// What `find` makes of the first line of which it makes anything. It sees of each line as much as [`LONGEST_LINE`].
-pub(crate) fn line<T>(path: &str, mut find: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
-    let opened = Glance::open(path)?;
+pub(crate) fn find_line<T>(path: &str, mut find: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
+    let file = ProcFile::open(path)?;
     let (mut line, mut length, mut found) = ([0; LONGEST_LINE], 0, None);
     let mut chunk = [0; CHUNK];
     while found.is_none() {
-        let count = opened.read(&mut chunk)?;
+        let count = file.read(&mut chunk)?;
         if count == 0 {
             break;
         }
@@ -142,56 +144,56 @@ pub(crate) fn line<T>(path: &str, mut find: impl FnMut(&[u8]) -> Option<T>) -> O
             }
         }
     }
-    found.filter(|_| opened.is_it())
+    found.filter(|_| file.is_it())
 }
 
 /// A file that takes more than one read, read twice alike: its lines may change between two reads, and some be skipped
 /// then. `None` also if they do not stand still.
-pub(crate) fn at_rest(path: &str) -> Option<Vec<u8>> {
-    let mut looks = looks(path)?;
-    let last = looks.pop()?;
-    (looks.last() == Some(&last)).then_some(last)
+pub(crate) fn read_stable(path: &str) -> Option<Vec<u8>> {
+    let mut readings = read_until_stable(path)?;
+    let last = readings.pop()?;
+    (readings.last() == Some(&last)).then_some(last)
 }
 
 /// What each look at such a file showed. If two are alike, they are the last two.
-pub(crate) fn looks(path: &str) -> Option<Vec<Vec<u8>>> {
+pub(crate) fn read_until_stable(path: &str) -> Option<Vec<Vec<u8>>> {
     const MOST: usize = 16;
     // A line is skipped where one read ends and the next begins. Each look's reads end elsewhere, so that no two skip the
     // same one, and are alike for all that.
     const STEP: usize = 200;
-    let mut looks = vec![whole(path)?];
-    while looks.len() < MOST {
-        let now = read_by(path, CHUNK - looks.len() * STEP)?;
-        let is_alike = looks.last() == Some(&now);
-        looks.push(now);
+    let mut readings = vec![read_all(path)?];
+    while readings.len() < MOST {
+        let now = read_all_by(path, CHUNK - readings.len() * STEP)?;
+        let is_alike = readings.last() == Some(&now);
+        readings.push(now);
         if is_alike {
             break;
         }
     }
-    Some(looks)
+    Some(readings)
 }
 
 /// All of a file, however many reads it takes.
-pub(crate) fn whole(path: &str) -> Option<Vec<u8>> {
-    read_by(path, CHUNK)
+pub(crate) fn read_all(path: &str) -> Option<Vec<u8>> {
+    read_all_by(path, CHUNK)
 }
 
 /// The same by reads of at most so many bytes.
-fn read_by(path: &str, most: usize) -> Option<Vec<u8>> {
-    let opened = Glance::open(path)?;
+fn read_all_by(path: &str, most: usize) -> Option<Vec<u8>> {
+    let file = ProcFile::open(path)?;
     let (mut bytes, mut chunk) = (Vec::new(), [0; CHUNK]);
     let chunk = &mut chunk[..most];
     loop {
-        match opened.read(chunk)? {
+        match file.read(chunk)? {
             0 => break,
             count => bytes.extend_from_slice(&chunk[..count]),
         }
     }
-    opened.is_it().then_some(bytes)
+    file.is_it().then_some(bytes)
 }
 
 /// What a symbolic link says.
-pub(crate) fn link<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b str> {
+pub(crate) fn read_link<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b str> {
     let (start, size) = (buffer.as_mut_ptr().cast(), buffer.len());
     // SAFETY: readlink(2) reads the path and writes at most as many bytes as the buffer has.
     let read = |path| unsafe { libc::readlink(path, start, size) };
@@ -201,15 +203,15 @@ pub(crate) fn link<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b str> {
 
 /// Shows each number that is a name in a directory. `None` if it cannot be read to its end.
 pub(crate) fn for_each_number(path: &str, mut show: impl FnMut(i32)) -> Option<()> {
-    let opened = Glance::open(path)?;
+    let file = ProcFile::open(path)?;
     let number_in = |name: &CStr| name.to_str().ok()?.parse().ok();
-    for_each_entry(opened.number, |name| _ = number_in(name).map(&mut show)).ok()?;
-    opened.is_it().then_some(())
+    for_each_entry(file.number, |name| _ = number_in(name).map(&mut show)).ok()?;
+    file.is_it().then_some(())
 }
 
 /// Shows each name in a directory, by a descriptor that has read nothing yet. Nothing of it is to be believed before the
 /// number is known to have been the directory's to here.
-pub(super) fn for_each_entry(directory: RawFd, mut show: impl FnMut(&CStr)) -> Result<(), Errno> {
+pub(in crate::sys) fn for_each_entry(directory: RawFd, mut show: impl FnMut(&CStr)) -> Result<(), Errno> {
     /// Of the fixed part of a linux_dirent64: inode, offset, length of the entry, kind; the name follows.
     const LENGTH_AT: usize = 16;
     const NAME_AT: usize = 19;
@@ -235,7 +237,7 @@ pub(super) fn for_each_entry(directory: RawFd, mut show: impl FnMut(&CStr)) -> R
 }
 
 /// The numbers that are names in a directory. `None` if it cannot be read to its end.
-pub(crate) fn numbers(path: &str) -> Option<Vec<i32>> {
+pub(crate) fn list_numbers(path: &str) -> Option<Vec<i32>> {
     let mut numbers = Vec::new();
     for_each_number(path, |number| numbers.push(number))?;
     Some(numbers)
@@ -250,21 +252,22 @@ mod tests {
     /// and nothing is believed.
     #[test]
     fn a_descriptor_that_is_the_programs_by_now_is_neither_closed_nor_believed() {
-        let path = format!("/tmp/lock_manager-glance-{}", std::process::id());
+        let path = format!("/tmp/lock_manager-proc-file-{}", std::process::id());
         let name = CString::new(path.as_str()).unwrap();
         // SAFETY: mkfifo(3) and unlink(2) read the name, open(2) and memfd_create(2) theirs; the number that is replaced is
-        // the glance's, which reads from the pipe until the writer is closed.
+        // the reader's, which reads from the pipe until the writer is closed.
         unsafe {
             assert_eq!(libc::mkfifo(name.as_ptr(), 0o600), 0);
             let (say, hear) = std::sync::mpsc::channel();
-            let looker = std::thread::spawn(move || {
+            let reader = std::thread::spawn(move || {
                 say.send(libc::gettid()).unwrap();
-                file(&path, &mut [0; 64]).map(<[u8]>::to_vec)
+                read(&path, &mut [0; 64]).map(<[u8]>::to_vec)
             });
             let state = format!("/proc/self/task/{}/syscall", hear.recv().unwrap());
             let writer = libc::open(name.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-            let facts = Facts::of_path(std::path::Path::new(name.to_str().unwrap())).unwrap();
-            let is_it = |number| Facts::of(&watched::borrow(number)).is_ok_and(|found| found.is_same_file(&facts));
+            let metadata = Metadata::of_path(std::path::Path::new(name.to_str().unwrap())).unwrap();
+            let is_it =
+                |number| Metadata::of(&guarded::borrow_raw(number)).is_ok_and(|found| found.is_same_file(&metadata));
             let reads = format!("{} ", libc::SYS_read);
             while !std::fs::read_to_string(&state).unwrap().starts_with(&reads) {
                 std::thread::yield_now();
@@ -273,7 +276,7 @@ mod tests {
             let own = libc::memfd_create(c"program".as_ptr(), libc::MFD_CLOEXEC);
             assert_eq!(libc::dup3(own, number, libc::O_CLOEXEC), number);
             libc::close(writer);
-            assert_eq!(looker.join().unwrap(), None);
+            assert_eq!(reader.join().unwrap(), None);
             assert_ne!(libc::fcntl(number, libc::F_GETFD), -1);
             libc::close(number);
             libc::close(own);
@@ -283,16 +286,16 @@ mod tests {
 
     #[test]
     fn the_threads_of_a_process_are_listed() {
-        assert!(numbers("/proc/self/task").unwrap().contains(&(std::process::id() as i32)));
-        assert_eq!(numbers("/no such directory"), None);
+        assert!(list_numbers("/proc/self/task").unwrap().contains(&(std::process::id() as i32)));
+        assert_eq!(list_numbers("/no such directory"), None);
     }
 
     #[test]
     fn a_line_is_found_behind_one_that_is_longer_than_a_chunk() {
-        let path = format!("/dev/shm/lock_manager-glance-{}", std::process::id());
+        let path = format!("/dev/shm/lock_manager-proc-file-{}", std::process::id());
         std::fs::write(&path, format!("Groups:{}\nNSpid:\t5\n", " 4000000000".repeat(1000))).unwrap();
-        let nspid = line(&path, |line| line.strip_prefix(b"NSpid:\t").map(<[u8]>::to_vec));
-        assert_eq!((nspid, line(&path, |line| line.strip_prefix(b"no").map(drop))), (Some(b"5".to_vec()), None));
+        let nspid = find_line(&path, |line| line.strip_prefix(b"NSpid:\t").map(<[u8]>::to_vec));
+        assert_eq!((nspid, find_line(&path, |line| line.strip_prefix(b"no").map(drop))), (Some(b"5".to_vec()), None));
         std::fs::remove_file(&path).unwrap();
     }
 

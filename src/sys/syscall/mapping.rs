@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use super::Errno;
-use super::file::Access;
+use crate::sys::Errno;
+use crate::sys::syscall::file::Access;
 
 /// The largest page that Linux has on any processor that it runs on.
 const LARGEST_PAGE: usize = 65536;
@@ -117,8 +117,8 @@ impl Mapping {
     }
 
     /// Maps the file's first page, never to be touched (the file may be empty), and not into any child.
-    pub(super) fn not_inherited(file: &File) -> Result<Self, Errno> {
-        let mapping = Self::new(file, Access::Look, 1)?;
+    pub(in crate::sys) fn not_inherited(file: &File) -> Result<Self, Errno> {
+        let mapping = Self::new(file, Access::ReadOnly, 1)?;
         mapping.range.advise(0, 1, libc::MADV_DONTFORK)?;
         Ok(mapping)
     }
@@ -187,8 +187,8 @@ impl Mapping {
 
 fn protection(access: Access) -> libc::c_int {
     match access {
-        Access::Use => libc::PROT_READ | libc::PROT_WRITE,
-        Access::Look => libc::PROT_READ,
+        Access::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+        Access::ReadOnly => libc::PROT_READ,
     }
 }
 
@@ -197,7 +197,8 @@ fn protection(access: Access) -> libc::c_int {
 pub(super) fn populate(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     let size = |bytes| usize::try_from(bytes).map_err(|_| Errno(libc::EFBIG));
     let offset = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
-    let pages = Pages::map(size(end - start)?, protection(Access::Use), libc::MAP_SHARED, file.as_raw_fd(), offset)?;
+    let pages =
+        Pages::map(size(end - start)?, protection(Access::ReadWrite), libc::MAP_SHARED, file.as_raw_fd(), offset)?;
     loop {
         match pages.advise(0, pages.length, libc::MADV_POPULATE_WRITE) {
             Err(Errno(libc::EINTR)) => {}
@@ -218,7 +219,7 @@ impl WipedOnFork {
     pub(crate) fn new(words: usize) -> Result<Self, Errno> {
         let bytes = words.max(1).checked_mul(size_of::<u64>()).ok_or(Errno(libc::ENOMEM))?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let pages = Pages::map(bytes, protection(Access::Use), flags, -1, 0)?;
+        let pages = Pages::map(bytes, protection(Access::ReadWrite), flags, -1, 0)?;
         pages.advise(0, bytes, libc::MADV_WIPEONFORK)?;
         Ok(Self(pages))
     }
@@ -233,11 +234,12 @@ impl WipedOnFork {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::{file, glance};
+    use crate::sys::liveness::proc_file;
+    use crate::sys::syscall::file;
 
     /// What smaps says of the page at that address.
     fn flags_at(address: usize) -> String {
-        let smaps = String::from_utf8(glance::whole("/proc/thread-self/smaps").unwrap()).unwrap();
+        let smaps = String::from_utf8(proc_file::read_all("/proc/thread-self/smaps").unwrap()).unwrap();
         let mut is_it = false;
         for line in smaps.lines() {
             let range = line.split(' ').next().and_then(|range| range.split_once('-'));
@@ -256,7 +258,7 @@ mod tests {
     fn what_lies_beyond_the_end_is_not_dumped() {
         let file = file::create_unnamed("/dev/shm".as_ref()).unwrap();
         file.set_len(4 * LARGEST_PAGE as u64).unwrap();
-        let first = Mapping::new(&file, Access::Use, LARGEST_PAGE).unwrap();
+        let first = Mapping::new(&file, Access::ReadWrite, LARGEST_PAGE).unwrap();
         let mapping = first.once_more(LARGEST_PAGE, 8 * LARGEST_PAGE).unwrap();
         first.u32_at(12).store(5, Ordering::Relaxed);
         assert_eq!(mapping.u32_at(12).load(Ordering::Relaxed), 5);

@@ -6,10 +6,10 @@
 
 use std::fs::File;
 
-use super::Errno;
-use super::mapping::Mapping;
-use super::record_lock;
-use super::watched::Fleeting;
+use crate::sys::Errno;
+use crate::sys::descriptor::guarded::GuardedFd;
+use crate::sys::descriptor::record_lock;
+use crate::sys::syscall::mapping::Mapping;
 
 /// A description that is kept.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ use super::watched::Fleeting;
 pub(crate) enum Pinned {
     Mapping(Mapping),
     /// By its descriptor: overlayfs maps another file than the one that was opened.
-    Descriptor(Fleeting),
+    Descriptor(GuardedFd),
 }
 
 impl Pinned {

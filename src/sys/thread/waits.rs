@@ -9,8 +9,9 @@
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::thread::{Thread, WAIT_WORDS};
-use super::{futex, process};
+use crate::sys::process;
+use crate::sys::syscall::futex;
+use crate::sys::thread::{Thread, WAIT_WORDS};
 
 /// What a wait has counted.
 #[derive(Debug, Clone, Copy)]

@@ -4,9 +4,11 @@
 
 use std::fmt;
 
-use super::file::Facts;
-use super::glance::ProcPath;
-use super::{Errno, glance, process};
+use crate::sys::Errno;
+use crate::sys::liveness::proc_file;
+use crate::sys::liveness::proc_file::ProcPath;
+use crate::sys::process;
+use crate::sys::syscall::file::Metadata;
 
 /// The inode of the PID namespace that the machine boots into (PROC_PID_INIT_INO in the kernel's proc_ns.h). From it
 /// every process is seen.
@@ -61,7 +63,7 @@ impl Stat {
     /// Of the stat file of that path, if it speaks of the thread of that number.
     pub(super) fn read(path: fmt::Arguments<'_>, number: i32) -> Option<Self> {
         let mut stat = [0; Self::BYTES];
-        Self::parse(glance::file_that_names_its_subject(ProcPath::new(path).as_str(), &mut stat)?, number)
+        Self::parse(proc_file::read_self_describing(ProcPath::new(path).as_str(), &mut stat)?, number)
     }
 
     fn parse(stat: &[u8], number: i32) -> Option<Self> {
@@ -104,7 +106,7 @@ pub(crate) fn own_thread_start_time() -> u32 {
 fn start_time(link: &str) -> u64 {
     let start = || {
         let mut name = [0; 64];
-        let name = glance::link(link, &mut name)?;
+        let name = proc_file::read_link(link, &mut name)?;
         let number = name.rsplit('/').next()?.parse().ok()?;
         Some(Stat::read(format_args!("/proc/{name}/stat"), number)?.start)
     };
@@ -119,7 +121,9 @@ pub(crate) fn process_of(tid: u32) -> i32 {
 /// What `read` makes of the value of a line of a status file.
 fn status_field<T>(path: fmt::Arguments<'_>, field: &[u8], read: impl Fn(&str) -> Option<T>) -> Option<T> {
     // As bytes: the command, which is in it as well, may be cut in the midst of a character.
-    glance::line(ProcPath::new(path).as_str(), |line| read(std::str::from_utf8(line.strip_prefix(field)?).ok()?))
+    proc_file::find_line(ProcPath::new(path).as_str(), |line| {
+        read(std::str::from_utf8(line.strip_prefix(field)?).ok()?)
+    })
 }
 
 /// The PID namespace of a process ("self" or a number), as the inode of its /proc/PID/ns/pid; 0 if it cannot be seen.
@@ -131,7 +135,7 @@ pub(crate) fn pid_namespace(process: &str) -> u64 {
 pub(super) fn namespace(process: &str, kind: &str) -> u64 {
     // By what the link says, "pid:[4026531836]": following it costs twice as much.
     let mut link = [0; 64];
-    let link = glance::link(ProcPath::new(format_args!("/proc/{process}/ns/{kind}")).as_str(), &mut link);
+    let link = proc_file::read_link(ProcPath::new(format_args!("/proc/{process}/ns/{kind}")).as_str(), &mut link);
     let inode = link.and_then(|link| link.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok());
     inode.unwrap_or(0)
 }
@@ -148,7 +152,7 @@ impl MappedFile {
     /// What is mapped at that address in this process. `None` if it cannot be seen.
     pub(crate) fn at(address: usize) -> Option<Self> {
         // Not /proc/self: it shows nothing once the main thread has ended, though others go on.
-        let maps = glance::whole("/proc/thread-self/maps")?;
+        let maps = proc_file::read_all("/proc/thread-self/maps")?;
         let start = format!("{address:08x}-");
         let line = maps.split(|&byte| byte == b'\n').find(|line| line.starts_with(start.as_bytes()))?;
         let (device, inode) = Self::fields(line)?;
@@ -175,7 +179,7 @@ impl MappedFile {
             let (_, inode) = lock.file.rsplit_once(':').filter(|(device, _)| device.as_bytes() == self.device)?;
             Some((inode.parse().ok()?, if numbers_as_here { lock.pid.max(0) } else { 0 }))
         };
-        let mut looks = glance::looks(LOCKS)?;
+        let mut looks = proc_file::read_until_stable(LOCKS)?;
         let last = looks.pop()?;
         let is_at_rest = looks.last() == Some(&last);
         let earlier = if is_at_rest { &[] } else { looks.as_slice() };
@@ -186,16 +190,16 @@ impl MappedFile {
     pub(crate) fn is_mapped_by(&self, process: &str) -> Option<bool> {
         let wanted = (self.device.as_slice(), self.inode.as_slice());
         let shows = |maps: &[u8]| maps.split(|&byte| byte == b'\n').any(|line| Self::fields(line) == Some(wanted));
-        match glance::whole(&format!("/proc/{process}/maps")) {
+        match proc_file::read_all(&format!("/proc/{process}/maps")) {
             None => return None,
             Some(maps) if shows(&maps) => return Some(true),
             Some(maps) if !maps.is_empty() => return Some(false),
             Some(_) => {}
         }
         // Nothing at all: the main thread has ended. Its other threads go on with the memory that they shared.
-        for thread in glance::numbers(&format!("/proc/{process}/task"))? {
+        for thread in proc_file::list_numbers(&format!("/proc/{process}/task"))? {
             let thread = format!("/proc/{process}/task/{thread}");
-            match glance::whole(&format!("{thread}/maps")) {
+            match proc_file::read_all(&format!("{thread}/maps")) {
                 Some(maps) if shows(&maps) => return Some(true),
                 Some(_) => {}
                 None if is_missing(&thread) => {}
@@ -222,7 +226,7 @@ pub(crate) fn only_this_namespace_maps(address: usize) -> Result<(), Doubt> {
     let Some(file) = MappedFile::at(address) else {
         return Err("/proc does not show what this process maps");
     };
-    let Some(processes) = glance::numbers("/proc") else {
+    let Some(processes) = proc_file::list_numbers("/proc") else {
         return Err("/proc cannot be read");
     };
     for id in processes {
@@ -248,7 +252,7 @@ fn has_ended(process: &str) -> bool {
 }
 
 fn is_missing(path: &str) -> bool {
-    matches!(Facts::of_path_followed(path.as_bytes()), Err(Errno(libc::ENOENT | libc::ESRCH)))
+    matches!(Metadata::of_path_followed(path.as_bytes()), Err(Errno(libc::ENOENT | libc::ESRCH)))
 }
 
 /// The first bytes of all write locks of open file descriptions on a file, as /proc/locks shows them.
@@ -262,7 +266,7 @@ const LOCKS: &str = "/proc/locks";
 
 /// What `see` makes of the write locks of that kind.
 fn write_locks<T>(kind: &str, see: impl Fn(FileLock<'_>) -> Option<T>) -> Option<Vec<T>> {
-    write_locks_in(&glance::at_rest(LOCKS)?, kind, see)
+    write_locks_in(&proc_file::read_stable(LOCKS)?, kind, see)
 }
 
 fn write_locks_in<T>(locks: &[u8], kind: &str, see: impl Fn(FileLock<'_>) -> Option<T>) -> Option<Vec<T>> {
@@ -329,7 +333,7 @@ mod tests {
         let ids = std::thread::spawn(|| {
             // SAFETY: prctl(2) with PR_SET_NAME reads the string, and names the calling thread alone.
             assert_eq!(unsafe { libc::prctl(libc::PR_SET_NAME, c"\xd0\xbb\xd0".as_ptr()) }, 0);
-            assert!(std::str::from_utf8(&glance::whole("/proc/thread-self/status").unwrap()).is_err());
+            assert!(std::str::from_utf8(&proc_file::read_all("/proc/thread-self/status").unwrap()).is_err());
             // SAFETY: gettid(2) cannot fail.
             (own_ids(), unsafe { libc::gettid() })
         });

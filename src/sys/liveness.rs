@@ -2,28 +2,33 @@
 //! What the kernel says of the end of a thread or process whose numbers are of this PID namespace. Only what cannot be
 //! otherwise is an end: a missing file of /proc is nothing, since /proc may be hidden, missing, or another namespace's.
 
-use super::glance::ProcPath;
-use super::made_once::MadeOnce;
-use super::procfs::{Ids, Stat, is_unknown};
-use super::{Errno, file, glance, process, procfs};
+pub(crate) mod proc_file;
+pub(crate) mod procfs;
+
+use crate::sys::Errno;
+use crate::sys::liveness::proc_file::ProcPath;
+use crate::sys::liveness::procfs::{Ids, Stat, is_unknown};
+use crate::sys::process;
+use crate::sys::process::made_once::MadeOnce;
+use crate::sys::syscall::file;
 
 /// PF_EXITING and PF_SIGNALED of the kernel's sched.h: such a thread never runs code of its own again.
-const ENDING: u64 = 0x4 | 0x400;
+const EXITING: u64 = 0x4 | 0x400;
 
 /// The most threads that are looked at one by one. A process of more is known by its end alone.
 const MOST_THREADS: usize = 1024;
 
 /// Where this process looks from; 0 is what cannot be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Surroundings {
+pub(crate) struct Namespaces {
     /// Numbers of threads and processes compare only within it.
     pub(crate) pid_namespace: u64,
     /// Start times compare only within it.
     pub(crate) time_namespace: u64,
 }
 
-impl Surroundings {
-    pub(crate) fn here() -> Self {
+impl Namespaces {
+    pub(crate) fn current() -> Self {
         Self { pid_namespace: procfs::pid_namespace("self"), time_namespace: time_namespace() }
     }
 }
@@ -40,14 +45,14 @@ pub(crate) fn proc_shows_this_namespace() -> bool {
 
 /// A thread, by numbers of this PID namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Suspect {
+pub(crate) struct ThreadRef {
     pub(crate) pid: i32,
     pub(crate) tid: i32,
     /// When it started, in clock ticks since boot, the low half. `None`: the times do not compare.
     pub(crate) start: Option<u32>,
 }
 
-impl Suspect {
+impl ThreadRef {
     /// Whether there is no such thread any more.
     pub(crate) fn is_gone(self) -> bool {
         // SAFETY: tgkill(2) with signal 0 sends nothing and touches no memory.
@@ -55,12 +60,12 @@ impl Suspect {
     }
 
     /// Whether the thread can do nothing more than end, or another has its number by now.
-    pub(crate) fn is_ending(self) -> bool {
+    pub(crate) fn is_exiting(self) -> bool {
         if self.pid <= 0 || self.tid <= 0 || !proc_shows_this_namespace() {
             return false;
         }
         let Some(stat) = stat(self.pid, self.tid) else { return false };
-        self.start.is_some_and(|then| then != stat.start as u32) || is_ending(&stat)
+        self.start.is_some_and(|then| then != stat.start as u32) || is_exiting(&stat)
     }
 
     /// Whether there is no such process any more.
@@ -70,7 +75,7 @@ impl Suspect {
     }
 
     /// Whether each thread of the process can do nothing more than end.
-    pub(crate) fn process_is_ending(self) -> bool {
+    pub(crate) fn process_is_exiting(self) -> bool {
         if self.pid <= 0 || !proc_shows_this_namespace() {
             return false;
         }
@@ -78,22 +83,22 @@ impl Suspect {
         // ending, after their number was confirmed.
         let (mut threads, mut count) = ([0; MOST_THREADS], 0);
         let task = ProcPath::new(format_args!("/proc/{}/task", self.pid));
-        let listed = glance::for_each_number(task.as_str(), |tid| {
+        let listed = proc_file::for_each_number(task.as_str(), |tid| {
             if let Some(place) = threads.get_mut(count) {
                 *place = tid;
             }
             count += 1;
         });
         let Some(threads) = threads.get(..count).filter(|_| listed.is_some()) else { return false };
-        let ending = |tid: &i32| stat(self.pid, *tid).is_some_and(|stat| is_ending(&stat));
+        let ending = |tid: &i32| stat(self.pid, *tid).is_some_and(|stat| is_exiting(&stat));
         let Some(first) = threads.first().filter(|_| threads.iter().all(ending)) else { return false };
         let confirmed = stat(self.pid, *first).is_some_and(|stat| stat.num_threads == count as u64);
         confirmed && threads.iter().all(ending)
     }
 }
 
-fn is_ending(stat: &Stat) -> bool {
-    stat.flags & ENDING != 0
+fn is_exiting(stat: &Stat) -> bool {
+    stat.flags & EXITING != 0
 }
 
 fn stat(pid: i32, tid: i32) -> Option<Stat> {
@@ -101,16 +106,17 @@ fn stat(pid: i32, tid: i32) -> Option<Stat> {
 }
 
 /// The id of this boot. A process that cannot read it, for want of a descriptor or of /proc, must not take it for another.
-pub(crate) fn boot() -> Result<[u8; 16], Errno> {
+pub(crate) fn boot_id() -> Result<[u8; 16], Errno> {
     // Once a process: it does not change.
     static KNOWN: MadeOnce<[u8; 16]> = MadeOnce::new();
     let read = || {
         let mut text = [0; 64];
-        let text = glance::file("/proc/sys/kernel/random/boot_id", &mut text).ok_or_else(|| match Errno::last() {
-            short @ Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => short,
-            // Not as it is: what is missing is not the segment.
-            _ => Errno(libc::EOPNOTSUPP),
-        })?;
+        let text =
+            proc_file::read("/proc/sys/kernel/random/boot_id", &mut text).ok_or_else(|| match Errno::last() {
+                short @ Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => short,
+                // Not as it is: what is missing is not the segment.
+                _ => Errno(libc::EOPNOTSUPP),
+            })?;
         std::str::from_utf8(text).ok().and_then(uuid).ok_or(Errno(libc::EOPNOTSUPP))
     };
     KNOWN.get_or_make(read).copied()
@@ -129,22 +135,22 @@ mod tests {
     #[test]
     fn the_calling_thread_has_not_ended() {
         let (pid, tid) = (process::pid(), process::pid());
-        let me = Suspect { pid, tid, start: None };
-        assert!(!me.is_gone() && !me.is_ending() && !me.process_is_gone() && !me.process_is_ending());
+        let me = ThreadRef { pid, tid, start: None };
+        assert!(!me.is_gone() && !me.is_exiting() && !me.process_is_gone() && !me.process_is_exiting());
     }
 
     #[test]
     fn a_namespace_is_the_inode_of_its_file() {
         use std::os::unix::fs::MetadataExt;
         let inode = |kind| std::fs::metadata(format!("/proc/self/ns/{kind}")).unwrap().ino();
-        let here = Surroundings::here();
+        let here = Namespaces::current();
         assert_eq!((here.pid_namespace, here.time_namespace), (inode("pid"), inode("time")));
         assert_eq!(procfs::namespace("self", "no such kind"), 0);
     }
 
     #[test]
     fn a_boot_has_an_id() {
-        assert_ne!(boot().unwrap(), [0; 16]);
+        assert_ne!(boot_id().unwrap(), [0; 16]);
         assert_eq!(uuid("not an id"), None);
     }
 }

@@ -4,8 +4,8 @@
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 
-use super::Errno;
-use super::clock::Instant;
+use crate::sys::Errno;
+use crate::sys::syscall::clock::Instant;
 
 /// Any sleeper.
 pub(crate) const EVERY_CLASS: u32 = libc::FUTEX_BITSET_MATCH_ANY as u32;

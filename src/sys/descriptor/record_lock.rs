@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-use super::Errno;
+use crate::sys::Errno;
 
 /// A range of bytes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use std::ffi::c_int;
 
-use super::Errno;
+use crate::sys::Errno;
 
 /// PTHREAD_CANCEL_DISABLE of glibc, which the libc crate does not declare for Linux.
 const CANCEL_DISABLE: c_int = 1;
