@@ -201,7 +201,7 @@ pub unsafe extern "C" fn lock_manager_remove_shm(path: *const c_char) -> i32 {
 }
 
 /// Makes a directory for locks, and opens it: one file for each allocated lock, named by its decimal id, as libpod's
-/// file manager has it. An empty directory that is there already will do. Ids go from 0 to 16777215. Beside libpod, a lock
+/// file manager has it. An empty directory that is there already will do. Ids go from 0 to 16777215. Companion libpod, a lock
 /// is also the record lock that libpod takes on that file, and shows as such in lslocks(8).
 ///
 /// -EEXIST: there is something in it. -ENOENT: the directory above it is missing. -EACCES, -EOPNOTSUPP (a network file
@@ -283,7 +283,7 @@ pub unsafe extern "C" fn lock_manager_allocate_lock(manager: *mut lock_manager_t
     // SAFETY: the module's contract.
     unsafe {
         if let (Some(opened), Some(id)) = (manager.as_ref(), id.as_mut())
-            && let Some(allocated) = opened.at_once(Native::allocate_at_once, Libpod::allocate_at_once)
+            && let Some(allocated) = opened.at_once(Native::allocate_fast, Libpod::allocate_fast)
         {
             *id = allocated;
             return 0;
@@ -322,7 +322,7 @@ pub unsafe extern "C" fn lock_manager_allocate_and_retrieve_lock(manager: *mut l
 pub unsafe extern "C" fn lock_manager_free_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
-        let free = |opened: &lock_manager_t| opened.at_once(|it| it.free_at_once(id), |it| it.free_at_once(id));
+        let free = |opened: &lock_manager_t| opened.at_once(|it| it.free_fast(id), |it| it.free_fast(id));
         if manager.as_ref().and_then(free).is_some() {
             return 0;
         }
@@ -346,8 +346,7 @@ pub unsafe extern "C" fn lock_manager_available_locks(manager: *mut lock_manager
     // SAFETY: the module's contract.
     unsafe {
         if let (Some(opened), Some(count)) = (manager.as_ref(), count.as_mut())
-            && let Some(available) =
-                opened.at_once(Native::available_at_once, |libpod| Some(libpod.available_at_once()))
+            && let Some(available) = opened.at_once(Native::available_fast, |libpod| Some(libpod.available_fast()))
         {
             *count = available;
             return 0;
@@ -482,7 +481,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock(
     cancel: *mut lock_manager_cancel_t,
 ) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire_slowly(manager, id, Mode::Exclusive, Wait::Nanoseconds(timeout_ns), cancel.as_ref()) }
+    unsafe { locking::acquire_slow(manager, id, Mode::Exclusive, Wait::Nanoseconds(timeout_ns), cancel.as_ref()) }
 }
 
 /// Waits without end until a lock can be held shared: beside any number of others that hold it shared, and nobody that
@@ -532,7 +531,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock_shared(
     cancel: *mut lock_manager_cancel_t,
 ) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire_slowly(manager, id, Mode::Shared, Wait::Nanoseconds(timeout_ns), cancel.as_ref()) }
+    unsafe { locking::acquire_slow(manager, id, Mode::Shared, Wait::Nanoseconds(timeout_ns), cancel.as_ref()) }
 }
 
 /// Gives back what the calling thread, or by process ownership this process, holds shared, through whichever manager of

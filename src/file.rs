@@ -21,12 +21,12 @@ use crate::acquisition::Acquisition;
 use crate::cancel::Cancel;
 use crate::manager::{Acquired, Holder, Info, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 use crate::ownership::OwnershipCell;
-use crate::shm::{self, AtOnce, MAX_LOCKS, Mode};
+use crate::shm::{self, FastAcquire, MAX_LOCKS, Mode};
 use crate::sys::Errno;
 use crate::sys::process::registry::Shared;
 use crate::sys::syscall::file::Access;
 use crate::{Error, Reason, Result};
-use directory::{Directory, Found, SegmentName, TABLE};
+use directory::{Directory, Outcome, SegmentName, TABLE};
 use pool::Pool;
 use tables::{Table, Tables};
 
@@ -177,7 +177,7 @@ impl FileManager {
 
     /// Has the locks of a table belong to whom this manager's do, from here on for good.
     fn tell_owner<'t>(&self, table: &'t Table) -> Result<&'t Table> {
-        Self::tell(table, self.ownership.settle());
+        Self::tell(table, self.ownership.fix());
         Ok(table)
     }
 
@@ -216,11 +216,11 @@ impl FileManager {
         &self.storage
     }
 
-    fn check_id(&self, id: u32) -> Found<()> {
+    fn check_id(&self, id: u32) -> Outcome<()> {
         if id < MAX_LOCKS { Ok(()) } else { Err(Reason::OutOfRange { id, num_locks: MAX_LOCKS }) }
     }
 
-    fn is_writable(&self) -> Found<()> {
+    fn is_writable(&self) -> Outcome<()> {
         match self.pool.directory.access {
             Access::ReadWrite => Ok(()),
             Access::ReadOnly => Err(Reason::ReadOnly),
@@ -231,12 +231,12 @@ impl FileManager {
     fn begin(&self, id: Option<u32>) -> Result<()> {
         id.map_or(Ok(()), |id| self.check_id(id)).map_err(|reason| self.error(reason))?;
         self.is_writable().map_err(|reason| self.error(reason))?;
-        self.settle_in();
+        self.ensure_attached();
         Ok(())
     }
 
     /// Has this process, if it is a forked child, known in the table, whatever call it makes first.
-    fn settle_in(&self) {
+    fn ensure_attached(&self) {
         if let Some(table) = self.tables.present() {
             let _as_well_later = table.native.retrieve_lock(0);
         }
@@ -256,7 +256,7 @@ impl Manager for FileManager {
     }
 
     fn retrieve_lock(&self, id: u32) -> Result<()> {
-        self.settle_in();
+        self.ensure_attached();
         self.check_id(id).map_err(|reason| self.error(reason))
     }
 
@@ -276,28 +276,28 @@ impl Manager for FileManager {
     }
 
     fn available_locks(&self) -> Result<u32> {
-        self.settle_in();
+        self.ensure_attached();
         Ok(UNLIMITED)
     }
 
     fn num_locks(&self) -> Result<u32> {
-        self.settle_in();
+        self.ensure_attached();
         Ok(UNLIMITED)
     }
 
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
         if cancel.is_none() {
-            match self.acquire_at_once(id) {
-                AtOnce::Acquired(acquired) => return Ok(acquired),
-                AtOnce::InVain => self.hand_back(id),
-                AtOnce::Undecided => {}
+            match self.acquire_fast(id) {
+                FastAcquire::Acquired(acquired) => return Ok(acquired),
+                FastAcquire::BackOut => self.back_out(id),
+                FastAcquire::GoSlow => {}
             }
         }
         self.two_steps(id, Mode::Exclusive, wait, cancel).run().map_err(|reason| self.error(reason))
     }
 
     fn unlock(&self, id: u32) -> Result<()> {
-        if self.release_at_once(id) { Ok(()) } else { self.release(id).map_err(self.error_at(id)) }
+        if self.release_fast(id) { Ok(()) } else { self.release(id).map_err(self.error_at(id)) }
     }
 
     fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
@@ -313,7 +313,7 @@ impl Manager for FileManager {
     }
 
     fn lock_holders(&self, id: u32) -> Result<Vec<Holder>> {
-        self.settle_in();
+        self.ensure_attached();
         self.holders(id)
     }
 
@@ -325,27 +325,27 @@ impl Manager for FileManager {
     }
 
     fn locks_held(&self) -> Result<Vec<u32>> {
-        self.settle_in();
+        self.ensure_attached();
         self.held_ids()
     }
 
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
-        self.settle_in();
+        self.ensure_attached();
         self.inspect(&[id])?.pop().ok_or_else(|| self.error(Reason::OutOfRange { id, num_locks: MAX_LOCKS }))
     }
 
     fn lock_infos(&self, ids: &[u32]) -> Result<Vec<LockInfo>> {
-        self.settle_in();
+        self.ensure_attached();
         self.inspect(ids)
     }
 
     fn waiters(&self) -> Result<Vec<Waiter>> {
-        self.settle_in();
+        self.ensure_attached();
         self.table_to_look()?.map_or_else(|| Ok(Vec::new()), |table| table.native.waiters())
     }
 
     fn info(&self) -> Result<Info> {
-        self.settle_in();
+        self.ensure_attached();
         self.describe()
     }
 

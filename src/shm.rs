@@ -15,13 +15,13 @@ use crate::sys::syscall::file::Access;
 use crate::{Error, Reason, Result};
 pub(crate) use libpod::Libpod;
 pub(crate) use name::{SegmentName, TABLE};
-pub(crate) use native::{Beside, Haste, Mode, Native, SlowPath};
+pub(crate) use native::{Companion, Mode, Native, SlowPath, Spin};
 use removal::Recognised;
 use segment::Candidate;
 pub(crate) use segment::check_trusted;
 
 /// What leaves it to the caller to name the storage.
-pub(crate) type Found<T> = std::result::Result<T, Reason>;
+pub(crate) type Outcome<T> = std::result::Result<T, Reason>;
 
 /// The most locks that a segment may have.
 pub const MAX_LOCKS: u32 = 16_777_216;
@@ -85,13 +85,13 @@ const SHORT_WAITS: u32 = 2;
 
 /// What came of an attempt to lock by the short way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AtOnce {
+pub(crate) enum FastAcquire {
     Acquired(Acquired),
     /// Nothing was done: the long way decides.
-    Undecided,
+    GoSlow,
     /// The word was taken, but the segment was removed before, or what a lock needs beside its word is not to be had at once:
     /// the word has to be handed back.
-    InVain,
+    BackOut,
 }
 
 /// What came of an attempt to unlock.
@@ -103,7 +103,7 @@ pub(crate) enum Release {
     /// The thread held it until now, but its mutex was written over, so that the libc would not unlock it.
     Overwritten,
     /// Nothing was done yet: there is more to it than the short way can say.
-    Undecided,
+    GoSlow,
 }
 
 /// A manager whose locks are in a shared memory segment, named by a POSIX shm name (`"/name"`: one slash, first) or

@@ -11,7 +11,7 @@ use std::hint::cold_path;
 use crate::Cancel;
 use crate::file::FileManager;
 use crate::manager::Wait;
-use crate::shm::{AtOnce, Libpod, Mode, Native, Release};
+use crate::shm::{FastAcquire, Libpod, Mode, Native, Release};
 use crate::sys::thread::undisturbed::with_errno_kept;
 
 use super::boundary::{self, call, code, manager as opened};
@@ -59,10 +59,10 @@ pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: im
     // SAFETY: the module's contract.
     unsafe {
         match manager.as_ref() {
-            Some(lock_manager_t::Native(native)) => match native.acquire_at_once(id) {
-                AtOnce::Acquired(acquired) => code(acquired),
-                AtOnce::Undecided => acquire_held(native, id, patience),
-                AtOnce::InVain => acquire_anew(native, id, patience),
+            Some(lock_manager_t::Native(native)) => match native.acquire_fast(id) {
+                FastAcquire::Acquired(acquired) => code(acquired),
+                FastAcquire::GoSlow => acquire_held(native, id, patience),
+                FastAcquire::BackOut => acquire_anew(native, id, patience),
             },
             Some(lock_manager_t::Libpod(libpod)) => {
                 // Not rare: only out of the native way, for which a jump taken in each of lock and unlock is a cycle in 20.
@@ -84,7 +84,7 @@ pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: im
 /// The module's contract.
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called in the library alone: the convention says that nothing unwinds")]
-pub(super) unsafe extern "C" fn acquire_slowly(
+pub(super) unsafe extern "C" fn acquire_slow(
     manager: *mut lock_manager_t,
     id: u32,
     mode: Mode,
@@ -118,7 +118,7 @@ pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
         match manager.as_ref() {
-            Some(lock_manager_t::Native(native)) => match native.release_at_once(id) {
+            Some(lock_manager_t::Native(native)) => match native.release_fast(id) {
                 Release::Done => 0,
                 _ => unlock_waited_for(native, id),
             },
@@ -140,7 +140,7 @@ pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
 extern "C" fn acquire_mutex(libpod: &Libpod, id: u32, patience: impl Patience) -> i32 {
-    match libpod.acquire_at_once(id) {
+    match libpod.acquire_fast(id) {
         Some(acquired) => code(acquired),
         None => acquire_held_mutex(libpod, id, patience),
     }
@@ -151,7 +151,7 @@ extern "C" fn acquire_mutex(libpod: &Libpod, id: u32, patience: impl Patience) -
 extern "C" fn acquire_held_mutex(libpod: &Libpod, id: u32, patience: impl Patience) -> i32 {
     let wait = patience.wait();
     if !wait.is_try()
-        && let Some(acquired) = libpod.acquire_soon(id)
+        && let Some(acquired) = libpod.acquire_mid(id)
     {
         return code(acquired);
     }
@@ -163,10 +163,10 @@ extern "C" fn acquire_held_mutex(libpod: &Libpod, id: u32, patience: impl Patien
 extern "C" fn acquire_held(native: &Native, id: u32, patience: impl Patience) -> i32 {
     let wait = patience.wait();
     if !wait.is_try() {
-        match native.acquire_soon(id) {
-            AtOnce::Acquired(acquired) => return code(acquired),
-            AtOnce::InVain => return acquire_anew(native, id, patience),
-            AtOnce::Undecided => {}
+        match native.acquire_mid(id) {
+            FastAcquire::Acquired(acquired) => return code(acquired),
+            FastAcquire::BackOut => return acquire_anew(native, id, patience),
+            FastAcquire::GoSlow => {}
         }
     }
     boundary::acquire(&mut native.slow_path(id, Mode::Exclusive, wait, None), native.storage())
@@ -177,7 +177,7 @@ extern "C" fn acquire_held(native: &Native, id: u32, patience: impl Patience) ->
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn acquire_anew(native: &Native, id: u32, patience: impl Patience) -> i32 {
     boundary::release(native.storage(), || {
-        native.hand_back(id);
+        native.back_out(id);
         Ok(())
     });
     boundary::acquire(&mut native.slow_path(id, Mode::Exclusive, patience.wait(), None), native.storage())
@@ -186,12 +186,12 @@ extern "C" fn acquire_anew(native: &Native, id: u32, patience: impl Patience) ->
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn acquire_file(file: &FileManager, id: u32, patience: impl Patience) -> i32 {
-    match with_errno_kept(|| file.acquire_at_once(id)) {
-        AtOnce::Acquired(acquired) => return code(acquired),
-        AtOnce::Undecided => {}
-        AtOnce::InVain => {
+    match with_errno_kept(|| file.acquire_fast(id)) {
+        FastAcquire::Acquired(acquired) => return code(acquired),
+        FastAcquire::GoSlow => {}
+        FastAcquire::BackOut => {
             _ = boundary::release(file.storage(), || {
-                file.hand_back(id);
+                file.back_out(id);
                 Ok(())
             })
         }
@@ -202,25 +202,25 @@ extern "C" fn acquire_file(file: &FileManager, id: u32, patience: impl Patience)
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn unlock_mutex(libpod: &Libpod, id: u32) -> i32 {
-    match libpod.release_at_once(id) {
+    match libpod.release_fast(id) {
         Release::Done => 0,
-        release => boundary::release(libpod.storage(), || libpod.release_slowly(id, release)),
+        release => boundary::release(libpod.storage(), || libpod.release_slow(id, release)),
     }
 }
 
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn unlock_waited_for(native: &Native, id: u32) -> i32 {
-    match native.release_soon(id) {
+    match native.release_mid(id) {
         Release::Done => 0,
-        _ => boundary::release(native.storage(), || native.release_slowly(id)),
+        _ => boundary::release(native.storage(), || native.release_slow(id)),
     }
 }
 
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn unlock_file(file: &FileManager, id: u32) -> i32 {
-    if with_errno_kept(|| file.release_at_once(id)) {
+    if with_errno_kept(|| file.release_fast(id)) {
         return 0;
     }
     boundary::release(file.storage(), || file.release(id))

@@ -6,11 +6,11 @@
 
 use std::hint::cold_path;
 
-use crate::shm::{AtOnce, Haste, Mode, Native, Release};
+use crate::shm::{FastAcquire, Mode, Native, Release, Spin};
 
 use super::boundary::{self, call, code, manager as opened};
 use super::lock_manager_t;
-use super::locking::{Patience, acquire_slowly};
+use super::locking::{Patience, acquire_slow};
 
 /// Takes a lock shared.
 ///
@@ -21,13 +21,13 @@ pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: im
     // SAFETY: the module's contract.
     unsafe {
         match manager.as_ref() {
-            Some(lock_manager_t::Native(native)) => match native.share_at_once(id) {
-                AtOnce::Acquired(acquired) => code(acquired),
-                _ => acquire_soon(native, id, patience),
+            Some(lock_manager_t::Native(native)) => match native.share_fast(id) {
+                FastAcquire::Acquired(acquired) => code(acquired),
+                _ => acquire_mid(native, id, patience),
             },
             _ => {
                 cold_path();
-                acquire_slowly(manager, id, Mode::Shared, patience.wait(), None)
+                acquire_slow(manager, id, Mode::Shared, patience.wait(), None)
             }
         }
     }
@@ -35,10 +35,10 @@ pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: im
 
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
-extern "C" fn acquire_soon(native: &Native, id: u32, patience: impl Patience) -> i32 {
+extern "C" fn acquire_mid(native: &Native, id: u32, patience: impl Patience) -> i32 {
     let wait = patience.wait();
-    match native.share_soon(id, Haste::of(wait)) {
-        AtOnce::Acquired(acquired) => code(acquired),
+    match native.share_mid(id, Spin::of(wait)) {
+        FastAcquire::Acquired(acquired) => code(acquired),
         _ => boundary::acquire(&mut native.slow_path(id, Mode::Shared, wait, None), native.storage()),
     }
 }
@@ -52,9 +52,9 @@ pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
         match manager.as_ref() {
-            Some(lock_manager_t::Native(native)) => match native.unshare_at_once(id) {
+            Some(lock_manager_t::Native(native)) => match native.unshare_fast(id) {
                 Release::Done => 0,
-                _ => release_soon(native, id),
+                _ => release_mid(native, id),
             },
             _ => {
                 cold_path();
@@ -66,10 +66,10 @@ pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
 
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn release_soon(native: &Native, id: u32) -> i32 {
-    match native.unshare_soon(id) {
+extern "C" fn release_mid(native: &Native, id: u32) -> i32 {
+    match native.unshare_mid(id) {
         Release::Done => 0,
-        _ => boundary::release(native.storage(), || native.unshare_slowly(id)),
+        _ => boundary::release(native.storage(), || native.unshare_slow(id)),
     }
 }
 
@@ -93,9 +93,9 @@ pub(super) unsafe fn downgrade(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
         match manager.as_ref() {
-            Some(lock_manager_t::Native(native)) => match native.downgrade_soon(id) {
+            Some(lock_manager_t::Native(native)) => match native.downgrade_mid(id) {
                 Release::Done => 0,
-                _ => boundary::release(native.storage(), || native.downgrade_slowly(id)),
+                _ => boundary::release(native.storage(), || native.downgrade_slow(id)),
             },
             Some(lock_manager_t::File(file)) => boundary::release(file.storage(), || file.downgrade(id)),
             _ => call(|| opened(manager)?.downgrade_lock(id).map(|()| 0)),

@@ -8,15 +8,15 @@
 use crate::acquisition::{Acquisition, Progress};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Wait};
-use crate::shm::{AtOnce, Haste, Mode, Native, Release, SlowPath};
+use crate::shm::{FastAcquire, Mode, Native, Release, SlowPath, Spin};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::Thread;
 use crate::sys::thread::waits::{self, Marks};
 use crate::{Error, Reason};
 
 use super::FileManager;
-use super::directory::Found;
-use super::kept::Beheld;
+use super::directory::Outcome;
+use super::kept::RecordAttempt;
 use super::tables::Table;
 
 /// How long to wait before another try for what libpod has: half of the 5 ms within which an unlock is to be noticed.
@@ -25,9 +25,6 @@ const RETRY_NS: u64 = 2_500_000;
 /// How often a table that has lost its name is replaced in one call. Each round means that somebody removed it just then:
 /// who removes all the time is not to make a slow process fail.
 const ROUNDS: u32 = 1000;
-
-/// What a step comes to: the lock, or, if there is none, a sleep.
-type Outcome = Progress;
 
 /// An acquisition of a lock of a directory.
 pub(crate) struct TwoSteps<'m> {
@@ -72,36 +69,36 @@ impl FileManager {
     /// [`two_steps`](Self::two_steps) for the rest. As in the native engine's own short way, a signal handler may come
     /// anywhere, and stay: then the thread has the word, or has not.
     #[inline(always)]
-    pub(crate) fn acquire_at_once(&self, id: u32) -> AtOnce {
-        let Some(table) = self.tables.present().filter(|_| self.ownership.is_settled()) else {
-            return AtOnce::Undecided;
+    pub(crate) fn acquire_fast(&self, id: u32) -> FastAcquire {
+        let Some(table) = self.tables.present().filter(|_| self.ownership.is_fixed()) else {
+            return FastAcquire::GoSlow;
         };
-        match table.native.acquire_at_once(id) {
-            AtOnce::Acquired(_) if !self.pool.kept.try_lock_at_hand(id) => AtOnce::InVain,
+        match table.native.acquire_fast(id) {
+            FastAcquire::Acquired(_) if !self.pool.kept.try_lock_fast(id) => FastAcquire::BackOut,
             at_once => at_once,
         }
     }
 
     /// Hands back a word that was taken in vain.
-    pub(crate) fn hand_back(&self, id: u32) {
+    pub(crate) fn back_out(&self, id: u32) {
         if let Some(table) = self.tables.present() {
-            table.native.hand_back(id);
+            table.native.back_out(id);
         }
     }
 
     /// Gives a lock back in the same way. `false`: the rest is left to [`release`](Self::release).
     #[inline(always)]
-    pub(crate) fn release_at_once(&self, id: u32) -> bool {
+    pub(crate) fn release_fast(&self, id: u32) -> bool {
         // A wait for libpod that a handler left has the word, and no lock: it is given back first.
         let is_swept = !waits::are_noted(Thread::calling());
         let Some(table) = self.tables.present().filter(|table| is_swept && table.native.holds_surely(id)) else {
             return false;
         };
-        self.pool.kept.unlock_at_hand(id) && table.native.release_soon(id) == Release::Done
+        self.pool.kept.unlock_fast(id) && table.native.release_mid(id) == Release::Done
     }
 
     /// The table in which a lock was taken that is to be given back, as `has` knows it.
-    fn table_of(&self, id: u32, has: impl Fn(&Native) -> bool) -> Found<&Table> {
+    fn table_of(&self, id: u32, has: impl Fn(&Native) -> bool) -> Outcome<&Table> {
         waits::sweep(Thread::calling());
         self.check_id(id)?;
         self.is_writable()?;
@@ -109,14 +106,14 @@ impl FileManager {
     }
 
     /// Gives a shared hold back.
-    pub(crate) fn unshare(&self, id: u32) -> Found<()> {
+    pub(crate) fn unshare(&self, id: u32) -> Outcome<()> {
         let table = self.table_of(id, |native| native.reads(id))?;
         let is_last = || table.native.is_last_reader_here(id);
         self.pool.kept.unshare(id, is_last, || table.native.unshare(id))
     }
 
     /// Makes an exclusive hold a shared one.
-    pub(crate) fn downgrade(&self, id: u32) -> Found<()> {
+    pub(crate) fn downgrade(&self, id: u32) -> Outcome<()> {
         let table = self.table_of(id, |native| native.holds(id))?;
         // While the word is the caller's: once it reads, another thread may give back what the process owns, and the record
         // lock with it, which nobody would give back a second time.
@@ -129,7 +126,7 @@ impl FileManager {
     }
 
     /// Gives a lock back.
-    pub(crate) fn release(&self, id: u32) -> Found<()> {
+    pub(crate) fn release(&self, id: u32) -> Outcome<()> {
         let table = self.table_of(id, |native| native.holds(id))?;
         // First: whoever takes the word takes that next.
         self.pool.kept.unlock(id);
@@ -152,14 +149,14 @@ impl Acquisition for TwoSteps<'_> {
 }
 
 impl<'m> TwoSteps<'m> {
-    fn advance(&mut self) -> Outcome {
+    fn advance(&mut self) -> Progress {
         let (table, acquired) = match &mut self.stage {
             Stage::Fresh => return self.begin(),
             Stage::Word(table, path) => {
                 let (table, id) = (*table, self.id);
                 let step = path.step();
                 if let (Mode::Shared, Ok(None) | Err(_)) = (self.mode, &step) {
-                    self.manager.pool.kept.give_up_unless(id, || table.native.is_used_here(id));
+                    self.manager.pool.kept.close_unless_read(id, || table.native.is_used_here(id));
                 }
                 match step {
                     Ok(None) => return Ok(None),
@@ -176,7 +173,7 @@ impl<'m> TwoSteps<'m> {
         self.take_record(table, acquired)
     }
 
-    fn begin(&mut self) -> Outcome {
+    fn begin(&mut self) -> Progress {
         waits::sweep(Thread::calling());
         self.manager.check_id(self.id)?;
         self.manager.is_writable()?;
@@ -185,13 +182,13 @@ impl<'m> TwoSteps<'m> {
         self.take_word(table)
     }
 
-    fn take_word(&mut self, table: &'m Table) -> Outcome {
+    fn take_word(&mut self, table: &'m Table) -> Progress {
         table.native.reach(self.id)?;
         let attempt = match self.mode {
-            Mode::Exclusive => table.native.acquire_at_once(self.id),
-            Mode::Shared => table.native.share_soon(self.id, Haste::of(self.wait)),
+            Mode::Exclusive => table.native.acquire_fast(self.id),
+            Mode::Shared => table.native.share_mid(self.id, Spin::of(self.wait)),
         };
-        if let AtOnce::Acquired(acquired) = attempt {
+        if let FastAcquire::Acquired(acquired) = attempt {
             return self.take_record(table, acquired);
         }
         self.stage = Stage::Word(table, table.native.slow_path(self.id, self.mode, self.rest(), self.cancel));
@@ -209,7 +206,7 @@ impl<'m> TwoSteps<'m> {
     }
 
     /// The same in the table that came in the place of one that lost its name.
-    fn begin_anew(&mut self, table: &'m Table) -> Outcome {
+    fn begin_anew(&mut self, table: &'m Table) -> Progress {
         self.rounds += 1;
         if self.rounds > ROUNDS {
             return Err(Reason::Unsettled { id: self.id, rounds: ROUNDS });
@@ -220,7 +217,7 @@ impl<'m> TwoSteps<'m> {
     }
 
     /// The second step, with the word in hand.
-    fn take_record(&mut self, table: &'m Table, acquired: Acquired) -> Outcome {
+    fn take_record(&mut self, table: &'m Table, acquired: Acquired) -> Progress {
         let kept = &self.manager.pool.kept;
         let changed = self.manager.pool.directory.changed_last();
         let beheld = match self.mode {
@@ -228,26 +225,28 @@ impl<'m> TwoSteps<'m> {
             Mode::Shared => kept.try_share(self.id),
         };
         match beheld {
-            Ok(Beheld::Locked) => Ok(Some(self.hold(table, acquired))),
+            Ok(RecordAttempt::Locked) => Ok(Some(self.hold(table, acquired))),
             // libpod may have removed all files of the directory, the table with them.
-            Ok(Beheld::NoFile) if table.native.has_lost_its_name() => {
-                self.give_up(table, acquired);
+            Ok(RecordAttempt::NoFile) if table.native.has_lost_its_name() => {
+                self.back_out_of_word(table, acquired);
                 self.begin_anew(table)
             }
-            Ok(Beheld::NoFile) => {
+            Ok(RecordAttempt::NoFile) => {
                 kept.note_no_file(self.id, changed);
                 Ok(Some(self.hold(table, acquired)))
             }
-            Ok(Beheld::Held) => self.go_on_polling(table, acquired).inspect_err(|_| self.give_up(table, acquired)),
+            Ok(RecordAttempt::Held) => {
+                self.go_on_polling(table, acquired).inspect_err(|_| self.back_out_of_word(table, acquired))
+            }
             Err(reason) => {
-                self.give_up(table, acquired);
+                self.back_out_of_word(table, acquired);
                 Err(reason)
             }
         }
     }
 
     /// `Err`: it is not to be waited for any longer.
-    fn go_on_polling(&mut self, table: &'m Table, acquired: Acquired) -> Outcome {
+    fn go_on_polling(&mut self, table: &'m Table, acquired: Acquired) -> Progress {
         let (id, holder, now) = (self.id, 0, Instant::now());
         match self.wait {
             Wait::Try => return Err(Reason::Held { id, holder }),
@@ -297,10 +296,10 @@ impl<'m> TwoSteps<'m> {
     }
 
     /// Gives the word, or the cell, back as it was.
-    fn give_up(&mut self, table: &Table, acquired: Acquired) {
+    fn back_out_of_word(&mut self, table: &Table, acquired: Acquired) {
         self.end_polling();
         match self.mode {
-            Mode::Exclusive => table.native.put_back(self.id, acquired),
+            Mode::Exclusive => table.native.back_out_of(self.id, acquired),
             // It is there, or a hostile writer has taken it: there is nobody to tell.
             Mode::Shared => _ = table.native.unshare(self.id),
         }

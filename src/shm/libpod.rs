@@ -7,8 +7,8 @@
 //! of a stranger in another PID namespace.
 
 mod allocation;
-mod at_once;
 mod bitmaps;
+mod fast;
 mod format;
 mod inspection;
 mod judgement;
@@ -31,7 +31,7 @@ use crate::{Cancel, Error, Reason, Result};
 
 use super::name::SegmentName;
 use super::segment::{Candidate, Segment};
-use super::{Found, Release};
+use super::{Outcome, Release};
 use format::Geometry;
 pub(super) use format::{MAGIC, is_ours};
 use pool::Pool;
@@ -46,10 +46,10 @@ pub(crate) struct Libpod {
     /// As many locks as may be taken through the manager: all, or none if it was opened to look.
     lockable: u32,
     shape: Shape,
-    /// One word for each lock: who of this process holds it, as the manager's token and the thread's serial.
+    /// One word for each lock: who of this process holds it, as the manager's manager and the thread's serial.
     holders: *const AtomicU64,
     /// Names the manager among those of the process, above the bits of a serial.
-    token: u64,
+    manager: u64,
     process: &'static Process,
     /// Keeps everything above alive and in place.
     pool: Shared<Pool>,
@@ -80,36 +80,36 @@ impl Libpod {
     }
 
     fn new(name: &SegmentName, geometry: Geometry, segment: impl FnOnce() -> Result<Segment>) -> Result<Self> {
-        static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
+        static NEXT_MANAGER: AtomicU64 = AtomicU64::new(1);
         let process = Process::current().map_err(name.failed("reserving memory"))?;
         let waiting = Line::claim().map_err(name.failed("reserving memory"))?;
         let pool = Pool::of(process, name, segment()?, geometry)?;
-        let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed) << thread::SERIAL_BITS;
+        let manager = NEXT_MANAGER.fetch_add(1, Ordering::Relaxed) << thread::SERIAL_BITS;
         let (mutexes, guard, holders) = pool.addresses();
         let lockable = if pool.segment.access == Access::ReadWrite { pool.geometry.num_locks() } else { 0 };
         let (shape, storage) = (pool.shape, Arc::clone(name.shown()));
-        Ok(Self { mutexes, guard, lockable, shape, holders, token, process, pool, storage, waiting })
+        Ok(Self { mutexes, guard, lockable, shape, holders, manager, process, pool, storage, waiting })
     }
 
     /// Allocates a lock if nothing stands in the way.
     #[inline]
-    pub(crate) fn allocate_at_once(&self) -> Option<u32> {
-        self.with_bitmaps_at_once(|pool| pool.allocate())
+    pub(crate) fn allocate_fast(&self) -> Option<u32> {
+        self.with_bitmaps_fast(|pool| pool.allocate())
     }
 
     /// How many locks are free: nothing ever stands in the way.
     #[inline]
-    pub(crate) fn available_at_once(&self) -> u32 {
+    pub(crate) fn available_fast(&self) -> u32 {
         self.pool.count_free()
     }
 
     /// Frees a lock if nothing stands in the way.
     #[inline]
-    pub(crate) fn free_at_once(&self, id: u32) -> Option<()> {
+    pub(crate) fn free_fast(&self, id: u32) -> Option<()> {
         if id >= self.pool.geometry.num_locks() {
             return None;
         }
-        self.with_bitmaps_at_once(|pool| pool.free(id))
+        self.with_bitmaps_fast(|pool| pool.free(id))
     }
 
     #[cold]
@@ -118,21 +118,21 @@ impl Libpod {
     }
 
     /// What was found, where the storage is named.
-    fn told<T>(&self, found: Found<T>) -> Result<T> {
+    fn told<T>(&self, found: Outcome<T>) -> Result<T> {
         found.map_err(|reason| self.error(reason))
     }
 
-    fn is_in_range(&self, id: u32) -> Found<()> {
+    fn is_in_range(&self, id: u32) -> Outcome<()> {
         let num_locks = self.pool.geometry.num_locks();
         if id < num_locks { Ok(()) } else { Err(Reason::OutOfRange { id, num_locks }) }
     }
 
-    fn is_writable(&self) -> Found<()> {
+    fn is_writable(&self) -> Outcome<()> {
         if self.pool.segment.access == Access::ReadWrite { Ok(()) } else { Err(Reason::ReadOnly) }
     }
 
     /// Whether a lock may be changed through the manager.
-    fn may_change(&self, id: u32) -> Found<()> {
+    fn may_change(&self, id: u32) -> Outcome<()> {
         self.is_in_range(id)?;
         self.is_writable()
     }
@@ -182,7 +182,7 @@ impl Manager for Libpod {
     }
 
     fn available_locks(&self) -> Result<u32> {
-        Ok(self.available_at_once())
+        Ok(self.available_fast())
     }
 
     fn num_locks(&self) -> Result<u32> {
@@ -193,16 +193,16 @@ impl Manager for Libpod {
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
         // A triggered cancel object wins over a free lock.
         if cancel.is_none() {
-            if let Some(acquired) = self.acquire_at_once(id) {
+            if let Some(acquired) = self.acquire_fast(id) {
                 return Ok(acquired);
             }
             if !wait.is_try()
-                && let Some(acquired) = self.acquire_soon(id)
+                && let Some(acquired) = self.acquire_mid(id)
             {
                 return Ok(acquired);
             }
         }
-        self.acquire_slowly(id, wait, cancel)
+        self.acquire_slow(id, wait, cancel)
     }
 
     fn acquire_shared(&self, _id: u32, _wait: Wait, _cancel: Option<&Cancel>) -> Result<Acquired> {
@@ -232,9 +232,9 @@ impl Manager for Libpod {
 
     #[inline(always)]
     fn unlock(&self, id: u32) -> Result<()> {
-        match self.release_at_once(id) {
+        match self.release_fast(id) {
             Release::Done => Ok(()),
-            release => self.told(self.release_slowly(id, release)),
+            release => self.told(self.release_slow(id, release)),
         }
     }
 

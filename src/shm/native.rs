@@ -10,18 +10,17 @@
 mod abandoning;
 mod attachment;
 mod bitmap;
+mod caller;
 mod cells;
 mod converting;
-mod crowd;
-mod cycles;
 mod deadlock;
 mod entries;
 mod format;
 mod geometry;
 mod inspection;
 mod judgement;
+mod local_waiters;
 mod locking;
-mod member;
 mod note;
 mod pool;
 mod reading;
@@ -33,6 +32,7 @@ mod space;
 mod table;
 mod view;
 mod waiting;
+mod waits_for;
 mod word;
 mod writing;
 
@@ -66,13 +66,13 @@ use crate::{Cancel, Error, Reason, Result};
 use super::name::SegmentName;
 use super::removal::{self, Recognised};
 use super::segment::Candidate;
-use super::{AtOnce, MAX_LOCKS, Release};
+use super::{FastAcquire, MAX_LOCKS, Release};
+pub(super) use caller::watch_thread_end;
 pub(super) use format::{VERSION, is_ours};
 use geometry::Geometry;
 pub(crate) use locking::{Mode, SlowPath};
-pub(super) use member::hear_of_end;
 use pool::Pool;
-pub(crate) use sharing::Haste;
+pub(crate) use sharing::Spin;
 use space::Space;
 use view::View;
 
@@ -101,7 +101,7 @@ fn check_boot(candidate: &Candidate, start: &[u8], geometry: Geometry) -> std::r
     }
     let boot = liveness::boot_id();
     if boot.is_ok_and(|boot| format::boot(start) == Some(boot))
-        || removal::is_inhabited(candidate, entries::bytes(geometry))?
+        || removal::is_in_use(candidate, entries::bytes(geometry))?
     {
         return Ok(());
     }
@@ -109,13 +109,13 @@ fn check_boot(candidate: &Candidate, start: &[u8], geometry: Geometry) -> std::r
 }
 
 /// What a lock is held by beside its word, for the sake of programs that know nothing of words.
-pub(crate) trait Beside: Send + Sync {
+pub(crate) trait Companion: Send + Sync {
     fn release(&self, id: u32);
 }
 
-/// Where the locks of a manager are at home.
+/// Where the locks of a manager are at backing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Home {
+enum Backing {
     /// In a segment that has a name.
     Segment,
     /// In memory of the process of that epoch.
@@ -124,7 +124,7 @@ enum Home {
 
 /// A manager of locks of the library's own.
 pub(crate) struct Native {
-    home: Home,
+    backing: Backing,
     view: View,
     process: &'static Process,
     storage: Arc<PathBuf>,
@@ -188,7 +188,7 @@ impl Native {
             no_memory(errno)
         })?;
         let (storage, ownership) = (Arc::clone(name.shown()), OwnershipCell::default());
-        let native = Self { home: Home::Segment, view, process, storage, ownership };
+        let native = Self { backing: Backing::Segment, view, process, storage, ownership };
         if native.pool().access == Access::ReadWrite {
             native.pool().attached().map_err(|reason| native.error(reason))?;
             // A remover that came before is not to leave anybody behind in what it removed.
@@ -212,8 +212,8 @@ impl Native {
             note::managers().release(number);
             no_memory(errno)
         })?;
-        let (home, ownership) = (Home::Memory { epoch: process.epoch() }, OwnershipCell::default());
-        let native = Self { home, view, process, storage: Arc::clone(storage), ownership };
+        let (backing, ownership) = (Backing::Memory { epoch: process.epoch() }, OwnershipCell::default());
+        let native = Self { backing, view, process, storage: Arc::clone(storage), ownership };
         native.pool().attached().map_err(refuse)?;
         Ok(native)
     }
@@ -223,10 +223,10 @@ impl Native {
         &self.view.pool
     }
 
-    /// See [`View::acquire_at_once`].
+    /// See [`View::acquire_fast`].
     #[inline(always)]
-    pub(crate) fn acquire_at_once(&self, id: u32) -> AtOnce {
-        self.view.acquire_at_once(id)
+    pub(crate) fn acquire_fast(&self, id: u32) -> FastAcquire {
+        self.view.acquire_fast(id)
     }
 
     /// See [`View::holds_surely`].
@@ -235,65 +235,65 @@ impl Native {
         self.view.holds_surely(id)
     }
 
-    /// See [`View::acquire_soon`].
+    /// See [`View::acquire_mid`].
     #[inline(always)]
-    pub(crate) fn acquire_soon(&self, id: u32) -> AtOnce {
-        self.view.acquire_soon(id)
+    pub(crate) fn acquire_mid(&self, id: u32) -> FastAcquire {
+        self.view.acquire_mid(id)
     }
 
-    /// See [`View::share_at_once`].
+    /// See [`View::share_fast`].
     #[inline(always)]
-    pub(crate) fn share_at_once(&self, id: u32) -> AtOnce {
-        self.view.share_at_once(id)
+    pub(crate) fn share_fast(&self, id: u32) -> FastAcquire {
+        self.view.share_fast(id)
     }
 
-    /// See [`View::share_soon`].
+    /// See [`View::share_mid`].
     #[inline]
-    pub(crate) fn share_soon(&self, id: u32, haste: Haste) -> AtOnce {
-        self.view.share_soon(id, haste)
+    pub(crate) fn share_mid(&self, id: u32, haste: Spin) -> FastAcquire {
+        self.view.share_mid(id, haste)
     }
 
-    /// See [`View::unshare_at_once`].
+    /// See [`View::unshare_fast`].
     #[inline(always)]
-    pub(crate) fn unshare_at_once(&self, id: u32) -> Release {
-        self.view.unshare_at_once(id)
+    pub(crate) fn unshare_fast(&self, id: u32) -> Release {
+        self.view.unshare_fast(id)
     }
 
-    /// See [`View::unshare_soon`].
+    /// See [`View::unshare_mid`].
     #[inline]
-    pub(crate) fn unshare_soon(&self, id: u32) -> Release {
-        self.view.unshare_soon(id)
+    pub(crate) fn unshare_mid(&self, id: u32) -> Release {
+        self.view.unshare_mid(id)
     }
 
-    /// See [`View::downgrade_soon`].
+    /// See [`View::downgrade_mid`].
     #[inline]
-    pub(crate) fn downgrade_soon(&self, id: u32) -> Release {
-        self.view.downgrade_soon(id)
+    pub(crate) fn downgrade_mid(&self, id: u32) -> Release {
+        self.view.downgrade_mid(id)
     }
 
     /// Gives back what the calling thread, or this process, holds shared.
     pub(crate) fn unshare(&self, id: u32) -> std::result::Result<(), Reason> {
-        match self.view.unshare_at_once(id) {
+        match self.view.unshare_fast(id) {
             Release::Done => Ok(()),
-            _ => match self.view.unshare_soon(id) {
+            _ => match self.view.unshare_mid(id) {
                 Release::Done => Ok(()),
-                _ => self.unshare_slowly(id),
+                _ => self.unshare_slow(id),
             },
         }
     }
 
     /// Makes an exclusive hold of the caller's a shared one.
     pub(crate) fn downgrade(&self, id: u32) -> std::result::Result<(), Reason> {
-        match self.view.downgrade_soon(id) {
+        match self.view.downgrade_mid(id) {
             Release::Done => Ok(()),
-            _ => self.downgrade_slowly(id),
+            _ => self.downgrade_slow(id),
         }
     }
 
-    /// See [`View::release_soon`].
+    /// See [`View::release_mid`].
     #[inline(always)]
-    pub(crate) fn release_soon(&self, id: u32) -> Release {
-        self.view.release_soon(id)
+    pub(crate) fn release_mid(&self, id: u32) -> Release {
+        self.view.release_mid(id)
     }
 
     /// Makes room for a lock of that id, which is below the most that there can be.
@@ -312,10 +312,10 @@ impl Native {
 
     /// Whether the calling thread, or this process where it owns the lock, holds it through this manager.
     pub(crate) fn holds(&self, id: u32) -> bool {
-        let Some(holder) = self.holder_here().filter(|_| self.pool().has_lock(id)) else { return false };
+        let Some(holder) = self.own_words().filter(|_| self.pool().has_lock(id)) else { return false };
         let owner = self.pool().word(id).load(Ordering::Relaxed) & word::OWNER;
         (Some(owner) == holder.thread_word || owner == holder.process_word)
-            && note::manager(self.pool().note(id)) == self.view.token
+            && note::manager(self.pool().note(id)) == self.view.manager
     }
 
     /// Whether a lock's word names a holder, or says that there may be readers, dead or alive. Of a lock that this process
@@ -326,10 +326,10 @@ impl Native {
     }
 
     /// Gives a lock back that was taken just now, as if it had not been: a death that was told is still due.
-    pub(crate) fn put_back(&self, id: u32, acquired: Acquired) {
-        let Some(holder) = self.holder_here() else { return };
+    pub(crate) fn back_out_of(&self, id: u32, acquired: Acquired) {
+        let Some(holder) = self.own_words() else { return };
         let owner = self.pool().word(id).load(Ordering::Relaxed) & word::OWNER;
-        self.pool().hand_back(id, owner, acquired);
+        self.pool().back_out(id, owner, acquired);
         if Some(owner) == holder.thread_word {
             holder.thread.count_word_given_back();
         }
@@ -341,34 +341,34 @@ impl Native {
         self.view.note_manager(id, 0);
         let word = self.pool().word(id);
         let owner = word.load(Ordering::Relaxed) & word::OWNER;
-        InHand { word, owner, give_back: releasing::of_left_wait(acquired) }
+        InHand { word, owner, give_back: releasing::back_out_of_left_wait(acquired) }
     }
 
     /// Has what was in hand be held through this manager.
     pub(crate) fn hold(&self, id: u32) {
-        self.view.note_manager(id, self.view.token);
+        self.view.note_manager(id, self.view.manager);
     }
 
     /// Gives back what the calling thread, or this process where it owns the lock, holds through this manager.
     pub(crate) fn release(&self, id: u32) -> std::result::Result<(), Reason> {
-        match self.view.release_at_once(id) {
+        match self.view.release_fast(id) {
             Release::Done => Ok(()),
-            _ => match self.view.release_soon(id) {
+            _ => match self.view.release_mid(id) {
                 Release::Done => Ok(()),
-                _ => self.release_slowly(id),
+                _ => self.release_slow(id),
             },
         }
     }
 
     /// Has `beside` called for each lock that a thread of this process leaves behind when it ends, while the lock is its
     /// yet. The first counts.
-    pub(crate) fn release_beside(&self, beside: Arc<dyn Beside>) {
-        let _as_before = self.pool().beside.get_or_make(|| Ok::<_, ()>(beside));
+    pub(crate) fn set_companion(&self, companion: Arc<dyn Companion>) {
+        let _as_before = self.pool().companion.get_or_make(|| Ok::<_, ()>(companion));
     }
 
     /// The cell in which the calling thread, or this process where it owns the lock, reads it.
     fn own_cell(&self, id: u32) -> Option<(&std::sync::atomic::AtomicU64, u64)> {
-        let holder = self.holder_here().filter(|_| self.pool().has_lock(id))?;
+        let holder = self.own_words().filter(|_| self.pool().has_lock(id))?;
         let cells = self.pool().cells(id)?;
         match self.ownership.chosen() {
             Ownership::Thread => holder.thread_word.and_then(|owner| cells.find(owner).map(|cell| (cell, owner))),
@@ -395,7 +395,7 @@ impl Native {
     /// has its cell before the word is a reader's.
     pub(crate) fn is_used_here(&self, id: u32) -> bool {
         let word = self.pool().word(id).load(Ordering::Acquire);
-        let is_held = self.holder_here().is_some_and(|holder| word::process(word) == holder.process_word);
+        let is_held = self.own_words().is_some_and(|holder| word::process(word) == holder.process_word);
         is_held && !word::is_draining(word) || self.is_read_here(id)
     }
 
@@ -407,7 +407,7 @@ impl Native {
     /// As [`in_hand`](Self::in_hand), of a lock that was taken shared.
     pub(crate) fn cell_in_hand(&self, id: u32) -> Option<InHand<'_>> {
         let (word, owner) = self.own_cell(id)?;
-        Some(InHand { word, owner, give_back: releasing::OF_LEFT_HOLD })
+        Some(InHand { word, owner, give_back: releasing::RELEASE_LEFT_CELL })
     }
 
     /// How many threads wait in calls on the manager.
@@ -445,21 +445,21 @@ impl Native {
         &self.storage
     }
 
-    /// See [`View::hand_back`].
-    pub(crate) fn hand_back(&self, id: u32) {
-        self.view.hand_back(id);
+    /// See [`View::back_out`].
+    pub(crate) fn back_out(&self, id: u32) {
+        self.view.back_out(id);
     }
 
-    /// See [`View::release_at_once`].
+    /// See [`View::release_fast`].
     #[inline(always)]
-    pub(crate) fn release_at_once(&self, id: u32) -> Release {
-        self.view.release_at_once(id)
+    pub(crate) fn release_fast(&self, id: u32) -> Release {
+        self.view.release_fast(id)
     }
 
     /// Allocates a lock if nothing stands in the way.
     #[inline]
-    pub(crate) fn allocate_at_once(&self) -> Option<u32> {
-        if !self.may_allocate_at_once() {
+    pub(crate) fn allocate_fast(&self) -> Option<u32> {
+        if !self.may_allocate_fast() {
             return None;
         }
         self.view.bitmap().allocate_at_hint()
@@ -467,20 +467,20 @@ impl Native {
 
     /// Frees a lock if nothing stands in the way.
     #[inline]
-    pub(crate) fn free_at_once(&self, id: u32) -> Option<()> {
-        (self.may_allocate_at_once() && self.view.bitmap().free(id)).then_some(())
+    pub(crate) fn free_fast(&self, id: u32) -> Option<()> {
+        (self.may_allocate_fast() && self.view.bitmap().free(id)).then_some(())
     }
 
     /// How many locks are free, if this process has its place and knows of all the locks that there are.
     #[inline]
-    pub(crate) fn available_at_once(&self) -> Option<u32> {
+    pub(crate) fn available_fast(&self) -> Option<u32> {
         self.pool().attachment.peek()?;
         self.view.count_free()
     }
 
     /// Asks nothing that could panic or that makes a system call: a signal handler may end the thread anywhere here.
     #[inline]
-    fn may_allocate_at_once(&self) -> bool {
+    fn may_allocate_fast(&self) -> bool {
         let pool = self.pool();
         pool.access == Access::ReadWrite
             && pool.attachment.peek().is_some()
@@ -518,7 +518,7 @@ impl Native {
 
     /// Whether a lock may be taken, or given back, through the manager.
     fn may_lock(&self, id: u32) -> std::result::Result<(), Reason> {
-        self.settle_in()?;
+        self.ensure_attached()?;
         self.is_in_range(id)?;
         self.is_writable()
     }
@@ -531,25 +531,25 @@ impl Native {
 
     /// One lock that this process holds through this manager.
     fn held_through(&self) -> Option<u32> {
-        if !self.ownership.is_settled() {
+        if !self.ownership.is_fixed() {
             return None;
         }
-        let base = self.pool().attachment.peek()?.base;
-        (0..self.pool().num_locks()).find(|&id| self.is_held_through(id, base))
+        let process_word = self.pool().attachment.peek()?.process_word;
+        (0..self.pool().num_locks()).find(|&id| self.is_held_through(id, process_word))
     }
 
     /// Whether a lock is held by this process through this manager. In the instant in which another manager has taken it,
     /// but has not noted so, the note is still that of the last.
-    fn is_held_through(&self, id: u32, base: u64) -> bool {
+    fn is_held_through(&self, id: u32, process_word: u64) -> bool {
         let (pool, deadline) = (self.pool(), Instant::now().after(NOTED_WITHIN_NS));
         loop {
             let (word, note) = (pool.word(id).load(Ordering::Acquire) & word::OWNER, pool.note(id));
-            if word::process(word) != base || note::manager(note) != self.view.token {
+            if word::process(word) != process_word || note::manager(note) != self.view.manager {
                 return false;
             }
-            let is_settled = pool.is_calling_thread(word) || pool.sleeps(word) || Instant::now() >= deadline;
+            let is_fixed = pool.is_calling_thread(word) || pool.sleeps(word) || Instant::now() >= deadline;
             // Of one and the same acquisition, of whose taker it was asked.
-            if is_settled && pool.word(id).load(Ordering::Acquire) & word::OWNER == word && pool.note(id) == note {
+            if is_fixed && pool.word(id).load(Ordering::Acquire) & word::OWNER == word && pool.note(id) == note {
                 return true;
             }
             std::thread::yield_now();
@@ -561,29 +561,29 @@ impl Native {
         if !self.view.pool.is_last() {
             return None;
         }
-        let base = self.pool().attachment.peek()?.base;
-        self.pool().read_by(base)
+        let process_word = self.pool().attachment.peek()?.process_word;
+        self.pool().read_by(process_word)
     }
 
     /// What each call begins with. Takes a place in the segment if this process, a forked child, has none yet: whatever call
     /// it makes first. When it has given up its rights it may not be able to any more.
     #[inline]
-    fn settle_in(&self) -> std::result::Result<(), Reason> {
-        match self.home {
-            Home::Segment => {
+    fn ensure_attached(&self) -> std::result::Result<(), Reason> {
+        match self.backing {
+            Backing::Segment => {
                 if self.pool().access == Access::ReadWrite && self.pool().attachment.peek().is_none() {
                     let _as_well_later = self.pool().attached();
                 }
                 Ok(())
             }
-            Home::Memory { epoch } if epoch == self.process.epoch() => Ok(()),
-            Home::Memory { .. } => Err(Reason::ForkedChild),
+            Backing::Memory { epoch } if epoch == self.process.epoch() => Ok(()),
+            Backing::Memory { .. } => Err(Reason::ForkedChild),
         }
     }
 
     /// The same, for those who name the storage.
     fn begin(&self) -> Result<()> {
-        self.settle_in().map_err(|reason| self.error(reason))
+        self.ensure_attached().map_err(|reason| self.error(reason))
     }
 }
 
@@ -653,31 +653,31 @@ impl Manager for Native {
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
         // A triggered cancel object wins over a free lock.
         if cancel.is_none() {
-            match self.view.acquire_at_once(id) {
-                AtOnce::Acquired(acquired) => return Ok(acquired),
-                AtOnce::InVain => self.view.hand_back(id),
-                AtOnce::Undecided if wait.is_try() => {}
-                AtOnce::Undecided => match self.view.acquire_soon(id) {
-                    AtOnce::Acquired(acquired) => return Ok(acquired),
-                    AtOnce::InVain => self.view.hand_back(id),
-                    AtOnce::Undecided => {}
+            match self.view.acquire_fast(id) {
+                FastAcquire::Acquired(acquired) => return Ok(acquired),
+                FastAcquire::BackOut => self.view.back_out(id),
+                FastAcquire::GoSlow if wait.is_try() => {}
+                FastAcquire::GoSlow => match self.view.acquire_mid(id) {
+                    FastAcquire::Acquired(acquired) => return Ok(acquired),
+                    FastAcquire::BackOut => self.view.back_out(id),
+                    FastAcquire::GoSlow => {}
                 },
             }
         }
-        self.acquire_slowly(id, Mode::Exclusive, wait, cancel)
+        self.acquire_slow(id, Mode::Exclusive, wait, cancel)
     }
 
     #[inline(always)]
     fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
         if cancel.is_none() {
-            if let AtOnce::Acquired(acquired) = self.view.share_at_once(id) {
+            if let FastAcquire::Acquired(acquired) = self.view.share_fast(id) {
                 return Ok(acquired);
             }
-            if let AtOnce::Acquired(acquired) = self.view.share_soon(id, Haste::of(wait)) {
+            if let FastAcquire::Acquired(acquired) = self.view.share_mid(id, Spin::of(wait)) {
                 return Ok(acquired);
             }
         }
-        self.acquire_slowly(id, Mode::Shared, wait, cancel)
+        self.acquire_slow(id, Mode::Shared, wait, cancel)
     }
 
     #[inline(always)]
@@ -731,9 +731,9 @@ impl Manager for Native {
     fn info(&self) -> Result<Info> {
         self.begin()?;
         let described = self.pool().describe();
-        Ok(match self.home {
-            Home::Segment => described,
-            Home::Memory { .. } => Info { kind: Kind::InMemory, layout: None, max_locks: MAX_LOCKS, ..described },
+        Ok(match self.backing {
+            Backing::Segment => described,
+            Backing::Memory { .. } => Info { kind: Kind::InMemory, layout: None, max_locks: MAX_LOCKS, ..described },
         })
     }
 
@@ -746,7 +746,7 @@ impl Manager for Native {
 
     fn check_idle(&self) -> Result<()> {
         // A child holds nothing of its parent's.
-        if self.settle_in() == Err(Reason::ForkedChild) {
+        if self.ensure_attached() == Err(Reason::ForkedChild) {
             return Ok(());
         }
         waits::sweep(Thread::calling());
@@ -769,9 +769,9 @@ impl Manager for Native {
             return Err(self.error(Reason::Shrinking { there, asked: num_locks }));
         }
         self.check_allocation()?;
-        let grown = match self.home {
-            Home::Segment => self.pool().grow(format::rounded(num_locks)),
-            Home::Memory { .. } => {
+        let grown = match self.backing {
+            Backing::Segment => self.pool().grow(format::rounded(num_locks)),
+            Backing::Memory { .. } => {
                 let _alone = self.process.exclude_other_threads();
                 self.pool().grow_nameless(num_locks)
             }
@@ -790,7 +790,7 @@ impl Drop for Native {
         if !self.process.is_caller() || self.check_idle().is_err() {
             self.view.pool.keep_for_ever();
         } else {
-            note::managers().release(self.view.token as u32);
+            note::managers().release(self.view.manager as u32);
         }
     }
 }

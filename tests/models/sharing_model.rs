@@ -98,7 +98,7 @@ impl Lock {
             self.protected.with(|protected| unsafe { std::ptr::read_volatile(protected) });
         }
         if self.rules.gives_back {
-            cells::give_back(cell, owner);
+            cells::release_cell(cell, owner);
         } else {
             let _its = cell.compare_exchange(owner, 0, Ordering::Relaxed, Ordering::Relaxed);
         }

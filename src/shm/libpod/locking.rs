@@ -15,10 +15,10 @@ use crate::sys::thread::waits::{self, Marks};
 use crate::sys::thread::{NotEntered, SERIAL_MASK, Thread};
 use crate::{Reason, Result};
 
-use super::super::native::hear_of_end;
-use super::super::{Found, Release};
+use super::super::native::watch_thread_end;
+use super::super::{Outcome, Release};
 use super::Libpod;
-use super::at_once::MOST_HELD;
+use super::fast::MOST_HELD;
 use super::judgement::{SLICE_NS, Verdict, Watch};
 
 /// An acquisition that has come to the slow path: first calls, waits, refusals.
@@ -62,7 +62,7 @@ impl Acquisition for SlowPath<'_> {
                 if !matches!(attempt, Ok(Attempt::Held)) {
                     waiting.counted.end(waiting.thread);
                 }
-                attempt.and_then(|attempt| self.request.settle(attempt))
+                attempt.and_then(|attempt| self.request.finish(attempt))
             }
         }
     }
@@ -97,7 +97,7 @@ impl<'m> Request<'m> {
         }
         let attempt = libpod.pool.try_mutex(mutex);
         let timeout_ns = match wait {
-            _ if attempt != Attempt::Held => return self.settle(attempt),
+            _ if attempt != Attempt::Held => return self.finish(attempt),
             Wait::Try => return Err(Reason::Held { id, holder: mutex.holder() }),
             Wait::Nanoseconds(0) => return Err(Reason::TimedOut { id, timeout_ns: 0, holder: mutex.holder() }),
             Wait::Nanoseconds(timeout) => timeout,
@@ -116,7 +116,7 @@ impl<'m> Request<'m> {
             answer: None,
         });
         // What has no room to note its end counts nothing that would have to be taken back.
-        if hear_of_end(thread).is_ok() {
+        if watch_thread_end(thread).is_ok() {
             let (crowd, wants, cancel) = (None, None, cancel.map(Cancel::waits));
             let marks =
                 Marks { waiting: libpod.waiting.word(0), cancel, crowd, wants, futex: mutex.word(), in_hand: None };
@@ -135,7 +135,7 @@ impl<'m> Request<'m> {
     }
 
     /// What came of the sleep, `Held` if there is to be another.
-    fn after_sleep(self, waiting: &mut Waiting<'m>) -> Found<Attempt> {
+    fn after_sleep(self, waiting: &mut Waiting<'m>) -> Outcome<Attempt> {
         let (segment, mutex) = (&self.libpod.pool.segment, waiting.mutex);
         let attempt = mutex.settle(waiting.answer);
         if attempt != Attempt::Held {
@@ -158,14 +158,14 @@ impl<'m> Request<'m> {
         if Instant::now() >= waiting.judgement {
             waiting.judgement = Instant::now().after(SLICE_NS);
             if let Verdict::Gone(word) = waiting.watch.look(mutex, segment) {
-                waiting.watch.bury(mutex, word);
+                waiting.watch.mark_owner_died(mutex, word);
             }
         }
         self.sleep_on(waiting);
         Ok(Attempt::Held)
     }
 
-    fn settle(self, attempt: Attempt) -> Progress {
+    fn finish(self, attempt: Attempt) -> Progress {
         let acquired = match attempt {
             Attempt::Acquired => Acquired::Clean,
             Attempt::OwnerDied => Acquired::OwnerDied,
@@ -193,12 +193,12 @@ impl Libpod {
     }
 
     #[cold]
-    pub(super) fn acquire_slowly(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+    pub(super) fn acquire_slow(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
         self.told(self.slow_path(id, wait, cancel).run())
     }
 
     /// The calling thread, in whose name mutexes may be taken.
-    pub(super) fn enter(&self) -> Found<Thread> {
+    pub(super) fn enter(&self) -> Outcome<Thread> {
         Thread::enter(self.process).map_err(|refusal| match refusal {
             NotEntered::ClonedChild => Reason::ClonedChild,
             NotEntered::Forbidden => Reason::Forbidden { call: "get_robust_list(2)" },
@@ -207,11 +207,11 @@ impl Libpod {
 
     /// Why an unlock did nothing, or could not end as it should.
     #[cold]
-    pub(crate) fn release_slowly(&self, id: u32, release: Release) -> Found<()> {
+    pub(crate) fn release_slow(&self, id: u32, release: Release) -> Outcome<()> {
         self.may_change(id)?;
         Err(match release {
             Release::Done => return Ok(()),
-            Release::NotHolder | Release::Undecided => Reason::NotHolder { id },
+            Release::NotHolder | Release::GoSlow => Reason::NotHolder { id },
             Release::Overwritten => {
                 // The thread's robust list still points there.
                 self.pool.keep_for_ever();
@@ -222,12 +222,12 @@ impl Libpod {
     }
 
     fn is_held_by(&self, thread: Thread, id: u32) -> bool {
-        // Through whichever manager: the token is left out.
+        // Through whichever manager: the manager is left out.
         self.pool.holder(id).load(Ordering::Relaxed) & SERIAL_MASK == thread.serial()
     }
 
     /// Whether no thread waits in a call on the manager, and this process holds nothing through it.
-    pub(super) fn is_idle(&self) -> Found<()> {
+    pub(super) fn is_idle(&self) -> Outcome<()> {
         waits::sweep(Thread::calling());
         match self.waiting.word(0).load(Ordering::Relaxed) {
             0 => {}
@@ -235,7 +235,7 @@ impl Libpod {
         }
         for id in 0..self.pool.geometry.num_locks() {
             let holder = self.pool.holder(id).load(Ordering::Relaxed);
-            if holder & !SERIAL_MASK != self.token {
+            if holder & !SERIAL_MASK != self.manager {
                 continue;
             }
             // A thread that ended with the lock left its entry behind; then the kernel has marked the mutex.

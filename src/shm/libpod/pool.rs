@@ -12,7 +12,7 @@ use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::mapping::{Mapping, WipedOnFork};
 use crate::{Reason, Result};
 
-use super::super::Found;
+use super::super::Outcome;
 use super::super::name::SegmentName;
 use super::super::segment::{self, Blueprint, Segment};
 use super::format::{self, Geometry, offset};
@@ -27,7 +27,7 @@ pub(super) struct Pool {
     pub(super) segment: Segment,
     pub(super) geometry: Geometry,
     pub(super) shape: Shape,
-    /// For each lock that a thread of this process holds: the manager's token and the thread's serial.
+    /// For each lock that a thread of this process holds: the manager's manager and the thread's serial.
     holders: WipedOnFork,
     /// The group in which allocation looks first.
     pub(super) next_group: AtomicU32,
@@ -114,14 +114,14 @@ pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Resul
     segment::create(name, &blueprint, |map, _, _, _| write(map, geometry, shape))
 }
 
-fn shape() -> Found<&'static Shape> {
+fn shape() -> Outcome<&'static Shape> {
     Shape::of_this_libc().ok_or(Reason::Unsupported(
         "this libc's robust mutexes have a form that this library does not know, so their holders could not be told",
     ))
 }
 
 /// Writes a segment with nothing allocated.
-fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> Found<()> {
+fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> Outcome<()> {
     let initialise = |offset| {
         // SAFETY: nobody else knows the memory before the file has a name, and a draft is mapped for writing.
         let made = unsafe { RobustMutex::at(map, offset, shape).initialise() };
@@ -140,7 +140,7 @@ fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> Found<()> {
 
 /// Refuses mutexes that this libc would not lock as its own: musl's have the same size and keep their kind elsewhere, so
 /// that each would let the other in.
-fn check_mutexes(map: &Mapping, geometry: Geometry, shape: &Shape) -> Found<()> {
+fn check_mutexes(map: &Mapping, geometry: Geometry, shape: &Shape) -> Outcome<()> {
     let check = |id: Option<u32>| {
         let offset = id.map_or(offset::GUARD, Geometry::mutex_offset);
         match RobustMutex::at(map, offset, shape).foreign_kind() {

@@ -87,7 +87,7 @@ const fn window(level: u64) -> usize {
 }
 
 /// Where the window of a lock begins.
-const fn home(id: u32) -> usize {
+const fn window_start(id: u32) -> usize {
     id.wrapping_mul(0x9E37_79B1) as usize % PLACES
 }
 
@@ -103,7 +103,7 @@ const fn is_of(cell: u64, owner: u64) -> bool {
 }
 
 /// Whether an owner starves in a cell.
-pub const fn is_wish_of(cell: u64, owner: u64) -> bool {
+pub const fn is_starving_claim_of(cell: u64, owner: u64) -> bool {
     cell & (OWNER | STARVING) == owner | STARVING
 }
 
@@ -124,7 +124,7 @@ impl<'s> Cells<'s> {
     /// The place of the table at which an owner looks, for the `probe`th time.
     #[inline(always)]
     fn place(&self, owner: u64, window: usize, probe: usize) -> usize {
-        (home(self.id) + ((spread(owner) * ON_A_LINE + probe * STRIDE) & (window - 1))) % PLACES
+        (window_start(self.id) + ((spread(owner) * ON_A_LINE + probe * STRIDE) & (window - 1))) % PLACES
     }
 
     /// The four cells of the slot, the owner's own first.
@@ -151,7 +151,7 @@ impl<'s> Cells<'s> {
         (lock.load(Ordering::Relaxed) == u64::from(self.id)).then_some(cell)
     }
 
-    /// Whether a cell of those that [`first_place`](Self::first_place) and [`at_hand`](Self::at_hand) gave is of this lock still, now
+    /// Whether a cell of those that [`first_place`](Self::first_place) and [`claimable`](Self::claimable) gave is of this lock still, now
     /// that it is claimed: a place may have been another lock's in between (S17).
     #[inline(always)]
     pub fn has(&self, cell: &AtomicU64) -> bool {
@@ -179,7 +179,7 @@ impl<'s> Cells<'s> {
 
     /// The cells that an owner may claim, if they are empty, by a swap and no more: those of the slot, or, once the lock has
     /// places, those that are its already.
-    pub fn at_hand(&self, owner: u64) -> impl Iterator<Item = &'s AtomicU64> {
+    pub fn claimable(&self, owner: u64) -> impl Iterator<Item = &'s AtomicU64> {
         let (cells, window) = (*self, window(self.level.load(Ordering::Acquire)));
         let own = self.own_from(owner).filter(move |_| window == 0);
         let places = (0..PROBES.min(window)).filter_map(move |probe| {
@@ -242,7 +242,7 @@ impl<'s> Cells<'s> {
                 return Some(cell);
             }
             // Another lock's by now, whose writer took the claim for a reader's.
-            if give_back(cell, claim & OWNER) == GivenBack::Awaited {
+            if release_cell(cell, claim & OWNER) == CellRelease::Awaited {
                 around.wake(cell);
             }
             return None;
@@ -279,7 +279,7 @@ impl<'s> Cells<'s> {
         let is_its = |cell: &&AtomicU64| is_of(cell.load(Ordering::Relaxed), owner);
         self.own.iter().find(is_its).or_else(|| {
             let window = window(self.level.load(Ordering::Relaxed));
-            (0..window).find_map(|step| self.mine_at(home(self.id) + step, owner))
+            (0..window).find_map(|step| self.mine_at(window_start(self.id) + step, owner))
         })
     }
 
@@ -312,7 +312,7 @@ impl<'s> Cells<'s> {
         if index >= extent.end {
             return Seen::End;
         }
-        let place = (home(self.id) + index - format::CELLS) % PLACES;
+        let place = (window_start(self.id) + index - format::CELLS) % PLACES;
         let page = format::table_page_of(place);
         if !self.table.can_touch(place) {
             if extent.ready & 1 << page != 0 {
@@ -373,7 +373,7 @@ const MOST_LEVELS: u64 = 11;
 
 /// What came of giving a cell back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GivenBack {
+pub enum CellRelease {
     /// A writer sleeps on it, and is to be woken.
     Awaited,
     Unnoticed,
@@ -383,22 +383,22 @@ pub enum GivenBack {
 
 /// Gives back a cell that an owner has, whatever else is in it (S3). Not a blind store: it may be another's by now.
 #[inline(always)]
-pub fn give_back(cell: &AtomicU64, owner: u64) -> GivenBack {
+pub fn release_cell(cell: &AtomicU64, owner: u64) -> CellRelease {
     change(cell, owner, Ordering::Release, |_| 0)
 }
 
 /// Swaps what an owner has in a cell for what `next` makes of it.
 #[inline(always)]
-pub fn change(cell: &AtomicU64, owner: u64, order: Ordering, next: impl Fn(u64) -> u64) -> GivenBack {
+pub fn change(cell: &AtomicU64, owner: u64, order: Ordering, next: impl Fn(u64) -> u64) -> CellRelease {
     // Others only set WAITERS, once, or take the cell away: more is a writer that means harm.
     for _ in 0..super::abandoning::ROUNDS {
         let seen = cell.load(Ordering::Relaxed);
         if seen & OWNER != owner {
-            return GivenBack::NotIts;
+            return CellRelease::NotIts;
         }
         if cell.compare_exchange(seen, next(seen), order, Ordering::Relaxed).is_ok() {
-            return if seen & word::WAITERS != 0 { GivenBack::Awaited } else { GivenBack::Unnoticed };
+            return if seen & word::WAITERS != 0 { CellRelease::Awaited } else { CellRelease::Unnoticed };
         }
     }
-    GivenBack::NotIts
+    CellRelease::NotIts
 }

@@ -22,9 +22,9 @@ use super::word::{self, OWNER, STARVING, WAITERS};
 impl Native {
     /// Gives back what the calling thread, or this process, holds.
     #[cold]
-    pub(crate) fn release_slowly(&self, id: u32) -> std::result::Result<(), Reason> {
+    pub(crate) fn release_slow(&self, id: u32) -> std::result::Result<(), Reason> {
         self.may_lock(id)?;
-        let holder = self.holder_here().ok_or(Reason::NotHolder { id })?;
+        let holder = self.own_words().ok_or(Reason::NotHolder { id })?;
         let lock = self.pool().word(id);
         for _ in 0..ROUNDS {
             let seen = lock.load(Ordering::Relaxed);
@@ -34,7 +34,7 @@ impl Native {
                 return Err(Reason::NotHolder { id });
             }
             // Who drains, or drained when a signal handler jumped away, holds nothing.
-            if word::is_draining(seen) || note::manager(self.pool().note(id)) != self.view.token {
+            if word::is_draining(seen) || note::manager(self.pool().note(id)) != self.view.manager {
                 return Err(Reason::NotHolder { id });
             }
             let next = self.pool().next_after(seen, id);
@@ -80,7 +80,7 @@ impl Next {
 }
 
 /// Whether the word was that owner's, and is not any more.
-fn hand_back(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
+fn back_out(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
     for _ in 0..ROUNDS {
         let seen = lock.load(Ordering::Relaxed);
         if seen & OWNER != me {
@@ -99,9 +99,9 @@ fn hand_back(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
 }
 
 /// How a word that the calling thread took is given back from a wait that was left.
-pub(super) fn of_left_wait(acquired: Acquired) -> GiveBack {
+pub(super) fn back_out_of_left_wait(acquired: Acquired) -> GiveBack {
     fn give_back(lock: &AtomicU64, owner: u64, acquired: Acquired) {
-        if hand_back(lock, owner, acquired) && word::tag(owner) != 0 {
+        if back_out(lock, owner, acquired) && word::tag(owner) != 0 {
             Thread::calling().count_word_given_back();
         }
     }
@@ -128,8 +128,8 @@ impl Pool {
     /// Gives a lock back that was taken though the segment was retired.
     #[cold]
     #[inline(never)]
-    pub(super) fn hand_back(&self, id: u32, me: u64, acquired: Acquired) {
-        hand_back(self.word(id), me, acquired);
+    pub(super) fn back_out(&self, id: u32, me: u64, acquired: Acquired) {
+        back_out(self.word(id), me, acquired);
     }
 }
 
@@ -190,7 +190,7 @@ pub(super) fn undrain(lock: &AtomicU64, owner: u64, next_after: impl Fn(u64) -> 
 }
 
 /// How a drain is given up by a wait that was left.
-pub(super) const OF_LEFT_DRAIN: GiveBack = |lock, owner| {
+pub(super) const END_LEFT_DRAIN: GiveBack = |lock, owner| {
     for _ in 0..ROUNDS {
         let seen = lock.load(Ordering::Relaxed);
         if seen & OWNER != owner || !word::is_draining(seen) {
@@ -207,7 +207,7 @@ pub(super) const OF_LEFT_DRAIN: GiveBack = |lock, owner| {
 };
 
 /// How a shared hold is given back by a wait, for something else, that was left.
-pub(super) const OF_LEFT_HOLD: GiveBack = |cell, owner| {
+pub(super) const RELEASE_LEFT_CELL: GiveBack = |cell, owner| {
     if sharing::leave(cell, owner) && word::tag(owner) != 0 {
         Thread::calling().count_read();
     }
@@ -215,8 +215,8 @@ pub(super) const OF_LEFT_HOLD: GiveBack = |cell, owner| {
 
 /// How the cell in which a reader starved is given back by a wait that was left. It may be another's by now, or what a
 /// handler of the same thread has claimed since.
-pub(super) const OF_LEFT_CELL: GiveBack = |cell, owner| {
-    if cells::is_wish_of(cell.load(Ordering::Relaxed), owner) {
+pub(super) const RELEASE_LEFT_CLAIM: GiveBack = |cell, owner| {
+    if cells::is_starving_claim_of(cell.load(Ordering::Relaxed), owner) {
         sharing::leave(cell, owner);
     }
 };

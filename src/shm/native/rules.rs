@@ -46,5 +46,5 @@
 //!
 //! *Deadlocks*
 //! - S23: a drain waits for every reader, so that the way forks (`deadlock`).
-//! - S24: a cell is no hold while its thread wishes for that same lock (`cycles`).
+//! - S24: a cell is no hold while its thread waits for that same lock (`waits_for`).
 //! - S25: a cycle is one if it stands at two looks more (`deadlock`).

@@ -104,10 +104,10 @@ impl Slices {
         Self { length_ns: MILLISECOND_NS, place, end: start.after(MILLISECOND_NS) }
     }
 
-    /// Begins the next slice. `crowd`: how many threads of this process wait for the lock and may share the looking.
-    pub(super) fn next(&mut self, now: Instant, crowd: u64) {
+    /// Begins the next slice. `waiters`: how many threads of this process wait for the lock and may share the looking.
+    pub(super) fn next(&mut self, now: Instant, waiters: u64) {
         self.length_ns = (self.length_ns + MILLISECOND_NS).min(LONGEST_SLICE_NS);
-        let round = crowd.saturating_mul(LOOK_APART_NS).min(LONGEST_STRETCH_NS);
+        let round = waiters.saturating_mul(LOOK_APART_NS).min(LONGEST_STRETCH_NS);
         self.end = if round <= self.length_ns {
             now.after(self.length_ns)
         } else {
@@ -130,12 +130,12 @@ mod tests {
 
     #[test]
     fn of_many_waiters_one_looks_every_two_milliseconds_whenever_they_came() {
-        const CROWD: u64 = 40;
+        const WAITERS: u64 = 40;
         let now = Instant::from_nanoseconds(77_777_777_777);
-        let mut ends: Vec<u64> = (0..CROWD)
+        let mut ends: Vec<u64> = (0..WAITERS)
             .map(|place| {
                 let mut slices = Slices::new(now, place);
-                slices.next(now, CROWD);
+                slices.next(now, WAITERS);
                 slices.end.since(now)
             })
             .collect();
@@ -144,7 +144,7 @@ mod tests {
             ends[0] >= MILLISECOND_NS && ends.iter().zip(&ends[1..]).all(|(one, next)| next - one == LOOK_APART_NS),
             "{ends:?}"
         );
-        assert!(ends[CROWD as usize - 1] <= MILLISECOND_NS + CROWD * LOOK_APART_NS);
+        assert!(ends[WAITERS as usize - 1] <= MILLISECOND_NS + WAITERS * LOOK_APART_NS);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::sys::syscall::file::Access;
 use crate::sys::thread::undisturbed::Signals;
 use crate::sys::thread::{SERIAL_MASK, Thread};
 
-use super::super::{Found, Release, SHORT_WAITS};
+use super::super::{Outcome, Release, SHORT_WAITS};
 use super::Libpod;
 use super::format::Geometry;
 use super::pool::Pool;
@@ -44,7 +44,7 @@ impl Libpod {
 
     /// Takes the lock if nothing stands in the way; `None`, with nothing done, if anything does.
     #[inline(always)]
-    pub(crate) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
+    pub(crate) fn acquire_fast(&self, id: u32) -> Option<Acquired> {
         if id >= self.lockable {
             return None;
         }
@@ -68,7 +68,7 @@ impl Libpod {
     /// [`with_bitmaps`](Self::with_bitmaps) if nothing stands in the way; `None`, with nothing changed, if anything
     /// does. Never fails or panics, and makes no call that could be a cancellation point.
     #[inline]
-    pub(super) fn with_bitmaps_at_once<T>(&self, change: impl FnOnce(&Pool) -> Found<T>) -> Option<T> {
+    pub(super) fn with_bitmaps_fast<T>(&self, change: impl FnOnce(&Pool) -> Outcome<T>) -> Option<T> {
         let segment = &self.pool.segment;
         let is_usual = segment.access == Access::ReadWrite && Thread::calling().has_entered(self.process);
         if !is_usual || segment.is_look_due(Instant::recently()) {
@@ -80,7 +80,7 @@ impl Libpod {
         thread.count_inside_pool();
         // SAFETY: addresses() checked that it lies within the mapping, which lives as long as self.
         let guard = unsafe { RobustMutex::at_address(self.guard, &self.shape) };
-        // SAFETY: as in acquire_at_once; it is given back below.
+        // SAFETY: as in acquire_fast; it is given back below.
         let code = unsafe { guard.try_lock() };
         let changed = if code.is_some_and(|code| guard.is_acquired_by(code)) {
             // What it refuses it leaves as it was, and the caller asks again for the reason.
@@ -88,7 +88,7 @@ impl Libpod {
             self.unlock_guard(guard);
             changed
         } else {
-            settle(guard, code);
+            undo_refused(guard, code);
             None
         };
         thread.count_outside_pool();
@@ -106,14 +106,14 @@ impl Libpod {
 
     /// The mid path: waits for a moment, without sleeping, for a lock that somebody else holds.
     #[inline]
-    pub(crate) fn acquire_soon(&self, id: u32) -> Option<Acquired> {
+    pub(crate) fn acquire_mid(&self, id: u32) -> Option<Acquired> {
         (0..SHORT_WAITS).find_map(|_| {
             if id < self.lockable
                 && self.lockable_holder(id).load(Ordering::Relaxed) & SERIAL_MASK != Thread::calling().serial()
             {
                 self.lockable_mutex(id).spin();
             }
-            self.acquire_at_once(id)
+            self.acquire_fast(id)
         })
     }
 
@@ -121,7 +121,7 @@ impl Libpod {
     #[inline(never)]
     fn acquired_after_death(&self, id: u32, code: i32) -> Option<Acquired> {
         if !self.lockable_mutex(id).is_acquired_by(code) {
-            settle(self.lockable_mutex(id), Some(code));
+            undo_refused(self.lockable_mutex(id), Some(code));
             return None;
         }
         self.remember(id);
@@ -134,19 +134,19 @@ impl Libpod {
         // Asked for anew: a register kept across the call of the libc would be one more store before a locked
         // instruction, which waits for every store.
         let thread = Thread::calling();
-        self.lockable_holder(id).store(self.token | thread.serial(), Ordering::Relaxed);
+        self.lockable_holder(id).store(self.manager | thread.serial(), Ordering::Relaxed);
         thread.count_acquired();
     }
 
     /// Gives the lock back if the calling thread holds it through this manager.
     #[inline(always)]
-    pub(crate) fn release_at_once(&self, id: u32) -> Release {
+    pub(crate) fn release_fast(&self, id: u32) -> Release {
         if id >= self.lockable {
             return Release::NotHolder;
         }
         let (thread, holder) = (Thread::calling(), self.lockable_holder(id));
         // Whether or not the thread has entered since a fork: a child's table is empty, and serials are not used again.
-        if holder.load(Ordering::Relaxed) != self.token | thread.serial() {
+        if holder.load(Ordering::Relaxed) != self.manager | thread.serial() {
             return Release::NotHolder;
         }
         // Before the mutex is free: after it, another thread of this process may write its own.
@@ -161,10 +161,10 @@ impl Libpod {
 /// end the thread: like them it has nothing to be undone, and holds them back from what has.
 #[cold]
 #[inline(never)]
-fn settle(mutex: RobustMutex<'_>, code: Option<i32>) {
+fn undo_refused(mutex: RobustMutex<'_>, code: Option<i32>) {
     if code == Some(libc::ENOTRECOVERABLE) {
         let signals = Signals::hold_back();
-        settle_undisturbed(mutex, code);
+        undo_refused_undisturbed(mutex, code);
         signals.let_come();
     }
 }
@@ -172,6 +172,6 @@ fn settle(mutex: RobustMutex<'_>, code: Option<i32>) {
 /// By the C convention, out of which nothing unwinds.
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone")]
-extern "C" fn settle_undisturbed(mutex: RobustMutex<'_>, code: Option<i32>) {
+extern "C" fn undo_refused_undisturbed(mutex: RobustMutex<'_>, code: Option<i32>) {
     mutex.settle(code);
 }
