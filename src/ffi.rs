@@ -15,51 +15,39 @@ mod last_error;
 mod locking;
 #[cfg(test)]
 mod readback;
-mod sharing;
 mod types;
 
 use std::ffi::c_char;
 use std::path::Path;
 
 use crate::Result;
+use crate::backend::{AnyBackend, Backend, Mode, on_backend};
 use crate::cancel::Cancel;
 use crate::file::FileManager;
-use crate::manager::{Manager, Wait};
+use crate::manager::Wait;
 use crate::memory::InMemoryManager;
-use crate::shm::{ByLayout, Libpod, Mode, Native, ShmManager};
+use crate::shm::ShmManager;
 
 use boundary::{call, cancel, input_path, manager, output, refuse, silence_panics};
 pub use constants::*;
-use locking::{AtMost, Endless, NoPatience};
 pub use types::*;
 
-/// What a handle points to. The header declares it without its inside. By the types of the engines, not as one of many: so
-/// the lock calls are inlined into their exported functions.
-pub enum lock_manager_t {
-    /// The library's own locks, wherever they are at home.
-    Native(Native),
-    /// Podman's.
-    Libpod(Libpod),
-    /// The library's own, with what libpod needs to see beside them.
-    File(FileManager),
-}
+/// What a handle points to. The header declares it without its inside.
+pub struct lock_manager_t(AnyBackend);
 
 /// Ends waits from another thread.
 pub type lock_manager_cancel_t = Cancel;
 
-fn handle(manager: lock_manager_t) -> *mut lock_manager_t {
-    Box::into_raw(Box::new(manager))
+fn handle(backend: AnyBackend) -> *mut lock_manager_t {
+    Box::into_raw(Box::new(lock_manager_t(backend)))
 }
 
 fn shm_handle(manager: ShmManager) -> *mut lock_manager_t {
-    handle(match manager.layout {
-        ByLayout::Native(native) => lock_manager_t::Native(native),
-        ByLayout::Libpod(libpod) => lock_manager_t::Libpod(libpod),
-    })
+    handle(manager.backend)
 }
 
 fn file_handle(manager: FileManager) -> *mut lock_manager_t {
-    handle(lock_manager_t::File(manager))
+    handle(AnyBackend::File(manager))
 }
 
 /// Hands out the handle of what `by` opens at that path.
@@ -77,30 +65,6 @@ unsafe fn open(
         *out = by(path)?;
         Ok(0)
     })
-}
-
-impl lock_manager_t {
-    fn manager(&self) -> &dyn Manager {
-        match self {
-            Self::Native(native) => native,
-            Self::Libpod(libpod) => libpod,
-            Self::File(file) => file,
-        }
-    }
-
-    /// What the engine of a segment does if nothing stands in the way; `None`, with nothing done, if anything does.
-    #[inline]
-    fn at_once<T>(
-        &self,
-        native: impl FnOnce(&Native) -> Option<T>,
-        libpod: impl FnOnce(&Libpod) -> Option<T>,
-    ) -> Option<T> {
-        match self {
-            Self::Native(engine) => native(engine),
-            Self::Libpod(engine) => libpod(engine),
-            Self::File(_) => None,
-        }
-    }
 }
 
 /// This thread's last failure in words: the storage, the lock, the numbers that disagree, the way out. Never NULL;
@@ -253,7 +217,7 @@ pub unsafe extern "C" fn lock_manager_new_in_memory(num_locks: u32, out: *mut *m
     // SAFETY: the module's contract.
     call(|| unsafe {
         let out = output(out, "out")?;
-        *out = handle(lock_manager_t::Native(InMemoryManager::new(num_locks)?.native));
+        *out = handle(AnyBackend::Native(InMemoryManager::new(num_locks)?.native));
         Ok(0)
     })
 }
@@ -283,7 +247,7 @@ pub unsafe extern "C" fn lock_manager_allocate_lock(manager: *mut lock_manager_t
     // SAFETY: the module's contract.
     unsafe {
         if let (Some(opened), Some(id)) = (manager.as_ref(), id.as_mut())
-            && let Some(allocated) = opened.at_once(Native::allocate_fast, Libpod::allocate_fast)
+            && let Some(allocated) = on_backend!(opened.0, backend => backend.allocate_fast())
         {
             *id = allocated;
             return 0;
@@ -322,8 +286,9 @@ pub unsafe extern "C" fn lock_manager_allocate_and_retrieve_lock(manager: *mut l
 pub unsafe extern "C" fn lock_manager_free_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
-        let free = |opened: &lock_manager_t| opened.at_once(|it| it.free_fast(id), |it| it.free_fast(id));
-        if manager.as_ref().and_then(free).is_some() {
+        if let Some(opened) = manager.as_ref()
+            && on_backend!(opened.0, backend => backend.free_fast(id)).is_some()
+        {
             return 0;
         }
     }
@@ -346,7 +311,7 @@ pub unsafe extern "C" fn lock_manager_available_locks(manager: *mut lock_manager
     // SAFETY: the module's contract.
     unsafe {
         if let (Some(opened), Some(count)) = (manager.as_ref(), count.as_mut())
-            && let Some(available) = opened.at_once(Native::available_fast, |libpod| Some(libpod.available_fast()))
+            && let Some(available) = on_backend!(opened.0, backend => backend.available_fast())
         {
             *count = available;
             return 0;
@@ -392,14 +357,14 @@ pub unsafe extern "C" fn lock_manager_grow(manager: *mut lock_manager_t, num_loc
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire(manager, id, Endless) }
+    unsafe { locking::acquire(manager, id, Mode::Exclusive, Wait::Forever) }
 }
 
 /// Takes a lock if it is free. -EBUSY: it is held, by whomever. Otherwise as lock_manager_lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_try_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire(manager, id, NoPatience) }
+    unsafe { locking::acquire(manager, id, Mode::Exclusive, Wait::Try) }
 }
 
 /// Waits for a lock for at most timeout_ns nanoseconds of CLOCK_MONOTONIC; UINT64_MAX: without end; 0 takes a free
@@ -409,7 +374,7 @@ pub unsafe extern "C" fn lock_manager_try_lock(manager: *mut lock_manager_t, id:
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_timed_lock(manager: *mut lock_manager_t, id: u32, timeout_ns: u64) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire(manager, id, AtMost(timeout_ns)) }
+    unsafe { locking::acquire(manager, id, Mode::Exclusive, Wait::Nanoseconds(timeout_ns)) }
 }
 
 /// Unlocks what the calling thread, or by process ownership this process, holds through this manager. -EPERM: it does
@@ -417,7 +382,7 @@ pub unsafe extern "C" fn lock_manager_timed_lock(manager: *mut lock_manager_t, i
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_unlock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::release(manager, id) }
+    unsafe { locking::release(manager, id, Mode::Exclusive) }
 }
 
 /// Says who owns the locks taken through a manager: LOCK_MANAGER_OWNED_BY_THREAD, as it is by itself, or
@@ -481,7 +446,9 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock(
     cancel: *mut lock_manager_cancel_t,
 ) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire_slow(manager, id, Mode::Exclusive, Wait::Nanoseconds(timeout_ns), cancel.as_ref()) }
+    unsafe {
+        locking::acquire_cancellable(manager, id, Mode::Exclusive, Wait::Nanoseconds(timeout_ns), cancel.as_ref())
+    }
 }
 
 /// Waits without end until a lock can be held shared: beside any number of others that hold it shared, and nobody that
@@ -499,7 +466,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_lock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { sharing::acquire(manager, id, Endless) }
+    unsafe { locking::acquire(manager, id, Mode::Shared, Wait::Forever) }
 }
 
 /// Takes a lock shared if no writer has it or is next. -EBUSY: one is, or this thread holds it. Otherwise as
@@ -507,7 +474,7 @@ pub unsafe extern "C" fn lock_manager_lock_shared(manager: *mut lock_manager_t, 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_try_lock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { sharing::acquire(manager, id, NoPatience) }
+    unsafe { locking::acquire(manager, id, Mode::Shared, Wait::Try) }
 }
 
 /// lock_manager_lock_shared for at most timeout_ns nanoseconds of CLOCK_MONOTONIC; UINT64_MAX: without end; 0: takes what
@@ -517,7 +484,7 @@ pub unsafe extern "C" fn lock_manager_try_lock_shared(manager: *mut lock_manager
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_timed_lock_shared(manager: *mut lock_manager_t, id: u32, timeout_ns: u64) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { sharing::acquire(manager, id, AtMost(timeout_ns)) }
+    unsafe { locking::acquire(manager, id, Mode::Shared, Wait::Nanoseconds(timeout_ns)) }
 }
 
 /// lock_manager_timed_lock_shared that another thread can end through the cancel object. NULL: nobody can.
@@ -531,7 +498,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock_shared(
     cancel: *mut lock_manager_cancel_t,
 ) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire_slow(manager, id, Mode::Shared, Wait::Nanoseconds(timeout_ns), cancel.as_ref()) }
+    unsafe { locking::acquire_cancellable(manager, id, Mode::Shared, Wait::Nanoseconds(timeout_ns), cancel.as_ref()) }
 }
 
 /// Gives back what the calling thread, or by process ownership this process, holds shared, through whichever manager of
@@ -539,7 +506,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock_shared(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_unlock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { sharing::release(manager, id) }
+    unsafe { locking::release(manager, id, Mode::Shared) }
 }
 
 /// Makes what the caller holds exclusively a shared hold, without a gap in which somebody else could have it exclusively.
@@ -550,7 +517,7 @@ pub unsafe extern "C" fn lock_manager_unlock_shared(manager: *mut lock_manager_t
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_downgrade_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { sharing::downgrade(manager, id) }
+    unsafe { locking::downgrade(manager, id) }
 }
 
 /// The locks that somebody holds, either way. Touches no lock.

@@ -17,11 +17,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::acquisition::Acquisition;
+use crate::backend::{self, Mode};
 use crate::cancel::Cancel;
 use crate::manager::{Acquired, Holder, Info, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 use crate::ownership::OwnershipCell;
-use crate::shm::{self, FastAcquire, MAX_LOCKS, Mode};
+use crate::shm::{self, MAX_LOCKS};
 use crate::sys::Errno;
 use crate::sys::process::registry::Shared;
 use crate::sys::syscall::file::Access;
@@ -87,7 +87,7 @@ impl FileManager {
     /// caller nor root; `EPROTO` if its table file is of another version or none of ours; `EOPNOTSUPP` on network
     /// file systems.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::serve(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::ReadWrite)?)
+        Self::over(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::ReadWrite)?)
     }
 
     /// Opens a directory to look at it, whoever owns it if permissions allow. Nothing is made in it, and calls that
@@ -96,7 +96,7 @@ impl FileManager {
     /// # Errors
     /// As [`open`](Self::open), but for the owner.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
-        Self::serve(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::ReadOnly)?)
+        Self::over(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::ReadOnly)?)
     }
 
     /// Opens the directory if it exists, else makes it; of two first users at once, one makes it and both succeed.
@@ -153,7 +153,7 @@ impl FileManager {
         Ok(Self { pool: Pool::open(directory)?, tables, storage, ownership })
     }
 
-    fn serve(directory: Directory) -> Result<Self> {
+    fn over(directory: Directory) -> Result<Self> {
         let manager = Self::new(directory)?;
         // To say now, not at the first lock, that it does not fit; and to be known in it while there is the right to.
         manager.tables.open(&manager.pool)?;
@@ -205,15 +205,7 @@ impl FileManager {
 
     /// The same, of a call that one lock is the matter of.
     fn error_at(&self, id: u32) -> impl Fn(Reason) -> Error {
-        move |reason| match reason {
-            Reason::System { doing, errno } => self.error(Reason::SystemAtLock { id, doing, errno }),
-            reason => self.error(reason),
-        }
-    }
-
-    /// What errors call the directory.
-    pub(crate) fn storage(&self) -> &Arc<PathBuf> {
-        &self.storage
+        move |reason| self.error(reason.at_lock(id))
     }
 
     fn check_id(&self, id: u32) -> Outcome<()> {
@@ -286,30 +278,23 @@ impl Manager for FileManager {
     }
 
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        if cancel.is_none() {
-            match self.acquire_fast(id) {
-                FastAcquire::Acquired(acquired) => return Ok(acquired),
-                FastAcquire::BackOut => self.back_out(id),
-                FastAcquire::GoSlow => {}
-            }
-        }
-        self.two_steps(id, Mode::Exclusive, wait, cancel).run().map_err(|reason| self.error(reason))
+        backend::acquire(self, id, Mode::Exclusive, wait, cancel)
     }
 
     fn unlock(&self, id: u32) -> Result<()> {
-        if self.release_fast(id) { Ok(()) } else { self.release(id).map_err(self.error_at(id)) }
+        backend::release(self, id, Mode::Exclusive)
     }
 
     fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        self.two_steps(id, Mode::Shared, wait, cancel).run().map_err(|reason| self.error(reason))
+        backend::acquire(self, id, Mode::Shared, wait, cancel)
     }
 
     fn unlock_shared(&self, id: u32) -> Result<()> {
-        self.unshare(id).map_err(self.error_at(id))
+        backend::release(self, id, Mode::Shared)
     }
 
     fn downgrade_lock(&self, id: u32) -> Result<()> {
-        self.downgrade(id).map_err(self.error_at(id))
+        backend::downgrade(self, id)
     }
 
     fn lock_holders(&self, id: u32) -> Result<Vec<Holder>> {

@@ -12,6 +12,7 @@ compile_error!(
 );
 
 mod acquisition;
+mod backend;
 mod cancel;
 mod error;
 mod ffi;

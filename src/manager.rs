@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use crate::sys::syscall::clock::Instant;
 use crate::{Cancel, Result};
 
 /// What [`Manager::available_locks`] and [`Manager::num_locks`] say where the storage sets no maximum.
@@ -32,15 +31,6 @@ pub enum Wait {
 }
 
 impl Wait {
-    /// When a wait that begins now ends.
-    pub(crate) fn deadline(self) -> Instant {
-        match self {
-            Self::Try | Self::Nanoseconds(0) => Instant::EVER,
-            Self::Nanoseconds(u64::MAX) | Self::Forever => Instant::NEVER,
-            Self::Nanoseconds(timeout) => Instant::now().after(timeout),
-        }
-    }
-
     /// Whether there is no wait at all.
     pub(crate) fn is_try(self) -> bool {
         matches!(self, Self::Try | Self::Nanoseconds(0))

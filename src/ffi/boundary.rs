@@ -172,7 +172,9 @@ pub(super) fn refuse(what: &'static str) -> Error {
 #[inline(always)]
 pub(super) unsafe fn manager<'a>(handle: *const lock_manager_t) -> Result<&'a dyn Manager> {
     // SAFETY: this function's own contract.
-    unsafe { handle.as_ref() }.map(lock_manager_t::manager).ok_or_else(|| refuse("the manager is NULL; open one first"))
+    unsafe { handle.as_ref() }
+        .map(|handle| handle.0.manager())
+        .ok_or_else(|| refuse("the manager is NULL; open one first"))
 }
 
 /// A path that C handed in.

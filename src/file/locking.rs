@@ -5,12 +5,17 @@
 //! milliseconds, with the word in hand, since nobody tells of an unlock; so one process does, however many wait. Who shares
 //! has a cell in the table instead, and the record lock for reading.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use crate::acquisition::{Acquisition, Progress};
+use crate::backend::{self, Backend, FastAcquire, Mode, Release, Request, Spin};
 use crate::cancel::{self, Cancel};
-use crate::manager::{Acquired, Wait};
-use crate::shm::{FastAcquire, Mode, Native, Release, SlowPath, Spin};
+use crate::manager::Acquired;
+use crate::shm::{Native, SlowPath};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::Thread;
+use crate::sys::thread::undisturbed::with_errno_kept;
 use crate::sys::thread::waits::{self, Marks};
 use crate::{Error, Reason};
 
@@ -29,11 +34,7 @@ const ROUNDS: u32 = 1000;
 /// An acquisition of a lock of a directory.
 pub(crate) struct TwoSteps<'m> {
     manager: &'m FileManager,
-    id: u32,
-    mode: Mode,
-    wait: Wait,
-    cancel: Option<&'m Cancel>,
-    deadline: Instant,
+    request: Request<'m>,
     rounds: u32,
     stage: Stage<'m>,
 }
@@ -59,44 +60,60 @@ struct Polling<'m> {
     until: Instant,
 }
 
-impl FileManager {
-    /// Acquires a lock.
-    pub(crate) fn two_steps<'m>(&'m self, id: u32, mode: Mode, wait: Wait, cancel: Option<&'m Cancel>) -> TwoSteps<'m> {
-        TwoSteps { manager: self, id, mode, wait, cancel, deadline: wait.deadline(), rounds: 0, stage: Stage::Fresh }
+impl Backend for FileManager {
+    type Slow<'b> = TwoSteps<'b>;
+
+    fn storage(&self) -> &Arc<PathBuf> {
+        &self.storage
     }
 
-    /// Takes a lock that is free, with as little around it as there can be: its word, and what is at hand of its file; see
-    /// [`two_steps`](Self::two_steps) for the rest. As in the native engine's own short way, a signal handler may come
-    /// anywhere, and stay: then the thread has the word, or has not.
+    /// Takes the word of a free lock, and what is at hand of its file. A signal handler may come anywhere, and stay: then the
+    /// thread has the word, or has not.
     #[inline(always)]
-    pub(crate) fn acquire_fast(&self, id: u32) -> FastAcquire {
-        let Some(table) = self.tables.present().filter(|_| self.ownership.is_fixed()) else {
+    fn acquire_fast(&self, id: u32, mode: Mode) -> FastAcquire {
+        if mode == Mode::Shared || !self.ownership.is_fixed() {
             return FastAcquire::GoSlow;
-        };
-        match table.native.acquire_fast(id) {
-            FastAcquire::Acquired(_) if !self.pool.kept.try_lock_fast(id) => FastAcquire::BackOut,
-            at_once => at_once,
+        }
+        let Some(table) = self.tables.present() else { return FastAcquire::GoSlow };
+        match table.native.acquire_fast(id, mode) {
+            FastAcquire::Acquired(_) if !with_errno_kept(|| self.pool.kept.try_lock_fast(id)) => FastAcquire::BackOut,
+            attempt => attempt,
         }
     }
 
-    /// Hands back a word that was taken in vain.
-    pub(crate) fn back_out(&self, id: u32) {
-        if let Some(table) = self.tables.present() {
-            table.native.back_out(id);
-        }
+    fn acquire_slow<'b>(&'b self, request: Request<'b>) -> TwoSteps<'b> {
+        TwoSteps { manager: self, request, rounds: 0, stage: Stage::Fresh }
     }
 
-    /// Gives a lock back in the same way. `false`: the rest is left to [`release`](Self::release).
     #[inline(always)]
-    pub(crate) fn release_fast(&self, id: u32) -> bool {
-        // A wait for libpod that a handler left has the word, and no lock: it is given back first.
-        let is_swept = !waits::are_noted(Thread::calling());
-        let Some(table) = self.tables.present().filter(|table| is_swept && table.native.holds_surely(id)) else {
-            return false;
+    fn release_fast(&self, id: u32, mode: Mode) -> Release {
+        // A wait for libpod that a handler left has the word, and no lock: the slow path gives it back first.
+        if mode == Mode::Shared || waits::are_noted(Thread::calling()) {
+            return Release::GoSlow;
+        }
+        let Some(table) = self.tables.present().filter(|table| table.native.holds_surely(id)) else {
+            return Release::GoSlow;
         };
-        self.pool.kept.unlock_fast(id) && table.native.release_mid(id) == Release::Done
+        if !with_errno_kept(|| self.pool.kept.unlock_fast(id)) {
+            return Release::GoSlow;
+        }
+        table.native.release_mid(id, mode)
     }
 
+    fn release_slow(&self, id: u32, mode: Mode, _missed: Release) -> Outcome<()> {
+        let released = match mode {
+            Mode::Exclusive => self.release_word_and_record(id),
+            Mode::Shared => self.release_cell_and_record(id),
+        };
+        released.map_err(|reason| reason.at_lock(id))
+    }
+
+    fn downgrade_slow(&self, id: u32) -> Outcome<()> {
+        self.downgrade_word_and_record(id).map_err(|reason| reason.at_lock(id))
+    }
+}
+
+impl FileManager {
     /// The table in which a lock was taken that is to be given back, as `has` knows it.
     fn table_of(&self, id: u32, has: impl Fn(&Native) -> bool) -> Outcome<&Table> {
         waits::sweep(Thread::calling());
@@ -106,19 +123,19 @@ impl FileManager {
     }
 
     /// Gives a shared hold back.
-    pub(crate) fn unshare(&self, id: u32) -> Outcome<()> {
+    fn release_cell_and_record(&self, id: u32) -> Outcome<()> {
         let table = self.table_of(id, |native| native.reads(id))?;
         let is_last = || table.native.is_last_reader_here(id);
-        self.pool.kept.unshare(id, is_last, || table.native.unshare(id))
+        self.pool.kept.unshare(id, is_last, || backend::release_within(&table.native, id, Mode::Shared))
     }
 
     /// Makes an exclusive hold a shared one.
-    pub(crate) fn downgrade(&self, id: u32) -> Outcome<()> {
+    fn downgrade_word_and_record(&self, id: u32) -> Outcome<()> {
         let table = self.table_of(id, |native| native.holds(id))?;
         // While the word is the caller's: once it reads, another thread may give back what the process owns, and the record
         // lock with it, which nobody would give back a second time.
         self.pool.kept.weaken(id);
-        let downgraded = table.native.downgrade(id);
+        let downgraded = backend::downgrade_within(&table.native, id);
         if downgraded.is_err() && table.native.holds(id) {
             self.pool.kept.strengthen(id);
         }
@@ -126,17 +143,17 @@ impl FileManager {
     }
 
     /// Gives a lock back.
-    pub(crate) fn release(&self, id: u32) -> Outcome<()> {
+    fn release_word_and_record(&self, id: u32) -> Outcome<()> {
         let table = self.table_of(id, |native| native.holds(id))?;
         // First: whoever takes the word takes that next.
         self.pool.kept.unlock(id);
-        table.native.release(id)
+        backend::release_within(&table.native, id, Mode::Exclusive)
     }
 }
 
 impl Acquisition for TwoSteps<'_> {
     fn step(&mut self) -> Progress {
-        self.advance().map_err(|reason| self.at_lock(reason))
+        self.advance().map_err(|reason| reason.at_lock(self.request.id))
     }
 
     extern "C" fn sleep(&mut self) {
@@ -153,9 +170,9 @@ impl<'m> TwoSteps<'m> {
         let (table, acquired) = match &mut self.stage {
             Stage::Fresh => return self.begin(),
             Stage::Word(table, path) => {
-                let (table, id) = (*table, self.id);
+                let (table, id) = (*table, self.request.id);
                 let step = path.step();
-                if let (Mode::Shared, Ok(None) | Err(_)) = (self.mode, &step) {
+                if let (Mode::Shared, Ok(None) | Err(_)) = (self.request.mode, &step) {
                     self.manager.pool.kept.close_unless_read(id, || table.native.is_used_here(id));
                 }
                 match step {
@@ -174,42 +191,37 @@ impl<'m> TwoSteps<'m> {
     }
 
     fn begin(&mut self) -> Progress {
+        // First: whatever this call comes to, it is not to keep what it took in vain.
+        if self.request.missed == FastAcquire::BackOut
+            && let Some(table) = self.manager.tables.present()
+        {
+            table.native.back_out(self.request.id);
+        }
         waits::sweep(Thread::calling());
-        self.manager.check_id(self.id)?;
+        self.manager.check_id(self.request.id)?;
         self.manager.is_writable()?;
-        cancel::check(self.cancel, self.id)?;
+        cancel::check(self.request.cancel, self.request.id)?;
         let table = self.manager.table().map_err(Error::into_reason)?;
         self.take_word(table)
     }
 
     fn take_word(&mut self, table: &'m Table) -> Progress {
-        table.native.reach(self.id)?;
-        let attempt = match self.mode {
-            Mode::Exclusive => table.native.acquire_fast(self.id),
-            Mode::Shared => table.native.share_mid(self.id, Spin::of(self.wait)),
-        };
-        if let FastAcquire::Acquired(acquired) = attempt {
+        let Request { id, mode, deadline, .. } = self.request;
+        table.native.reach(id)?;
+        let spin = if deadline.is_try() { Spin::Never } else { Spin::Briefly };
+        let missed = table.native.acquire_mid(id, mode, spin);
+        if let FastAcquire::Acquired(acquired) = missed {
             return self.take_record(table, acquired);
         }
-        self.stage = Stage::Word(table, table.native.slow_path(self.id, self.mode, self.rest(), self.cancel));
+        self.stage = Stage::Word(table, table.native.acquire_slow(Request { missed, ..self.request }));
         self.advance()
-    }
-
-    /// How long is to be waited yet.
-    fn rest(&self) -> Wait {
-        match self.wait {
-            Wait::Nanoseconds(timeout) if self.rounds > 0 && timeout != u64::MAX => {
-                Wait::Nanoseconds(self.deadline.since(Instant::now()))
-            }
-            wait => wait,
-        }
     }
 
     /// The same in the table that came in the place of one that lost its name.
     fn begin_anew(&mut self, table: &'m Table) -> Progress {
         self.rounds += 1;
         if self.rounds > ROUNDS {
-            return Err(Reason::Unsettled { id: self.id, rounds: ROUNDS });
+            return Err(Reason::Unsettled { id: self.request.id, rounds: ROUNDS });
         }
         self.stage = Stage::Fresh;
         let table = self.manager.replaced(table).map_err(Error::into_reason)?;
@@ -220,9 +232,9 @@ impl<'m> TwoSteps<'m> {
     fn take_record(&mut self, table: &'m Table, acquired: Acquired) -> Progress {
         let kept = &self.manager.pool.kept;
         let changed = self.manager.pool.directory.changed_last();
-        let beheld = match self.mode {
-            Mode::Exclusive => kept.try_lock(self.id),
-            Mode::Shared => kept.try_share(self.id),
+        let beheld = match self.request.mode {
+            Mode::Exclusive => kept.try_lock(self.request.id),
+            Mode::Shared => kept.try_share(self.request.id),
         };
         match beheld {
             Ok(RecordAttempt::Locked) => Ok(Some(self.hold(table, acquired))),
@@ -232,7 +244,7 @@ impl<'m> TwoSteps<'m> {
                 self.begin_anew(table)
             }
             Ok(RecordAttempt::NoFile) => {
-                kept.note_no_file(self.id, changed);
+                kept.note_no_file(self.request.id, changed);
                 Ok(Some(self.hold(table, acquired)))
             }
             Ok(RecordAttempt::Held) => {
@@ -247,19 +259,16 @@ impl<'m> TwoSteps<'m> {
 
     /// `Err`: it is not to be waited for any longer.
     fn go_on_polling(&mut self, table: &'m Table, acquired: Acquired) -> Progress {
-        let (id, holder, now) = (self.id, 0, Instant::now());
-        match self.wait {
-            Wait::Try => return Err(Reason::Held { id, holder }),
-            Wait::Nanoseconds(timeout_ns) if now >= self.deadline => {
-                return Err(Reason::TimedOut { id, timeout_ns, holder });
-            }
-            _ => {}
+        let Request { id, deadline, .. } = self.request;
+        let now = Instant::now();
+        if now >= deadline.at() {
+            return Err(deadline.missed(id, 0));
         }
-        cancel::check(self.cancel, id)?;
+        cancel::check(self.request.cancel, id)?;
         if table.native.is_retired() {
             return Err(Reason::Removed);
         }
-        let until = cancel::next_look(self.cancel, now.after(RETRY_NS).min(self.deadline));
+        let until = cancel::next_look(self.request.cancel, now.after(RETRY_NS).min(deadline.at()));
         if let Stage::Record(polling) = &mut self.stage {
             polling.until = until;
             return Ok(None);
@@ -267,9 +276,9 @@ impl<'m> TwoSteps<'m> {
         let (thread, counted) = (Thread::calling(), waits::Wait::default());
         self.stage = Stage::Record(Polling { table, acquired, thread, counted, until });
         if let Stage::Record(polling) = &mut self.stage {
-            let (crowd, wants, cancel) = (None, None, self.cancel.map(Cancel::waits));
+            let (crowd, wants, cancel) = (None, None, self.request.cancel.map(Cancel::waits));
             let (waiting, futex) = (table.native.waiting(), table.native.futex(id));
-            let in_hand = match self.mode {
+            let in_hand = match self.request.mode {
                 Mode::Exclusive => Some(table.native.in_hand(id, acquired)),
                 Mode::Shared => table.native.cell_in_hand(id),
             };
@@ -282,8 +291,8 @@ impl<'m> TwoSteps<'m> {
     fn hold(&mut self, table: &Table, acquired: Acquired) -> Acquired {
         if matches!(self.stage, Stage::Record(_)) {
             self.end_polling();
-            if self.mode == Mode::Exclusive {
-                table.native.hold(self.id);
+            if self.request.mode == Mode::Exclusive {
+                table.native.hold(self.request.id);
             }
         }
         acquired
@@ -298,17 +307,10 @@ impl<'m> TwoSteps<'m> {
     /// Gives the word, or the cell, back as it was.
     fn back_out_of_word(&mut self, table: &Table, acquired: Acquired) {
         self.end_polling();
-        match self.mode {
-            Mode::Exclusive => table.native.back_out_of(self.id, acquired),
+        match self.request.mode {
+            Mode::Exclusive => table.native.back_out_of(self.request.id, acquired),
             // It is there, or a hostile writer has taken it: there is nobody to tell.
-            Mode::Shared => _ = table.native.unshare(self.id),
-        }
-    }
-
-    fn at_lock(&self, reason: Reason) -> Reason {
-        match reason {
-            Reason::System { doing, errno } => Reason::SystemAtLock { id: self.id, doing, errno },
-            reason => reason,
+            Mode::Shared => _ = backend::release_within(&table.native, self.request.id, Mode::Shared),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::backend::Release;
 use crate::manager::Acquired;
 use crate::sys::mutex::RobustMutex;
 use crate::sys::syscall::clock::Instant;
@@ -11,7 +12,7 @@ use crate::sys::syscall::file::Access;
 use crate::sys::thread::undisturbed::Signals;
 use crate::sys::thread::{SERIAL_MASK, Thread};
 
-use super::super::{Outcome, Release, SHORT_WAITS};
+use super::super::{Outcome, SHORT_WAITS};
 use super::Libpod;
 use super::format::Geometry;
 use super::pool::Pool;
@@ -44,7 +45,7 @@ impl Libpod {
 
     /// Takes the lock if nothing stands in the way; `None`, with nothing done, if anything does.
     #[inline(always)]
-    pub(crate) fn acquire_fast(&self, id: u32) -> Option<Acquired> {
+    pub(super) fn try_mutex_of(&self, id: u32) -> Option<Acquired> {
         if id >= self.lockable {
             return None;
         }
@@ -80,7 +81,7 @@ impl Libpod {
         thread.count_inside_pool();
         // SAFETY: addresses() checked that it lies within the mapping, which lives as long as self.
         let guard = unsafe { RobustMutex::at_address(self.guard, &self.shape) };
-        // SAFETY: as in acquire_fast; it is given back below.
+        // SAFETY: as in try_mutex_of; it is given back below.
         let code = unsafe { guard.try_lock() };
         let changed = if code.is_some_and(|code| guard.is_acquired_by(code)) {
             // What it refuses it leaves as it was, and the caller asks again for the reason.
@@ -106,14 +107,14 @@ impl Libpod {
 
     /// The mid path: waits for a moment, without sleeping, for a lock that somebody else holds.
     #[inline]
-    pub(crate) fn acquire_mid(&self, id: u32) -> Option<Acquired> {
+    pub(super) fn spin_for_mutex_of(&self, id: u32) -> Option<Acquired> {
         (0..SHORT_WAITS).find_map(|_| {
             if id < self.lockable
                 && self.lockable_holder(id).load(Ordering::Relaxed) & SERIAL_MASK != Thread::calling().serial()
             {
                 self.lockable_mutex(id).spin();
             }
-            self.acquire_fast(id)
+            self.try_mutex_of(id)
         })
     }
 
@@ -140,7 +141,7 @@ impl Libpod {
 
     /// Gives the lock back if the calling thread holds it through this manager.
     #[inline(always)]
-    pub(crate) fn release_fast(&self, id: u32) -> Release {
+    pub(super) fn unlock_mutex_of(&self, id: u32) -> Release {
         if id >= self.lockable {
             return Release::NotHolder;
         }

@@ -5,10 +5,10 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::backend::{FastAcquire, Release};
 use crate::manager::Acquired;
 use crate::sys::thread::Thread;
 
-use super::super::{FastAcquire, Release};
 use super::abandoning::ROUNDS;
 use super::cells::{Cells, Seen};
 use super::note;

@@ -6,13 +6,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::acquisition::{Acquisition, Progress};
+use crate::Reason;
+use crate::acquisition::{Acquisition, Deadline, Progress};
+use crate::backend::{FastAcquire, Mode, Request};
 use crate::cancel::{self, Cancel};
-use crate::manager::{Acquired, Ownership, Wait};
+use crate::manager::{Acquired, Ownership};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::futex::{self, Awake};
 use crate::sys::thread::waits::{self, Marks};
-use crate::{Reason, Result};
 
 use super::Native;
 use super::caller::Caller;
@@ -39,25 +40,20 @@ impl Leaving {
 
 /// An acquisition that has come to the slow path.
 pub(crate) struct SlowPath<'m> {
-    request: Request<'m>,
+    call: LockCall<'m>,
+    /// What the faster paths left.
+    missed: FastAcquire,
     /// Never moved once it is there: it is noted where it stands.
     waiting: Option<Waiting<'m>>,
 }
 
-/// How a lock is to be held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    Exclusive,
-    Shared,
-}
-
 /// What is asked for.
 #[derive(Clone, Copy)]
-pub(super) struct Request<'m> {
+pub(super) struct LockCall<'m> {
     pub(super) native: &'m Native,
     pub(super) id: u32,
     pub(super) mode: Mode,
-    pub(super) wait: Wait,
+    pub(super) deadline: Deadline,
     pub(super) cancel: Option<&'m Cancel>,
 }
 
@@ -66,8 +62,6 @@ pub(super) struct Waiting<'m> {
     pub(super) lock: &'m AtomicU64,
     pub(super) caller: Caller<'m>,
     pub(super) start: Instant,
-    deadline: Instant,
-    timeout_ns: u64,
     pub(super) local_waiters: LocalWaiters<'static>,
     pub(super) counted: waits::Wait,
     pub(super) waiter: WaitState,
@@ -93,29 +87,29 @@ pub(super) struct Sleep<'m> {
     classes: u32,
 }
 
-impl Native {
-    /// Acquires a lock that the short ways did not.
-    #[inline]
-    pub(crate) fn slow_path<'m>(&'m self, id: u32, mode: Mode, wait: Wait, cancel: Option<&'m Cancel>) -> SlowPath<'m> {
-        SlowPath { request: Request { native: self, id, mode, wait, cancel }, waiting: None }
-    }
-
-    #[cold]
-    pub(super) fn acquire_slow(&self, id: u32, mode: Mode, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        self.slow_path(id, mode, wait, cancel).run().map_err(|reason| self.error(reason))
+impl<'m> SlowPath<'m> {
+    pub(super) fn new(native: &'m Native, request: Request<'m>) -> Self {
+        let Request { id, mode, deadline, cancel, missed } = request;
+        Self { call: LockCall { native, id, mode, deadline, cancel }, missed, waiting: None }
     }
 }
 
 impl Acquisition for SlowPath<'_> {
     fn step(&mut self) -> Progress {
         match &mut self.waiting {
-            None => self.request.begin(&mut self.waiting),
+            None => {
+                // First: whatever this call comes to, it is not to keep what it took in vain.
+                if self.missed == FastAcquire::BackOut {
+                    self.call.native.view.back_out(self.call.id);
+                }
+                self.call.begin(&mut self.waiting)
+            }
             Some(waiting) => {
                 let outcome = match waiting.drain {
-                    Some(_) => self.request.after_drain_sleep(waiting),
-                    None => self.request.after_sleep(waiting),
+                    Some(_) => self.call.after_drain_sleep(waiting),
+                    None => self.call.after_sleep(waiting),
                 };
-                self.request.end(waiting, outcome)
+                self.call.end(waiting, outcome)
             }
         }
     }
@@ -127,7 +121,7 @@ impl Acquisition for SlowPath<'_> {
     }
 }
 
-impl<'m> Request<'m> {
+impl<'m> LockCall<'m> {
     pub(super) fn lock(self) -> &'m AtomicU64 {
         self.native.pool().word(self.id)
     }
@@ -191,21 +185,13 @@ impl<'m> Request<'m> {
     }
 
     fn new_wait(self, caller: Caller<'m>) -> Waiting<'m> {
-        let timeout_ns = match self.wait {
-            Wait::Try => 0,
-            Wait::Nanoseconds(timeout) => timeout,
-            Wait::Forever => u64::MAX,
-        };
         let start = Instant::now();
-        let deadline = start.after(timeout_ns);
         let (local_waiters, looked_at) =
             (self.native.pool().join_local_waiters(self.id), self.native.pool().note(self.id));
         Waiting {
             lock: self.lock(),
             caller,
             start,
-            deadline,
-            timeout_ns,
             local_waiters,
             counted: waits::Wait::default(),
             waiter: WaitState::default(),
@@ -279,7 +265,7 @@ impl<'m> Request<'m> {
     }
 
     fn sleep(self, waiting: &Waiting<'m>, word: &'m AtomicU64, seen: u64, classes: u32) -> Sleep<'m> {
-        let until = waiting.slices.end.min(waiting.deadline);
+        let until = waiting.slices.end.min(self.deadline.at());
         let until = match self.mode {
             // Nobody but itself sees to it that a reader that starves gets a turn: it says so in time, however long its slice is.
             Mode::Shared if !waiting.waiter.starves => until.min(waiting::starves_at(waiting.start)),
@@ -331,14 +317,13 @@ impl<'m> Request<'m> {
         }
     }
 
-    pub(super) fn check_wait(self, waiting: &Waiting<'m>) -> std::result::Result<(), Leaving> {
+    pub(super) fn check_wait(self) -> std::result::Result<(), Leaving> {
         let id = self.id;
         cancel::check(self.cancel, id).map_err(Leaving::at_once)?;
         self.native.pool().check_not_retired().map_err(Leaving::at_once)?;
-        if Instant::now() >= waiting.deadline {
+        if Instant::now() >= self.deadline.at() {
             let holder = self.native.pool().holder_thread(self.lock().load(Ordering::Relaxed));
-            let reason = Reason::TimedOut { id, timeout_ns: waiting.timeout_ns, holder };
-            return Err(Leaving { reason, last_try: true });
+            return Err(Leaving { reason: self.deadline.missed(id, holder), last_try: true });
         }
         Ok(())
     }

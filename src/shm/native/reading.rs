@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Reason;
 use crate::acquisition::Progress;
+use crate::backend::{Mode, Release};
 use crate::manager::{Acquired, Ownership};
 use crate::sys::thread::waits::InHand;
 
@@ -16,12 +17,11 @@ use super::caller::Caller;
 use super::cells::{self, CellRelease, Cells};
 use super::converting::downgrade_word;
 use super::judgement::{Effort, Verdict};
-use super::locking::{Leaving, Mode, Request, Waiting};
+use super::locking::{Leaving, LockCall, Waiting};
+use super::note;
 use super::releasing::{RELEASE_LEFT_CLAIM, wake_any, wake_cell, wake_oldest};
 use super::sharing::{hand_to_process, leave};
 use super::word::{self, OWNER, OWNER_DIED, RESERVED, STARVING, Step, WaitState};
-use super::writing::refusal;
-use super::{Release, note};
 
 /// What a wait has come to as a reader's.
 #[derive(Clone, Copy, Default)]
@@ -61,7 +61,7 @@ impl Native {
 
     /// Gives back what the calling thread, or this process, holds shared.
     #[cold]
-    pub(crate) fn unshare_slow(&self, id: u32) -> Result<(), Reason> {
+    pub(super) fn release_cell(&self, id: u32) -> Result<(), Reason> {
         self.may_lock(id)?;
         self.may_share(Mode::Shared)?;
         let holder = self.own_words().ok_or(Reason::NotHolder { id })?;
@@ -87,7 +87,7 @@ impl Native {
 
     /// Makes an exclusive hold a shared one (S15).
     #[cold]
-    pub(crate) fn downgrade_slow(&self, id: u32) -> Result<(), Reason> {
+    pub(super) fn downgrade_held(&self, id: u32) -> Result<(), Reason> {
         self.may_lock(id)?;
         self.may_share(Mode::Shared)?;
         let pool = self.pool();
@@ -121,7 +121,7 @@ impl Native {
     }
 }
 
-impl<'m> Request<'m> {
+impl<'m> LockCall<'m> {
     fn cells(self) -> Result<Cells<'m>, Reason> {
         self.native.pool().cells(self.id).ok_or(NO_READERS)
     }
@@ -129,7 +129,7 @@ impl<'m> Request<'m> {
     /// Holds the lock shared if no writer has it who lives, or is next.
     pub(super) fn contend_shared(self, caller: &Caller<'m>) -> Progress {
         let (pool, cells) = (self.native.pool(), self.cells()?);
-        let is_try = self.wait.is_try();
+        let is_try = self.deadline.is_try();
         // Nobody reads a lock twice: behind a writer that waits the second would wait for ever (S14).
         if caller.thread.is_reading() && cells.find(caller.owner).is_some() {
             return Err(self.own(caller));
@@ -138,7 +138,7 @@ impl<'m> Request<'m> {
         let waiter = WaitState { is_leaving: is_try, ..WaitState::default() };
         for _ in 0..ROUNDS {
             let seen = cells.word.load(Ordering::Acquire);
-            if let Some(reason) = refusal(seen, self.id, caller, self.wait) {
+            if let Some(reason) = self.refusal(seen, caller) {
                 return Err(reason);
             }
             if word::may_enter(seen, waiter) {
@@ -222,12 +222,12 @@ impl<'m> Request<'m> {
                     if self.come_in(waiting, &cells).map_err(Leaving::at_once)? {
                         return Ok(Some(Acquired::Clean));
                     }
-                    self.check_wait(waiting)?;
+                    self.check_wait()?;
                     continue;
                 }
                 Step::Announce(next) => {
                     if cells.word.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-                        self.check_wait(waiting)?;
+                        self.check_wait()?;
                         continue;
                     }
                     seen = next;
@@ -239,7 +239,7 @@ impl<'m> Request<'m> {
                 // By now it may enter.
                 continue;
             }
-            self.check_wait(waiting)?;
+            self.check_wait()?;
             self.sleep_on_word(waiting, seen);
             return Ok(None);
         }

@@ -22,7 +22,7 @@ use super::word::{self, OWNER, STARVING, WAITERS};
 impl Native {
     /// Gives back what the calling thread, or this process, holds.
     #[cold]
-    pub(crate) fn release_slow(&self, id: u32) -> std::result::Result<(), Reason> {
+    pub(super) fn release_word(&self, id: u32) -> std::result::Result<(), Reason> {
         self.may_lock(id)?;
         let holder = self.own_words().ok_or(Reason::NotHolder { id })?;
         let lock = self.pool().word(id);

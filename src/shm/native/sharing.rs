@@ -10,12 +10,13 @@
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::manager::{Acquired, Wait};
+use crate::backend::{FastAcquire, Release, Spin};
+use crate::manager::Acquired;
 use crate::sys::thread::Thread;
 use crate::sys::thread::waits;
 
+use super::super::SHORT_WAITS;
 use super::super::removal::mark;
-use super::super::{FastAcquire, Release, SHORT_WAITS};
 use super::cells::{self, CellRelease, Cells, LEVEL_OF_A_BUSY_LOCK};
 use super::releasing::wake_cell;
 use super::view::View;
@@ -58,20 +59,6 @@ pub(super) fn try_claim(cell: &AtomicU64, owner: u64, thread: Thread) -> bool {
         thread.abandon_claim(cell);
     }
     is_claimed
-}
-
-/// Whether a reader waits for a moment for a lock that a writer has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Spin {
-    Never,
-    Briefly,
-}
-
-impl Spin {
-    /// Of a call that waits like that.
-    pub(crate) fn of(wait: Wait) -> Self {
-        if wait.is_try() { Self::Never } else { Self::Briefly }
-    }
 }
 
 /// Who shares: the thread, in whose name cells are claimed (S11), and whose the hold is then.

@@ -8,6 +8,7 @@
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+use crate::backend::{FastAcquire, Release};
 use crate::manager::{Acquired, Ownership};
 use crate::sys::bits;
 use crate::sys::process::arena::Line;
@@ -15,8 +16,8 @@ use crate::sys::process::registry::Shared;
 use crate::sys::syscall::file::Access;
 use crate::sys::thread::Thread;
 
+use super::super::SHORT_WAITS;
 use super::super::removal::mark;
-use super::super::{FastAcquire, Release, SHORT_WAITS};
 use super::abandoning::ROUNDS;
 use super::attachment::Attachment;
 use super::bitmap::Bitmap;

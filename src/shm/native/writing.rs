@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::Reason;
 use crate::acquisition::Progress;
-use crate::manager::{Acquired, Wait};
+use crate::manager::Acquired;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::waits::InHand;
 
@@ -14,7 +14,7 @@ use super::abandoning::{ROUNDS, clear_dead};
 use super::caller::Caller;
 use super::cells::{Cells, Extent, Seen};
 use super::judgement::{Effort, Verdict};
-use super::locking::{Leaving, Request, Waiting};
+use super::locking::{Leaving, LockCall, Waiting};
 use super::releasing::{END_LEFT_DRAIN, undrain, wake_cell};
 use super::waiting::spin_until;
 use super::word::{self, OWNER, OWNER_DIED, RESERVED, STARVING, Step, WAITERS, WaitState};
@@ -57,12 +57,11 @@ impl Caller<'_> {
     }
 }
 
-impl<'m> Request<'m> {
+impl<'m> LockCall<'m> {
     /// Takes the lock if nobody holds it who lives. `None`: it is to be waited for, or drained.
     pub(super) fn contend(self, caller: &Caller<'_>) -> Progress {
-        let Self { native, id, wait, .. } = self;
-        let (lock, pool) = (self.lock(), native.pool());
-        let is_try = wait.is_try();
+        let (lock, pool) = (self.lock(), self.native.pool());
+        let is_try = self.deadline.is_try();
         self.refuse_readers(caller)?;
         // Bounded: each round means that somebody else changed the word.
         for _ in 0..ROUNDS {
@@ -71,7 +70,7 @@ impl<'m> Request<'m> {
                 // What the mid path, or a call that a handler left, has begun.
                 return if is_try { self.try_drain(caller) } else { Ok(None) };
             }
-            if let Some(reason) = refusal(seen, id, caller, wait) {
+            if let Some(reason) = self.refusal(seen, caller) {
                 return Err(reason);
             }
             // A try does not make readers wait for one of them that lives (S16).
@@ -96,7 +95,7 @@ impl<'m> Request<'m> {
                 };
             }
         }
-        match wait.is_try() {
+        match is_try {
             true => Err(self.held(pool.holder_thread(lock.load(Ordering::Relaxed)))),
             false => Ok(None),
         }
@@ -104,10 +103,7 @@ impl<'m> Request<'m> {
 
     /// What a call that does not wait is told.
     pub(super) fn held(self, holder: u32) -> Reason {
-        match self.wait {
-            Wait::Nanoseconds(timeout_ns) => Reason::TimedOut { id: self.id, timeout_ns, holder },
-            _ => Reason::Held { id: self.id, holder },
-        }
+        self.deadline.missed(self.id, holder)
     }
 
     /// Who reads a lock cannot have it exclusively: two that tried would wait for each other (S14).
@@ -119,10 +115,13 @@ impl<'m> Request<'m> {
 
     /// What the caller itself holds it does not wait for.
     pub(super) fn own(self, caller: &Caller<'_>) -> Reason {
-        match self.wait {
-            Wait::Try => Reason::Held { id: self.id, holder: caller.thread.id() as u32 },
-            _ => Reason::SelfDeadlock { id: self.id },
-        }
+        self.deadline.held_by_caller(self.id, caller.thread.id() as u32)
+    }
+
+    /// Why the caller does not wait for a lock with that word, if it holds the lock itself. A drain that a handler left is no
+    /// hold.
+    pub(super) fn refusal(self, seen: u64, caller: &Caller<'_>) -> Option<Reason> {
+        (seen & OWNER == caller.owner && !word::is_draining(seen)).then(|| self.own(caller))
     }
 
     /// A reader of the lock that is not known to be dead. The cells of the dead are emptied.
@@ -223,19 +222,19 @@ impl<'m> Request<'m> {
                         };
                     }
                     // Whoever changes the word all the while does not make this one wait for ever.
-                    self.check_wait(waiting)?;
+                    self.check_wait()?;
                     continue;
                 }
                 Step::Announce(next) => {
                     if lock.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-                        self.check_wait(waiting)?;
+                        self.check_wait()?;
                         continue;
                     }
                     seen = next;
                 }
                 Step::Sleep => {}
             }
-            self.check_wait(waiting)?;
+            self.check_wait()?;
             self.sleep_on_word(waiting, seen);
             return Ok(None);
         }
@@ -309,7 +308,7 @@ impl<'m> Request<'m> {
                     let next = seen | WAITERS;
                     let is_marked =
                         next == seen || cell.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-                    self.check_wait(waiting)?;
+                    self.check_wait()?;
                     if is_marked {
                         self.sleep_on_cell(waiting, cell, next);
                         return Ok(None);
@@ -383,15 +382,4 @@ impl WaitState {
 /// How the last holder left a lock that was taken from this word.
 pub(super) fn left_by(seen: u64) -> Acquired {
     if word::has_owner(seen) || seen & OWNER_DIED != 0 { Acquired::OwnerDied } else { Acquired::Clean }
-}
-
-/// What the caller itself holds it does not wait for. A drain that a handler left is no hold.
-pub(super) fn refusal(seen: u64, id: u32, caller: &Caller<'_>, wait: Wait) -> Option<Reason> {
-    if seen & OWNER != caller.owner || word::is_draining(seen) {
-        return None;
-    }
-    Some(match wait {
-        Wait::Try => Reason::Held { id, holder: caller.thread.id() as u32 },
-        _ => Reason::SelfDeadlock { id },
-    })
 }
