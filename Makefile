@@ -114,7 +114,7 @@ install: $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(PAGES)/made ##
 	install -D -m 644 $(PAGES)/completions/lockctl.fish "$(DESTDIR)$(FISH_COMPLETIONS)/lockctl.fish"
 	install -d "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)/examples"
 	install -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DOCDIR)/"
-	install -m 644 docs/caveats.md docs/diagnosing.md docs/segment-format.md docs/shared-locks.md \
+	install -m 644 docs/caveats.md docs/design.md docs/diagnosing.md docs/promises.md docs/segment-format.md docs/shared-locks.md \
 		"$(DESTDIR)$(DOCDIR)/docs/"
 	install -m 644 examples/counting.c examples/segment.c "$(DESTDIR)$(DOCDIR)/examples/"
 

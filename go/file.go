@@ -53,13 +53,13 @@ const parentMode fs.FileMode = 0o711
 func newFile(path string) (clib.Manager, *clib.Failure) {
 	switch _, err := os.Lstat(path); {
 	case err == nil:
-		return 0, &clib.Failure{Errno: syscall.EEXIST, Text: onOneLine(path) + ": exists already; open it, or remove it first if nobody uses it any more"}
+		return 0, &clib.Failure{Errno: syscall.EEXIST, Text: onOneLine(path) + ": already exists; open it, or remove it first if nobody uses it any more"}
 	case !errors.Is(err, fs.ErrNotExist):
 		return clib.NewFile(path)
 	}
 	parent := filepath.Dir(filepath.Clean(path))
 	if err := os.MkdirAll(parent, parentMode); err != nil {
-		failed := &clib.Failure{Errno: syscall.EIO, Text: onOneLine(parent) + ": making the directories above the locks: " + err.Error()}
+		failed := &clib.Failure{Errno: syscall.EIO, Text: onOneLine(parent) + ": creating the parent directories of the locks: " + err.Error()}
 		errors.As(err, &failed.Errno)
 		return 0, failed
 	}

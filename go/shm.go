@@ -45,7 +45,7 @@ func OpenSHMLockManager(path string, numLocks uint32, opts ...Option) (Manager, 
 	}
 	if o.readOnly {
 		if o.given&forOwnership != 0 || numLocks != 0 {
-			return nil, invalid(opOpen, "a segment that is only looked at is opened with 0 locks and without ownership")
+			return nil, invalid(opOpen, "a segment is opened read only with 0 locks and without an ownership")
 		}
 		handle, failed := clib.OpenSHMReadOnly(path)
 		return shmManager(opOpen, libpodUser, handle, failed, o)

@@ -4,41 +4,52 @@
  *
  * Generated from src/ffi.rs by `make header`; edit that.
  *
- * RETURN VALUES. Every function that can fail returns int32_t: 0 is success; a positive constant is a success that
- * says more, and one that you do not know is to be treated as 0; a negative value is -errno. No function reads or
- * sets errno, none returns -EINTR. Outputs are written only on success. After a failure, lock_manager_last_error()
- * says in words what happened, to this thread.
+ * RETURN VALUES. Every function that can fail returns int32_t: 0 is success, a positive constant is a success that
+ * says more, and a negative value is -errno. Treat a positive value that you do not know as 0. No function reads or
+ * sets errno, and none returns -EINTR. Outputs are written only on success. After a failure,
+ * lock_manager_last_error() describes it to the thread that made the call.
  *
- * OWNERSHIP. A lock_manager_t is yours from the function that wrote it until lock_manager_close(). A lock is named by
- * its number alone; there is no handle to free. Strings that functions return are the library's.
+ * ERRORS. Every function that can fail may also return these. -EINVAL: a required pointer is NULL, an id is out of
+ * range, or this version does not know a value or the size of a struct. -EOPNOTSUPP: this storage cannot do that, or
+ * this child process may not (see FORK). -EIO: a fault in the library itself, or in the device; a lock call has not
+ * taken the lock. Errors of the system, such as -ENOMEM, -EMFILE and -ENOTDIR, pass through unchanged.
  *
- * THREADS. A manager may be used from any number of threads at once. A lock belongs to the thread that took it: only
- * that thread can unlock it, and through the manager that took it. Elsewhere than in the libpod layout it may belong to
- * the process instead: lock_manager_set_ownership().
+ * OWNERSHIP. The caller owns a lock_manager_t from the function that wrote it until lock_manager_close(). A lock is
+ * named by its id alone, so there is no lock handle to free. Strings that functions return belong to the library.
  *
- * FORK. A child holds nothing of its parent's and may use the manager at once, however it was made, if it may still open
- * the storage: before it drops privileges or changes its root, have it make one call, any call. Who has opened a
- * storage goes on with it after dropping privileges. A process with threads is to make a child by
- * fork(): the libc's memory allocator, which this library uses, may be locked for ever in any other child of such a
- * process. In the libpod layout, lock calls and allocation are -EOPNOTSUPP in a child that was cloned behind the libc's
- * back, and lock calls in every layout in one that shares its parent's memory with thread-local storage of its own.
- * In-memory locks stay with the process that made them: -EOPNOTSUPP in every child.
+ * THREADS. Any number of threads may use one manager at the same time. By default a lock belongs to the thread that
+ * took it: only that thread can unlock it, and only through the manager that took it. After
+ * lock_manager_set_ownership() with LOCK_MANAGER_OWNED_BY_PROCESS, a lock belongs to the process, and any of its
+ * threads can unlock it. Native segments, lock directories and in-memory managers allow that; in the libpod layout,
+ * locks always belong to threads.
  *
- * DEATH. A holder that dies frees its locks, and the next to take one is told: LOCK_MANAGER_OWNER_DIED, with the lock
- * held. What the lock protects may be half written then. Told once. What cannot be promised stands in
- * docs/caveats.md, among this library's installed documentation. A writer's death is also told to each reader that
- * locks shared until a writer was told; a reader's death is told to nobody, for it changed nothing.
+ * FORK. A child process holds none of its parent's locks. It may use its parent's manager at once, however it was
+ * created, if it may still open the storage. A child that is going to drop privileges or change its root must make
+ * one call on the manager first; any call will do. A process that has opened a storage can still use it after it
+ * drops privileges. A process with threads should create children by fork(): in a child that was created in another
+ * way, the memory allocator of the libc, which this library uses, may be locked for ever. In the libpod layout, lock
+ * calls and allocation return -EOPNOTSUPP in a child that was cloned behind the libc's back. In every layout, lock
+ * calls return -EOPNOTSUPP in a child that shares its parent's memory but has thread-local storage of its own.
+ * In-memory locks stay with the process that created them: in a child, every call on them except lock_manager_close()
+ * returns -EOPNOTSUPP.
  *
- * SIGNALS. A signal handler may call lock_manager_cancel_trigger(). It may also call lock_manager_try_lock() and
- * lock_manager_unlock(), and the same for shared locks, for any lock that the interrupted call is not about, whatever it interrupts, malloc(3) included, if
- * the thread has made a call before in this process, in a forked child anew (of files: on that lock); they do not wait.
- * What would have to wait for the interrupted call of the same thread is -EDEADLK. A handler may end its thread
- * (pthread_exit) or jump away (siglongjmp) from any call: what the thread holds then is held until its end or freed by
- * it, and it waits for nothing. In the libpod layout a jump out of a lock, unlock, allocate or free that does not
- * wait may leave the lock, or allocation, held until the thread's end.
+ * DEATH. If a holder dies, its locks become free. The next holder is told once, by LOCK_MANAGER_OWNER_DIED: it holds
+ * the lock, and what the lock protects may be half written. If a writer (an exclusive holder) dies, each reader is
+ * told as well, until a writer has been told. If a reader dies, nobody is told, because it changed nothing.
+ * docs/caveats.md, in the installed documentation of this library, says what cannot be promised.
  *
- * MANNERS. No call is a cancellation point. The library starts no thread, installs no signal handler, prints nothing,
- * and stays mapped after dlclose().
+ * SIGNALS. A signal handler may call lock_manager_cancel_trigger(). It may also call lock_manager_try_lock(),
+ * lock_manager_unlock() and their counterparts for shared locks, on any lock that the interrupted call does not
+ * concern. They do not wait, and they are safe whatever the signal interrupted, malloc(3) included, if the thread has
+ * already made a call in this process. (A forked child counts as a new process. In a lock directory, that call must
+ * have been on the same lock.) A call that would have to wait for the interrupted call of its own thread returns
+ * -EDEADLK. A handler may end its thread (pthread_exit) or jump away (siglongjmp) from any call. What the thread
+ * holds then stays held until the thread unlocks it or ends, and the thread no longer waits for anything. In the
+ * libpod layout, a jump out of a lock, unlock, allocate or free that does not wait may leave the lock, or allocation,
+ * held until the thread ends.
+ *
+ * MANNERS. No call is a cancellation point. The library starts no threads, installs no signal handlers, prints
+ * nothing, and stays mapped after dlclose().
  */
 
 
@@ -48,44 +59,45 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/** The version that this header was made for; lock_manager_version() says which one runs. */
+/** The version that this header belongs to. lock_manager_version() returns the version of the library that runs. */
 #define LOCK_MANAGER_VERSION "0.1.0"
 
 /**
- * A manager: a pool of numbered locks in some storage. Made by the functions that take a lock_manager_t **, used from
- * any number of threads at once, given back with lock_manager_close().
+ * A manager: a pool of numbered locks in some storage. The functions that take a lock_manager_t ** create it, any number of
+ * threads may use it at once, and lock_manager_close() frees it.
  */
 typedef struct lock_manager lock_manager_t;
 
 /**
- * Ends waits from another thread. Made by lock_manager_cancel_new(), given back with lock_manager_cancel_free().
+ * A cancel object: ends waits from another thread. lock_manager_cancel_new() creates it, lock_manager_cancel_free() frees
+ * it.
  */
 typedef struct lock_manager_cancel lock_manager_cancel_t;
 
 
 /**
- * The lock is held now; its last holder died holding it, so what it protects may be half written. Told once, to the
- * one who acquires next.
+ * The lock is held now, but its last holder died holding it, so what the lock protects may be half written. The next
+ * exclusive holder is told once; until then, each reader is told.
  */
 #define LOCK_MANAGER_OWNER_DIED 1
 
 /**
- * What `lock_manager_available_locks` and `lock_manager_num_locks` say where there is no maximum.
+ * The count that `lock_manager_available_locks` and `lock_manager_num_locks` write if there is no maximum.
  */
 #define LOCK_MANAGER_UNLIMITED UINT32_MAX
 
 /**
- * The native layout for a new segment; any for one that exists.
+ * The native layout for a new segment; any layout for an existing one.
  */
 #define LOCK_MANAGER_LAYOUT_DEFAULT 0
 
 /**
- * Podman's own layout: POSIX robust mutexes, a fixed number of locks.
+ * The libpod layout, which Podman uses: POSIX robust mutexes, and a fixed number of locks.
  */
 #define LOCK_MANAGER_LAYOUT_LIBPOD 1
 
 /**
- * The library's own layout: it grows, finds deadlocks, and does not rest on the kernel's list of robust mutexes.
+ * The native layout, the library's own: it grows, reports deadlocks, and does not depend on the kernel's robust lists.
  */
 #define LOCK_MANAGER_LAYOUT_NATIVE 2
 
@@ -95,42 +107,42 @@ typedef struct lock_manager_cancel lock_manager_cancel_t;
 #define LOCK_MANAGER_KIND_SHM 0
 
 /**
- * The locks are files of a directory.
+ * The locks are in a lock directory.
  */
 #define LOCK_MANAGER_KIND_FILE 1
 
 /**
- * The locks are of this process only.
+ * The locks belong to this process alone.
  */
 #define LOCK_MANAGER_KIND_IN_MEMORY 2
 
 /**
- * A lock is owned by the thread that took it.
+ * A lock belongs to the thread that took it.
  */
 #define LOCK_MANAGER_OWNED_BY_THREAD 0
 
 /**
- * A lock is owned by the process that took it.
+ * A lock belongs to the process that took it.
  */
 #define LOCK_MANAGER_OWNED_BY_PROCESS 1
 
 /**
- * The version that the header was made for, as the macro LOCK_MANAGER_VERSION gives it in one string.
+ * The major version that this header belongs to. The macro LOCK_MANAGER_VERSION has the whole version as a string.
  */
 #define LOCK_MANAGER_VERSION_MAJOR 0
 
 /**
- * See LOCK_MANAGER_VERSION_MAJOR.
+ * The minor version that this header belongs to.
  */
 #define LOCK_MANAGER_VERSION_MINOR 1
 
 /**
- * See LOCK_MANAGER_VERSION_MAJOR.
+ * The patch version that this header belongs to.
  */
 #define LOCK_MANAGER_VERSION_PATCH 0
 
 /**
- * How a new segment is to be made. Zero in a field means the default.
+ * Options for a new segment. Zero in a field means the default.
  */
 typedef struct {
         /**
@@ -142,22 +154,22 @@ typedef struct {
          */
         uint32_t layout;
         /**
-         * How far a native segment may grow; 0: to the larger of num_locks and 1048576. The libpod layout cannot, and ignores
-         * it.
+         * The number of locks that a native segment may grow to; 0 means 1048576, or num_locks if that is more. The libpod
+         * layout cannot grow and ignores this field.
          */
         uint32_t max_locks;
         /**
-         * Permission bits, 0777 at most; 0 means 0600. The umask does not apply.
+         * The permission bits of the segment, at most 0777; 0 means 0600. The umask does not apply.
          */
         uint32_t mode;
         /**
-         * None yet: any bit is -EINVAL.
+         * Must be 0: no flag is defined yet, and any bit is -EINVAL.
          */
         uint32_t flags;
 } lock_manager_shm_options_t;
 
 /**
- * What is known of one lock.
+ * The state of one lock.
  */
 typedef struct {
         /**
@@ -165,31 +177,31 @@ typedef struct {
          */
         size_t size;
         /**
-         * The lock.
+         * The id of the lock.
          */
         uint32_t id;
         /**
-         * 1 if it is allocated, else 0.
+         * 1 if the lock is allocated, else 0.
          */
         uint32_t allocated;
         /**
-         * 1 if somebody holds it, else 0.
+         * 1 if somebody holds the lock, shared or exclusively, else 0.
          */
         uint32_t held;
         /**
-         * 1 if the last to hold it exclusively died and nobody has taken it exclusively since, else 0.
+         * 1 if the last exclusive holder died and nobody has held the lock exclusively since, else 0.
          */
         uint32_t owner_died;
         /**
-         * The holder's process as the caller's PID namespace sees it, else 0.
+         * The process id of the holder, as the caller's PID namespace sees it; 0 if unknown.
          */
         int32_t pid;
         /**
-         * The holder's thread as the caller's PID namespace sees it, else 0.
+         * The thread id of the holder, as the caller's PID namespace sees it; 0 if unknown.
          */
         int32_t tid;
         /**
-         * Threads known to wait; 0 where the storage does not say.
+         * The number of threads known to wait; 0 if the storage does not say.
          */
         uint32_t waiters;
         /**
@@ -197,23 +209,23 @@ typedef struct {
          */
         uint32_t ownership;
         /**
-         * How often it was acquired; 0 where not counted.
+         * How often the lock was acquired exclusively; 0 if the storage does not count.
          */
         uint64_t acquisitions;
         /**
-         * The holder's PID namespace, as the inode number of /proc/PID/ns/pid; 0 if unknown.
+         * The PID namespace of the holder, as the inode number of /proc/PID/ns/pid; 0 if unknown.
          */
         uint64_t pid_namespace;
         /**
-         * Nanoseconds that the longest present waiter has waited, so that the lock is held at least that long.
+         * For how long the longest waiter has waited, in nanoseconds. The lock has been held at least that long.
          */
         uint64_t waited_ns;
         /**
-         * How many hold it shared; pid and tid are the first of them then. Appended after 0.1.0, as is what follows.
+         * The number of readers; pid and tid then belong to the first of them. This field and the next came after 0.1.0.
          */
         uint32_t readers;
         /**
-         * 1 if a writer waits for the readers to leave, and keeps later readers out, else 0. It is among the waiters.
+         * 1 if a writer waits for the readers to leave and keeps later readers out, else 0. That writer counts as a waiter.
          */
         uint32_t draining;
 } lock_manager_lock_info_t;
@@ -227,11 +239,11 @@ typedef struct {
          */
         size_t size;
         /**
-         * Its process as the caller's PID namespace sees it, else 0.
+         * Its process id, as the caller's PID namespace sees it; 0 if unknown.
          */
         int32_t pid;
         /**
-         * The thread as the caller's PID namespace sees it, else 0; 0 also where the process owns the hold.
+         * Its thread id, as the caller's PID namespace sees it; 0 if unknown, or if the hold belongs to the process.
          */
         int32_t tid;
         /**
@@ -249,7 +261,7 @@ typedef struct {
 } lock_manager_holder_t;
 
 /**
- * What is known of a manager's storage.
+ * The state of a manager's storage.
  */
 typedef struct {
         /**
@@ -261,19 +273,19 @@ typedef struct {
          */
         uint32_t kind;
         /**
-         * LOCK_MANAGER_LAYOUT_… of a segment, else 0.
+         * LOCK_MANAGER_LAYOUT_… for a segment, else 0.
          */
         uint32_t layout;
         /**
-         * How many locks there are.
+         * The number of locks; LOCK_MANAGER_UNLIMITED if there is no maximum.
          */
         uint32_t num_locks;
         /**
-         * How many there may come to be.
+         * The number of locks that the storage may grow to; LOCK_MANAGER_UNLIMITED if there is no maximum.
          */
         uint32_t max_locks;
         /**
-         * Processes attached; 0 where the storage does not say.
+         * The number of processes that have the storage open; 0 if the storage does not say.
          */
         uint32_t attached;
         /**
@@ -287,25 +299,27 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * This thread's last failure in words: the storage, the lock, the numbers that disagree, the way out. Never NULL;
- * empty before the first failure. Valid until this thread's next failing call.
+ * Describes this thread's last failure in one line: the storage, the lock, the numbers that disagree, and what to
+ * do. Never NULL; empty before the first failure. The string is valid until this thread's next failing call.
  */
 const char *lock_manager_last_error(void);
 
 /**
- * The version of the library that runs, such as "0.1.0".
+ * Returns the version of the library that runs, such as "0.1.0".
  */
 const char *lock_manager_version(void);
 
 /**
- * Creates a shared memory segment and opens it. Nobody ever sees it half made.
+ * Creates a shared memory segment and opens it. No other process ever sees a segment that is half made.
  *
  * path: a POSIX shm name ("/name": one slash, first) or the absolute path of a file.
- * num_locks: 1 to 16777216, rounded up to a multiple of 64; in the libpod layout of 32.
- * options: NULL for the defaults: the native layout, which may grow to 1048576 locks.
+ * num_locks: 1 to 16777216, rounded up to a multiple of 64 (libpod layout: 32).
+ * options: NULL for the defaults: the native layout, which may grow to 1048576 locks or to num_locks if that is
+ * more.
  *
- * -EEXIST: the name is taken. -ENOSPC: the file system is full; nothing is left behind. -EINVAL, -EACCES,
- * -EOPNOTSUPP (a network file system).
+ * -EEXIST: the name is taken. -ENOSPC: the file system is full; nothing is left behind. -EINVAL: path is not a
+ * valid name, or num_locks or an option is out of range. -EACCES: permissions. -EOPNOTSUPP: a network file system,
+ * or one that cannot reserve space.
  */
 int32_t lock_manager_new_shm(const char *path,
                              uint32_t num_locks,
@@ -313,25 +327,33 @@ int32_t lock_manager_new_shm(const char *path,
                              lock_manager_t **out);
 
 /**
- * Opens a segment that exists.
+ * Opens an existing segment.
  *
- * num_locks: how many it must have, rounded as at creation; 0 takes what is there. One that has grown may be asked for by
- * any number between its first and its present one.
+ * num_locks: the number of locks that it must have, rounded up as at creation; 0 accepts any number. If the
+ * segment has grown, any number from its first to its present one is accepted.
  *
- * -ENOENT: there is none. -ERANGE: it has another number of locks. -EPROTO: none of ours, damaged, or made for
- * another libc, architecture or version. -ESTALE: it was made before this boot (native). -EUSERS: 8191 processes use it
- * (native). -EACCES: permissions, a symbolic link, or an owner that is neither the caller nor root.
+ * -ENOENT: there is no such segment. -ERANGE: it has another number of locks. -EPROTO: it is not a segment of this
+ * library, is damaged, or was made for another libc, architecture or format version. -ESTALE: it was made before
+ * this boot (native layout). -EUSERS: 8191 processes already use it (native layout). -EACCES: permissions, a
+ * symbolic link, or an owner that is neither the caller nor root.
  */
 int32_t lock_manager_open_shm(const char *path,
                               uint32_t num_locks,
                               lock_manager_t **out);
 
 /**
- * Opens the segment if it exists, else creates it. Of two first users at once, one creates it and both succeed.
+ * Opens the segment if it exists, and creates it otherwise. If two processes call it at once, one creates the
+ * segment and both succeed.
  *
- * 0 locks open what is there and are -EINVAL where nothing is; mode and max_locks count at creation only; a layout that
- * is named must be the one that is there (-EPROTO). A native segment from before this boot is replaced by a new one.
- * Otherwise as lock_manager_open_shm and lock_manager_new_shm.
+ * The options mode and max_locks count at creation only. A native segment from before this boot is replaced by a
+ * new one.
+ *
+ * num_locks: as for lock_manager_open_shm and lock_manager_new_shm; 0 opens an existing segment and never creates
+ * one.
+ * options: NULL for the defaults. If options name a layout, an existing segment must have it.
+ *
+ * -EINVAL: num_locks is 0 and there is no segment. -EPROTO: the segment has another layout. Otherwise as
+ * lock_manager_open_shm and lock_manager_new_shm.
  */
 int32_t lock_manager_open_or_new_shm(const char *path,
                                      uint32_t num_locks,
@@ -339,198 +361,246 @@ int32_t lock_manager_open_or_new_shm(const char *path,
                                      lock_manager_t **out);
 
 /**
- * Opens a segment to look at it, whoever owns it if permissions allow. What changes something is -EACCES then.
+ * Opens a segment read only, whoever owns it, if permissions allow. Calls that would change something then return
+ * -EACCES.
  *
- * Fails as lock_manager_open_shm does, but for the owner.
+ * Fails as lock_manager_open_shm does, except that any owner is accepted.
  */
 int32_t lock_manager_open_shm_read_only(const char *path,
                                         lock_manager_t **out);
 
 /**
- * Removes a segment's name. Who has it open is told -ESTALE: in the native layout at each allocation and lock call from
- * then on, in the libpod layout by allocation and waits within 100 ms. Unlocking and looking work.
+ * Removes a segment. Processes that still have it open get -ESTALE: in the native layout from each allocation and
+ * lock call at once, in the libpod layout from allocation and waits within 100 ms. They can still unlock, and read
+ * information.
  *
- * -ENOENT: there is none. -EPROTO: it carries no magic number of ours; it stays. A damaged segment of ours goes.
- * -EBUSY: somebody has kept a record lock on it for 2 s. -EACCES, -EPERM: the directory does not let the caller take
- * the name away; the segment stays in use.
+ * -ENOENT: there is no such segment. -EPROTO: it does not carry this library's magic number, so it stays; a
+ * damaged segment of this library is removed. -EBUSY: another process has held a record lock on it for 2 s.
+ * -EACCES, -EPERM: the directory does not let the caller remove the name; the segment stays in use.
  */
 int32_t lock_manager_remove_shm(const char *path);
 
 /**
- * Makes a directory for locks, and opens it: one file for each allocated lock, named by its decimal id, as libpod's
- * file manager has it. An empty directory that is there already will do. Ids go from 0 to 16777215. Beside libpod, a lock
- * is also the record lock that libpod takes on that file, and shows as such in lslocks(8).
+ * Creates a lock directory and opens it. The directory has one file for each allocated lock, named by its decimal
+ * id, as libpod's file manager has it. An existing directory is accepted if it is empty. Ids go from 0 to
+ * 16777215. For libpod, a held lock that is allocated is also a record lock on its file, and lslocks(8) shows it.
  *
- * -EEXIST: there is something in it. -ENOENT: the directory above it is missing. -EACCES, -EOPNOTSUPP (a network file
- * system).
+ * directory: the path of the directory.
+ *
+ * -EEXIST: the directory is not empty. -ENOENT: its parent directory does not exist. -EACCES: permissions.
+ * -EOPNOTSUPP: a network file system.
  */
 int32_t lock_manager_new_file(const char *directory,
                               lock_manager_t **out);
 
 /**
- * Opens a directory of locks that exists, be it libpod's or this library's. A table (.lock_manager) that is not there, or
- * from before this boot, is made anew.
+ * Opens an existing lock directory, made by this library or by libpod. If its table (.lock_manager) is missing or
+ * is from before this boot, a new table is made.
  *
- * -ENOENT: there is none. -EACCES: permissions, a symbolic link, or an owner that is neither the caller nor root.
- * -EPROTO: its file .lock_manager is of another version, or none of ours.
+ * directory: the path of the directory.
+ *
+ * -ENOENT: there is no such directory. -EACCES: permissions, a symbolic link, or an owner that is neither the
+ * caller nor root. -EPROTO: the file .lock_manager has another version or was not made by this library.
  */
 int32_t lock_manager_open_file(const char *directory,
                                lock_manager_t **out);
 
 /**
- * Opens the directory if it exists, else makes it. Of two first users at once, one makes it and both succeed.
+ * Opens the lock directory if it exists, and creates it otherwise. If two processes call it at once, one creates
+ * the directory and both succeed.
+ *
+ * directory: the path of the directory.
  *
  * Fails as lock_manager_open_file and lock_manager_new_file do.
  */
-int32_t lock_manager_open_or_new_file(const char *directory, lock_manager_t **out);
+int32_t lock_manager_open_or_new_file(const char *directory,
+                                      lock_manager_t **out);
 
 /**
- * Removes a directory with its locks. Who has it open is told -ESTALE at the next call that allocates or locks.
+ * Removes a lock directory with its locks. Processes that still have it open get -ESTALE from their next call that
+ * allocates or locks.
  *
- * -ENOENT: there is none. -EPROTO: nothing in it is ours; it stays. -ENOTEMPTY: other files were in it as well.
+ * directory: the path of the directory.
+ *
+ * -ENOENT: there is no such directory. -EPROTO: it has no files of this library, so it stays. -ENOTEMPTY: it also
+ * has other files.
  */
 int32_t lock_manager_remove_file(const char *directory);
 
 /**
- * Makes a manager whose locks are of this process only: between its threads they are what those of a native segment are. In
- * a forked child its calls are -EOPNOTSUPP.
+ * Creates a manager whose locks belong to this process alone. Between its threads they behave as the locks of a
+ * native segment do. In a forked child, every call on the manager except lock_manager_close() returns -EOPNOTSUPP.
  *
  * num_locks: 1 to 16777216, not rounded.
  *
- * -EINVAL: 0 locks, or too many.
+ * -EINVAL: num_locks is out of range.
  */
 int32_t lock_manager_new_in_memory(uint32_t num_locks,
                                    lock_manager_t **out);
 
 /**
- * Closes a manager; the storage stays. NULL is 0.
+ * Closes a manager; the storage stays. If manager is NULL, it does nothing and returns 0.
  *
- * -EBUSY: this process holds a lock through it, or another thread waits in a call on it; it stays open then. A call
- * that merely runs beside this one is the caller's error, as with free(3).
+ * -EBUSY: this process holds a lock through the manager, or another thread waits in a call on it; the manager
+ * stays open. No call on the manager may run at the same time as this one; as with free(3), avoiding that is up to
+ * the caller.
  */
 int32_t lock_manager_close(lock_manager_t *manager);
 
 /**
  * Allocates a lock: an id that nobody else gets until it is freed.
  *
- * -ENOLCK: all are allocated. -ESTALE: the segment was removed. -ENOTRECOVERABLE: the guard of the bitmaps stays
- * taken (libpod layout).
+ * id: receives the id of the lock.
+ *
+ * -ENOLCK: all locks are allocated. -ESTALE: the segment was removed. -ENOTRECOVERABLE: the mutex that guards the
+ * bitmaps stays held (libpod layout).
  */
 int32_t lock_manager_allocate_lock(lock_manager_t *manager,
                                    uint32_t *id);
 
 /**
- * Checks that an id is within range; whether it is allocated does not matter.
+ * Checks that an id is in range. It does not matter whether the lock is allocated.
  *
- * -EINVAL: it is not.
+ * -EINVAL: id is out of range.
  */
 int32_t lock_manager_retrieve_lock(lock_manager_t *manager, uint32_t id);
 
 /**
- * Allocates the lock of that id.
+ * Allocates the lock with this id.
  *
- * -EEXIST: it is allocated. -EINVAL: out of range. Otherwise as lock_manager_allocate_lock.
+ * -EEXIST: it is already allocated. -EINVAL: id is out of range. Otherwise as lock_manager_allocate_lock.
  */
 int32_t lock_manager_allocate_and_retrieve_lock(lock_manager_t *manager, uint32_t id);
 
 /**
- * Gives an id back. A lock that is held stays held, and can still be used.
+ * Frees an id, so that it can be allocated again. A held lock stays held, and the lock can still be used.
  *
- * -ENOENT: it is not allocated. -EINVAL: out of range. Otherwise as lock_manager_allocate_lock.
+ * -ENOENT: the lock is not allocated. -EINVAL: id is out of range. Otherwise as lock_manager_allocate_lock.
  */
 int32_t lock_manager_free_lock(lock_manager_t *manager, uint32_t id);
 
 /**
- * Frees every id. For tests and renumbering, when no other process is allocating.
+ * Frees every id, for tests and renumbering. Call it only while no other process allocates. Held locks stay held.
  *
- * Fails as lock_manager_allocate_lock does, but for -ENOLCK.
+ * Fails as lock_manager_allocate_lock does, except that -ENOLCK cannot happen.
  */
 int32_t lock_manager_free_all_locks(lock_manager_t *manager);
 
 /**
- * How many locks are free to be allocated, or LOCK_MANAGER_UNLIMITED.
+ * Counts the locks that are free to be allocated.
+ *
+ * count: receives the number, or LOCK_MANAGER_UNLIMITED if there is no maximum.
+ *
+ * -EINVAL: count is NULL.
  */
 int32_t lock_manager_available_locks(lock_manager_t *manager, uint32_t *count);
 
 /**
- * How many locks there are, or LOCK_MANAGER_UNLIMITED.
+ * Counts all locks, allocated or not.
+ *
+ * count: receives the number, or LOCK_MANAGER_UNLIMITED if there is no maximum.
+ *
+ * -EINVAL: count is NULL.
  */
 int32_t lock_manager_num_locks(lock_manager_t *manager, uint32_t *count);
 
 /**
- * Makes room for num_locks, rounded as at creation, while others work: every process that has the segment open can use
- * the new locks, and nothing moves. In memory, too.
+ * Adds locks while other processes use the storage. Every process that has a segment open can use the new locks,
+ * and nothing moves. In-memory managers can grow as well.
  *
- * -EINVAL: fewer than there are, or more than max_locks. -ENOSPC: the file system is full; -ENOMEM, -EAGAIN: this process
- * has no addresses for max_locks, or may not lock so much memory (mlockall). Nothing has changed then.
- * -EOPNOTSUPP: the layout is fixed, as libpod's is, or there is no number, as with files.
+ * num_locks: the new total, rounded up as at creation.
+ *
+ * -EINVAL: num_locks is less than the present number or more than max_locks. -ENOSPC: the file system is full.
+ * -ENOMEM, -EAGAIN: this process has no address space for max_locks, or may not lock that much memory (mlockall).
+ * After an error nothing has changed. -EOPNOTSUPP: the number is fixed (libpod layout), or there is none (lock
+ * directory).
  */
 int32_t lock_manager_grow(lock_manager_t *manager,
                           uint32_t num_locks);
 
 /**
- * Waits for a lock without end. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it now.
+ * Waits for a lock without limit.
  *
- * -EDEADLK: this thread holds it, or (not in the libpod layout) the wait would close a cycle of threads that wait for each
- * other's locks, which the last error names with their processes. -ESTALE: the storage was removed. In the libpod layout also
- * -ENOLCK: this thread holds 2000 locks already. -ENOTRECOVERABLE: the lock's state is lost. -EOPNOTSUPP: a child cloned
- * behind the libc's back.
+ * 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds the lock now.
+ *
+ * -EDEADLK: this thread already holds the lock, or (except in the libpod layout) the wait would close a cycle of
+ * threads that wait for each other's locks; the last error names the cycle. -ESTALE: the storage was removed.
+ * -ENOLCK: this thread already holds 2000 locks (libpod layout). -ENOTRECOVERABLE: the state of the lock is lost
+ * (libpod layout). -EOPNOTSUPP: a child that was cloned behind the libc's back (libpod layout).
  */
 int32_t lock_manager_lock(lock_manager_t *manager,
                           uint32_t id);
 
 /**
- * Takes a lock if it is free. -EBUSY: it is held, by whomever. Otherwise as lock_manager_lock.
+ * Takes a lock if it is free, and does not wait.
+ *
+ * -EBUSY: the lock is held, by the caller or by anybody else. Otherwise as lock_manager_lock.
  */
 int32_t lock_manager_try_lock(lock_manager_t *manager, uint32_t id);
 
 /**
- * Waits for a lock for at most timeout_ns nanoseconds of CLOCK_MONOTONIC; UINT64_MAX: without end; 0 takes a free
- * lock and waits for no other.
+ * Waits for a lock for at most timeout_ns.
  *
- * -ETIMEDOUT: it was held all the time. Otherwise as lock_manager_lock.
+ * timeout_ns: nanoseconds of CLOCK_MONOTONIC. UINT64_MAX waits without limit; 0 takes a free lock and does not
+ * wait.
+ *
+ * -ETIMEDOUT: the lock did not become free in time. Otherwise as lock_manager_lock.
  */
 int32_t lock_manager_timed_lock(lock_manager_t *manager,
                                 uint32_t id,
                                 uint64_t timeout_ns);
 
 /**
- * Unlocks what the calling thread, or by process ownership this process, holds through this manager. -EPERM: it does
- * not hold it.
+ * Unlocks a lock that the calling thread (or, with ownership by process, this process) holds through this manager.
+ *
+ * -EPERM: the caller does not hold it through this manager.
  */
 int32_t lock_manager_unlock(lock_manager_t *manager,
                             uint32_t id);
 
 /**
- * Says who owns the locks taken through a manager: LOCK_MANAGER_OWNED_BY_THREAD, as it is by itself, or
- * LOCK_MANAGER_OWNED_BY_PROCESS, so that any thread of the process may unlock. A lock that the process holds is waited for
- * then, even by the thread that took it.
+ * Sets who owns the locks that are taken through a manager. Call it before the manager's first lock call. With
+ * ownership by process, any thread of the process can unlock a lock, and a thread that asks for a lock that its
+ * own process holds waits for it.
  *
- * -EBUSY: the manager has taken a lock already. -EOPNOTSUPP: the libpod layout's locks belong to threads. -EINVAL: no
- * such ownership.
+ * ownership: LOCK_MANAGER_OWNED_BY_THREAD, the default, or LOCK_MANAGER_OWNED_BY_PROCESS.
+ *
+ * -EBUSY: the manager has already taken a lock, or tried to. -EOPNOTSUPP: ownership by process in the libpod
+ * layout. -EINVAL: ownership is unknown.
  */
 int32_t lock_manager_set_ownership(lock_manager_t *manager,
                                    uint32_t ownership);
 
 /**
- * Makes a cancel object, which ends waits from another thread. Free it with lock_manager_cancel_free().
+ * Creates a cancel object, with which one thread can end the waits of others. Free it with
+ * lock_manager_cancel_free().
+ *
+ * -EINVAL: out is NULL.
  */
 int32_t lock_manager_cancel_new(lock_manager_cancel_t **out);
 
 /**
- * Ends every wait with that object within 10 ms, and each later one at once; it stays triggered. Async-signal-safe.
+ * Ends every wait that uses this cancel object within 10 ms, and every later one at once. The object stays
+ * triggered. This call is async-signal-safe.
+ *
+ * -EINVAL: cancel is NULL.
  */
 int32_t lock_manager_cancel_trigger(lock_manager_cancel_t *cancel);
 
 /**
- * Frees a cancel object. NULL is 0. -EBUSY: a wait still uses it.
+ * Frees a cancel object. If cancel is NULL, it does nothing and returns 0.
+ *
+ * -EBUSY: a wait still uses the object.
  */
 int32_t lock_manager_cancel_free(lock_manager_cancel_t *cancel);
 
 /**
- * lock_manager_timed_lock that another thread can end through the cancel object. NULL: nobody can.
+ * Waits for a lock as lock_manager_timed_lock does, until a cancel object is triggered.
  *
- * -ECANCELED: it was triggered, even if the lock was free. Otherwise as lock_manager_timed_lock.
+ * timeout_ns: nanoseconds of CLOCK_MONOTONIC. UINT64_MAX waits without limit.
+ * cancel: the cancel object; NULL if nobody is to end the wait.
+ *
+ * -ECANCELED: the object was triggered, even if the lock was free. Otherwise as lock_manager_timed_lock.
  */
 int32_t lock_manager_cancellable_lock(lock_manager_t *manager,
                                       uint32_t id,
@@ -538,42 +608,51 @@ int32_t lock_manager_cancellable_lock(lock_manager_t *manager,
                                       lock_manager_cancel_t *cancel);
 
 /**
- * Waits without end until a lock can be held shared: beside any number of others that hold it shared, and nobody that
- * holds it exclusively. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it shared now.
+ * Waits without limit until the caller can hold a lock shared. Any number of readers hold a lock shared at the
+ * same time, and nobody holds it exclusively meanwhile.
  *
- * LOCK_MANAGER_OWNER_DIED: a writer died holding it. Each reader is told, until a writer has taken the lock and was told
- * itself: only a writer can mend what the lock protects. That a reader died is told to nobody, since it changed nothing.
+ * 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds the lock shared now.
  *
- * A writer that waits keeps later readers out, so as not to starve; give writers deadlines, for a reader that is stopped
- * keeps its hold. A reader cannot become a writer: unlock, and lock exclusively.
+ * LOCK_MANAGER_OWNER_DIED: a writer died holding the lock. Every reader is told, until a writer has taken the lock
+ * and was told itself, because only a writer can repair what the lock protects. If a reader dies, nobody is told,
+ * because it changed nothing.
  *
- * -EDEADLK: this thread holds the lock already, either way, or the wait would close a cycle. -EAGAIN: there is no room for
- * one more reader: 4 for each lock and 8192 more in a segment. -EOPNOTSUPP: the libpod layout, or a segment of format
- * version 1. Otherwise as lock_manager_lock.
+ * A waiting writer keeps later readers out, or it would starve. Give writers a timeout: a reader that is stopped
+ * keeps its hold. A reader cannot become a writer; it must unlock and then lock exclusively.
+ *
+ * -EDEADLK: this thread already holds the lock, shared or exclusively, or the wait would close a cycle. -EAGAIN:
+ * there is no room for one more reader; each lock has room for 4, and the locks of a segment share room for 8192
+ * more. -EOPNOTSUPP: the libpod layout, or a segment of format version 1. Otherwise as lock_manager_lock.
  */
 int32_t lock_manager_lock_shared(lock_manager_t *manager,
                                  uint32_t id);
 
 /**
- * Takes a lock shared if no writer has it or is next. -EBUSY: one is, or this thread holds it. Otherwise as
- * lock_manager_lock_shared.
+ * Takes a lock shared if no writer holds it or is next, and does not wait.
+ *
+ * -EBUSY: a writer holds the lock or is next, or this thread holds it. Otherwise as lock_manager_lock_shared.
  */
 int32_t lock_manager_try_lock_shared(lock_manager_t *manager, uint32_t id);
 
 /**
- * lock_manager_lock_shared for at most timeout_ns nanoseconds of CLOCK_MONOTONIC; UINT64_MAX: without end; 0: takes what
- * no writer has, and waits for none.
+ * Waits for at most timeout_ns until the caller can hold a lock shared.
  *
- * -ETIMEDOUT: writers had it all the time. Otherwise as lock_manager_lock_shared.
+ * timeout_ns: nanoseconds of CLOCK_MONOTONIC. UINT64_MAX waits without limit; 0 takes the lock if no writer has it
+ * and does not wait.
+ *
+ * -ETIMEDOUT: writers had the lock all the time. Otherwise as lock_manager_lock_shared.
  */
 int32_t lock_manager_timed_lock_shared(lock_manager_t *manager,
                                        uint32_t id,
                                        uint64_t timeout_ns);
 
 /**
- * lock_manager_timed_lock_shared that another thread can end through the cancel object. NULL: nobody can.
+ * Waits for a shared hold as lock_manager_timed_lock_shared does, until a cancel object is triggered.
  *
- * -ECANCELED: it was triggered, even if the lock was free. Otherwise as lock_manager_timed_lock_shared.
+ * timeout_ns: nanoseconds of CLOCK_MONOTONIC. UINT64_MAX waits without limit.
+ * cancel: the cancel object; NULL if nobody is to end the wait.
+ *
+ * -ECANCELED: the object was triggered, even if the lock was free. Otherwise as lock_manager_timed_lock_shared.
  */
 int32_t lock_manager_cancellable_lock_shared(lock_manager_t *manager,
                                              uint32_t id,
@@ -581,44 +660,53 @@ int32_t lock_manager_cancellable_lock_shared(lock_manager_t *manager,
                                              lock_manager_cancel_t *cancel);
 
 /**
- * Gives back what the calling thread, or by process ownership this process, holds shared, through whichever manager of
- * that ownership on the storage. -EPERM: it does not hold it shared. -EOPNOTSUPP: as for lock_manager_lock_shared.
+ * Unlocks a lock that the calling thread (or, with ownership by process, this process) holds shared. Any manager
+ * of the same ownership on the same storage will do.
+ *
+ * -EPERM: the caller does not hold it shared. -EOPNOTSUPP: the libpod layout, or a segment of format version 1.
  */
 int32_t lock_manager_unlock_shared(lock_manager_t *manager,
                                    uint32_t id);
 
 /**
- * Makes what the caller holds exclusively a shared hold, without a gap in which somebody else could have it exclusively.
- * Readers that wait get in.
+ * Turns an exclusive hold into a shared one. Nobody else can hold the lock exclusively in between. Waiting readers
+ * get in.
  *
- * -EPERM: the caller does not hold it exclusively through this manager. -EAGAIN: there is no room for one more reader;
- * it is still held exclusively. -EOPNOTSUPP: as for lock_manager_lock_shared.
+ * -EPERM: the caller does not hold the lock exclusively through this manager. -EAGAIN: there is no room for one
+ * more reader; the lock is still held exclusively. -EOPNOTSUPP: the libpod layout, or a segment of format version
+ * 1.
  */
 int32_t lock_manager_downgrade_lock(lock_manager_t *manager,
                                     uint32_t id);
 
 /**
- * The locks that somebody holds, either way. Touches no lock.
+ * Lists the locks that somebody holds, shared or exclusively. It touches no lock.
  *
- * count: how many there are. ids: the first of them, ascending, as many as `capacity` allows; NULL if that is 0.
+ * count: receives the number of held locks, which may exceed capacity.
+ * ids: receives the lowest ids, ascending, capacity at most; NULL if capacity is 0.
+ *
+ * -EINVAL: ids is NULL although capacity is not 0.
  */
-int32_t lock_manager_locks_held(lock_manager_t *manager,
-                                uint32_t *ids,
-                                size_t capacity,
-                                size_t *count);
+int32_t lock_manager_locks_held(lock_manager_t *manager, uint32_t *ids, size_t capacity, size_t *count);
 
 /**
- * What is known of one lock. Touches no lock. info->size must be set.
+ * Reads what is known of one lock. It touches no lock.
+ *
+ * info: receives the information. Set info->size before the call.
+ *
+ * -EINVAL: info->size is not the size of this struct in any version, or id is out of range.
  */
 int32_t lock_manager_lock_info(lock_manager_t *manager, uint32_t id, lock_manager_lock_info_t *info);
 
 /**
- * Who holds a lock, either way, as far as nobody knows that they are dead. Touches no lock.
+ * Lists the holders of a lock, shared or exclusive. It touches no lock. Holders that are known to be dead are left
+ * out.
  *
- * count: how many there are. holders: the first of them, as many as `capacity` allows; NULL if that is 0. The size of the
- * first must be set: it is the size of each.
+ * count: receives the number of holders, which may exceed capacity.
+ * holders: receives the first holders, capacity at most; NULL if capacity is 0. Set the size of the first before
+ * the call: it counts for all.
  *
- * -EOPNOTSUPP: the libpod layout; lock_manager_lock_info says there who holds a lock.
+ * -EOPNOTSUPP: the libpod layout; use lock_manager_lock_info there.
  */
 int32_t lock_manager_lock_holders(lock_manager_t *manager,
                                   uint32_t id,
@@ -627,15 +715,19 @@ int32_t lock_manager_lock_holders(lock_manager_t *manager,
                                   size_t *count);
 
 /**
- * What is known of the storage. Touches no lock. info->size must be set.
+ * Reads what is known of the storage. It touches no lock.
+ *
+ * info: receives the information. Set info->size before the call.
+ *
+ * -EINVAL: info->size is not the size of this struct in any version.
  */
 int32_t lock_manager_info(lock_manager_t *manager, lock_manager_info_t *info);
 
 /**
- * Marks a lock whose holder is provably dead, so that the next to take it is told LOCK_MANAGER_OWNER_DIED. 0 also
- * where there was nothing to do.
+ * Marks a lock whose holder is provably dead, so that the next holder is told LOCK_MANAGER_OWNER_DIED. Returns 0
+ * also if there was nothing to do.
  *
- * -EBUSY: the holder lives, or cannot be judged.
+ * -EBUSY: the holder is alive, or cannot be judged.
  */
 int32_t lock_manager_repair_lock(lock_manager_t *manager,
                                  uint32_t id);

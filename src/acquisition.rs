@@ -5,7 +5,7 @@
 use crate::Reason;
 use crate::manager::{Acquired, Wait};
 use crate::sys::syscall::clock::Instant;
-use crate::sys::thread::undisturbed::Undisturbed;
+use crate::sys::thread::caller_state::CallerState;
 
 /// Until when a call waits. The door makes it once, when the faster paths have missed; all that the call passes through
 /// goes by it.
@@ -19,7 +19,7 @@ impl Deadline {
     /// Of a call that waits like that, from now on.
     pub(crate) fn of(wait: Wait) -> Self {
         let at = match wait {
-            Wait::Try | Wait::Nanoseconds(0) => Instant::EVER,
+            Wait::Try | Wait::Nanoseconds(0) => Instant::BOOT,
             Wait::Nanoseconds(u64::MAX) | Wait::Forever => Instant::NEVER,
             Wait::Nanoseconds(timeout) => Instant::now().after(timeout),
         };
@@ -58,7 +58,7 @@ pub(crate) type Progress<E = Reason> = std::result::Result<Option<Acquired>, E>;
 
 /// An acquisition that may have to sleep. It stays in its place from the first step to the last.
 ///
-/// A step runs undisturbed: no signal handler comes in its midst. One may come in a sleep, and end the thread there or jump
+/// A step runs with signals held back: no signal handler comes in its midst. One may come in a sleep, and end the thread there or jump
 /// away. Then neither of the two is called again, and nothing is dropped: what the wait has counted elsewhere is noted in
 /// the thread's own memory, see `waits`.
 pub(crate) trait Acquisition {
@@ -70,31 +70,31 @@ pub(crate) trait Acquisition {
 
     /// All of it, for callers in Rust.
     fn run(&mut self) -> std::result::Result<Acquired, Reason> {
-        let undisturbed = Restored(Some(Undisturbed::begin()));
+        let caller = Restored(Some(CallerState::save_and_block()));
         loop {
             match self.step()? {
                 Some(acquired) => return Ok(acquired),
-                None => undisturbed.let_signals_come(|| self.sleep()),
+                None => caller.with_signals_delivered(|| self.sleep()),
             }
         }
     }
 }
 
 /// Ends what it has, also where a step panics.
-struct Restored(Option<Undisturbed>);
+struct Restored(Option<CallerState>);
 
 impl Restored {
-    fn let_signals_come(&self, sleep: impl FnOnce()) {
-        if let Some(undisturbed) = &self.0 {
-            undisturbed.let_signals_come(sleep);
+    fn with_signals_delivered(&self, sleep: impl FnOnce()) {
+        if let Some(caller) = &self.0 {
+            caller.with_signals_delivered(sleep);
         }
     }
 }
 
 impl Drop for Restored {
     fn drop(&mut self) {
-        if let Some(undisturbed) = self.0.take() {
-            undisturbed.end();
+        if let Some(caller) = self.0.take() {
+            caller.restore();
         }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Ending waits from another thread.
+//! Cancel objects, which end waits from another thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -9,11 +9,12 @@ use crate::sys::thread::Thread;
 use crate::sys::thread::waits;
 use crate::{Error, Reason, Result};
 
-/// How long a wait that can be cancelled sleeps at most before it looks again: half of the 10 ms within which it must
-/// end. Looked at, not woken: the waiter may sleep on a mutex in shared memory, or on a record lock.
+/// The longest sleep of a wait that can be cancelled: half of the 10 ms within which it must end. The waiter polls and is not
+/// woken, because it may sleep on a mutex in shared memory or wait for a record lock.
 const LOOK_INTERVAL_NS: u64 = 5_000_000;
 
-/// Ends every wait that was given it, within 10 ms, and each later one at once. Stays triggered.
+/// A cancel object. Once triggered, it ends every wait that uses it within 10 ms, and every later one at once. It stays
+/// triggered.
 ///
 /// ```
 /// use lock_manager::{Cancel, InMemoryManager, Manager};
@@ -32,13 +33,13 @@ pub struct Cancel {
 }
 
 impl Cancel {
-    /// One that is not triggered.
+    /// Creates a cancel object that is not triggered.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends the waits. One store, so that a signal handler may call it.
+    /// Ends the waits. A signal handler may call it: it is one atomic store.
     pub fn trigger(&self) {
         self.triggered.store(true, Ordering::Release);
     }
@@ -49,14 +50,14 @@ impl Cancel {
         self.triggered.load(Ordering::Acquire)
     }
 
-    /// How many waits it may end.
+    /// The number of waits that use it.
     pub(crate) fn waits(&self) -> &AtomicU32 {
         &self.waits
     }
 
-    /// Whether it could be freed now.
+    /// Checks that it could be freed now.
     pub(crate) fn check_unused(&self) -> Result<()> {
-        waits::sweep(Thread::calling());
+        waits::undo_abandoned(Thread::calling());
         match self.waits.load(Ordering::Acquire) {
             0 => Ok(()),
             waits => Err(Error::without_storage(Reason::CancelInUse { waits })),
@@ -64,7 +65,7 @@ impl Cancel {
     }
 }
 
-/// Whether the wait for lock `id` goes on as far as `cancel` is concerned.
+/// Fails if `cancel` ends the wait for lock `id`.
 pub(crate) fn check(cancel: Option<&Cancel>, id: u32) -> std::result::Result<(), Reason> {
     match cancel {
         Some(cancel) if cancel.is_triggered() => Err(Reason::Cancelled { id }),
@@ -72,7 +73,7 @@ pub(crate) fn check(cancel: Option<&Cancel>, id: u32) -> std::result::Result<(),
     }
 }
 
-/// When to look again: at `otherwise`, or sooner if `cancel` may end the wait.
+/// The instant to look again: `otherwise`, or sooner if there is a cancel object.
 pub(crate) fn next_look(cancel: Option<&Cancel>, otherwise: Instant) -> Instant {
     match cancel {
         Some(_) => otherwise.min(Instant::now().after(LOOK_INTERVAL_NS)),

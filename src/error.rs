@@ -12,14 +12,14 @@ use std::sync::Arc;
 use crate::manager::Layout;
 use crate::sys::Errno;
 
-/// What every fallible call of this crate returns.
+/// The result of every call of this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a call failed: the storage, the reason with its numbers, and through [`Display`](fmt::Display) a sentence
-/// that says the way out.
+/// Why a call failed: the storage and the reason with its numbers. [`Display`](fmt::Display) writes them as one sentence
+/// that also says what to do.
 ///
-/// One pointer wide, so that a `Result` of the lock calls travels in registers; the sentence is composed only when
-/// somebody asks for it.
+/// It is one pointer wide, so a `Result` of a lock call travels in registers. The sentence is composed when it is asked
+/// for.
 #[must_use]
 pub struct Error(Box<Failure>);
 
@@ -34,29 +34,29 @@ impl Error {
         Self(Box::new(Failure { storage: Arc::clone(storage), reason }))
     }
 
-    /// A failure that concerns no storage, such as a NULL manager.
+    /// A failure that concerns no storage: for example, the manager is NULL.
     pub(crate) fn without_storage(reason: Reason) -> Self {
         Self(Box::new(Failure { storage: Arc::default(), reason }))
     }
 
-    /// The storage as it was named by the caller; empty where none is concerned.
+    /// The storage, as the caller named it. Empty if the failure concerns no storage.
     #[must_use]
     pub fn storage(&self) -> &Path {
         &self.0.storage
     }
 
-    /// What went wrong, with the numbers that disagree.
+    /// What went wrong, with its numbers.
     #[must_use]
     pub fn reason(&self) -> &Reason {
         &self.0.reason
     }
 
-    /// The same, for whoever names the storage.
+    /// The reason alone, for a caller that adds the storage itself.
     pub(crate) fn into_reason(self) -> Reason {
         self.0.reason
     }
 
-    /// The positive errno value of this failure, as the C interface returns it negated.
+    /// The errno value of this failure, positive. The C interface returns it negated.
     #[must_use]
     pub fn errno(&self) -> i32 {
         self.0.reason.errno()
@@ -78,13 +78,13 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl From<Error> for std::io::Error {
-    /// Keeps the errno, so that `kind()` answers; the sentence is in the `Display` of the original.
+    /// Keeps the errno, so that `kind()` works. The sentence is lost: take it from the original's `Display` first.
     fn from(error: Error) -> Self {
         Self::from_raw_os_error(error.errno())
     }
 }
 
-/// A link of a deadlock: a lock and the thread that holds it.
+/// One link of a deadlock: a lock and the thread that holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waits {
     /// The lock.
@@ -99,63 +99,63 @@ pub struct Waits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// `EINVAL`: an argument that no storage could accept.
+    /// `EINVAL`: an argument is invalid for every storage.
     BadArgument(&'static str),
-    /// `EINVAL`: the name of the storage cannot be one.
+    /// `EINVAL`: the path is not a valid name for a storage.
     BadPath(&'static str),
-    /// `EINVAL`: more locks than a segment may have.
+    /// `EINVAL`: more locks were asked for than a segment may have.
     TooManyLocks {
         /// How many were asked for.
         asked: u32,
         /// How many a segment may have.
         most: u32,
     },
-    /// `EINVAL`: growing to fewer locks than there are.
+    /// `EINVAL`: growth to fewer locks than there are.
     Shrinking {
         /// How many there are.
         there: u32,
         /// How many were asked for.
         asked: u32,
     },
-    /// `EINVAL`: there is no lock of that id.
+    /// `EINVAL`: no lock has that id.
     OutOfRange {
         /// The id that was asked for.
         id: u32,
-        /// How many locks there are; ids go from 0 to one less.
+        /// How many locks there are. Ids go from 0 to one less.
         num_locks: u32,
     },
-    /// `ENOENT`: nothing of that name.
+    /// `ENOENT`: no storage has that name.
     NotFound,
-    /// `ENOENT`: the directory that something is to be made in is missing.
+    /// `ENOENT`: the parent directory does not exist.
     NoParent,
-    /// `EEXIST`: creating what exists.
+    /// `EEXIST`: the storage to be created exists already.
     Exists,
     /// `ERANGE`: the segment has another number of locks.
     WrongCount {
         /// How many it has.
         there: u32,
-        /// How many were asked for, rounded as creation would.
+        /// How many were asked for, rounded up as at creation.
         asked: u32,
     },
-    /// `EPROTO`: no segment of ours.
+    /// `EPROTO`: the storage is not one of this library.
     NotASegment(&'static str),
-    /// `EPROTO`: a segment of ours whose parts disagree.
+    /// `EPROTO`: the segment is damaged: its parts disagree.
     Damaged {
         /// Which part.
         what: &'static str,
-        /// What stands there.
+        /// Its value.
         found: u64,
-        /// What should.
+        /// The value that it should have.
         expected: u64,
     },
-    /// `EPROTO`: mutexes that lock in another way than those of this libc, by the flags of their kind, or that another
-    /// libc or architecture initialised.
+    /// `EPROTO`: a mutex that this libc cannot use: the flags of its kind make it lock in another way, or another libc or
+    /// architecture initialised it.
     ForeignMutex {
         /// The lock; `None` for the mutex that guards the bitmaps.
         id: Option<u32>,
-        /// The word by which this libc knows its kind of mutex, as found.
+        /// The word in which this libc keeps the kind of a mutex, as found.
         found: u32,
-        /// As this libc writes it.
+        /// The same word as this libc writes it.
         expected: u32,
     },
     /// `EACCES`: the last component of the path is a symbolic link.
@@ -167,85 +167,85 @@ pub enum Reason {
         /// The caller's effective user id.
         caller: u32,
     },
-    /// `EACCES`: the manager was opened only to look.
+    /// `EACCES`: the manager was opened read only.
     ReadOnly,
     /// `ENOSPC`: the file system is full.
     NoSpace {
-        /// How many bytes were to be reserved.
+        /// How many bytes were needed.
         bytes: u64,
     },
-    /// `EOPNOTSUPP`: a network or FUSE file system, whose shared memory is not shared between hosts.
+    /// `EOPNOTSUPP`: a network or FUSE file system, where hosts do not share memory.
     NetworkFileSystem {
         /// The magic number of statfs(2).
         magic: u64,
     },
-    /// `EOPNOTSUPP`: what this manager or layout cannot do.
+    /// `EOPNOTSUPP`: this manager or layout cannot do that.
     Unsupported(&'static str),
-    /// `EOPNOTSUPP`: an in-memory manager of the parent's, in a forked child.
+    /// `EOPNOTSUPP`: a forked child used an in-memory manager of its parent.
     ForkedChild,
-    /// `EOPNOTSUPP`: a child made behind the libc's back, whose locks would be taken in its parent's name.
+    /// `EOPNOTSUPP`: a child that was cloned behind the libc's back would take a lock in its parent's name.
     ClonedChild,
-    /// `EOPNOTSUPP`: a sandbox, such as seccomp(2), forbids a system call that the library cannot do without.
+    /// `EOPNOTSUPP`: a sandbox, such as seccomp(2), forbids a system call that the library needs.
     Forbidden {
         /// The call.
         call: &'static str,
     },
-    /// `EDEADLK`: a call in a signal handler would have to wait for the call of the same thread in whose midst the handler
-    /// came.
+    /// `EDEADLK`: a call in a signal handler would have to wait for the call of the same thread that the signal
+    /// interrupted.
     Interrupted,
     /// `ENOLCK`: every lock is allocated.
     Exhausted {
         /// How many there are.
         num_locks: u32,
     },
-    /// `ENOENT`: freeing a lock that is not allocated.
+    /// `ENOENT`: the lock to be freed is not allocated.
     NotAllocated {
         /// The lock.
         id: u32,
     },
-    /// `EEXIST`: allocating a given id that is allocated.
+    /// `EEXIST`: the id to be allocated is allocated already.
     Allocated {
         /// The lock.
         id: u32,
     },
-    /// `EBUSY`: trying a lock that is held.
+    /// `EBUSY`: a try found the lock held.
     Held {
         /// The lock.
         id: u32,
-        /// The thread that holds it as the storage names it; 0 where it does not say.
+        /// The thread that holds it, as the storage names it; 0 if the storage does not say.
         holder: u32,
     },
-    /// `ETIMEDOUT`: the time was up before the lock was free.
+    /// `ETIMEDOUT`: the lock did not become free in time.
     TimedOut {
         /// The lock.
         id: u32,
-        /// How long was to be waited.
+        /// The timeout, in nanoseconds.
         timeout_ns: u64,
-        /// The thread that holds it as the storage names it; 0 where it does not say.
+        /// The thread that holds it, as the storage names it; 0 if the storage does not say.
         holder: u32,
     },
-    /// `ECANCELED`: the wait was ended by its cancel object.
+    /// `ECANCELED`: the cancel object ended the wait.
     Cancelled {
         /// The lock.
         id: u32,
     },
-    /// `EBUSY`: freeing a cancel object that waits still use.
+    /// `EBUSY`: waits still use the cancel object that was to be freed.
     CancelInUse {
         /// How many.
         waits: u32,
     },
-    /// `EBUSY`: changing who owns the locks of a manager that has taken some.
+    /// `EBUSY`: the ownership of a manager was set after its first lock call.
     OwnershipSettled,
-    /// `EDEADLK`: the calling thread holds the lock it asks for.
+    /// `EDEADLK`: the calling thread already holds the lock that it asks for.
     SelfDeadlock {
         /// The lock.
         id: u32,
     },
-    /// `EDEADLK`: the call closed a cycle of threads that wait for each other's locks.
+    /// `EDEADLK`: the call would close a cycle of threads that wait for each other's locks.
     Deadlock {
         /// The lock that was asked for.
         id: u32,
-        /// The cycle, from that lock on: each holder waits for the next lock, and the caller holds the last.
+        /// The cycle, beginning with that lock: each holder waits for the next lock, and the caller holds the last.
         cycle: Vec<Waits>,
     },
     /// `EAGAIN`: there is no room for one more reader.
@@ -253,7 +253,7 @@ pub enum Reason {
         /// The lock.
         id: u32,
     },
-    /// `EPERM`: unlocking what the caller does not hold.
+    /// `EPERM`: the caller does not hold the lock that it unlocks.
     NotHolder {
         /// The lock.
         id: u32,
@@ -268,65 +268,65 @@ pub enum Reason {
         /// The lock.
         id: u32,
     },
-    /// `ENOTRECOVERABLE`: the mutex that guards the bitmaps stays taken, and nobody can say that its holder is gone.
+    /// `ENOTRECOVERABLE`: the mutex that guards the bitmaps stays held, and its holder cannot be proven dead.
     BitmapsHeld {
-        /// The thread that its word names; 0 where it names none.
+        /// The thread that its word names; 0 if it names none.
         holder: u32,
-        /// How long it was waited for.
+        /// How long the call waited for it, in milliseconds.
         waited_ms: u64,
     },
     /// `ESTALE`: the storage was removed under this manager.
     Removed,
-    /// `ESTALE`: the segment was made under another boot's id, and no process uses it.
+    /// `ESTALE`: the segment was made under another boot id, and no process uses it.
     BeforeBoot,
     /// `EPROTO`: the segment has another layout than the one that was asked for.
     WrongLayout {
-        /// What it has.
+        /// The layout that it has.
         there: Layout,
-        /// What was asked for.
+        /// The layout that was asked for.
         asked: Layout,
     },
-    /// `EMFILE`: this process has as many managers open on native segments as there can be.
+    /// `EMFILE`: this process has too many managers open on native segments.
     TooManyManagers,
-    /// `EUSERS`: more processes use the segment than it has room for.
+    /// `EUSERS`: the segment has no room for one more process.
     TooManyProcesses {
         /// How many it has room for.
         most: u32,
     },
-    /// `EBUSY`: somebody keeps a record lock on the segment, as its remover would.
+    /// `EBUSY`: another process holds the record lock that the remover of a segment needs.
     RemovalHeld {
-        /// How long it was waited for.
+        /// How long the call waited for it, in milliseconds.
         waited_ms: u64,
     },
-    /// `EBUSY`: closing while this process holds a lock through the manager.
+    /// `EBUSY`: the process holds a lock through the manager that was to be closed.
     StillHeld {
         /// One such lock.
         id: u32,
     },
-    /// `EBUSY`: closing while another thread waits in a call on the manager.
+    /// `EBUSY`: another thread waits in a call on the manager that was to be closed.
     StillWaiting {
         /// How many threads.
         threads: u32,
     },
-    /// `EBUSY`: repairing a lock whose holder lives.
+    /// `EBUSY`: the holder of the lock to be repaired is alive.
     HolderLives {
         /// The lock.
         id: u32,
         /// The thread that holds it.
         holder: u32,
     },
-    /// `EBUSY`: repairing a lock of whose holder nothing certain can be said.
+    /// `EBUSY`: the holder of the lock to be repaired can neither be proven dead nor alive.
     CannotJudge {
         /// The lock.
         id: u32,
         /// The thread that its word names.
         holder: u32,
-        /// What stands in the way.
+        /// Why it cannot be judged.
         why: &'static str,
     },
-    /// `EBADF`: the program closed the descriptor of the table file; the next call opens it anew.
+    /// `EBADF`: the program closed the descriptor of the lock directory's table. The next call opens it anew.
     TableLost,
-    /// `EAGAIN`: the files of a lock were removed as often as they were opened.
+    /// `EAGAIN`: the file of a lock was removed each time that the call opened it.
     Unsettled {
         /// The lock.
         id: u32,
@@ -335,19 +335,19 @@ pub enum Reason {
     },
     /// `EIO`: a panic inside the library was caught at the C boundary.
     Panicked(String),
-    /// `EACCES` for a symbolic link, `EPROTO` for what else is no regular file: where the file of a lock, or the table, would
-    /// be.
+    /// Something else is in the place of a lock's file or of the table: `EACCES` if it is a symbolic link, `EPROTO` if it is
+    /// any other file that is not regular.
     StrayFile {
         /// Its name in the directory.
         name: String,
         /// Whether it is a symbolic link.
         is_link: bool,
     },
-    /// `EBUSY`: repairing a lock that a living process has.
+    /// `EBUSY`: a living process holds the record lock of the lock to be repaired.
     ProcessHolds {
         /// The lock.
         id: u32,
-        /// The process; 0 where it cannot be seen from here.
+        /// The process; 0 if it cannot be seen from here.
         pid: u32,
     },
     /// A system call failed; its errno passes through.
@@ -357,7 +357,7 @@ pub enum Reason {
         /// The errno.
         errno: Errno,
     },
-    /// A system call failed in a call that one lock was the matter of; its errno passes through.
+    /// A system call failed in a call that concerned one lock; its errno passes through.
     SystemAtLock {
         /// The lock.
         id: u32,
@@ -369,7 +369,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// What a failure of fcntl(2) on a descriptor that is open means: it has no permissions of a file to ask for.
+    /// The reason for a failure of fcntl(2) on an open descriptor. File permissions play no part there, so `EPERM` comes from
+    /// a sandbox.
     pub(crate) fn of_fcntl(doing: &'static str, errno: Errno) -> Self {
         match errno.0 {
             libc::EPERM | libc::ENOSYS => Self::Forbidden { call: "fcntl(2)" },
@@ -385,7 +386,7 @@ impl Reason {
         }
     }
 
-    /// Whether it owns no memory.
+    /// Whether the reason owns no memory.
     pub(crate) fn is_plain(&self) -> bool {
         !matches!(self, Self::Deadlock { .. } | Self::Panicked(_) | Self::StrayFile { .. })
     }

@@ -67,27 +67,29 @@ unsafe fn open(
     })
 }
 
-/// This thread's last failure in words: the storage, the lock, the numbers that disagree, the way out. Never NULL;
-/// empty before the first failure. Valid until this thread's next failing call.
+/// Describes this thread's last failure in one line: the storage, the lock, the numbers that disagree, and what to
+/// do. Never NULL; empty before the first failure. The string is valid until this thread's next failing call.
 #[unsafe(no_mangle)]
 pub extern "C" fn lock_manager_last_error() -> *const c_char {
     last_error::text()
 }
 
-/// The version of the library that runs, such as "0.1.0".
+/// Returns the version of the library that runs, such as "0.1.0".
 #[unsafe(no_mangle)]
 pub extern "C" fn lock_manager_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// Creates a shared memory segment and opens it. Nobody ever sees it half made.
+/// Creates a shared memory segment and opens it. No other process ever sees a segment that is half made.
 ///
 /// path: a POSIX shm name ("/name": one slash, first) or the absolute path of a file.
-/// num_locks: 1 to 16777216, rounded up to a multiple of 64; in the libpod layout of 32.
-/// options: NULL for the defaults: the native layout, which may grow to 1048576 locks.
+/// num_locks: 1 to 16777216, rounded up to a multiple of 64 (libpod layout: 32).
+/// options: NULL for the defaults: the native layout, which may grow to 1048576 locks or to num_locks if that is
+/// more.
 ///
-/// -EEXIST: the name is taken. -ENOSPC: the file system is full; nothing is left behind. -EINVAL, -EACCES,
-/// -EOPNOTSUPP (a network file system).
+/// -EEXIST: the name is taken. -ENOSPC: the file system is full; nothing is left behind. -EINVAL: path is not a
+/// valid name, or num_locks or an option is out of range. -EACCES: permissions. -EOPNOTSUPP: a network file system,
+/// or one that cannot reserve space.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_new_shm(
     path: *const c_char,
@@ -104,14 +106,15 @@ pub unsafe extern "C" fn lock_manager_new_shm(
     }
 }
 
-/// Opens a segment that exists.
+/// Opens an existing segment.
 ///
-/// num_locks: how many it must have, rounded as at creation; 0 takes what is there. One that has grown may be asked for by
-/// any number between its first and its present one.
+/// num_locks: the number of locks that it must have, rounded up as at creation; 0 accepts any number. If the
+/// segment has grown, any number from its first to its present one is accepted.
 ///
-/// -ENOENT: there is none. -ERANGE: it has another number of locks. -EPROTO: none of ours, damaged, or made for
-/// another libc, architecture or version. -ESTALE: it was made before this boot (native). -EUSERS: 8191 processes use it
-/// (native). -EACCES: permissions, a symbolic link, or an owner that is neither the caller nor root.
+/// -ENOENT: there is no such segment. -ERANGE: it has another number of locks. -EPROTO: it is not a segment of this
+/// library, is damaged, or was made for another libc, architecture or format version. -ESTALE: it was made before
+/// this boot (native layout). -EUSERS: 8191 processes already use it (native layout). -EACCES: permissions, a
+/// symbolic link, or an owner that is neither the caller nor root.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_open_shm(
     path: *const c_char,
@@ -122,11 +125,18 @@ pub unsafe extern "C" fn lock_manager_open_shm(
     unsafe { open(path, out, |path| ShmManager::open(path, num_locks).map(shm_handle)) }
 }
 
-/// Opens the segment if it exists, else creates it. Of two first users at once, one creates it and both succeed.
+/// Opens the segment if it exists, and creates it otherwise. If two processes call it at once, one creates the
+/// segment and both succeed.
 ///
-/// 0 locks open what is there and are -EINVAL where nothing is; mode and max_locks count at creation only; a layout that
-/// is named must be the one that is there (-EPROTO). A native segment from before this boot is replaced by a new one.
-/// Otherwise as lock_manager_open_shm and lock_manager_new_shm.
+/// The options mode and max_locks count at creation only. A native segment from before this boot is replaced by a
+/// new one.
+///
+/// num_locks: as for lock_manager_open_shm and lock_manager_new_shm; 0 opens an existing segment and never creates
+/// one.
+/// options: NULL for the defaults. If options name a layout, an existing segment must have it.
+///
+/// -EINVAL: num_locks is 0 and there is no segment. -EPROTO: the segment has another layout. Otherwise as
+/// lock_manager_open_shm and lock_manager_new_shm.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_open_or_new_shm(
     path: *const c_char,
@@ -143,51 +153,60 @@ pub unsafe extern "C" fn lock_manager_open_or_new_shm(
     }
 }
 
-/// Opens a segment to look at it, whoever owns it if permissions allow. What changes something is -EACCES then.
+/// Opens a segment read only, whoever owns it, if permissions allow. Calls that would change something then return
+/// -EACCES.
 ///
-/// Fails as lock_manager_open_shm does, but for the owner.
+/// Fails as lock_manager_open_shm does, except that any owner is accepted.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_open_shm_read_only(path: *const c_char, out: *mut *mut lock_manager_t) -> i32 {
     // SAFETY: the module's contract.
     unsafe { open(path, out, |path| ShmManager::open_read_only(path).map(shm_handle)) }
 }
 
-/// Removes a segment's name. Who has it open is told -ESTALE: in the native layout at each allocation and lock call from
-/// then on, in the libpod layout by allocation and waits within 100 ms. Unlocking and looking work.
+/// Removes a segment. Processes that still have it open get -ESTALE: in the native layout from each allocation and
+/// lock call at once, in the libpod layout from allocation and waits within 100 ms. They can still unlock, and read
+/// information.
 ///
-/// -ENOENT: there is none. -EPROTO: it carries no magic number of ours; it stays. A damaged segment of ours goes.
-/// -EBUSY: somebody has kept a record lock on it for 2 s. -EACCES, -EPERM: the directory does not let the caller take
-/// the name away; the segment stays in use.
+/// -ENOENT: there is no such segment. -EPROTO: it does not carry this library's magic number, so it stays; a
+/// damaged segment of this library is removed. -EBUSY: another process has held a record lock on it for 2 s.
+/// -EACCES, -EPERM: the directory does not let the caller remove the name; the segment stays in use.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_remove_shm(path: *const c_char) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe { ShmManager::remove(input_path(path)?).map(|()| 0) })
 }
 
-/// Makes a directory for locks, and opens it: one file for each allocated lock, named by its decimal id, as libpod's
-/// file manager has it. An empty directory that is there already will do. Ids go from 0 to 16777215. Companion libpod, a lock
-/// is also the record lock that libpod takes on that file, and shows as such in lslocks(8).
+/// Creates a lock directory and opens it. The directory has one file for each allocated lock, named by its decimal
+/// id, as libpod's file manager has it. An existing directory is accepted if it is empty. Ids go from 0 to
+/// 16777215. For libpod, a held lock that is allocated is also a record lock on its file, and lslocks(8) shows it.
 ///
-/// -EEXIST: there is something in it. -ENOENT: the directory above it is missing. -EACCES, -EOPNOTSUPP (a network file
-/// system).
+/// directory: the path of the directory.
+///
+/// -EEXIST: the directory is not empty. -ENOENT: its parent directory does not exist. -EACCES: permissions.
+/// -EOPNOTSUPP: a network file system.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_new_file(directory: *const c_char, out: *mut *mut lock_manager_t) -> i32 {
     // SAFETY: the module's contract.
     unsafe { open(directory, out, |path| FileManager::create(path).map(file_handle)) }
 }
 
-/// Opens a directory of locks that exists, be it libpod's or this library's. A table (.lock_manager) that is not there, or
-/// from before this boot, is made anew.
+/// Opens an existing lock directory, made by this library or by libpod. If its table (.lock_manager) is missing or
+/// is from before this boot, a new table is made.
 ///
-/// -ENOENT: there is none. -EACCES: permissions, a symbolic link, or an owner that is neither the caller nor root.
-/// -EPROTO: its file .lock_manager is of another version, or none of ours.
+/// directory: the path of the directory.
+///
+/// -ENOENT: there is no such directory. -EACCES: permissions, a symbolic link, or an owner that is neither the
+/// caller nor root. -EPROTO: the file .lock_manager has another version or was not made by this library.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_open_file(directory: *const c_char, out: *mut *mut lock_manager_t) -> i32 {
     // SAFETY: the module's contract.
     unsafe { open(directory, out, |path| FileManager::open(path).map(file_handle)) }
 }
 
-/// Opens the directory if it exists, else makes it. Of two first users at once, one makes it and both succeed.
+/// Opens the lock directory if it exists, and creates it otherwise. If two processes call it at once, one creates
+/// the directory and both succeed.
+///
+/// directory: the path of the directory.
 ///
 /// Fails as lock_manager_open_file and lock_manager_new_file do.
 #[unsafe(no_mangle)]
@@ -196,21 +215,25 @@ pub unsafe extern "C" fn lock_manager_open_or_new_file(directory: *const c_char,
     unsafe { open(directory, out, |path| FileManager::open_or_create(path).map(file_handle)) }
 }
 
-/// Removes a directory with its locks. Who has it open is told -ESTALE at the next call that allocates or locks.
+/// Removes a lock directory with its locks. Processes that still have it open get -ESTALE from their next call that
+/// allocates or locks.
 ///
-/// -ENOENT: there is none. -EPROTO: nothing in it is ours; it stays. -ENOTEMPTY: other files were in it as well.
+/// directory: the path of the directory.
+///
+/// -ENOENT: there is no such directory. -EPROTO: it has no files of this library, so it stays. -ENOTEMPTY: it also
+/// has other files.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_remove_file(directory: *const c_char) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe { FileManager::remove(input_path(directory)?).map(|()| 0) })
 }
 
-/// Makes a manager whose locks are of this process only: between its threads they are what those of a native segment are. In
-/// a forked child its calls are -EOPNOTSUPP.
+/// Creates a manager whose locks belong to this process alone. Between its threads they behave as the locks of a
+/// native segment do. In a forked child, every call on the manager except lock_manager_close() returns -EOPNOTSUPP.
 ///
 /// num_locks: 1 to 16777216, not rounded.
 ///
-/// -EINVAL: 0 locks, or too many.
+/// -EINVAL: num_locks is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_new_in_memory(num_locks: u32, out: *mut *mut lock_manager_t) -> i32 {
     silence_panics();
@@ -222,10 +245,11 @@ pub unsafe extern "C" fn lock_manager_new_in_memory(num_locks: u32, out: *mut *m
     })
 }
 
-/// Closes a manager; the storage stays. NULL is 0.
+/// Closes a manager; the storage stays. If manager is NULL, it does nothing and returns 0.
 ///
-/// -EBUSY: this process holds a lock through it, or another thread waits in a call on it; it stays open then. A call
-/// that merely runs beside this one is the caller's error, as with free(3).
+/// -EBUSY: this process holds a lock through the manager, or another thread waits in a call on it; the manager
+/// stays open. No call on the manager may run at the same time as this one; as with free(3), avoiding that is up to
+/// the caller.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_close(manager: *mut lock_manager_t) -> i32 {
     // SAFETY: the module's contract; after a successful check nobody else uses the manager.
@@ -240,8 +264,10 @@ pub unsafe extern "C" fn lock_manager_close(manager: *mut lock_manager_t) -> i32
 
 /// Allocates a lock: an id that nobody else gets until it is freed.
 ///
-/// -ENOLCK: all are allocated. -ESTALE: the segment was removed. -ENOTRECOVERABLE: the guard of the bitmaps stays
-/// taken (libpod layout).
+/// id: receives the id of the lock.
+///
+/// -ENOLCK: all locks are allocated. -ESTALE: the segment was removed. -ENOTRECOVERABLE: the mutex that guards the
+/// bitmaps stays held (libpod layout).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_allocate_lock(manager: *mut lock_manager_t, id: *mut u32) -> i32 {
     // SAFETY: the module's contract.
@@ -261,27 +287,27 @@ pub unsafe extern "C" fn lock_manager_allocate_lock(manager: *mut lock_manager_t
     })
 }
 
-/// Checks that an id is within range; whether it is allocated does not matter.
+/// Checks that an id is in range. It does not matter whether the lock is allocated.
 ///
-/// -EINVAL: it is not.
+/// -EINVAL: id is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_retrieve_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe { self::manager(manager)?.retrieve_lock(id).map(|()| 0) })
 }
 
-/// Allocates the lock of that id.
+/// Allocates the lock with this id.
 ///
-/// -EEXIST: it is allocated. -EINVAL: out of range. Otherwise as lock_manager_allocate_lock.
+/// -EEXIST: it is already allocated. -EINVAL: id is out of range. Otherwise as lock_manager_allocate_lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_allocate_and_retrieve_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe { self::manager(manager)?.allocate_and_retrieve_lock(id).map(|()| 0) })
 }
 
-/// Gives an id back. A lock that is held stays held, and can still be used.
+/// Frees an id, so that it can be allocated again. A held lock stays held, and the lock can still be used.
 ///
-/// -ENOENT: it is not allocated. -EINVAL: out of range. Otherwise as lock_manager_allocate_lock.
+/// -ENOENT: the lock is not allocated. -EINVAL: id is out of range. Otherwise as lock_manager_allocate_lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_free_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
@@ -296,16 +322,20 @@ pub unsafe extern "C" fn lock_manager_free_lock(manager: *mut lock_manager_t, id
     call(|| unsafe { self::manager(manager)?.free_lock(id).map(|()| 0) })
 }
 
-/// Frees every id. For tests and renumbering, when no other process is allocating.
+/// Frees every id, for tests and renumbering. Call it only while no other process allocates. Held locks stay held.
 ///
-/// Fails as lock_manager_allocate_lock does, but for -ENOLCK.
+/// Fails as lock_manager_allocate_lock does, except that -ENOLCK cannot happen.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_free_all_locks(manager: *mut lock_manager_t) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe { self::manager(manager)?.free_all_locks().map(|()| 0) })
 }
 
-/// How many locks are free to be allocated, or LOCK_MANAGER_UNLIMITED.
+/// Counts the locks that are free to be allocated.
+///
+/// count: receives the number, or LOCK_MANAGER_UNLIMITED if there is no maximum.
+///
+/// -EINVAL: count is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_available_locks(manager: *mut lock_manager_t, count: *mut u32) -> i32 {
     // SAFETY: the module's contract.
@@ -325,7 +355,11 @@ pub unsafe extern "C" fn lock_manager_available_locks(manager: *mut lock_manager
     })
 }
 
-/// How many locks there are, or LOCK_MANAGER_UNLIMITED.
+/// Counts all locks, allocated or not.
+///
+/// count: receives the number, or LOCK_MANAGER_UNLIMITED if there is no maximum.
+///
+/// -EINVAL: count is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_num_locks(manager: *mut lock_manager_t, count: *mut u32) -> i32 {
     // SAFETY: the module's contract.
@@ -336,68 +370,83 @@ pub unsafe extern "C" fn lock_manager_num_locks(manager: *mut lock_manager_t, co
     })
 }
 
-/// Makes room for num_locks, rounded as at creation, while others work: every process that has the segment open can use
-/// the new locks, and nothing moves. In memory, too.
+/// Adds locks while other processes use the storage. Every process that has a segment open can use the new locks,
+/// and nothing moves. In-memory managers can grow as well.
 ///
-/// -EINVAL: fewer than there are, or more than max_locks. -ENOSPC: the file system is full; -ENOMEM, -EAGAIN: this process
-/// has no addresses for max_locks, or may not lock so much memory (mlockall). Nothing has changed then.
-/// -EOPNOTSUPP: the layout is fixed, as libpod's is, or there is no number, as with files.
+/// num_locks: the new total, rounded up as at creation.
+///
+/// -EINVAL: num_locks is less than the present number or more than max_locks. -ENOSPC: the file system is full.
+/// -ENOMEM, -EAGAIN: this process has no address space for max_locks, or may not lock that much memory (mlockall).
+/// After an error nothing has changed. -EOPNOTSUPP: the number is fixed (libpod layout), or there is none (lock
+/// directory).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_grow(manager: *mut lock_manager_t, num_locks: u32) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe { self::manager(manager)?.grow(num_locks).map(|()| 0) })
 }
 
-/// Waits for a lock without end. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it now.
+/// Waits for a lock without limit.
 ///
-/// -EDEADLK: this thread holds it, or (not in the libpod layout) the wait would close a cycle of threads that wait for each
-/// other's locks, which the last error names with their processes. -ESTALE: the storage was removed. In the libpod layout also
-/// -ENOLCK: this thread holds 2000 locks already. -ENOTRECOVERABLE: the lock's state is lost. -EOPNOTSUPP: a child cloned
-/// behind the libc's back.
+/// 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds the lock now.
+///
+/// -EDEADLK: this thread already holds the lock, or (except in the libpod layout) the wait would close a cycle of
+/// threads that wait for each other's locks; the last error names the cycle. -ESTALE: the storage was removed.
+/// -ENOLCK: this thread already holds 2000 locks (libpod layout). -ENOTRECOVERABLE: the state of the lock is lost
+/// (libpod layout). -EOPNOTSUPP: a child that was cloned behind the libc's back (libpod layout).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe { locking::acquire(manager, id, Mode::Exclusive, Wait::Forever) }
 }
 
-/// Takes a lock if it is free. -EBUSY: it is held, by whomever. Otherwise as lock_manager_lock.
+/// Takes a lock if it is free, and does not wait.
+///
+/// -EBUSY: the lock is held, by the caller or by anybody else. Otherwise as lock_manager_lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_try_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe { locking::acquire(manager, id, Mode::Exclusive, Wait::Try) }
 }
 
-/// Waits for a lock for at most timeout_ns nanoseconds of CLOCK_MONOTONIC; UINT64_MAX: without end; 0 takes a free
-/// lock and waits for no other.
+/// Waits for a lock for at most timeout_ns.
 ///
-/// -ETIMEDOUT: it was held all the time. Otherwise as lock_manager_lock.
+/// timeout_ns: nanoseconds of CLOCK_MONOTONIC. UINT64_MAX waits without limit; 0 takes a free lock and does not
+/// wait.
+///
+/// -ETIMEDOUT: the lock did not become free in time. Otherwise as lock_manager_lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_timed_lock(manager: *mut lock_manager_t, id: u32, timeout_ns: u64) -> i32 {
     // SAFETY: the module's contract.
     unsafe { locking::acquire(manager, id, Mode::Exclusive, Wait::Nanoseconds(timeout_ns)) }
 }
 
-/// Unlocks what the calling thread, or by process ownership this process, holds through this manager. -EPERM: it does
-/// not hold it.
+/// Unlocks a lock that the calling thread (or, with ownership by process, this process) holds through this manager.
+///
+/// -EPERM: the caller does not hold it through this manager.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_unlock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe { locking::release(manager, id, Mode::Exclusive) }
 }
 
-/// Says who owns the locks taken through a manager: LOCK_MANAGER_OWNED_BY_THREAD, as it is by itself, or
-/// LOCK_MANAGER_OWNED_BY_PROCESS, so that any thread of the process may unlock. A lock that the process holds is waited for
-/// then, even by the thread that took it.
+/// Sets who owns the locks that are taken through a manager. Call it before the manager's first lock call. With
+/// ownership by process, any thread of the process can unlock a lock, and a thread that asks for a lock that its
+/// own process holds waits for it.
 ///
-/// -EBUSY: the manager has taken a lock already. -EOPNOTSUPP: the libpod layout's locks belong to threads. -EINVAL: no
-/// such ownership.
+/// ownership: LOCK_MANAGER_OWNED_BY_THREAD, the default, or LOCK_MANAGER_OWNED_BY_PROCESS.
+///
+/// -EBUSY: the manager has already taken a lock, or tried to. -EOPNOTSUPP: ownership by process in the libpod
+/// layout. -EINVAL: ownership is unknown.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_set_ownership(manager: *mut lock_manager_t, ownership: u32) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe { self::manager(manager)?.set_ownership(types::ownership(ownership)?).map(|()| 0) })
 }
 
-/// Makes a cancel object, which ends waits from another thread. Free it with lock_manager_cancel_free().
+/// Creates a cancel object, with which one thread can end the waits of others. Free it with
+/// lock_manager_cancel_free().
+///
+/// -EINVAL: out is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_cancel_new(out: *mut *mut lock_manager_cancel_t) -> i32 {
     // SAFETY: the module's contract.
@@ -408,7 +457,10 @@ pub unsafe extern "C" fn lock_manager_cancel_new(out: *mut *mut lock_manager_can
     })
 }
 
-/// Ends every wait with that object within 10 ms, and each later one at once; it stays triggered. Async-signal-safe.
+/// Ends every wait that uses this cancel object within 10 ms, and every later one at once. The object stays
+/// triggered. This call is async-signal-safe.
+///
+/// -EINVAL: cancel is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_cancel_trigger(cancel: *mut lock_manager_cancel_t) -> i32 {
     // SAFETY: the module's contract. Outside of call() where it succeeds: a signal handler may be here.
@@ -422,7 +474,9 @@ pub unsafe extern "C" fn lock_manager_cancel_trigger(cancel: *mut lock_manager_c
     }
 }
 
-/// Frees a cancel object. NULL is 0. -EBUSY: a wait still uses it.
+/// Frees a cancel object. If cancel is NULL, it does nothing and returns 0.
+///
+/// -EBUSY: a wait still uses the object.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_cancel_free(cancel: *mut lock_manager_cancel_t) -> i32 {
     // SAFETY: the module's contract; after a successful check nobody else uses the object.
@@ -435,9 +489,12 @@ pub unsafe extern "C" fn lock_manager_cancel_free(cancel: *mut lock_manager_canc
     })
 }
 
-/// lock_manager_timed_lock that another thread can end through the cancel object. NULL: nobody can.
+/// Waits for a lock as lock_manager_timed_lock does, until a cancel object is triggered.
 ///
-/// -ECANCELED: it was triggered, even if the lock was free. Otherwise as lock_manager_timed_lock.
+/// timeout_ns: nanoseconds of CLOCK_MONOTONIC. UINT64_MAX waits without limit.
+/// cancel: the cancel object; NULL if nobody is to end the wait.
+///
+/// -ECANCELED: the object was triggered, even if the lock was free. Otherwise as lock_manager_timed_lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_cancellable_lock(
     manager: *mut lock_manager_t,
@@ -451,45 +508,54 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock(
     }
 }
 
-/// Waits without end until a lock can be held shared: beside any number of others that hold it shared, and nobody that
-/// holds it exclusively. 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds it shared now.
+/// Waits without limit until the caller can hold a lock shared. Any number of readers hold a lock shared at the
+/// same time, and nobody holds it exclusively meanwhile.
 ///
-/// LOCK_MANAGER_OWNER_DIED: a writer died holding it. Each reader is told, until a writer has taken the lock and was told
-/// itself: only a writer can mend what the lock protects. That a reader died is told to nobody, since it changed nothing.
+/// 0 or LOCK_MANAGER_OWNER_DIED: the calling thread holds the lock shared now.
 ///
-/// A writer that waits keeps later readers out, so as not to starve; give writers deadlines, for a reader that is stopped
-/// keeps its hold. A reader cannot become a writer: unlock, and lock exclusively.
+/// LOCK_MANAGER_OWNER_DIED: a writer died holding the lock. Every reader is told, until a writer has taken the lock
+/// and was told itself, because only a writer can repair what the lock protects. If a reader dies, nobody is told,
+/// because it changed nothing.
 ///
-/// -EDEADLK: this thread holds the lock already, either way, or the wait would close a cycle. -EAGAIN: there is no room for
-/// one more reader: 4 for each lock and 8192 more in a segment. -EOPNOTSUPP: the libpod layout, or a segment of format
-/// version 1. Otherwise as lock_manager_lock.
+/// A waiting writer keeps later readers out, or it would starve. Give writers a timeout: a reader that is stopped
+/// keeps its hold. A reader cannot become a writer; it must unlock and then lock exclusively.
+///
+/// -EDEADLK: this thread already holds the lock, shared or exclusively, or the wait would close a cycle. -EAGAIN:
+/// there is no room for one more reader; each lock has room for 4, and the locks of a segment share room for 8192
+/// more. -EOPNOTSUPP: the libpod layout, or a segment of format version 1. Otherwise as lock_manager_lock.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_lock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe { locking::acquire(manager, id, Mode::Shared, Wait::Forever) }
 }
 
-/// Takes a lock shared if no writer has it or is next. -EBUSY: one is, or this thread holds it. Otherwise as
-/// lock_manager_lock_shared.
+/// Takes a lock shared if no writer holds it or is next, and does not wait.
+///
+/// -EBUSY: a writer holds the lock or is next, or this thread holds it. Otherwise as lock_manager_lock_shared.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_try_lock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe { locking::acquire(manager, id, Mode::Shared, Wait::Try) }
 }
 
-/// lock_manager_lock_shared for at most timeout_ns nanoseconds of CLOCK_MONOTONIC; UINT64_MAX: without end; 0: takes what
-/// no writer has, and waits for none.
+/// Waits for at most timeout_ns until the caller can hold a lock shared.
 ///
-/// -ETIMEDOUT: writers had it all the time. Otherwise as lock_manager_lock_shared.
+/// timeout_ns: nanoseconds of CLOCK_MONOTONIC. UINT64_MAX waits without limit; 0 takes the lock if no writer has it
+/// and does not wait.
+///
+/// -ETIMEDOUT: writers had the lock all the time. Otherwise as lock_manager_lock_shared.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_timed_lock_shared(manager: *mut lock_manager_t, id: u32, timeout_ns: u64) -> i32 {
     // SAFETY: the module's contract.
     unsafe { locking::acquire(manager, id, Mode::Shared, Wait::Nanoseconds(timeout_ns)) }
 }
 
-/// lock_manager_timed_lock_shared that another thread can end through the cancel object. NULL: nobody can.
+/// Waits for a shared hold as lock_manager_timed_lock_shared does, until a cancel object is triggered.
 ///
-/// -ECANCELED: it was triggered, even if the lock was free. Otherwise as lock_manager_timed_lock_shared.
+/// timeout_ns: nanoseconds of CLOCK_MONOTONIC. UINT64_MAX waits without limit.
+/// cancel: the cancel object; NULL if nobody is to end the wait.
+///
+/// -ECANCELED: the object was triggered, even if the lock was free. Otherwise as lock_manager_timed_lock_shared.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_cancellable_lock_shared(
     manager: *mut lock_manager_t,
@@ -501,28 +567,34 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock_shared(
     unsafe { locking::acquire_cancellable(manager, id, Mode::Shared, Wait::Nanoseconds(timeout_ns), cancel.as_ref()) }
 }
 
-/// Gives back what the calling thread, or by process ownership this process, holds shared, through whichever manager of
-/// that ownership on the storage. -EPERM: it does not hold it shared. -EOPNOTSUPP: as for lock_manager_lock_shared.
+/// Unlocks a lock that the calling thread (or, with ownership by process, this process) holds shared. Any manager
+/// of the same ownership on the same storage will do.
+///
+/// -EPERM: the caller does not hold it shared. -EOPNOTSUPP: the libpod layout, or a segment of format version 1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_unlock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe { locking::release(manager, id, Mode::Shared) }
 }
 
-/// Makes what the caller holds exclusively a shared hold, without a gap in which somebody else could have it exclusively.
-/// Readers that wait get in.
+/// Turns an exclusive hold into a shared one. Nobody else can hold the lock exclusively in between. Waiting readers
+/// get in.
 ///
-/// -EPERM: the caller does not hold it exclusively through this manager. -EAGAIN: there is no room for one more reader;
-/// it is still held exclusively. -EOPNOTSUPP: as for lock_manager_lock_shared.
+/// -EPERM: the caller does not hold the lock exclusively through this manager. -EAGAIN: there is no room for one
+/// more reader; the lock is still held exclusively. -EOPNOTSUPP: the libpod layout, or a segment of format version
+/// 1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_downgrade_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe { locking::downgrade(manager, id) }
 }
 
-/// The locks that somebody holds, either way. Touches no lock.
+/// Lists the locks that somebody holds, shared or exclusively. It touches no lock.
 ///
-/// count: how many there are. ids: the first of them, ascending, as many as `capacity` allows; NULL if that is 0.
+/// count: receives the number of held locks, which may exceed capacity.
+/// ids: receives the lowest ids, ascending, capacity at most; NULL if capacity is 0.
+///
+/// -EINVAL: ids is NULL although capacity is not 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_locks_held(
     manager: *mut lock_manager_t,
@@ -534,7 +606,7 @@ pub unsafe extern "C" fn lock_manager_locks_held(
     call(|| unsafe {
         let (opened, count) = (self::manager(manager)?, output(count, "count")?);
         if ids.is_null() && capacity > 0 {
-            return Err(refuse("ids is NULL, but capacity is not 0"));
+            return Err(refuse("ids is NULL although capacity is not 0; give an array of that many ids"));
         }
         let held = opened.locks_held()?;
         if capacity > 0 {
@@ -545,7 +617,11 @@ pub unsafe extern "C" fn lock_manager_locks_held(
     })
 }
 
-/// What is known of one lock. Touches no lock. info->size must be set.
+/// Reads what is known of one lock. It touches no lock.
+///
+/// info: receives the information. Set info->size before the call.
+///
+/// -EINVAL: info->size is not the size of this struct in any version, or id is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_lock_info(
     manager: *mut lock_manager_t,
@@ -561,12 +637,14 @@ pub unsafe extern "C" fn lock_manager_lock_info(
     })
 }
 
-/// Who holds a lock, either way, as far as nobody knows that they are dead. Touches no lock.
+/// Lists the holders of a lock, shared or exclusive. It touches no lock. Holders that are known to be dead are left
+/// out.
 ///
-/// count: how many there are. holders: the first of them, as many as `capacity` allows; NULL if that is 0. The size of the
-/// first must be set: it is the size of each.
+/// count: receives the number of holders, which may exceed capacity.
+/// holders: receives the first holders, capacity at most; NULL if capacity is 0. Set the size of the first before
+/// the call: it counts for all.
 ///
-/// -EOPNOTSUPP: the libpod layout; lock_manager_lock_info says there who holds a lock.
+/// -EOPNOTSUPP: the libpod layout; use lock_manager_lock_info there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_lock_holders(
     manager: *mut lock_manager_t,
@@ -585,7 +663,11 @@ pub unsafe extern "C" fn lock_manager_lock_holders(
     })
 }
 
-/// What is known of the storage. Touches no lock. info->size must be set.
+/// Reads what is known of the storage. It touches no lock.
+///
+/// info: receives the information. Set info->size before the call.
+///
+/// -EINVAL: info->size is not the size of this struct in any version.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_info(manager: *mut lock_manager_t, info: *mut lock_manager_info_t) -> i32 {
     // SAFETY: the module's contract.
@@ -597,10 +679,10 @@ pub unsafe extern "C" fn lock_manager_info(manager: *mut lock_manager_t, info: *
     })
 }
 
-/// Marks a lock whose holder is provably dead, so that the next to take it is told LOCK_MANAGER_OWNER_DIED. 0 also
-/// where there was nothing to do.
+/// Marks a lock whose holder is provably dead, so that the next holder is told LOCK_MANAGER_OWNER_DIED. Returns 0
+/// also if there was nothing to do.
 ///
-/// -EBUSY: the holder lives, or cannot be judged.
+/// -EBUSY: the holder is alive, or cannot be judged.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_repair_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.

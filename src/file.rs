@@ -32,7 +32,7 @@ use tables::{Table, Tables};
 
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// A manager whose locks are the files of a directory. Their ids are below [`MAX_LOCKS`].
+/// A manager whose locks are in a lock directory, with one file for each allocated lock. Ids are below [`MAX_LOCKS`].
 ///
 /// ```
 /// use lock_manager::{FileManager, Manager};
@@ -54,11 +54,11 @@ pub struct FileManager {
 }
 
 impl FileManager {
-    /// Makes a directory for locks. An empty one that is there already will do.
+    /// Creates a lock directory. An existing directory is accepted if it is empty.
     ///
     /// # Errors
-    /// `EEXIST` if there is something in it, or it is no directory; `EINVAL` for an empty path; `EACCES` as for
-    /// [`open`](Self::open); `EOPNOTSUPP` on network file systems.
+    /// `EEXIST` if the directory is not empty, or is not a directory; `ENOENT` if its parent directory does not exist;
+    /// `EINVAL` for an empty path; `EACCES` as for [`open`](Self::open); `EOPNOTSUPP` on network file systems.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let name = SegmentName::of_table_in(path.as_ref())?;
         match DirBuilder::new().mode(DIRECTORY_MODE).create(name.directory()).map_err(Errno::from) {
@@ -80,29 +80,31 @@ impl FileManager {
         Ok(manager)
     }
 
-    /// Opens a directory that exists, be it libpod's or ours.
+    /// Opens an existing lock directory, made by this library or by libpod. If its table is missing or is from before this
+    /// boot, a new table is made.
     ///
     /// # Errors
-    /// `ENOENT` if there is none; `EACCES` for a symbolic link, missing permissions, or an owner that is neither the
-    /// caller nor root; `EPROTO` if its table file is of another version or none of ours; `EOPNOTSUPP` on network
-    /// file systems.
+    /// `ENOENT` if there is no such directory; `EACCES` for a symbolic link, missing permissions, or an owner that is neither
+    /// the caller nor root; `EPROTO` if its table file has another version or was not made by this library; `EOPNOTSUPP` on
+    /// network file systems.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::over(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::ReadWrite)?)
     }
 
-    /// Opens a directory to look at it, whoever owns it if permissions allow. Nothing is made in it, and calls that
-    /// change something are `EACCES`.
+    /// Opens a lock directory read only, whoever owns it, if permissions allow. Nothing is created in it, and calls that
+    /// would change something return `EACCES`.
     ///
     /// # Errors
-    /// As [`open`](Self::open), but for the owner.
+    /// As [`open`](Self::open), except that any owner is accepted.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
         Self::over(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::ReadOnly)?)
     }
 
-    /// Opens the directory if it exists, else makes it; of two first users at once, one makes it and both succeed.
+    /// Opens the lock directory if it exists, and creates it otherwise. If two processes call it at once, one creates the
+    /// directory and both succeed.
     ///
     /// # Errors
-    /// As [`open`](Self::open) and [`create`](Self::create), but for `EEXIST`.
+    /// As [`open`](Self::open) and [`create`](Self::create), without `EEXIST`.
     pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         match Self::open(path) {
@@ -115,18 +117,20 @@ impl FileManager {
         }
     }
 
-    /// Removes a directory with its locks. Managers that have it open are told `ESTALE`.
+    /// Removes a lock directory with its locks. Managers that still have it open get `ESTALE`.
     ///
     /// # Errors
-    /// `ENOENT` if there is none; `EPROTO` if there is nothing of ours in it but something else, and it stays;
-    /// `ENOTEMPTY` if there is something else in it beside the locks, which go.
+    /// `ENOENT` if there is no such directory; `EPROTO` if it has only other files, and it stays; `ENOTEMPTY` if it has other
+    /// files beside the locks, and only the locks are removed.
     pub fn remove(path: impl AsRef<Path>) -> Result<()> {
         let name = SegmentName::of_table_in(path.as_ref())?;
         let directory = Directory::open(&name, Access::ReadWrite)?;
         let located = |reason| name.error(reason);
         let contents = directory.contents().map_err(located)?;
         if contents.has_others && !contents.has_table {
-            return Err(located(Reason::NotASegment("it has no file .lock_manager, but others that are no locks")));
+            return Err(located(Reason::NotASegment(
+                "it has no file .lock_manager, but it has files that are not locks",
+            )));
         }
         // First: who uses it is told, and makes no other.
         match shm::remove_named(&name) {
@@ -190,8 +194,8 @@ impl FileManager {
     /// Closes the manager; the directory stays.
     ///
     /// # Errors
-    /// `EBUSY` if this process holds a lock through it or another thread waits in a call on it; the manager comes
-    /// back with the error.
+    /// `EBUSY` if this process holds a lock through the manager, or another thread waits in a call on it. The error gives the
+    /// manager back.
     pub fn close(self) -> std::result::Result<(), Box<(Self, Error)>> {
         match self.check_idle() {
             Ok(()) => Ok(()),
@@ -351,8 +355,7 @@ impl Manager for FileManager {
     }
 
     fn grow(&self, _num_locks: u32) -> Result<()> {
-        Err(self
-            .error(Reason::Unsupported("a directory of locks has no number of locks; allocate as many as you need")))
+        Err(self.error(Reason::Unsupported("a lock directory has no number of locks; allocate as many as you need")))
     }
 }
 
@@ -360,7 +363,7 @@ impl Drop for FileManager {
     fn drop(&mut self) {
         // The locks stay held, as the caller never gave them back; the process's end is what frees them.
         if self.check_idle().is_err() {
-            self.pool.keep_for_ever();
+            self.pool.keep_forever();
         }
     }
 }

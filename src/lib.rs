@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Numbered locks that several processes share, each named by an id: allocated, locked, freed, and recovered when
-//! their holder dies. Shared memory has two layouts: the library's own, which grows and finds deadlocks, and Podman's,
-//! byte for byte, so that a process with this library and a real Podman work on one segment, live.
+//! Numbered locks that several processes share. A program allocates a lock, locks it, unlocks it and frees it by its id. If
+//! the holder of a lock dies, the next holder is told.
 //!
-//! Start with [`ShmManager`] and [`Lock`]. C programs include `lock_manager.h`; what cannot be promised is in
-//! `docs/caveats.md`.
+//! A segment of shared memory has one of two layouts. The native layout, the default, is the library's own: it grows while it
+//! is in use, and reports deadlocks. The libpod layout is Podman's, byte for byte, so a program with this library and a
+//! running Podman can use one segment together.
+//!
+//! Start with [`ShmManager`] and [`Lock`]. C programs include `lock_manager.h`. `docs/caveats.md` says what cannot be
+//! promised.
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
 compile_error!(
-    "lock-manager needs 64-bit Linux and glibc: its locks are glibc's robust mutexes, waited for by futex(2)"
+    "lock-manager needs 64-bit Linux with glibc: it waits by futex(2), and the libpod layout's locks are glibc's robust mutexes"
 );
 
 mod acquisition;
@@ -33,8 +36,8 @@ pub use memory::InMemoryManager;
 pub use shm::{MAX_LOCKS, SegmentOptions, ShmManager, formats};
 pub use sys::Errno;
 
-/// The library's version, as `lock_manager_version()` gives it.
+/// The version of the library, as `lock_manager_version()` returns it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The name by which the dynamic linker knows the C interface; programs linked with it go on working while it stays.
+/// The soname of the C interface. Programs that were linked with it keep working as long as it stays the same.
 pub const SONAME: &str = env!("LOCK_MANAGER_SONAME");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! One lock of a manager as a value, and the guards that unlock it when they go out of scope.
+//! A lock of a manager as a value, and the guards that unlock it when they go out of scope.
 
 mod shared;
 
@@ -23,7 +23,7 @@ pub use shared::{HeldShared, SharedGuard};
 /// let lock = Lock::allocate(&manager)?;
 /// match lock.lock()? {
 ///     Held::Clean(_guard) => { /* what the lock protects is whole */ }
-///     Held::OwnerDied(_guard) => { /* check and mend it first: the last holder died inside */ }
+///     Held::OwnerDied(_guard) => { /* the last holder died inside: check and repair it first */ }
 /// }
 /// lock.free()?;
 /// # ShmManager::remove(&path)?;
@@ -44,7 +44,7 @@ impl<'m> Lock<'m> {
         Ok(Self { manager, id: manager.allocate_lock()? })
     }
 
-    /// The lock of that id, allocated or not.
+    /// Returns the lock with this id, allocated or not.
     ///
     /// # Errors
     /// As [`Manager::retrieve_lock`].
@@ -53,7 +53,7 @@ impl<'m> Lock<'m> {
         Ok(Self { manager, id })
     }
 
-    /// Allocates the lock of that id.
+    /// Allocates the lock with this id.
     ///
     /// # Errors
     /// As [`Manager::allocate_and_retrieve_lock`].
@@ -62,13 +62,13 @@ impl<'m> Lock<'m> {
         Ok(Self { manager, id })
     }
 
-    /// The lock's number, by which other processes retrieve it.
+    /// The id of the lock, by which other processes retrieve it.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// Waits for the lock without end.
+    /// Waits for the lock without limit.
     ///
     /// # Errors
     /// As [`Manager::acquire`].
@@ -100,7 +100,7 @@ impl<'m> Lock<'m> {
         self.acquire(timeout.map_or(Wait::Forever, Wait::at_most), Some(cancel))
     }
 
-    /// Gives the id back to the pool; the lock itself can still be used.
+    /// Frees the id, so that it can be allocated again. The lock itself can still be used.
     ///
     /// # Errors
     /// As [`Manager::free_lock`].
@@ -108,7 +108,7 @@ impl<'m> Lock<'m> {
         self.manager.free_lock(self.id)
     }
 
-    /// Who holds it, without touching it.
+    /// The state of the lock, read without touching it.
     ///
     /// # Errors
     /// As [`Manager::lock_info`].
@@ -126,8 +126,8 @@ impl<'m> Lock<'m> {
     }
 }
 
-/// A lock that is held, with word of how the last holder left it. Carries the guard either way, so that the news can
-/// neither be missed nor lose the lock.
+/// A lock that is held, and how its last holder left it. Either variant carries the guard, so a caller can neither overlook
+/// an owner that died nor lose the lock.
 #[derive(Debug)]
 #[must_use = "dropping it unlocks at once"]
 pub enum Held<'m> {
@@ -138,7 +138,7 @@ pub enum Held<'m> {
 }
 
 impl<'m> Held<'m> {
-    /// The guard, for callers to whom a dead owner makes no difference.
+    /// The guard, for callers that do not care whether the owner died.
     pub fn into_guard(self) -> Guard<'m> {
         match self {
             Self::Clean(guard) | Self::OwnerDied(guard) => guard,
@@ -152,8 +152,8 @@ impl<'m> Held<'m> {
     }
 }
 
-/// Holds a lock; unlocks it when dropped. Not `Send`: the lock belongs to the thread that took it. Programs that hand
-/// locks from thread to thread use the calls of [`Manager`] instead.
+/// Holds a lock, and unlocks it when dropped. A guard is not `Send`, because the lock belongs to the thread that took it.
+/// Programs that hand locks from thread to thread use the calls of [`Manager`] instead.
 ///
 /// ```compile_fail
 /// fn send<T: Send>() {}
@@ -174,7 +174,7 @@ impl<'m> Guard<'m> {
         self.id
     }
 
-    /// Unlocks, and says so if that failed; dropping the guard does the same in silence.
+    /// Unlocks, and reports a failure. Dropping the guard also unlocks, but ignores a failure.
     ///
     /// # Errors
     /// As [`Manager::unlock`].
@@ -184,10 +184,10 @@ impl<'m> Guard<'m> {
         manager.unlock(id)
     }
 
-    /// Holds the lock shared from here on. Nobody else holds it exclusively in between.
+    /// Turns the exclusive hold into a shared one. Nobody else can hold the lock exclusively in between.
     ///
     /// # Errors
-    /// As [`Manager::downgrade_lock`]; the guard comes back with the error.
+    /// As [`Manager::downgrade_lock`]. The error gives the guard back.
     pub fn downgrade(self) -> std::result::Result<SharedGuard<'m>, (Self, Error)> {
         let (manager, id) = (self.manager, self.id);
         match manager.downgrade_lock(id) {
@@ -202,8 +202,8 @@ impl<'m> Guard<'m> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        // Fails only where the lock is not this thread's any more: in a forked child, which holds nothing, or after
-        // somebody wrote over the segment. There is nobody to tell and nothing to give back.
+        // This fails only if the thread no longer holds the lock: in a forked child, which holds nothing, or after the
+        // segment was overwritten. There is nobody to tell and nothing to unlock.
         let _ = self.manager.unlock(self.id);
     }
 }

@@ -1,163 +1,165 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The one trait that every manager implements, and the words it speaks in.
+//! The trait that every manager implements, and the types of its arguments and results.
 
 use std::time::Duration;
 
 use crate::{Cancel, Result};
 
-/// What [`Manager::available_locks`] and [`Manager::num_locks`] say where the storage sets no maximum.
+/// The count that [`Manager::available_locks`] and [`Manager::num_locks`] return if there is no maximum.
 pub const UNLIMITED: u32 = u32::MAX;
 
-/// How a lock was acquired. Either way it **is held**.
+/// How a lock was acquired. Either way, the caller **holds it**.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "after OwnerDied, what the lock protects may be half written"]
 pub enum Acquired {
     /// The last holder unlocked it, or there was none.
     Clean,
-    /// The last holder died holding it, so what it protects may be half written. Told once, to the next holder.
+    /// The last holder died holding it, so what the lock protects may be half written. The next exclusive holder is told
+    /// once; until then, each reader is told.
     OwnerDied,
 }
 
-/// How long an acquisition waits for a lock that is held.
+/// How long a call waits for a lock that is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Not at all: `EBUSY`.
+    /// Not at all. If the lock is held, the call returns `EBUSY`.
     Try,
-    /// At most this many nanoseconds of CLOCK_MONOTONIC: `ETIMEDOUT`. 0 takes a free lock and waits for no other.
+    /// At most this many nanoseconds of CLOCK_MONOTONIC, then the call returns `ETIMEDOUT`. 0 takes a free lock and does not
+    /// wait; `u64::MAX` waits without limit.
     Nanoseconds(u64),
-    /// Without end.
+    /// Without limit.
     Forever,
 }
 
 impl Wait {
-    /// Whether there is no wait at all.
+    /// Whether the call does not wait at all.
     pub(crate) fn is_try(self) -> bool {
         matches!(self, Self::Try | Self::Nanoseconds(0))
     }
 
-    /// At most `duration`; beyond 584 years without end.
+    /// At most `duration`. More than 584 years means without limit.
     #[must_use]
     pub fn at_most(duration: Duration) -> Self {
         u64::try_from(duration.as_nanos()).map_or(Self::Forever, Self::Nanoseconds)
     }
 }
 
-/// Who may unlock a lock.
+/// Who owns a lock, and so who may unlock it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ownership {
-    /// The thread that took it, and no other.
+    /// Only the thread that took it.
     #[default]
     Thread,
     /// Any thread of the process that took it.
     Process,
 }
 
-/// What kind of storage a manager keeps its locks in.
+/// The kind of storage in which a manager keeps its locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
     /// A shared memory segment.
     Shm,
-    /// The files of a directory.
+    /// A lock directory.
     File,
     /// The memory of this process.
     InMemory,
 }
 
-/// How the bytes of a shared memory segment are laid out.
+/// The layout of a shared memory segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Layout {
-    /// Podman's own: POSIX robust mutexes and bitmaps.
+    /// The libpod layout, which Podman uses: POSIX robust mutexes and bitmaps.
     Libpod,
-    /// This library's: it grows, finds deadlocks, and does not rest on the kernel's list of robust mutexes.
+    /// The native layout, this library's own: it grows, reports deadlocks, and does not depend on the kernel's robust lists.
     Native,
 }
 
-/// What is known of one lock without touching it. All zero or false where the storage does not say.
+/// The state of one lock, read without touching it. A field is zero or false if the storage does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct LockInfo {
-    /// The lock.
+    /// The id of the lock.
     pub id: u32,
-    /// Whether it is allocated.
+    /// Whether the lock is allocated.
     pub allocated: bool,
-    /// Whether somebody holds it.
+    /// Whether somebody holds the lock, shared or exclusively.
     pub held: bool,
-    /// Whether the last to hold it exclusively died and nobody has taken it exclusively since; it is held shared then, or
-    /// not at all.
+    /// Whether the last exclusive holder died and nobody has held the lock exclusively since. The lock is then free, or held
+    /// shared.
     pub owner_died: bool,
-    /// The holder's process as the caller's PID namespace sees it, else 0.
+    /// The process id of the holder, as the caller's PID namespace sees it; 0 if unknown.
     pub pid: i32,
-    /// The holder's thread as the caller's PID namespace sees it, else 0.
+    /// The thread id of the holder, as the caller's PID namespace sees it; 0 if unknown.
     pub tid: i32,
-    /// How many threads are known to wait for it.
+    /// The number of threads known to wait.
     pub waiters: u32,
-    /// Whether a thread or its process owns the lock.
+    /// Whether a thread or a process owns the lock.
     pub ownership: Ownership,
-    /// How often it was acquired.
+    /// How often the lock was acquired exclusively.
     pub acquisitions: u64,
-    /// The holder's PID namespace, as the inode number of `/proc/PID/ns/pid`.
+    /// The PID namespace of the holder, as the inode number of `/proc/PID/ns/pid`.
     pub pid_namespace: u64,
-    /// How long the longest present waiter has waited, so that the lock is held at least that long.
+    /// For how long the longest waiter has waited, in nanoseconds. The lock has been held at least that long.
     pub waited_ns: u64,
-    /// How many hold it shared; `pid` and `tid` are the first of them then.
+    /// The number of readers; `pid` and `tid` then belong to the first of them.
     pub readers: u32,
-    /// Whether a writer waits for the readers to leave: it holds the lock next, and keeps later readers out.
+    /// Whether a writer waits for the readers to leave. It is the next holder, and keeps later readers out.
     pub draining: bool,
-    /// Marks of readers that died, and of a writer that died before it held the lock. Nobody is told of them; they hold up
-    /// the next writer for a moment, and it takes them away.
+    /// The number of marks left by readers that died, or by a writer that died before it held the lock. Nobody is told of
+    /// these deaths. The marks delay the next writer for a moment, and it clears them.
     pub stale: u32,
 }
 
-/// One holder of a lock. All zero or false where the storage does not say.
+/// One holder of a lock. A field is zero or false if the storage does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Holder {
-    /// Its process as the caller's PID namespace sees it, else 0.
+    /// Its process id, as the caller's PID namespace sees it; 0 if unknown.
     pub pid: i32,
-    /// The thread as the caller's PID namespace sees it, else 0.
+    /// Its thread id, as the caller's PID namespace sees it; 0 if unknown, or if the hold belongs to the process.
     pub tid: i32,
     /// Its PID namespace, as the inode number of `/proc/PID/ns/pid`.
     pub pid_namespace: u64,
     /// Whether it holds the lock shared.
     pub shared: bool,
-    /// Whether the thread or its process owns the hold.
+    /// Whether the hold belongs to the thread or to the process.
     pub ownership: Ownership,
 }
 
-/// A thread that is known to wait for a lock. All zero where the storage does not say.
+/// A thread that is known to wait for a lock. A field is zero if the storage does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Waiter {
-    /// The lock.
+    /// The id of the lock.
     pub id: u32,
-    /// Its process as the caller's PID namespace sees it, else 0.
+    /// Its process id, as the caller's PID namespace sees it; 0 if unknown.
     pub pid: i32,
-    /// The thread as the caller's PID namespace sees it, else 0.
+    /// Its thread id, as the caller's PID namespace sees it; 0 if unknown.
     pub tid: i32,
     /// Its PID namespace, as the inode number of `/proc/PID/ns/pid`.
     pub pid_namespace: u64,
-    /// How long it has waited.
+    /// For how long it has waited, in nanoseconds.
     pub waited_ns: u64,
-    /// Whether it holds the lock next and waits for the readers to leave. Others wait for it.
+    /// Whether it is a writer that waits for the readers to leave. It is the next holder, and other waiters wait for it.
     pub draining: bool,
 }
 
-/// What is known of a manager's storage.
+/// The state of a manager's storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Info {
     /// The kind of storage.
     pub kind: Kind,
-    /// How a segment is laid out.
+    /// The layout of a segment; `None` for other kinds of storage.
     pub layout: Option<Layout>,
-    /// How many locks there are.
+    /// The number of locks, or [`UNLIMITED`].
     pub num_locks: u32,
-    /// How many there may come to be.
+    /// The number of locks that the storage may grow to, or [`UNLIMITED`].
     pub max_locks: u32,
-    /// How many processes are attached; 0 where the storage does not say.
+    /// The number of processes that have the storage open; 0 if the storage does not say.
     pub attached: u32,
     /// Whether the storage was removed.
     pub retired: bool,
@@ -165,121 +167,123 @@ pub struct Info {
 
 /// A pool of numbered locks in some storage that several processes may share.
 ///
-/// Locks are named by their id. All managers opened on one storage, in any process, mean the same lock by the same id.
-/// A lock has one holder, by default the thread that took it. These are the plain calls; [`Lock`](crate::Lock)
-/// gives guards that unlock when they go out of scope.
+/// A lock is named by its id. All managers that are open on one storage, in any process, mean the same lock by the same id.
+/// A lock has one exclusive holder, by default the thread that took it, or any number of readers. These are the plain
+/// calls; [`Lock`](crate::Lock) has guards that unlock when they go out of scope.
 ///
 /// # Errors
 ///
-/// What is common to all: `EINVAL` for an id out of range, `EACCES` for a call that changes something on a manager
-/// that was opened to look, `ESTALE` where the storage was removed under the manager.
+/// Any call may return `EINVAL` for an id out of range, `EACCES` if it would change something and the manager was opened read
+/// only, and `ESTALE` if the storage was removed while the manager had it open.
 pub trait Manager: std::fmt::Debug + Send + Sync {
     /// Allocates a lock: an id that nobody else gets until it is freed.
     ///
     /// # Errors
-    /// `ENOLCK` if all are allocated; `ENOTRECOVERABLE` if the storage's own guard stays taken.
+    /// `ENOLCK` if all locks are allocated; `ENOTRECOVERABLE` if the mutex that guards the bitmaps stays held (libpod layout).
     fn allocate_lock(&self) -> Result<u32>;
 
-    /// Checks that `id` is within range; whether it is allocated does not matter.
+    /// Checks that `id` is in range. It does not matter whether the lock is allocated.
     ///
     /// # Errors
-    /// `EINVAL` if it is not.
+    /// `EINVAL` if `id` is out of range.
     fn retrieve_lock(&self, id: u32) -> Result<()>;
 
-    /// Allocates the lock of that id, as after a reboot when the ids in use are known.
+    /// Allocates the lock with this id, for example after a reboot, when the ids in use are known.
     ///
     /// # Errors
-    /// `EEXIST` if it is allocated.
+    /// `EEXIST` if it is already allocated.
     fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()>;
 
-    /// Gives an id back. A lock that is held stays held and can still be used.
+    /// Frees an id, so that it can be allocated again. A held lock stays held, and the lock can still be used.
     ///
     /// # Errors
     /// `ENOENT` if it is not allocated.
     fn free_lock(&self, id: u32) -> Result<()>;
 
-    /// Frees every id. For tests and renumbering, when no other process is allocating.
+    /// Frees every id, for tests and renumbering. Call it only while no other process allocates.
     ///
     /// # Errors
-    /// As for [`allocate_lock`](Self::allocate_lock), but for `ENOLCK`.
+    /// As for [`allocate_lock`](Self::allocate_lock), except that `ENOLCK` cannot happen.
     fn free_all_locks(&self) -> Result<()>;
 
-    /// How many locks are free to be allocated, or [`UNLIMITED`].
+    /// The number of locks that are free to be allocated, or [`UNLIMITED`].
     ///
     /// # Errors
     /// Only those of the system.
     fn available_locks(&self) -> Result<u32>;
 
-    /// How many locks there are, or [`UNLIMITED`].
+    /// The number of all locks, allocated or not, or [`UNLIMITED`].
     ///
     /// # Errors
     /// Only those of the system.
     fn num_locks(&self) -> Result<u32>;
 
-    /// Acquires lock `id`, waiting as `wait` says and as long as `cancel` lets it.
+    /// Acquires lock `id`. Waits for as long as `wait` says, and until `cancel` is triggered.
     ///
     /// # Errors
-    /// `EBUSY` or `ETIMEDOUT` as `wait` says; `ECANCELED` if `cancel` was triggered, even if the lock is free;
-    /// `EDEADLK` if this thread holds it, or (native layout) if a cycle of holders and waiters runs through it; `ENOLCK` if this thread holds as many as it may; `ENOTRECOVERABLE` if its
-    /// state is lost; `EOPNOTSUPP` in a child made behind the libc's back.
+    /// `EBUSY` or `ETIMEDOUT`, as `wait` says; `ECANCELED` if `cancel` was triggered, even if the lock is free; `EDEADLK` if
+    /// this thread already holds the lock, or (except in the libpod layout) if the wait would close a cycle of threads that
+    /// wait for each other's locks. In the libpod layout also `ENOLCK` if this thread holds as many locks as it may,
+    /// `ENOTRECOVERABLE` if the state of the lock is lost, and `EOPNOTSUPP` in a child that was cloned behind the libc's
+    /// back.
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired>;
 
-    /// Unlocks what the calling thread, or with [`Ownership::Process`] this process, holds through this manager.
+    /// Unlocks a lock that the calling thread (with [`Ownership::Process`], this process) holds through this manager.
     ///
     /// # Errors
-    /// `EPERM` if it does not. After an error of the storage it holds it no more, either.
+    /// `EPERM` if the caller does not hold it. After any other error the caller no longer holds the lock.
     fn unlock(&self, id: u32) -> Result<()>;
 
-    /// Acquires lock `id` shared: beside any number of others that hold it shared, and nobody that holds it exclusively.
-    /// Waits as `wait` says and as long as `cancel` lets it.
+    /// Acquires lock `id` shared: any number of readers hold it at the same time, and nobody holds it exclusively meanwhile.
+    /// Waits for as long as `wait` says, and until `cancel` is triggered.
     ///
-    /// [`OwnerDied`](Acquired::OwnerDied): a writer died holding the lock. Every reader is told, until a writer has taken
-    /// the lock and was told itself: a reader can mend nothing.
+    /// [`OwnerDied`](Acquired::OwnerDied) means that a writer died holding the lock. Every reader is told, until a writer has
+    /// taken the lock and was told itself, because only a writer can repair what the lock protects.
     ///
     /// # Errors
-    /// As [`acquire`](Self::acquire); `EDEADLK` also if this thread holds the lock shared; `EAGAIN` if there is no room
-    /// for one more reader; `EOPNOTSUPP` in the libpod layout, and in a segment of format version 1.
+    /// As [`acquire`](Self::acquire); also `EDEADLK` if this thread already holds the lock shared; `EAGAIN` if there is no
+    /// room for one more reader; `EOPNOTSUPP` in the libpod layout and in a segment of format version 1.
     fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired>;
 
-    /// Gives back what the calling thread, or with [`Ownership::Process`] this process, holds shared.
+    /// Unlocks a lock that the calling thread (with [`Ownership::Process`], this process) holds shared.
     ///
     /// # Errors
-    /// `EPERM` if it does not hold the lock shared; `EOPNOTSUPP` as for [`acquire_shared`](Self::acquire_shared).
+    /// `EPERM` if the caller does not hold the lock shared; `EOPNOTSUPP` as for [`acquire_shared`](Self::acquire_shared).
     fn unlock_shared(&self, id: u32) -> Result<()>;
 
-    /// Makes a lock that the caller holds exclusively a shared one. Nobody else holds it exclusively in between.
+    /// Turns an exclusive hold into a shared one. Nobody else can hold the lock exclusively in between.
     ///
     /// # Errors
-    /// `EPERM` if the caller does not hold it exclusively; `EAGAIN` if there is no room for one more reader, and it is
-    /// still held exclusively; `EOPNOTSUPP` as for [`acquire_shared`](Self::acquire_shared).
+    /// `EPERM` if the caller does not hold the lock exclusively; `EAGAIN` if there is no room for one more reader, and the
+    /// lock is still held exclusively; `EOPNOTSUPP` as for [`acquire_shared`](Self::acquire_shared).
     fn downgrade_lock(&self, id: u32) -> Result<()>;
 
-    /// Everybody who holds lock `id`, either way, and is not known to be dead. Touches no lock.
+    /// The holders of lock `id`, shared or exclusive, without those that are known to be dead. Touches no lock.
     ///
     /// # Errors
     /// `EINVAL` for an id out of range.
     fn lock_holders(&self, id: u32) -> Result<Vec<Holder>>;
 
-    /// Says who is to own the locks taken through this manager; [`Ownership::Thread`] if nobody says.
+    /// Sets who owns the locks that are taken through this manager. The default is [`Ownership::Thread`].
     ///
     /// # Errors
-    /// `EBUSY` after the manager's first lock; `EOPNOTSUPP` for [`Ownership::Process`] where locks belong to threads.
+    /// `EBUSY` after the manager's first lock call; `EOPNOTSUPP` for [`Ownership::Process`] in the libpod layout.
     fn set_ownership(&self, ownership: Ownership) -> Result<()>;
 
-    /// The ids of all locks that somebody holds, ascending. Touches no lock.
+    /// The ids of all locks that somebody holds, shared or exclusively, in ascending order. Touches no lock.
     ///
     /// # Errors
     /// Only those of the system.
     fn locks_held(&self) -> Result<Vec<u32>>;
 
-    /// What is known of lock `id`. Touches no lock.
+    /// The state of lock `id`. Touches no lock.
     ///
     /// # Errors
     /// `EINVAL` for an id out of range.
     fn lock_info(&self, id: u32) -> Result<LockInfo>;
 
-    /// What is known of each of these locks, in their order. Looks for who waits once, where that many calls of
-    /// [`lock_info`](Self::lock_info) would look as many times. Touches no lock.
+    /// The state of each of these locks, in the same order. Searches for waiters once, and not once for each lock as
+    /// [`lock_info`](Self::lock_info) would. Touches no lock.
     ///
     /// # Errors
     /// `EINVAL` for an id out of range.
@@ -287,7 +291,7 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
         ids.iter().map(|&id| self.lock_info(id)).collect()
     }
 
-    /// The threads that are known to wait, in storages that say so; elsewhere none. Touches no lock.
+    /// The threads that are known to wait; none if the storage does not say. Touches no lock.
     ///
     /// # Errors
     /// Only those of the system.
@@ -295,26 +299,26 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
         Ok(Vec::new())
     }
 
-    /// What is known of the storage. Touches no lock.
+    /// The state of the storage. Touches no lock.
     ///
     /// # Errors
     /// Only those of the system.
     fn info(&self) -> Result<Info>;
 
-    /// Marks a lock whose holder is provably dead, so that the next to take it is told
-    /// [`OwnerDied`](Acquired::OwnerDied). Does nothing to a lock that nobody holds.
+    /// Marks a lock whose holder is provably dead, so that the next holder is told [`OwnerDied`](Acquired::OwnerDied). Does
+    /// nothing to a lock that nobody holds.
     ///
     /// # Errors
-    /// `EBUSY` if the holder lives or cannot be judged.
+    /// `EBUSY` if the holder is alive or cannot be judged.
     fn repair_lock(&self, id: u32) -> Result<()>;
 
-    /// Whether the manager could be closed now.
+    /// Checks that the manager could be closed now.
     ///
     /// # Errors
     /// `EBUSY` if this process holds a lock through it, or another thread waits in a call on it.
     fn check_idle(&self) -> Result<()>;
 
-    /// [`acquire`](Self::acquire) without end.
+    /// [`acquire`](Self::acquire) without limit.
     ///
     /// # Errors
     /// As there.
@@ -346,7 +350,7 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
         self.acquire(id, timeout.map_or(Wait::Forever, Wait::at_most), Some(cancel))
     }
 
-    /// [`acquire_shared`](Self::acquire_shared) without end.
+    /// [`acquire_shared`](Self::acquire_shared) without limit.
     ///
     /// # Errors
     /// As there.
@@ -354,7 +358,7 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
         self.acquire_shared(id, Wait::Forever, None)
     }
 
-    /// [`acquire_shared`](Self::acquire_shared) without waiting: `EBUSY` if a writer has the lock or is next.
+    /// [`acquire_shared`](Self::acquire_shared) without waiting: `EBUSY` if a writer holds the lock or is next.
     ///
     /// # Errors
     /// As there.
@@ -378,15 +382,15 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
         self.acquire_shared(id, timeout.map_or(Wait::Forever, Wait::at_most), Some(cancel))
     }
 
-    /// Makes room for `num_locks` while others work.
+    /// Grows the storage to `num_locks` locks while others use it.
     ///
     /// # Errors
-    /// `EOPNOTSUPP` where the storage is of a fixed size; `EINVAL` for fewer than there are, or more than it may have;
-    /// `ENOSPC`, `ENOMEM` or `EAGAIN` where there is no room, and nothing has changed.
+    /// `EOPNOTSUPP` if the storage has a fixed number of locks, or none; `EINVAL` for fewer locks than there are, or more
+    /// than the maximum; `ENOSPC`, `ENOMEM` or `EAGAIN` if there is no room, and then nothing has changed.
     fn grow(&self, num_locks: u32) -> Result<()>;
 }
 
-/// Makes a type a [`Manager`] that passes each call on, by a macro `$serve` of its own that names the manager it goes to.
+/// Implements [`Manager`] for a type that forwards each call. The macro `$serve` of that type names the manager to call.
 macro_rules! pass_on {
     ($kind:ty, $serve:ident) => {
         $crate::manager::pass_on! { $kind, $serve:

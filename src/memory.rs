@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The in-memory manager: the same locks with the same rules, in memory of this process's own. For tests of programs that
-//! use the library, and for programs that need numbered locks and no other process.
+//! The in-memory manager: the same locks by the same rules, in the memory of one process. It serves tests of programs that
+//! use the library, and programs that need numbered locks in one process only.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use crate::manager::pass_on;
 use crate::shm::{MAX_LOCKS, Native};
 use crate::{Error, Reason, Result};
 
-/// What errors call the storage.
+/// The name of the storage in errors.
 const NAME: &str = "in-memory locks";
 
-/// A manager whose locks are of this process only. In a forked child its calls are `EOPNOTSUPP`.
+/// A manager whose locks belong to this process alone. In a forked child its calls return `EOPNOTSUPP`.
 ///
 /// ```
 /// use lock_manager::{InMemoryManager, Manager};
@@ -31,15 +31,17 @@ pub struct InMemoryManager {
 }
 
 impl InMemoryManager {
-    /// Makes `num_locks` locks, all free.
+    /// Creates a manager of exactly `num_locks` locks, none of them allocated.
     ///
     /// # Errors
-    /// `EINVAL` for 0 or more than [`MAX_LOCKS`]; `ENOMEM` and the like where there is no memory for them.
+    /// `EINVAL` for 0 or more than [`MAX_LOCKS`] locks; errors of the system, such as `ENOMEM`.
     pub fn new(num_locks: u32) -> Result<Self> {
         let storage = Arc::new(PathBuf::from(NAME));
         let refuse = |reason| Err(Error::new(&storage, reason));
         match num_locks {
-            0 => refuse(Reason::BadArgument("a manager needs at least one lock, 0 were asked for")),
+            0 => refuse(Reason::BadArgument(
+                "a manager needs at least one lock, but 0 were asked for; ask for 1 or more",
+            )),
             1..=MAX_LOCKS => Ok(Self { native: Native::in_memory(&storage, num_locks)? }),
             asked => refuse(Reason::TooManyLocks { asked, most: MAX_LOCKS }),
         }

@@ -34,35 +34,35 @@ const PERMISSION_BITS: u32 = 0o777;
 /// got through, so running out takes malice.
 const OPEN_ROUNDS: u32 = 1000;
 
-/// How a new segment is to be made.
+/// Options for a new segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct SegmentOptions {
-    /// How its bytes are laid out; `None`: native for a new segment, any for an existing one.
+    /// The layout. `None` means the native layout for a new segment, and any layout for an existing one.
     pub layout: Option<Layout>,
-    /// How far a native segment may grow; 0: to the larger of 1,048,576 and its first number of locks. The libpod layout
-    /// cannot grow, and ignores it.
+    /// The number of locks that a native segment may grow to. 0 means 1,048,576, or the first number of locks if that is
+    /// more. The libpod layout cannot grow and ignores this field.
     pub max_locks: u32,
-    /// Permission bits, to which the umask does not apply; 0 means 0600.
+    /// The permission bits; 0 means 0600. The umask does not apply.
     pub mode: u32,
 }
 
 impl SegmentOptions {
-    /// The same with that layout.
+    /// Sets the layout.
     #[must_use]
     pub fn layout(mut self, layout: Layout) -> Self {
         self.layout = Some(layout);
         self
     }
 
-    /// The same with room to grow to that many locks.
+    /// Sets the number of locks that the segment may grow to.
     #[must_use]
     pub fn max_locks(mut self, max_locks: u32) -> Self {
         self.max_locks = max_locks;
         self
     }
 
-    /// The same with those permission bits.
+    /// Sets the permission bits.
     #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
@@ -70,8 +70,8 @@ impl SegmentOptions {
     }
 }
 
-/// Each kind of storage that this library reads and writes, and which version of it; libpod's carries a magic number and no
-/// version.
+/// The kinds of storage that this library reads and writes, each with its format version. A libpod segment has a magic
+/// number instead of a version.
 #[must_use]
 pub fn formats() -> Vec<(&'static str, String)> {
     vec![
@@ -87,8 +87,8 @@ const SHORT_WAITS: u32 = 2;
 /// A manager whose locks are in a shared memory segment, named by a POSIX shm name (`"/name"`: one slash, first) or
 /// the absolute path of a file.
 ///
-/// Dropping it closes it. If this process still holds locks through it then, its memory stays mapped, because the
-/// kernel may yet have to look into it; [`check_idle`](Manager::check_idle) tells beforehand.
+/// Dropping a manager closes it. If this process still holds locks through it, its memory stays mapped, because the kernel
+/// may still need it. [`check_idle`](Manager::check_idle) tells whether that is so.
 ///
 /// ```
 /// use lock_manager::{Acquired, Manager, SegmentOptions, ShmManager};
@@ -97,7 +97,7 @@ const SHORT_WAITS: u32 = 2;
 /// let manager = ShmManager::open_or_create(&path, 2048, &SegmentOptions::default())?;
 /// let id = manager.allocate_lock()?;
 /// if manager.lock(id)? == Acquired::OwnerDied {
-///     // mend what the lock protects
+///     // repair what the lock protects
 /// }
 /// manager.unlock(id)?;
 /// # ShmManager::remove(&path)?;
@@ -110,11 +110,12 @@ pub struct ShmManager {
 }
 
 impl ShmManager {
-    /// Creates a segment of at least `num_locks` locks, rounded up to a multiple of 64, in the libpod layout of 32.
+    /// Creates a segment of `num_locks` locks, rounded up to a multiple of 64 (libpod layout: 32).
     ///
     /// # Errors
-    /// `EEXIST` if the name is taken; `EINVAL` for 0 or more than [`MAX_LOCKS`] locks, a bad name, or mode bits beyond
-    /// 0777; `ENOSPC` if the file system is full, and nothing is left behind; `EOPNOTSUPP` on network file systems.
+    /// `EEXIST` if the name is taken; `EINVAL` for 0 or more than [`MAX_LOCKS`] locks, an invalid name, or mode bits beyond
+    /// 0777; `ENOSPC` if the file system is full, and then nothing is left behind; `EOPNOTSUPP` on a network file system, or
+    /// one that cannot reserve space.
     pub fn create(path: impl AsRef<Path>, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
         Self::create_named(&SegmentName::parse(path.as_ref())?, num_locks, options)
     }
@@ -122,12 +123,16 @@ impl ShmManager {
     fn create_named(name: &SegmentName, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
         Self::check_count(name, num_locks)?;
         if num_locks == 0 {
-            return Err(name.error(Reason::BadArgument("a new segment needs at least one lock, 0 were asked for")));
+            return Err(name.error(Reason::BadArgument(
+                "a new segment needs at least one lock, but 0 were asked for; ask for 1 or more",
+            )));
         }
         let mode = match options.mode {
             0 => DEFAULT_MODE,
             mode if mode & !PERMISSION_BITS == 0 => mode,
-            _ => return Err(name.error(Reason::BadArgument("the mode has bits beyond 0777"))),
+            _ => {
+                return Err(name.error(Reason::BadArgument("the mode has bits beyond 0777; use permission bits alone")));
+            }
         };
         Ok(match options.layout {
             Some(Layout::Libpod) => Libpod::create(name, num_locks, mode)?.into(),
@@ -135,27 +140,27 @@ impl ShmManager {
         })
     }
 
-    /// Opens a segment that exists. `num_locks`: how many it must have, rounded as creation does; 0 takes what is
-    /// there.
+    /// Opens an existing segment. It must have `num_locks` locks, rounded up as at creation; 0 accepts any number. If a
+    /// native segment has grown, any number from its first to its present one is accepted.
     ///
     /// # Errors
-    /// `ENOENT` if there is none; `ERANGE` if it has another number of locks (a native one that has grown may be asked for
-    /// by any number between its first and its present one); `EPROTO` if it is none of ours, damaged, or made for another
-    /// libc, architecture or version; `ESTALE` if it was made before this boot (native); `EACCES` for a symbolic link,
-    /// missing permissions, or an owner that is neither the caller nor root; `EUSERS` if too many processes use it.
+    /// `ENOENT` if there is no such segment; `ERANGE` if it has another number of locks; `EPROTO` if it is not a segment of
+    /// this library, is damaged, or was made for another libc, architecture or format version; `ESTALE` if it was made before
+    /// this boot (native layout); `EACCES` for a symbolic link, missing permissions, or an owner that is neither the caller
+    /// nor root; `EUSERS` if 8191 processes already use it (native layout).
     pub fn open(path: impl AsRef<Path>, num_locks: u32) -> Result<Self> {
         let name = SegmentName::parse(path.as_ref())?;
         Self::check_count(&name, num_locks)?;
         Self::open_named(&name, num_locks, Access::ReadWrite)
     }
 
-    /// Opens the segment if it exists, else creates it; of two first users at once, one creates and both succeed.
-    /// Mode and sizes that `options` give are for creation alone.
+    /// Opens the segment if it exists, and creates it otherwise. If two processes call it at once, one creates the segment
+    /// and both succeed. The mode and `max_locks` of `options` count at creation only. A native segment from before this boot
+    /// is replaced by a new one.
     ///
     /// # Errors
-    /// As [`open`](Self::open) and [`create`](Self::create), but for `EEXIST` and `ENOENT`. 0 locks open what is there,
-    /// and are `EINVAL` where nothing is. A layout that is named must be the one that is there: `EPROTO`. A native segment
-    /// from before this boot is replaced.
+    /// As [`open`](Self::open) and [`create`](Self::create), without `EEXIST` and `ENOENT`; `EINVAL` if `num_locks` is 0 and
+    /// there is no segment; `EPROTO` if `options` name a layout and the segment has the other one.
     pub fn open_or_create(path: impl AsRef<Path>, num_locks: u32, options: &SegmentOptions) -> Result<Self> {
         let name = SegmentName::parse(path.as_ref())?;
         Self::check_count(&name, num_locks)?;
@@ -194,22 +199,24 @@ impl ShmManager {
         }
     }
 
-    /// Opens a segment to look at it, whoever owns it if permissions allow. Calls that change something are `EACCES`.
+    /// Opens a segment read only, whoever owns it, if permissions allow. Calls that would change something then return
+    /// `EACCES`.
     ///
     /// # Errors
-    /// As [`open`](Self::open), but for the owner.
+    /// As [`open`](Self::open), except that any owner is accepted.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
         let name = SegmentName::parse(path.as_ref())?;
         Self::open_named(&name, 0, Access::ReadOnly)
     }
 
-    /// Removes a segment's name. For processes that have it open, allocation and every lock call is `ESTALE` from then on
-    /// in the native layout; in the libpod layout, allocation and waits are within 100 ms. Unlocking and looking work.
+    /// Removes a segment. Processes that still have it open get `ESTALE`: in the native layout from each allocation and lock
+    /// call at once, in the libpod layout from allocation and waits within 100 ms. They can still unlock, and read
+    /// information.
     ///
     /// # Errors
-    /// `ENOENT` if there is none; `EPROTO` if it carries no magic number of ours, and it stays; `EACCES` as for
-    /// [`open`](Self::open); `EACCES` or `EPERM` if the directory does not let the caller take the name away, and it can be
-    /// used as before.
+    /// `ENOENT` if there is no such segment; `EPROTO` if it does not carry this library's magic number, and it stays;
+    /// `EACCES` as for [`open`](Self::open); `EACCES` or `EPERM` if the directory does not let the caller remove the name,
+    /// and the segment stays in use; `EBUSY` if another process has held a record lock on it for 2 s.
     pub fn remove(path: impl AsRef<Path>) -> Result<()> {
         remove_named(&SegmentName::parse(path.as_ref())?)
     }
@@ -217,8 +224,8 @@ impl ShmManager {
     /// Closes the manager; the storage stays.
     ///
     /// # Errors
-    /// `EBUSY` if this process holds a lock through it or another thread waits in a call on it; the manager comes
-    /// back with the error.
+    /// `EBUSY` if this process holds a lock through the manager, or another thread waits in a call on it. The error gives the
+    /// manager back.
     pub fn close(self) -> std::result::Result<(), Box<(Self, Error)>> {
         match self.check_idle() {
             Ok(()) => Ok(()),
@@ -245,7 +252,7 @@ impl ShmManager {
         } else if libpod::is_ours(&start) {
             Ok(Libpod::open(candidate, &start, num_locks)?.into())
         } else {
-            Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")))
+            Err(name.error(Reason::NotASegment("it does not begin with a magic number that this library knows")))
         }
     }
 
@@ -256,14 +263,14 @@ impl ShmManager {
         Ok(())
     }
 
-    /// Which layout the segment has.
+    /// The layout of the segment.
     #[must_use]
     pub fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// Which lock's futex word stands at that byte of the segment's file: what `/proc/PID/task/TID/syscall` and
-    /// `/proc/PID/maps` say of a waiting thread, whatever program it belongs to. `None`: none does.
+    /// The lock whose futex word is at this byte offset of the segment's file, if there is one. `/proc/PID/task/TID/syscall`
+    /// and `/proc/PID/maps` give the offset for a waiting thread of any program.
     #[must_use]
     pub fn lock_at(&self, offset: u64) -> Option<u32> {
         on_backend!(self.backend, backend => backend.lock_at(offset))
@@ -282,15 +289,15 @@ impl From<Libpod> for ShmManager {
     }
 }
 
-/// How many locks the table of a directory has at first: as long as there are no more, it need not grow.
+/// The first number of locks in the table of a lock directory. It need not grow while no higher id is locked.
 const FIRST_TABLE_LOCKS: u32 = 1024;
 
-/// Makes the table of a directory of locks: a native segment with room for as many as there can be.
+/// Makes the table of a lock directory: a native segment that can grow to the largest number of locks.
 pub(crate) fn create_table(name: &SegmentName) -> Result<Native> {
     Native::create(name, FIRST_TABLE_LOCKS, MAX_LOCKS, DEFAULT_MODE)
 }
 
-/// Opens the table of a directory of locks, made where there is none. Who only looks makes none: `None` then.
+/// Opens the table of a lock directory, and makes it if it is missing. With read-only access it is not made: `None`.
 pub(crate) fn open_table(name: &SegmentName, access: Access) -> Result<Option<Native>> {
     let options = SegmentOptions { layout: Some(Layout::Native), max_locks: MAX_LOCKS, mode: DEFAULT_MODE };
     let opened = match access {
@@ -303,7 +310,7 @@ pub(crate) fn open_table(name: &SegmentName, access: Access) -> Result<Option<Na
     Ok(if let AnyBackend::Native(native) = opened.backend { Some(native) } else { None })
 }
 
-/// Removes a segment, or the table of a directory of locks: who uses it is told.
+/// Removes a segment, or the table of a lock directory. Its users are told.
 pub(crate) fn remove_named(name: &SegmentName) -> Result<()> {
     removal::remove(name, |_, start| match native::recognise(start) {
         Recognised::No if libpod::is_ours(start) => Recognised::Yes,
@@ -311,7 +318,7 @@ pub(crate) fn remove_named(name: &SegmentName) -> Result<()> {
     })
 }
 
-/// Removes a native segment if it is such; that it is gone or another by now is no failure.
+/// Removes a native segment if it is still this one. It is no failure if the segment is gone, or is another by now.
 fn remove_if(name: &SegmentName, is_such: impl Fn(&Candidate, &[u8]) -> bool) -> Result<()> {
     let removed = removal::remove(name, |candidate, start| match native::recognise(start) {
         recognised if is_such(candidate, start) => recognised,

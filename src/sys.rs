@@ -13,10 +13,10 @@
     reason = "system calls and shared memory cannot be had without; nothing above this module needs it"
 )]
 
-pub(crate) mod bits;
 pub(crate) mod descriptor;
 pub(crate) mod liveness;
 pub(crate) mod mutex;
+pub(crate) mod popcount;
 pub(crate) mod process;
 pub(crate) mod syscall;
 pub(crate) mod thread;

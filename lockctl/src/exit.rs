@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! What lockctl exits with: 0 and 1 are answers, 64 and up are failures by sysexits(3). Each failure is one sentence
+//! The exit statuses of lockctl: 0 and 1 are answers, 64 and up are failures by sysexits(3). Each failure is one sentence
 //! that says what to do.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use lock_manager::Reason;
 /// The answer is no: a conflict, a cycle, something that is wrong with the locks.
 pub const NO: u8 = 1;
 
-/// What a shell says of a program that SIGPIPE ended.
+/// The status that a shell reports for a program that SIGPIPE killed.
 const NOBODY_READS: u8 = 128 + 13;
 
 /// The numbers of sysexits(3).
@@ -27,26 +27,6 @@ pub mod sysexits {
     pub const NOPERM: u8 = 77;
 }
 
-/// The numbers of errno(3) that lockctl tells apart, as Linux has them on every architecture that it runs on.
-mod errno {
-    pub const EPERM: i32 = 1;
-    pub const ENOENT: i32 = 2;
-    pub const EIO: i32 = 5;
-    pub const EAGAIN: i32 = 11;
-    pub const EACCES: i32 = 13;
-    pub const EBUSY: i32 = 16;
-    pub const EEXIST: i32 = 17;
-    pub const EINVAL: i32 = 22;
-    pub const ENOSPC: i32 = 28;
-    pub const ERANGE: i32 = 34;
-    pub const ENOLCK: i32 = 37;
-    pub const EPROTO: i32 = 71;
-    pub const EOPNOTSUPP: i32 = 95;
-    pub const ETIMEDOUT: i32 = 110;
-    pub const ESTALE: i32 = 116;
-    pub const ENOTRECOVERABLE: i32 = 131;
-}
-
 /// Why a verb could not do its work.
 #[derive(Debug)]
 pub struct Failure {
@@ -54,7 +34,7 @@ pub struct Failure {
     pub sentence: String,
 }
 
-/// What a verb comes to: the exit status, or why there is no answer.
+/// The result of a verb: the exit status, or why there is no answer.
 pub type Outcome = Result<u8, Failure>;
 
 impl Failure {
@@ -72,7 +52,7 @@ impl Failure {
         Self::new(code, format!("{doing}: {error}"))
     }
 
-    /// Others use what would be taken away from them.
+    /// Others still use what the verb would take away from them.
     pub fn needs_force(sentence: impl Into<String>) -> Self {
         Self::new(sysexits::TEMPFAIL, sentence)
     }
@@ -81,7 +61,7 @@ impl Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
-            // As where SIGPIPE ends a program: whoever reads has enough, and needs no word of it.
+            // The reader has enough and needs no message, as when SIGPIPE ends a program.
             return Self::new(NOBODY_READS, "");
         }
         Self::new(sysexits::IOERR, format!("writing the answer: {error}"))
@@ -97,39 +77,42 @@ impl From<lock_manager::Error> for Failure {
 
 fn code(errno: i32) -> u8 {
     match errno {
-        errno::EINVAL | errno::ERANGE => sysexits::USAGE,
-        errno::ENOENT | errno::ESTALE => sysexits::NOINPUT,
-        errno::EPROTO => sysexits::DATAERR,
-        errno::EACCES | errno::EPERM => sysexits::NOPERM,
-        errno::EEXIST | errno::ENOSPC => sysexits::CANTCREAT,
-        errno::EBUSY | errno::ETIMEDOUT | errno::EAGAIN | errno::ENOLCK => sysexits::TEMPFAIL,
-        errno::EOPNOTSUPP | errno::ENOTRECOVERABLE => sysexits::UNAVAILABLE,
-        errno::EIO => sysexits::SOFTWARE,
+        libc::EINVAL | libc::ERANGE => sysexits::USAGE,
+        libc::ENOENT | libc::ESTALE => sysexits::NOINPUT,
+        libc::EPROTO => sysexits::DATAERR,
+        libc::EACCES | libc::EPERM => sysexits::NOPERM,
+        libc::EEXIST | libc::ENOSPC => sysexits::CANTCREAT,
+        libc::EBUSY | libc::ETIMEDOUT | libc::EAGAIN | libc::ENOLCK => sysexits::TEMPFAIL,
+        libc::EOPNOTSUPP | libc::ENOTRECOVERABLE => sysexits::UNAVAILABLE,
+        libc::EIO => sysexits::SOFTWARE,
         _ => sysexits::OSERR,
     }
 }
 
-/// The library's sentence, but for those whose way out is a call of the library: here it is a verb.
+/// The library's sentence. Where its advice is a call of the library, the advice here is a verb.
 fn sentence(error: &lock_manager::Error) -> String {
     let storage = crate::output::text::shown(error.storage());
     let advice = match error.reason() {
         Reason::NotFound => {
-            "does not exist; look in /dev/shm for the segments there are, or make it with `lockctl create`".to_owned()
+            "does not exist; look in /dev/shm for existing segments, or create it with `lockctl create`".to_owned()
         }
         Reason::NotAllocated { id } => {
-            format!("lock {id} is not allocated, so there is nothing to free; `lockctl list` shows which are")
+            format!("lock {id} is not allocated, so it cannot be freed; `lockctl list` shows which locks are allocated")
         }
         Reason::Allocated { id } => {
-            format!("lock {id} is allocated already; give another id, or none to be given a free one")
+            format!("lock {id} is already allocated; give another id, or none to have a free one chosen")
         }
         Reason::LockLost { id } => {
             format!("the state of lock {id} is lost; `lockctl repair` makes it usable again")
         }
-        Reason::Removed => "was removed while lockctl worked on it; call again for what has its name now".to_owned(),
+        Reason::Removed => {
+            "was removed while lockctl worked on it; run lockctl again to work on the storage that has the name now"
+                .to_owned()
+        }
         Reason::NotTrusted { owner, caller } => format!(
-            "belongs to user {owner}, and user {caller} trusts only what is its own or root's; run as user {owner}"
+            "belongs to user {owner}, but user {caller} may only trust storage of its own or of root; run as user {owner}"
         ),
-        Reason::System { doing, errno } if errno.0 == errno::EACCES => {
+        Reason::System { doing, errno } if errno.0 == libc::EACCES => {
             format!("{doing}: permission denied; run as its owner or as root")
         }
         _ => return error.to_string(),

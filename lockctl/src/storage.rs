@@ -62,7 +62,7 @@ impl Storage {
                 sysexits::NOINPUT,
                 format!(
                     "{}: there is no file, directory or segment of that name; give a shm name (\"/libpod_lock\"), the \
-                     path of a segment, or a directory of locks",
+                     path of a segment, or a lock directory",
                     shown(argument)
                 ),
             )),
@@ -137,8 +137,8 @@ fn is_of_locks(directory: &Path) -> Result<(), Failure> {
     Err(Failure::new(
         sysexits::DATAERR,
         format!(
-            "{}: is no directory of locks: it has no file {MARK}, but others that are no locks; nothing was changed. \
-             Give the directory that the locks are in",
+            "{}: is not a lock directory: it has no file {MARK}, but it has files that are not locks; nothing was \
+             changed. Give the directory that the locks are in",
             shown(directory)
         ),
     ))

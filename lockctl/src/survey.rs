@@ -163,14 +163,15 @@ impl Survey {
         let mut remarks = Vec::new();
         if self.info.retired {
             remarks.push(
-                "the storage was removed: whoever has it open is apart from those who open its name now".to_owned(),
+                "the storage was removed: processes that still have it open share no locks with those that open it now"
+                    .to_owned(),
             );
         }
         if !self.elsewhere.is_empty() {
             let threads = count(self.elsewhere.len(), "thread waits", "threads wait");
             let who: Vec<String> = self.elsewhere.iter().map(|&pid| process::described(pid)).collect();
             remarks.push(format!(
-                "{threads} on the segment but for no lock, as where one that allocates or frees is stuck: {}",
+                "{threads} on the segment but for no lock, as happens when an allocation is stuck: {}",
                 who.join(", ")
             ));
         }

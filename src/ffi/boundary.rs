@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::acquisition::Acquisition;
 use crate::manager::Acquired;
 use crate::sys::thread::Thread;
-use crate::sys::thread::undisturbed::Undisturbed;
+use crate::sys::thread::caller_state::CallerState;
 use crate::{Cancel, Error, Manager, Reason, Result};
 
 use super::{LOCK_MANAGER_OWNER_DIED, last_error, lock_manager_t};
@@ -23,9 +23,9 @@ use super::{LOCK_MANAGER_OWNER_DIED, last_error, lock_manager_t};
 /// The exported function itself has nothing to be undone: a handler that comes before or after the body may end the thread.
 #[inline(always)]
 pub(super) fn call<B: FnOnce() -> Result<i32>>(body: B) -> i32 {
-    let undisturbed = Undisturbed::begin();
+    let caller = CallerState::save_and_block();
     let code = guarded(body);
-    undisturbed.end();
+    caller.restore();
     code
 }
 
@@ -59,14 +59,14 @@ const SLEEP: i32 = i32::MIN;
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called in the library alone: the convention says that nothing unwinds")]
 pub(super) extern "C" fn acquire<A: Acquisition>(acquisition: &mut A, storage: &Arc<PathBuf>) -> i32 {
-    let undisturbed = Undisturbed::begin();
+    let caller = CallerState::save_and_block();
     let code = loop {
         match step(acquisition, storage) {
-            SLEEP => undisturbed.let_all_come(|| acquisition.sleep()),
+            SLEEP => caller.as_caller(|| acquisition.sleep()),
             code => break code,
         }
     };
-    undisturbed.end();
+    caller.restore();
     code
 }
 
@@ -89,9 +89,9 @@ pub(super) extern "C" fn release<B>(storage: &Arc<PathBuf>, body: B) -> i32
 where
     B: FnOnce() -> std::result::Result<(), Reason>,
 {
-    let undisturbed = Undisturbed::begin();
+    let caller = CallerState::save_and_block();
     let code = release_guarded(storage, body);
-    undisturbed.end();
+    caller.restore();
     code
 }
 
@@ -174,7 +174,7 @@ pub(super) unsafe fn manager<'a>(handle: *const lock_manager_t) -> Result<&'a dy
     // SAFETY: this function's own contract.
     unsafe { handle.as_ref() }
         .map(|handle| handle.0.manager())
-        .ok_or_else(|| refuse("the manager is NULL; open one first"))
+        .ok_or_else(|| refuse("the manager is NULL; open or create one first"))
 }
 
 /// A path that C handed in.
@@ -185,7 +185,7 @@ pub(super) unsafe fn input_path<'a>(path: *const c_char) -> Result<&'a Path> {
     // Every way to a manager begins with a path, so this is early enough.
     silence_panics();
     if path.is_null() {
-        return Err(refuse("the path is NULL; give the name of a segment, or the path of a directory of locks"));
+        return Err(refuse("the path is NULL; give the name of a segment or the path of a lock directory"));
     }
     // SAFETY: this function's own contract.
     Ok(Path::new(OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes())))

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Reason};
-use crate::sys::thread::ending::{self, Left, Still};
-use crate::sys::thread::undisturbed::Signals;
+use crate::sys::thread::caller_state::BlockedSignals;
+use crate::sys::thread::on_exit::{self, Destructors, ExitHook};
 use crate::sys::thread::{LAST_ERROR_WORDS, Thread};
 
 /// Names of storages that could not be let go of at once: one for each handler within a handler is enough.
@@ -55,8 +55,8 @@ fn own() -> *mut LastError {
 
 /// Remembers a failure.
 pub(super) fn set(error: Error) {
-    let _forgotten_with_the_process = ending::arm(Thread::calling(), Left::LastError, forget);
-    let signals = Signals::hold_back();
+    let _forgotten_with_the_process = on_exit::arm(Thread::calling(), ExitHook::LastError, forget);
+    let signals = BlockedSignals::block();
     // SAFETY: the calling thread's own memory, in which no handler comes meanwhile.
     unsafe {
         let own = &mut *own();
@@ -64,7 +64,7 @@ pub(super) fn set(error: Error) {
         own.boxed = Some(error);
         own.latest = Latest::Boxed;
     }
-    signals.let_come();
+    signals.restore();
 }
 
 /// Remembers a failure of `storage`, without an allocation if it has no text of its own.
@@ -72,7 +72,7 @@ pub(super) fn set_at(storage: &Arc<PathBuf>, reason: Reason) {
     if !reason.is_plain() {
         return set(Error::new(storage, reason));
     }
-    let signals = Signals::hold_back();
+    let signals = BlockedSignals::block();
     // SAFETY: as in set().
     unsafe {
         let own = &mut *own();
@@ -85,8 +85,8 @@ pub(super) fn set_at(storage: &Arc<PathBuf>, reason: Reason) {
         own.reason.write(reason);
         own.latest = Latest::Plain;
     }
-    ending::arm_without_allocation(Thread::calling(), Left::LastError, forget);
-    signals.let_come();
+    on_exit::arm_without_allocation(Thread::calling(), ExitHook::LastError, forget);
+    signals.restore();
 }
 
 impl LastError {
@@ -122,8 +122,8 @@ impl LastError {
 /// The last failure's sentence, or an empty one. Valid until the thread's next failure.
 pub(super) fn text() -> *const c_char {
     // Not in set_at(), where a handler may be: it may allocate.
-    let _forgotten_with_the_process = ending::arm(Thread::calling(), Left::LastError, forget);
-    let signals = Signals::hold_back();
+    let _forgotten_with_the_process = on_exit::arm(Thread::calling(), ExitHook::LastError, forget);
+    let signals = BlockedSignals::block();
     // SAFETY: as in set().
     let own = unsafe { &mut *own() };
     if let Some(sentence) = own.sentence() {
@@ -135,12 +135,12 @@ pub(super) fn text() -> *const c_char {
         }
     }
     let text = own.text.as_ref().map_or(c"".as_ptr(), |text| text.as_ptr());
-    signals.let_come();
+    signals.restore();
     text
 }
 
 /// The thread ends.
-fn forget(_thread: Thread, _still: Still) {
+fn forget(_thread: Thread, _destructors: Destructors) {
     // SAFETY: as in set().
     let own = unsafe { &mut *own() };
     own.let_go();

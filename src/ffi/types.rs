@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The structs that pass the boundary. Each begins with its size, so that fields can be appended: what the caller does
-//! not know is not written, what the library does not know must be zero in options and is zeroed in infos.
+//! The structs of the C interface. Each begins with its size, so that fields can be appended. The library does not write
+//! fields that the caller does not know. Fields that the library does not know must be zero in options, and are set to zero
+//! in infos.
 
 use std::ptr;
 
@@ -15,7 +16,7 @@ use super::{
     LOCK_MANAGER_OWNED_BY_THREAD,
 };
 
-/// How a new segment is to be made. Zero in a field means the default.
+/// Options for a new segment. Zero in a field means the default.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lock_manager_shm_options_t {
@@ -23,46 +24,46 @@ pub struct lock_manager_shm_options_t {
     pub size: usize,
     /// LOCK_MANAGER_LAYOUT_…
     pub layout: u32,
-    /// How far a native segment may grow; 0: to the larger of num_locks and 1048576. The libpod layout cannot, and ignores
-    /// it.
+    /// The number of locks that a native segment may grow to; 0 means 1048576, or num_locks if that is more. The libpod
+    /// layout cannot grow and ignores this field.
     pub max_locks: u32,
-    /// Permission bits, 0777 at most; 0 means 0600. The umask does not apply.
+    /// The permission bits of the segment, at most 0777; 0 means 0600. The umask does not apply.
     pub mode: u32,
-    /// None yet: any bit is -EINVAL.
+    /// Must be 0: no flag is defined yet, and any bit is -EINVAL.
     pub flags: u32,
 }
 
-/// What is known of one lock.
+/// The state of one lock.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lock_manager_lock_info_t {
     /// sizeof(lock_manager_lock_info_t)
     pub size: usize,
-    /// The lock.
+    /// The id of the lock.
     pub id: u32,
-    /// 1 if it is allocated, else 0.
+    /// 1 if the lock is allocated, else 0.
     pub allocated: u32,
-    /// 1 if somebody holds it, else 0.
+    /// 1 if somebody holds the lock, shared or exclusively, else 0.
     pub held: u32,
-    /// 1 if the last to hold it exclusively died and nobody has taken it exclusively since, else 0.
+    /// 1 if the last exclusive holder died and nobody has held the lock exclusively since, else 0.
     pub owner_died: u32,
-    /// The holder's process as the caller's PID namespace sees it, else 0.
+    /// The process id of the holder, as the caller's PID namespace sees it; 0 if unknown.
     pub pid: i32,
-    /// The holder's thread as the caller's PID namespace sees it, else 0.
+    /// The thread id of the holder, as the caller's PID namespace sees it; 0 if unknown.
     pub tid: i32,
-    /// Threads known to wait; 0 where the storage does not say.
+    /// The number of threads known to wait; 0 if the storage does not say.
     pub waiters: u32,
     /// LOCK_MANAGER_OWNED_BY_…
     pub ownership: u32,
-    /// How often it was acquired; 0 where not counted.
+    /// How often the lock was acquired exclusively; 0 if the storage does not count.
     pub acquisitions: u64,
-    /// The holder's PID namespace, as the inode number of /proc/PID/ns/pid; 0 if unknown.
+    /// The PID namespace of the holder, as the inode number of /proc/PID/ns/pid; 0 if unknown.
     pub pid_namespace: u64,
-    /// Nanoseconds that the longest present waiter has waited, so that the lock is held at least that long.
+    /// For how long the longest waiter has waited, in nanoseconds. The lock has been held at least that long.
     pub waited_ns: u64,
-    /// How many hold it shared; pid and tid are the first of them then. Appended after 0.1.0, as is what follows.
+    /// The number of readers; pid and tid then belong to the first of them. This field and the next came after 0.1.0.
     pub readers: u32,
-    /// 1 if a writer waits for the readers to leave, and keeps later readers out, else 0. It is among the waiters.
+    /// 1 if a writer waits for the readers to leave and keeps later readers out, else 0. That writer counts as a waiter.
     pub draining: u32,
 }
 
@@ -72,9 +73,9 @@ pub struct lock_manager_lock_info_t {
 pub struct lock_manager_holder_t {
     /// sizeof(lock_manager_holder_t)
     pub size: usize,
-    /// Its process as the caller's PID namespace sees it, else 0.
+    /// Its process id, as the caller's PID namespace sees it; 0 if unknown.
     pub pid: i32,
-    /// The thread as the caller's PID namespace sees it, else 0; 0 also where the process owns the hold.
+    /// Its thread id, as the caller's PID namespace sees it; 0 if unknown, or if the hold belongs to the process.
     pub tid: i32,
     /// 1 if it holds the lock shared, 0 if exclusively.
     pub shared: u32,
@@ -84,7 +85,7 @@ pub struct lock_manager_holder_t {
     pub pid_namespace: u64,
 }
 
-/// What is known of a manager's storage.
+/// The state of a manager's storage.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lock_manager_info_t {
@@ -92,13 +93,13 @@ pub struct lock_manager_info_t {
     pub size: usize,
     /// LOCK_MANAGER_KIND_…
     pub kind: u32,
-    /// LOCK_MANAGER_LAYOUT_… of a segment, else 0.
+    /// LOCK_MANAGER_LAYOUT_… for a segment, else 0.
     pub layout: u32,
-    /// How many locks there are.
+    /// The number of locks; LOCK_MANAGER_UNLIMITED if there is no maximum.
     pub num_locks: u32,
-    /// How many there may come to be.
+    /// The number of locks that the storage may grow to; LOCK_MANAGER_UNLIMITED if there is no maximum.
     pub max_locks: u32,
-    /// Processes attached; 0 where the storage does not say.
+    /// The number of processes that have the storage open; 0 if the storage does not say.
     pub attached: u32,
     /// 1 if the storage was removed, else 0.
     pub retired: u32,
@@ -172,7 +173,7 @@ pub(super) fn ownership(number: u32) -> Result<Ownership> {
     match number {
         LOCK_MANAGER_OWNED_BY_THREAD => Ok(Ownership::Thread),
         LOCK_MANAGER_OWNED_BY_PROCESS => Ok(Ownership::Process),
-        _ => Err(refuse("the ownership is neither LOCK_MANAGER_OWNED_BY_THREAD nor _BY_PROCESS")),
+        _ => Err(refuse("the ownership is unknown; use LOCK_MANAGER_OWNED_BY_THREAD or LOCK_MANAGER_OWNED_BY_PROCESS")),
     }
 }
 
@@ -220,10 +221,12 @@ pub(super) unsafe fn struct_size<T: Versioned>(address: *const T) -> Result<usiz
     // SAFETY: this function's own contract; the size is the first field.
     let size = unsafe { address.cast::<usize>().read_unaligned() };
     if size < T::FIRST_SIZE {
-        return Err(refuse("the struct's size is smaller than any version's; set it to sizeof of the struct"));
+        return Err(refuse(
+            "the size in the struct is smaller than in any version; set it to the sizeof of the struct",
+        ));
     }
     if size > LARGEST_STRUCT {
-        return Err(refuse("the struct's size is that of no struct; set it to sizeof of the struct"));
+        return Err(refuse("the size in the struct is implausible; set it to the sizeof of the struct"));
     }
     Ok(size)
 }
@@ -276,16 +279,18 @@ pub(super) unsafe fn segment_options(options: *const lock_manager_shm_options_t)
         (options.read_unaligned(), beyond)
     };
     if beyond.iter().any(|&byte| byte != 0) {
-        return Err(refuse("the options set a field that this version does not know; update the library"));
+        return Err(refuse(
+            "the options set a field that this version of the library does not know; update the library",
+        ));
     }
     if given.flags != 0 {
-        return Err(refuse("the options set a flag, but there are none yet"));
+        return Err(refuse("the options set a flag, but no flag is defined yet; set flags to 0"));
     }
     let options = SegmentOptions::default().mode(given.mode).max_locks(given.max_locks);
     match given.layout {
         LOCK_MANAGER_LAYOUT_DEFAULT => Ok(options),
         LOCK_MANAGER_LAYOUT_LIBPOD => Ok(options.layout(Layout::Libpod)),
         LOCK_MANAGER_LAYOUT_NATIVE => Ok(options.layout(Layout::Native)),
-        _ => Err(refuse("the layout is none of LOCK_MANAGER_LAYOUT_DEFAULT, _LIBPOD and _NATIVE")),
+        _ => Err(refuse("the layout is unknown; use LOCK_MANAGER_LAYOUT_DEFAULT, _LIBPOD or _NATIVE")),
     }
 }

@@ -10,7 +10,7 @@ use std::io::Write;
 use crate::shm::{self, MAX_LOCKS};
 pub(super) use crate::shm::{Outcome, SegmentName, TABLE};
 use crate::sys::Errno;
-use crate::sys::descriptor::guarded::GuardedFile;
+use crate::sys::descriptor::GuardedFile;
 use crate::sys::process::effective_user;
 use crate::sys::syscall::directory;
 use crate::sys::syscall::file::{Access, Metadata};
@@ -42,7 +42,7 @@ impl Directory {
         let metadata = Metadata::of(&file).map_err(name.failed("fstat"))?;
         shm::check_trusted(name, access, &file, &metadata, opener)?;
         // Read only: there is nothing else that a directory can be opened for.
-        let file = GuardedFile::new(file, metadata, name.directory().to_owned(), Access::ReadOnly);
+        let file = GuardedFile::new(file, metadata.id(), name.directory().to_owned(), Access::ReadOnly);
         Ok(Self { name: name.clone(), metadata, access, opened_by: effective_user(), file })
     }
 
@@ -82,7 +82,7 @@ impl Directory {
     /// Whether its name is another directory's, or nobody's, as far as this process may know.
     pub(super) fn has_lost_its_name(&self) -> bool {
         match Metadata::of_path(self.name.directory()) {
-            Ok(metadata) => !metadata.is_same_file(&self.metadata),
+            Ok(metadata) => metadata.id() != self.metadata.id(),
             Err(Errno(errno)) => matches!(errno, libc::ENOENT | libc::ENOTDIR),
         }
     }
@@ -102,7 +102,7 @@ impl Directory {
             Err(Errno(libc::EISDIR | libc::ENXIO)) => Err(stray(id)),
             // The process has given up its rights since, so that it cannot know; nor could it lock beside libpod.
             Err(Errno(libc::EACCES)) if !self.is_opener() => Ok(None),
-            Err(errno) => Err(Reason::System { doing: "opening a file of the directory", errno }),
+            Err(errno) => Err(Reason::System { doing: "opening a file in the directory", errno }),
         }
     }
 
@@ -114,7 +114,7 @@ impl Directory {
             Ok(_) | Err(Errno(libc::ENOENT)) => Ok(None),
             // As to who locks.
             Err(Errno(libc::EACCES)) if !self.is_opener() => Ok(None),
-            Err(errno) => Err(Reason::System { doing: "looking at a file of the directory", errno }),
+            Err(errno) => Err(Reason::System { doing: "reading the status of a file in the directory", errno }),
         }
     }
 
@@ -125,7 +125,7 @@ impl Directory {
             Ok(()) => Ok(true),
             Err(Errno(libc::EEXIST)) => Ok(false),
             Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
-            Err(errno) => Err(Reason::System { doing: "making a file of the directory", errno }),
+            Err(errno) => Err(Reason::System { doing: "creating a file in the directory", errno }),
         }
     }
 
@@ -140,7 +140,7 @@ impl Directory {
             Ok(()) => Ok(true),
             Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
             Err(Errno(libc::ENOENT | libc::EISDIR)) => Ok(false),
-            Err(errno) => Err(Reason::System { doing: "removing a file of the directory", errno }),
+            Err(errno) => Err(Reason::System { doing: "removing a file from the directory", errno }),
         }
     }
 

@@ -19,18 +19,18 @@
 //! What is in use when it is to make room is DISPLACED, and closed by who puts it down.
 
 use std::fs::File;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::Reason;
 use crate::shm::{Companion, MAX_LOCKS};
 use crate::sys::Errno;
-use crate::sys::descriptor::guarded;
+use crate::sys::descriptor::CheckedFd;
 use crate::sys::descriptor::record_lock::{self, Attempt};
-use crate::sys::process::made_once::MadeOnce;
+use crate::sys::process::once_box::OnceBox;
 use crate::sys::process::{Exclusion, Process};
-use crate::sys::syscall::file::{Metadata, position, set_position};
+use crate::sys::syscall::file::{FileId, Metadata, position, set_position};
 use crate::sys::syscall::random;
 
 use super::directory::{Directory, Outcome};
@@ -53,7 +53,6 @@ const TIMES_TELL_AFTER_NS: u64 = 3_000_000_000;
 /// Positions of so many bits are below the end of what any file system lets a file have that has places behind 4 GiB.
 const MARK_BITS: u32 = 40;
 
-const NUMBER: u64 = i32::MAX as u64;
 const KEPT: u64 = 1 << 32;
 const IN_USE: u64 = 1 << 33;
 /// Readers use it.
@@ -111,7 +110,7 @@ pub(super) struct Kept {
     /// Where the description of id 0 stands, and that of each other so much further: no other of the process is likely to
     /// stand there. 0: there are no random numbers yet.
     mark: u64,
-    parts: Box<[MadeOnce<[Descriptor; PART]>]>,
+    parts: Box<[OnceBox<[Descriptor; PART]>]>,
     /// The ids whose descriptors were opened last, plus one.
     recent: [AtomicU32; MOST_KEPT],
     next: AtomicU32,
@@ -119,7 +118,7 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn new(process: &'static Process, directory: Arc<Directory>) -> Self {
-        let parts = (0..PARTS).map(|_| MadeOnce::new()).collect();
+        let parts = (0..PARTS).map(|_| OnceBox::new()).collect();
         let recent = [const { AtomicU32::new(0) }; MOST_KEPT];
         let mark = random::number(MARK_BITS);
         Self { process, directory, mark, parts, recent, next: AtomicU32::new(0) }
@@ -142,8 +141,7 @@ impl Kept {
         let Some(descriptor) = self.known_descriptor(id) else { return false };
         if let Some(file) = descriptor.take_up_unused() {
             // Freed after this, it was freed while somebody had it.
-            let is_taken =
-                descriptor.is_of_present(&file) && record_lock::try_lock_for_process(&file) == Ok(Attempt::Taken);
+            let is_taken = is_present(&file) && record_lock::try_lock_for_process(&file) == Ok(Attempt::Taken);
             if !is_taken {
                 descriptor.put_down();
             }
@@ -174,7 +172,7 @@ impl Kept {
         let _alone = self.process.exclude_other_threads();
         let descriptor = self.descriptor(id);
         if let Some(file) = descriptor.file_that_is_in_use() {
-            if descriptor.is_of_present(&file) {
+            if is_present(&file) {
                 return match record_lock::try_share_for_process(&file).map_err(locking)? {
                     Attempt::Taken => Ok(descriptor.share()),
                     Attempt::Held => Ok(RecordAttempt::Held),
@@ -207,9 +205,9 @@ impl Kept {
     fn retake(&self, id: u32, retake: fn(&File) -> Result<Attempt, Errno>) -> Option<&Descriptor> {
         let descriptor = self.known_descriptor(id)?;
         let file = descriptor.file_that_is_in_use()?;
-        let is_its = Metadata::of(&file).is_ok_and(|metadata| descriptor.is_of(&metadata));
-        let _or_as_it_was = is_its.then(|| retake(&file));
-        is_its.then_some(descriptor)
+        let is_intact = file.is_intact();
+        let _or_as_it_was = is_intact.then(|| retake(&file));
+        is_intact.then_some(descriptor)
     }
 
     /// Gives up a record lock for reading unless `is_read` says that a thread of this process reads the lock, or is about to
@@ -242,7 +240,7 @@ impl Kept {
                 }
             }
             // Freed meanwhile, and perhaps allocated again: then others lock another file.
-            if descriptor.is_of_present(&file) {
+            if is_present(&file) {
                 return Ok(RecordAttempt::Locked);
             }
             descriptor.close_and_forget();
@@ -251,14 +249,9 @@ impl Kept {
     }
 
     /// The descriptor of an id's present file, in use from here on. `None`: there is no such file.
-    fn file_in_use(
-        &self,
-        id: u32,
-        descriptor: &Descriptor,
-        threads: Threads<'_>,
-    ) -> Outcome<Option<guarded::BorrowedFile>> {
+    fn file_in_use(&self, id: u32, descriptor: &Descriptor, threads: Threads<'_>) -> Outcome<Option<CheckedFd>> {
         if let Some(file) = descriptor.take_up(threads) {
-            if descriptor.is_of_present(&file) {
+            if is_present(&file) {
                 return Ok(Some(file));
             }
             descriptor.close_and_forget();
@@ -313,14 +306,14 @@ impl Kept {
     pub(super) fn unlock(&self, id: u32) {
         let Some(descriptor) = self.known_descriptor(id) else { return };
         let Some(file) = descriptor.file_that_is_in_use() else { return };
-        match Metadata::of(&file) {
-            Ok(metadata) if descriptor.is_of(&metadata) => {
+        match file.metadata() {
+            Some(metadata) => {
                 // It fails on no descriptor that is open.
                 let _ = record_lock::unlock_for_process(&file);
                 if metadata.links > 0 { descriptor.put_down() } else { descriptor.close_and_forget() }
             }
             // The program closed it, and the lock is gone with that.
-            _ => descriptor.close_and_forget(),
+            None => descriptor.close_and_forget(),
         }
     }
 
@@ -348,7 +341,7 @@ impl Companion for Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         // Nobody else has it any more. What is in use is of locks that were never given back.
-        for descriptor in self.parts.iter().filter_map(MadeOnce::get).flatten() {
+        for descriptor in self.parts.iter().filter_map(OnceBox::get).flatten() {
             if descriptor.state.load(Ordering::Acquire) & IN_USE == 0 {
                 descriptor.close_and_forget();
             }
@@ -356,27 +349,24 @@ impl Drop for Kept {
     }
 }
 
+/// Whether a descriptor still is of its file, and the file has a name: if not, the id was freed, and may have another.
+fn is_present(file: &CheckedFd) -> bool {
+    file.metadata().is_some_and(|metadata| metadata.links > 0)
+}
+
 fn locking(errno: Errno) -> Reason {
-    Reason::of_fcntl("locking a file of the directory", errno)
+    Reason::of_fcntl("locking a file in the directory", errno)
 }
 
 impl Descriptor {
-    fn is_of(&self, metadata: &Metadata) -> bool {
-        (self.device.load(Ordering::Relaxed), self.inode.load(Ordering::Relaxed)) == (metadata.device, metadata.inode)
-    }
-
-    /// Whether a descriptor is of that file yet, and the file has its name: if not, the id was freed, and may have another.
-    fn is_of_present(&self, file: &File) -> bool {
-        Metadata::of(file).is_ok_and(|metadata| self.is_of(&metadata) && metadata.links > 0)
-    }
-
-    fn number(state: u64) -> Option<guarded::BorrowedFile> {
-        // Never negative, and seen to be so: what could panic has no place in the short way.
-        (state & KEPT != 0).then(|| guarded::borrow_raw((state & NUMBER) as i32))
+    /// The descriptor, if `state` says that there is one, and the file that it must be of. In use, it stays the same.
+    fn fd(&self, state: u64) -> Option<CheckedFd> {
+        let (device, inode) = (self.device.load(Ordering::Relaxed), self.inode.load(Ordering::Relaxed));
+        (state & KEPT != 0).then(|| CheckedFd::new(state as RawFd, FileId { device, inode }))
     }
 
     /// The descriptor, which nobody closes from here on.
-    fn take_up(&self, threads: Threads<'_>) -> Option<guarded::BorrowedFile> {
+    fn take_up(&self, threads: Threads<'_>) -> Option<CheckedFd> {
         loop {
             let state = self.state.load(Ordering::Acquire);
             if state == CLOSING {
@@ -385,35 +375,39 @@ impl Descriptor {
                 let _was_done = self.state.compare_exchange(CLOSING, 0, Ordering::AcqRel, Ordering::Relaxed);
                 continue;
             }
-            let file = Self::number(state)?;
+            if state & KEPT == 0 {
+                return None;
+            }
             let taken = (state | IN_USE) & !SHARED;
             if self.state.compare_exchange(state, taken, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                return Some(file);
+                return self.fd(taken);
             }
         }
     }
 
     /// The same, of one that nobody uses.
-    fn take_up_unused(&self) -> Option<guarded::BorrowedFile> {
+    fn take_up_unused(&self) -> Option<CheckedFd> {
         let state = self.state.load(Ordering::Acquire);
-        let file = Self::number(state).filter(|_| state & (IN_USE | CLOSING) == 0)?;
+        if state & KEPT == 0 || state & (IN_USE | CLOSING) != 0 {
+            return None;
+        }
         let taken = self.state.compare_exchange(state, state | IN_USE, Ordering::AcqRel, Ordering::Relaxed);
-        taken.is_ok().then_some(file)
+        taken.ok().and_then(|_| self.fd(state))
     }
 
-    fn file_that_is_in_use(&self) -> Option<guarded::BorrowedFile> {
+    fn file_that_is_in_use(&self) -> Option<CheckedFd> {
         let state = self.state.load(Ordering::Acquire);
-        if state & IN_USE != 0 { Self::number(state) } else { None }
+        if state & IN_USE != 0 { self.fd(state) } else { None }
     }
 
     /// Keeps what was just opened, in use.
-    fn keep(&self, file: File, metadata: &Metadata, position: Option<u64>) -> guarded::BorrowedFile {
+    fn keep(&self, file: File, metadata: &Metadata, position: Option<u64>) -> CheckedFd {
         self.position.store(position.unwrap_or(0), Ordering::Relaxed);
         self.device.store(metadata.device, Ordering::Relaxed);
         self.inode.store(metadata.inode, Ordering::Relaxed);
         let number = file.into_raw_fd();
         self.state.store(u64::from(number as u32) | KEPT | IN_USE, Ordering::Release);
-        guarded::borrow_raw(number)
+        CheckedFd::new(number, metadata.id())
     }
 
     /// Notes that readers use it.
@@ -438,8 +432,8 @@ impl Descriptor {
     /// Closes the descriptor that is in use, if it still is of its file, and forgets it.
     fn close_and_forget(&self) {
         let state = self.state.load(Ordering::Acquire);
-        if let Some(file) = Self::number(state) {
-            guarded::close_if_same(&file, |metadata| self.is_of(metadata));
+        if let Some(file) = self.fd(state) {
+            file.close_if_intact();
         }
         self.state.store(0, Ordering::Release);
     }
@@ -463,9 +457,13 @@ impl Descriptor {
 
     /// Closes it, with what the process has on its file, if its state is that one yet. Other threads are excluded.
     fn close(&self, state: u64) {
-        let Some(file) = Self::number(state) else { return };
+        if state & KEPT == 0 {
+            return;
+        }
         if self.state.compare_exchange(state, CLOSING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            guarded::close_if_same(&file, |metadata| self.is_of(metadata));
+            if let Some(file) = self.fd(state) {
+                file.close_if_intact();
+            }
             self.state.store(0, Ordering::Release);
         }
     }

@@ -15,8 +15,8 @@ use crate::manager::Acquired;
 use crate::shm::{Native, SlowPath};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::Thread;
-use crate::sys::thread::undisturbed::with_errno_kept;
-use crate::sys::thread::waits::{self, Marks};
+use crate::sys::thread::caller_state::with_errno_kept;
+use crate::sys::thread::waits::{self, WaitEffects};
 use crate::{Error, Reason};
 
 use super::FileManager;
@@ -56,7 +56,7 @@ struct Polling<'m> {
     table: &'m Table,
     acquired: Acquired,
     thread: Thread,
-    counted: waits::Wait,
+    counted: waits::RecordedWait,
     until: Instant,
 }
 
@@ -88,7 +88,7 @@ impl Backend for FileManager {
     #[inline(always)]
     fn release_fast(&self, id: u32, mode: Mode) -> Release {
         // A wait for libpod that a handler left has the word, and no lock: the slow path gives it back first.
-        if mode == Mode::Shared || waits::are_noted(Thread::calling()) {
+        if mode == Mode::Shared || waits::any_recorded(Thread::calling()) {
             return Release::GoSlow;
         }
         let Some(table) = self.tables.present().filter(|table| table.native.holds_surely(id)) else {
@@ -116,7 +116,7 @@ impl Backend for FileManager {
 impl FileManager {
     /// The table in which a lock was taken that is to be given back, as `has` knows it.
     fn table_of(&self, id: u32, has: impl Fn(&Native) -> bool) -> Outcome<&Table> {
-        waits::sweep(Thread::calling());
+        waits::undo_abandoned(Thread::calling());
         self.check_id(id)?;
         self.is_writable()?;
         self.tables.all().find(|table| has(&table.native)).ok_or(Reason::NotHolder { id })
@@ -197,7 +197,7 @@ impl<'m> TwoSteps<'m> {
         {
             table.native.back_out(self.request.id);
         }
-        waits::sweep(Thread::calling());
+        waits::undo_abandoned(Thread::calling());
         self.manager.check_id(self.request.id)?;
         self.manager.is_writable()?;
         cancel::check(self.request.cancel, self.request.id)?;
@@ -273,16 +273,18 @@ impl<'m> TwoSteps<'m> {
             polling.until = until;
             return Ok(None);
         }
-        let (thread, counted) = (Thread::calling(), waits::Wait::default());
+        let (thread, counted) = (Thread::calling(), waits::RecordedWait::default());
         self.stage = Stage::Record(Polling { table, acquired, thread, counted, until });
         if let Stage::Record(polling) = &mut self.stage {
-            let (crowd, wants, cancel) = (None, None, self.request.cancel.map(Cancel::waits));
+            let (local_waiters, published_wait, cancel) = (None, None, self.request.cancel.map(Cancel::waits));
             let (waiting, futex) = (table.native.waiting(), table.native.futex(id));
-            let in_hand = match self.request.mode {
-                Mode::Exclusive => Some(table.native.in_hand(id, acquired)),
-                Mode::Shared => table.native.cell_in_hand(id),
+            let held_word = match self.request.mode {
+                Mode::Exclusive => Some(table.native.word_to_release(id, acquired)),
+                Mode::Shared => table.native.cell_to_release(id),
             };
-            polling.counted.begin(thread, &Marks { waiting, cancel, crowd, wants, futex, in_hand });
+            polling
+                .counted
+                .begin(thread, &WaitEffects { waiting, cancel, local_waiters, published_wait, futex, held_word });
         }
         Ok(None)
     }

@@ -48,7 +48,7 @@ impl Pool {
     }
 
     fn ids(&self) -> Outcome<MutexGuard<'_, KnownIds>> {
-        self.process.settle();
+        self.process.begin_epoch();
         let ids = self.ids.get(|| Ok::<_, Reason>(Mutex::default()))?;
         // Only a belief: it is as good as any, whoever panicked over it.
         Ok(ids.lock().unwrap_or_else(PoisonError::into_inner))

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::shm::{self, Companion, Native};
-use crate::sys::process::made_once::MadeOnce;
+use crate::sys::process::once_box::OnceBox;
 use crate::{Reason, Result};
 
 use super::directory::Directory;
@@ -14,25 +14,25 @@ use super::pool::Pool;
 
 /// The tables that a manager has used: none of them goes before the manager does.
 pub(super) struct Tables {
-    first: MadeOnce<Table>,
+    first: OnceBox<Table>,
 }
 
 /// One table, and the one that came in its place.
 pub(super) struct Table {
     pub(super) native: Native,
-    next: MadeOnce<Table>,
+    next: OnceBox<Table>,
 }
 
 impl Table {
     fn new(pool: &Pool, native: Native) -> Self {
         native.set_companion(Arc::clone(&pool.kept) as Arc<dyn Companion>);
-        Self { native, next: MadeOnce::new() }
+        Self { native, next: OnceBox::new() }
     }
 }
 
 impl Tables {
     pub(super) fn new() -> Self {
-        Self { first: MadeOnce::new() }
+        Self { first: OnceBox::new() }
     }
 
     /// Makes the first table of a directory that has none: `EEXIST` if it has.
@@ -64,7 +64,7 @@ impl Tables {
     }
 }
 
-fn open_in<'p>(place: &'p MadeOnce<Table>, pool: &Pool) -> Result<Option<&'p Table>> {
+fn open_in<'p>(place: &'p OnceBox<Table>, pool: &Pool) -> Result<Option<&'p Table>> {
     if let Some(table) = place.get() {
         return Ok(Some(table));
     }

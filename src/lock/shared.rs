@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Holding a lock shared: beside others that read, and no writer.
+//! Shared holds: any number of readers at the same time, and no writer.
 
 use std::marker::PhantomData;
 use std::mem;
@@ -12,7 +12,7 @@ use crate::{Cancel, Result};
 use super::Lock;
 
 impl<'m> Lock<'m> {
-    /// Waits without end until the lock can be held shared.
+    /// Waits without limit until the lock can be held shared.
     ///
     /// ```
     /// use lock_manager::{HeldShared, InMemoryManager, Lock};
@@ -21,7 +21,7 @@ impl<'m> Lock<'m> {
     /// let lock = Lock::allocate(&manager)?;
     /// match lock.lock_shared()? {
     ///     HeldShared::Clean(_guard) => { /* what the lock protects is whole, and nobody changes it */ }
-    ///     HeldShared::OwnerDied(_guard) => { /* a writer died inside: trust what can be checked, or lock exclusively and mend */ }
+    ///     HeldShared::OwnerDied(_guard) => { /* a writer died inside: check the data, or lock exclusively and repair it */ }
     /// }
     /// # Ok::<(), lock_manager::Error>(())
     /// ```
@@ -32,10 +32,10 @@ impl<'m> Lock<'m> {
         self.acquire_shared(Wait::Forever, None)
     }
 
-    /// Holds the lock shared if no writer has it or is next.
+    /// Takes the lock shared if no writer holds it or is next.
     ///
     /// # Errors
-    /// As [`Manager::acquire_shared`]; `EBUSY` if a writer has it or is next.
+    /// As [`Manager::acquire_shared`]; `EBUSY` if a writer holds it or is next.
     pub fn try_lock_shared(&self) -> Result<HeldShared<'m>> {
         self.acquire_shared(Wait::Try, None)
     }
@@ -43,7 +43,7 @@ impl<'m> Lock<'m> {
     /// Waits for at most `timeout` until the lock can be held shared.
     ///
     /// # Errors
-    /// As [`Manager::acquire_shared`]; `ETIMEDOUT` if it could not.
+    /// As [`Manager::acquire_shared`]; `ETIMEDOUT` if writers had it all the time.
     pub fn timed_lock_shared(&self, timeout: Duration) -> Result<HeldShared<'m>> {
         self.acquire_shared(Wait::at_most(timeout), None)
     }
@@ -66,33 +66,33 @@ impl<'m> Lock<'m> {
     }
 }
 
-/// A lock that is held shared, with word of how the last writer left it. Carries the guard either way, so that the news
-/// can neither be missed nor lose the lock.
+/// A lock that is held shared, and how its last writer left it. Either variant carries the guard, so a caller can neither
+/// overlook a writer that died nor lose the lock.
 #[derive(Debug)]
 #[must_use = "dropping it unlocks at once"]
 pub enum HeldShared<'m> {
     /// What the lock protects is as the last writer left it.
     Clean(SharedGuard<'m>),
-    /// A writer died holding it, and none has taken it since: what it protects may be half written.
+    /// A writer died holding the lock, and no writer has taken it since: what it protects may be half written.
     OwnerDied(SharedGuard<'m>),
 }
 
 impl<'m> HeldShared<'m> {
-    /// The guard, for callers to whom a dead owner makes no difference.
+    /// The guard, for callers that do not care whether a writer died.
     pub fn into_guard(self) -> SharedGuard<'m> {
         match self {
             Self::Clean(guard) | Self::OwnerDied(guard) => guard,
         }
     }
 
-    /// Whether a writer died holding the lock, and none has taken it since.
+    /// Whether a writer died holding the lock and no writer has taken it since.
     #[must_use]
     pub fn owner_died(&self) -> bool {
         matches!(self, Self::OwnerDied(_))
     }
 }
 
-/// Holds a lock shared; gives it back when dropped. Not `Send`, as [`Guard`](super::Guard) is not.
+/// Holds a lock shared, and unlocks it when dropped. Like [`Guard`](super::Guard), it is not `Send`.
 ///
 /// ```compile_fail
 /// fn send<T: Send>() {}
@@ -117,7 +117,7 @@ impl<'m> SharedGuard<'m> {
         self.id
     }
 
-    /// Gives the lock back, and says so if that failed; dropping the guard does the same in silence.
+    /// Unlocks, and reports a failure. Dropping the guard also unlocks, but ignores a failure.
     ///
     /// # Errors
     /// As [`Manager::unlock_shared`].
@@ -130,7 +130,7 @@ impl<'m> SharedGuard<'m> {
 
 impl Drop for SharedGuard<'_> {
     fn drop(&mut self) {
-        // Fails only where the lock is not this thread's any more, as for a guard that holds it exclusively.
+        // This fails only if the thread no longer holds the lock, as for an exclusive guard.
         let _ = self.manager.unlock_shared(self.id);
     }
 }

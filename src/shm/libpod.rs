@@ -22,9 +22,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::{self, Backend, FastAcquire, Mode, Release, Request, Spin};
 use crate::manager::{Acquired, Holder, Info, Kind, Layout, LockInfo, Manager, Ownership, Wait};
-use crate::sys::mutex::Shape;
+use crate::sys::mutex::MutexLayout;
 use crate::sys::process::Process;
-use crate::sys::process::arena::Line;
+use crate::sys::process::arena::CacheLine;
 use crate::sys::process::registry::Shared;
 use crate::sys::syscall::file::Access;
 use crate::sys::thread;
@@ -47,17 +47,17 @@ pub(crate) struct Libpod {
     guard: *mut u8,
     /// As many locks as may be taken through the manager: all, or none if it was opened to look.
     lockable: u32,
-    shape: Shape,
-    /// One word for each lock: who of this process holds it, as the manager's manager and the thread's serial.
+    mutex_layout: MutexLayout,
+    /// One word for each lock: who of this process holds it, as the manager's manager and the thread's local id.
     holders: *const AtomicU64,
-    /// Names the manager among those of the process, above the bits of a serial.
+    /// Names the manager among those of the process, above the bits of a local id.
     manager: u64,
     process: &'static Process,
     /// Keeps everything above alive and in place.
     pool: Shared<Pool>,
     storage: Arc<PathBuf>,
     /// One word: how many threads wait in calls on this manager.
-    waiting: Line,
+    waiting: CacheLine,
 }
 
 impl Libpod {
@@ -84,13 +84,13 @@ impl Libpod {
     fn new(name: &SegmentName, geometry: Geometry, segment: impl FnOnce() -> Result<Segment>) -> Result<Self> {
         static NEXT_MANAGER: AtomicU64 = AtomicU64::new(1);
         let process = Process::current().map_err(name.failed("reserving memory"))?;
-        let waiting = Line::claim().map_err(name.failed("reserving memory"))?;
+        let waiting = CacheLine::claim().map_err(name.failed("reserving memory"))?;
         let pool = Pool::of(process, name, segment()?, geometry)?;
-        let manager = NEXT_MANAGER.fetch_add(1, Ordering::Relaxed) << thread::SERIAL_BITS;
+        let manager = NEXT_MANAGER.fetch_add(1, Ordering::Relaxed) << thread::LOCAL_ID_BITS;
         let (mutexes, guard, holders) = pool.addresses();
         let lockable = if pool.segment.access == Access::ReadWrite { pool.geometry.num_locks() } else { 0 };
-        let (shape, storage) = (pool.shape, Arc::clone(name.shown()));
-        Ok(Self { mutexes, guard, lockable, shape, holders, manager, process, pool, storage, waiting })
+        let (mutex_layout, storage) = (pool.mutex_layout, Arc::clone(name.shown()));
+        Ok(Self { mutexes, guard, lockable, mutex_layout, holders, manager, process, pool, storage, waiting })
     }
 
     #[cold]
@@ -130,7 +130,7 @@ impl fmt::Debug for Libpod {
 }
 
 const NO_READERS: Reason = Reason::Unsupported(
-    "the libpod layout's mutexes have one holder; lock exclusively, or use a segment of the native layout",
+    "a mutex of the libpod layout has one holder only; lock exclusively, or use a segment of the native layout",
 );
 
 impl Backend for Libpod {
@@ -260,7 +260,7 @@ impl Manager for Libpod {
         match ownership {
             Ownership::Thread => Ok(()),
             Ownership::Process => Err(self.error(Reason::Unsupported(
-                "the libpod layout's mutexes belong to threads; unlock in the thread that locked",
+                "the mutexes of the libpod layout belong to threads; unlock in the thread that locked",
             ))),
         }
     }
@@ -303,7 +303,7 @@ impl Drop for Libpod {
         // The registry drops the pool with its last manager. What a robust list may still point into must stay
         // mapped, so a manager that is dropped busy gives its part up for good.
         if self.is_idle().is_err() {
-            self.pool.keep_for_ever();
+            self.pool.keep_forever();
         }
     }
 }

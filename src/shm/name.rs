@@ -58,7 +58,10 @@ impl SegmentName {
         // Without a slash at the end, which would have a link followed.
         match std::path::absolute(directory) {
             Ok(absolute) => Ok(Self { shown, file: absolute.components().collect::<PathBuf>().join(TABLE) }),
-            Err(_) => Err(Error::new(&shown, Reason::BadArgument("the name of the directory is empty; give its path"))),
+            Err(_) => Err(Error::new(
+                &shown,
+                Reason::BadArgument("the path of the directory is empty; give the path of a directory"),
+            )),
         }
     }
 

@@ -3,7 +3,7 @@
 //! The native layout: locks that need no list of the kernel's and in which no thread id decides.
 //!
 //! Every process that uses a segment has an entry in it, and a record lock on the entry's byte for as long as it lives.
-//! A lock word names its holder whole: entry, generation of the entry, tag of the thread. One compare-and-swap takes
+//! A lock word names its holder whole: entry, generation of the entry, serial of the thread. One compare-and-swap takes
 //! it, one gives it back; whoever finds the named holder dead swaps exactly the word that was judged. Nothing that
 //! decides ownership is written anywhere else.
 
@@ -230,11 +230,11 @@ impl fmt::Debug for Native {
 impl Drop for Native {
     fn drop(&mut self) {
         // A child may close what it inherited as its first call.
-        self.process.settle();
+        self.process.begin_epoch();
         // What is held stays held as long as the process lives, and a child that shares its parent's memory takes
         // nothing of the parent's down.
         if !self.process.is_caller() || self.check_idle().is_err() {
-            self.view.pool.keep_for_ever();
+            self.view.pool.keep_forever();
         } else {
             note::managers().release(self.view.manager as u32);
         }

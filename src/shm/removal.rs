@@ -62,7 +62,7 @@ pub(super) fn remove(name: &SegmentName, recognise: impl Fn(&Candidate, &[u8]) -
         let start = candidate.start()?;
         match recognise(&candidate, &start) {
             Recognised::No => {
-                Err(name.error(Reason::NotASegment("it carries no magic number that this library knows")))
+                Err(name.error(Reason::NotASegment("it does not begin with a magic number that this library knows")))
             }
             known => Ok((known, start)),
         }
@@ -73,7 +73,7 @@ pub(super) fn remove(name: &SegmentName, recognise: impl Fn(&Candidate, &[u8]) -
     let _alone = exclude_other_removers(&candidate)?;
     let (known, start) = recognised()?;
     match Metadata::of_path(name.file()) {
-        Ok(metadata) if metadata.is_same_file(&candidate.metadata) => {}
+        Ok(metadata) if metadata.id() == candidate.metadata.id() => {}
         _ => return Err(name.error(Reason::NotFound)),
     }
     // Before the name is gone: nobody is to live on in it while others begin anew elsewhere.
@@ -117,7 +117,7 @@ impl Mark {
         let failed = |errno| candidate.name.error(Reason::System { doing: "marking the segment as removed", errno });
         // Not by its number, which may be a file of the program's by now; so may what was mapped by it.
         let map = Mapping::new(&candidate.file, Access::ReadWrite, START).map_err(failed)?;
-        if !candidate.file.is_it() || !map.holds(0, start.get(..offset).unwrap_or_default()) {
+        if !candidate.file.is_intact() || !map.holds(0, start.get(..offset).unwrap_or_default()) {
             return Err(failed(Errno(libc::EBADF)));
         }
         let set = Self { map, offset };
@@ -149,7 +149,7 @@ struct Exclusion<'c>(&'c Candidate);
 impl Drop for Exclusion<'_> {
     fn drop(&mut self) {
         // Not by closing the file: a child that was forked meanwhile has it open, too.
-        if self.0.file.is_it() {
+        if self.0.file.is_intact() {
             let _closed_meanwhile = record_lock::unlock_all(&self.0.file);
         }
     }
@@ -271,7 +271,7 @@ impl Segment {
         }
         // Nobody else takes the name away from here on, or the mark back.
         let outcome = match Metadata::of(&file) {
-            Ok(metadata) if !metadata.is_same_file(&self.metadata) => None,
+            Ok(metadata) if metadata.id() != self.metadata.id() => None,
             Ok(metadata) if metadata.links == 0 => Some(mark::REMOVED),
             Ok(_) => Some(mark::IN_USE),
             Err(_) => None,

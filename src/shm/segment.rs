@@ -10,7 +10,7 @@ use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys::Errno;
-use crate::sys::descriptor::guarded::{GuardedFd, GuardedFile};
+use crate::sys::descriptor::{GuardedFd, GuardedFile};
 use crate::sys::liveness::procfs;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::file::{self, Access, FileSystem, Metadata, Opener};
@@ -40,14 +40,14 @@ impl Candidate {
             libc::ENOENT => name.error(Reason::NotFound),
             libc::ELOOP => name.error(Reason::SymbolicLink),
             // Directories and sockets: whatever else they are, they are no segment.
-            libc::EISDIR | libc::ENXIO => name.error(Reason::NotASegment("it is no regular file")),
+            libc::EISDIR | libc::ENXIO => name.error(Reason::NotASegment("it is not a regular file")),
             _ => name.error(Reason::System { doing: "opening the segment", errno }),
         })?;
         let file =
             GuardedFd::opened(opened).map_err(|errno| name.error(Reason::of_fcntl("opening the segment", errno)))?;
         let metadata = *file.metadata();
         if !metadata.is_regular {
-            return Err(name.error(Reason::NotASegment("it is no regular file")));
+            return Err(name.error(Reason::NotASegment("it is not a regular file")));
         }
         let file_system = check_trusted(name, access, &file, &metadata, opener)?;
         Ok(Self { name: name.clone(), access, metadata, file_system, file })
@@ -68,7 +68,7 @@ impl Candidate {
         let map = Mapping::new(&self.file, self.access, length).map_err(&failed)?;
         let metadata = Metadata::of(&self.file).map_err(&failed)?;
         // Of this file, and not of one that the program opened after it had closed all descriptors.
-        if !metadata.is_same_file(&self.metadata) {
+        if metadata.id() != self.metadata.id() {
             return Err(failed(Errno(libc::EBADF)));
         }
         // A remover that came before is not to leave anybody behind in what it removed.
@@ -80,7 +80,8 @@ impl Candidate {
         if found < expected {
             return Err(self.name.error(Reason::Damaged { what: "the size of the file", found, expected }));
         }
-        let file = GuardedFile::new(self.file.into_file(), self.metadata, self.name.file().to_owned(), self.access);
+        let file =
+            GuardedFile::new(self.file.into_file(), self.metadata.id(), self.name.file().to_owned(), self.access);
         let Self { metadata, access, file_system, .. } = self;
         Ok(Segment { map, metadata, access, file_system, file, looked: AtomicU64::new(0), look_interval_ns })
     }
@@ -126,7 +127,7 @@ impl Segment {
 
     /// [`is_removed`](Self::is_removed), asked often and answered from the file system now and then.
     pub(super) fn is_removed_lately(&self) -> bool {
-        let now = Instant::recently();
+        let now = Instant::now_coarse();
         if !self.is_look_due(now) {
             return false;
         }
@@ -182,7 +183,7 @@ pub(super) fn create(
     let moded = draft.file().and_then(|file| Ok(file.set_permissions(mode)?));
     moded.map_err(failed("setting the segment's mode"))?;
     let file = draft.publish(name).map_err(failed("naming the segment"))?;
-    let file = GuardedFile::new(file, metadata, name.file().to_owned(), Access::ReadWrite);
+    let file = GuardedFile::new(file, metadata.id(), name.file().to_owned(), Access::ReadWrite);
     let look_interval_ns = blueprint.look_interval_ns;
     let (access, looked) = (Access::ReadWrite, AtomicU64::new(0));
     Ok(Segment { map, metadata, access, file_system, file, looked, look_interval_ns })
@@ -191,12 +192,12 @@ pub(super) fn create(
 /// Makes a segment that has no name and is this process's alone.
 pub(super) fn create_nameless(reserved: &[(u64, u64)], fill: impl FnOnce(&Mapping, &Metadata)) -> Outcome<Segment> {
     let failed = |errno| Reason::System { doing: "making a file in memory (memfd_create)", errno };
-    let file = file::create_in_memory(c"lock_manager").and_then(|file| GuardedFd::made(file, 0)).map_err(failed)?;
+    let file = file::create_in_memory(c"lock_manager").and_then(|file| GuardedFd::created(file, 0)).map_err(failed)?;
     let draft = Draft { file, temporary: TemporaryName(None) };
     let map = draft.map(reserved, ["reserving memory", "mapping memory"])?;
     let metadata = *draft.file.metadata();
     fill(&map, &metadata);
-    let file = GuardedFile::new(draft.file.into_file(), metadata, PathBuf::new(), Access::ReadWrite);
+    let file = GuardedFile::new(draft.file.into_file(), metadata.id(), PathBuf::new(), Access::ReadWrite);
     let (access, file_system, looked) = (Access::ReadWrite, FileSystem::Nameless, AtomicU64::new(0));
     // It cannot be removed, so that nobody need ever look.
     Ok(Segment { map, metadata, access, file_system, file, looked, look_interval_ns: u64::MAX })
@@ -206,8 +207,8 @@ pub(super) fn create_nameless(reserved: &[(u64, u64)], fill: impl FnOnce(&Mappin
 fn copying(errno: Errno) -> Reason {
     match errno.0 {
         libc::EOPNOTSUPP => Reason::Unsupported(
-            "is on a file system that writes to a new place each time, so that what is reserved there is not kept; put it \
-             on a tmpfs such as /run or /dev/shm",
+            "is on a file system that writes each change to a new place, so that reserved space is of no use; put it on a \
+             tmpfs, such as /run or /dev/shm",
         ),
         _ => Reason::System { doing: "forbidding copy-on-write for the segment (FS_NOCOW_FL)", errno },
     }
@@ -218,8 +219,8 @@ pub(super) fn unreserved(doing: &'static str, errno: Errno, bytes: u64) -> Reaso
     match errno.0 {
         libc::ENOSPC | libc::EDQUOT => Reason::NoSpace { bytes },
         libc::EOPNOTSUPP => Reason::Unsupported(
-            "is on a file system that cannot reserve space (fallocate), nor can this kernel have it do so (Linux 5.14 can); \
-             put it on a tmpfs such as /run or /dev/shm",
+            "is on a file system that cannot reserve space by fallocate, and this kernel offers no other way (Linux 5.14 \
+             does); put it on a tmpfs, such as /run or /dev/shm",
         ),
         _ => Reason::System { doing, errno },
     }
@@ -247,7 +248,7 @@ impl Draft {
     fn new(name: &SegmentName) -> std::result::Result<Self, Errno> {
         match file::create_unnamed(name.directory()) {
             Ok(file) => {
-                let file = GuardedFd::made(file, 0)?;
+                let file = GuardedFd::created(file, 0)?;
                 Ok(Self { file, temporary: TemporaryName(None) })
             }
             Err(errno) if matches!(errno.0, libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL) => Self::named(name),
@@ -264,7 +265,7 @@ impl Draft {
                 Err(errno) if errno.0 == libc::EEXIST => {}
                 Err(errno) => return Err(errno),
                 Ok(file) => {
-                    let file = GuardedFd::made(file, 1);
+                    let file = GuardedFd::created(file, 1);
                     let temporary = TemporaryName(Some(path));
                     return Ok(Self { file: file?, temporary });
                 }
@@ -274,7 +275,7 @@ impl Draft {
 
     /// The file, for what is not to be done to a file of the program's, which may have the number by now.
     fn file(&self) -> std::result::Result<&File, Errno> {
-        if self.file.is_it() { Ok(&self.file) } else { Err(Errno(libc::EBADF)) }
+        if self.file.is_intact() { Ok(&self.file) } else { Err(Errno(libc::EBADF)) }
     }
 
     /// Reserves those bytes, and maps the file to the end of the last of them.

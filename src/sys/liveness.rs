@@ -9,7 +9,7 @@ use crate::sys::Errno;
 use crate::sys::liveness::proc_file::ProcPath;
 use crate::sys::liveness::procfs::{Ids, Stat, is_unknown};
 use crate::sys::process;
-use crate::sys::process::made_once::MadeOnce;
+use crate::sys::process::once_box::OnceBox;
 use crate::sys::syscall::file;
 
 /// PF_EXITING and PF_SIGNALED of the kernel's sched.h: such a thread never runs code of its own again.
@@ -108,7 +108,7 @@ fn stat(pid: i32, tid: i32) -> Option<Stat> {
 /// The id of this boot. A process that cannot read it, for want of a descriptor or of /proc, must not take it for another.
 pub(crate) fn boot_id() -> Result<[u8; 16], Errno> {
     // Once a process: it does not change.
-    static KNOWN: MadeOnce<[u8; 16]> = MadeOnce::new();
+    static KNOWN: OnceBox<[u8; 16]> = OnceBox::new();
     let read = || {
         let mut text = [0; 64];
         let text =

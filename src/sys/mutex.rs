@@ -2,7 +2,7 @@
 //! POSIX robust process-shared mutexes, and what must be known of their inside to judge them without locking.
 
 pub(crate) mod kind;
-mod shape;
+mod layout;
 
 use std::hint;
 use std::marker::PhantomData;
@@ -14,9 +14,9 @@ use crate::sys::Errno;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::futex;
 use crate::sys::syscall::mapping::Mapping;
-pub(crate) use shape::Shape;
-use shape::initialise;
-pub(super) use shape::libc_thread_id;
+pub(crate) use layout::MutexLayout;
+use layout::initialise;
+pub(super) use layout::libc_thread_id;
 
 /// How many bytes a mutex takes.
 pub(crate) const SIZE: usize = size_of::<pthread_mutex_t>();
@@ -59,7 +59,7 @@ pub(crate) enum Attempt {
     /// Somebody holds it, or the deadline has passed.
     Held,
     /// It was unlocked without having been made consistent; nobody can take it.
-    Lost,
+    NotRecoverable,
     /// Its bytes are not those of a mutex that this libc locks as its own; it was not touched.
     Foreign {
         /// The word that says which kind of mutex it is.
@@ -75,7 +75,7 @@ pub(crate) enum Attempt {
 #[derive(Clone, Copy)]
 pub(crate) struct RobustMutex<'m> {
     address: *mut u8,
-    shape: &'m Shape,
+    layout: &'m MutexLayout,
     mapping: PhantomData<&'m Mapping>,
 }
 
@@ -89,8 +89,8 @@ impl<'m> RobustMutex<'m> {
     /// # Panics
     /// If it does not lie within the mapping.
     #[inline(always)]
-    pub(crate) fn at(mapping: &'m Mapping, offset: usize, shape: &'m Shape) -> Self {
-        Self { address: mapping.address(offset, SIZE, ALIGN), shape, mapping: PhantomData }
+    pub(crate) fn at(mapping: &'m Mapping, offset: usize, layout: &'m MutexLayout) -> Self {
+        Self { address: mapping.address(offset, SIZE, ALIGN), layout, mapping: PhantomData }
     }
 
     /// The mutex at `address`.
@@ -98,8 +98,8 @@ impl<'m> RobustMutex<'m> {
     /// # Safety
     /// It lies, aligned, within a mapping that lives during `'m`.
     #[inline(always)]
-    pub(crate) unsafe fn at_address(address: *mut u8, shape: &'m Shape) -> Self {
-        Self { address, shape, mapping: PhantomData }
+    pub(crate) unsafe fn at_address(address: *mut u8, layout: &'m MutexLayout) -> Self {
+        Self { address, layout, mapping: PhantomData }
     }
 
     /// Writes a fresh mutex.
@@ -132,25 +132,25 @@ impl<'m> RobustMutex<'m> {
     /// The word that names the holder.
     #[inline(always)]
     pub(crate) fn word(self) -> &'m AtomicU32 {
-        self.field(self.shape.word)
+        self.field(self.layout.word)
     }
 
     /// The word that says which kind of mutex it is, and what this libc writes there, if that is a kind that locks
     /// otherwise, or none: the libc would abort at it, or let two in.
     #[inline(always)]
     pub(crate) fn foreign_kind(self) -> Option<(u32, u32)> {
-        let found = self.field(self.shape.kind).load(Ordering::Relaxed);
-        if self.shape.knows(found) { None } else { Some((found, self.shape.kind_value)) }
+        let found = self.field(self.layout.kind).load(Ordering::Relaxed);
+        if self.layout.is_compatible(found) { None } else { Some((found, self.layout.kind_value)) }
     }
 
     /// Whether the libc has given it up: unlocked without having been made consistent.
     #[inline(always)]
-    pub(crate) fn is_lost(self) -> bool {
-        self.field(self.shape.owner).load(Ordering::Relaxed) == self.shape.lost_value
+    pub(crate) fn is_not_recoverable(self) -> bool {
+        self.field(self.layout.owner).load(Ordering::Relaxed) == self.layout.not_recoverable_value
     }
 
     /// Makes a lost mutex one whose owner died, for the next to take.
-    pub(crate) fn revive(self) {
+    pub(crate) fn make_recoverable(self) {
         let word = self.word();
         let old = word.load(Ordering::Relaxed);
         if old & word::TID != 0 {
@@ -159,8 +159,8 @@ impl<'m> RobustMutex<'m> {
         // The mark before the note: until the note is gone everybody still says "lost" and keeps off, so whoever takes
         // the mutex is told. Dying in between leaves it to be revived again.
         if word.compare_exchange(old, old | word::OWNER_DIED, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            let note = self.field(self.shape.owner);
-            let _ = note.compare_exchange(self.shape.lost_value, 0, Ordering::AcqRel, Ordering::Relaxed);
+            let note = self.field(self.layout.owner);
+            let _ = note.compare_exchange(self.layout.not_recoverable_value, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
@@ -171,17 +171,17 @@ impl<'m> RobustMutex<'m> {
 
     /// The word that names the holder, as a snapshot has it.
     pub(crate) fn word_in(self, snapshot: &Snapshot) -> u32 {
-        snapshot.0[self.shape.word / size_of::<u32>()]
+        snapshot.0[self.layout.word / size_of::<u32>()]
     }
 
     #[inline(always)]
     fn field(self, offset: usize) -> &'m AtomicU32 {
-        // SAFETY: at() checked that the whole mutex lies within the mapping, and every offset of a Shape lies within
+        // SAFETY: at() checked that the whole mutex lies within the mapping, and every offset of a MutexLayout lies within
         // a mutex; atomics may be shared with any writer.
         unsafe { AtomicU32::from_ptr(self.address.add(offset).cast()) }
     }
 
-    /// Takes the mutex if it is free. What the libc answers is still to be [settled](Self::settle) unless it is 0; `None` if
+    /// Takes the mutex if it is free. What the libc answers is still to be [interpreted](Self::conclude) unless it is 0; `None` if
     /// the bytes are such that it must not be asked.
     ///
     /// # Safety
@@ -222,7 +222,7 @@ impl<'m> RobustMutex<'m> {
 
     /// What the libc's answer means. After an owner's death the mutex is made consistent before anything else, so
     /// that no way leads to "not recoverable".
-    pub(crate) fn settle(self, answer: Option<c_int>) -> Attempt {
+    pub(crate) fn conclude(self, answer: Option<c_int>) -> Attempt {
         match answer {
             Some(0) => Attempt::Acquired,
             Some(code @ libc::EOWNERDEAD) => {
@@ -231,8 +231,8 @@ impl<'m> RobustMutex<'m> {
             }
             Some(libc::EBUSY | libc::ETIMEDOUT) => Attempt::Held,
             Some(libc::ENOTRECOVERABLE) => {
-                self.let_go_of_lost();
-                Attempt::Lost
+                self.release_not_recoverable();
+                Attempt::NotRecoverable
             }
             Some(other) => Attempt::Refused(other),
             // Only its kind keeps the libc from being asked; if it is right by now, somebody plays with the bytes.
@@ -241,8 +241,8 @@ impl<'m> RobustMutex<'m> {
     }
 
     /// glibc's trylock, told that a mutex is lost, keeps the word that it has just taken (nptl/pthread_mutex_trylock.c);
-    /// nobody could ever revive it then. Its lock and clocklock give it back.
-    fn let_go_of_lost(self) {
+    /// nobody could ever make_recoverable it then. Its lock and clocklock give it back.
+    fn release_not_recoverable(self) {
         let word = self.word();
         let held = word.load(Ordering::Relaxed);
         if held & word::TID == libc_thread_id()

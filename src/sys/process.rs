@@ -3,8 +3,8 @@
 //! the child was made. pthread_atfork would miss a raw clone(2), which container engines do by hand.
 
 pub(crate) mod arena;
-pub(crate) mod made_once;
-pub(crate) mod numbers;
+pub(crate) mod number_pool;
+pub(crate) mod once_box;
 pub(crate) mod per_process;
 pub(crate) mod registry;
 
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::Errno;
 use crate::sys::liveness::proc_file;
-use crate::sys::thread::undisturbed::Signals;
+use crate::sys::thread::caller_state::BlockedSignals;
 
 /// The line of the arena, as this process sees it. In a child all fields are 0 until somebody settles in.
 #[repr(C)]
@@ -35,7 +35,7 @@ impl Process {
         // SAFETY: a line of the arena, larger than Process, that is never unmapped; all fields are atomics, for which zeros
         // are valid.
         let process = unsafe { &*arena::process()?.as_ptr().cast::<Self>() };
-        process.settle();
+        process.begin_epoch();
         Ok(process)
     }
 
@@ -46,7 +46,7 @@ impl Process {
     }
 
     /// Gives a new process its epoch. Threads may race: one epoch wins, the pid is the same for all.
-    pub(crate) fn settle(&self) -> u64 {
+    pub(crate) fn begin_epoch(&self) -> u64 {
         let epoch = self.epoch();
         if epoch != 0 {
             return epoch;
@@ -67,7 +67,7 @@ impl Process {
     /// Excludes the other threads of this process until the guard is dropped. A child made meanwhile finds it open. No
     /// signal handler comes meanwhile, which would wait for its own thread.
     pub(crate) fn exclude_other_threads(&self) -> Exclusion<'_> {
-        let signals = Signals::hold_back();
+        let signals = BlockedSignals::block();
         let mut attempts = 0u32;
         while self.guard.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             attempts += 1;
@@ -85,13 +85,13 @@ impl Process {
 /// See [`Process::exclude_other_threads`].
 pub(crate) struct Exclusion<'p> {
     process: &'p Process,
-    signals: Signals,
+    signals: BlockedSignals,
 }
 
 impl Drop for Exclusion<'_> {
     fn drop(&mut self) {
         self.process.guard.store(0, Ordering::Release);
-        self.signals.let_come();
+        self.signals.restore();
     }
 }
 

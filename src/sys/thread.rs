@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The calling thread: a serial that names it in this process, and how many robust mutexes it holds.
+//! The calling thread: a local_id that names it in this process, and how many robust mutexes it holds.
 
-pub(crate) mod ending;
-pub(crate) mod undisturbed;
+pub(crate) mod caller_state;
+pub(crate) mod on_exit;
 pub(crate) mod waits;
 
 use std::ptr;
@@ -12,30 +12,30 @@ use crate::sys::Errno;
 use crate::sys::mutex;
 use crate::sys::process::Process;
 
-/// How many bits a serial has, so that others may share a word with it.
-pub(crate) const SERIAL_BITS: u32 = 40;
+/// How many bits a local_id has, so that others may share a word with it.
+pub(crate) const LOCAL_ID_BITS: u32 = 40;
 
-/// A serial in such a word.
-pub(crate) const SERIAL_MASK: u64 = (1 << SERIAL_BITS) - 1;
+/// A local_id in such a word.
+pub(crate) const LOCAL_ID_MASK: u64 = (1 << LOCAL_ID_BITS) - 1;
 
 /// Where the fields of thread.c's object stand.
 mod field {
     pub(super) const EPOCH: usize = 0;
-    pub(super) const SERIAL: usize = 8;
+    pub(super) const LOCAL_ID: usize = 8;
     pub(super) const HELD: usize = 16;
     pub(super) const INSIDE: usize = 24;
-    /// The epoch in which the thread got its serial and id. Apart from EPOCH, which vouches for the libc as well.
-    pub(super) const NAMED: usize = 32;
+    /// The epoch in which the thread got its local_id and id. Apart from EPOCH, which vouches for the libc as well.
+    pub(super) const IDENTIFIED: usize = 32;
     pub(super) const ID: usize = 40;
     /// The attachment to a native segment that the thread entered last.
-    pub(super) const HOME: usize = 48;
+    pub(super) const LAST_ATTACHMENT: usize = 48;
     /// The thread's part of a lock word, the same in every segment; 0: it has none yet.
-    pub(super) const NAME: usize = 56;
+    pub(super) const SERIAL_BITS: usize = 56;
     /// How many locks of native segments the thread owns, or is about to: exclusive ones count 1, shared ones
     /// [`READING`](super::READING).
-    pub(super) const HELD_WORDS: usize = 64;
-    /// Whether the thread's end is going to be noticed, and how far it has come; see `ending`.
-    pub(super) const ENDING: usize = 72;
+    pub(super) const HELD_NATIVE: usize = 64;
+    /// Whether the thread's end is going to be noticed, and how far it has come; see `on_exit`.
+    pub(super) const EXIT_ROUND: usize = 72;
     /// How many calls of the thread have what guards the ids of a libpod segment: two, if one came in a signal handler.
     pub(super) const INSIDE_POOL: usize = 80;
     /// The address of a cell that the thread is about to claim, or has claimed and not looked behind yet; 0: none.
@@ -48,6 +48,8 @@ mod field {
     pub(super) const WAITS: usize = 112;
     /// See [`Thread::last_error`](super::Thread::last_error).
     pub(super) const LAST_ERROR: usize = 288;
+    /// How the thread backs off from locks that others want all the time.
+    pub(super) const PACE: usize = 416;
 }
 
 /// Words that a thread has for its waits.
@@ -60,10 +62,10 @@ pub(crate) const LAST_ERROR_WORDS: usize = 16;
 const READING: i64 = 1 << 30;
 
 /// No attachment's number.
-const NOWHERE: u64 = 1;
+const NO_ATTACHMENT: u64 = 1;
 
-/// Serials of threads. Inherited by children on purpose: a serial is never that of a thread of an ancestor.
-static NEXT_SERIAL: AtomicU64 = AtomicU64::new(1);
+/// Serials of threads. Inherited by children on purpose: a local_id is never that of a thread of an ancestor.
+static NEXT_LOCAL_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Has the code stay where it is for good: in a plugin that is unloaded, the end of a thread would go nowhere.
 pub(in crate::sys) fn stay_loaded() {
@@ -149,7 +151,7 @@ impl Thread {
     /// Makes the field 0 if it is `expected`, in one instruction, half as dear as an exchange: a signal handler of the same
     /// thread comes before it or after. Whether it was. Otherwise, and if the field was 0, it is what is no address.
     #[inline(always)]
-    fn take_away<const FIELD: usize>(self, expected: u64) -> bool {
+    fn subtract<const FIELD: usize>(self, expected: u64) -> bool {
         let is_zero: u8;
         // SAFETY: as for load.
         unsafe {
@@ -205,7 +207,7 @@ impl Thread {
 
     /// As on x86-64.
     #[inline(always)]
-    fn take_away<const FIELD: usize>(self, expected: u64) -> bool {
+    fn subtract<const FIELD: usize>(self, expected: u64) -> bool {
         // SAFETY: as for add.
         let field = unsafe { AtomicU64::from_ptr(self.place.byte_add(FIELD)) };
         field.fetch_sub(expected, Ordering::Relaxed) == expected
@@ -235,7 +237,7 @@ impl Thread {
     /// The first call of a thread, or of a thread after a fork.
     #[cold]
     fn enter_first(self, process: &Process) -> Result<Self, NotEntered> {
-        self.name_first(process).map_err(|ClonedChild| NotEntered::ClonedChild)?;
+        self.identify(process).map_err(|ClonedChild| NotEntered::ClonedChild)?;
         // First: in a raw clone the libc's list of held mutexes is a copy of the parent's, and a robust mutex taken even
         // for a try would write into the parent's mutex at its head.
         match has_robust_list() {
@@ -248,27 +250,27 @@ impl Thread {
         Ok(self)
     }
 
-    /// The calling thread with its serial and id. For locks that are no mutexes of the libc's: a child cloned behind
+    /// The calling thread with its local_id and id. For locks that are no mutexes of the libc's: a child cloned behind
     /// its back is as good as any, unless it shares its parent's memory.
     #[inline]
-    pub(crate) fn named(process: &Process) -> Result<Self, ClonedChild> {
+    pub(crate) fn identified(process: &Process) -> Result<Self, ClonedChild> {
         let thread = Self::calling();
-        if thread.load::<{ field::NAMED }>() == process.epoch() { Ok(thread) } else { thread.name_first(process) }
+        if thread.load::<{ field::IDENTIFIED }>() == process.epoch() { Ok(thread) } else { thread.identify(process) }
     }
 
     #[cold]
-    fn name_first(self, process: &Process) -> Result<Self, ClonedChild> {
-        let epoch = process.settle();
+    fn identify(self, process: &Process) -> Result<Self, ClonedChild> {
+        let epoch = process.begin_epoch();
         if !process.is_caller() {
             return Err(ClonedChild);
         }
-        if self.load::<{ field::NAMED }>() != epoch {
-            let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed) & SERIAL_MASK;
-            self.store::<{ field::SERIAL }>(serial);
+        if self.load::<{ field::IDENTIFIED }>() != epoch {
+            let local_id = NEXT_LOCAL_ID.fetch_add(1, Ordering::Relaxed) & LOCAL_ID_MASK;
+            self.store::<{ field::LOCAL_ID }>(local_id);
             self.store::<{ field::ID }>(kernel_thread_id().into());
-            self.forget_words();
+            self.forget_native();
             waits::forget(self);
-            self.store::<{ field::NAMED }>(epoch);
+            self.store::<{ field::IDENTIFIED }>(epoch);
         }
         Ok(self)
     }
@@ -281,8 +283,8 @@ impl Thread {
 
     /// Names the thread in this process; 0 before it first entered.
     #[inline(always)]
-    pub(crate) fn serial(self) -> u64 {
-        self.load::<{ field::SERIAL }>()
+    pub(crate) fn local_id(self) -> u64 {
+        self.load::<{ field::LOCAL_ID }>()
     }
 
     /// How many robust mutexes the thread holds through this library.
@@ -303,40 +305,40 @@ impl Thread {
     }
 
     /// Whether what the thread knows of itself is of this process and not of a parent.
-    pub(crate) fn is_named_in(self, process: &Process) -> bool {
-        self.load::<{ field::NAMED }>() == process.epoch()
+    pub(crate) fn is_identified_in(self, process: &Process) -> bool {
+        self.load::<{ field::IDENTIFIED }>() == process.epoch()
     }
 
-    /// Whether attachment `home` is the one that the thread entered last. Then it has a name.
+    /// Whether attachment `attachment` is the one that the thread entered last. Then it has a name.
     #[inline(always)]
-    pub(crate) fn is_at(self, home: u64) -> bool {
-        self.load::<{ field::HOME }>() == home
+    pub(crate) fn last_entered(self, attachment: u64) -> bool {
+        self.load::<{ field::LAST_ATTACHMENT }>() == attachment
     }
 
     /// Notes that the thread, which has a name, has entered an attachment.
-    pub(crate) fn settle_at(self, home: u64) {
-        self.store::<{ field::HOME }>(home);
+    pub(crate) fn note_entered(self, attachment: u64) {
+        self.store::<{ field::LAST_ATTACHMENT }>(attachment);
     }
 
     /// How many locks of native segments the thread owns, or is about to.
-    pub(crate) fn held_words(self) -> u64 {
-        self.load::<{ field::HELD_WORDS }>()
+    pub(crate) fn held_native(self) -> u64 {
+        self.load::<{ field::HELD_NATIVE }>()
     }
 
     #[inline(always)]
-    pub(crate) fn count_word_taken(self) {
-        self.add::<{ field::HELD_WORDS }, 1>();
+    pub(crate) fn count_native_lock(self) {
+        self.add::<{ field::HELD_NATIVE }, 1>();
     }
 
     #[inline(always)]
-    pub(crate) fn count_word_given_back(self) {
-        self.add::<{ field::HELD_WORDS }, { -1 }>();
+    pub(crate) fn count_native_unlock(self) {
+        self.add::<{ field::HELD_NATIVE }, { -1 }>();
     }
 
     /// Whether the thread reads a lock that it owns itself, or is about to.
     #[inline(always)]
     pub(crate) fn is_reading(self) -> bool {
-        self.held_words() >= READING as u64
+        self.held_native() >= READING as u64
     }
 
     /// Notes that the thread is about to claim that cell. What was noted before is over.
@@ -347,7 +349,7 @@ impl Thread {
     #[inline(always)]
     pub(crate) fn begin_claim(self, cell: &AtomicU64, owner: u64) {
         // First: what is noted is counted, so that it can be taken back.
-        self.add::<{ field::HELD_WORDS }, READING>();
+        self.add::<{ field::HELD_NATIVE }, READING>();
         self.store::<{ field::CLAIMED_AS }>(owner);
         self.store::<{ field::CLAIMING }>(ptr::from_ref(cell).addr() as u64);
     }
@@ -355,7 +357,7 @@ impl Thread {
     /// The claim is one no more. `false`: it was given back meanwhile.
     #[inline(always)]
     pub(crate) fn end_claim(self, cell: &AtomicU64) -> bool {
-        let is_its = self.take_away::<{ field::CLAIMING }>(ptr::from_ref(cell).addr() as u64);
+        let is_its = self.subtract::<{ field::CLAIMING }>(ptr::from_ref(cell).addr() as u64);
         if !is_its {
             self.store::<{ field::CLAIMING }>(0);
         }
@@ -366,7 +368,7 @@ impl Thread {
     #[inline(always)]
     pub(crate) fn abandon_claim(self, cell: &AtomicU64) {
         if self.end_claim(cell) {
-            self.count_read();
+            self.count_shared_unlock();
         }
     }
 
@@ -397,8 +399,8 @@ impl Thread {
 
     /// The same as [`abandon_claim`](Self::abandon_claim), of what [`claim`](Self::claim) said.
     pub(crate) fn forget_claim(self, address: u64) {
-        if self.take_away::<{ field::CLAIMING }>(address) {
-            self.count_read();
+        if self.subtract::<{ field::CLAIMING }>(address) {
+            self.count_shared_unlock();
         } else {
             self.store::<{ field::CLAIMING }>(0);
         }
@@ -406,13 +408,22 @@ impl Thread {
 
     /// Notes that the thread owns a shared hold, or is about to.
     #[inline(always)]
-    pub(crate) fn count_reading(self) {
-        self.add::<{ field::HELD_WORDS }, READING>();
+    pub(crate) fn count_shared_lock(self) {
+        self.add::<{ field::HELD_NATIVE }, READING>();
     }
 
     #[inline(always)]
-    pub(crate) fn count_read(self) {
-        self.add::<{ field::HELD_WORDS }, { -READING }>();
+    pub(crate) fn count_shared_unlock(self) {
+        self.add::<{ field::HELD_NATIVE }, { -READING }>();
+    }
+
+    /// What the native layout's waits keep of how the thread backs off; 0 at first.
+    pub(crate) fn pace(self) -> u64 {
+        self.load::<{ field::PACE }>()
+    }
+
+    pub(crate) fn set_pace(self, pace: u64) {
+        self.store::<{ field::PACE }>(pace);
     }
 
     /// Counts that the thread met other readers. Whether that was one time in `often`, a power of two.
@@ -425,29 +436,29 @@ impl Thread {
     /// The thread's part of a lock word of a native segment; 0: it has none yet. Once given it stays until the thread ends
     /// or forks: a signal handler that comes between two reads finds and leaves the same.
     #[inline(always)]
-    pub(crate) fn name(self) -> u64 {
-        self.load::<{ field::NAME }>()
+    pub(crate) fn serial_bits(self) -> u64 {
+        self.load::<{ field::SERIAL_BITS }>()
     }
 
-    pub(crate) fn set_name(self, name: u64) {
-        self.store::<{ field::NAME }>(name);
+    pub(crate) fn set_serial_bits(self, bits: u64) {
+        self.store::<{ field::SERIAL_BITS }>(bits);
     }
 
-    fn ending(self) -> u64 {
-        self.load::<{ field::ENDING }>()
+    fn exit_round(self) -> u64 {
+        self.load::<{ field::EXIT_ROUND }>()
     }
 
-    fn set_ending(self, ending: u64) {
-        self.store::<{ field::ENDING }>(ending);
+    fn set_exit_round(self, round: u64) {
+        self.store::<{ field::EXIT_ROUND }>(round);
     }
 
     /// What the thread knows of native segments is of a parent, or over.
-    pub(crate) fn forget_words(self) {
-        self.store::<{ field::HOME }>(NOWHERE);
-        self.store::<{ field::NAME }>(0);
-        self.store::<{ field::HELD_WORDS }>(0);
+    pub(crate) fn forget_native(self) {
+        self.store::<{ field::LAST_ATTACHMENT }>(NO_ATTACHMENT);
+        self.store::<{ field::SERIAL_BITS }>(0);
+        self.store::<{ field::HELD_NATIVE }>(0);
         self.store::<{ field::CLAIMING }>(0);
-        self.store::<{ field::ENDING }>(0);
+        self.store::<{ field::EXIT_ROUND }>(0);
     }
 
     /// Where the thread keeps what its waits have counted.

@@ -30,7 +30,7 @@ fn what_is_no_file_is_named_and_not_taken_for_the_directory() {
     fs::create_dir(place.file(5)).unwrap();
     symlink("/nowhere", place.file(6)).unwrap();
     let at = place.path.to_str().unwrap();
-    says(&manager.try_lock(5).unwrap_err(), &[at, "file 5", "no regular file", "remove"]);
+    says(&manager.try_lock(5).unwrap_err(), &[at, "file 5", "not a regular file", "remove"]);
     says(&manager.try_lock(6).unwrap_err(), &[at, "file 6", "symbolic link", "remove"]);
 }
 

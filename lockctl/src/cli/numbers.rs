@@ -21,7 +21,7 @@ pub fn parse_timeout(text: &str) -> Result<Duration, String> {
 pub fn parse_interval(text: &str) -> Result<Duration, String> {
     const SHORTEST: Duration = Duration::from_millis(50);
     match parse_seconds(text)? {
-        interval if interval < SHORTEST => Err("looking costs time itself; give at least 0.05".to_owned()),
+        interval if interval < SHORTEST => Err("each look takes time itself; give at least 0.05 seconds".to_owned()),
         interval => Ok(interval),
     }
 }

@@ -37,7 +37,7 @@ pub fn check(arguments: &Check) -> Outcome {
     let mut wrong = Vec::new();
     if survey.info.retired {
         wrong.push(
-            "the storage was removed: end those that still have it open, they are apart from newcomers".to_owned(),
+            "the storage was removed: end the processes that still have it open, they share no locks with those that open it now".to_owned(),
         );
     }
     wrong.extend(fullness(survey, arguments.warn));
@@ -61,7 +61,7 @@ pub fn check(arguments: &Check) -> Outcome {
 
 fn abandoned(row: &Row) -> String {
     let who = if row.readers() > 0 {
-        "its last writer died holding it and none has taken it since, though others read it"
+        "its last writer died holding it and no writer has taken it since, though readers hold it"
     } else {
         "its last holder died holding it and nobody has taken it since"
     };
@@ -95,7 +95,7 @@ fn stale(survey: &Survey) -> Option<String> {
     (!ids.is_empty()).then(|| {
         format!(
             "{locks} {named}{more}: readers that died, or a writer that died before it had its turn, have left marks; they \
-             changed nothing, and the next writer clears the marks, or `lockctl repair` at once"
+             changed nothing, and the next writer clears the marks; `lockctl repair` clears them now"
         )
     })
 }
@@ -108,7 +108,7 @@ fn fullness(survey: &Survey, warn: u8) -> Option<String> {
     let percent = u64::from(survey.allocated) * 100 / u64::from(most);
     (percent >= warn.into()).then(|| {
         format!(
-            "{} of {most} locks are allocated, {percent} % where {warn} % is the limit: free some (`lockctl reconcile` \
+            "{} of {most} locks are allocated, which is {percent} %, and the limit is {warn} %: free some (`lockctl reconcile` \
              finds what was left behind), or make room for more",
             survey.allocated
         )
@@ -194,8 +194,8 @@ fn sentence(row: &Row, waiter: i32, waited_ns: u64) -> String {
     let (id, time) = (row.lock.id, duration(waited_ns));
     if row.holders.is_empty() && row.lock.draining {
         return format!(
-            "lock {id}: {waiter} has waited for {time} or longer; its readers have left, and the writer that is next does not \
-             take it: that may be stopped, `kill -CONT` it"
+            "lock {id}: {waiter} has waited for {time} or longer; its readers have left, but the writer that is next does not \
+             take it: it may be stopped, and `kill -CONT` resumes it"
         );
     }
     if row.holders.is_empty() {

@@ -19,7 +19,7 @@ pub fn create(arguments: &cli::Create) -> Outcome {
     let mut out = io::stdout().lock();
     let Some(locks) = arguments.locks.filter(|_| !arguments.directory) else {
         FileManager::create(&arguments.storage)?;
-        writeln!(out, "made directory {}, which has no number of locks", shown(&arguments.storage))?;
+        writeln!(out, "created lock directory {}, which has no number of locks", shown(&arguments.storage))?;
         return Ok(0);
     };
     let storage = Storage::new_segment(&arguments.storage);
@@ -28,7 +28,7 @@ pub fn create(arguments: &cli::Create) -> Outcome {
     options.max_locks = arguments.max_locks.unwrap_or(0);
     let manager = ShmManager::create(&storage.name, locks, &options)?;
     let layout = crate::layouts::name(manager.layout());
-    writeln!(out, "made segment {} in the {layout} layout, {} locks", storage.shown(), manager.num_locks()?)?;
+    writeln!(out, "created segment {} in the {layout} layout with {} locks", storage.shown(), manager.num_locks()?)?;
     Ok(0)
 }
 
@@ -52,7 +52,7 @@ pub fn allocate(arguments: &cli::Allocate) -> Outcome {
             return Err(Failure::new(
                 sysexits::TEMPFAIL,
                 format!(
-                    "{} locks were asked for and {free} of {there} are free; ask for fewer, free some, or {way_out}",
+                    "{} locks were asked for, but only {free} of {there} are free; ask for fewer, free some, or {way_out}",
                     arguments.count
                 ),
             ));
@@ -84,7 +84,7 @@ pub fn free_all(arguments: &cli::FreeAll) -> Outcome {
     let storage = Storage::named(&arguments.storage.storage)?;
     let opened = storage.open()?;
     if !arguments.force {
-        others::none_in(&storage, &opened, "freeing every lock would let others be given ids that these use")?;
+        others::none_in(&storage, &opened, "if every lock is freed, others may be given ids that these use")?;
     }
     opened.manager().free_all_locks()?;
     Ok(0)
@@ -95,7 +95,7 @@ pub fn grow(arguments: &cli::Grow) -> Outcome {
     let opened = storage.open()?;
     opened.manager().grow(arguments.locks)?;
     let (there, most) = (opened.manager().num_locks()?, opened.manager().info()?.max_locks);
-    writeln!(io::stdout().lock(), "{}: {there} locks, and {most} at most", storage.shown())?;
+    writeln!(io::stdout().lock(), "{}: {there} locks now, {most} at most", storage.shown())?;
     Ok(0)
 }
 
@@ -104,7 +104,11 @@ pub fn remove(arguments: &cli::Remove) -> Outcome {
     if !arguments.force {
         match storage.look() {
             Ok(opened) => {
-                others::none_in(&storage, &opened, "removing it would keep these apart from all who come later")?;
+                others::none_in(
+                    &storage,
+                    &opened,
+                    "once it is removed, these share no locks with processes that come later",
+                )?;
             }
             // What is damaged can still be removed, if nobody has it open.
             Err(failure) if failure.code == sysexits::DATAERR => others::none_have_open(&storage)?,

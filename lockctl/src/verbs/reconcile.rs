@@ -84,7 +84,7 @@ fn keep(row: &Row, before: Option<&Record>) -> Option<String> {
     match before.locks.get(&row.lock.id) {
         None => Some("it was not allocated before the list was made".to_owned()),
         Some(&acquisitions) if acquisitions != row.lock.acquisitions => {
-            Some("it was acquired since what was there before was recorded".to_owned())
+            Some("it was acquired since the record was made".to_owned())
         }
         Some(_) => None,
     }
@@ -104,7 +104,7 @@ fn read_list(file: &Path) -> Result<Vec<u32>, Failure> {
         Failure::new(
             sysexits::DATAERR,
             format!(
-                "{}, line {line}: \"{}\" is no id; nothing was freed. Give numbers with white space between them",
+                "{}, line {line}: \"{}\" is not an id; nothing was freed. Give numbers with white space between them",
                 shown(file),
                 crate::output::text::escaped(word)
             ),

@@ -51,7 +51,7 @@ pub fn repair(arguments: &Repair) -> Outcome {
         match repaired {
             Repaired::Marked => {
                 marked += 1;
-                writeln!(out, "lock {id}: its holder is gone; marked, so that the next to take it is told")?;
+                writeln!(out, "lock {id}: its holder is dead; marked, so that the next holder is told")?;
             }
             Repaired::Cleared(left) => {
                 cleared += 1;
@@ -59,7 +59,7 @@ pub fn repair(arguments: &Repair) -> Outcome {
                 writeln!(out, "lock {id}: cleared {marks} of dead readers, or of a writer that died before its turn")?;
             }
             Repaired::NothingToDo if arguments.id.is_some() => {
-                writeln!(out, "lock {id}: nothing to repair, nobody holds it")?;
+                writeln!(out, "lock {id}: nothing to repair: nobody holds it")?;
             }
             Repaired::NothingToDo => {}
             Repaired::Lives(sentence) => {
@@ -79,7 +79,7 @@ pub fn repair(arguments: &Repair) -> Outcome {
     }
     if arguments.id.is_none() {
         let cleared = if cleared > 0 { format!(" {cleared} cleared,") } else { String::new() };
-        writeln!(out, "{marked} marked,{cleared} {lives} held by the living, {unjudged} could not be judged")?;
+        writeln!(out, "{marked} marked,{cleared} {lives} held by living holders, {unjudged} could not be judged")?;
     }
     let is_no = unjudged > 0 || (arguments.id.is_some() && lives > 0);
     Ok(if is_no { exit::NO } else { 0 })

@@ -48,8 +48,8 @@ fn refuse_what_cannot_be(arguments: &Run) -> Result<(), Failure> {
         "--unlock: the lock of a command ends with the command; end the command, or use `lockctl repair` where the \
          holder is dead"
     } else if arguments.no_fork {
-        "--no-fork: the lock belongs to the process that took it, and one that becomes another program gives it up; \
-         leave it out, signals and the exit status are passed on"
+        "--no-fork: the lock belongs to lockctl, which would lose it by becoming the command; leave the option out, \
+         signals and the exit status are passed on anyway"
     } else {
         return Ok(());
     };

@@ -22,7 +22,7 @@ fn nearly_full_is_from_the_percentage_on() {
     let place = Place::segment(32, &ids);
     assert_eq!(check(&place, &["--warn", "51"]).code, Some(0));
     let said = check(&place, &["--warn", "50"]).with(1);
-    assert!(said.starts_with("16 of 32 locks are allocated, 50 %"), "{said}");
+    assert!(said.starts_with("16 of 32 locks are allocated, which is 50 %"), "{said}");
     assert_eq!(said.lines().count(), 1);
     assert_eq!(check(&place, &["--warn", "0"]).code, Some(64));
     assert_eq!(check(&place, &["--warn", "101"]).code, Some(64));

@@ -180,7 +180,7 @@ fn a_directory_of_other_things_is_refused_and_left_as_it_was() {
     fs::create_dir(path).unwrap();
     fs::write(place.path.join("letter"), "").unwrap();
     for verb in ["list", "check", "allocate"] {
-        assert!(lockctl([verb, path]).failure(65).contains("is no directory of locks"), "{verb}");
+        assert!(lockctl([verb, path]).failure(65).contains("is not a lock directory"), "{verb}");
     }
     assert_eq!(fs::read_dir(path).unwrap().count(), 1);
     // libpod marks its directories by nothing.

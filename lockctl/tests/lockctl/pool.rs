@@ -14,13 +14,13 @@ fn ids(place: &Place) -> String {
 fn the_life_of_a_segment() {
     let place = Place::unused();
     let said = lockctl(["create", &place.name, "40", "--layout", "libpod", "--mode", "0640"]).with(0);
-    assert_eq!(said, format!("made segment {} in the libpod layout, 64 locks\n", place.name));
+    assert_eq!(said, format!("created segment {} in the libpod layout with 64 locks\n", place.name));
     assert_eq!(place.path.metadata().unwrap().permissions().mode() & 0o777, 0o640);
-    assert!(lockctl(["create", &place.name, "40"]).failure(73).contains("exists already"));
+    assert!(lockctl(["create", &place.name, "40"]).failure(73).contains("already exists"));
     assert_eq!(lockctl(["allocate", &place.name]).with(0), "0\n");
     assert_eq!(lockctl(["allocate", &place.name, "-c", "2"]).with(0), "1\n2\n");
     assert_eq!(lockctl(["allocate", &place.name, "63", "7"]).with(0), "63\n7\n");
-    assert!(lockctl(["allocate", &place.name, "7"]).failure(73).contains("lock 7 is allocated already"));
+    assert!(lockctl(["allocate", &place.name, "7"]).failure(73).contains("lock 7 is already allocated"));
     assert_eq!(ids(&place), "0 1 2 7 63");
     assert_eq!(lockctl(["free", &place.name, "1", "7"]).with(0), "");
     assert!(lockctl(["free", &place.name, "1"]).failure(66).contains("lock 1 is not allocated"));
@@ -36,7 +36,7 @@ fn the_life_of_a_segment() {
 fn the_life_of_a_directory() {
     let place = Place::unused();
     let path = place.path.to_str().unwrap();
-    assert!(lockctl(["create", "--directory", path]).with(0).starts_with("made directory"));
+    assert!(lockctl(["create", "--directory", path]).with(0).starts_with("created lock directory"));
     assert_eq!(lockctl(["allocate", path, "-c", "2"]).with(0), "0\n1\n");
     assert_eq!(lockctl(["free", path, "0"]).with(0), "");
     assert_eq!(lockctl(["list", "-n", "-o", "id", path]).with(0), "1\n");
@@ -59,7 +59,7 @@ fn numbers_out_of_bounds_are_refused_with_the_bounds() {
     let place = Place::segment(32, &[]);
     assert!(lockctl(["allocate", &place.name, "32"]).failure(64).contains("ids from 0 to 31"));
     let said = lockctl(["allocate", &place.name, "-c", "33"]).failure(75);
-    assert!(said.contains("33 locks were asked for and 32 of 32 are free"), "{said}");
+    assert!(said.contains("33 locks were asked for, but only 32 of 32 are free"), "{said}");
     assert_eq!(ids(&place), "", "some were allocated, and their ids lost");
     assert!(lockctl(["free", &place.name, "99"]).failure(64).contains("ids from 0 to 31"));
     assert!(lockctl(["grow", &place.name, "64"]).failure(69).contains("fixed number of locks"));

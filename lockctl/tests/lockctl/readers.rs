@@ -177,16 +177,16 @@ fn a_dead_reader_is_told_of_and_is_not_wrong() {
 
         let said = lockctl(["repair", &place.name]).with(0);
         let cleared = "lock 3: cleared 2 marks of dead readers, or of a writer that died before its turn\n";
-        assert_eq!(said, format!("{cleared}0 marked, 1 cleared, 0 held by the living, 0 could not be judged\n"));
+        assert_eq!(said, format!("{cleared}0 marked, 1 cleared, 0 held by living holders, 0 could not be judged\n"));
         assert_eq!(lock(&place)["stale"], 0);
         assert!(!check(&place, &[]).err.contains("readers that died"));
         let said = lockctl(["repair", &place.name, "3"]).with(1);
-        assert!(said.contains("which lives; nothing was changed"), "{said}");
+        assert!(said.contains("which is alive; nothing was changed"), "{said}");
 
         drop(living);
         let said = lockctl(["repair", &place.name, "3"]).with(0);
         assert_eq!(said, cleared.replace("2 marks", "1 mark"));
-        assert_eq!(lockctl(["repair", &place.name, "3"]).with(0), "lock 3: nothing to repair, nobody holds it\n");
+        assert_eq!(lockctl(["repair", &place.name, "3"]).with(0), "lock 3: nothing to repair: nobody holds it\n");
         assert_eq!(lockctl(["run", "-n", &place.name, "3", "--", "true"]).err, "");
     }
 }

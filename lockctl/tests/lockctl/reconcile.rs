@@ -62,13 +62,13 @@ fn a_record_of_another_storage_or_a_list_of_no_ids_frees_nothing() {
     let (list, record) = files(&place, "0");
     reconcile(&other, &["--record", &record]).with(0);
     let options = ["--before", &record, "--in-use", &list, "--free"];
-    assert!(reconcile(&place, &options).failure(65).contains("is of another storage"));
+    assert!(reconcile(&place, &options).failure(65).contains("belongs to another storage"));
     reconcile(&place, &["--record", &record]).with(0);
     fs::write(&list, "0\nall of them\n").unwrap();
     let said = reconcile(&place, &options).failure(65);
-    assert!(said.contains("line 2: \"all\" is no id; nothing was freed"), "{said}");
+    assert!(said.contains("line 2: \"all\" is not an id; nothing was freed"), "{said}");
     fs::write(&record, "nonsense").unwrap();
-    assert!(reconcile(&place, &options).failure(65).contains("is no record"));
+    assert!(reconcile(&place, &options).failure(65).contains("is not a record"));
     assert!(reconcile(&place, &["--in-use", "/no/such/file"]).failure(66).contains("/no/such/file"));
     assert_eq!(ids(&place), "0 1");
 }

@@ -44,8 +44,8 @@ fn a_lock_that_the_kernel_forgot_is_marked_and_the_next_holder_told() {
     let said = lockctl(["repair", &place.name]).with(0);
     assert_eq!(
         said,
-        "lock 5: its holder is gone; marked, so that the next to take it is told\n\
-         1 marked, 1 held by the living, 0 could not be judged\n"
+        "lock 5: its holder is dead; marked, so that the next holder is told\n\
+         1 marked, 1 held by living holders, 0 could not be judged\n"
     );
     let answer = lockctl(["run", &place.name, "5", "--", "true"]);
     assert!(answer.err.contains("lock 5: its last holder died"), "{answer:?}");
@@ -57,9 +57,9 @@ fn the_living_are_left_alone() {
     let place = Place::segment(32, &[2]);
     let holder = Puppet::holding(&place, &[2]);
     holder.stop();
-    assert_eq!(lockctl(["repair", &place.name]).with(0), "0 marked, 1 held by the living, 0 could not be judged\n");
+    assert_eq!(lockctl(["repair", &place.name]).with(0), "0 marked, 1 held by living holders, 0 could not be judged\n");
     let said = lockctl(["repair", &place.name, "2"]).with(1);
-    assert!(said.contains("held by thread ") && said.contains("which lives; nothing was changed"), "{said}");
+    assert!(said.contains("held by thread ") && said.contains("which is alive; nothing was changed"), "{said}");
     assert!(lockctl(["list", "-n", "-o", "id,state", &place.name]).with(0).contains("held"));
     holder.go_on();
 }
@@ -67,6 +67,6 @@ fn the_living_are_left_alone() {
 #[test]
 fn an_id_is_checked_and_nothing_to_do_is_said() {
     let place = Place::segment(32, &[]);
-    assert_eq!(lockctl(["repair", &place.name, "3"]).with(0), "lock 3: nothing to repair, nobody holds it\n");
+    assert_eq!(lockctl(["repair", &place.name, "3"]).with(0), "lock 3: nothing to repair: nobody holds it\n");
     assert!(lockctl(["repair", &place.name, "32"]).failure(64).contains("ids from 0 to 31"));
 }

@@ -160,7 +160,7 @@ fn the_letters_of_flock_are_taken_or_refused_with_the_reason() {
     for options in [&["-x"][..], &["--exclusive"], &["-e"], &["-o"], &["--close"], &["-xon"]] {
         assert_eq!(run(&place, options, &["echo", "in"]).with(0), "in\n", "{options:?}");
     }
-    for (options, reason) in [(["-u", "--unlock"], "ends with the command"), (["-F", "--no-fork"], "gives it up")] {
+    for (options, reason) in [(["-u", "--unlock"], "ends with the command"), (["-F", "--no-fork"], "would lose it")] {
         for option in options {
             let said = run(&place, &[option], &["echo", "in"]).failure(64);
             assert!(said.contains(options[1]) && said.contains(reason), "{said}");

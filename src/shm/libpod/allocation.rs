@@ -52,7 +52,7 @@ impl Libpod {
                 }
                 Attempt::Refused(code) => return Err(refused(code)),
                 // The bitmaps are whole whoever left them, so there is nothing to lose by going on.
-                Attempt::Lost => guard.revive(),
+                Attempt::NotRecoverable => guard.make_recoverable(),
                 Attempt::Held => {
                     if let Verdict::Gone(word) = watch.look(guard, &self.pool.segment) {
                         watch.mark_owner_died(guard, word);
@@ -69,7 +69,7 @@ impl Libpod {
             }
             guard.spin();
             let until = Instant::now().after(SLICE_NS.min(GUARD_PATIENCE_NS - waited));
-            attempt = guard.settle(self.pool.wait_mutex(guard, until));
+            attempt = guard.conclude(self.pool.wait_mutex(guard, until));
         }
     }
 }

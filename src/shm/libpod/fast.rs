@@ -9,8 +9,8 @@ use crate::manager::Acquired;
 use crate::sys::mutex::RobustMutex;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::file::Access;
-use crate::sys::thread::undisturbed::Signals;
-use crate::sys::thread::{SERIAL_MASK, Thread};
+use crate::sys::thread::caller_state::BlockedSignals;
+use crate::sys::thread::{LOCAL_ID_MASK, Thread};
 
 use super::super::{Outcome, SHORT_WAITS};
 use super::Libpod;
@@ -33,7 +33,7 @@ impl Libpod {
         debug_assert!(id < self.lockable);
         // SAFETY: addresses() checked that the mapping has the size of its geometry, so every lock below `lockable`
         // lies within; the mapping lives as long as self.
-        unsafe { RobustMutex::at_address(self.mutexes.add(Geometry::mutex_distance(id)), &self.shape) }
+        unsafe { RobustMutex::at_address(self.mutexes.add(Geometry::mutex_distance(id)), &self.mutex_layout) }
     }
 
     #[inline(always)]
@@ -72,7 +72,7 @@ impl Libpod {
     pub(super) fn with_bitmaps_fast<T>(&self, change: impl FnOnce(&Pool) -> Outcome<T>) -> Option<T> {
         let segment = &self.pool.segment;
         let is_usual = segment.access == Access::ReadWrite && Thread::calling().has_entered(self.process);
-        if !is_usual || segment.is_look_due(Instant::recently()) {
+        if !is_usual || segment.is_look_due(Instant::now_coarse()) {
             return None;
         }
         let thread = Thread::calling();
@@ -80,7 +80,7 @@ impl Libpod {
         // would cost many times what the rest does.
         thread.count_inside_pool();
         // SAFETY: addresses() checked that it lies within the mapping, which lives as long as self.
-        let guard = unsafe { RobustMutex::at_address(self.guard, &self.shape) };
+        let guard = unsafe { RobustMutex::at_address(self.guard, &self.mutex_layout) };
         // SAFETY: as in try_mutex_of; it is given back below.
         let code = unsafe { guard.try_lock() };
         let changed = if code.is_some_and(|code| guard.is_acquired_by(code)) {
@@ -101,7 +101,7 @@ impl Libpod {
     pub(super) fn unlock_guard(&self, guard: RobustMutex<'_>) {
         // SAFETY: taken by the caller, through a mapping that stayed since.
         if !unsafe { guard.unlock() } {
-            self.pool.keep_for_ever();
+            self.pool.keep_forever();
         }
     }
 
@@ -110,7 +110,7 @@ impl Libpod {
     pub(super) fn spin_for_mutex_of(&self, id: u32) -> Option<Acquired> {
         (0..SHORT_WAITS).find_map(|_| {
             if id < self.lockable
-                && self.lockable_holder(id).load(Ordering::Relaxed) & SERIAL_MASK != Thread::calling().serial()
+                && self.lockable_holder(id).load(Ordering::Relaxed) & LOCAL_ID_MASK != Thread::calling().local_id()
             {
                 self.lockable_mutex(id).spin();
             }
@@ -135,7 +135,7 @@ impl Libpod {
         // Asked for anew: a register kept across the call of the libc would be one more store before a locked
         // instruction, which waits for every store.
         let thread = Thread::calling();
-        self.lockable_holder(id).store(self.manager | thread.serial(), Ordering::Relaxed);
+        self.lockable_holder(id).store(self.manager | thread.local_id(), Ordering::Relaxed);
         thread.count_acquired();
     }
 
@@ -147,7 +147,7 @@ impl Libpod {
         }
         let (thread, holder) = (Thread::calling(), self.lockable_holder(id));
         // Whether or not the thread has entered since a fork: a child's table is empty, and serials are not used again.
-        if holder.load(Ordering::Relaxed) != self.manager | thread.serial() {
+        if holder.load(Ordering::Relaxed) != self.manager | thread.local_id() {
             return Release::NotHolder;
         }
         // Before the mutex is free: after it, another thread of this process may write its own.
@@ -164,9 +164,9 @@ impl Libpod {
 #[inline(never)]
 fn undo_refused(mutex: RobustMutex<'_>, code: Option<i32>) {
     if code == Some(libc::ENOTRECOVERABLE) {
-        let signals = Signals::hold_back();
+        let signals = BlockedSignals::block();
         undo_refused_undisturbed(mutex, code);
-        signals.let_come();
+        signals.restore();
     }
 }
 
@@ -174,5 +174,5 @@ fn undo_refused(mutex: RobustMutex<'_>, code: Option<i32>) {
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone")]
 extern "C" fn undo_refused_undisturbed(mutex: RobustMutex<'_>, code: Option<i32>) {
-    mutex.settle(code);
+    mutex.conclude(code);
 }

@@ -116,12 +116,12 @@ impl Libpod {
                 }
                 Verdict::Suspect => {
                     let word = mutex.word().load(Ordering::Relaxed);
-                    futex::wait_until(mutex.word(), word, Instant::now().after(SECOND_LOOK_NS));
+                    futex::wait(mutex.word(), word, Instant::now().after(SECOND_LOOK_NS));
                 }
             }
         }
-        if mutex.is_lost() {
-            mutex.revive();
+        if mutex.is_not_recoverable() {
+            mutex.make_recoverable();
         }
         Ok(())
     }

@@ -13,8 +13,8 @@ use crate::sys::Errno;
 use crate::sys::liveness::procfs;
 use crate::sys::mutex::{Attempt, RobustMutex};
 use crate::sys::syscall::clock::Instant;
-use crate::sys::thread::waits::{self, Marks};
-use crate::sys::thread::{NotEntered, SERIAL_MASK, Thread};
+use crate::sys::thread::waits::{self, WaitEffects};
+use crate::sys::thread::{LOCAL_ID_MASK, NotEntered, Thread};
 
 use super::super::Outcome;
 use super::super::native::watch_thread_end;
@@ -50,7 +50,7 @@ struct LockCall<'m> {
 struct Waiting<'m> {
     mutex: RobustMutex<'m>,
     thread: Thread,
-    counted: waits::Wait,
+    counted: waits::RecordedWait,
     watch: Watch,
     /// When to judge next: not at each look for a cancellation, since two judgements are to be a slice apart.
     judgement: Instant,
@@ -92,7 +92,7 @@ impl<'m> LockCall<'m> {
         libpod.may_change(id)?;
         cancel::check(cancel, id)?;
         let thread = libpod.enter()?;
-        waits::sweep(thread);
+        waits::undo_abandoned(thread);
         let mutex = self.mutex();
         if libpod.is_held_by(thread, id) && mutex.holder() != 0 {
             return Err(deadline.held_by_caller(id, mutex.holder()));
@@ -111,7 +111,7 @@ impl<'m> LockCall<'m> {
         let waiting = place.insert(Waiting {
             mutex,
             thread,
-            counted: waits::Wait::default(),
+            counted: waits::RecordedWait::default(),
             watch: Watch::default(),
             judgement: now.after(SLICE_NS),
             until: now,
@@ -119,9 +119,15 @@ impl<'m> LockCall<'m> {
         });
         // What has no room to note its end counts nothing that would have to be taken back.
         if watch_thread_end(thread).is_ok() {
-            let (crowd, wants, cancel) = (None, None, cancel.map(Cancel::waits));
-            let marks =
-                Marks { waiting: libpod.waiting.word(0), cancel, crowd, wants, futex: mutex.word(), in_hand: None };
+            let (local_waiters, published_wait, cancel) = (None, None, cancel.map(Cancel::waits));
+            let marks = WaitEffects {
+                waiting: libpod.waiting.word(0),
+                cancel,
+                local_waiters,
+                published_wait,
+                futex: mutex.word(),
+                held_word: None,
+            };
             waiting.counted.begin(thread, &marks);
         }
         if cancel.is_some() {
@@ -139,7 +145,7 @@ impl<'m> LockCall<'m> {
     /// What came of the sleep, `Held` if there is to be another.
     fn after_sleep(self, waiting: &mut Waiting<'m>) -> Outcome<Attempt> {
         let (segment, mutex) = (&self.libpod.pool.segment, waiting.mutex);
-        let attempt = mutex.settle(waiting.answer);
+        let attempt = mutex.conclude(waiting.answer);
         if attempt != Attempt::Held {
             return Ok(attempt);
         }
@@ -169,7 +175,7 @@ impl<'m> LockCall<'m> {
             Attempt::Acquired => Acquired::Clean,
             Attempt::OwnerDied => Acquired::OwnerDied,
             Attempt::Held => return Ok(None),
-            Attempt::Lost => return Err(Reason::LockLost { id: self.id }),
+            Attempt::NotRecoverable => return Err(Reason::LockLost { id: self.id }),
             Attempt::Foreign { found, expected } => {
                 return Err(Reason::ForeignMutex { id: Some(self.id), found, expected });
             }
@@ -202,28 +208,28 @@ impl Libpod {
             Release::NotHolder | Release::GoSlow => Reason::NotHolder { id },
             Release::Overwritten => {
                 // The thread's robust list still points there.
-                self.pool.keep_for_ever();
+                self.pool.keep_forever();
                 let found = u64::from(self.pool.mutex(id).word().load(Ordering::Relaxed));
-                Reason::Damaged { what: "the mutex of a lock that this thread holds, whose word", found, expected: 0 }
+                Reason::Damaged { what: "the word in the mutex of a lock that this thread holds", found, expected: 0 }
             }
         })
     }
 
     fn is_held_by(&self, thread: Thread, id: u32) -> bool {
         // Through whichever manager: the manager is left out.
-        self.pool.holder(id).load(Ordering::Relaxed) & SERIAL_MASK == thread.serial()
+        self.pool.holder(id).load(Ordering::Relaxed) & LOCAL_ID_MASK == thread.local_id()
     }
 
     /// Whether no thread waits in a call on the manager, and this process holds nothing through it.
     pub(super) fn is_idle(&self) -> Outcome<()> {
-        waits::sweep(Thread::calling());
+        waits::undo_abandoned(Thread::calling());
         match self.waiting.word(0).load(Ordering::Relaxed) {
             0 => {}
             threads => return Err(Reason::StillWaiting { threads: threads as u32 }),
         }
         for id in 0..self.pool.geometry.num_locks() {
             let holder = self.pool.holder(id).load(Ordering::Relaxed);
-            if holder & !SERIAL_MASK != self.manager {
+            if holder & !LOCAL_ID_MASK != self.manager {
                 continue;
             }
             // A thread that ended with the lock left its entry behind; then the kernel has marked the mutex.

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::sys::mutex::{self, Attempt, RobustMutex, Shape};
+use crate::sys::mutex::{self, Attempt, MutexLayout, RobustMutex};
 use crate::sys::process::Process;
 use crate::sys::process::registry::{Registry, Shared};
 use crate::sys::syscall::clock::Instant;
@@ -26,8 +26,8 @@ static POOLS: Registry<Pool> = Registry::new();
 pub(super) struct Pool {
     pub(super) segment: Segment,
     pub(super) geometry: Geometry,
-    pub(super) shape: Shape,
-    /// For each lock that a thread of this process holds: the manager's manager and the thread's serial.
+    pub(super) mutex_layout: MutexLayout,
+    /// For each lock that a thread of this process holds: the manager's manager and the thread's local id.
     holders: WipedOnFork,
     /// The group in which allocation looks first.
     pub(super) next_group: AtomicU32,
@@ -41,8 +41,8 @@ impl Pool {
         segment: Segment,
         geometry: Geometry,
     ) -> Result<Shared<Self>> {
-        let shape = shape().map_err(|reason| name.error(reason))?;
-        check_mutexes(&segment.map, geometry, shape).map_err(|reason| name.error(reason))?;
+        let mutex_layout = mutex_layout().map_err(|reason| name.error(reason))?;
+        check_mutexes(&segment.map, geometry, mutex_layout).map_err(|reason| name.error(reason))?;
         let key = [segment.metadata.device, segment.metadata.inode, segment.access as u64];
         let alone = process.exclude_other_threads();
         POOLS.get_or_make(
@@ -51,13 +51,14 @@ impl Pool {
             |pool| {
                 let (found, expected) = (geometry.num_locks().into(), pool.geometry.num_locks().into());
                 let same = geometry == pool.geometry;
-                let reason = Reason::Damaged { what: "the number of locks, while it is in use,", found, expected };
+                let reason =
+                    Reason::Damaged { what: "the number of locks, which changed while in use,", found, expected };
                 if same { Ok(()) } else { Err(name.error(reason)) }
             },
             || {
                 let holders = WipedOnFork::new(geometry.num_locks() as usize);
                 let holders = holders.map_err(name.failed("reserving memory"))?;
-                Ok(Self { segment, geometry, shape: *shape, holders, next_group: AtomicU32::new(0) })
+                Ok(Self { segment, geometry, mutex_layout: *mutex_layout, holders, next_group: AtomicU32::new(0) })
             },
         )
     }
@@ -74,12 +75,12 @@ impl Pool {
     /// The mutex of a lock.
     #[inline(always)]
     pub(super) fn mutex(&self, id: u32) -> RobustMutex<'_> {
-        RobustMutex::at(&self.segment.map, Geometry::mutex_offset(id), &self.shape)
+        RobustMutex::at(&self.segment.map, Geometry::mutex_offset(id), &self.mutex_layout)
     }
 
     /// The mutex that guards the bitmaps.
     pub(super) fn guard(&self) -> RobustMutex<'_> {
-        RobustMutex::at(&self.segment.map, offset::GUARD, &self.shape)
+        RobustMutex::at(&self.segment.map, offset::GUARD, &self.mutex_layout)
     }
 
     /// Takes a mutex of this pool if it is free. The caller has entered as a thread of this process.
@@ -88,7 +89,7 @@ impl Pool {
         // SAFETY: managers that change anything map for writing. The mapping outlives every mutex that is held: a
         // manager with a lock held cannot be closed, is kept when it is dropped, and the guard is never held across
         // calls. Thread::enter() has ruled out a child cloned behind the libc's back.
-        mutex.settle(unsafe { mutex.try_lock() })
+        mutex.conclude(unsafe { mutex.try_lock() })
     }
 
     /// Waits for a mutex of this pool until `deadline`; what came of it is still to be settled. The caller has entered as a
@@ -108,23 +109,24 @@ impl Pool {
 
 /// Makes a segment and maps it.
 pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Result<Segment> {
-    let shape = shape().map_err(|reason| name.error(reason))?;
+    let mutex_layout = mutex_layout().map_err(|reason| name.error(reason))?;
     let reserved = [(0, geometry.size() as u64)];
     let blueprint = Blueprint { mode, reserved: &reserved, look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
-    segment::create(name, &blueprint, |map, _, _, _| write(map, geometry, shape))
+    segment::create(name, &blueprint, |map, _, _, _| write(map, geometry, mutex_layout))
 }
 
-fn shape() -> Outcome<&'static Shape> {
-    Shape::of_this_libc().ok_or(Reason::Unsupported(
-        "this libc's robust mutexes have a form that this library does not know, so their holders could not be told",
+fn mutex_layout() -> Outcome<&'static MutexLayout> {
+    MutexLayout::of_this_libc().ok_or(Reason::Unsupported(
+        "this library does not know the form of this libc's robust mutexes, so it could not tell who holds one; use the native \
+         layout",
     ))
 }
 
 /// Writes a segment with nothing allocated.
-fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> Outcome<()> {
+fn write(map: &Mapping, geometry: Geometry, mutex_layout: &MutexLayout) -> Outcome<()> {
     let initialise = |offset| {
         // SAFETY: nobody else knows the memory before the file has a name, and a draft is mapped for writing.
-        let made = unsafe { RobustMutex::at(map, offset, shape).initialise() };
+        let made = unsafe { RobustMutex::at(map, offset, mutex_layout).initialise() };
         made.map_err(|errno| Reason::System { doing: "initialising a robust mutex", errno })
     };
     initialise(offset::GUARD)?;
@@ -140,10 +142,10 @@ fn write(map: &Mapping, geometry: Geometry, shape: &Shape) -> Outcome<()> {
 
 /// Refuses mutexes that this libc would not lock as its own: musl's have the same size and keep their kind elsewhere, so
 /// that each would let the other in.
-fn check_mutexes(map: &Mapping, geometry: Geometry, shape: &Shape) -> Outcome<()> {
+fn check_mutexes(map: &Mapping, geometry: Geometry, mutex_layout: &MutexLayout) -> Outcome<()> {
     let check = |id: Option<u32>| {
         let offset = id.map_or(offset::GUARD, Geometry::mutex_offset);
-        match RobustMutex::at(map, offset, shape).foreign_kind() {
+        match RobustMutex::at(map, offset, mutex_layout).foreign_kind() {
             None => Ok(()),
             Some((found, expected)) => Err(Reason::ForeignMutex { id, found, expected }),
         }

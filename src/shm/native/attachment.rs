@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crate::Reason;
 use crate::sys::Errno;
-use crate::sys::descriptor::guarded::GuardedFd;
-use crate::sys::descriptor::pinned::Pinned;
+use crate::sys::descriptor::GuardedFd;
+use crate::sys::descriptor::Pinned;
 use crate::sys::descriptor::record_lock::{self, Attempt, Range};
 use crate::sys::liveness::Namespaces;
 use crate::sys::liveness::procfs;
@@ -143,7 +143,7 @@ impl Attachment {
 }
 
 fn entry_of(space: &Space, index: u32) -> Result<Entry<'_>, Reason> {
-    let unusable = Reason::System { doing: "reaching an entry of the attach table", errno: Errno(libc::EIO) };
+    let unusable = Reason::System { doing: "mapping an entry of the attach table", errno: Errno(libc::EIO) };
     space.entry(index).ok().flatten().ok_or(unusable)
 }
 
@@ -158,7 +158,7 @@ fn lock_free_entry(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
         let file = open_again(space)?;
         let index = match find(space, &file) {
             Ok(index) => index,
-            Err(reason) if file.is_it() => return Err(reason),
+            Err(reason) if file.is_intact() => return Err(reason),
             Err(_) => continue,
         };
         let byte = entries::byte(space.geometry, index);
@@ -180,7 +180,7 @@ fn lock_free_entry(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
             continue;
         }
         let is_taken = record_lock::try_lock(&file, byte) == Ok(Attempt::Taken) && is_holder(&file, byte);
-        if is_taken && file.is_it() && is_locked(space, byte)? {
+        if is_taken && file.is_intact() && is_locked(space, byte)? {
             return Ok((index, Pinned::Descriptor(file), true));
         }
     }
@@ -206,7 +206,7 @@ fn is_holder(file: &File, byte: Range) -> bool {
 /// Whether the byte is locked as others see it. Nobody is to begin in a segment that has lost its name meanwhile.
 fn is_locked(space: &Space, byte: Range) -> Result<bool, Reason> {
     let asked = space.segment.file.query(|asked| record_lock::is_write_locked(asked, byte));
-    match asked.map_err(|errno| Reason::of_fcntl("looking after the entry's lock", errno))? {
+    match asked.map_err(|errno| Reason::of_fcntl("checking the record lock of an entry", errno))? {
         (_, metadata) if metadata.links == 0 => Err(Reason::Removed),
         (is_locked, _) => Ok(is_locked),
     }
@@ -256,7 +256,7 @@ fn take(space: &Space, file: &GuardedFd, index: u32) -> Result<bool, Reason> {
             return Ok(false);
         }
         // Of another file, whose the number is by now, each byte is free: that buries nobody.
-        if !file.is_it() {
+        if !file.is_intact() {
             return Err(locking(Errno(libc::EBADF)));
         }
         // With the state that was read before asking: a newcomer's is another.

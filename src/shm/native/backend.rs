@@ -106,6 +106,6 @@ impl Native {
         pool.access == Access::ReadWrite
             && pool.attachment.peek().is_some()
             && !self.view.is_marked_as_retired()
-            && !pool.segment.is_look_due(Instant::recently())
+            && !pool.segment.is_look_due(Instant::now_coarse())
     }
 }

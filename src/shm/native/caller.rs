@@ -12,7 +12,7 @@ use crate::sys::liveness::procfs;
 use crate::sys::process::arena;
 use crate::sys::process::{self, Process};
 use crate::sys::thread::Thread;
-use crate::sys::thread::ending::{self, Left, Still};
+use crate::sys::thread::on_exit::{self, Destructors, ExitHook};
 use crate::sys::thread::waits;
 
 use super::Native;
@@ -45,19 +45,19 @@ pub(super) struct OwnWords {
 impl Native {
     /// The calling thread, attached and named. From here on it may use the fast path.
     pub(super) fn enter(&self) -> Result<Caller<'_>, Reason> {
-        let thread = Thread::named(self.process).map_err(|_| Reason::ClonedChild)?;
+        let thread = Thread::identified(self.process).map_err(|_| Reason::ClonedChild)?;
         let attachment = self.pool().attached()?;
         attachment.publish_identity(self.pool());
-        if thread.name() == 0 {
-            let failed = |errno| Reason::System { doing: "making the calling thread known", errno };
+        if thread.serial_bits() == 0 {
+            let failed = |errno| Reason::System { doing: "registering the calling thread", errno };
             watch_thread_end(thread).map_err(failed)?;
-            let tag = arena::tags().and_then(|tags| tags.claim().ok_or(Errno(libc::EAGAIN)));
-            thread.set_name(word::of_thread(0, tag.map_err(failed)?));
+            let serial = arena::serials().and_then(|serials| serials.claim().ok_or(Errno(libc::EAGAIN)));
+            thread.set_serial_bits(word::of_thread(0, serial.map_err(failed)?));
         }
         // What it left by jumping out of a signal handler it waits for no more.
-        waits::sweep(thread);
+        waits::undo_abandoned(thread);
         sharing::sweep_claim(thread);
-        let owner = attachment.process_word | thread.name();
+        let owner = attachment.process_word | thread.serial_bits();
         let record = self.pool().claim_record(owner, || {
             let tid = thread.id() as i32;
             let start = if tid == process::pid() {
@@ -75,7 +75,7 @@ impl Native {
             record.clear_wait();
         }
         let ownership = self.ownership.fix();
-        thread.settle_at(attachment.id);
+        thread.note_entered(attachment.id);
         self.view.let_in(attachment, ownership);
         let word = match ownership {
             Ownership::Thread => {
@@ -89,50 +89,50 @@ impl Native {
 
     /// What the calling thread may give back. `None`: nothing, since this process has taken nothing here.
     pub(super) fn own_words(&self) -> Option<OwnWords> {
-        let thread = Thread::named(self.process).ok()?;
+        let thread = Thread::identified(self.process).ok()?;
         let process_word = self.pool().attachment.peek()?.process_word;
-        let thread_word = (thread.name() != 0).then(|| process_word | thread.name());
+        let thread_word = (thread.serial_bits() != 0).then(|| process_word | thread.serial_bits());
         Some(OwnWords { thread, thread_word, process_word })
     }
 }
 
 /// Has the library hear of the calling thread's end.
 pub(in crate::shm) fn watch_thread_end(thread: Thread) -> Result<(), Errno> {
-    ending::arm(thread, Left::Locks, thread_ended)
+    on_exit::arm(thread, ExitHook::Locks, thread_ended)
 }
 
 /// The calling thread ends: what it holds is a dead holder's from now on, and it waits for nothing. Unless the program's
 /// own destructors come yet, and may unlock: then the lock is found to be a dead holder's when the thread is gone.
-fn thread_ended(thread: Thread, still: Still) {
-    waits::end_all(thread);
+fn thread_ended(thread: Thread, destructors: Destructors) {
+    waits::undo_all(thread);
     sharing::sweep_claim(thread);
-    if still == Still::Destructors && thread.held_words() != 0 {
+    if destructors == Destructors::Pending && thread.held_native() != 0 {
         return;
     }
     if let Ok(process) = Process::current() {
         give_up_all_of(thread, process);
     }
-    thread.forget_words();
+    thread.forget_native();
 }
 
 fn give_up_all_of(thread: Thread, process: &'static Process) {
     // A child that shares its parent's memory ends no thread of the parent's, and a forked child's first thread knows
     // itself by its parent's numbers until it makes a call.
-    if !process.is_caller() || !thread.is_named_in(process) || thread.name() == 0 {
+    if !process.is_caller() || !thread.is_identified_in(process) || thread.serial_bits() == 0 {
         return;
     }
     let alone = process.exclude_other_threads();
     POOLS.for_each(&alone, |pool| pool.thread_ended(thread));
-    if let Ok(tags) = arena::tags() {
-        tags.release(word::tag(thread.name()));
+    if let Ok(serials) = arena::serials() {
+        serials.release(word::serial(thread.serial_bits()));
     }
 }
 
 impl Pool {
     fn thread_ended(&self, thread: Thread) {
         let Some(attachment) = self.attachment.peek() else { return };
-        let owner = attachment.process_word | thread.name();
-        if thread.held_words() != 0 {
+        let owner = attachment.process_word | thread.serial_bits();
+        if thread.held_native() != 0 {
             self.abandon_all_of(owner);
         }
         self.release_record(owner);
@@ -140,7 +140,7 @@ impl Pool {
 
     /// Whether a word names a thread of this process that sleeps in the kernel, so that it is in the midst of nothing here.
     pub(super) fn sleeps(&self, named: u64) -> bool {
-        let record = self.record_of(named).filter(|_| word::tag(named) != 0);
+        let record = self.record_of(named).filter(|_| word::serial(named) != 0);
         record.is_some_and(|record| procfs::own_thread_sleeps(record.thread().tid))
     }
 
@@ -157,7 +157,7 @@ impl Pool {
         if !entry.state().is_named_by(named) || info.pid_namespace != self.pid_namespace() {
             return None;
         }
-        let tid = self.record_of(named).filter(|_| word::tag(named) != 0).map_or(0, |record| record.thread().tid);
+        let tid = self.record_of(named).filter(|_| word::serial(named) != 0).map_or(0, |record| record.thread().tid);
         Some((info.pid, tid))
     }
 }

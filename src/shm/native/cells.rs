@@ -94,7 +94,7 @@ const fn window_start(id: u32) -> usize {
 /// A number of an owner's own, which spreads readers over cells and lines.
 #[inline(always)]
 const fn spread(owner: u64) -> usize {
-    (word::entry(owner).wrapping_mul(0x85EB_CA6B) >> 15 ^ word::tag(owner).wrapping_mul(0xC2B2_AE35)) as usize
+    (word::entry(owner).wrapping_mul(0x85EB_CA6B) >> 15 ^ word::serial(owner).wrapping_mul(0xC2B2_AE35)) as usize
 }
 
 /// A reader's cell is somebody's hold if it is neither starving nor being written.
@@ -130,14 +130,14 @@ impl<'s> Cells<'s> {
     /// The four cells of the slot, the owner's own first.
     #[inline(always)]
     fn own_from(&self, owner: u64) -> impl Iterator<Item = &'s AtomicU64> {
-        let (own, first) = (self.own, word::entry(owner).wrapping_add(word::tag(owner)) as usize);
+        let (own, first) = (self.own, word::entry(owner).wrapping_add(word::serial(owner)) as usize);
         (0..format::CELLS).map(move |step| &own[first.wrapping_add(step) % format::CELLS])
     }
 
     /// The cell of the slot that an owner tries first.
     #[inline(always)]
     pub fn first_own(&self, owner: u64) -> &'s AtomicU64 {
-        &self.own[word::entry(owner).wrapping_add(word::tag(owner)) as usize % format::CELLS]
+        &self.own[word::entry(owner).wrapping_add(word::serial(owner)) as usize % format::CELLS]
     }
 
     /// The place that an owner tries first, if it is the lock's and can be had without more ado.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::Reason;
 use crate::manager::{Acquired, Ownership};
-use crate::sys::thread::waits::InHand;
+use crate::sys::thread::waits::HeldWord;
 
 use super::{Native, format, note, releasing, waiting, word};
 
@@ -65,17 +65,17 @@ impl Native {
         let owner = self.pool().word(id).load(Ordering::Relaxed) & word::OWNER;
         self.pool().back_out(id, owner, acquired);
         if Some(owner) == holder.thread_word {
-            holder.thread.count_word_given_back();
+            holder.thread.count_native_unlock();
         }
     }
 
     /// The word of a lock that was taken just now, for the case that the wait is left in which it is in hand. Until it is
     /// [held](Self::hold), no unlock gives it back.
-    pub(crate) fn in_hand(&self, id: u32, acquired: Acquired) -> InHand<'_> {
+    pub(crate) fn word_to_release(&self, id: u32, acquired: Acquired) -> HeldWord<'_> {
         self.view.note_manager(id, 0);
         let word = self.pool().word(id);
         let owner = word.load(Ordering::Relaxed) & word::OWNER;
-        InHand { word, owner, give_back: releasing::back_out_of_left_wait(acquired) }
+        HeldWord { word, owner, release: releasing::back_out_of_left_wait(acquired) }
     }
 
     /// Has what was in hand be held through this manager.
@@ -127,10 +127,10 @@ impl Native {
         self.pool().cells(id).is_some_and(|cells| self.pool().is_read_here(&cells, |_| true))
     }
 
-    /// As [`in_hand`](Self::in_hand), of a lock that was taken shared.
-    pub(crate) fn cell_in_hand(&self, id: u32) -> Option<InHand<'_>> {
+    /// As [`word_to_release`](Self::word_to_release), of a lock that was taken shared.
+    pub(crate) fn cell_to_release(&self, id: u32) -> Option<HeldWord<'_>> {
         let (word, owner) = self.own_cell(id)?;
-        Some(InHand { word, owner, give_back: releasing::RELEASE_LEFT_CELL })
+        Some(HeldWord { word, owner, release: releasing::RELEASE_LEFT_CELL })
     }
 
     /// How many threads wait in calls on the manager.

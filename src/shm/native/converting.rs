@@ -83,16 +83,16 @@ impl View {
             Release::Done => {}
             undone => {
                 leave(cell, owner);
-                thread.count_read();
+                thread.count_shared_unlock();
                 return undone;
             }
         }
         match sharer.process {
             Some(process) => {
                 hand_to_process(cell, owner, process);
-                thread.count_read();
+                thread.count_shared_unlock();
             }
-            None => thread.count_word_given_back(),
+            None => thread.count_native_unlock(),
         }
         Release::Done
     }
@@ -148,15 +148,15 @@ mod tests {
             for _ in 0..3 {
                 let _ = manager.lock_shared(0).unwrap();
                 manager.unlock_shared(0).unwrap();
-                assert_eq!(Thread::calling().held_words(), 0);
+                assert_eq!(Thread::calling().held_native(), 0);
                 // The word says yet that there may be readers.
                 let _ = manager.lock(0).unwrap();
-                assert_eq!(Thread::calling().held_words(), is_threads);
+                assert_eq!(Thread::calling().held_native(), is_threads);
                 manager.unlock(0).unwrap();
                 let _ = manager.lock(0).unwrap();
                 manager.downgrade_lock(0).unwrap();
                 manager.unlock_shared(0).unwrap();
-                assert_eq!(Thread::calling().held_words(), 0);
+                assert_eq!(Thread::calling().held_native(), 0);
             }
         }
     }

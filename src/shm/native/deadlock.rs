@@ -21,7 +21,7 @@ impl Graph for Pool {
         }
         let seen = self.word(lock).load(Ordering::Acquire);
         // A process that owns a lock may unlock it from any thread: there the way ends.
-        let is_threads = |seen: u64| word::has_owner(seen) && word::tag(seen) != 0 && !self.is_past(seen);
+        let is_threads = |seen: u64| word::has_owner(seen) && word::serial(seen) != 0 && !self.is_past(seen);
         if seen & OWNER != waiter {
             if is_threads(seen) {
                 visit(seen & OWNER);

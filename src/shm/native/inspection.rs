@@ -130,7 +130,7 @@ impl Pool {
             tid,
             pid_namespace: entry.map_or(0, |entry| entry.process_info().pid_namespace),
             shared: false,
-            ownership: if word::tag(named) == 0 { Ownership::Process } else { Ownership::Thread },
+            ownership: if word::serial(named) == 0 { Ownership::Process } else { Ownership::Thread },
         }
     }
 

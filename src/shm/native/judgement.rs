@@ -118,7 +118,7 @@ impl Pool {
                 }
                 Err(_) => verdict = Verdict::Unknown,
             }
-        } else if word::tag(named) == 0 || self.is_calling_thread(named) {
+        } else if word::serial(named) == 0 || self.is_calling_thread(named) {
             return Verdict::Alive;
         }
         if self.is_ended(&entry, state, named, effort, is_own) { Verdict::Dead } else { verdict }
@@ -131,7 +131,7 @@ impl Pool {
         if !is_own && !self.shares_pid_namespace(&info) {
             return false;
         }
-        let record = self.record_of(named).filter(|_| word::tag(named) != 0);
+        let record = self.record_of(named).filter(|_| word::serial(named) != 0);
         let ended = match record {
             Some(record) => {
                 let thread = record.thread();

@@ -12,8 +12,8 @@ use crate::backend::{FastAcquire, Mode, Request};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Ownership};
 use crate::sys::syscall::clock::Instant;
-use crate::sys::syscall::futex::{self, Awake};
-use crate::sys::thread::waits::{self, Marks};
+use crate::sys::syscall::futex::{self, WakeReason};
+use crate::sys::thread::waits::{self, WaitEffects};
 
 use super::Native;
 use super::caller::Caller;
@@ -63,13 +63,13 @@ pub(super) struct Waiting<'m> {
     pub(super) caller: Caller<'m>,
     pub(super) start: Instant,
     pub(super) local_waiters: LocalWaiters<'static>,
-    pub(super) counted: waits::Wait,
+    pub(super) counted: waits::RecordedWait,
     pub(super) waiter: WaitState,
     pub(super) slices: Slices,
     /// The lock's note when its holder was looked after last.
     looked_at: u64,
     pub(super) sleep: Sleep<'m>,
-    awake: Awake,
+    awake: WakeReason,
     /// Of a writer whose word it is already.
     pub(super) drain: Option<Drain>,
     /// The word of a drain that stood still when the last slice ended; 0: of none.
@@ -116,7 +116,7 @@ impl Acquisition for SlowPath<'_> {
 
     extern "C" fn sleep(&mut self) {
         if let Some(Waiting { sleep, awake, .. }) = &mut self.waiting {
-            *awake = futex::sleep_until(futex_of(sleep.word), word::futex(sleep.seen), sleep.until, sleep.classes);
+            *awake = futex::wait_for_classes(futex_of(sleep.word), word::futex(sleep.seen), sleep.until, sleep.classes);
         }
     }
 }
@@ -138,19 +138,19 @@ impl<'m> LockCall<'m> {
         }
         // What can be cancelled has not come by the mid path.
         if self.cancel.is_some()
-            && waiting::spin(self.lock())
+            && waiting::spin(self.native.view.slot(self.id), caller.thread)
             && let Some(acquired) = self.contend_as_asked(&caller)?
         {
             return Ok(Some(acquired));
         }
         let waiting = place.insert(self.new_wait(caller));
-        let marks = Marks {
+        let marks = WaitEffects {
             waiting: self.native.view.waiting(),
             cancel: self.cancel.map(Cancel::waits),
-            crowd: waiting.local_waiters.counter(),
-            wants: caller.record.map(|record| record.wait_word()),
+            local_waiters: waiting.local_waiters.counter(),
+            published_wait: caller.record.map(|record| record.wait_word()),
             futex: futex_of(self.lock()),
-            in_hand: None,
+            held_word: None,
         };
         waiting.counted.begin(caller.thread, &marks);
         let outcome = match self.mode {
@@ -179,7 +179,7 @@ impl<'m> LockCall<'m> {
         }
         self.native.view.remember(self.id);
         if caller.ownership == Ownership::Thread {
-            caller.thread.count_word_taken();
+            caller.thread.count_native_lock();
         }
         Ok(Some(acquired))
     }
@@ -193,12 +193,12 @@ impl<'m> LockCall<'m> {
             caller,
             start,
             local_waiters,
-            counted: waits::Wait::default(),
+            counted: waits::RecordedWait::default(),
             waiter: WaitState::default(),
             slices: Slices::new(start, local_waiters.place),
             looked_at,
             sleep: Sleep { word: self.lock(), seen: 0, note: looked_at, until: start, classes: 0 },
-            awake: Awake::Changed,
+            awake: WakeReason::ValueChanged,
             drain: None,
             stuck: 0,
             reading: Reading::default(),
@@ -279,9 +279,9 @@ impl<'m> LockCall<'m> {
         let (pool, lock) = (self.native.pool(), waiting.lock);
         let (now, sleep, awake) = (Instant::now(), waiting.sleep, waiting.awake);
         let waiter = &mut waiting.waiter;
-        waiter.slept |= matches!(awake, Awake::Woken | Awake::Timeout);
+        waiter.slept |= matches!(awake, WakeReason::Woken | WakeReason::TimedOut);
         // Where the word had changed, nobody slept, and a wake-up that came before is still to be used.
-        waiter.woken = awake == Awake::Woken || (waiter.woken && awake == Awake::Changed);
+        waiter.woken = awake == WakeReason::Woken || (waiter.woken && awake == WakeReason::ValueChanged);
         waiter.starves = starves(now.since(waiting.start));
         if now >= waiting.slices.end {
             waiting.slices.next(now, waiting.local_waiters.size());

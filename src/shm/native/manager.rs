@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::backend::{self, Mode};
 use crate::manager::{Acquired, Holder, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
-use crate::sys::bits;
+use crate::sys::popcount;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::file::Access;
 use crate::sys::thread::Thread;
@@ -153,7 +153,7 @@ impl Manager for Native {
 
     fn available_locks(&self) -> Result<u32> {
         self.begin()?;
-        bits::ask_processor();
+        popcount::detect();
         Ok(self.pool().count_free())
     }
 
@@ -241,7 +241,7 @@ impl Manager for Native {
         if self.ensure_attached() == Err(Reason::ForkedChild) {
             return Ok(());
         }
-        waits::sweep(Thread::calling());
+        waits::undo_abandoned(Thread::calling());
         sharing::sweep_claim(Thread::calling());
         match (self.view.waiting().load(Ordering::Relaxed), self.held_through().or_else(|| self.read_at_last())) {
             (0, None) => Ok(()),

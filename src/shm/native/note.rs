@@ -3,7 +3,7 @@
 //! What a holder notes in a slot: the manager by which it took the lock, in the low 16 bits, and above them how often the
 //! lock was taken. Only the holder writes it, and it decides nothing that another process rests on.
 
-use crate::sys::process::numbers::{NumberPool, Numbers};
+use crate::sys::process::number_pool::{NumberPool, StaticNumberPool};
 
 const MANAGER_BITS: u32 = 16;
 const MANAGER_MASK: u64 = (1 << MANAGER_BITS) - 1;
@@ -32,9 +32,9 @@ pub(super) const fn acquisitions(note: u64) -> u64 {
 }
 
 /// The numbers of this process's managers. A child has them with the managers.
-pub(super) fn managers() -> Numbers<'static> {
-    static MANAGERS: NumberPool<{ (1 << MANAGER_BITS) / u64::BITS as usize }> = NumberPool::new();
-    MANAGERS.numbers()
+pub(super) fn managers() -> NumberPool<'static> {
+    static MANAGERS: StaticNumberPool<{ (1 << MANAGER_BITS) / u64::BITS as usize }> = StaticNumberPool::new();
+    MANAGERS.pool()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::sys::Errno;
 use crate::sys::liveness::procfs;
 use crate::sys::process::Process;
 use crate::sys::process::arena;
-use crate::sys::process::made_once::MadeOnce;
+use crate::sys::process::once_box::OnceBox;
 use crate::sys::process::per_process::PerProcess;
 use crate::sys::process::registry::{Registry, Shared};
 use crate::sys::thread::Thread;
@@ -34,7 +34,7 @@ pub(super) struct Pool {
     pub(super) attachment: PerProcess<Attachment>,
     pub(super) last_found_alive: LastFoundAlive,
     /// What locks are held by beside their words, if by anything.
-    pub(super) companion: MadeOnce<Arc<dyn Companion>>,
+    pub(super) companion: OnceBox<Arc<dyn Companion>>,
     /// Whether a thread has ever taken locks here that it was to own itself.
     pub(super) has_owning_threads: AtomicBool,
 }
@@ -59,7 +59,7 @@ impl Deref for Pool {
 impl Pool {
     fn new(process: &'static Process, space: Space, attachment: PerProcess<Attachment>) -> Self {
         let (last_found_alive, has_owning_threads) = Default::default();
-        Self { space, process, attachment, last_found_alive, companion: MadeOnce::new(), has_owning_threads }
+        Self { space, process, attachment, last_found_alive, companion: OnceBox::new(), has_owning_threads }
     }
 
     /// The pool of a segment that was mapped just now, or the one that this process has of it already. `read`: the id that
@@ -81,7 +81,8 @@ impl Pool {
             |pool| {
                 let (found, expected) = (geometry.max_locks().into(), pool.geometry.max_locks().into());
                 let same = geometry == pool.geometry;
-                let reason = Reason::Damaged { what: "the header, while it is in use,", found, expected };
+                let reason =
+                    Reason::Damaged { what: "a number in the header, which changed while in use,", found, expected };
                 if same { Ok(()) } else { Err(name.error(reason)) }
             },
             || {
@@ -117,7 +118,7 @@ impl Pool {
     /// Counts the calling thread among those of this process that wait for that lock.
     pub(super) fn join_local_waiters(&self, id: u32) -> LocalWaiters<'static> {
         // The process has its arena since the pool was made.
-        let counters = arena::counters().unwrap_or_default();
+        let counters = arena::wait_counters().unwrap_or_default();
         // Inodes are often neighbours, as ids are.
         LocalWaiters::join(counters, id.wrapping_add((self.segment.metadata.inode as u32).wrapping_mul(0x9E37_79B1)))
     }
@@ -135,7 +136,7 @@ impl Pool {
     pub(super) fn is_calling_thread(&self, named: u64) -> bool {
         let thread = Thread::calling();
         // What a forked child's first thread remembers before it is named anew is its parent's.
-        thread.is_named_in(self.process) && thread.name() == word::of_thread(0, word::tag(named))
+        thread.is_identified_in(self.process) && thread.serial_bits() == word::of_thread(0, word::serial(named))
     }
 
     /// The PID namespace that this process looks from.

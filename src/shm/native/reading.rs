@@ -9,7 +9,7 @@ use crate::Reason;
 use crate::acquisition::Progress;
 use crate::backend::{Mode, Release};
 use crate::manager::{Acquired, Ownership};
-use crate::sys::thread::waits::InHand;
+use crate::sys::thread::waits::HeldWord;
 
 use super::Native;
 use super::abandoning::ROUNDS;
@@ -47,7 +47,7 @@ impl<'m> Reading<'m> {
 const SEARCHES: u32 = 16;
 
 const NO_READERS: Reason = Reason::Unsupported(
-    "the segment is of format version 1, which knows no shared locks; lock exclusively, or create the segment anew",
+    "the segment has format version 1, which has no shared locks; lock exclusively, or create the segment anew",
 );
 
 impl Native {
@@ -80,7 +80,7 @@ impl Native {
             return Err(Reason::NotHolder { id });
         }
         if thread_word.is_some() {
-            holder.thread.count_read();
+            holder.thread.count_shared_unlock();
         }
         Ok(())
     }
@@ -112,8 +112,8 @@ impl Native {
         }
         match caller.ownership {
             Ownership::Thread => {
-                caller.thread.count_reading();
-                caller.thread.count_word_given_back();
+                caller.thread.count_shared_lock();
+                caller.thread.count_native_unlock();
             }
             Ownership::Process => hand_to_process(cell, caller.owner, caller.word),
         }
@@ -186,7 +186,7 @@ impl<'m> LockCall<'m> {
         self.pass_on(entered, waiter, has_starved);
         checked?;
         match caller.ownership {
-            Ownership::Thread => caller.thread.count_reading(),
+            Ownership::Thread => caller.thread.count_shared_lock(),
             Ownership::Process => hand_to_process(cell, caller.owner, caller.word),
         }
         Ok(Some(if entered & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied }))
@@ -256,8 +256,8 @@ impl<'m> LockCall<'m> {
     /// Notes a cell for whoever finds the wait left.
     fn hold(self, waiting: &Waiting<'m>, cell: Option<&'m AtomicU64>) {
         let owner = waiting.caller.owner;
-        let in_hand = cell.map(|word| InHand { word, owner, give_back: RELEASE_LEFT_CLAIM });
-        waiting.counted.hold(waiting.caller.thread, in_hand);
+        let held_word = cell.map(|word| HeldWord { word, owner, release: RELEASE_LEFT_CLAIM });
+        waiting.counted.set_held_word(waiting.caller.thread, held_word);
     }
 
     /// Claims a cell, or turns the one in which it starved into a claim, and looks at the word again (S1). Whether it is in.

@@ -92,7 +92,7 @@ impl<'p> Record<'p> {
 
 fn places(owner: u64) -> impl Iterator<Item = u32> {
     // Processes apart, the threads of one together: then they share a page.
-    let first = word::entry(owner).wrapping_mul(0x9E37_79B1).wrapping_add(word::tag(owner));
+    let first = word::entry(owner).wrapping_mul(0x9E37_79B1).wrapping_add(word::serial(owner));
     (0..PROBES).map(move |probe| first.wrapping_add(probe * STRIDE) % format::RECORDS)
 }
 

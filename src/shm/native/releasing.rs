@@ -8,7 +8,7 @@ use crate::Reason;
 use crate::manager::Acquired;
 use crate::sys::syscall::futex;
 use crate::sys::thread::Thread;
-use crate::sys::thread::waits::GiveBack;
+use crate::sys::thread::waits::ReleaseWord;
 
 use super::Native;
 use super::abandoning::ROUNDS;
@@ -40,7 +40,7 @@ impl Native {
             let next = self.pool().next_after(seen, id);
             if lock.compare_exchange(seen, next.released(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
                 if is_threads {
-                    holder.thread.count_word_given_back();
+                    holder.thread.count_native_unlock();
                 }
                 wake(lock, seen, next);
                 return Ok(());
@@ -99,10 +99,10 @@ fn back_out(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
 }
 
 /// How a word that the calling thread took is given back from a wait that was left.
-pub(super) fn back_out_of_left_wait(acquired: Acquired) -> GiveBack {
+pub(super) fn back_out_of_left_wait(acquired: Acquired) -> ReleaseWord {
     fn give_back(lock: &AtomicU64, owner: u64, acquired: Acquired) {
-        if back_out(lock, owner, acquired) && word::tag(owner) != 0 {
-            Thread::calling().count_word_given_back();
+        if back_out(lock, owner, acquired) && word::serial(owner) != 0 {
+            Thread::calling().count_native_unlock();
         }
     }
     match acquired {
@@ -154,7 +154,7 @@ pub(super) fn wake_oldest(lock: &AtomicU64) {
 
 /// Wakes one sleeper; where there is none, nobody is there for whom the lock could be reserved.
 pub(super) fn wake_any(lock: &AtomicU64) {
-    if !futex::wake_one_of(futex_of(lock), futex::EVERY_CLASS) {
+    if !futex::wake_one_of(futex_of(lock), futex::ALL_CLASSES) {
         unreserve(lock);
     }
 }
@@ -162,7 +162,7 @@ pub(super) fn wake_any(lock: &AtomicU64) {
 /// Wakes the writers that sleep on a cell.
 #[cold]
 pub(super) fn wake_cell(cell: &AtomicU64) {
-    futex::wake_all_of(futex_of(cell), futex::EVERY_CLASS);
+    futex::wake_all_of(futex_of(cell), futex::ALL_CLASSES);
 }
 
 fn unreserve(lock: &AtomicU64) {
@@ -190,7 +190,7 @@ pub(super) fn undrain(lock: &AtomicU64, owner: u64, next_after: impl Fn(u64) -> 
 }
 
 /// How a drain is given up by a wait that was left.
-pub(super) const END_LEFT_DRAIN: GiveBack = |lock, owner| {
+pub(super) const END_LEFT_DRAIN: ReleaseWord = |lock, owner| {
     for _ in 0..ROUNDS {
         let seen = lock.load(Ordering::Relaxed);
         if seen & OWNER != owner || !word::is_draining(seen) {
@@ -207,15 +207,15 @@ pub(super) const END_LEFT_DRAIN: GiveBack = |lock, owner| {
 };
 
 /// How a shared hold is given back by a wait, for something else, that was left.
-pub(super) const RELEASE_LEFT_CELL: GiveBack = |cell, owner| {
-    if sharing::leave(cell, owner) && word::tag(owner) != 0 {
-        Thread::calling().count_read();
+pub(super) const RELEASE_LEFT_CELL: ReleaseWord = |cell, owner| {
+    if sharing::leave(cell, owner) && word::serial(owner) != 0 {
+        Thread::calling().count_shared_unlock();
     }
 };
 
 /// How the cell in which a reader starved is given back by a wait that was left. It may be another's by now, or what a
 /// handler of the same thread has claimed since.
-pub(super) const RELEASE_LEFT_CLAIM: GiveBack = |cell, owner| {
+pub(super) const RELEASE_LEFT_CLAIM: ReleaseWord = |cell, owner| {
     if cells::is_starving_claim_of(cell.load(Ordering::Relaxed), owner) {
         sharing::leave(cell, owner);
     }

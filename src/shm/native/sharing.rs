@@ -43,7 +43,7 @@ pub(super) fn sweep_claim(thread: Thread) {
     let cell = ptr::with_exposed_provenance::<u64>(address as usize);
     // Asked of the kernel: of a claim that was left before its swap, the segment may be gone. With the owner in it, it is
     // not: a process does not unmap what a cell says that it reads.
-    if waits::number_at(cell).is_some_and(|found| found & OWNER == owner) {
+    if waits::read_own_memory(cell).is_some_and(|found| found & OWNER == owner) {
         // SAFETY: a cell of a segment that is mapped, see above; accessed as an atomic everywhere.
         leave(unsafe { AtomicU64::from_ptr(cell.cast_mut()) }, owner);
     }
@@ -144,7 +144,7 @@ impl View {
             return Some(Sharer { thread, owner, process: None });
         }
         let process = self.lets_process_in(thread).then(|| self.process_word().load(Ordering::Relaxed))?;
-        Some(Sharer { thread, owner: process | thread.name(), process: Some(process) })
+        Some(Sharer { thread, owner: process | thread.serial_bits(), process: Some(process) })
     }
 
     /// The mid path: the first reader, one of several locks, or of one that is held for a moment.
@@ -164,7 +164,7 @@ impl View {
         for _ in 0..SHORT_WAITS {
             let is_open = match haste {
                 Spin::Never => word::may_enter(cells.word.load(Ordering::Relaxed), WaitState::default()),
-                Spin::Briefly => waiting::spin_to_share(cells.word),
+                Spin::Briefly => waiting::spin_to_share(self.slot(id), thread),
             };
             if !is_open || cells.word.load(Ordering::Relaxed) & OWNER == sharer.owner {
                 break;
@@ -194,7 +194,7 @@ impl View {
         }
         if let Some(process) = process {
             hand_to_process(cell, owner, process);
-            thread.count_read();
+            thread.count_shared_unlock();
         }
         FastAcquire::Acquired(if seen & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied })
     }
@@ -222,7 +222,7 @@ impl View {
         if cell.compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed).is_err() {
             return Release::GoSlow;
         }
-        thread.count_read();
+        thread.count_shared_unlock();
         Release::Done
     }
 
@@ -248,7 +248,7 @@ impl View {
         }
         match cells.find(sharer.owner) {
             Some(cell) if leave(cell, sharer.owner) => {
-                thread.count_read();
+                thread.count_shared_unlock();
                 Release::Done
             }
             _ => Release::GoSlow,

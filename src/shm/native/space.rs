@@ -6,9 +6,9 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::Errno;
-use crate::sys::bits;
 use crate::sys::liveness;
-use crate::sys::process::made_once::MadeOnce;
+use crate::sys::popcount;
+use crate::sys::process::once_box::OnceBox;
 use crate::sys::syscall::file::{self, Access, FileSystem, Metadata};
 use crate::sys::syscall::mapping::Mapping;
 use crate::{Reason, Result};
@@ -27,15 +27,15 @@ const REMOVAL_LOOK_INTERVAL_NS: u64 = 90_000_000;
 /// How many locks are free, by the bitmap of just those. What is no lock in the last word counts as taken.
 pub(super) fn free_of(bitmap: &Bitmap<'_>) -> u32 {
     let words = bitmap.words;
-    words.len() as u32 * u64::BITS - bits::count_ones(words) as u32
+    words.len() as u32 * u64::BITS - popcount::count_ones(words) as u32
 }
 
 /// Why it cannot be told whether a segment is from before this boot.
 pub(super) fn no_boot(errno: Errno) -> Reason {
     match errno.0 {
         libc::EOPNOTSUPP => Reason::Unsupported(
-            "/proc does not show the id of this boot, by which a segment on a disk is known to be of it; mount /proc, or \
-             put the segment on a tmpfs such as /run or /dev/shm",
+            "/proc does not show the id of this boot, without which nobody can tell whether a segment on a disk is from this \
+             boot; mount /proc, or put the segment on a tmpfs, such as /run or /dev/shm",
         ),
         _ => Reason::System { doing: "reading the boot's id", errno },
     }
@@ -51,7 +51,7 @@ pub(super) struct Space {
     pub(super) segment: Segment,
     /// Mapped once more with room for all that may come to be, if it has grown since, or was about to: the first mapping
     /// stays, since others are on their way into it. A segment that does not grow takes no room for it.
-    grown: MadeOnce<Mapping>,
+    grown: OnceBox<Mapping>,
     pub(super) geometry: Geometry,
     pub(super) access: Access,
     /// How many locks this process knows of; it may touch the slots of those.
@@ -135,7 +135,7 @@ impl Space {
         let usable: [AtomicU64; format::READY_WORDS] = Default::default();
         // The first page was reserved when the segment was made.
         usable[0].store(1, Ordering::Relaxed);
-        Self { segment, grown: MadeOnce::new(), geometry, access, num_locks, usable, hint }
+        Self { segment, grown: OnceBox::new(), geometry, access, num_locks, usable, hint }
     }
 
     fn u32(&self, offset: usize) -> &AtomicU32 {
@@ -254,7 +254,7 @@ impl Space {
         let size = self.geometry.size(num_locks);
         let asked = self.segment.file.query(|_| Ok(()));
         let ((), metadata) =
-            asked.map_err(|errno| Reason::System { doing: "looking after the segment's size", errno })?;
+            asked.map_err(|errno| Reason::System { doing: "checking the size of the segment", errno })?;
         let (found, expected) = (metadata.size, size as u64);
         if found < expected {
             return Err(Reason::Damaged { what: "the size of the file", found, expected });

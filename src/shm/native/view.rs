@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::backend::{FastAcquire, Release};
 use crate::manager::{Acquired, Ownership};
-use crate::sys::bits;
-use crate::sys::process::arena::Line;
+use crate::sys::popcount;
+use crate::sys::process::arena::CacheLine;
 use crate::sys::process::registry::Shared;
 use crate::sys::syscall::file::Access;
 use crate::sys::thread::Thread;
@@ -60,7 +60,7 @@ pub(super) struct View {
     pub(super) manager: u64,
     /// As many locks as may be taken through the manager, as far as it has heard: none if it was opened to look.
     lockable: AtomicU32,
-    private: Line,
+    private: CacheLine,
     /// Keeps everything above alive and in place.
     pub(super) pool: Shared<Pool>,
 }
@@ -73,7 +73,7 @@ unsafe impl Sync for View {}
 
 impl View {
     pub(super) fn new(pool: Shared<Pool>, manager: u64) -> Result<Self, crate::sys::Errno> {
-        let private = Line::claim()?;
+        let private = CacheLine::claim()?;
         let (slots, lockable) = (AtomicPtr::new(ptr::null_mut()), AtomicU32::new(0));
         let (retired, attachment_word) =
             (ptr::from_ref(pool.retired()), ptr::from_ref(private.word(private::THREAD_ATTACHMENT)));
@@ -150,14 +150,14 @@ impl View {
     /// everywhere and never changes: a signal handler that comes between the reads, and locks elsewhere, changes nothing.
     #[inline(always)]
     pub(super) fn thread_word(&self, thread: Thread) -> Option<u64> {
-        let is_at = thread.is_at(self.attachment_word().load(Ordering::Acquire));
-        if is_at { Some(self.process_word().load(Ordering::Relaxed) | thread.name()) } else { None }
+        let is_at = thread.last_entered(self.attachment_word().load(Ordering::Acquire));
+        if is_at { Some(self.process_word().load(Ordering::Relaxed) | thread.serial_bits()) } else { None }
     }
 
     /// Whether the calling thread has entered, and the process owns what it locks.
     #[inline(always)]
     pub(super) fn lets_process_in(&self, thread: Thread) -> bool {
-        thread.is_at(self.private.word(private::PROCESS_ATTACHMENT).load(Ordering::Acquire))
+        thread.last_entered(self.private.word(private::PROCESS_ATTACHMENT).load(Ordering::Acquire))
     }
 
     /// How the holder is named in the words here if the calling thread locks something, if it has entered.
@@ -256,7 +256,7 @@ impl View {
         let count = self.lockable.load(Ordering::Acquire);
         // SAFETY: a word of the header, which the pool keeps mapped as long as self.
         let is_all = unsafe { &*self.published }.load(Ordering::Acquire) == count;
-        (is_all && bits::is_asked()).then(|| space::free_of(&self.bitmap()))
+        (is_all && popcount::is_detected()).then(|| space::free_of(&self.bitmap()))
     }
 
     /// Takes the lock if nothing stands in the way; does nothing if anything does.
@@ -276,10 +276,10 @@ impl View {
     #[inline(always)]
     fn take(&self, id: u32, me: u64, thread: Thread) -> FastAcquire {
         // Before the swap: a thread that ends behind it, in a signal handler or cancelled, knows that it holds something.
-        thread.count_word_taken();
+        thread.count_native_lock();
         let attempt = self.swap(id, me);
         if attempt == FastAcquire::GoSlow {
-            thread.count_word_given_back();
+            thread.count_native_unlock();
         }
         attempt
     }
@@ -308,16 +308,16 @@ impl View {
         }
         let (thread, (lock, _)) = (Thread::calling(), self.slot(id));
         let Some(me) = self.owner_here(thread) else { return FastAcquire::GoSlow };
-        let is_threads = word::tag(me) != 0;
+        let is_threads = word::serial(me) != 0;
         if is_threads && lock.load(Ordering::Relaxed) & OWNER == me {
             return FastAcquire::GoSlow;
         }
         // As in take(), but for all of it: between what is seen and the swap, somebody else may be faster.
-        thread.count_word_taken();
+        thread.count_native_lock();
         let attempt = self.take_with_spins(id, me, thread);
         // What is held for the process is not the thread's.
         if attempt == FastAcquire::GoSlow || !is_threads {
-            thread.count_word_given_back();
+            thread.count_native_unlock();
         }
         attempt
     }
@@ -327,15 +327,15 @@ impl View {
     fn take_with_spins(&self, id: u32, me: u64, thread: Thread) -> FastAcquire {
         let (lock, _) = self.slot(id);
         for _ in 0..SHORT_WAITS {
-            if !waiting::spin(lock) {
+            if !waiting::spin(self.slot(id), thread) {
                 break;
+            }
+            if word::is_shared(lock.load(Ordering::Relaxed)) {
+                return self.take_from_readers(id, thread);
             }
             let attempt = self.swap(id, me);
             if attempt != FastAcquire::GoSlow {
                 return attempt;
-            }
-            if word::is_shared(lock.load(Ordering::Relaxed)) {
-                return self.take_from_readers(id, thread);
             }
         }
         FastAcquire::GoSlow
@@ -347,7 +347,7 @@ impl View {
         match self.thread_word(thread) {
             Some(me) => {
                 self.pool.back_out(id, me, Acquired::Clean);
-                thread.count_word_given_back();
+                thread.count_native_unlock();
             }
             None => self.pool.back_out(id, self.process_word().load(Ordering::Relaxed), Acquired::Clean),
         }
@@ -383,7 +383,7 @@ impl View {
         {
             return Release::GoSlow;
         }
-        thread.count_word_given_back();
+        thread.count_native_unlock();
         Release::Done
     }
 
@@ -410,8 +410,8 @@ impl View {
                 return Release::GoSlow;
             };
             if lock.compare_exchange(seen, next.released(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
-                if word::tag(me) != 0 {
-                    thread.count_word_given_back();
+                if word::serial(me) != 0 {
+                    thread.count_native_unlock();
                 }
                 wake(lock, seen, next);
                 return Release::Done;

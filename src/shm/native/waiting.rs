@@ -6,15 +6,27 @@ use std::hint;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::syscall::clock::Instant;
+use crate::sys::thread::Thread;
 
 use super::word::{self, RESERVED};
 
-/// How often a held lock is read before its waiter sleeps, and the pauses in between, at first and at most: each read takes
-/// the cache line away from the holder, who needs it to unlock, so that they double. In all some microseconds, as a sleep and
-/// its wake-up cost.
-const SPIN_READS: u32 = 6;
-const FIRST_PAUSES: u32 = 16;
-const MOST_PAUSES: u32 = 256;
+/// The pause between two looks at a lock that is held, at first and at most: each look takes the cache line away from the
+/// holder, who needs it to unlock, so that the pauses double.
+const FIRST_PAUSE_NS: u64 = 150;
+const LONGEST_PAUSE_NS: u64 = 2_400;
+
+/// A waiter looks for that long before it sleeps: as long as a sleep and its wake-up take. It looks longer where the lock
+/// changes hands meanwhile.
+const SPIN_NS: u64 = 7_000;
+const BUSY_SPIN_NS: u64 = 20_000;
+/// A thread that backs off looks that often.
+const FEWEST_LOOKS: u64 = 3;
+
+/// A thread that has to wait again so soon after its last wait doubles its first pause; one that did not wait for that long,
+/// and half as long again as it pauses, halves it.
+const SOON_NS: u64 = 2_000;
+const LATE_NS: u64 = 3_000;
+const MOST_DOUBLINGS: u64 = 6;
 
 const MILLISECOND_NS: u64 = 1_000_000;
 
@@ -42,32 +54,131 @@ pub(super) fn futex_of(lock: &AtomicU64) -> &AtomicU32 {
     unsafe { AtomicU32::from_ptr(lock.as_ptr().cast::<u32>().add(half)) }
 }
 
-/// Reads until the lock is free, or changes hands in a way that only a sleeper may take part in, or a short section
+/// Looks until the lock is free, or changes hands in a way that only a sleeper may take part in, or a short section
 /// would have ended. Whether to try.
-pub(super) fn spin(lock: &AtomicU64) -> bool {
-    let is_free = |now| !word::has_owner(now);
-    spin_until(lock, is_free) && lock.load(Ordering::Relaxed) & RESERVED == 0
+pub(super) fn spin(slot: (&AtomicU64, &AtomicU64), thread: Thread) -> bool {
+    back_off(slot, thread) && slot.0.load(Ordering::Relaxed) & RESERVED == 0
 }
 
 /// The same for a reader, whom a read phase lets in.
-pub(super) fn spin_to_share(lock: &AtomicU64) -> bool {
-    let is_free = |now| !word::has_owner(now);
-    spin_until(lock, is_free) && word::may_enter(lock.load(Ordering::Relaxed), word::WaitState::default())
+pub(super) fn spin_to_share(slot: (&AtomicU64, &AtomicU64), thread: Thread) -> bool {
+    back_off(slot, thread) && word::may_enter(slot.0.load(Ordering::Relaxed), word::WaitState::default())
 }
 
-/// Reads until a word is such, as long as a short section takes. Whether it is.
-pub(super) fn spin_until(lock: &AtomicU64, is_such: impl Fn(u64) -> bool) -> bool {
-    let mut pauses = FIRST_PAUSES;
-    for _ in 0..SPIN_READS {
-        if is_such(lock.load(Ordering::Relaxed)) {
+/// Looks until nobody owns the lock. Threads on two processors that both want it all the time take its cache line from each
+/// other at every turn; so a thread that meets another again and again stays away for longer, up to some microseconds, while
+/// the other has the line for itself and takes many turns at the price of one.
+fn back_off((lock, note): (&AtomicU64, &AtomicU64), thread: Thread) -> bool {
+    let is_free = |now| !word::has_owner(now);
+    if is_free(lock.load(Ordering::Relaxed)) {
+        return true;
+    }
+    let (start, turns) = (Instant::now(), note.load(Ordering::Relaxed));
+    let pace = Pace::of(thread).at(start);
+    let first = pace.first_pause();
+    let end = start.after(SPIN_NS.max(first * FEWEST_LOOKS));
+    let mut looks = Looks::new(start, first);
+    loop {
+        let now = looks.pause();
+        if is_free(lock.load(Ordering::Relaxed)) {
+            Pace { end: now, ..pace }.keep(thread);
             return true;
         }
-        for _ in 0..pauses {
-            hint::spin_loop();
+        if now >= end {
+            let is_busy = note.load(Ordering::Relaxed) != turns;
+            if !is_busy || now >= start.after(BUSY_SPIN_NS) {
+                // For a lock that is held for long it is no use to stay away.
+                let doublings = if is_busy { MOST_DOUBLINGS } else { 0 };
+                Pace { end: now, doublings }.keep(thread);
+                return false;
+            }
         }
-        pauses = (pauses * 2).min(MOST_PAUSES);
     }
-    false
+}
+
+/// Looks until a word is such, as long as a short section takes. Whether it is.
+pub(super) fn spin_until(word: &AtomicU64, is_such: impl Fn(u64) -> bool) -> bool {
+    if is_such(word.load(Ordering::Relaxed)) {
+        return true;
+    }
+    let start = Instant::now();
+    let mut looks = Looks::new(start, FIRST_PAUSE_NS);
+    loop {
+        let now = looks.pause();
+        if is_such(word.load(Ordering::Relaxed)) {
+            return true;
+        }
+        if now >= start.after(SPIN_NS) {
+            return false;
+        }
+    }
+}
+
+/// Looks with pauses that double. By the clock: a processor's own pause takes 3 to 140 cycles.
+struct Looks {
+    pause_ns: u64,
+    next: Instant,
+}
+
+impl Looks {
+    fn new(start: Instant, first_ns: u64) -> Self {
+        Self { pause_ns: first_ns, next: start.after(first_ns) }
+    }
+
+    /// Waits for the next look. When that is.
+    fn pause(&mut self) -> Instant {
+        /// Cheaper than a look at the clock.
+        const HINTS: u32 = 8;
+        loop {
+            for _ in 0..HINTS {
+                hint::spin_loop();
+            }
+            let now = Instant::now();
+            if now >= self.next {
+                self.pause_ns = (self.pause_ns * 2).min(LONGEST_PAUSE_NS.max(self.pause_ns));
+                self.next = now.after(self.pause_ns);
+                return now;
+            }
+        }
+    }
+}
+
+/// How a thread backs off, and when its last wait ended.
+#[derive(Clone, Copy)]
+struct Pace {
+    end: Instant,
+    doublings: u64,
+}
+
+impl Pace {
+    const DOUBLINGS_BITS: u32 = 4;
+
+    fn of(thread: Thread) -> Self {
+        let kept = thread.pace();
+        let doublings = (kept & ((1 << Self::DOUBLINGS_BITS) - 1)).min(MOST_DOUBLINGS);
+        Self { end: Instant::from_nanoseconds(kept >> Self::DOUBLINGS_BITS), doublings }
+    }
+
+    fn keep(self, thread: Thread) {
+        thread.set_pace(self.end.nanoseconds() << Self::DOUBLINGS_BITS | self.doublings);
+    }
+
+    /// How it backs off in a wait that begins now.
+    fn at(self, now: Instant) -> Self {
+        let apart = now.since(self.end);
+        let doublings = if apart < SOON_NS {
+            (self.doublings + 1).min(MOST_DOUBLINGS)
+        } else if apart > LATE_NS + self.first_pause() * 3 / 2 {
+            self.doublings.saturating_sub(1)
+        } else {
+            self.doublings
+        };
+        Self { doublings, ..self }
+    }
+
+    fn first_pause(self) -> u64 {
+        FIRST_PAUSE_NS << self.doublings
+    }
 }
 
 /// The classes to sleep in after that much waiting.
@@ -145,6 +256,36 @@ mod tests {
             "{ends:?}"
         );
         assert!(ends[WAITERS as usize - 1] <= MILLISECOND_NS + WAITERS * LOOK_APART_NS);
+    }
+
+    #[test]
+    fn who_meets_others_again_and_again_stays_away_for_longer_and_comes_back_when_they_are_gone() {
+        let mut now = Instant::from_nanoseconds(77_777_777_777);
+        let mut pace = Pace { end: Instant::BOOT, doublings: 0 };
+        pace = pace.at(now);
+        assert_eq!(pace.first_pause(), FIRST_PAUSE_NS);
+        for doublings in 1..=MOST_DOUBLINGS + 1 {
+            pace = Pace { end: now, ..pace }.at(now.after(SOON_NS - 1));
+            assert_eq!(pace.doublings, doublings.min(MOST_DOUBLINGS));
+            now = now.after(SOON_NS);
+        }
+        // Others stay away that long, too: that they are met again behind their pause does not mean that they are gone.
+        pace = Pace { end: now, ..pace }.at(now.after(pace.first_pause()));
+        assert_eq!(pace.doublings, MOST_DOUBLINGS);
+        for doublings in (0..MOST_DOUBLINGS).rev() {
+            pace = Pace { end: now, ..pace }.at(now.after(LATE_NS + 2 * pace.first_pause()));
+            assert_eq!(pace.doublings, doublings);
+        }
+    }
+
+    #[test]
+    fn a_threads_pace_is_its_own_and_stays() {
+        let (thread, end) = (Thread::calling(), Instant::from_nanoseconds(1 << 59));
+        Pace { end, doublings: 5 }.keep(thread);
+        let kept = Pace::of(thread);
+        assert_eq!((kept.end, kept.doublings), (end, 5));
+        let others = std::thread::spawn(|| Pace::of(Thread::calling()).doublings);
+        assert_eq!(others.join().unwrap(), 0);
     }
 
     #[test]

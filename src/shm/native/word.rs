@@ -6,16 +6,16 @@
 //! ```text
 //!  63       54 53          32 31 30 29 28 27          13 12       0
 //! ┌───────────┬──────────────┬──┬──┬──┬──┬──────────────┬──────────┐
-//! │generation,│ tag of the   │ W│ S│ R│ D│ generation,  │ entry    │
-//! │  high 10  │ thread       │  │  │  │  │   low 15     │          │
+//! │generation,│ serial of    │ W│ S│ R│ D│ generation,  │ entry    │
+//! │  high 10  │ the thread   │  │  │  │  │   low 15     │          │
 //! └───────────┴──────────────┴──┴──┴──┴──┴──────────────┴──────────┘
 //!                             └──────── the futex ───────────────┘
 //!
 //!    D OWNER_DIED    R RESERVED, DRAINING    S STARVING, SHARED    W WAITERS
 //! ```
 //!
-//! OWNER is every bit but those four. It names an entry of the attach table, the entry's generation, and the thread's tag
-//! there; a tag of 0 says that the process owns the lock.
+//! OWNER is every bit but those four. It names an entry of the attach table, the entry's generation, and the thread's serial
+//! there; a serial of 0 says that the process owns the lock.
 //!
 //! | state | word | what it means |
 //! | --- | --- | --- |
@@ -71,18 +71,18 @@ pub const OWNER: u64 = !(OWNER_DIED | RESERVED | STARVING | WAITERS);
 const ENTRY_BITS: u32 = 13;
 const GENERATION_LOW_BITS: u32 = 15;
 const GENERATION_HIGH_BITS: u32 = 10;
-const TAG_BITS: u32 = 22;
+const SERIAL_BITS: u32 = 22;
 const GENERATION_LOW_SHIFT: u32 = ENTRY_BITS;
-const TAG_SHIFT: u32 = 32;
-const GENERATION_HIGH_SHIFT: u32 = TAG_SHIFT + TAG_BITS;
+const SERIAL_SHIFT: u32 = 32;
+const GENERATION_HIGH_SHIFT: u32 = SERIAL_SHIFT + SERIAL_BITS;
 
 /// The largest entry that a word can name.
 pub const MAX_ENTRY: u32 = (1 << ENTRY_BITS) - 1;
 /// The bits of a generation that a word has.
 pub const GENERATION_MASK: u64 = (1 << (GENERATION_LOW_BITS + GENERATION_HIGH_BITS)) - 1;
-/// The largest tag of a thread.
-pub const MAX_TAG: u32 = (1 << TAG_BITS) - 1;
-const TAG_MASK: u64 = (MAX_TAG as u64) << TAG_SHIFT;
+/// The largest serial.
+pub const MAX_SERIAL: u32 = (1 << SERIAL_BITS) - 1;
+const SERIAL_MASK: u64 = (MAX_SERIAL as u64) << SERIAL_SHIFT;
 
 /// The word of a process that owns a lock.
 #[must_use]
@@ -94,14 +94,14 @@ pub const fn of_process(entry: u32, generation: u64) -> u64 {
 
 /// The word of one of its threads.
 #[must_use]
-pub const fn of_thread(process: u64, tag: u32) -> u64 {
-    process | ((tag & MAX_TAG) as u64) << TAG_SHIFT
+pub const fn of_thread(process: u64, serial: u32) -> u64 {
+    process | ((serial & MAX_SERIAL) as u64) << SERIAL_SHIFT
 }
 
 /// The word of the process to which the thread of `owner` belongs.
 #[must_use]
 pub const fn process(owner: u64) -> u64 {
-    owner & OWNER & !TAG_MASK
+    owner & OWNER & !SERIAL_MASK
 }
 
 /// The entry that a word names; 0: nobody.
@@ -118,10 +118,10 @@ pub const fn generation(word: u64) -> u64 {
     high << GENERATION_LOW_BITS | low
 }
 
-/// The tag of the thread that a word names; 0: the process owns the lock.
+/// The serial of the thread that a word names; 0: the process owns the lock.
 #[must_use]
-pub const fn tag(word: u64) -> u32 {
-    ((word & TAG_MASK) >> TAG_SHIFT) as u32
+pub const fn serial(word: u64) -> u32 {
+    ((word & SERIAL_MASK) >> SERIAL_SHIFT) as u32
 }
 
 /// Whether somebody is named as the holder. A word whose entry is 0 names nobody, whatever else is in it.
@@ -304,9 +304,9 @@ mod tests {
 
     #[test]
     fn a_word_names_what_it_was_made_of() {
-        for (entry_, generation_, tag_) in [(1, 1, 1), (8191, GENERATION_MASK, MAX_TAG), (77, 1 << 15, 0)] {
-            let word = of_thread(of_process(entry_, generation_), tag_);
-            assert_eq!((entry(word), generation(word), tag(word)), (entry_, generation_, tag_));
+        for (entry_, generation_, serial_) in [(1, 1, 1), (8191, GENERATION_MASK, MAX_SERIAL), (77, 1 << 15, 0)] {
+            let word = of_thread(of_process(entry_, generation_), serial_);
+            assert_eq!((entry(word), generation(word), serial(word)), (entry_, generation_, serial_));
             assert_eq!(word & OWNER, word);
             assert_eq!(process(word | WAITERS | STARVING), of_process(entry_, generation_));
         }

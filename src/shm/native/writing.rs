@@ -8,7 +8,7 @@ use crate::Reason;
 use crate::acquisition::Progress;
 use crate::manager::Acquired;
 use crate::sys::syscall::clock::Instant;
-use crate::sys::thread::waits::InHand;
+use crate::sys::thread::waits::HeldWord;
 
 use super::abandoning::{ROUNDS, clear_dead};
 use super::caller::Caller;
@@ -249,15 +249,15 @@ impl<'m> LockCall<'m> {
                 None => self.lose_place(waiting),
             };
         };
-        let in_hand = InHand { word: waiting.lock, owner: waiting.caller.owner, give_back: END_LEFT_DRAIN };
-        waiting.counted.hold(waiting.caller.thread, Some(in_hand));
+        let held_word = HeldWord { word: waiting.lock, owner: waiting.caller.owner, release: END_LEFT_DRAIN };
+        waiting.counted.set_held_word(waiting.caller.thread, Some(held_word));
         waiting.drain = Some(Drain { extent: cells.extent(), next: 0, reserved, is_known: false, has_slept: false });
         self.go_on_draining(waiting, &cells)
     }
 
     fn lose_place(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
         waiting.drain = None;
-        waiting.counted.hold(waiting.caller.thread, None);
+        waiting.counted.set_held_word(waiting.caller.thread, None);
         waiting.waiter = WaitState { slept: true, woken: false, saw_reserved: false, ..waiting.waiter };
         self.before_sleep(waiting)
     }

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! An open file description that neither closing all descriptors nor any child can touch: a mapping that is not
-//! inherited keeps it, and the descriptor is closed. What its record locks cover stays locked until this is dropped or
-//! the process ends.
+//! An open file description that neither closing all descriptors nor any child can touch. A mapping that no child inherits
+//! keeps it, and the descriptor is closed. Its record locks stay until the value is dropped or the process ends.
 
 use std::fs::File;
 
+use super::{GuardedFd, record_lock};
 use crate::sys::Errno;
-use crate::sys::descriptor::guarded::GuardedFd;
-use crate::sys::descriptor::record_lock;
 use crate::sys::syscall::mapping::Mapping;
 
 /// A description that is kept.
@@ -30,10 +28,10 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         if let Self::Descriptor(file) = self
-            && file.is_it()
+            && file.is_intact()
         {
-            // A forked child may have inherited the descriptor; closing ours would leave it the locks. It fails on no
-            // descriptor that is open.
+            // A forked child may have inherited the descriptor: if this process only closed its own, the child would keep
+            // the locks. It fails on no descriptor that is open.
             let _ = record_lock::unlock_all(file);
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Record locks of an open file description (F_OFD_SETLK): they conflict with those of every other description and
-//! with POSIX ones, and go with the description.
+//! Record locks. Those of an open file description (F_OFD_SETLK) conflict with those of every other description and with
+//! those of processes, and end with the description. Those of a process (F_SETLK) are what libpod takes.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -39,7 +39,7 @@ impl Range {
     }
 }
 
-/// Whether a lock was had.
+/// What came of trying for a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
     Taken,
@@ -47,35 +47,34 @@ pub(crate) enum Attempt {
     Held,
 }
 
-/// Takes a write lock if nobody else has one there; never waits.
+/// Takes a write lock if no other description or process has a lock there; never waits.
 pub(crate) fn try_lock(file: &File, range: Range) -> Result<Attempt, Errno> {
     take(file, libc::F_OFD_SETLK, libc::F_WRLCK, range)
 }
 
-/// Gives back every lock that the file's description has, whoever else has that description open.
+/// Releases every lock of the file's description, whoever else has that description open.
 pub(crate) fn unlock_all(file: &File) -> Result<(), Errno> {
     control(file, libc::F_OFD_SETLK, &mut Range::WHOLE.to_libc(libc::F_UNLCK)?)
 }
 
-/// Takes a write lock on the whole file for this process, as POSIX has it (F_SETLK), if no other process and no
-/// description has one; never waits. It goes with the process, passes to no child, and any close(2) of the file by this
-/// process drops it.
+/// Takes a write lock on the whole file for this process (POSIX's F_SETLK) if no other process and no description has a
+/// lock; never waits. It ends with the process, passes to no child, and *any* close(2) of the file by this process drops it.
 pub(crate) fn try_lock_for_process(file: &File) -> Result<Attempt, Errno> {
     take(file, libc::F_SETLK, libc::F_WRLCK, Range::WHOLE)
 }
 
-/// The same for reading: beside other processes that do so. All threads of this process have it in common, and what it had
-/// for writing is for reading from then on.
+/// The same with a read lock, which other processes may have, too. All threads of this process share it, and a write lock
+/// that the process had becomes this one.
 pub(crate) fn try_share_for_process(file: &File) -> Result<Attempt, Errno> {
     take(file, libc::F_SETLK, libc::F_RDLCK, Range::WHOLE)
 }
 
-/// Gives it back.
+/// Releases this process's lock.
 pub(crate) fn unlock_for_process(file: &File) -> Result<(), Errno> {
     control(file, libc::F_SETLK, &mut Range::WHOLE.to_libc(libc::F_UNLCK)?)
 }
 
-/// Whether somebody else has a write lock there. A mere reader's lock is none.
+/// Whether another description or process has a write lock there. A read lock does not count.
 pub(crate) fn is_write_locked(file: &File, range: Range) -> Result<bool, Errno> {
     let mut lock = range.to_libc(libc::F_RDLCK)?;
     control(file, libc::F_OFD_GETLK, &mut lock)?;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The numbers 0, 1 and 2, under which a program writes without asking what is there. Where it has closed them, the next
-//! file that is opened gets one; moved away at once, it would still be written to by another thread in that instant.
+//! Keeping off the numbers 0, 1 and 2. A program writes to them without asking what is there, and where it has closed them,
+//! the next file that is opened gets one. To move the file to another number afterwards would be too late: another thread
+//! may write to it before. So placeholders take the free ones first.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -9,10 +10,10 @@ use crate::sys::Errno;
 
 const STANDARD: std::ops::RangeInclusive<libc::c_int> = libc::STDIN_FILENO..=libc::STDERR_FILENO;
 
-/// As long as it lives, nothing that is opened gets the number of a standard file, unless the program closes one meanwhile.
+/// While it lives, no file that is opened gets the number of a standard file, unless the program closes one meanwhile.
 #[derive(Debug)]
 pub(in crate::sys) struct Placeholders {
-    /// The numbers that were free, a bit each.
+    /// The numbers that were free and have a placeholder, a bit each.
     numbers: u32,
 }
 
@@ -23,9 +24,9 @@ impl Placeholders {
             return Ok(placeholders);
         }
         loop {
-            let number = open_nothing()?;
+            let number = open_placeholder()?;
             if !STANDARD.contains(&number) {
-                // SAFETY: close(2) of the number that open_nothing() has just got.
+                // SAFETY: close(2) of the number that open_placeholder() has just got.
                 unsafe { libc::close(number) };
                 return Ok(placeholders);
             }
@@ -40,16 +41,16 @@ impl Drop for Placeholders {
             return;
         }
         for number in STANDARD {
-            // The program may have put a file of its own there.
-            if self.numbers & 1 << number != 0 && is_of_nothing(number) {
-                // SAFETY: close(2) of a number that open_nothing() got, and that still is of what it opened.
+            // The program may have put a file of its own there: only a placeholder is closed.
+            if self.numbers & 1 << number != 0 && is_placeholder(number) {
+                // SAFETY: close(2) of a number that open_placeholder() got, and that still is of what it opened.
                 unsafe { libc::close(number) };
             }
         }
     }
 }
 
-/// The same file by another number, if it has that of a standard file.
+/// The same file by another number, if it has the number of a standard file.
 pub(in crate::sys) fn move_away(file: &File) -> Result<Option<File>, Errno> {
     if !STANDARD.contains(&file.as_raw_fd()) {
         return Ok(None);
@@ -60,7 +61,7 @@ pub(in crate::sys) fn move_away(file: &File) -> Result<Option<File>, Errno> {
     Errno::check(moved).map(|number| Some(unsafe { File::from_raw_fd(number) }))
 }
 
-/// Whether all three are open: in one call, which each opening pays for.
+/// Whether all three are open. By one call, because each opening pays for it.
 fn are_open() -> bool {
     let mut asked = [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO].map(|fd| libc::pollfd {
         fd,
@@ -72,13 +73,13 @@ fn are_open() -> bool {
     asked.iter().all(|told| told.revents & libc::POLLNVAL == 0)
 }
 
-/// A descriptor that can be neither written to nor read, of what is there in every process.
-fn open_nothing() -> Result<libc::c_int, Errno> {
+/// A placeholder: it can be neither read nor written, and the root directory exists in every process.
+fn open_placeholder() -> Result<libc::c_int, Errno> {
     // SAFETY: open(2) reads the path.
     Errno::check(unsafe { libc::open(c"/".as_ptr(), libc::O_PATH | libc::O_CLOEXEC) })
 }
 
-fn is_of_nothing(number: libc::c_int) -> bool {
+fn is_placeholder(number: libc::c_int) -> bool {
     // SAFETY: fcntl(2) with this command touches no memory.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
     flags != -1 && flags & libc::O_PATH != 0

@@ -12,7 +12,7 @@ use std::fmt::{self, Write as _};
 use std::os::fd::RawFd;
 
 use crate::sys::Errno;
-use crate::sys::descriptor::guarded;
+use crate::sys::descriptor::CheckedFd;
 use crate::sys::syscall::file::{Metadata, with_c_string};
 
 /// How much is read at a time.
@@ -76,7 +76,7 @@ impl<'p> ProcFile<'p> {
     fn read(&self, buffer: &mut [u8]) -> Option<usize> {
         loop {
             // SAFETY: read(2) writes into the buffer, within its length, and says how much. If the number is not ours any
-            // more, is_it() sees through it.
+            // more, is_intact() finds out.
             match unsafe { libc::read(self.number, buffer.as_mut_ptr().cast(), buffer.len()) } {
                 -1 if Errno::last().0 == libc::EINTR => {}
                 -1 => return None,
@@ -86,10 +86,9 @@ impl<'p> ProcFile<'p> {
     }
 
     /// Whether what was read is of the file of that path: its number was not another file's in between.
-    fn is_it(&self) -> bool {
-        let named = Metadata::of_path_followed(self.path.as_bytes());
-        Metadata::of(&guarded::borrow_raw(self.number))
-            .is_ok_and(|metadata| named.is_ok_and(|named| named.is_same_file(&metadata)))
+    fn is_intact(&self) -> bool {
+        Metadata::of_path_followed(self.path.as_bytes())
+            .is_ok_and(|named| CheckedFd::new(self.number, named.id()).is_intact())
     }
 }
 
@@ -99,7 +98,7 @@ impl Drop for ProcFile<'_> {
         unsafe {
             let is_own = match libc::fcntl(self.number, libc::F_GETFL) {
                 // In some sandboxes it cannot be asked.
-                -1 => self.is_it(),
+                -1 => self.is_intact(),
                 flags => flags & (libc::O_ACCMODE | libc::O_APPEND) == FLAGS,
             };
             if is_own {
@@ -113,7 +112,7 @@ impl Drop for ProcFile<'_> {
 pub(crate) fn read<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
     let file = ProcFile::open(path)?;
     let length = file.read(buffer)?;
-    file.is_it().then_some(())?;
+    file.is_intact().then_some(())?;
     buffer.get(..length)
 }
 
@@ -144,7 +143,7 @@ pub(crate) fn find_line<T>(path: &str, mut find: impl FnMut(&[u8]) -> Option<T>)
             }
         }
     }
-    found.filter(|_| file.is_it())
+    found.filter(|_| file.is_intact())
 }
 
 /// A file that takes more than one read, read twice alike: its lines may change between two reads, and some be skipped
@@ -189,7 +188,7 @@ fn read_all_by(path: &str, most: usize) -> Option<Vec<u8>> {
             count => bytes.extend_from_slice(&chunk[..count]),
         }
     }
-    file.is_it().then_some(bytes)
+    file.is_intact().then_some(bytes)
 }
 
 /// What a symbolic link says.
@@ -206,7 +205,7 @@ pub(crate) fn for_each_number(path: &str, mut show: impl FnMut(i32)) -> Option<(
     let file = ProcFile::open(path)?;
     let number_in = |name: &CStr| name.to_str().ok()?.parse().ok();
     for_each_entry(file.number, |name| _ = number_in(name).map(&mut show)).ok()?;
-    file.is_it().then_some(())
+    file.is_intact().then_some(())
 }
 
 /// Shows each name in a directory, by a descriptor that has read nothing yet. Nothing of it is to be believed before the
@@ -265,9 +264,8 @@ mod tests {
             });
             let state = format!("/proc/self/task/{}/syscall", hear.recv().unwrap());
             let writer = libc::open(name.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-            let metadata = Metadata::of_path(std::path::Path::new(name.to_str().unwrap())).unwrap();
-            let is_it =
-                |number| Metadata::of(&guarded::borrow_raw(number)).is_ok_and(|found| found.is_same_file(&metadata));
+            let id = Metadata::of_path(std::path::Path::new(name.to_str().unwrap())).unwrap().id();
+            let is_it = |number| CheckedFd::new(number, id).is_intact();
             let reads = format!("{} ", libc::SYS_read);
             while !std::fs::read_to_string(&state).unwrap().starts_with(&reads) {
                 std::thread::yield_now();

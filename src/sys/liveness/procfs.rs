@@ -217,7 +217,7 @@ pub(crate) type Doubt = &'static str;
 /// does a thread id found in the file mean the thread of that number here.
 pub(crate) fn only_this_namespace_maps(address: usize) -> Result<(), Doubt> {
     if pid_namespace("self") != INITIAL_PID_NAMESPACE {
-        return Err("a holder outside of this PID namespace could not be seen from here");
+        return Err("a holder outside this PID namespace cannot be seen from here");
     }
     // A /proc that hides processes, or that belongs to an inner namespace, does not show process 1 as process 1.
     if namespace_ids("1") != Some(Ids::only(1)) || namespace_ids("self") != Some(Ids::only(process::pid())) {
@@ -240,7 +240,7 @@ pub(crate) fn only_this_namespace_maps(address: usize) -> Result<(), Doubt> {
             Some(false) => {}
             Some(true) => return Err("a process of another PID namespace has the segment mapped"),
             None if has_ended(&process) => {}
-            None => return Err("a process, maybe of another PID namespace, cannot be looked into"),
+            None => return Err("some process, perhaps of another PID namespace, may not be examined"),
         }
     }
     Ok(())

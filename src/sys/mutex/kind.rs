@@ -35,13 +35,13 @@ pub(crate) fn faults(found: u32) -> impl Iterator<Item = Fault> {
     let known = found != 0 && found & !ALL == 0;
     let has = |flag| found & flag != 0;
     let all = [
-        (found & TYPE == RECURSIVE, "recursive (0x1), so that it lets its holder in again"),
-        (found & TYPE == ERROR_CHECKING, "error checking (0x2), so that it refuses its holder"),
-        (!has(ROBUST), "not robust (0x10 is missing), so that the death of its holder would be told to nobody"),
-        (has(PRIORITY_INHERITANCE), "priority inheriting (0x20), so that the kernel hands it over in another way"),
-        (has(PRIORITY_PROTECTION), "priority protecting (0x40), so that it changes its holder's priority"),
-        (!has(SHARED), "private to a process (0x80 is missing), so that waiters in others would never be woken"),
-        (has(ELISION), "marked for lock elision (0x100), so that a libc with elision refuses to try it"),
+        (found & TYPE == RECURSIVE, "recursive (0x1), so it lets its holder take it again"),
+        (found & TYPE == ERROR_CHECKING, "error checking (0x2), so it refuses its holder"),
+        (!has(ROBUST), "not robust (0x10 is missing), so nobody would be told that its holder died"),
+        (has(PRIORITY_INHERITANCE), "priority inheriting (0x20), so the kernel hands it over in another way"),
+        (has(PRIORITY_PROTECTION), "priority protecting (0x40), so it changes the priority of its holder"),
+        (!has(SHARED), "private to a process (0x80 is missing), so waiters in other processes would never be woken"),
+        (has(ELISION), "marked for lock elision (0x100), so a libc with elision refuses to try it"),
     ];
     all.into_iter().filter_map(move |(is_so, fault)| (known && is_so).then_some(fault))
 }

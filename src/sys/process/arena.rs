@@ -5,8 +5,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::Errno;
-use crate::sys::process::made_once::MadeOnce;
-use crate::sys::process::numbers::{NumberPool, Numbers};
+use crate::sys::process::number_pool::{NumberPool, StaticNumberPool};
+use crate::sys::process::once_box::OnceBox;
 use crate::sys::syscall::mapping::WipedOnFork;
 use crate::sys::thread;
 
@@ -23,11 +23,11 @@ struct Part {
 // the first touch need not bring a page of page tables, too.
 
 /// A bit for each thread's number.
-const TAGS: Part = Part { start: 0, words: 1 << (22 - 6) };
+const SERIALS: Part = Part { start: 0, words: 1 << (22 - 6) };
 /// Counters of threads that wait.
-const COUNTERS: Part = Part { start: TAGS.start + TAGS.words, words: 256 };
+const WAIT_COUNTERS: Part = Part { start: SERIALS.start + SERIALS.words, words: 256 };
 /// Lines for one user each, the first of them last.
-const LINES: Part = Part { start: COUNTERS.start + COUNTERS.words, words: LINE_COUNT * LINE };
+const LINES: Part = Part { start: WAIT_COUNTERS.start + WAIT_COUNTERS.words, words: LINE_COUNT * LINE };
 /// What is known of the process itself.
 const PROCESS: Part = Part { start: LINES.start + LINES.words, words: LINE };
 const WORDS: usize = PROCESS.start + PROCESS.words;
@@ -37,7 +37,7 @@ const LINE_COUNT: usize = 8192;
 const _: () = assert!(WORDS * size_of::<u64>() < 2 << 20);
 
 fn words(part: &Part) -> Result<&'static [AtomicU64], Errno> {
-    static WHOLE: MadeOnce<WipedOnFork> = MadeOnce::new();
+    static WHOLE: OnceBox<WipedOnFork> = OnceBox::new();
     let whole = WHOLE.get_or_make(|| {
         let fresh = WipedOnFork::new(WORDS)?;
         // Written before it is read: reading first would map a page of zeros, only for the write to replace it.
@@ -56,27 +56,27 @@ pub(super) fn process() -> Result<&'static [AtomicU64], Errno> {
 
 /// Short numbers for the threads of this process, none used by two at a time. A thread that ends by the raw system call
 /// keeps its number for good, so that what it held is never taken for another's.
-pub(crate) fn tags() -> Result<Numbers<'static>, Errno> {
-    // Inherited by children on purpose: a thread that was named before the fork may still remember its tag.
+pub(crate) fn serials() -> Result<NumberPool<'static>, Errno> {
+    // Inherited by children on purpose: a thread that was named before the fork may still remember its serial.
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    Ok(Numbers { in_use: words(&TAGS)?, next: &NEXT })
+    Ok(NumberPool { in_use: words(&SERIALS)?, next: &NEXT })
 }
 
 /// Counters for whoever makes out among themselves which is whose.
-pub(crate) fn counters() -> Result<&'static [AtomicU64], Errno> {
-    words(&COUNTERS)
+pub(crate) fn wait_counters() -> Result<&'static [AtomicU64], Errno> {
+    words(&WAIT_COUNTERS)
 }
 
 /// A few words of one user's own, on one cache line. A child inherits the user and finds the words zeroed.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct CacheLine {
     words: &'static [AtomicU64; LINE],
     /// 0: it has a mapping of its own, because all lines were taken.
     number: u32,
     _own: Option<WipedOnFork>,
 }
 
-impl Line {
+impl CacheLine {
     /// A line of zeros.
     pub(crate) fn claim() -> Result<Self, Errno> {
         if let Some(number) = numbers().claim() {
@@ -96,7 +96,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for CacheLine {
     fn drop(&mut self) {
         if self.number != 0 {
             for word in self.words {
@@ -108,9 +108,9 @@ impl Drop for Line {
 }
 
 /// Which lines are taken: inherited with their users.
-fn numbers() -> Numbers<'static> {
-    static TAKEN: NumberPool<{ LINE_COUNT / u64::BITS as usize }> = NumberPool::new();
-    TAKEN.numbers()
+fn numbers() -> NumberPool<'static> {
+    static TAKEN: StaticNumberPool<{ LINE_COUNT / u64::BITS as usize }> = StaticNumberPool::new();
+    TAKEN.pool()
 }
 
 #[cfg(test)]
@@ -120,13 +120,15 @@ mod tests {
 
     #[test]
     fn a_line_is_one_users_and_comes_back_as_zeros() {
-        let (one, other) = (Line::claim().unwrap(), Line::claim().unwrap());
+        let (one, other) = (CacheLine::claim().unwrap(), CacheLine::claim().unwrap());
         one.word(7).store(5, Ordering::Relaxed);
         assert_eq!(other.word(0).load(Ordering::Relaxed), 0);
         assert_ne!(ptr::from_ref(one.word(0)), ptr::from_ref(other.word(0)));
         let was = one.number;
         drop(one);
-        assert!((0..LINE_COUNT).map(|_| Line::claim().unwrap()).all(|line| line.word(7).load(Ordering::Relaxed) == 0));
+        assert!(
+            (0..LINE_COUNT).map(|_| CacheLine::claim().unwrap()).all(|line| line.word(7).load(Ordering::Relaxed) == 0)
+        );
         assert_ne!(was, 0);
     }
 }

@@ -6,12 +6,12 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::sys::Errno;
-use crate::sys::process::arena::Line;
+use crate::sys::process::arena::CacheLine;
 
 /// One value for each process that comes by.
 pub(crate) struct PerProcess<T> {
     /// Where this process's value is. A child finds zeros.
-    place: Line,
+    place: CacheLine,
     /// The value that was made last, be it by an ancestor: so all are still reached, as far as a search for lost memory
     /// can tell.
     last: AtomicPtr<Made<T>>,
@@ -30,7 +30,7 @@ unsafe impl<T: Send + Sync> Send for PerProcess<T> {}
 
 impl<T> PerProcess<T> {
     pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Self { place: Line::claim()?, last: AtomicPtr::new(ptr::null_mut()) })
+        Ok(Self { place: CacheLine::claim()?, last: AtomicPtr::new(ptr::null_mut()) })
     }
 
     fn pointer(&self) -> &AtomicPtr<Made<T>> {

@@ -101,7 +101,7 @@ impl<T: Send + Sync> Shared<T> {
     }
 
     /// Keeps the value for the life of the process, because something may still point into it.
-    pub(crate) fn keep_for_ever(&self) {
+    pub(crate) fn keep_forever(&self) {
         self.node.users.fetch_add(1, Ordering::Relaxed);
     }
 }

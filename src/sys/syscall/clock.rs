@@ -19,14 +19,14 @@ impl Instant {
     pub(crate) const NEVER: Self = Self(u64::MAX);
 
     /// Long past: the boot.
-    pub(crate) const EVER: Self = Self(0);
+    pub(crate) const BOOT: Self = Self(0);
 
     pub(crate) fn now() -> Self {
         Self::read(libc::CLOCK_MONOTONIC)
     }
 
     /// As of the last timer tick: some milliseconds old, for a tenth of the price.
-    pub(crate) fn recently() -> Self {
+    pub(crate) fn now_coarse() -> Self {
         Self::read(libc::CLOCK_MONOTONIC_COARSE)
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use crate::sys::Errno;
-use crate::sys::descriptor::guarded::GuardedFd;
+use crate::sys::descriptor::GuardedFd;
 use crate::sys::liveness::proc_file;
 use crate::sys::syscall::file::{self, Access, Metadata, Opener};
 
@@ -46,7 +46,7 @@ pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(&[u8])) -> Res
     let metadata = Metadata::of(directory)?;
     // A description of its own: a position in the directory is shared by all who share the description.
     let own = file::open_at(directory.as_raw_fd(), b".", libc::O_RDONLY | libc::O_DIRECTORY)?;
-    let own = GuardedFd::of(own, &metadata)?;
+    let own = GuardedFd::of(own, metadata.id())?;
     let listed = proc_file::for_each_entry(own.as_raw_fd(), |name| {
         if !matches!(name.to_bytes(), b"." | b"..") {
             see(name.to_bytes());

@@ -18,7 +18,7 @@ impl Errno {
 
     /// Makes it what [`last`](Self::last) gives.
     #[inline]
-    pub(in crate::sys) fn put_back(self) {
+    pub(in crate::sys) fn restore(self) {
         // SAFETY: as above.
         unsafe { *libc::__errno_location() = self.0 };
     }

@@ -25,6 +25,13 @@ pub(crate) enum Access {
     ReadOnly,
 }
 
+/// Which file it is, among all that there are at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
 /// What fstat(2) says of an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Metadata {
@@ -79,8 +86,10 @@ impl Metadata {
         if self.owner == caller && opener == Opener::Owner { Ok(()) } else { Err((self.owner, caller)) }
     }
 
-    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
+    /// Which file it is.
+    #[inline]
+    pub(crate) fn id(&self) -> FileId {
+        FileId { device: self.device, inode: self.inode }
     }
 }
 

@@ -8,16 +8,16 @@ use crate::sys::Errno;
 use crate::sys::syscall::clock::Instant;
 
 /// Any sleeper.
-pub(crate) const EVERY_CLASS: u32 = libc::FUTEX_BITSET_MATCH_ANY as u32;
+pub(crate) const ALL_CLASSES: u32 = libc::FUTEX_BITSET_MATCH_ANY as u32;
 
 /// Wakes one waiter, if there is one.
 pub(crate) fn wake_one(word: &AtomicU32) {
-    wake_one_of(word, EVERY_CLASS);
+    wake_one_of(word, ALL_CLASSES);
 }
 
 /// Sleeps until the word is not `expected`, somebody wakes, a signal comes, or the deadline passes.
-pub(crate) fn wait_until(word: &AtomicU32, expected: u32, deadline: Instant) {
-    sleep_until(word, expected, deadline, EVERY_CLASS);
+pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Instant) {
+    wait_for_classes(word, expected, deadline, ALL_CLASSES);
 }
 
 /// Wakes one waiter of those that sleep with a bit of `classes`; whether there was one.
@@ -48,19 +48,19 @@ fn wake(word: &AtomicU32, count: libc::c_int, classes: u32) -> bool {
 
 /// How a sleep ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Awake {
+pub(crate) enum WakeReason {
     /// Somebody woke the caller, and nobody else for it.
     Woken,
     /// The deadline passed.
-    Timeout,
+    TimedOut,
     /// The word was not the expected one: it did not sleep.
-    Changed,
+    ValueChanged,
     /// A signal came.
     Signal,
 }
 
-/// Sleeps as [`wait_until`] does, to be woken with any of `classes`, and tells how it ended.
-pub(crate) fn sleep_until(word: &AtomicU32, expected: u32, deadline: Instant, classes: u32) -> Awake {
+/// Sleeps as [`wait`] does, to be woken with any of `classes`, and tells how it ended.
+pub(crate) fn wait_for_classes(word: &AtomicU32, expected: u32, deadline: Instant, classes: u32) -> WakeReason {
     let deadline = deadline.timespec();
     // SAFETY: FUTEX_WAIT_BITSET reads the word and the timespec, both alive; its deadline is absolute on
     // CLOCK_MONOTONIC, which a signal does not move.
@@ -76,9 +76,9 @@ pub(crate) fn sleep_until(word: &AtomicU32, expected: u32, deadline: Instant, cl
         )
     };
     match (code, Errno::last().0) {
-        (0, _) => Awake::Woken,
-        (_, libc::ETIMEDOUT) => Awake::Timeout,
-        (_, libc::EINTR) => Awake::Signal,
-        _ => Awake::Changed,
+        (0, _) => WakeReason::Woken,
+        (_, libc::ETIMEDOUT) => WakeReason::TimedOut,
+        (_, libc::EINTR) => WakeReason::Signal,
+        _ => WakeReason::ValueChanged,
     }
 }

@@ -14,15 +14,15 @@
 
 struct lock_manager_thread {
 	uint64_t epoch;
-	uint64_t serial;
+	uint64_t local_id;
 	uint64_t held;
 	uint64_t inside;
-	uint64_t named;
+	uint64_t identified;
 	uint64_t id;
-	uint64_t home;
-	uint64_t name;
-	uint64_t held_words;
-	uint64_t ending;
+	uint64_t last_attachment;
+	uint64_t serial_bits;
+	uint64_t held_native;
+	uint64_t exit_round;
 	uint64_t inside_pool;
 	/* A cell that is about to be claimed, as whose, and how often others were met there: see thread.rs. */
 	uint64_t claiming;
@@ -31,6 +31,8 @@ struct lock_manager_thread {
 	/* What waits.rs and last_error.rs keep here, zeros at first. */
 	uint64_t waits[2][11];
 	uint64_t last_error[16];
+	/* How the thread backs off from busy locks: see waiting.rs. */
+	uint64_t pace;
 };
 
 extern __thread struct lock_manager_thread lock_manager_this_thread;
@@ -38,9 +40,10 @@ struct lock_manager_thread *lock_manager_this_thread_address(void);
 
 _Static_assert(offsetof(struct lock_manager_thread, waits) == 112, "as thread.rs has it");
 _Static_assert(offsetof(struct lock_manager_thread, last_error) == 288, "as thread.rs has it");
+_Static_assert(offsetof(struct lock_manager_thread, pace) == 416, "as thread.rs has it");
 
 __thread struct lock_manager_thread lock_manager_this_thread
-	__attribute__((tls_model("initial-exec"), visibility("hidden"))) = { .epoch = 1, .named = 1, .home = 1 };
+	__attribute__((tls_model("initial-exec"), visibility("hidden"))) = { .epoch = 1, .identified = 1, .last_attachment = 1 };
 
 __attribute__((visibility("hidden"))) struct lock_manager_thread *lock_manager_this_thread_address(void)
 {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a wait of the calling thread has counted elsewhere. It is taken back by the wait itself, or, where a signal
-//! handler left it by siglongjmp(3) or pthread_exit(3), by the thread's next call or its end: no frame of a wait has
-//! anything to do when it is unwound, so that whatever unwinds it passes.
+//! Undoing what a wait has counted, when the wait is left without returning.
 //!
-//! Two waits of a thread can be one within the other: a handler came in the midst of the first. More than that are not
-//! noted, and counted nowhere.
+//! A signal handler may leave a wait by siglongjmp(3) or pthread_exit(3). The wait's frames then run nothing, and must not:
+//! Rust lets only a panic unwind a frame that has something to clean up. So each wait writes an undo record into the
+//! thread's own memory. A wait that returns undoes itself; the thread's next call, or its end, undoes an abandoned one.
+//!
+//! A thread can be in two waits at once, if a handler that came in the first waits, too. There is no room for the record of
+//! a third: it counts nothing.
 
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -13,218 +15,219 @@ use crate::sys::process;
 use crate::sys::syscall::futex;
 use crate::sys::thread::{Thread, WAIT_WORDS};
 
-/// What a wait has counted.
+/// What a wait changes elsewhere.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Marks<'w> {
-    /// Threads that wait through a manager.
+pub(crate) struct WaitEffects<'w> {
+    /// The number of threads that wait through a manager.
     pub(crate) waiting: &'w AtomicU64,
-    /// Waits that a cancel object may end.
+    /// The number of waits that a cancel object may end.
     pub(crate) cancel: Option<&'w AtomicU32>,
-    /// Threads of the process that wait for a lock, and how the counter knows the lock.
-    pub(crate) crowd: Option<(&'w AtomicU64, u32)>,
-    /// What the thread says that it wants; the half above 32 bits stays.
-    pub(crate) wants: Option<&'w AtomicU64>,
-    /// What it sleeps on. A wake-up that came may be for it, and is another's then.
+    /// The number of threads of the process that wait for the lock, and the key of the lock in that counter.
+    pub(crate) local_waiters: Option<(&'w AtomicU64, u32)>,
+    /// Where the thread publishes the lock that it waits for: in the low 32 bits, which alone are cleared.
+    pub(crate) published_wait: Option<&'w AtomicU64>,
+    /// What it sleeps on. A wake-up that the abandoned wait has consumed is passed on to another waiter.
     pub(crate) futex: &'w AtomicU32,
-    /// A lock's word that it has in hand while it waits for something else.
-    pub(crate) in_hand: Option<InHand<'w>>,
+    /// A lock's word that it holds while it waits for something else.
+    pub(crate) held_word: Option<HeldWord<'w>>,
 }
 
-/// A word that is given back if the wait is left.
+/// A word that is released if the wait is abandoned.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct InHand<'w> {
+pub(crate) struct HeldWord<'w> {
     pub(crate) word: &'w AtomicU64,
-    /// As whose it is given back: if it is another's by then, it stays.
+    /// The owner as whom it is released. If another owns the word by then, it stays.
     pub(crate) owner: u64,
-    pub(crate) give_back: GiveBack,
+    pub(crate) release: ReleaseWord,
 }
 
-/// Called by the thread whose wait it was.
-pub(crate) type GiveBack = fn(&AtomicU64, u64);
+/// Releases the word. The thread whose wait it was calls it.
+pub(crate) type ReleaseWord = fn(&AtomicU64, u64);
 
-/// The same as it stands in the thread's own memory; all zeros: no wait.
+/// [`WaitEffects`] as they stand in the thread's own memory; all zeros: no wait.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Noted {
-    /// Where in the waiting frame its number stands; null: no wait.
+struct UndoRecord {
+    /// Where the canary stands in the waiting frame; null: no wait.
     frame: *const u64,
-    number: u64,
+    canary: u64,
     waiting: *const AtomicU64,
     cancel: *const AtomicU32,
-    crowd: *const AtomicU64,
+    local_waiters: *const AtomicU64,
     key: u64,
-    wants: *const AtomicU64,
+    published_wait: *const AtomicU64,
     futex: *const AtomicU32,
-    in_hand: *const AtomicU64,
+    held_word: *const AtomicU64,
     owner: u64,
-    give_back: Option<GiveBack>,
+    release: Option<ReleaseWord>,
 }
 
-/// A handler's frames lie at least this far below those of the wait in whose midst it came: between them is what the kernel
-/// has put on the stack for it, with all registers.
+/// A handler's frames lie at least this far below those of the wait that it interrupts: the kernel puts all registers on the
+/// stack between them.
 const SIGNAL_FRAME: usize = 768;
 
-const MOST: usize = WAIT_WORDS * size_of::<u64>() / size_of::<Noted>();
+const MOST_RECORDS: usize = WAIT_WORDS * size_of::<u64>() / size_of::<UndoRecord>();
 
-/// The low half of a counter of a crowd, and of what a thread wants.
+/// The low half of a counter of local waiters, and of a published wait.
 const LOW: u64 = u32::MAX as u64;
 
-/// A wait that is noted, in the frame that waits: it stays in its place while it is.
+/// A wait with an undo record. It lives in the frame that waits, and does not move while it has one.
 #[derive(Debug, Default)]
-pub(crate) struct Wait {
-    /// The same as in the note, 0 while there is none.
-    number: u64,
+pub(crate) struct RecordedWait {
+    /// The same as in the record; 0: there is none.
+    canary: u64,
 }
 
-/// Whether a wait may be one that was left.
+/// The stack that the caller runs on: it decides whether a wait can be seen to be abandoned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stack {
-    /// This one, with the address of a frame of the caller's.
+    /// The thread's own, with the address of a frame of the caller's.
     Usual(usize),
-    /// A signal handler's own, whose addresses say nothing of the others.
+    /// A signal handler's (sigaltstack(2)). Its addresses do not compare with those of the waiting frames.
     Alternate,
 }
 
-fn notes(thread: Thread) -> [*mut Noted; MOST] {
-    let first = thread.waits().cast::<Noted>();
+fn records(thread: Thread) -> [*mut UndoRecord; MOST_RECORDS] {
+    let first = thread.waits().cast::<UndoRecord>();
     std::array::from_fn(|index| first.wrapping_add(index))
 }
 
-impl Wait {
-    /// Counts the calling thread's wait everywhere, but for the crowd, which it has joined. `false`: there was no room to
-    /// note it, and it is counted nowhere.
-    pub(crate) fn begin(&mut self, thread: Thread, marks: &Marks<'_>) -> bool {
+impl RecordedWait {
+    /// Writes the record and counts the wait everywhere but among the local waiters, which the caller has joined. `false`: there
+    /// was no room for a record, and the wait is counted nowhere.
+    pub(crate) fn begin(&mut self, thread: Thread, effects: &WaitEffects<'_>) -> bool {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        // SAFETY: the thread's own memory, in which zeros are a Noted; no handler comes in the midst of this.
-        let Some(free) = notes(thread).into_iter().find(|&note| unsafe { (*note).frame.is_null() }) else {
-            if let Some((crowd, key)) = marks.crowd {
-                leave(crowd, key.into());
+        // SAFETY: the thread's own memory, in which zeros are a valid UndoRecord; signals are held back meanwhile.
+        let Some(free) = records(thread).into_iter().find(|&record| unsafe { (*record).frame.is_null() }) else {
+            if let Some((local_waiters, key)) = effects.local_waiters {
+                leave(local_waiters, key.into());
             }
             return false;
         };
-        marks.waiting.fetch_add(1, Ordering::Relaxed);
-        if let Some(cancel) = marks.cancel {
+        effects.waiting.fetch_add(1, Ordering::Relaxed);
+        if let Some(cancel) = effects.cancel {
             cancel.fetch_add(1, Ordering::AcqRel);
         }
-        // Not a number that a stack is likely to hold otherwise.
-        self.number = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let (crowd, key) = marks.crowd.map_or((ptr::null(), 0), |(counter, key)| (ptr::from_ref(counter), key));
-        let noted = Noted {
-            frame: ptr::from_ref(&self.number),
-            number: self.number,
-            waiting: marks.waiting,
-            cancel: marks.cancel.map_or(ptr::null(), ptr::from_ref),
-            crowd,
+        // A number that a stack is not likely to hold otherwise.
+        self.canary = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let (local_waiters, key) =
+            effects.local_waiters.map_or((ptr::null(), 0), |(counter, key)| (ptr::from_ref(counter), key));
+        let record = UndoRecord {
+            frame: ptr::from_ref(&self.canary),
+            canary: self.canary,
+            waiting: effects.waiting,
+            cancel: effects.cancel.map_or(ptr::null(), ptr::from_ref),
+            local_waiters,
             key: key.into(),
-            wants: marks.wants.map_or(ptr::null(), ptr::from_ref),
-            futex: marks.futex,
-            in_hand: marks.in_hand.map_or(ptr::null(), |in_hand| in_hand.word),
-            owner: marks.in_hand.map_or(0, |in_hand| in_hand.owner),
-            give_back: marks.in_hand.map(|in_hand| in_hand.give_back),
+            published_wait: effects.published_wait.map_or(ptr::null(), ptr::from_ref),
+            futex: effects.futex,
+            held_word: effects.held_word.map_or(ptr::null(), |held_word| held_word.word),
+            owner: effects.held_word.map_or(0, |held_word| held_word.owner),
+            release: effects.held_word.map(|held_word| held_word.release),
         };
         // SAFETY: as above.
-        unsafe { free.write(noted) };
+        unsafe { free.write(record) };
         true
     }
 
-    /// Notes what the wait has in hand from here on.
-    pub(crate) fn hold(&self, thread: Thread, in_hand: Option<InHand<'_>>) {
-        for note in notes(thread) {
+    /// Records the word that the wait holds from here on.
+    pub(crate) fn set_held_word(&self, thread: Thread, held_word: Option<HeldWord<'_>>) {
+        for record in records(thread) {
             // SAFETY: as in begin().
             unsafe {
-                if self.number != 0 && !(*note).frame.is_null() && (*note).number == self.number {
-                    (*note).in_hand = in_hand.map_or(ptr::null(), |in_hand| in_hand.word);
-                    (*note).owner = in_hand.map_or(0, |in_hand| in_hand.owner);
-                    (*note).give_back = in_hand.map(|in_hand| in_hand.give_back);
+                if self.canary != 0 && !(*record).frame.is_null() && (*record).canary == self.canary {
+                    (*record).held_word = held_word.map_or(ptr::null(), |held_word| held_word.word);
+                    (*record).owner = held_word.map_or(0, |held_word| held_word.owner);
+                    (*record).release = held_word.map(|held_word| held_word.release);
                 }
             }
         }
     }
 
-    /// Takes it all back, but for what it has in hand: the caller has that.
+    /// Undoes everything but the held word, which stays with the caller.
     pub(crate) fn end(&mut self, thread: Thread) {
-        let number = std::mem::take(&mut self.number);
-        if number == 0 {
+        let canary = std::mem::take(&mut self.canary);
+        if canary == 0 {
             return;
         }
-        for note in notes(thread) {
+        for record in records(thread) {
             // SAFETY: as in begin().
             unsafe {
-                if !(*note).frame.is_null() && (*note).number == number {
-                    (*note).give_back = None;
-                    take_back(note);
+                if !(*record).frame.is_null() && (*record).canary == canary {
+                    (*record).release = None;
+                    undo(record);
                 }
             }
         }
     }
 }
 
-/// Takes back what waits have counted that the calling thread is not in any more.
+/// Undoes the calling thread's abandoned waits.
 #[inline]
-pub(crate) fn sweep(thread: Thread) {
-    if are_noted(thread) {
-        sweep_where(thread, is_left);
+pub(crate) fn undo_abandoned(thread: Thread) {
+    if any_recorded(thread) {
+        undo_where(thread, is_abandoned);
     }
 }
 
-/// Whether the calling thread has noted a wait, be it left or not.
+/// Whether the calling thread has a record, of an abandoned wait or another.
 #[inline]
-pub(crate) fn are_noted(thread: Thread) -> bool {
+pub(crate) fn any_recorded(thread: Thread) -> bool {
     // SAFETY: as in begin().
-    notes(thread).into_iter().any(|note| unsafe { !(*note).frame.is_null() })
+    records(thread).into_iter().any(|record| unsafe { !(*record).frame.is_null() })
 }
 
-/// Takes back what all waits of a thread have counted, which ends.
-pub(crate) fn end_all(thread: Thread) {
-    sweep_where(thread, |_, _| true);
+/// Undoes all waits of a thread that ends.
+pub(crate) fn undo_all(thread: Thread) {
+    undo_where(thread, |_, _| true);
 }
 
-/// The waits were a parent's.
+/// Forgets the records in a forked child: the waits were the parent's.
 pub(super) fn forget(thread: Thread) {
     // SAFETY: as in begin().
     unsafe { ptr::write_bytes(thread.waits(), 0, WAIT_WORDS) };
 }
 
-fn sweep_where(thread: Thread, is_over: impl Fn(&Noted, Stack) -> bool) {
+fn undo_where(thread: Thread, is_over: impl Fn(&UndoRecord, Stack) -> bool) {
     let stack = stack();
-    for note in notes(thread) {
-        // SAFETY: as in begin(); what it points to is there as long as it is counted there.
+    for record in records(thread) {
+        // SAFETY: as in begin(); what a record points to stays as long as the wait is counted there.
         unsafe {
-            if !(*note).frame.is_null() && is_over(&*note, stack) {
-                let sleeper = (*note).futex;
-                take_back(note);
+            if !(*record).frame.is_null() && is_over(&*record, stack) {
+                let sleeper = (*record).futex;
+                undo(record);
                 futex::wake_one(&*sleeper);
             }
         }
     }
 }
 
-/// Whether the frame of a wait is gone. It lies far above all that was called in its midst, by a handler, and has the number
-/// of the note.
-fn is_left(noted: &Noted, stack: Stack) -> bool {
+/// Whether the frame of a wait is gone. As long as it is there, it holds the canary and lies at least [`SIGNAL_FRAME`] above
+/// everything that a handler calls.
+fn is_abandoned(record: &UndoRecord, stack: Stack) -> bool {
     match stack {
         Stack::Alternate => false,
         Stack::Usual(here) => {
-            noted.frame.addr() <= here.saturating_add(SIGNAL_FRAME)
-                || number_at(noted.frame).is_some_and(|now| now != noted.number)
+            record.frame.addr() <= here.saturating_add(SIGNAL_FRAME)
+                || read_own_memory(record.frame).is_some_and(|now| now != record.canary)
         }
     }
 }
 
-/// What stands at that address. Asked of the kernel: it may be on another stack of the program's, which is gone. `None`: it
-/// does not say.
-pub(crate) fn number_at(address: *const u64) -> Option<u64> {
-    let mut number = 0u64;
+/// Reads a word of this process through the kernel, because the address may be on another stack of the program's that is
+/// unmapped by now; then it is 0. `None`: the kernel refuses.
+pub(crate) fn read_own_memory(address: *const u64) -> Option<u64> {
+    let mut value = 0u64;
     let size = size_of::<u64>();
-    let local = libc::iovec { iov_base: (&raw mut number).cast(), iov_len: size };
+    let local = libc::iovec { iov_base: (&raw mut value).cast(), iov_len: size };
     let remote = libc::iovec { iov_base: address.cast_mut().cast(), iov_len: size };
-    // SAFETY: process_vm_readv(2) writes into the number alone; what it reads need not be there.
+    // SAFETY: process_vm_readv(2) writes into the value alone; what it reads need not be mapped.
     let count = unsafe { libc::process_vm_readv(process::pid(), &local, 1, &remote, 1, 0) };
-    // SAFETY: the calling thread's own errno, without a value that would have to be dropped: the short ways come here.
+    // SAFETY: the calling thread's own errno. Not by Errno, to have nothing to drop: the fast path comes here.
     let errno = || unsafe { *libc::__errno_location() };
     match usize::try_from(count) {
-        Ok(count) if count == size => Some(number),
-        // The stack is gone, and the wait with it: no number is 0.
+        Ok(count) if count == size => Some(value),
+        // Unmapped: the stack is gone, and the wait with it. No canary is 0.
         _ if errno() == libc::EFAULT => Some(0),
         _ => None,
     }
@@ -241,39 +244,42 @@ fn stack() -> Stack {
     if on_alternate { Stack::Alternate } else { Stack::Usual(ptr::from_ref(&here).addr()) }
 }
 
+/// Undoes one wait, and clears its record.
+///
 /// # Safety
-/// A note of the calling thread's.
-unsafe fn take_back(note: *mut Noted) {
-    // SAFETY: the caller's; what it points to is there as long as it is counted there.
+/// A record of the calling thread's.
+unsafe fn undo(record: *mut UndoRecord) {
+    // SAFETY: the caller's; what a record points to stays as long as the wait is counted there.
     unsafe {
-        let noted = ptr::replace(note, std::mem::zeroed());
-        if let (Some(word), Some(give_back)) = (noted.in_hand.as_ref(), noted.give_back) {
-            give_back(word, noted.owner);
+        let record = ptr::replace(record, std::mem::zeroed());
+        if let (Some(word), Some(release)) = (record.held_word.as_ref(), record.release) {
+            release(word, record.owner);
         }
-        // What is counted by the manager last: it keeps the segment mapped.
-        if let Some(wants) = noted.wants.as_ref() {
-            wants.fetch_and(!LOW, Ordering::Release);
+        // The manager's count goes last: it keeps the segment mapped.
+        if let Some(published_wait) = record.published_wait.as_ref() {
+            published_wait.fetch_and(!LOW, Ordering::Release);
         }
-        if let Some(crowd) = noted.crowd.as_ref() {
-            leave(crowd, noted.key);
+        if let Some(local_waiters) = record.local_waiters.as_ref() {
+            leave(local_waiters, record.key);
         }
-        if let Some(cancel) = noted.cancel.as_ref() {
+        if let Some(cancel) = record.cancel.as_ref() {
             cancel.fetch_sub(1, Ordering::AcqRel);
         }
-        (*noted.waiting).fetch_sub(1, Ordering::Relaxed);
+        (*record.waiting).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// One less in a crowd: the key in the high half, the number of threads in the low one, all 0 where there are none.
-fn leave(crowd: &AtomicU64, key: u64) {
+/// Takes one thread off a counter of local waiters: the key is in the high half, the number of threads in the low half, and
+/// the whole is 0 where none waits.
+fn leave(local_waiters: &AtomicU64, key: u64) {
     let one_less = |now: u64| match now & LOW {
-        // A child that returns from its parent's wait finds no crowd, or one of its own.
+        // A forked child that returns from its parent's wait finds the counter empty, or in use by its own threads.
         0 => None,
         _ if now >> u32::BITS != key => None,
         1 => Some(0),
         _ => Some(now - 1),
     };
-    let _not_counted = crowd.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+    let _not_counted = local_waiters.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
 }
 
 #[cfg(test)]
@@ -283,8 +289,8 @@ mod tests {
     struct World {
         waiting: AtomicU64,
         cancel: AtomicU32,
-        crowd: AtomicU64,
-        wants: AtomicU64,
+        local_waiters: AtomicU64,
+        published_wait: AtomicU64,
         futex: AtomicU32,
         word: AtomicU64,
     }
@@ -299,24 +305,25 @@ mod tests {
             Self {
                 waiting,
                 cancel,
-                crowd: AtomicU64::new(7 << 32 | 3),
-                wants: AtomicU64::new(9 << 32 | 5),
+                local_waiters: AtomicU64::new(7 << 32 | 3),
+                published_wait: AtomicU64::new(9 << 32 | 5),
                 futex,
                 word,
             }
         }
 
-        fn marks(&self) -> Marks<'_> {
-            let (cancel, crowd, wants) = (Some(&self.cancel), Some((&self.crowd, 7)), Some(&self.wants));
-            let give_back: GiveBack = |word, owner| _ = word.compare_exchange(owner, 0, ORDER, ORDER);
-            let in_hand = Some(InHand { word: &self.word, owner: OWNER, give_back });
-            Marks { waiting: &self.waiting, cancel, crowd, wants, futex: &self.futex, in_hand }
+        fn effects(&self) -> WaitEffects<'_> {
+            let (cancel, local_waiters, published_wait) =
+                (Some(&self.cancel), Some((&self.local_waiters, 7)), Some(&self.published_wait));
+            let release: ReleaseWord = |word, owner| _ = word.compare_exchange(owner, 0, ORDER, ORDER);
+            let held_word = Some(HeldWord { word: &self.word, owner: OWNER, release });
+            WaitEffects { waiting: &self.waiting, cancel, local_waiters, published_wait, futex: &self.futex, held_word }
         }
 
         fn counted(&self) -> (u64, u32, u64, u64) {
-            let crowd = self.crowd.load(Ordering::Relaxed) & LOW;
-            let wants = self.wants.load(Ordering::Relaxed);
-            (self.waiting.load(Ordering::Relaxed), self.cancel.load(Ordering::Relaxed), crowd, wants)
+            let local_waiters = self.local_waiters.load(Ordering::Relaxed) & LOW;
+            let published_wait = self.published_wait.load(Ordering::Relaxed);
+            (self.waiting.load(Ordering::Relaxed), self.cancel.load(Ordering::Relaxed), local_waiters, published_wait)
         }
     }
 
@@ -325,8 +332,8 @@ mod tests {
 
     #[test]
     fn a_wait_takes_back_what_it_counted() {
-        let (world, thread, mut wait) = (World::new(), Thread::calling(), Wait::default());
-        assert!(wait.begin(thread, &world.marks()));
+        let (world, thread, mut wait) = (World::new(), Thread::calling(), RecordedWait::default());
+        assert!(wait.begin(thread, &world.effects()));
         assert_eq!(world.counted(), WAITING);
         wait.end(thread);
         assert_eq!(world.counted(), TAKEN_BACK);
@@ -338,8 +345,8 @@ mod tests {
     /// Leaves a wait as siglongjmp(3) does: without a word.
     #[inline(never)]
     fn leave_a_wait(world: &World) {
-        let mut wait = std::hint::black_box(Wait::default());
-        assert!(wait.begin(Thread::calling(), &world.marks()));
+        let mut wait = std::hint::black_box(RecordedWait::default());
+        assert!(wait.begin(Thread::calling(), &world.effects()));
         std::hint::black_box(&mut wait);
     }
 
@@ -354,40 +361,40 @@ mod tests {
     fn a_wait_that_was_left_is_found_from_below_and_from_above() {
         let world = World::new();
         leave_a_wait(&world);
-        sweep(Thread::calling());
+        undo_abandoned(Thread::calling());
         assert_eq!((world.counted(), world.word.load(ORDER)), (TAKEN_BACK, 0));
         let world = World::new();
         leave_a_wait(&world);
         // Another's by now.
         world.word.store(OWNER + 1, ORDER);
-        deeper(|| sweep(Thread::calling()));
+        deeper(|| undo_abandoned(Thread::calling()));
         assert_eq!((world.counted(), world.word.load(ORDER)), (TAKEN_BACK, OWNER + 1));
     }
 
     #[test]
-    fn a_wait_that_is_nearer_than_a_handler_could_be_was_left_though_its_number_stands() {
-        let (world, mut wait) = (World::new(), Wait::default());
-        assert!(wait.begin(Thread::calling(), &world.marks()));
-        sweep(Thread::calling());
-        assert_eq!((world.counted(), wait.number == 0), (TAKEN_BACK, false));
+    fn a_wait_that_is_nearer_than_a_handler_could_be_was_left_though_its_canary_stands() {
+        let (world, mut wait) = (World::new(), RecordedWait::default());
+        assert!(wait.begin(Thread::calling(), &world.effects()));
+        undo_abandoned(Thread::calling());
+        assert_eq!((world.counted(), wait.canary == 0), (TAKEN_BACK, false));
     }
 
     #[test]
     fn a_wait_that_goes_on_is_left_alone_by_a_call_in_its_midst_and_ends_with_its_thread() {
-        let (world, thread, mut wait) = (World::new(), Thread::calling(), Wait::default());
-        assert!(wait.begin(thread, &world.marks()));
+        let (world, thread, mut wait) = (World::new(), Thread::calling(), RecordedWait::default());
+        assert!(wait.begin(thread, &world.effects()));
         deeper(|| {
-            sweep(thread);
-            let (inner, mut within) = (World::new(), Wait::default());
-            assert!(within.begin(thread, &inner.marks()));
+            undo_abandoned(thread);
+            let (inner, mut within) = (World::new(), RecordedWait::default());
+            assert!(within.begin(thread, &inner.effects()));
             let third = World::new();
-            assert!(!Wait::default().begin(thread, &third.marks()));
+            assert!(!RecordedWait::default().begin(thread, &third.effects()));
             assert_eq!(third.counted(), (0, 0, 2, 9 << 32 | 5));
             within.end(thread);
             assert_eq!(inner.counted(), TAKEN_BACK);
         });
         assert_eq!(world.counted(), WAITING);
-        end_all(thread);
+        undo_all(thread);
         assert_eq!(world.counted(), TAKEN_BACK);
     }
 }

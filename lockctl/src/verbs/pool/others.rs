@@ -32,7 +32,7 @@ pub fn none_at(storage: &Storage, opened: &Opened, ids: &[u32]) -> Result<(), Fa
         }
     }
     super::super::list::tell_beside(&survey);
-    refuse(storage, "freeing these would let others be given them meanwhile", hit)
+    refuse(storage, "once these are freed, others may be given them while they are in use", hit)
 }
 
 /// Fails where anybody holds a lock or has the storage open.
@@ -56,7 +56,7 @@ pub fn none_in(storage: &Storage, opened: &Opened, effect: &str) -> Result<(), F
 /// Fails where anybody has it open, whatever it is.
 pub fn none_have_open(storage: &Storage) -> Result<(), Failure> {
     let hit = Users::of(storage).pids.into_iter().map(process::described).collect();
-    refuse(storage, "removing it would keep these apart from all who come later", hit)
+    refuse(storage, "once it is removed, these share no locks with processes that come later", hit)
 }
 
 fn refuse(storage: &Storage, effect: &str, hit: Vec<String>) -> Result<(), Failure> {

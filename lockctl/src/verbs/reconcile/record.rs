@@ -44,9 +44,9 @@ impl Record {
                 format!("{}: {why}; nothing was freed. Write one with --record, then make the list anew", shown(file));
             Failure::new(sysexits::DATAERR, sentence)
         };
-        let record = Self::parse(&text).ok_or_else(|| refuse("is no record of `lockctl reconcile`"))?;
+        let record = Self::parse(&text).ok_or_else(|| refuse("is not a record of `lockctl reconcile`"))?;
         if record.place != place(storage)? {
-            return Err(refuse("is of another storage, or of one that was removed and made anew since"));
+            return Err(refuse("belongs to another storage, or to one that was removed and created anew since"));
         }
         Ok(record)
     }

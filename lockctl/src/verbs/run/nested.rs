@@ -117,7 +117,7 @@ pub fn sentence(storage: &Storage, id: u32, holder: Holding, wanted: Mode) -> St
         }
     };
     format!(
-        "{}: lock {id} is {}, under which this very command runs, {why}. One in the background that may wait: unset {RUNS}",
+        "{}: lock {id} is {}, under which this very command runs, {why}. If this one runs in the background and may wait, unset {RUNS}",
         storage.shown(),
         holding::sentence(&[holder]),
     )

@@ -6,14 +6,14 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 #[derive(Debug)]
-pub(crate) struct MadeOnce<T>(AtomicPtr<T>);
+pub(crate) struct OnceBox<T>(AtomicPtr<T>);
 
 // SAFETY: what is shared is the value, which may be; whichever thread drops self drops the value.
-unsafe impl<T: Send + Sync> Sync for MadeOnce<T> {}
+unsafe impl<T: Send + Sync> Sync for OnceBox<T> {}
 // SAFETY: as above.
-unsafe impl<T: Send + Sync> Send for MadeOnce<T> {}
+unsafe impl<T: Send + Sync> Send for OnceBox<T> {}
 
-impl<T> MadeOnce<T> {
+impl<T> OnceBox<T> {
     pub(crate) const fn new() -> Self {
         Self(AtomicPtr::new(ptr::null_mut()))
     }
@@ -44,7 +44,7 @@ impl<T> MadeOnce<T> {
     }
 }
 
-impl<T> Drop for MadeOnce<T> {
+impl<T> Drop for OnceBox<T> {
     fn drop(&mut self) {
         let value = *self.0.get_mut();
         if !value.is_null() {
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn of_those_who_make_it_at_once_all_get_the_same_and_what_was_made_in_vain_is_dropped() {
         let counted = Arc::new(());
-        let (once, start) = (MadeOnce::new(), Barrier::new(2));
+        let (once, start) = (OnceBox::new(), Barrier::new(2));
         assert_eq!(once.get_or_make(|| Err::<Arc<()>, _>(5)), Err(5));
         let make = || {
             start.wait();

@@ -5,13 +5,13 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A bit for each number: set while it is in use. 0 is never given.
-pub(crate) struct Numbers<'n> {
+pub(crate) struct NumberPool<'n> {
     pub(crate) in_use: &'n [AtomicU64],
     /// Where to look first: a number that was given back is not used again at once.
     pub(crate) next: &'n AtomicU32,
 }
 
-impl Numbers<'_> {
+impl NumberPool<'_> {
     fn place(&self, number: u32) -> Option<(&AtomicU64, u64)> {
         Some((self.in_use.get((number / u64::BITS) as usize)?, 1 << (number % u64::BITS)))
     }
@@ -34,21 +34,21 @@ impl Numbers<'_> {
     }
 }
 
-/// Numbers that a child inherits with their users: made to be a static, of 64 for each word.
+/// NumberPool that a child inherits with their users: made to be a static, of 64 for each word.
 #[repr(C)]
-pub(crate) struct NumberPool<const WORDS: usize> {
+pub(crate) struct StaticNumberPool<const WORDS: usize> {
     // Beside the first numbers: a process that needs few touches one page.
     next: AtomicU32,
     in_use: [AtomicU64; WORDS],
 }
 
-impl<const WORDS: usize> NumberPool<WORDS> {
+impl<const WORDS: usize> StaticNumberPool<WORDS> {
     pub(crate) const fn new() -> Self {
         Self { next: AtomicU32::new(1), in_use: [const { AtomicU64::new(0) }; WORDS] }
     }
 
-    pub(crate) fn numbers(&self) -> Numbers<'_> {
-        Numbers { in_use: &self.in_use, next: &self.next }
+    pub(crate) fn pool(&self) -> NumberPool<'_> {
+        NumberPool { in_use: &self.in_use, next: &self.next }
     }
 }
 
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn each_number_is_given_once_until_it_comes_back() {
         let (in_use, next) = ([const { AtomicU64::new(0) }; 1], AtomicU32::new(60));
-        let numbers = Numbers { in_use: &in_use, next: &next };
+        let numbers = NumberPool { in_use: &in_use, next: &next };
         let mut given: Vec<u32> = std::iter::from_fn(|| numbers.claim()).collect();
         given.sort_unstable();
         assert_eq!(given, (1..64).collect::<Vec<_>>());

@@ -9,11 +9,11 @@ use libc::{c_int, pthread_mutex_t};
 
 use super::{WORDS, kind, word};
 use crate::sys::Errno;
-use crate::sys::process::made_once::MadeOnce;
+use crate::sys::process::once_box::OnceBox;
 
 /// Where the parts of a mutex stand, found by trying at run time and never assumed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
+pub(crate) struct MutexLayout {
     /// Byte offset of the word that is shared with the kernel and names the holder.
     pub(crate) word: usize,
     /// Byte offset of the word that says which kind of mutex it is, the only one that initialisation sets.
@@ -27,13 +27,13 @@ pub(crate) struct Shape {
     /// Byte offset of the libc's own note of the holder.
     pub(super) owner: usize,
     /// What stands there when the mutex was unlocked without having been made consistent.
-    pub(super) lost_value: u32,
+    pub(super) not_recoverable_value: u32,
 }
 
-impl Shape {
-    /// The shape of this libc's mutexes; `None` if it is none that this library understands.
+impl MutexLayout {
+    /// The layout of this libc's mutexes; `None` if it is none that this library understands.
     pub(crate) fn of_this_libc() -> Option<&'static Self> {
-        static FOUND: MadeOnce<Shape> = MadeOnce::new();
+        static FOUND: OnceBox<MutexLayout> = OnceBox::new();
         // Every thread that probes finds the same.
         FOUND.get_or_make(|| Self::probe_where_it_tells().ok_or(())).ok()
     }
@@ -50,7 +50,7 @@ impl Shape {
 
     /// Whether a mutex of that kind locks as one that this libc made. It is asked before each call of the libc.
     #[inline(always)]
-    pub(super) fn knows(&self, kind: u32) -> bool {
+    pub(super) fn is_compatible(&self, kind: u32) -> bool {
         let decisive = kind & self.decisive;
         decisive == self.alike[0] || decisive == self.alike[1]
     }
@@ -98,7 +98,7 @@ impl Shape {
                 decisive,
                 alike: [kind_value & decisive, other & decisive],
                 owner: bytes(owner),
-                lost_value: probe.load(owner),
+                not_recoverable_value: probe.load(owner),
             });
         }
         None
@@ -109,8 +109,8 @@ impl Shape {
 /// behind its back. 0 if it cannot be found out.
 pub(in crate::sys) fn libc_thread_id() -> u32 {
     let told = || {
-        let (shape, probe) = (Shape::of_this_libc()?, Probe::new()?);
-        let id = (probe.try_lock() == 0).then(|| probe.load(shape.word / size_of::<u32>()) & word::TID)?;
+        let (layout, probe) = (MutexLayout::of_this_libc()?, Probe::new()?);
+        let id = (probe.try_lock() == 0).then(|| probe.load(layout.word / size_of::<u32>()) & word::TID)?;
         // In a raw clone, too, the libc finds the id it wrote itself.
         (probe.unlock() == 0).then_some(id)
     };
@@ -150,7 +150,7 @@ impl Probe {
     }
 
     fn try_lock(&self) -> c_int {
-        // SAFETY: an initialised mutex that no other thread knows.
+        // SAFETY: an initialised mutex that no other thread is_compatible.
         unsafe { libc::pthread_mutex_trylock(self.0.get()) }
     }
 

@@ -4,33 +4,33 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// What the processor said, once it was asked.
-static ANSWER: AtomicU8 = AtomicU8::new(NOT_ASKED);
-const NOT_ASKED: u8 = 0;
-const KNOWS_POPCNT: u8 = 1;
-const KNOWS_NONE: u8 = 2;
+static POPCNT: AtomicU8 = AtomicU8::new(NOT_DETECTED);
+const NOT_DETECTED: u8 = 0;
+const AVAILABLE: u8 = 1;
+const MISSING: u8 = 2;
 
 /// Has the processor asked what it can, which takes 60 µs in a virtual machine, and may unwind: not done where a signal
 /// handler may end the thread, nor before somebody counts.
-pub(crate) fn ask_processor() {
-    if is_asked() {
+pub(crate) fn detect() {
+    if is_detected() {
         return;
     }
     #[cfg(target_arch = "x86_64")]
     let knows = std::arch::is_x86_feature_detected!("popcnt");
     #[cfg(not(target_arch = "x86_64"))]
     let knows = false;
-    ANSWER.store(if knows { KNOWS_POPCNT } else { KNOWS_NONE }, Ordering::Relaxed);
+    POPCNT.store(if knows { AVAILABLE } else { MISSING }, Ordering::Relaxed);
 }
 
 /// Whether it was asked.
-pub(crate) fn is_asked() -> bool {
-    ANSWER.load(Ordering::Relaxed) != NOT_ASKED
+pub(crate) fn is_detected() -> bool {
+    POPCNT.load(Ordering::Relaxed) != NOT_DETECTED
 }
 
 /// How many bits of the words are set.
 pub(crate) fn count_ones(words: &[AtomicU64]) -> u64 {
     #[cfg(target_arch = "x86_64")]
-    if ANSWER.load(Ordering::Relaxed) == KNOWS_POPCNT {
+    if POPCNT.load(Ordering::Relaxed) == AVAILABLE {
         // SAFETY: the processor was asked for the one feature that the function needs.
         return unsafe { count_with_popcnt(words) };
     }
