@@ -39,7 +39,7 @@ static uint64_t *find_record(uint64_t owner, bool claim)
 		if (!claim || (key != 0 && (!page_is_usable((key & ENTRY) / 64, false) ||
 					    lives_by_state(LOAD(entry_at(key & ENTRY)), key))))
 			continue;
-		if (swap(record, key, owner | W))
+		if (swap(record, key, owner | WAITERS))
 			return record;
 	}
 	return NULL;
@@ -116,9 +116,13 @@ static bool names(struct sweep sweep, uint64_t seen)
 static void sweep_word(uint64_t *word, struct sweep sweep)
 {
 	uint64_t seen = LOAD(word);
-	while (names(sweep, seen) && !swap(word, seen, (segment.has_cells && (seen & R) ? S | (seen & D) : D) | (seen & W)))
-		seen = LOAD(word);
-	if (names(sweep, seen) && (seen & W))
+	for (; names(sweep, seen); seen = LOAD(word)) {
+		/* Without an owner: readers may be in. */
+		uint64_t to = segment.has_cells && (seen & RESERVED) ? STARVING | (seen & OWNER_DIED) : OWNER_DIED;
+		if (swap(word, seen, to | (seen & WAITERS)))
+			break;
+	}
+	if (names(sweep, seen) && (seen & WAITERS))
 		wake_any(word);
 }
 
@@ -127,7 +131,7 @@ static void sweep_cell(uint64_t *cell, struct sweep sweep)
 	uint64_t seen = LOAD(cell);
 	while (names(sweep, seen) && !swap(cell, seen, 0))
 		seen = LOAD(cell);
-	if (names(sweep, seen) && (seen & W))
+	if (names(sweep, seen) && (seen & WAITERS))
 		wake_all(cell, FUTEX_BITSET_MATCH_ANY);
 }
 

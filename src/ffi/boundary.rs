@@ -173,7 +173,7 @@ pub(super) fn refuse(what: &'static str) -> Error {
 pub(super) unsafe fn manager<'a>(handle: *const lock_manager_t) -> Result<&'a dyn Manager> {
     // SAFETY: this function's own contract.
     unsafe { handle.as_ref() }
-        .map(lock_manager_t::manager)
+        .map(|handle| handle.0.manager())
         .ok_or_else(|| refuse("the manager is NULL; open or create one first"))
 }
 
