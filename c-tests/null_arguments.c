@@ -46,6 +46,18 @@ static void opening_a_directory_without_a_path_or_a_place_for_the_manager_is_ref
 	CHECK(out == UNTOUCHED);
 }
 
+static void a_backend_without_a_table_a_name_or_a_place_for_the_manager_is_refused(void)
+{
+	lock_manager_t *out = UNTOUCHED;
+	lock_manager_backend_t table = { .size = sizeof table };
+	void *state = NULL;
+	REFUSED(lock_manager_open_backend(NULL, NULL, "locks", NULL, &out));
+	REFUSED(lock_manager_open_backend(&table, NULL, NULL, NULL, &out));
+	REFUSED(lock_manager_open_backend(&table, NULL, "locks", NULL, NULL));
+	CHECK(out == UNTOUCHED);
+	REFUSED(lock_manager_backend_state(NULL, &table, UINT32_MAX, &state));
+}
+
 static void removing_without_a_path_is_refused(void)
 {
 	REFUSED(lock_manager_remove_shm(NULL));
@@ -180,6 +192,22 @@ static void holders_without_a_place_for_them_are_refused(void)
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
+static void a_token_without_a_manager_or_a_place_for_it_is_refused(void)
+{
+	lock_manager_t *manager = new_segment(new_name(), 32);
+	uint64_t token = 77;
+	int32_t descriptor = 77;
+	REFUSED(lock_manager_fencing_token(NULL, 0, &token));
+	REFUSED(lock_manager_fencing_token(manager, 0, NULL));
+	REFUSED(lock_manager_lost_fd(NULL, &descriptor));
+	REFUSED(lock_manager_lost_fd(manager, NULL));
+	CHECK_FAILURE(lock_manager_fencing_token(manager, 0, &token), -EOPNOTSUPP, "one host");
+	CHECK_FAILURE(lock_manager_lost_fd(manager, &descriptor), -EOPNOTSUPP, "one host");
+	CHECK_INT(token, 77);
+	CHECK_INT(descriptor, 77);
+	CHECK_INT(lock_manager_close(manager), 0);
+}
+
 static void repairing_without_a_manager_is_refused(void)
 {
 	REFUSED(lock_manager_repair_lock(NULL, 0));
@@ -189,6 +217,7 @@ int main(void)
 {
 	RUN_TEST(opening_without_a_path_or_a_place_for_the_manager_is_refused);
 	RUN_TEST(opening_a_directory_without_a_path_or_a_place_for_the_manager_is_refused);
+	RUN_TEST(a_backend_without_a_table_a_name_or_a_place_for_the_manager_is_refused);
 	RUN_TEST(removing_without_a_path_is_refused);
 	RUN_TEST(closing_nothing_is_done_at_once);
 	RUN_TEST(allocating_without_a_manager_or_a_place_for_the_id_is_refused);
@@ -199,6 +228,7 @@ int main(void)
 	RUN_TEST(a_cancel_object_that_is_not_there_cannot_be_triggered);
 	RUN_TEST(a_wait_without_a_cancel_object_is_a_wait);
 	RUN_TEST(looking_without_a_manager_or_a_place_for_the_answer_is_refused);
+	RUN_TEST(a_token_without_a_manager_or_a_place_for_it_is_refused);
 	RUN_TEST(repairing_without_a_manager_is_refused);
 	return end_of_tests();
 }

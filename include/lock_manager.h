@@ -117,6 +117,11 @@ typedef struct lock_manager_cancel lock_manager_cancel_t;
 #define LOCK_MANAGER_KIND_IN_MEMORY 2
 
 /**
+ * A backend in another library keeps the locks.
+ */
+#define LOCK_MANAGER_KIND_BACKEND 3
+
+/**
  * A lock belongs to the thread that took it.
  */
 #define LOCK_MANAGER_OWNED_BY_THREAD 0
@@ -140,6 +145,26 @@ typedef struct lock_manager_cancel lock_manager_cancel_t;
  * The patch version that this header belongs to.
  */
 #define LOCK_MANAGER_VERSION_PATCH 0
+
+/**
+ * In lock_manager_request_t: do not wait for another holder. The call may still wait for the backend's own answer.
+ */
+#define LOCK_MANAGER_REQUEST_TRY 1
+
+/**
+ * In lock_manager_request_t: the last holder on this host died holding the lock.
+ */
+#define LOCK_MANAGER_REQUEST_OWNER_DIED 2
+
+/**
+ * What a backend's step returns if the caller is to sleep. No function of the library returns it.
+ */
+#define LOCK_MANAGER_SLEEP 2
+
+/**
+ * A lock was lost while it was held: its lease may be over, so another may hold it now. The value is -EKEYEXPIRED.
+ */
+#define LOCK_MANAGER_LOST -127
 
 /**
  * Options for a new segment. Zero in a field means the default.
@@ -293,6 +318,188 @@ typedef struct {
          */
         uint32_t retired;
 } lock_manager_info_t;
+
+/**
+ * What a lock call asks of a backend.
+ */
+typedef struct {
+        /**
+         * sizeof(lock_manager_request_t)
+         */
+        size_t size;
+        /**
+         * The id of the lock.
+         */
+        uint32_t id;
+        /**
+         * LOCK_MANAGER_REQUEST_…
+         */
+        uint32_t flags;
+        /**
+         * LOCK_MANAGER_OWNED_BY_…
+         */
+        uint32_t ownership;
+        /**
+         * The calling thread, as its own PID namespace sees it.
+         */
+        int32_t tid;
+        /**
+         * How long the caller waits, in nanoseconds, as it said; UINT64_MAX: without limit.
+         */
+        uint64_t timeout_ns;
+        /**
+         * The instant of CLOCK_MONOTONIC at which the wait ends, in nanoseconds; UINT64_MAX: never.
+         */
+        uint64_t deadline_ns;
+} lock_manager_request_t;
+
+/**
+ * How a caller is to sleep: as futex(2) says, on a word that is not private to the process.
+ */
+typedef struct {
+        /**
+         * sizeof(lock_manager_sleep_t)
+         */
+        size_t size;
+        /**
+         * The word. It stays where it is until leave() was called.
+         */
+        const uint32_t *word;
+        /**
+         * The caller sleeps only while the word has this value.
+         */
+        uint32_t value;
+        /**
+         * The instant of CLOCK_MONOTONIC at which the caller wakes up by itself, in nanoseconds.
+         */
+        uint64_t until_ns;
+} lock_manager_sleep_t;
+
+/**
+ * What a backend knows of a lock.
+ */
+typedef struct {
+        /**
+         * sizeof(lock_manager_backend_lock_t)
+         */
+        size_t size;
+        /**
+         * 1 if the lock is allocated, else 0.
+         */
+        uint32_t allocated;
+        /**
+         * 1 if some host holds the lock, else 0.
+         */
+        uint32_t held;
+        /**
+         * 1 if the last holder died and nobody has held the lock since, else 0.
+         */
+        uint32_t owner_died;
+        /**
+         * 1 if the holder is this host, else 0.
+         */
+        uint32_t here;
+        /**
+         * The number of hosts, or managers, that wait.
+         */
+        uint32_t waiters;
+        /**
+         * LOCK_MANAGER_OWNED_BY_…
+         */
+        uint32_t ownership;
+        /**
+         * For how long the longest of them has waited, in nanoseconds.
+         */
+        uint64_t waited_ns;
+} lock_manager_backend_lock_t;
+
+/**
+ * A backend: functions that keep locks for all hosts, beneath the native locks of one host.
+ *
+ * A lock call first takes the native lock of the same id, which all processes of the host share. That lock settles
+ * threads, ownership, forked children, and the deaths and deadlocks of one host. So a backend sees at most one caller of
+ * a lock at a time from each host. It is asked for the lock when the caller has the native one, and gets it back before.
+ *
+ * Every function gets the state that lock_manager_open_backend() was given. Any thread may call it, and several at a
+ * time. It returns 0, or a negative errno, and then last_error() describes the failure. No function blocks, except to
+ * wait for the storage's own answer, within a time that the backend names. Signals are blocked meanwhile. None may be
+ * NULL, except last_error.
+ *
+ * A forked child has the table and the state, but no threads of the backend's. Functions return -EOPNOTSUPP there.
+ */
+typedef struct {
+        /**
+         * sizeof(lock_manager_backend_t). Functions are only ever appended.
+         */
+        size_t size;
+        /**
+         * Frees the state. The last call; nothing is held.
+         */
+        void (*close)(void *state);
+        /**
+         * Describes the calling thread's last failure, in one line without the name of the storage.
+         */
+        const char *(*last_error)(void *state);
+        /**
+         * Says how many locks there are: a constant.
+         */
+        int32_t (*num_locks)(void *state, uint32_t *count);
+        /**
+         * As lock_manager_available_locks().
+         */
+        int32_t (*available_locks)(void *state, uint32_t *count);
+        /**
+         * As lock_manager_allocate_lock().
+         */
+        int32_t (*allocate_lock)(void *state, uint32_t *id);
+        /**
+         * As lock_manager_allocate_and_retrieve_lock(). The id is in range, here and below.
+         */
+        int32_t (*allocate_given)(void *state, uint32_t id);
+        /**
+         * As lock_manager_free_lock().
+         */
+        int32_t (*free_lock)(void *state, uint32_t id);
+        /**
+         * As lock_manager_free_all_locks().
+         */
+        int32_t (*free_all_locks)(void *state);
+        /**
+         * Begins an acquisition, and writes what names it.
+         */
+        int32_t (*begin)(void *state, const lock_manager_request_t *request, void **wait);
+        /**
+         * Goes on with it. 0 or LOCK_MANAGER_OWNER_DIED: the host has the lock. LOCK_MANAGER_SLEEP: the caller sleeps as was
+         * written to sleep, and steps again. Negative: it failed.
+         */
+        int32_t (*step)(void *state, void *wait, lock_manager_sleep_t *sleep);
+        /**
+         * Ends an acquisition that was begun, whatever it came to; one without the lock is withdrawn. It cannot fail.
+         */
+        void (*leave)(void *state, void *wait);
+        /**
+         * Gives the lock back. is_wanted_here: 1 if another process or thread of this host waits for it, so that the host may
+         * keep it for a while, else 0. LOCK_MANAGER_LOST: it may have been another's. The lock is not held any more,
+         * whatever it returns.
+         */
+        int32_t (*release)(void *state, uint32_t id, uint32_t is_wanted_here);
+        /**
+         * Reads what is known of a lock.
+         */
+        int32_t (*lock_info)(void *state, uint32_t id, lock_manager_backend_lock_t *info);
+        /**
+         * As lock_manager_locks_held().
+         */
+        int32_t (*locks_held)(void *state, uint32_t *ids, size_t capacity, size_t *count);
+        /**
+         * As lock_manager_fencing_token(), of a lock that the caller holds.
+         */
+        int32_t (*fencing_token)(void *state, uint32_t id, uint64_t *token);
+        /**
+         * As lock_manager_lost_fd().
+         */
+        int32_t (*lost_fd)(void *state, int32_t *descriptor);
+} lock_manager_backend_t;
 
 #ifdef __cplusplus
 extern "C" {
@@ -730,6 +937,68 @@ int32_t lock_manager_info(lock_manager_t *manager, lock_manager_info_t *info);
  */
 int32_t lock_manager_repair_lock(lock_manager_t *manager,
                                  uint32_t id);
+
+/**
+ * Reads the fencing token of a lock that the caller holds: a number that grows with each host that takes the lock, for
+ * ever. Hand it to the resource with each request; a resource that refuses a lower token than it has seen is safe from
+ * a holder that was paused for too long.
+ *
+ * token: receives the token.
+ *
+ * -EPERM: the caller does not hold the lock. LOCK_MANAGER_LOST: the lock may be another's by now. -EOPNOTSUPP: the
+ * locks are those of one host, where a paused holder keeps its lock.
+ */
+int32_t lock_manager_fencing_token(lock_manager_t *manager,
+                                   uint32_t id,
+                                   uint64_t *token);
+
+/**
+ * Gives a descriptor that is readable while a lock that this manager holds may be lost. Wait for it with poll(2), beside
+ * the work that the lock protects. Do not read from it or close it: it belongs to the manager.
+ *
+ * A lock counts as lost when its lease may be over, by this host's own clock and before the storage could give the lock
+ * to anybody else. Unlocking it returns LOCK_MANAGER_LOST.
+ *
+ * descriptor: receives the descriptor.
+ *
+ * -EOPNOTSUPP: the locks are those of one host, where no lock is lost.
+ */
+int32_t lock_manager_lost_fd(lock_manager_t *manager,
+                             int32_t *descriptor);
+
+/**
+ * Opens a manager on a backend in another library, which keeps locks for several hosts. Such a library calls it; its
+ * users call that library.
+ *
+ * table: the backend's functions. They are copied.
+ * state: what the functions get. lock_manager_close() hands it to the function close; after an error of this call, it is
+ * still the caller's.
+ * name: what errors call the storage.
+ * host: the name of the native segment with the first locks of this host, made if it is missing; NULL: the first locks
+ * are those of this process alone.
+ *
+ * -EINVAL: the table's size is not one of any version, or its number of locks is out of range. Otherwise as
+ * lock_manager_open_or_new_shm() of host.
+ */
+int32_t lock_manager_open_backend(const lock_manager_backend_t *table,
+                                  void *state,
+                                  const char *name,
+                                  const char *host,
+                                  lock_manager_t **out);
+
+/**
+ * Finds the state of a backend's manager, for functions of the backend's own library.
+ *
+ * table: the backend's table. The manager must have been opened with the same function close.
+ * holds: an id that the caller must hold; UINT32_MAX: none.
+ * state: receives the state.
+ *
+ * -EINVAL: the manager is not one of that backend. -EPERM: the caller does not hold the lock.
+ */
+int32_t lock_manager_backend_state(lock_manager_t *manager,
+                                   const lock_manager_backend_t *table,
+                                   uint32_t holds,
+                                   void **state);
 
 #ifdef __cplusplus
 }  // extern "C"

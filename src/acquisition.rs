@@ -30,6 +30,11 @@ impl Deadline {
         self.at
     }
 
+    /// How the caller said it.
+    pub(crate) fn wait(self) -> Wait {
+        self.wait
+    }
+
     /// Whether the call does not wait at all.
     pub(crate) fn is_try(self) -> bool {
         self.wait.is_try()

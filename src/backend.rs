@@ -22,8 +22,8 @@
 //!   tells it, a futex or a descriptor, until its own deadline or the next look at the cancel object. Nothing else polls.
 //! - *It may lose a lock that is held*: it says so at the unlock, from [`Backend::release_slow`], with a [`Reason`] of its own
 //!   and an errno for it in `error`. The fast path must answer [`Release::GoSlow`] then. A fast path is optional.
-//! - *It lives in another crate*: the line names a type of this crate that calls the other by a table of functions, and
-//!   whose [`Backend::Slow`] keeps the other's state of a wait. No type of the other crate appears on this side.
+//! - *It lives in another library*: `plugged` calls it by a table of functions that C declares (`lock_manager_backend_t`), so
+//!   nothing is added here.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +31,7 @@ use std::sync::Arc;
 use crate::acquisition::{Acquisition, Deadline};
 use crate::file::FileManager;
 use crate::manager::{Acquired, Manager, Wait};
+use crate::plugged::PluggedManager;
 use crate::shm::{Libpod, Native};
 use crate::{Cancel, Error, Reason, Result};
 
@@ -207,6 +208,8 @@ backends! { $
     Libpod(Libpod),
     /// The library's own, with a record lock beside each that libpod sees.
     File(FileManager),
+    /// Those of another library, for several hosts.
+    Plugged(PluggedManager),
 }
 impl AnyBackend {
     /// The backend as a manager.

@@ -324,6 +324,13 @@ pub enum Reason {
         /// Why it cannot be judged.
         why: &'static str,
     },
+    /// A backend in another library failed; its errno passes through.
+    OfBackend {
+        /// The errno.
+        errno: Errno,
+        /// What the backend says.
+        text: String,
+    },
     /// `EBADF`: the program closed the descriptor of the lock directory's table. The next call opens it anew.
     TableLost,
     /// `EAGAIN`: the file of a lock was removed each time that the call opened it.
@@ -388,7 +395,7 @@ impl Reason {
 
     /// Whether the reason owns no memory.
     pub(crate) fn is_plain(&self) -> bool {
-        !matches!(self, Self::Deadlock { .. } | Self::Panicked(_) | Self::StrayFile { .. })
+        !matches!(self, Self::Deadlock { .. } | Self::Panicked(_) | Self::StrayFile { .. } | Self::OfBackend { .. })
     }
 
     /// The positive errno value that stands for this reason.
@@ -436,7 +443,7 @@ impl Reason {
             Self::TableLost => libc::EBADF,
             Self::Unsettled { .. } | Self::TooManyReaders { .. } => libc::EAGAIN,
             Self::Panicked(_) => libc::EIO,
-            Self::System { errno, .. } | Self::SystemAtLock { errno, .. } => errno.0,
+            Self::System { errno, .. } | Self::SystemAtLock { errno, .. } | Self::OfBackend { errno, .. } => errno.0,
         }
     }
 }

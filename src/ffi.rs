@@ -17,7 +17,7 @@ mod locking;
 mod readback;
 mod types;
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use std::path::Path;
 
 use crate::Result;
@@ -26,6 +26,8 @@ use crate::cancel::Cancel;
 use crate::file::FileManager;
 use crate::manager::Wait;
 use crate::memory::InMemoryManager;
+use crate::plugged::PluggedManager;
+pub use crate::plugged::table::*;
 use crate::shm::ShmManager;
 
 use boundary::{call, cancel, input_path, manager, output, refuse, silence_panics};
@@ -686,4 +688,101 @@ pub unsafe extern "C" fn lock_manager_info(manager: *mut lock_manager_t, info: *
 pub unsafe extern "C" fn lock_manager_repair_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     call(|| unsafe { self::manager(manager)?.repair_lock(id).map(|()| 0) })
+}
+
+/// Reads the fencing token of a lock that the caller holds: a number that grows with each host that takes the lock, for
+/// ever. Hand it to the resource with each request; a resource that refuses a lower token than it has seen is safe from
+/// a holder that was paused for too long.
+///
+/// token: receives the token.
+///
+/// -EPERM: the caller does not hold the lock. LOCK_MANAGER_LOST: the lock may be another's by now. -EOPNOTSUPP: the
+/// locks are those of one host, where a paused holder keeps its lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_fencing_token(manager: *mut lock_manager_t, id: u32, token: *mut u64) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (opened, token) = (self::manager(manager)?, output(token, "token")?);
+        *token = opened.fencing_token(id)?;
+        Ok(0)
+    })
+}
+
+/// Gives a descriptor that is readable while a lock that this manager holds may be lost. Wait for it with poll(2), beside
+/// the work that the lock protects. Do not read from it or close it: it belongs to the manager.
+///
+/// A lock counts as lost when its lease may be over, by this host's own clock and before the storage could give the lock
+/// to anybody else. Unlocking it returns LOCK_MANAGER_LOST.
+///
+/// descriptor: receives the descriptor.
+///
+/// -EOPNOTSUPP: the locks are those of one host, where no lock is lost.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_lost_fd(manager: *mut lock_manager_t, descriptor: *mut i32) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (opened, descriptor) = (self::manager(manager)?, output(descriptor, "descriptor")?);
+        *descriptor = opened.lost_fd()?;
+        Ok(0)
+    })
+}
+
+/// Opens a manager on a backend in another library, which keeps locks for several hosts. Such a library calls it; its
+/// users call that library.
+///
+/// table: the backend's functions. They are copied.
+/// state: what the functions get. lock_manager_close() hands it to the function close; after an error of this call, it is
+/// still the caller's.
+/// name: what errors call the storage.
+/// host: the name of the native segment with the first locks of this host, made if it is missing; NULL: the first locks
+/// are those of this process alone.
+///
+/// -EINVAL: the table's size is not one of any version, or its number of locks is out of range. Otherwise as
+/// lock_manager_open_or_new_shm() of host.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_open_backend(
+    table: *const lock_manager_backend_t,
+    state: *mut c_void,
+    name: *const c_char,
+    host: *const c_char,
+    out: *mut *mut lock_manager_t,
+) -> i32 {
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let (name, out) = (input_path(name)?.to_string_lossy(), output(out, "out")?);
+        let host = if host.is_null() { None } else { Some(input_path(host)?) };
+        *out = handle(AnyBackend::Plugged(PluggedManager::open(table.cast(), state, &name, host)?));
+        Ok(0)
+    })
+}
+
+/// Finds the state of a backend's manager, for functions of the backend's own library.
+///
+/// table: the backend's table. The manager must have been opened with the same function close.
+/// holds: an id that the caller must hold; UINT32_MAX: none.
+/// state: receives the state.
+///
+/// -EINVAL: the manager is not one of that backend. -EPERM: the caller does not hold the lock.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_backend_state(
+    manager: *mut lock_manager_t,
+    table: *const lock_manager_backend_t,
+    holds: u32,
+    state: *mut *mut c_void,
+) -> i32 {
+    const OTHER: &str = "the manager is not one of this backend; open one with the backend's own library";
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        self::manager(manager)?;
+        let (opened, state) = (manager.as_ref(), output(state, "state")?);
+        let close = table.as_ref().and_then(|table| table.close).map(|close| close as *const c_void);
+        let plugged = opened.and_then(|opened| if let AnyBackend::Plugged(it) = &opened.0 { Some(it) } else { None });
+        let (Some(plugged), Some(close)) = (plugged, close) else { return Err(refuse(OTHER)) };
+        let found = plugged.state_if_of(close).ok_or_else(|| refuse(OTHER))?;
+        if holds != u32::MAX {
+            plugged.check_holds(holds)?;
+        }
+        *state = found;
+        Ok(0)
+    })
 }

@@ -24,6 +24,7 @@ mod lock;
 mod manager;
 mod memory;
 mod ownership;
+mod plugged;
 mod shm;
 mod sys;
 
@@ -33,6 +34,7 @@ pub use file::FileManager;
 pub use lock::{Guard, Held, HeldShared, Lock, SharedGuard};
 pub use manager::{Acquired, Holder, Info, Kind, Layout, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 pub use memory::InMemoryManager;
+pub use plugged::PluggedManager;
 pub use shm::{MAX_LOCKS, SegmentOptions, ShmManager, formats};
 pub use sys::Errno;
 

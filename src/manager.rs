@@ -4,10 +4,13 @@
 
 use std::time::Duration;
 
-use crate::{Cancel, Result};
+use crate::{Cancel, Error, Reason, Result};
 
 /// The count that [`Manager::available_locks`] and [`Manager::num_locks`] return if there is no maximum.
 pub const UNLIMITED: u32 = u32::MAX;
+
+const ONE_HOST: &str = "these locks are those of one host, where a holder keeps its lock for as long as it lives: there are no \
+                        fencing tokens, and no lock is lost";
 
 /// How a lock was acquired. Either way, the caller **holds it**.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub enum Kind {
     File,
     /// The memory of this process.
     InMemory,
+    /// Whatever a backend in another library keeps, such as the keys of an etcd cluster.
+    Backend,
 }
 
 /// The layout of a shared memory segment.
@@ -317,6 +322,24 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// `EBUSY` if this process holds a lock through it, or another thread waits in a call on it.
     fn check_idle(&self) -> Result<()>;
+
+    /// The fencing token of a lock that the caller holds: a number that grows with each host that takes the lock, for ever.
+    /// A resource that refuses a lower token than it has seen is safe from holders that were paused for too long.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` if the locks are those of one host, where a paused holder keeps its lock; `EPERM` if the caller does not
+    /// hold the lock; `EKEYEXPIRED` if it is lost.
+    fn fencing_token(&self, _id: u32) -> Result<u64> {
+        Err(Error::without_storage(Reason::Unsupported(ONE_HOST)))
+    }
+
+    /// A descriptor that is readable while a lock that this manager holds may be lost. It belongs to the manager.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` if the locks are those of one host, where no lock is lost.
+    fn lost_fd(&self) -> Result<i32> {
+        Err(Error::without_storage(Reason::Unsupported(ONE_HOST)))
+    }
 
     /// [`acquire`](Self::acquire) without limit.
     ///

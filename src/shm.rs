@@ -310,6 +310,18 @@ pub(crate) fn open_table(name: &SegmentName, access: Access) -> Result<Option<Na
     Ok(if let AnyBackend::Native(native) = opened.backend { Some(native) } else { None })
 }
 
+/// Opens the segment of the first locks of a host, and makes it if it is missing.
+pub(crate) fn open_host(name: &SegmentName, num_locks: u32) -> Result<Native> {
+    let options = SegmentOptions { layout: Some(Layout::Native), max_locks: num_locks, mode: DEFAULT_MODE };
+    match ShmManager::open_or_create_named(name, 0, num_locks, &options)?.backend {
+        AnyBackend::Native(native) if native.known_locks() >= num_locks => Ok(native),
+        AnyBackend::Native(native) => {
+            Err(name.error(Reason::WrongCount { there: native.known_locks(), asked: num_locks }))
+        }
+        _ => Err(name.error(Reason::WrongLayout { there: Layout::Libpod, asked: Layout::Native })),
+    }
+}
+
 /// Removes a segment, or the table of a lock directory. Its users are told.
 pub(crate) fn remove_named(name: &SegmentName) -> Result<()> {
     removal::remove(name, |_, start| match native::recognise(start) {

@@ -11,7 +11,7 @@ fn the_header_is_up_to_date() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
     let mut builder = cbindgen::Builder::new().with_config(config);
-    for source in ["src/ffi/constants.rs", "src/ffi/types.rs", "src/ffi.rs"] {
+    for source in ["src/ffi/constants.rs", "src/ffi/types.rs", "src/plugged/table.rs", "src/ffi.rs"] {
         builder = builder.with_src(root.join(source));
     }
     let mut generated = Vec::new();

@@ -19,6 +19,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
     }
     match reason {
         Reason::BadArgument(what) | Reason::Unsupported(what) => f.write_str(what),
+        Reason::OfBackend { text, .. } => write!(f, "{}", Escaped(Path::new(text))),
         Reason::BadPath(why) => {
             write!(f, "not a valid segment name: {why}; use a POSIX name (\"/name\") or the absolute path of a file")
         }

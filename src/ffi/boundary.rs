@@ -210,6 +210,9 @@ pub(super) unsafe fn output<'a, T>(out: *mut T, name: &'static str) -> Result<&'
         refuse(match name {
             "id" => "id is NULL; give the address of a uint32_t",
             "count" => "count is NULL; give the address of a number",
+            "token" => "token is NULL; give the address of a uint64_t",
+            "descriptor" => "descriptor is NULL; give the address of an int32_t",
+            "state" => "state is NULL; give the address of a pointer",
             "cancel" => "out is NULL; give the address of a lock_manager_cancel_t *",
             _ => "out is NULL; give the address of a lock_manager_t *",
         })

@@ -24,6 +24,8 @@ pub const LOCK_MANAGER_KIND_SHM: u32 = 0;
 pub const LOCK_MANAGER_KIND_FILE: u32 = 1;
 /// The locks belong to this process alone.
 pub const LOCK_MANAGER_KIND_IN_MEMORY: u32 = 2;
+/// A backend in another library keeps the locks.
+pub const LOCK_MANAGER_KIND_BACKEND: u32 = 3;
 
 /// A lock belongs to the thread that took it.
 pub const LOCK_MANAGER_OWNED_BY_THREAD: u32 = 0;

@@ -120,6 +120,28 @@ fn every_struct_has_the_layout_that_the_header_says() {
     });
     layout!(lock_manager_holder_t { size, pid, tid, shared, ownership, pid_namespace });
     layout!(lock_manager_info_t { size, kind, layout, num_locks, max_locks, attached, retired });
+    layout!(lock_manager_request_t { size, id, flags, ownership, tid, timeout_ns, deadline_ns });
+    layout!(lock_manager_sleep_t { size, word, value, until_ns });
+    layout!(lock_manager_backend_lock_t { size, allocated, held, owner_died, here, waiters, ownership, waited_ns });
+    layout!(lock_manager_backend_t {
+        size,
+        close,
+        last_error,
+        num_locks,
+        available_locks,
+        allocate_lock,
+        allocate_given,
+        free_lock,
+        free_all_locks,
+        begin,
+        step,
+        leave,
+        release,
+        lock_info,
+        locks_held,
+        fencing_token,
+        lost_fd
+    });
     assert_eq!(stated_layout(), ours);
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct SegmentName {
 
 impl SegmentName {
     /// Understands a POSIX name (one slash, first) or the absolute path of a file.
-    pub(super) fn parse(path: &Path) -> Result<Self> {
+    pub(crate) fn parse(path: &Path) -> Result<Self> {
         let shown: Arc<PathBuf> = Arc::new(path.to_path_buf());
         let bytes = path.as_os_str().as_bytes();
         let refuse = |why| Err(Error::new(&shown, Reason::BadPath(why)));

@@ -180,7 +180,7 @@ fn has_robust_list() -> Result<bool, Errno> {
 }
 
 /// The caller's thread id, as the kernel has it.
-pub(in crate::sys) fn kernel_thread_id() -> u32 {
+pub(crate) fn kernel_thread_id() -> u32 {
     // SAFETY: gettid(2) takes nothing and cannot fail.
     unsafe { libc::gettid() as u32 }
 }

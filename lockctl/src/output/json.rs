@@ -93,6 +93,7 @@ pub fn write(out: &mut dyn Write, storage: &Storage, survey: &Survey, rows: &[&R
         kind: match info.kind {
             Kind::Shm => "shm",
             Kind::File => "file",
+            Kind::Backend => "backend",
             _ => "other",
         },
         layout: info.layout.map(crate::layouts::name),

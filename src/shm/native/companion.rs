@@ -133,6 +133,17 @@ impl Native {
         Some(HeldWord { word, owner, release: releasing::RELEASE_LEFT_CELL })
     }
 
+    /// Who owns what is taken through the manager.
+    pub(crate) fn ownership(&self) -> Ownership {
+        self.ownership.chosen()
+    }
+
+    /// Whether a thread of any process may sleep on a lock that the caller holds. A caller that slept itself cannot know that
+    /// it was the last.
+    pub(crate) fn is_waited_for(&self, id: u32) -> bool {
+        self.pool().word(id).load(Ordering::Relaxed) & word::WAITERS != 0
+    }
+
     /// How many threads wait in calls on the manager.
     pub(crate) fn waiting(&self) -> &AtomicU64 {
         self.view.waiting()

@@ -53,6 +53,10 @@ pub const FAMILIES: &[Family] = &[
         ],
     },
     Family {
+        summary: "plugs in a backend that keeps locks for several hosts",
+        functions: &["lock_manager_open_backend", "lock_manager_backend_state"],
+    },
+    Family {
         summary: "ends waits from another thread",
         functions: &["lock_manager_cancel_new", "lock_manager_cancel_trigger", "lock_manager_cancel_free"],
     },
@@ -72,4 +76,6 @@ pub const RELATED: &[(&str, &str)] = &[
     ("lock_manager_locks_held", "lock_manager_lock_info"),
     ("lock_manager_lock_info", "lock_manager_repair_lock"),
     ("lock_manager_available_locks", "lock_manager_grow"),
+    ("lock_manager_fencing_token", "lock_manager_lost_fd"),
+    ("lock_manager_open_backend", "lock_manager_close"),
 ];
