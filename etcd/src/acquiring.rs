@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! One acquisition, as the keeper goes on with it.
+//!
+//! A lock that nobody wants is taken by one transaction. Otherwise the acquisition puts a key into the lock's queue, watches
+//! the key before its own and its own, and takes the lock by a second transaction when no older key is left. A request whose
+//! answer was lost may still be on its way: each transaction can be repeated, and one that was given up is fenced off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::deadlock;
+use crate::engine::{Hold, PAUSE, Wait};
+use crate::failure::Failure;
+use crate::host::{Record, State, name_of};
+use crate::http::NoAnswer;
+use crate::keeper::Keeper;
+use crate::keys::{Held, Party, json_of};
+use crate::sys;
+use crate::wire::{self, KeyValue, RangeResponse, TxnResponse};
+
+/// How often a waiter looks by itself, in case that a watch is silent.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long a wait lasts before it is looked at for a deadlock, and then again after twice the time, to a limit.
+const FIRST_DEADLOCK_LOOK: Duration = Duration::from_millis(200);
+const LONGEST_DEADLOCK_LOOK: Duration = Duration::from_secs(5);
+
+enum Stage {
+    /// What the host has left of the lock's key goes first.
+    Clear,
+    /// Takes the lock, or enters the queue.
+    Enter,
+    /// Waits in the queue.
+    Queued,
+    /// Takes the key out of the queue again.
+    Withdraw,
+}
+
+pub(crate) struct Acquiring {
+    wait: Arc<Wait>,
+    stage: Stage,
+    lease: i64,
+    serial: u64,
+    key: String,
+    /// The create revision of the key.
+    revision: i64,
+    party: Party,
+    /// The key that is to go first, and the revision from which on its end is to be told.
+    before: Option<(String, i64)>,
+    /// Whether a request to enter may still be on its way, and make the key anew when it is gone.
+    is_unsure: bool,
+    next: u64,
+    deadlock_look: Duration,
+    look_for_deadlock_at: u64,
+    /// When etcd answered last.
+    heard_at: u64,
+}
+
+/// What a lock's keys are.
+struct Seen {
+    own: Option<KeyValue>,
+    /// In the order of their create revisions.
+    queue: Vec<KeyValue>,
+    held: Option<Held>,
+    has_config: bool,
+    revision: i64,
+}
+
+fn after(pause: Duration) -> u64 {
+    sys::monotonic() + pause.as_nanos() as u64
+}
+
+impl Acquiring {
+    pub(crate) fn new(wait: Arc<Wait>) -> Self {
+        let stage = if wait.left.state == State::None { Stage::Enter } else { Stage::Clear };
+        Self {
+            wait,
+            stage,
+            lease: 0,
+            serial: 0,
+            key: String::new(),
+            revision: 0,
+            party: Party::default(),
+            before: None,
+            is_unsure: false,
+            next: 0,
+            deadlock_look: FIRST_DEADLOCK_LOOK,
+            look_for_deadlock_at: u64::MAX,
+            heard_at: sys::monotonic(),
+        }
+    }
+
+    /// When it is to be gone on with, whatever else happens.
+    pub(crate) fn next(&self) -> u64 {
+        self.next.min(self.look_for_deadlock_at)
+    }
+
+    pub(crate) fn look_soon(&mut self) {
+        self.next = 0;
+    }
+
+    /// The keys whose end is waited for, each from a revision on.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = (String, i64)> {
+        let before = self.before.clone().filter(|_| matches!(self.stage, Stage::Queued));
+        let own = before.as_ref().map(|(_, from)| (self.key.clone(), *from));
+        before.into_iter().chain(own)
+    }
+
+    /// A key was deleted.
+    pub(crate) fn hear_of(&mut self, key: &str) {
+        if self.key == key || self.before.as_ref().is_some_and(|(before, _)| before == key) {
+            self.next = 0;
+        }
+    }
+
+    /// Goes on, if it is time. Whether this was the end.
+    pub(crate) fn advance(&mut self, keeper: &mut Keeper) -> bool {
+        if self.wait.state().is_abandoned && !matches!(self.stage, Stage::Withdraw) {
+            if self.key.is_empty() {
+                return true;
+            }
+            self.stage = Stage::Withdraw;
+            self.next = 0;
+        }
+        let now = sys::monotonic();
+        if now < self.next() {
+            return false;
+        }
+        let gone_on = match self.stage {
+            Stage::Clear => self.clear(keeper),
+            Stage::Enter => self.enter(keeper),
+            Stage::Queued if now >= self.next => self.take(keeper),
+            Stage::Queued => self.look_for_deadlock(keeper),
+            Stage::Withdraw => self.withdraw(keeper),
+        };
+        match gone_on {
+            Ok(is_over) => {
+                self.heard_at = sys::monotonic();
+                is_over
+            }
+            Err(NoAnswer::NoLease) => {
+                // The key went with its lease.
+                keeper.forget_lease(self.lease);
+                self.enter_anew();
+                matches!(self.stage, Stage::Withdraw)
+            }
+            Err(NoAnswer::Refused(failure)) => self.end_with(keeper, failure),
+            Err(NoAnswer::Unreachable(failure)) => {
+                self.is_unsure |= matches!(self.stage, Stage::Enter);
+                self.next = after(PAUSE);
+                let patience = keeper.common.options.patience.as_nanos() as u64;
+                sys::monotonic().saturating_sub(self.heard_at) > patience && self.end_with(keeper, failure)
+            }
+        }
+    }
+
+    fn enter_anew(&mut self) {
+        if !matches!(self.stage, Stage::Withdraw) {
+            self.stage = Stage::Enter;
+        }
+        (self.before, self.is_unsure, self.next) = (None, false, 0);
+        self.key.clear();
+    }
+
+    /// Ends the wait without the lock. Whether the key needs no more care.
+    fn end_with(&mut self, keeper: &mut Keeper, failure: Failure) -> bool {
+        if matches!(self.stage, Stage::Withdraw) {
+            // Its lease ends by itself, and nobody renews it for this key any more than for others: try for that long.
+            let lasts = keeper.common.options.ttl.as_nanos() as u64;
+            return sys::monotonic().saturating_sub(self.heard_at) > 2 * lasts;
+        }
+        let wait = Arc::clone(&self.wait);
+        let mut state = wait.state();
+        wait.tell(&mut state, Err(failure));
+        drop(state);
+        if self.key.is_empty() {
+            return true;
+        }
+        self.stage = Stage::Withdraw;
+        self.next = 0;
+        false
+    }
+
+    fn clear(&mut self, keeper: &mut Keeper) -> Result<bool, NoAnswer> {
+        let left = self.wait.left;
+        keeper.delete_key(self.wait.id, &left, left.state == State::Held)?;
+        keeper.common.records.write(self.wait.id, &Record::NONE);
+        self.stage = Stage::Enter;
+        self.enter(keeper)
+    }
+
+    /// The operations that note this key as the lock's holder, and whether a holder died before it.
+    fn hold_ops(&self, keeper: &Keeper) -> Value {
+        let held = keeper.common.keys.held(self.wait.id);
+        let value = |died| json_of(&Held { key: self.key.clone(), died });
+        wire::nested(wire::txn(
+            &[wire::if_created(&held, 0)],
+            &[wire::put(&held, &value(false), 0)],
+            &[wire::put(&held, &value(true), 0)],
+        ))
+    }
+
+    /// The operations that look at the lock's keys.
+    fn look_ops(&self, keeper: &Keeper) -> Vec<Value> {
+        let (keys, id) = (&keeper.common.keys, self.wait.id);
+        vec![wire::get(&self.key), wire::get_all(&keys.queue(id)), wire::get(&keys.held(id)), wire::get(&keys.config())]
+    }
+
+    fn enter(&mut self, keeper: &mut Keeper) -> Result<bool, NoAnswer> {
+        let lease = keeper.lease()?;
+        let id = self.wait.id;
+        if self.key.is_empty() || self.lease != lease {
+            (self.lease, self.serial) = (lease, keeper.next_serial());
+            self.key = keeper.common.keys.queued(id, &name_of(self.lease, self.serial));
+            self.party = keeper.common.identity.party(self.wait.tid, self.wait.by_process);
+        }
+        let common = Arc::clone(&keeper.common);
+        let (keys, epoch) = (&common.keys, common.epoch);
+        let fence = keys.fence(&name_of(self.lease, self.serial));
+        let put_own = wire::put(&self.key, &json_of(&self.party), self.lease);
+        let (is_there, not_fenced) = (wire::if_created(&keys.config(), epoch), wire::if_created(&fence, 0));
+        let compare = [is_there.clone(), not_fenced.clone(), wire::if_none(&keys.queue(id))];
+        let mut otherwise = Vec::new();
+        if !self.wait.is_try {
+            let compare = [is_there, not_fenced, wire::if_created(&self.key, 0)];
+            otherwise.push(wire::nested(wire::txn(&compare, std::slice::from_ref(&put_own), &[])));
+        }
+        otherwise.extend(self.look_ops(keeper));
+        let question = wire::txn(&compare, &[put_own, self.hold_ops(keeper)], &otherwise);
+        let answer = keeper.ask_txn(&question)?;
+        if answer.succeeded {
+            let died = has_found_left(&answer);
+            self.revision = answer.header.revision;
+            return Ok(self.acquired(keeper, died));
+        }
+        let seen = Seen::of(answer, &self.key, epoch);
+        self.settle(keeper, seen)
+    }
+
+    /// Takes the lock, if no older key is left.
+    fn take(&mut self, keeper: &mut Keeper) -> Result<bool, NoAnswer> {
+        let common = Arc::clone(&keeper.common);
+        let (keys, epoch) = (&common.keys, common.epoch);
+        let queue = keys.queue(self.wait.id);
+        let compare = [
+            wire::if_created(&keys.config(), epoch),
+            wire::if_created(&self.key, self.revision),
+            // Not yet taken by a request whose answer was lost.
+            wire::if_version(&self.key, 1),
+            wire::if_none_before(&queue, self.revision),
+        ];
+        let success = [wire::put(&self.key, &json_of(&self.party), self.lease), self.hold_ops(keeper)];
+        let answer = keeper.ask_txn(&wire::txn(&compare, &success, &self.look_ops(keeper)))?;
+        if answer.succeeded {
+            let died = has_found_left(&answer);
+            return Ok(self.acquired(keeper, died));
+        }
+        let seen = Seen::of(answer, &self.key, epoch);
+        self.settle(keeper, seen)
+    }
+
+    /// Goes by what was seen where the lock was not to be had. Whether this was the end.
+    fn settle(&mut self, keeper: &mut Keeper, seen: Seen) -> Result<bool, NoAnswer> {
+        let id = self.wait.id;
+        if !seen.has_config {
+            return Err(NoAnswer::Refused(Failure::removed()));
+        }
+        let holder = seen.holder().map(|party| party.to_string());
+        let Some(own) = &seen.own else {
+            if self.wait.is_try {
+                let holder = holder.unwrap_or_else(|| "another host".to_owned());
+                let text = format!("lock {id} is held by {holder}; wait for it with lock or timed_lock");
+                if !self.is_unsure {
+                    self.key.clear();
+                }
+                return Err(NoAnswer::Refused(Failure::new(libc::EBUSY, text)));
+            }
+            // Somebody deleted it, or revoked the lease: in again, at the end.
+            self.enter_anew();
+            return Ok(false);
+        };
+        self.revision = own.create_revision;
+        if let Some(held) = seen.held.as_ref().filter(|held| held.key == self.key) {
+            // By a request whose answer was lost.
+            let died = held.died;
+            return Ok(self.acquired(keeper, died));
+        }
+        self.wait.state().in_the_way = holder;
+        let before = seen.queue.iter().rev().find(|other| other.create_revision < self.revision);
+        self.before = before.map(|other| (other.key.clone(), seen.revision + 1));
+        // None before it: taken at once.
+        self.next = if self.before.is_some() { after(LOOK) } else { 0 };
+        if !matches!(self.stage, Stage::Queued) {
+            self.stage = Stage::Queued;
+            self.look_for_deadlock_at = after(self.deadlock_look);
+        }
+        Ok(false)
+    }
+
+    fn record(&self, good_until: u64) -> Record {
+        let (lease, serial, revision) = (self.lease, self.serial, self.revision);
+        let is_doubtful = self.is_unsure;
+        Record { state: State::Held, is_doubtful, lease, serial, revision, good_until, since: sys::boot_time() }
+    }
+
+    /// The key holds the lock now. Tells the waiter, if there still is one. Always the end.
+    fn acquired(&mut self, keeper: &mut Keeper, died: bool) -> bool {
+        let common = Arc::clone(&keeper.common);
+        let id = self.wait.id;
+        let good_until = common.lock().leases.get(&self.lease).copied().unwrap_or(0);
+        let record = self.record(good_until);
+        let hold = Hold { record, died, is_lost: false };
+        let wait = Arc::clone(&self.wait);
+        let mut state = wait.state();
+        if state.is_abandoned {
+            drop(state);
+            keeper.give_back(id, hold);
+            return true;
+        }
+        if sys::boot_time() >= good_until {
+            drop(state);
+            // The answer came too late to rely on it.
+            keeper.forget_lease(self.lease);
+            keeper.give_back(id, Hold { died, ..hold });
+            self.enter_anew();
+            return false;
+        }
+        if !common.records.write(id, &record) {
+            let text = format!("the record of lock {id} in {} cannot be written; free some memory", common.segment);
+            wait.tell(&mut state, Err(Failure::new(libc::ENOSPC, text)));
+            drop(state);
+            keeper.give_back(id, hold);
+            return true;
+        }
+        let mut shared = common.lock();
+        shared.holds.insert(id, hold);
+        common.set_alarm(&shared);
+        drop(shared);
+        wait.tell(&mut state, Ok(died));
+        true
+    }
+
+    fn look_for_deadlock(&mut self, keeper: &mut Keeper) -> Result<bool, NoAnswer> {
+        self.deadlock_look = (2 * self.deadlock_look).min(LONGEST_DEADLOCK_LOOK);
+        self.look_for_deadlock_at = after(self.deadlock_look);
+        if self.wait.by_process {
+            return Ok(false);
+        }
+        let keys = keeper.common.keys.clone();
+        let question = wire::txn(&[], &[wire::get_all(&keys.queues()), wire::get_all(&keys.held_all())], &[]);
+        let mut ranges = keeper.ask_txn(&question)?.into_ranges();
+        let (queues, held) = (ranges.next().unwrap_or_default(), ranges.next().unwrap_or_default());
+        let Some(cycle) = deadlock::cycle_from(&keys, &self.key, &queues.kvs, &held.kvs) else { return Ok(false) };
+        if cycle.victim != self.key {
+            return Ok(false);
+        }
+        // A cycle in one revision was one; it still is, if none of its keys has changed.
+        let compare: Vec<_> = cycle.keys.iter().map(|(key, revision)| wire::if_created(key, *revision)).collect();
+        if !keeper.ask_txn(&wire::txn(&compare, &[wire::delete(&self.key)], &[]))?.succeeded {
+            return Ok(false);
+        }
+        let wait = Arc::clone(&self.wait);
+        let text = format!("waiting for lock {} would never end: {}", self.wait.id, cycle.text);
+        wait.tell(&mut wait.state(), Err(Failure::new(libc::EDEADLK, text)));
+        Ok(true)
+    }
+
+    /// Deletes the key, and sees to it that no request on its way makes it anew. Whether that is done.
+    fn withdraw(&mut self, keeper: &mut Keeper) -> Result<bool, NoAnswer> {
+        let keys = keeper.common.keys.clone();
+        let id = self.wait.id;
+        let mut success = Vec::new();
+        if self.is_unsure {
+            success.push(wire::put(&keys.fence(&name_of(self.lease, self.serial)), "", self.lease));
+        }
+        success.extend(self.look_ops(keeper));
+        let answer = keeper.ask_txn(&wire::txn(&[], &success, &[]))?;
+        let seen = Seen::of(answer, &self.key, keeper.common.epoch);
+        let Some(own) = &seen.own else { return Ok(true) };
+        let is_holder = seen.held.as_ref().is_some_and(|held| held.key == self.key);
+        let died = !is_holder || seen.held.as_ref().is_some_and(|held| held.died);
+        let record = Record { revision: own.create_revision, ..self.record(0) };
+        keeper.delete_key(id, &record, died)?;
+        Ok(true)
+    }
+}
+
+/// Whether the transaction within found that a holder had left its mark.
+fn has_found_left(answer: &TxnResponse) -> bool {
+    answer.responses.iter().filter_map(|response| response.response_txn.as_ref()).any(|nested| !nested.succeeded)
+}
+
+impl Seen {
+    /// What the look operations found.
+    fn of(answer: TxnResponse, own: &str, epoch: i64) -> Self {
+        let revision = answer.header.revision;
+        let mut ranges = answer.into_ranges();
+        let mut next = || ranges.next().map(|RangeResponse { kvs, .. }| kvs).unwrap_or_default();
+        let (first, mut queue, held, config) = (next(), next(), next(), next());
+        queue.sort_by_key(|kv| kv.create_revision);
+        Self {
+            own: first.into_iter().find(|kv| kv.key == own),
+            queue,
+            held: held.first().and_then(|kv| serde_json::from_str(&kv.value).ok()),
+            has_config: config.first().is_some_and(|kv| kv.create_revision == epoch),
+            revision,
+        }
+    }
+
+    /// Who holds the lock.
+    fn holder(&self) -> Option<Party> {
+        let held = self.held.as_ref()?;
+        let holder = self.queue.iter().find(|kv| kv.key == held.key)?;
+        serde_json::from_str(&holder.value).ok()
+    }
+}

@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! The one thread of a manager: it talks to etcd, keeps leases alive, and goes on with the acquisitions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::acquiring::Acquiring;
+use crate::core::Tried;
+use crate::engine::{Common, Hold, Job, PAUSE, Task, key_of};
+use crate::host::{Record, State};
+use crate::http::{Cluster, NoAnswer, Stream};
+use crate::sys;
+use crate::wire::{self, LeaseResponse, Streamed, TxnResponse, WatchResponse};
+
+/// How soon a kept key is looked after that nobody came for.
+const KEPT_LOOK_NS: u64 = 5_000_000;
+/// The part of a lease that is not relied on: for the time that an answer may take, and clocks that differ in pace.
+const MARGIN_PART: u64 = 10;
+const LEAST_MARGIN_NS: u64 = 200_000_000;
+const NANOSECONDS: i64 = 1_000_000_000;
+/// How often the locks that are held are looked after for threads that ended with them, in a renewal's time.
+const LOOKS: u32 = 4;
+
+pub(crate) struct Keeper {
+    pub(crate) common: Arc<Common>,
+    cluster: Cluster,
+    /// The lease of new keys.
+    own_lease: Option<i64>,
+    next_serial: u64,
+    renew_at: u64,
+    look_at: u64,
+    jobs: Vec<Job>,
+    kept: Vec<(u32, Record, u64)>,
+    waits: Vec<Acquiring>,
+    stream: Option<Stream>,
+    /// What the stream watches.
+    watched: Vec<(String, i64)>,
+    rewatch_at: u64,
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    duration.as_nanos() as u64
+}
+
+impl Keeper {
+    pub(crate) fn new(common: Arc<Common>, cluster: Cluster) -> Self {
+        Self {
+            common,
+            cluster,
+            own_lease: None,
+            next_serial: 1,
+            renew_at: 0,
+            look_at: 0,
+            jobs: Vec::new(),
+            kept: Vec::new(),
+            waits: Vec::new(),
+            stream: None,
+            watched: Vec::new(),
+            rewatch_at: 0,
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        loop {
+            let (tasks, is_closing) = {
+                let mut shared = self.common.lock();
+                (std::mem::take(&mut shared.inbox), shared.is_closing)
+            };
+            for task in tasks {
+                self.take(task);
+            }
+            if is_closing {
+                return self.close();
+            }
+            self.renew_if_due();
+            self.ask_jobs();
+            self.look_after_kept();
+            self.look_after_held();
+            self.advance_waits();
+            self.watch_what_is_waited_for();
+            self.sleep();
+            self.read_stream();
+        }
+    }
+
+    fn take(&mut self, task: Task) {
+        match task {
+            Task::Acquire(wait) => self.waits.push(Acquiring::new(wait)),
+            Task::GiveBack(id, hold) => self.give_back(id, hold),
+            Task::Kept(id, record) => self.kept.push((id, record, sys::monotonic() + KEPT_LOOK_NS)),
+            Task::Ask(job) => self.jobs.push(job),
+        }
+    }
+
+    /// Deletes a key until that is done, or its lease is over.
+    pub(crate) fn give_back(&mut self, id: u32, hold: Hold) {
+        let Hold { record, died, .. } = hold;
+        let attempt = move |keeper: &mut Self| keeper.delete_key(id, &record, died).map(|_| ());
+        let until = sys::monotonic() + nanoseconds(self.common.options.ttl);
+        let job = Job { attempt: Box::new(attempt), give_up: Box::new(|_| {}), until, not_before: 0 };
+        self.jobs.push(job);
+    }
+
+    /// Asks one endpoint.
+    pub(crate) fn ask_txn(&mut self, question: &Value) -> Result<TxnResponse, NoAnswer> {
+        self.ask("/v3/kv/txn", question)
+    }
+
+    fn ask<T: serde::de::DeserializeOwned>(&mut self, path: &str, question: &Value) -> Result<T, NoAnswer> {
+        let answer = self.cluster.ask(path, question, self.common.options.request_timeout());
+        match &answer {
+            Err(NoAnswer::Unreachable(failure)) => self.common.lock().trouble = Some(failure.clone()),
+            _ => self.common.lock().trouble = None,
+        }
+        answer
+    }
+
+    /// Deletes a key that holds a lock. With `is_death` the next holder is told of one. Whether the key was there.
+    pub(crate) fn delete_key(&mut self, id: u32, record: &Record, is_death: bool) -> Result<bool, NoAnswer> {
+        let key = key_of(&self.common.keys, id, record);
+        let held = self.common.keys.held(id);
+        let mut operations = vec![wire::delete(&key)];
+        if !is_death {
+            operations.push(wire::delete(&held));
+        }
+        if record.is_doubtful {
+            operations.push(wire::put(&self.common.keys.fence(&record.name()), "", record.lease));
+        }
+        let question = wire::txn(&[wire::if_created(&key, record.revision)], &operations, &[]);
+        self.ask_txn(&question).map(|answer| answer.succeeded)
+    }
+
+    fn ask_jobs(&mut self) {
+        for mut job in std::mem::take(&mut self.jobs) {
+            let now = sys::monotonic();
+            if now < job.not_before {
+                self.jobs.push(job);
+                continue;
+            }
+            match (job.attempt)(self) {
+                Err(NoAnswer::Unreachable(failure)) if sys::monotonic() >= job.until => (job.give_up)(failure),
+                Err(NoAnswer::Unreachable(_)) => {
+                    job.not_before = sys::monotonic() + nanoseconds(PAUSE);
+                    self.jobs.push(job);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The lease of new keys, granted if there is none.
+    pub(crate) fn lease(&mut self) -> Result<i64, NoAnswer> {
+        if let Some(lease) = self.own_lease {
+            let good_until = self.common.lock().leases.get(&lease).copied().unwrap_or(0);
+            if sys::boot_time() < good_until {
+                return Ok(lease);
+            }
+        }
+        let asked_at = sys::boot_time();
+        let question = json!({"TTL": self.common.options.ttl.as_secs().to_string()});
+        let granted: LeaseResponse = self.ask("/v3/lease/grant", &question)?;
+        self.own_lease = Some(granted.id);
+        let mut shared = self.common.lock();
+        shared.leases.insert(granted.id, good_until(asked_at, granted.ttl));
+        drop(shared);
+        self.renew_at = sys::monotonic() + nanoseconds(self.common.options.renewal());
+        Ok(granted.id)
+    }
+
+    /// Lets go of a lease that is over, and of what was held by it.
+    pub(crate) fn forget_lease(&mut self, lease: i64) {
+        let mut shared = self.common.lock();
+        for hold in shared.holds.values_mut().filter(|hold| hold.record.lease == lease) {
+            hold.is_lost = true;
+        }
+        shared.leases.remove(&lease);
+        self.common.set_alarm(&shared);
+        drop(shared);
+        self.own_lease = self.own_lease.filter(|own| *own != lease);
+    }
+
+    pub(crate) fn next_serial(&mut self) -> u64 {
+        self.next_serial += 1;
+        self.next_serial
+    }
+
+    fn renew_if_due(&mut self) {
+        let now = sys::monotonic();
+        self.note_what_is_over();
+        let own = self.own_lease;
+        let is_new = |lease: &i64| Some(*lease) != own;
+        let leases: Vec<i64> = {
+            let mut shared = self.common.lock();
+            let used: Vec<i64> = shared.holds.values().map(|hold| hold.record.lease).collect();
+            shared.leases.retain(|lease, _| Some(*lease) == own || used.contains(lease));
+            shared.leases.keys().copied().collect()
+        };
+        // The lease of another process, which may have ended since, is renewed at once.
+        let has_foreign = leases.iter().any(is_new);
+        if now < self.renew_at && !(has_foreign && self.look_at <= now) {
+            return;
+        }
+        let mut is_answered = true;
+        for lease in leases {
+            is_answered &= self.renew(lease);
+        }
+        let pause = if is_answered { self.common.options.renewal() } else { PAUSE };
+        self.renew_at = sys::monotonic() + nanoseconds(pause);
+        if self.own_lease.is_none() {
+            // Granted before it is needed: then an acquisition is one question.
+            let _granted_when_needed = self.lease();
+        }
+    }
+
+    /// Whether there was an answer.
+    fn renew(&mut self, lease: i64) -> bool {
+        let asked_at = sys::boot_time();
+        let answer = self.ask::<Streamed<LeaseResponse>>("/v3/lease/keepalive", &json!({"ID": lease.to_string()}));
+        let ttl = match answer {
+            Ok(Streamed { result: Some(renewed) }) => renewed.ttl,
+            Ok(Streamed { result: None }) | Err(NoAnswer::NoLease) => 0,
+            Err(_) => return false,
+        };
+        let mut shared = self.common.lock();
+        let before = shared.leases.get(&lease).copied().unwrap_or(0);
+        // What was over once is lost, though the lease goes on: its holder may have been told.
+        let is_over = ttl <= 0 || asked_at >= before;
+        if is_over {
+            for hold in shared.holds.values_mut().filter(|hold| hold.record.lease == lease) {
+                hold.is_lost = true;
+            }
+            shared.leases.remove(&lease);
+        } else {
+            shared.leases.insert(lease, good_until(asked_at, ttl));
+        }
+        self.common.set_alarm(&shared);
+        drop(shared);
+        if is_over && self.own_lease == Some(lease) {
+            self.own_lease = None;
+        }
+        true
+    }
+
+    /// Marks what was lost, and lets go of the lease that it was lost with.
+    fn note_what_is_over(&mut self) {
+        let now = sys::boot_time();
+        let mut shared = self.common.lock();
+        let over: Vec<i64> =
+            shared.leases.iter().filter(|&(_, &until)| now >= until).map(|(&lease, _)| lease).collect();
+        for hold in shared.holds.values_mut().filter(|hold| over.contains(&hold.record.lease)) {
+            hold.is_lost = true;
+        }
+        shared.leases.retain(|lease, _| !over.contains(lease));
+        drop(shared);
+        self.own_lease = self.own_lease.filter(|lease| !over.contains(lease));
+    }
+
+    /// Gives back kept keys that nobody came for.
+    fn look_after_kept(&mut self) {
+        let now = sys::monotonic();
+        let kept = std::mem::take(&mut self.kept);
+        for (id, record, due) in kept {
+            if now < due {
+                self.kept.push((id, record, due));
+            } else if self.common.records.read(id) == record && !self.take_up(id) {
+                self.kept.push((id, record, sys::monotonic() + KEPT_LOOK_NS));
+            }
+        }
+    }
+
+    /// Gives back keys whose holder died or ended without unlocking, so that other hosts hear of it. A native lock that is
+    /// free says so.
+    fn look_after_held(&mut self) {
+        let now = sys::monotonic();
+        if now < self.look_at {
+            return;
+        }
+        self.look_at = now + nanoseconds(self.common.options.renewal() / LOOKS);
+        let held: Vec<u32> = self.common.lock().holds.keys().copied().collect();
+        for id in held {
+            self.take_up(id);
+        }
+    }
+
+    /// Takes the native lock of a key that nobody on the host seems to hold, and deletes the key. Whether that is done.
+    fn take_up(&mut self, id: u32) -> bool {
+        let tried = self.common.host_locks.try_lock(id);
+        if tried == Tried::Busy {
+            return false;
+        }
+        let record = self.common.records.read(id);
+        let is_death = record.state == State::Held;
+        let is_done = match record.state {
+            State::None => true,
+            State::Held | State::Kept => {
+                self.common.records.write(id, &Record::NONE);
+                let deleted = self.delete_key(id, &record, is_death);
+                if let Err(NoAnswer::Unreachable(_)) = deleted {
+                    self.give_back(id, Hold { record, died: is_death, is_lost: false });
+                }
+                true
+            }
+        };
+        let mut shared = self.common.lock();
+        shared.holds.remove(&id);
+        self.common.set_alarm(&shared);
+        drop(shared);
+        self.common.host_locks.unlock(id);
+        is_done
+    }
+
+    fn advance_waits(&mut self) {
+        for mut wait in std::mem::take(&mut self.waits) {
+            if !wait.advance(self) {
+                self.waits.push(wait);
+            }
+        }
+    }
+
+    /// Watches the keys that the waits wait for, from the revisions on in which they were seen.
+    fn watch_what_is_waited_for(&mut self) {
+        let wanted: Vec<(String, i64)> = self.waits.iter().flat_map(Acquiring::watched).collect();
+        let is_covered = wanted.iter().all(|(key, _)| self.watched.iter().any(|(watched, _)| watched == key));
+        if wanted.is_empty() {
+            self.stream = None;
+            self.watched.clear();
+            return;
+        }
+        if (is_covered && self.stream.is_some()) || sys::monotonic() < self.rewatch_at {
+            return;
+        }
+        let mut body = String::new();
+        for (index, (key, revision)) in wanted.iter().enumerate() {
+            let create = json!({"create_request": {"key": wire::base64_of(key), "filters": ["NOPUT"],
+                "start_revision": revision.to_string(), "watch_id": (index + 1).to_string()}});
+            body.push_str(&create.to_string());
+            body.push('\n');
+        }
+        self.stream = None;
+        match self.cluster.watch(&body, self.common.options.request_timeout()) {
+            Ok(stream) => {
+                self.stream = Some(stream);
+                self.watched = wanted;
+            }
+            Err(_) => {
+                self.watched.clear();
+                self.rewatch_at = sys::monotonic() + nanoseconds(PAUSE);
+            }
+        }
+    }
+
+    fn read_stream(&mut self) {
+        let Some(stream) = &mut self.stream else { return };
+        let Some(messages) = stream.messages::<WatchResponse>() else {
+            // It ended: everything may have happened since.
+            self.stream = None;
+            self.watched.clear();
+            self.waits.iter_mut().for_each(Acquiring::look_soon);
+            return;
+        };
+        for message in messages {
+            if message.canceled {
+                self.waits.iter_mut().for_each(Acquiring::look_soon);
+            }
+            for event in message.events {
+                self.waits.iter_mut().for_each(|wait| wait.hear_of(&event.kv.key));
+            }
+        }
+    }
+
+    fn sleep(&self) {
+        let now = sys::monotonic();
+        let kept = self.kept.iter().map(|(_, _, due)| *due);
+        let jobs = self.jobs.iter().map(|job| job.not_before);
+        let waits = self.waits.iter().map(Acquiring::next);
+        let look = if self.common.lock().holds.is_empty() { u64::MAX } else { self.look_at };
+        let due = kept.chain(jobs).chain(waits).chain([self.renew_at, look]).min().unwrap_or(0);
+        let mut descriptors = vec![std::os::fd::AsRawFd::as_raw_fd(&self.common.bell)];
+        descriptors.extend(self.stream.as_ref().map(Stream::descriptor));
+        if due > now {
+            sys::wait_readable(&descriptors, Duration::from_nanos(due - now));
+        }
+        self.common.bell.silence();
+    }
+
+    /// Gives back what is kept, and the lease unless another process of the host relies on it.
+    fn close(&mut self) {
+        for (id, record, _) in std::mem::take(&mut self.kept) {
+            if self.common.records.read(id) == record {
+                self.take_up(id);
+            }
+        }
+        for mut job in std::mem::take(&mut self.jobs) {
+            if let Err(NoAnswer::Unreachable(failure)) = (job.attempt)(self) {
+                (job.give_up)(failure);
+            }
+        }
+        let has_handed_on = self.common.lock().has_handed_on;
+        if let (Some(lease), false) = (self.own_lease, has_handed_on) {
+            let _ends_by_itself = self.ask::<Value>("/v3/lease/revoke", &json!({"ID": lease.to_string()}));
+        }
+    }
+}
+
+/// Until when a lease is relied on that was asked for at that instant.
+fn good_until(asked_at: u64, ttl: i64) -> u64 {
+    let granted = ttl.saturating_mul(NANOSECONDS).max(0) as u64;
+    let margin = (granted / MARGIN_PART).max(LEAST_MARGIN_NS);
+    asked_at.saturating_add(granted.saturating_sub(margin))
+}

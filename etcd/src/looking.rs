@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! Looking at locks, and allocating them: questions that concern no acquisition.
+
+use crate::engine::Engine;
+use crate::failure::{Failure, Outcome};
+use crate::http::NoAnswer;
+use crate::keeper::Keeper;
+use crate::keys::{Held, Keys, Party};
+use crate::sys;
+use crate::wire::{self, KeyValue, RangeResponse, TxnResponse};
+
+/// What etcd knows of a lock.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Whether it is allocated.
+    pub allocated: bool,
+    /// Who holds it, with its fencing token.
+    pub holder: Option<(Party, u64)>,
+    /// Whether its last holder died, and nobody has taken it since.
+    pub owner_died: bool,
+    /// Who waits, in the order in which they get it.
+    pub waiters: Vec<Party>,
+}
+
+fn removed() -> NoAnswer {
+    NoAnswer::Refused(Failure::removed())
+}
+
+/// A transaction that needs the storage to be there, and what it then answers.
+fn in_storage(
+    keeper: &mut Keeper,
+    compare: &[serde_json::Value],
+    success: &[serde_json::Value],
+    failure: &[serde_json::Value],
+) -> Result<TxnResponse, NoAnswer> {
+    let config = keeper.common.keys.config();
+    let epoch = keeper.common.epoch;
+    let mut compare = compare.to_vec();
+    compare.push(wire::if_created(&config, epoch));
+    let mut failure = failure.to_vec();
+    failure.push(wire::get(&config));
+    let answer = keeper.ask_txn(&wire::txn(&compare, success, &failure))?;
+    if !answer.succeeded {
+        let there = answer.responses.last().and_then(|response| response.response_range.as_ref());
+        let revision = there.and_then(|range| range.kvs.first()).map(|kv| kv.create_revision);
+        if revision != Some(epoch) {
+            return Err(removed());
+        }
+    }
+    Ok(answer)
+}
+
+fn ids(range: &RangeResponse, before: &str) -> Vec<u32> {
+    let mut ids: Vec<u32> = range.kvs.iter().filter_map(|kv| Keys::id_in(&kv.key, before)).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(kv: &KeyValue) -> Option<T> {
+    serde_json::from_str(&kv.value).ok()
+}
+
+impl Engine {
+    /// Allocates the lowest id that is free. One transaction, if the guess is right that the last one knew.
+    pub(crate) fn allocate(&self) -> Outcome<u32> {
+        let mut guess = 0;
+        self.ask(move |keeper| {
+            let (keys, num_locks) = (keeper.common.keys.clone(), keeper.common.num_locks);
+            loop {
+                let key = keys.allocated(guess);
+                let list = [wire::list(&keys.allocated_all())];
+                let answer = in_storage(keeper, &[wire::if_created(&key, 0)], &[wire::put(&key, "", 0)], &list)?;
+                if answer.succeeded {
+                    return Ok(guess);
+                }
+                let taken =
+                    answer.into_ranges().next().map(|range| ids(&range, &keys.allocated_all())).unwrap_or_default();
+                let free = (0..num_locks).zip(taken.iter().map(Some).chain(std::iter::repeat(None)));
+                match free.into_iter().find(|(id, taken)| *taken != Some(id)) {
+                    Some((id, _)) => guess = id,
+                    None => {
+                        let text = format!(
+                            "all {num_locks} locks are allocated; free some, or make others with another prefix"
+                        );
+                        return Err(NoAnswer::Refused(Failure::new(libc::ENOLCK, text)));
+                    }
+                }
+            }
+        })
+    }
+
+    pub(crate) fn allocate_given(&self, id: u32) -> Outcome<()> {
+        let mut is_repeated = false;
+        self.ask(move |keeper| {
+            let key = keeper.common.keys.allocated(id);
+            let is_repeated = std::mem::replace(&mut is_repeated, true);
+            match in_storage(keeper, &[wire::if_created(&key, 0)], &[wire::put(&key, "", 0)], &[])?.succeeded {
+                true => Ok(()),
+                // By the question whose answer was lost, as far as can be said.
+                false if is_repeated => Ok(()),
+                false => {
+                    let text = format!("lock {id} is already allocated; retrieve it, or allocate another one");
+                    Err(NoAnswer::Refused(Failure::new(libc::EEXIST, text)))
+                }
+            }
+        })
+    }
+
+    pub(crate) fn free(&self, id: u32) -> Outcome<()> {
+        let mut is_repeated = false;
+        self.ask(move |keeper| {
+            let key = keeper.common.keys.allocated(id);
+            let is_repeated = std::mem::replace(&mut is_repeated, true);
+            // Of a key that is not there, no comparison is true but that of 0.
+            let answer = in_storage(keeper, &[wire::if_created(&key, 0)], &[], &[wire::delete(&key)])?;
+            if answer.succeeded && !is_repeated {
+                let text =
+                    format!("lock {id} is not allocated, so it cannot be freed; lock_info tells which locks are");
+                return Err(NoAnswer::Refused(Failure::new(libc::ENOENT, text)));
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) fn free_all(&self) -> Outcome<()> {
+        self.ask(|keeper| {
+            let all = keeper.common.keys.allocated_all();
+            in_storage(keeper, &[], &[wire::delete_all(&all)], &[]).map(|_| ())
+        })
+    }
+
+    pub(crate) fn available(&self) -> Outcome<u32> {
+        self.ask(|keeper| {
+            let all = keeper.common.keys.allocated_all();
+            let counted = keeper.ask_txn(&wire::txn(&[], &[wire::count(&all)], &[]))?.into_ranges().next();
+            let allocated = counted.map_or(0, |range| range.count);
+            Ok(keeper.common.num_locks.saturating_sub(u32::try_from(allocated).unwrap_or(u32::MAX)))
+        })
+    }
+
+    /// The locks that somebody holds, ascending.
+    pub(crate) fn locks_held(&self) -> Outcome<Vec<u32>> {
+        self.ask(|keeper| {
+            let keys = keeper.common.keys.clone();
+            let question = wire::txn(&[], &[wire::list(&keys.queues()), wire::get_all(&keys.held_all())], &[]);
+            let mut ranges = keeper.ask_txn(&question)?.into_ranges();
+            let (queues, held) = (ranges.next().unwrap_or_default(), ranges.next().unwrap_or_default());
+            let is_there = |key: &str| queues.kvs.iter().any(|kv| kv.key == key);
+            let is_held = |kv: &&KeyValue| parsed::<Held>(kv).is_some_and(|held| is_there(&held.key));
+            let kvs = held.kvs.iter().filter(is_held).cloned().collect();
+            Ok(ids(&RangeResponse { kvs, ..RangeResponse::default() }, &keys.held_all()))
+        })
+    }
+
+    /// What is known of one lock.
+    pub(crate) fn look(&self, id: u32) -> Outcome<Known> {
+        self.ask(move |keeper| {
+            let keys = keeper.common.keys.clone();
+            let questions = [wire::get(&keys.allocated(id)), wire::get_all(&keys.queue(id)), wire::get(&keys.held(id))];
+            let mut ranges = keeper.ask_txn(&wire::txn(&[], &questions, &[]))?.into_ranges();
+            let mut next = || ranges.next().map(|range| range.kvs).unwrap_or_default();
+            let (allocated, mut queue, held) = (next(), next(), next());
+            queue.sort_by_key(|kv| kv.create_revision);
+            let held: Option<Held> = held.first().and_then(parsed);
+            let place = held.as_ref().and_then(|held| queue.iter().position(|kv| kv.key == held.key));
+            let holder = place.map(|place| queue.remove(place));
+            let holder = holder.and_then(|kv| Some((parsed::<Party>(&kv)?, kv.create_revision as u64)));
+            Ok(Known {
+                allocated: !allocated.is_empty(),
+                owner_died: held.is_some() && holder.is_none(),
+                holder,
+                waiters: queue.iter().filter_map(parsed).collect(),
+            })
+        })
+    }
+
+    /// The comparison for a transaction of etcd's that is true only while the lock is held by its present holder, as JSON.
+    pub(crate) fn guard(&self, id: u32) -> Outcome<String> {
+        let record = self.held(id)?;
+        Ok(wire::if_created(&crate::engine::key_of(&self.common.keys, id, &record), record.revision).to_string())
+    }
+
+    /// Whether a party is of this host.
+    pub(crate) fn is_here(&self, party: &Party) -> bool {
+        party.host_id == self.common.identity.host_id()
+    }
+}
+
+/// For how long a party has waited, as far as the clocks of its host and this one agree.
+pub(crate) fn waited_ns(party: &Party) -> u64 {
+    const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
+    sys::since_1970_ms().saturating_sub(party.since_ms).saturating_mul(NANOSECONDS_PER_MILLISECOND)
+}
