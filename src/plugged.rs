@@ -110,6 +110,15 @@ fn number_of(ownership: Ownership) -> u32 {
     }
 }
 
+impl Drop for PluggedManager {
+    fn drop(&mut self) {
+        // The locks stay held, as the caller never gave them back; the process's end is what frees them.
+        if self.host.check_idle().is_err() {
+            self.calls.stay_open();
+        }
+    }
+}
+
 impl fmt::Debug for PluggedManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PluggedManager").field("storage", &self.storage).finish_non_exhaustive()
@@ -166,9 +175,8 @@ impl Manager for PluggedManager {
     }
 
     fn lock_holders(&self, id: u32) -> Result<Vec<Holder>> {
-        let info = self.lock_info(id)?;
-        let LockInfo { pid, tid, pid_namespace, ownership, .. } = info;
-        Ok(if info.held { vec![Holder { pid, tid, pid_namespace, shared: false, ownership }] } else { Vec::new() })
+        self.told(self.is_in_range(id))?;
+        Err(self.error(Reason::Unsupported("these locks have one holder; use lock_info")))
     }
 
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {
@@ -177,22 +185,25 @@ impl Manager for PluggedManager {
 
     fn locks_held(&self) -> Result<Vec<u32>> {
         let mut held = self.told(self.calls.locks_held())?;
-        // A death that only this host knows of yet.
-        let is_dead = |id: &u32| self.host.lock_info(*id).is_ok_and(|info| info.owner_died && !info.held);
-        held.retain(|id| !is_dead(id));
+        // Not those that this host keeps though nobody on it holds them.
+        held.retain(|&id| {
+            let is_held_here = self.host.lock_info(id).is_ok_and(|info| info.held);
+            is_held_here || self.calls.lock_info(id).is_ok_and(|known| known.here == 0 && known.held != 0)
+        });
         Ok(held)
     }
 
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
         let known = self.ask(id, |calls| calls.lock_info(id))?;
         let here = self.host.lock_info(id)?;
-        let is_death_news = known.here != 0 && here.owner_died && !here.held;
         let is_here = known.here != 0 && here.held;
+        // What this host keeps though nobody on it holds it, or what only this host knows of yet: a death.
+        let is_left_here = known.here != 0 && !here.held;
         Ok(LockInfo {
             id,
             allocated: known.allocated != 0,
-            held: known.held != 0 && !is_death_news,
-            owner_died: known.owner_died != 0 || is_death_news,
+            held: known.held != 0 && !is_left_here,
+            owner_died: known.owner_died != 0 || (is_left_here && here.owner_died),
             pid: if is_here { here.pid } else { 0 },
             tid: if is_here { here.tid } else { 0 },
             pid_namespace: if is_here { here.pid_namespace } else { 0 },
@@ -212,9 +223,9 @@ impl Manager for PluggedManager {
     }
 
     fn info(&self) -> Result<Info> {
-        let Info { attached, .. } = self.host.info()?;
+        let Info { attached, retired, .. } = self.host.info()?;
         let num_locks = self.num_locks;
-        Ok(Info { kind: Kind::Backend, layout: None, num_locks, max_locks: num_locks, attached, retired: false })
+        Ok(Info { kind: Kind::Backend, layout: None, num_locks, max_locks: num_locks, attached, retired })
     }
 
     fn repair_lock(&self, id: u32) -> Result<()> {

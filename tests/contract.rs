@@ -81,7 +81,6 @@ macro_rules! promises {
             death::a_killed_process_is_told_once_to_the_waiter,
             death::a_killed_process_is_told_to_who_comes_later,
             death::an_exec_frees_and_is_told,
-            death::closing_every_descriptor_frees_nothing,
             death::a_child_that_outlives_the_holder_keeps_nothing,
         );
     };
@@ -90,6 +89,12 @@ macro_rules! promises {
             allocation::two_managers_are_two_pools,
             locking::a_forked_child_is_refused,
         );
+    };
+    (@closed_descriptors $storage:expr, $door:expr) => {
+        promises!(@tests $storage, $door; death::closing_every_descriptor_frees_nothing);
+    };
+    (@no_closed_descriptors $storage:expr, $door:expr) => {
+        promises!(@tests $storage, $door; death::a_holder_that_closes_every_descriptor_is_not_robbed);
     };
     (@number $storage:expr, $door:expr) => {
         promises!(@tests $storage, $door; allocation::when_all_are_allocated_the_next_is_refused);
@@ -160,7 +165,13 @@ macro_rules! promises {
         $(
             #[test]
             fn $test() {
-                support::alone::alone!({ crate::$module::$test(&subject::Subject::new($storage, $door)) });
+                fn here() {}
+                let place = std::any::type_name_of_val(&here);
+                let body = || crate::$module::$test(&subject::Subject::new($storage, $door));
+                match $storage {
+                    Storage::Etcd => support::alone::run_with_etcd(place, body),
+                    _ => support::alone::run(place, body),
+                }
             }
         )*
     };
@@ -175,10 +186,12 @@ macro_rules! through_both {
 }
 
 through_both!(libpod_layout_through_rust, libpod_layout_through_c, Storage::LibpodLayout;
-    processes number no_growth no_process_ownership no_readers no_waits);
+    processes closed_descriptors number no_growth no_process_ownership no_readers no_waits);
 through_both!(native_layout_through_rust, native_layout_through_c, Storage::NativeLayout;
-    processes number growth process_ownership readers readers_in_processes waits waits_in_processes);
+    processes closed_descriptors number growth process_ownership readers readers_in_processes waits waits_in_processes);
 through_both!(files_through_rust, files_through_c, Storage::Files;
-    processes no_number no_growth process_ownership readers readers_in_processes waits waits_in_processes);
+    processes closed_descriptors no_number no_growth process_ownership readers readers_in_processes waits waits_in_processes);
 through_both!(in_memory_through_rust, in_memory_through_c, Storage::InMemory;
     no_processes number growth process_ownership readers waits);
+through_both!(etcd_through_rust, etcd_through_c, Storage::Etcd;
+    processes no_closed_descriptors number no_growth process_ownership no_readers waits waits_in_processes);

@@ -12,12 +12,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::deadlock;
-use crate::engine::{Hold, PAUSE, Wait};
 use crate::failure::Failure;
 use crate::host::{Record, State, name_of};
 use crate::http::NoAnswer;
 use crate::keeper::Keeper;
 use crate::keys::{Held, Party, json_of};
+use crate::shared::{Hold, PAUSE, Wait};
 use crate::sys;
 use crate::wire::{self, KeyValue, RangeResponse, TxnResponse};
 

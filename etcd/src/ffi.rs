@@ -12,11 +12,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::core::{self, lock_manager_t};
-use crate::engine::{self, Engine};
+use crate::engine::Engine;
 use crate::failure::{Failure, Outcome};
 use crate::keys::Party;
 use crate::looking;
 use crate::options::Options;
+use crate::storage;
 use crate::tabled::{self, TABLE, answer};
 
 /// The most bytes of a host's name, with the NUL.
@@ -162,7 +163,7 @@ pub unsafe extern "C" fn lock_manager_open_etcd(
         let name = options.name();
         let named = |failure: Failure| Failure::new(failure.errno, format!("{name}: {}", failure.text));
         let engine = Box::new(Engine::open(options, num_locks).map_err(named)?);
-        let segment = engine.common.segment.clone();
+        let segment = engine.segment();
         let state = Box::into_raw(engine);
         match core::open_backend(&TABLE, state.cast(), &name, &segment) {
             Ok(manager) => *out = manager,
@@ -185,7 +186,7 @@ pub unsafe extern "C" fn lock_manager_remove_etcd(
     options: *const lock_manager_etcd_options_t,
 ) -> i32 {
     // SAFETY: the module's contract.
-    answer(|| engine::remove(&unsafe { given(address, options) }?).map(|()| 0))
+    answer(|| storage::remove(&unsafe { given(address, options) }?).map(|()| 0))
 }
 
 /// Lists who holds a lock and who waits for it, on all hosts. The holder comes first, and the waiters follow in the order in
@@ -204,8 +205,8 @@ pub unsafe extern "C" fn lock_manager_etcd_parties(
     answer(|| {
         // SAFETY: the module's contract.
         let (engine, count) = unsafe { (engine_of(manager, None)?, output(count)?) };
-        if id >= engine.common.num_locks {
-            return Err(Failure::bad(format!("there is no lock {id}; there are {}", engine.common.num_locks)));
+        if id >= engine.num_locks() {
+            return Err(Failure::bad(format!("there is no lock {id}; there are {}", engine.num_locks())));
         }
         // SAFETY: the module's contract; the size is the first field.
         if capacity > 0 && unsafe { output(parties)?.size } != size_of::<lock_manager_etcd_party_t>() {

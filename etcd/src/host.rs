@@ -24,6 +24,8 @@ pub(crate) enum State {
     Held,
     /// A key that was unlocked, and is kept for others on the host that wait.
     Kept,
+    /// A key that is being deleted.
+    Leaving,
 }
 
 /// The record of one lock.
@@ -55,6 +57,7 @@ impl Record {
             State::None => 0,
             State::Held => 1,
             State::Kept => 2,
+            State::Leaving => 3,
         } | if self.is_doubtful { DOUBTFUL } else { 0 };
         let words =
             [MAGIC, state, self.lease as u64, self.serial, self.revision as u64, self.good_until, self.since, 0];
@@ -74,6 +77,7 @@ impl Record {
             0 => State::None,
             1 => State::Held,
             2 => State::Kept,
+            3 => State::Leaving,
             _ => return None,
         };
         let (lease, revision) = (lease as i64, revision as i64);

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::acquiring::Acquiring;
 use crate::core::Tried;
-use crate::engine::{Common, Hold, Job, PAUSE, Task, key_of};
 use crate::host::{Record, State};
 use crate::http::{Cluster, NoAnswer, Stream};
+use crate::shared::{Common, Hold, Job, PAUSE, Task, key_of};
 use crate::sys;
 use crate::wire::{self, LeaseResponse, Streamed, TxnResponse, WatchResponse};
 
@@ -39,6 +39,16 @@ pub(crate) struct Keeper {
     /// What the stream watches.
     watched: Vec<(String, i64)>,
     rewatch_at: u64,
+}
+
+/// What came of deleting a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deleted {
+    Now,
+    /// It was gone.
+    Before,
+    /// The whole storage was removed.
+    WithAll,
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
@@ -76,9 +86,9 @@ impl Keeper {
                 return self.close();
             }
             self.renew_if_due();
-            self.ask_jobs();
             self.look_after_kept();
             self.look_after_held();
+            self.ask_jobs();
             self.advance_waits();
             self.watch_what_is_waited_for();
             self.sleep();
@@ -118,8 +128,8 @@ impl Keeper {
         answer
     }
 
-    /// Deletes a key that holds a lock. With `is_death` the next holder is told of one. Whether the key was there.
-    pub(crate) fn delete_key(&mut self, id: u32, record: &Record, is_death: bool) -> Result<bool, NoAnswer> {
+    /// Deletes a key that holds a lock. With `is_death` the next holder is told of one.
+    pub(crate) fn delete_key(&mut self, id: u32, record: &Record, is_death: bool) -> Result<Deleted, NoAnswer> {
         let key = key_of(&self.common.keys, id, record);
         let held = self.common.keys.held(id);
         let mut operations = vec![wire::delete(&key)];
@@ -129,8 +139,15 @@ impl Keeper {
         if record.is_doubtful {
             operations.push(wire::put(&self.common.keys.fence(&record.name()), "", record.lease));
         }
-        let question = wire::txn(&[wire::if_created(&key, record.revision)], &operations, &[]);
-        self.ask_txn(&question).map(|answer| answer.succeeded)
+        let config = wire::get(&self.common.keys.config());
+        let question = wire::txn(&[wire::if_created(&key, record.revision)], &operations, &[config]);
+        let answer = self.ask_txn(&question)?;
+        if answer.succeeded {
+            return Ok(Deleted::Now);
+        }
+        let config = answer.into_ranges().next().and_then(|range| range.kvs.into_iter().next());
+        let is_there = config.is_some_and(|config| config.create_revision == self.common.epoch);
+        Ok(if is_there { Deleted::Before } else { Deleted::WithAll })
     }
 
     fn ask_jobs(&mut self) {
@@ -285,31 +302,26 @@ impl Keeper {
         }
     }
 
-    /// Takes the native lock of a key that nobody on the host seems to hold, and deletes the key. Whether that is done.
+    /// Deletes a key that nobody on the host holds, as the native lock says, which is taken for a moment only. Whether that is
+    /// under way.
     fn take_up(&mut self, id: u32) -> bool {
-        let tried = self.common.host_locks.try_lock(id);
-        if tried == Tried::Busy {
+        if self.common.host_locks.try_lock(id) == Tried::Busy {
             return false;
         }
         let record = self.common.records.read(id);
-        let is_death = record.state == State::Held;
-        let is_done = match record.state {
-            State::None => true,
-            State::Held | State::Kept => {
-                self.common.records.write(id, &Record::NONE);
-                let deleted = self.delete_key(id, &record, is_death);
-                if let Err(NoAnswer::Unreachable(_)) = deleted {
-                    self.give_back(id, Hold { record, died: is_death, is_lost: false });
-                }
-                true
-            }
-        };
+        // A record that says "held" stays: whoever comes next on this host deletes the key, too, before anything else.
+        if record.state == State::Kept {
+            self.common.records.write(id, &Record { state: State::Leaving, ..record });
+        }
         let mut shared = self.common.lock();
         shared.holds.remove(&id);
         self.common.set_alarm(&shared);
         drop(shared);
         self.common.host_locks.unlock(id);
-        is_done
+        if matches!(record.state, State::Held | State::Kept) {
+            self.give_back(id, Hold { record, died: record.state == State::Held, is_lost: false });
+        }
+        true
     }
 
     fn advance_waits(&mut self) {

@@ -21,6 +21,8 @@ mod options;
 mod owner;
 #[cfg(feature = "rust")]
 mod rust;
+mod shared;
+mod storage;
 mod sys;
 #[path = "../../src/plugged/table.rs"]
 #[allow(dead_code, reason = "the core's own file; this library does not use every number of it")]

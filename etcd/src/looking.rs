@@ -7,6 +7,7 @@ use crate::failure::{Failure, Outcome};
 use crate::http::NoAnswer;
 use crate::keeper::Keeper;
 use crate::keys::{Held, Keys, Party};
+use crate::shared::key_of;
 use crate::sys;
 use crate::wire::{self, KeyValue, RangeResponse, TxnResponse};
 
@@ -179,12 +180,12 @@ impl Engine {
     /// The comparison for a transaction of etcd's that is true only while the lock is held by its present holder, as JSON.
     pub(crate) fn guard(&self, id: u32) -> Outcome<String> {
         let record = self.held(id)?;
-        Ok(wire::if_created(&crate::engine::key_of(&self.common.keys, id, &record), record.revision).to_string())
+        Ok(wire::if_created(&key_of(&self.here()?.keys, id, &record), record.revision).to_string())
     }
 
     /// Whether a party is of this host.
     pub(crate) fn is_here(&self, party: &Party) -> bool {
-        party.host_id == self.common.identity.host_id()
+        self.here().is_ok_and(|common| party.host_id == common.identity.host_id())
     }
 }
 

@@ -7,10 +7,11 @@ use std::path::Path;
 
 use lock_manager::{Manager, PluggedManager};
 
-use crate::engine::{self, Engine};
+use crate::engine::Engine;
 use crate::failure::{Failure, Outcome};
 use crate::looking::Known;
 use crate::options::Options;
+use crate::storage;
 use crate::tabled::{self, TABLE};
 
 /// Locks in an etcd cluster.
@@ -28,7 +29,7 @@ impl EtcdManager {
     pub fn open(options: Options, num_locks: u32) -> Outcome<Self> {
         let name = options.name();
         let engine = Box::new(Engine::open(options, num_locks)?);
-        let segment = engine.common.segment.clone();
+        let segment = engine.segment();
         let state = Box::into_raw(engine);
         // SAFETY: the table and the state are this library's.
         let opened =
@@ -85,5 +86,5 @@ impl EtcdManager {
 /// # Errors
 /// `ENOENT` if there are none; errors of the connection.
 pub fn remove(options: &Options) -> Outcome<()> {
-    engine::remove(options)
+    storage::remove(options)
 }

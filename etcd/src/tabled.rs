@@ -13,10 +13,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
-use crate::engine::{Engine, Step, Wait, WaitState};
+use crate::engine::{Engine, Step};
 use crate::failure::{Failure, Outcome};
 use crate::host::Record;
 use crate::looking;
+use crate::shared::{Wait, WaitState};
 use crate::table::{
     LOCK_MANAGER_REQUEST_TRY, LOCK_MANAGER_SLEEP, lock_manager_backend_lock_t, lock_manager_backend_t,
     lock_manager_request_t, lock_manager_sleep_t,
@@ -104,7 +105,7 @@ macro_rules! hand_out {
 }
 
 unsafe extern "C" fn num_locks(state: *mut c_void, count: *mut u32) -> i32 {
-    hand_out!(state, count, |engine| Ok(engine.common.num_locks))
+    hand_out!(state, count, |engine| Ok::<_, Failure>(engine.num_locks()))
 }
 
 unsafe extern "C" fn available_locks(state: *mut c_void, count: *mut u32) -> i32 {
@@ -222,5 +223,5 @@ unsafe extern "C" fn fencing_token(state: *mut c_void, id: u32, token: *mut u64)
 }
 
 unsafe extern "C" fn lost_fd(state: *mut c_void, descriptor: *mut i32) -> i32 {
-    hand_out!(state, descriptor, |engine| Ok::<_, Failure>(engine.alarm()))
+    hand_out!(state, descriptor, |engine| engine.alarm())
 }

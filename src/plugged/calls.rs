@@ -8,7 +8,7 @@
 
 use std::ffi::{CStr, c_void};
 use std::ptr;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::shm::Outcome;
 use crate::{Errno, Reason};
@@ -24,6 +24,7 @@ use crate::sys::syscall::clock::Instant;
 pub(super) struct Calls {
     table: lock_manager_backend_t,
     state: *mut c_void,
+    stays_open: AtomicBool,
 }
 
 // SAFETY: the contract: any thread may call the functions, and several at a time.
@@ -84,12 +85,17 @@ impl Calls {
             }
             table.read()
         };
-        Ok(Self { table, state })
+        Ok(Self { table, state, stays_open: AtomicBool::new(false) })
     }
 
     pub(super) fn state_if_of(&self, close: *const c_void) -> Option<*mut c_void> {
         let own = self.table.close.map(|function| function as *const c_void);
         (own == Some(close)).then_some(self.state)
+    }
+
+    /// Has the backend keep what is held: it is not closed when its manager is dropped.
+    pub(super) fn stay_open(&self) {
+        self.stays_open.store(true, Ordering::Relaxed);
     }
 
     fn understood(&self, code: i32) -> Outcome<i32> {
@@ -203,7 +209,7 @@ impl Calls {
 
 impl Drop for Calls {
     fn drop(&mut self) {
-        if let Some(function) = self.table.close {
+        if let (Some(function), false) = (self.table.close, self.stays_open.load(Ordering::Relaxed)) {
             // SAFETY: the contract: the last call.
             unsafe { function(self.state) }
         }

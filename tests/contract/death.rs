@@ -99,6 +99,18 @@ pub fn an_exec_frees_and_is_told(subject: &Subject) {
     manager.unlock(1).unwrap();
 }
 
+pub fn a_holder_that_closes_every_descriptor_is_not_robbed(subject: &Subject) {
+    let manager = subject.make();
+    let child = holder(subject, || {
+        // SAFETY: close_range(2) closes what the child does not use any more.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) }, 0);
+    });
+    assert_eq!(manager.timed_lock(1, SHORT_NS), Err(libc::ETIMEDOUT));
+    child.kill();
+    assert_eq!(manager.timed_lock(1, LONG_NS), Ok(Acquired::OwnerDied));
+    manager.unlock(1).unwrap();
+}
+
 pub fn closing_every_descriptor_frees_nothing(subject: &Subject) {
     let manager = subject.make();
     let (go, done) = (&board(1)[0], &board(1)[0]);

@@ -71,6 +71,7 @@ pub fn the_storage_says_what_it_is(subject: &Subject) {
         Storage::NativeLayout => (0, 2),
         Storage::Files => (1, 0),
         Storage::InMemory => (2, 0),
+        Storage::Etcd => (3, 0),
     };
     let (kind, layout, retired) = subject.make().describe().unwrap();
     assert_eq!(((kind, layout), retired), (kind_and_layout, 0));

@@ -11,6 +11,8 @@ pub enum Storage {
     NativeLayout,
     Files,
     InMemory,
+    /// A cluster of etcd, of which this is one host.
+    Etcd,
 }
 
 /// What a storage has or lacks. Both are promises: each capability has a list of tests in contract.rs, and so has its lack.
@@ -18,6 +20,8 @@ pub enum Storage {
 pub enum Capability {
     /// Several managers and processes use one storage.
     Processes,
+    /// A program may close every descriptor that it has. Of a storage of one process, nobody else could tell.
+    ClosedDescriptors,
     /// There is a number of locks.
     Number,
     /// That number can grow.
@@ -31,6 +35,7 @@ pub enum Capability {
 }
 
 impl Capability {
+    /// Those that every storage has or lacks.
     pub const ALL: [Self; 6] =
         [Self::Processes, Self::Number, Self::Growth, Self::ProcessOwnership, Self::Readers, Self::Waits];
 }
@@ -49,6 +54,8 @@ impl Storage {
             Self::Files => &[Capability::Number, Capability::Growth],
             // The locks are memory of one process.
             Self::InMemory => &[Capability::Processes],
+            // The number is a key's value, and readers would need a queue of their own. The connections are descriptors.
+            Self::Etcd => &[Capability::Growth, Capability::Readers, Capability::ClosedDescriptors],
         }
     }
 
@@ -59,6 +66,9 @@ impl Storage {
     /// The lists of tests in contract.rs that this storage has to pass, by their names there.
     pub fn lists(self) -> Vec<&'static str> {
         let mut lists: Vec<_> = Capability::ALL.into_iter().map(|capability| self.list(capability)).collect();
+        if self.has(Capability::Processes) {
+            lists.push(self.list(Capability::ClosedDescriptors));
+        }
         if self.has(Capability::Processes) && self.has(Capability::Readers) {
             lists.push("readers_in_processes");
         }
@@ -72,6 +82,8 @@ impl Storage {
         match (capability, self.has(capability)) {
             (Capability::Processes, true) => "processes",
             (Capability::Processes, false) => "no_processes",
+            (Capability::ClosedDescriptors, true) => "closed_descriptors",
+            (Capability::ClosedDescriptors, false) => "no_closed_descriptors",
             (Capability::Number, true) => "number",
             (Capability::Number, false) => "no_number",
             (Capability::Growth, true) => "growth",
@@ -105,6 +117,10 @@ impl Subject {
         match self.storage {
             Storage::LibpodLayout | Storage::NativeLayout => self.place.name.clone(),
             Storage::Files | Storage::InMemory => self.place.file().to_str().unwrap().to_owned(),
+            Storage::Etcd => {
+                let endpoints = super::support::etcd::shared_endpoints().unwrap();
+                format!("etcd://{endpoints}{}", self.place.name)
+            }
         }
     }
 
@@ -140,7 +156,7 @@ impl Subject {
         match self.storage {
             Storage::LibpodLayout => num_locks.next_multiple_of(32),
             Storage::NativeLayout => num_locks.next_multiple_of(64),
-            Storage::Files | Storage::InMemory => num_locks,
+            Storage::Files | Storage::InMemory | Storage::Etcd => num_locks,
         }
     }
 
@@ -150,6 +166,10 @@ impl Subject {
             Storage::LibpodLayout | Storage::NativeLayout => lock_manager::ShmManager::remove(self.path()).unwrap(),
             Storage::Files => lock_manager::FileManager::remove(self.path()).unwrap(),
             Storage::InMemory => {}
+            Storage::Etcd => {
+                let options = lock_manager_etcd::Options::of_address(&self.path()).unwrap();
+                lock_manager_etcd::remove(&options).unwrap();
+            }
         }
     }
 }

@@ -40,13 +40,13 @@ pub(crate) use alone_as_root;
 
 /// See [`alone!`]; `place` is the path of an item within the test.
 pub fn run(place: &str, body: impl FnOnce()) {
-    run_through(Vec::new(), place, body);
+    run_through(Vec::new(), place, Vec::new(), body);
 }
 
 /// See [`alone_as_root!`].
 pub fn run_as_root(place: &str, body: impl FnOnce()) {
     match way_to_root() {
-        Ok(way) => run_through(way, place, body),
+        Ok(way) => run_through(way, place, Vec::new(), body),
         Err(reason) => super::skip(&reason),
     }
 }
@@ -81,7 +81,14 @@ fn unshares(first: &[&str]) -> Result<(), String> {
     Err(format!("needs root or a user namespace: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
-fn run_through(way: Vec<&str>, place: &str, body: impl FnOnce()) {
+/// As [`alone!`], with the endpoints of a cluster that this process keeps; skipped where there is no etcd.
+pub fn run_with_etcd(place: &str, body: impl FnOnce()) {
+    if let Some(endpoints) = super::etcd::shared_endpoints() {
+        run_through(Vec::new(), place, vec![(super::etcd::ENDPOINTS, endpoints)], body);
+    }
+}
+
+fn run_through(way: Vec<&str>, place: &str, env: Vec<(&str, String)>, body: impl FnOnce()) {
     let test = place.split_once("::").unwrap().1.trim_end_matches("::here");
     if std::env::var(TEST).is_ok_and(|name| name == test) {
         allow(LIMIT_SECONDS);
@@ -98,6 +105,7 @@ fn run_through(way: Vec<&str>, place: &str, body: impl FnOnce()) {
         .args(words)
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(TEST, test)
+        .envs(env)
         .env(PREFIX, &prefix)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

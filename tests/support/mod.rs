@@ -10,6 +10,7 @@ pub mod board;
 pub mod damage;
 pub mod descriptors;
 pub mod disk;
+pub mod etcd;
 pub mod layout;
 pub mod made;
 pub mod namespace;

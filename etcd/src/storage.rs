@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! Finding the locks of an address, making them, and removing them.
+
+use std::time::{Duration, Instant};
+
+use crate::failure::{Failure, Outcome};
+use crate::host::{Records, segment_name};
+use crate::http::{Cluster, NoAnswer};
+use crate::keys::{Config, FORMAT, Keys, json_of};
+use crate::options::Options;
+use crate::owner::Identity;
+use crate::shared::PAUSE;
+use crate::wire::{self, TxnResponse, VersionResponse};
+
+/// A storage as it was found.
+pub(crate) struct Found {
+    cluster: String,
+    pub(crate) num_locks: u32,
+    /// The create revision of the storage's first key.
+    pub(crate) epoch: i64,
+}
+
+impl Found {
+    /// The name of the native segment that a host has beside it.
+    pub(crate) fn segment(&self, options: &Options, identity: &Identity) -> String {
+        segment_name(&format!("{} {} {} {}", self.cluster, options.prefix, self.epoch, identity.host_id()))
+    }
+}
+
+/// Asks the endpoints in turn, for as long as the options say.
+pub(crate) fn ask_all<T>(
+    cluster: &mut Cluster,
+    options: &Options,
+    mut question: impl FnMut(&mut Cluster, Duration) -> Result<T, NoAnswer>,
+) -> Outcome<T> {
+    let until = Instant::now() + options.patience;
+    loop {
+        for _ in 0..cluster.num_endpoints() {
+            match question(cluster, options.request_timeout().min(until.saturating_duration_since(Instant::now()))) {
+                Err(NoAnswer::Unreachable(failure)) if Instant::now() >= until => return Err(failure),
+                Err(NoAnswer::Unreachable(_)) => {}
+                answer => return answer.map_err(NoAnswer::into_failure),
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+pub(crate) fn find_or_make(cluster: &mut Cluster, options: &Options, keys: &Keys, num_locks: u32) -> Outcome<Found> {
+    let version: VersionResponse = ask_all(cluster, options, |cluster, timeout| cluster.read("/version", timeout))?;
+    check_version(&version.etcdserver, cluster.endpoint())?;
+    let key = keys.config();
+    let value = json_of(&Config { format: FORMAT, locks: num_locks });
+    let make = if num_locks == 0 { Vec::new() } else { vec![wire::put(&key, &value, 0)] };
+    let question = wire::txn(&[wire::if_created(&key, 0)], &make, &[]);
+    let _made: TxnResponse =
+        ask_all(cluster, options, |cluster, timeout| cluster.ask("/v3/kv/txn", &question, timeout))?;
+    let question = wire::txn(&[], &[wire::get(&key)], &[]);
+    let answer: TxnResponse =
+        ask_all(cluster, options, |cluster, timeout| cluster.ask("/v3/kv/txn", &question, timeout))?;
+    let identity = answer.header.cluster_id.clone();
+    let there = answer.into_ranges().next().and_then(|range| range.kvs.into_iter().next());
+    let Some(there) = there else {
+        return Err(Failure::new(libc::ENOENT, "there are no locks; open them with a number of locks to make them"));
+    };
+    let config: Config =
+        serde_json::from_str(&there.value).ok().filter(|config: &Config| config.format == FORMAT).ok_or_else(|| {
+            Failure::new(libc::EPROTO, format!("the key {key} is not of this version's; choose another prefix"))
+        })?;
+    if num_locks != 0 && config.locks != num_locks {
+        let text =
+            format!("holds {} locks, {num_locks} were asked for; open with 0 to take what is there", config.locks);
+        return Err(Failure::new(libc::ERANGE, text));
+    }
+    Ok(Found { cluster: identity, num_locks: config.locks, epoch: there.create_revision })
+}
+
+fn check_version(version: &str, endpoint: &str) -> Outcome<()> {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    match (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) {
+        (3, 4..) | (4.., _) => Ok(()),
+        _ => {
+            let text = format!("{endpoint} is etcd {version:?}, but 3.4 or later is needed; update it");
+            Err(Failure::new(libc::EPROTO, text))
+        }
+    }
+}
+
+/// Removes the locks of an address, and what this host has beside them. Their users are told.
+pub(crate) fn remove(options: &Options) -> Outcome<()> {
+    let mut cluster = Cluster::new(options)?;
+    let keys = Keys::new(&options.prefix);
+    let found = find_or_make(&mut cluster, options, &keys, 0)?;
+    let identity = Identity::new(options.host.as_deref());
+    let question = wire::txn(&[], &[wire::delete_all(&keys.all())], &[]);
+    let _removed: TxnResponse =
+        ask_all(&mut cluster, options, |cluster, timeout| cluster.ask("/v3/kv/txn", &question, timeout))?;
+    let segment = found.segment(options, &identity);
+    crate::core::remove_host_locks(&segment);
+    let _was_not_there = std::fs::remove_file(Records::path(&segment));
+    Ok(())
+}

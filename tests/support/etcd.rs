@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A cluster of etcd on loopback, of a test's own: killed with it, each member by its id.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::wait::eventually;
+
+/// Names the endpoints of the cluster that a parent process has started.
+pub const ENDPOINTS: &str = "LOCK_MANAGER_TEST_ETCD";
+const PROGRAM: &str = "etcd";
+/// Short, so that an election is not what a test waits for.
+const TIMES: [&str; 4] = ["--heartbeat-interval", "50", "--election-timeout", "500"];
+
+/// Whether there is an etcd; if not, says that the test is skipped.
+pub fn is_there_or_skip() -> bool {
+    let there =
+        Command::new(PROGRAM).arg("--version").stdin(Stdio::null()).output().is_ok_and(|out| out.status.success());
+    if !there {
+        super::skip("needs etcd, which is in Debian's etcd-server");
+    }
+    there
+}
+
+struct Member {
+    child: Child,
+    port: u16,
+}
+
+/// A cluster. Its members end with it, and with this process.
+pub struct Cluster {
+    members: Vec<Option<Member>>,
+    ports: Vec<(u16, u16)>,
+    directory: PathBuf,
+}
+
+impl Cluster {
+    /// Starts so many members, and waits until they have a leader.
+    pub fn start(size: usize) -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("lm-test-etcd-{}-{count}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let ports = (0..size).map(|_| (free_port(), free_port())).collect();
+        let mut cluster = Self { members: (0..size).map(|_| None).collect(), ports, directory };
+        (0..size).for_each(|index| cluster.start_member(index));
+        cluster.until_ready();
+        cluster
+    }
+
+    /// Starts a member, or starts it again with what it had stored.
+    pub fn start_member(&mut self, index: usize) {
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let (client, peer) = self.ports[index];
+        let peers = self.ports.iter().enumerate().map(|(index, (_, peer))| format!("m{index}={}", url(*peer)));
+        let peers: Vec<_> = peers.collect();
+        let log = File::create(self.directory.join(format!("m{index}.log"))).unwrap();
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["--name", &format!("m{index}"), "--initial-cluster", &peers.join(",")])
+            .arg("--data-dir")
+            .arg(self.directory.join(format!("m{index}")))
+            .args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
+            .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
+            .args(TIMES)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        self.members[index] = Some(Member { child: spawn(command), port: client });
+    }
+
+    /// Waits until each member that runs answers a question that needs a leader.
+    pub fn until_ready(&self) {
+        for member in self.members.iter().flatten() {
+            eventually("etcd is ready", || {
+                post(member.port, "/v3/kv/range", r#"{"key":"AA=="}"#).is_some_and(|answer| answer.contains("revision"))
+            });
+        }
+    }
+
+    /// The endpoints, as an address has them.
+    pub fn endpoints(&self) -> String {
+        let endpoints: Vec<_> = self.ports.iter().map(|(client, _)| format!("127.0.0.1:{client}")).collect();
+        endpoints.join(",")
+    }
+
+    pub fn client_port(&self, index: usize) -> u16 {
+        self.ports[index].0
+    }
+
+    pub fn size(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// The member that leads, if there is one.
+    pub fn leader(&self) -> Option<usize> {
+        let number = |text: &str, name: &str| {
+            let rest = text.split_once(&format!("\"{name}\":\""))?.1;
+            rest.split('"').next()?.parse::<u64>().ok()
+        };
+        (0..self.size()).find(|&index| {
+            let answer = post(self.ports[index].0, "/v3/maintenance/status", "{}");
+            answer.is_some_and(|text| {
+                let leader = number(&text, "leader");
+                leader.is_some() && leader == number(&text, "member_id")
+            })
+        })
+    }
+
+    pub fn signal(&self, index: usize, signal: i32) {
+        if let Some(member) = &self.members[index] {
+            // SAFETY: kill(2) touches no memory; the process is this one's child, not yet waited for.
+            unsafe { libc::kill(member.child.id() as i32, signal) };
+        }
+    }
+
+    /// Kills a member, which keeps what it had stored.
+    pub fn kill(&mut self, index: usize) {
+        if let Some(mut member) = self.members[index].take() {
+            member.child.kill().unwrap();
+            member.child.wait().unwrap();
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        (0..self.size()).for_each(|index| self.kill(index));
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Spawns in a thread that never ends: the child is to end with this process, and the kernel counts by thread.
+fn spawn(mut command: Command) -> Child {
+    let (tell, hear) = mpsc::channel();
+    std::thread::spawn(move || {
+        // SAFETY: prctl(2) with these arguments touches no memory, and is async-signal-safe.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        tell.send(command.spawn().unwrap()).unwrap();
+        loop {
+            std::thread::park();
+        }
+    });
+    hear.recv().unwrap()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Asks a member, and reads until the answer is whole; `None`: it does not answer.
+pub fn post(port: u16, path: &str, body: &str) -> Option<String> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let request = format!("POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+}
+
+/// The endpoints of a cluster that serves all tests of this binary: started by the first of them, and handed to the processes
+/// that they start. `None`: there is no etcd.
+pub fn shared_endpoints() -> Option<String> {
+    use std::sync::OnceLock;
+    static SHARED: OnceLock<Option<Cluster>> = OnceLock::new();
+    if let Ok(endpoints) = std::env::var(ENDPOINTS) {
+        return Some(endpoints);
+    }
+    let cluster = SHARED.get_or_init(|| is_there_or_skip().then(|| Cluster::start(3)));
+    cluster.as_ref().map(Cluster::endpoints)
+}
