@@ -56,6 +56,9 @@ static void a_backend_without_a_table_a_name_or_a_place_for_the_manager_is_refus
 	REFUSED(lock_manager_open_backend(&table, NULL, "locks", NULL, NULL));
 	CHECK(out == UNTOUCHED);
 	REFUSED(lock_manager_backend_state(NULL, &table, UINT32_MAX, &state));
+	REFUSED(lock_manager_backend_failed("locks", 5, NULL));
+	CHECK_FAILURE(lock_manager_backend_failed("locks", 0, "word"), -EINVAL, "positive");
+	CHECK_FAILURE(lock_manager_backend_failed("locks", 5, "in other words"), -5, "locks: in other words");
 }
 
 static void removing_without_a_path_is_refused(void)

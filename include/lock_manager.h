@@ -1000,6 +1000,20 @@ int32_t lock_manager_backend_state(lock_manager_t *manager,
                                    uint32_t holds,
                                    void **state);
 
+/**
+ * Makes a failure of a backend's own library this thread's last failure, so that lock_manager_last_error() describes it.
+ * Returns -error.
+ *
+ * name: what errors call the storage; NULL: none.
+ * error: the errno, positive.
+ * text: the failure in one line, with the way out.
+ *
+ * -EINVAL: text is NULL, or error is not positive.
+ */
+int32_t lock_manager_backend_failed(const char *name,
+                                    int32_t error,
+                                    const char *text);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

@@ -19,8 +19,8 @@ mod types;
 
 use std::ffi::{c_char, c_void};
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::Result;
 use crate::backend::{AnyBackend, Backend, Mode, on_backend};
 use crate::cancel::Cancel;
 use crate::file::FileManager;
@@ -29,6 +29,7 @@ use crate::memory::InMemoryManager;
 use crate::plugged::PluggedManager;
 pub use crate::plugged::table::*;
 use crate::shm::ShmManager;
+use crate::{Errno, Error, Reason, Result};
 
 use boundary::{call, cancel, input_path, manager, output, refuse, silence_panics};
 pub use constants::*;
@@ -784,5 +785,27 @@ pub unsafe extern "C" fn lock_manager_backend_state(
         }
         *state = found;
         Ok(0)
+    })
+}
+
+/// Makes a failure of a backend's own library this thread's last failure, so that lock_manager_last_error() describes it.
+/// Returns -error.
+///
+/// name: what errors call the storage; NULL: none.
+/// error: the errno, positive.
+/// text: the failure in one line, with the way out.
+///
+/// -EINVAL: text is NULL, or error is not positive.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_manager_backend_failed(name: *const c_char, error: i32, text: *const c_char) -> i32 {
+    const NOT_POSITIVE: &str = "the error of the backend is not positive; give an errno";
+    // SAFETY: the module's contract.
+    call(|| unsafe {
+        let text = input_path(text)?.to_string_lossy().into_owned();
+        let name = if name.is_null() { Path::new("") } else { input_path(name)? };
+        if error <= 0 {
+            return Err(refuse(NOT_POSITIVE));
+        }
+        Err(Error::new(&Arc::new(name.to_owned()), Reason::OfBackend { errno: Errno(error), text }))
     })
 }

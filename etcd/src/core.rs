@@ -37,6 +37,7 @@ unsafe extern "C" {
         host: *const c_char,
         out: *mut *mut lock_manager_t,
     ) -> i32;
+    fn lock_manager_backend_failed(name: *const c_char, error: i32, text: *const c_char) -> i32;
     fn lock_manager_backend_state(
         manager: *mut lock_manager_t,
         table: *const lock_manager_backend_t,
@@ -142,4 +143,12 @@ pub(crate) unsafe fn state_of(
     // SAFETY: as the header says; this function's own contract.
     let code = unsafe { lock_manager_backend_state(manager, table, holds.unwrap_or(u32::MAX), &raw mut state) };
     if code == 0 { Ok(state) } else { Err(failure(code)) }
+}
+
+/// Makes a failure the thread's last failure in the core, and a code.
+pub(crate) fn failed(failure: &Failure) -> i32 {
+    let text: String = failure.text.chars().filter(|c| *c != '\0').collect();
+    let text = CString::new(text).unwrap_or_default();
+    // SAFETY: the text is alive.
+    unsafe { lock_manager_backend_failed(ptr::null(), failure.errno, text.as_ptr()) }
 }

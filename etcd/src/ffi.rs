@@ -18,7 +18,7 @@ use crate::keys::Party;
 use crate::looking;
 use crate::options::Options;
 use crate::storage;
-use crate::tabled::{self, TABLE, answer};
+use crate::tabled::{self, TABLE};
 
 /// The most bytes of a host's name, with the NUL.
 pub const LOCK_MANAGER_ETCD_HOST_SIZE: usize = 128;
@@ -64,6 +64,11 @@ pub struct lock_manager_etcd_party_t {
     pub host: [c_char; LOCK_MANAGER_ETCD_HOST_SIZE],
     /// The process's command.
     pub command: [c_char; LOCK_MANAGER_ETCD_COMMAND_SIZE],
+}
+
+/// Runs a function of C's. A failure is the thread's last in the core.
+fn answer(body: impl FnOnce() -> Outcome<i32>) -> i32 {
+    tabled::guarded(body).unwrap_or_else(|failure| core::failed(&failure))
 }
 
 /// A text that C handed in; `None`: NULL.
@@ -130,13 +135,6 @@ unsafe fn engine_of<'e>(manager: *mut lock_manager_t, holds: Option<u32>) -> Out
 unsafe fn output<'a, T>(out: *mut T) -> Outcome<&'a mut T> {
     // SAFETY: the module's contract.
     unsafe { out.as_mut() }.ok_or_else(|| Failure::bad("a pointer for the result is NULL; give an address"))
-}
-
-/// Describes this thread's last failure in a function of this header, in one line. Never NULL. For other functions, it is
-/// lock_manager_last_error().
-#[unsafe(no_mangle)]
-pub extern "C" fn lock_manager_etcd_last_error() -> *const c_char {
-    tabled::last_text()
 }
 
 /// Opens locks in an etcd cluster, and makes them if they are missing. All functions of lock_manager.h work on the manager.

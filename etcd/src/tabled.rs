@@ -52,23 +52,21 @@ pub(crate) static TABLE: lock_manager_backend_t = lock_manager_backend_t {
 };
 
 /// Remembers a failure, and makes it a code.
-pub(crate) fn failed(failure: &Failure) -> i32 {
+fn failed(failure: &Failure) -> i32 {
     let text: String = failure.text.chars().filter(|c| *c != '\0').collect();
     LAST.with(|last| *last.borrow_mut() = CString::new(text).unwrap_or_default());
     -failure.errno
 }
 
-pub(crate) fn last_text() -> *const c_char {
-    LAST.with(|last| last.borrow().as_ptr())
+/// Runs a function of C's. No panic passes.
+pub(crate) fn guarded(body: impl FnOnce() -> Outcome<i32>) -> Outcome<i32> {
+    let panicked = |_| Err(Failure::new(libc::EIO, "a fault of this library's own; please report it"));
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(panicked)
 }
 
-/// Runs a function of C's. No panic passes.
-pub(crate) fn answer(body: impl FnOnce() -> Outcome<i32>) -> i32 {
-    let panicked = |_| Err(Failure::new(libc::EIO, "a fault of this library's own; please report it"));
-    match catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(panicked) {
-        Ok(code) => code,
-        Err(failure) => failed(&failure),
-    }
+/// The same of a function of the table's.
+fn answer(body: impl FnOnce() -> Outcome<i32>) -> i32 {
+    guarded(body).unwrap_or_else(|failure| failed(&failure))
 }
 
 /// The engine behind a state.
@@ -87,7 +85,7 @@ unsafe extern "C" fn close(state: *mut c_void) {
 }
 
 unsafe extern "C" fn last_error(_state: *mut c_void) -> *const c_char {
-    last_text()
+    LAST.with(|last| last.borrow().as_ptr())
 }
 
 /// Writes what a function finds to where C wants it.

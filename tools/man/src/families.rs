@@ -54,7 +54,7 @@ pub const FAMILIES: &[Family] = &[
     },
     Family {
         summary: "plugs in a backend that keeps locks for several hosts",
-        functions: &["lock_manager_open_backend", "lock_manager_backend_state"],
+        functions: &["lock_manager_open_backend", "lock_manager_backend_state", "lock_manager_backend_failed"],
     },
     Family {
         summary: "ends waits from another thread",
