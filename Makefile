@@ -7,6 +7,7 @@ LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
 SUITES ?= trixie sid
 STORM_SECONDS ?= 300
+ETCD_ROUNDS ?= 1000
 CARGO ?= cargo
 CC ?= cc
 # cargo finds its cache without it, Go does not.
@@ -32,19 +33,29 @@ MAN3_PAGES := $(patsubst %,%.3,$(sort lock_manager $(shell \
 	sed -n 's/^typedef struct [a-z_]* //; /^[a-z}].*lock_manager_/p' include/lock_manager.h | grep -o 'lock_manager_[a-z_]*')))
 STAGED_PC := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig
 SONAME := liblock_manager.so.0
+ETCD_SONAME := liblock_manager_etcd.so.0
+# The locks in etcd call the core in its shared library, so they are built without its crate.
+BUILD_ETCD = $(CARGO) rustc --release --locked -p lock-manager-etcd --no-default-features --crate-type cdylib -- \
+	-C link-arg=-Wl,-soname,$(ETCD_SONAME) -C link-arg=-Wl,-z,nodelete -L $(BUILT) -l dylib=lock_manager
+# NAME: the pkg-config file of that name, made of its template.
+PC_OF = sed -e "s,@VERSION@,$(VERSION),; s,@PREFIX_FROM_PC@,$$(realpath -m --relative-to="$(LIBDIR)/pkgconfig" "$(PREFIX)"),"
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 
 .DELETE_ON_ERROR:
-.PHONY: all help test test-podman test-fresh test-storm demo bench models models-all check-libpod header lint install uninstall clean stage \
+.PHONY: all help test test-etcd demo-etcd bench-etcd setup-etcd test-podman test-fresh test-storm demo bench models models-all check-libpod header lint install uninstall clean stage \
 	setup-test setup-demo setup-build setup-fresh setup-models
 
 all: ## build the shared and the static library, and lockctl with its man pages and completions
 	$(CARGO) build --release --locked --workspace
+	$(BUILD_ETCD)
 	@$(MAKE) --no-print-directory $(PAGES)/made
 
 # For `sudo make install` after `make`: root may have no cargo, and what is built needs none.
 $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(BUILT)/lockctl $(BUILT)/lock-manager-man:
 	$(CARGO) build --release --locked --workspace
+
+$(BUILT)/liblock_manager_etcd.so: $(BUILT)/liblock_manager.so
+	$(BUILD_ETCD)
 
 $(PAGES)/made: $(BUILT)/lockctl $(BUILT)/lock-manager-man include/lock_manager.h
 	@rm -rf "$(PAGES)"
@@ -81,6 +92,17 @@ demo: setup-demo stage ## the main job in one screen
 	@$(STAGE)/examples/counting
 	@examples/podman-demo.sh $(STAGE)/examples/segment $(STAGE)/bin/lockctl
 
+demo-etcd: setup-etcd stage ## locks across machines: three members of etcd, a holder killed, a holder paused and fenced off
+	@$(STAGED_PC) tools/compile-example $(STAGE) etcd "$(CC)" "$(EXAMPLE_FLAGS)" lock_manager_etcd
+	@examples/etcd-demo.sh $(STAGE)/examples/etcd
+
+test-etcd: setup-etcd ## faults of etcd's members, of clients and of the network, ETCD_ROUNDS (1000) of each; some hours
+	LOCK_MANAGER_ETCD_ROUNDS=$(ETCD_ROUNDS) $(CARGO) test --locked --release -p lock-manager-etcd --test faults -- --nocapture \
+		--test-threads=1
+
+bench-etcd: setup-etcd ## figures of the locks in etcd, beside etcd's own lock
+	$(CARGO) bench --locked -p lock-manager-etcd --bench etcd
+
 bench: setup-build all ## speed beside a raw robust mutex and libpod's way, as ratios within one run
 	$(CARGO) bench --locked --bench figures
 
@@ -93,23 +115,28 @@ models-all: setup-models ## the same with the largest models: an hour and a half
 check-libpod: setup-build stage ## build and vet the libpod of PODMAN_SOURCE with its imports switched to the Go module
 	go/check-libpod $(STAGE)
 
-header: ## write include/lock_manager.h anew from src/ffi.rs
-	LOCK_MANAGER_WRITE_HEADER=1 $(CARGO) test --locked --test header
+header: ## write the headers anew from src/ffi.rs and etcd/src/ffi.rs
+	LOCK_MANAGER_WRITE_HEADER=1 $(CARGO) test --locked -p lock-manager -p lock-manager-etcd --test header
 
 lint: ## formatting, clippy, rustdoc: a warning is an error
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
 
-install: $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(PAGES)/made ## PREFIX (/usr/local), LIBDIR ($PREFIX/lib), DESTDIR
+install: $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(BUILT)/liblock_manager_etcd.so $(PAGES)/made ## PREFIX (/usr/local), LIBDIR ($PREFIX/lib), DESTDIR
 	install -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(PREFIX)/include" "$(DESTDIR)$(DOCDIR)"
 	install -m 755 $(BUILT)/liblock_manager.so "$(DESTDIR)$(LIBDIR)/liblock_manager.so.$(VERSION)"
 	ln -sf liblock_manager.so.$(VERSION) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
 	ln -sf $(SONAME) "$(DESTDIR)$(LIBDIR)/liblock_manager.so"
 	install -m 644 $(BUILT)/liblock_manager.a "$(DESTDIR)$(LIBDIR)/"
 	install -m 644 include/lock_manager.h "$(DESTDIR)$(PREFIX)/include/"
-	sed -e "s,@VERSION@,$(VERSION),; s,@PREFIX_FROM_PC@,$$(realpath -m --relative-to="$(LIBDIR)/pkgconfig" "$(PREFIX)")," \
-		lock_manager.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc"
+	$(PC_OF) lock_manager.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc"
+	install -m 755 $(BUILT)/liblock_manager_etcd.so "$(DESTDIR)$(LIBDIR)/liblock_manager_etcd.so.$(VERSION)"
+	ln -sf liblock_manager_etcd.so.$(VERSION) "$(DESTDIR)$(LIBDIR)/$(ETCD_SONAME)"
+	ln -sf $(ETCD_SONAME) "$(DESTDIR)$(LIBDIR)/liblock_manager_etcd.so"
+	install -m 644 etcd/include/lock_manager_etcd.h "$(DESTDIR)$(PREFIX)/include/"
+	$(PC_OF) etcd/lock_manager_etcd.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager_etcd.pc"
+	chmod 644 "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager_etcd.pc"
 	chmod 644 "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc"
 	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(MANDIR)" "$(DESTDIR)$(MAN3DIR)"
 	install -m 755 $(BUILT)/lockctl "$(DESTDIR)$(BINDIR)/"
@@ -120,14 +147,17 @@ install: $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(PAGES)/made ##
 	install -D -m 644 $(PAGES)/completions/lockctl.fish "$(DESTDIR)$(FISH_COMPLETIONS)/lockctl.fish"
 	install -d "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)/examples"
 	install -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DOCDIR)/"
-	install -m 644 docs/caveats.md docs/design.md docs/diagnosing.md docs/promises.md docs/segment-format.md docs/shared-locks.md \
+	install -m 644 docs/caveats.md docs/design.md docs/diagnosing.md docs/etcd.md docs/promises.md docs/segment-format.md docs/shared-locks.md \
 		"$(DESTDIR)$(DOCDIR)/docs/"
-	install -m 644 examples/counting.c examples/segment.c "$(DESTDIR)$(DOCDIR)/examples/"
+	install -m 644 examples/counting.c examples/etcd.c examples/segment.c "$(DESTDIR)$(DOCDIR)/examples/"
 
 uninstall: ## what install put there, and nothing else
 	rm -f "$(DESTDIR)$(LIBDIR)/liblock_manager.so.$(VERSION)" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
 		"$(DESTDIR)$(LIBDIR)/liblock_manager.so" "$(DESTDIR)$(LIBDIR)/liblock_manager.a" \
 		"$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager.pc" "$(DESTDIR)$(PREFIX)/include/lock_manager.h" \
+		"$(DESTDIR)$(LIBDIR)/liblock_manager_etcd.so.$(VERSION)" "$(DESTDIR)$(LIBDIR)/$(ETCD_SONAME)" \
+		"$(DESTDIR)$(LIBDIR)/liblock_manager_etcd.so" "$(DESTDIR)$(LIBDIR)/pkgconfig/lock_manager_etcd.pc" \
+		"$(DESTDIR)$(PREFIX)/include/lock_manager_etcd.h" \
 		"$(DESTDIR)$(BINDIR)/lockctl" $(MAN_PAGES:%="$(DESTDIR)$(MANDIR)/%") $(MAN3_PAGES:%="$(DESTDIR)$(MAN3DIR)/%") \
 		"$(DESTDIR)$(BASH_COMPLETIONS)/lockctl" "$(DESTDIR)$(ZSH_COMPLETIONS)/_lockctl" \
 		"$(DESTDIR)$(FISH_COMPLETIONS)/lockctl.fish"
@@ -146,6 +176,9 @@ setup-test:
 
 setup-demo:
 	@tools/setup demo
+
+setup-etcd:
+	@tools/setup etcd
 
 setup-build:
 	@tools/setup build
