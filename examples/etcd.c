@@ -45,24 +45,23 @@ struct content {
     long value;
 };
 
-static long read_register(int file)
+/* The resource's side. It decides by the token alone, and reads count as well: what was read under a lower token must not be
+ * written after it. flock makes the check and the change one step. Returns 0 if the request is refused. */
+static int request(int file, uint64_t token, long *value, int is_write)
 {
     struct content content = { 0, 0 };
-    if (pread(file, &content, sizeof content, 0) < 0)
-        fail("reading the register", "pread");
-    return content.value;
-}
-
-/* The resource's side: it decides by the token alone. flock makes the check and the write one step of the resource. */
-static int write_register(int file, uint64_t token, long value)
-{
-    struct content content = { 0, 0 }, wanted = { token, value };
     int is_refused;
     if (flock(file, LOCK_EX) != 0 || pread(file, &content, sizeof content, 0) < 0)
-        fail("opening the register for a write", "flock");
+        fail("a request to the register", "flock");
     is_refused = token < content.token;
-    if (!is_refused && pwrite(file, &wanted, sizeof wanted, 0) != (ssize_t)sizeof wanted)
-        fail("writing the register", "pwrite");
+    if (!is_refused) {
+        content.token = token;
+        if (is_write)
+            content.value = *value;
+        *value = content.value;
+        if (pwrite(file, &content, sizeof content, 0) != (ssize_t)sizeof content)
+            fail("a request to the register", "pwrite");
+    }
     flock(file, LOCK_UN);
     return !is_refused;
 }
@@ -73,7 +72,7 @@ int main(int argc, char **argv)
     lock_manager_t *manager;
     uint64_t token;
     int32_t code, lost;
-    long value;
+    long value = 0;
     int file;
 
     if (argc < 4) {
@@ -96,7 +95,8 @@ int main(int argc, char **argv)
 
     if (argc > 4 && strcmp(argv[4], "hold") == 0)
         pause();
-    value = read_register(file);
+    if (!request(file, token, &value, 0))
+        fail("reading the register", "a higher token has been there");
     if (argc > 4 && strcmp(argv[4], "pause") == 0) {
         printf("  %s: read %ld, and is paused\n", host, value);
         raise(SIGSTOP);
@@ -104,10 +104,11 @@ int main(int argc, char **argv)
                poll(&(struct pollfd){ .fd = lost, .events = POLLIN }, 1, 0) > 0 ? "lost" : "held");
     }
     /* A program would look at the descriptor here, and stop. This one writes, to show what the token is for. */
-    if (write_register(file, token, value + 1))
-        printf("  %s: wrote %ld\n", host, value + 1);
+    value++;
+    if (request(file, token, &value, 1))
+        printf("  %s: wrote %ld\n", host, value);
     else
-        printf("  %s: its write of %ld was refused: a higher token has written\n", host, value + 1);
+        printf("  %s: its write of %ld was refused: a higher token has been there\n", host, value);
 
     code = lock_manager_unlock(manager, LOCK);
     if (code == LOCK_MANAGER_LOST)

@@ -22,7 +22,7 @@ use crate::sys;
 use crate::wire::{self, KeyValue, RangeResponse, TxnResponse};
 
 /// How often a waiter looks by itself, in case that a watch is silent.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(1);
 /// How long a wait lasts before it is looked at for a deadlock, and then again after twice the time, to a limit.
 const FIRST_DEADLOCK_LOOK: Duration = Duration::from_millis(200);
 const LONGEST_DEADLOCK_LOOK: Duration = Duration::from_secs(5);
@@ -98,7 +98,9 @@ impl Acquiring {
     }
 
     pub(crate) fn look_soon(&mut self) {
-        self.next = 0;
+        if matches!(self.stage, Stage::Queued) {
+            self.next = 0;
+        }
     }
 
     /// The keys whose end is waited for, each from a revision on.

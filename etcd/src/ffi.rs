@@ -33,7 +33,7 @@ pub struct lock_manager_etcd_options_t {
     pub size: usize,
     /// How long a host that is not heard of keeps its locks, in seconds: 2 to 3600; 0 means 10.
     pub ttl_seconds: u32,
-    /// How long a call without a deadline of its own waits for the cluster to answer, in seconds; 0 means the TTL.
+    /// How long a call without a deadline of its own waits for the cluster to answer, in seconds; 0 means 10.
     pub patience_seconds: u32,
     /// A file of settings, `name = value` in each line: ttl, patience, host, ca, certificate, key, user, password_file. NULL
     /// means none. The other fields go before it.

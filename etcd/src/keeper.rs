@@ -122,7 +122,11 @@ impl Keeper {
     fn ask<T: serde::de::DeserializeOwned>(&mut self, path: &str, question: &Value) -> Result<T, NoAnswer> {
         let answer = self.cluster.ask(path, question, self.common.options.request_timeout());
         match &answer {
-            Err(NoAnswer::Unreachable(failure)) => self.common.lock().trouble = Some(failure.clone()),
+            Err(NoAnswer::Unreachable(failure)) => {
+                self.common.lock().trouble = Some(failure.clone());
+                // A stream from there may be as silent.
+                self.end_stream();
+            }
             _ => self.common.lock().trouble = None,
         }
         answer
@@ -367,10 +371,7 @@ impl Keeper {
     fn read_stream(&mut self) {
         let Some(stream) = &mut self.stream else { return };
         let Some(messages) = stream.messages::<WatchResponse>() else {
-            // It ended: everything may have happened since.
-            self.stream = None;
-            self.watched.clear();
-            self.waits.iter_mut().for_each(Acquiring::look_soon);
+            self.end_stream();
             return;
         };
         for message in messages {
@@ -381,6 +382,13 @@ impl Keeper {
                 self.waits.iter_mut().for_each(|wait| wait.hear_of(&event.kv.key));
             }
         }
+    }
+
+    /// Whatever was watched may have changed unseen.
+    fn end_stream(&mut self) {
+        self.stream = None;
+        self.watched.clear();
+        self.waits.iter_mut().for_each(Acquiring::look_soon);
     }
 
     fn sleep(&self) {

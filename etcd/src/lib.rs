@@ -35,4 +35,4 @@ pub use keys::Party;
 pub use looking::Known;
 pub use options::{DEFAULT_TTL, LEAST_TTL, Options};
 #[cfg(feature = "rust")]
-pub use rust::{EtcdManager, remove};
+pub use rust::{EtcdManager, forget_host, remove};

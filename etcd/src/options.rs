@@ -12,6 +12,7 @@ use crate::failure::{Failure, Outcome};
 pub const LEAST_TTL: Duration = Duration::from_secs(2);
 /// The lease unless the options say otherwise.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(10);
 const MOST_TTL: Duration = Duration::from_secs(3600);
 const SCHEME: &str = "etcd://";
 const LONGEST_PREFIX: usize = 200;
@@ -75,7 +76,7 @@ impl Options {
             endpoints,
             prefix: prefix.to_owned(),
             ttl: DEFAULT_TTL,
-            patience: DEFAULT_TTL,
+            patience: DEFAULT_PATIENCE,
             host: None,
             ca: None,
             certificate: None,
@@ -94,11 +95,10 @@ impl Options {
         }
         // etcd counts in seconds.
         self.ttl = Duration::from_secs(ttl.as_secs());
-        self.patience = self.ttl;
         Ok(self)
     }
 
-    /// Sets how long a call without a deadline of its own waits for the cluster to answer: the TTL unless it is set.
+    /// Sets how long a call without a deadline of its own waits for the cluster to answer: 10 s unless it is set.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;

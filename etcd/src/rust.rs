@@ -81,6 +81,15 @@ impl EtcdManager {
     }
 }
 
+/// Removes what this host, by the name that the options give it, keeps in memory for the locks of an address. The locks stay.
+/// Processes of the host that have them open get `ESTALE`.
+///
+/// # Errors
+/// As [`remove`].
+pub fn forget_host(options: &Options) -> Outcome<()> {
+    storage::forget_host(options)
+}
+
 /// Removes locks. Their users get `ESTALE`.
 ///
 /// # Errors

@@ -97,7 +97,19 @@ pub(crate) fn remove(options: &Options) -> Outcome<()> {
     let _removed: TxnResponse =
         ask_all(&mut cluster, options, |cluster, timeout| cluster.ask("/v3/kv/txn", &question, timeout))?;
     let segment = found.segment(options, &identity);
-    crate::core::remove_host_locks(&segment);
-    let _was_not_there = std::fs::remove_file(Records::path(&segment));
+    remove_segment(&segment);
+    Ok(())
+}
+
+fn remove_segment(segment: &str) {
+    crate::core::remove_host_locks(segment);
+    let _was_not_there = std::fs::remove_file(Records::path(segment));
+}
+
+/// Removes what a host has in its memory for the locks of an address. The locks stay.
+pub(crate) fn forget_host(options: &Options) -> Outcome<()> {
+    let mut cluster = Cluster::new(options)?;
+    let found = find_or_make(&mut cluster, options, &Keys::new(&options.prefix), 0)?;
+    remove_segment(&found.segment(options, &Identity::new(options.host.as_deref())));
     Ok(())
 }

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A client: it takes the lock, changes both registers, and notes what it was told.
+
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use lock_manager::{Acquired, Manager};
+use lock_manager_etcd::{EtcdManager, Options};
+
+use super::support::{Child, alone, fork};
+use super::world::{Client, HOLDING, IDLE, Shared, now};
+
+pub const LOCK: u32 = 3;
+pub const NUM_LOCKS: u32 = 64;
+pub const TTL: Duration = Duration::from_secs(2);
+const ORDER: Ordering = Ordering::SeqCst;
+/// Longer than any test.
+const LIMIT_SECONDS: u32 = 86_400;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn open(address: &str, host: &str) -> EtcdManager {
+    let options = Options::of_address(address).unwrap().ttl(TTL).unwrap().patience(PATIENCE).host(host).unwrap();
+    EtcdManager::open(options, NUM_LOCKS).unwrap()
+}
+
+/// Starts a client, which runs until it is told to stop.
+pub fn start(shared: &Shared, index: usize, address: &str) -> Child {
+    let host = format!("host-{index}");
+    fork(|| {
+        alone::allow(LIMIT_SECONDS);
+        let manager = open(address, &host).into_manager();
+        while shared.world.stop.load(ORDER) == 0 {
+            take_a_turn(shared, &shared.world.clients[index], &manager);
+        }
+    })
+}
+
+fn take_a_turn(shared: &Shared, client: &Client, manager: &dyn Manager) {
+    let world = shared.world;
+    match manager.timed_lock(LOCK, Duration::from_secs(5)) {
+        Ok(Acquired::Clean) => {}
+        Ok(Acquired::OwnerDied) => _ = world.told_of_death.fetch_add(1, ORDER),
+        Err(_) => {
+            world.failures.fetch_add(1, ORDER);
+            return;
+        }
+    }
+    let start = now();
+    client.hold.start.store(start, ORDER);
+    client.hold.end.store(start, ORDER);
+    let token = manager.fencing_token(LOCK);
+    client.phase.store(HOLDING, ORDER);
+    let plain = world.plain.load(ORDER);
+    let read = token.as_ref().ok().and_then(|&token| world.guarded.read(token));
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(1));
+        let asked = now();
+        if manager.fencing_token(LOCK).is_ok() {
+            client.hold.end.store(asked, ORDER);
+        }
+    }
+    if let (Ok(token), Some(value)) = (token, read)
+        && world.guarded.write(token, value + 1)
+    {
+        world.acknowledged.fetch_add(1, ORDER);
+    }
+    world.plain.store(plain + 1, ORDER);
+    world.plain_writes.fetch_add(1, ORDER);
+    client.phase.store(IDLE, ORDER);
+    let asked = now();
+    match manager.unlock(LOCK) {
+        Ok(()) => client.hold.end.store(asked, ORDER),
+        Err(error) => {
+            assert_eq!(error.errno(), libc::EKEYEXPIRED, "{error}");
+            world.lost.fetch_add(1, ORDER);
+        }
+    }
+    shared.note(start, client.hold.end.load(ORDER));
+    client.turns.fetch_add(1, ORDER);
+}
