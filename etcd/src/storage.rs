@@ -35,11 +35,17 @@ pub(crate) fn ask_all<T>(
     mut question: impl FnMut(&mut Cluster, Duration) -> Result<T, NoAnswer>,
 ) -> Outcome<T> {
     let until = Instant::now() + options.patience;
+    let mut last = None;
     loop {
         for _ in 0..cluster.num_endpoints() {
-            match question(cluster, options.request_timeout().min(until.saturating_duration_since(Instant::now()))) {
-                Err(NoAnswer::Unreachable(failure)) if Instant::now() >= until => return Err(failure),
-                Err(NoAnswer::Unreachable(_)) => {}
+            let left = until.saturating_duration_since(Instant::now());
+            if left < PAUSE
+                && let Some(failure) = last
+            {
+                return Err(failure);
+            }
+            match question(cluster, options.request_timeout().min(left.max(PAUSE))) {
+                Err(NoAnswer::Unreachable(failure)) => last = Some(failure),
                 answer => return answer.map_err(NoAnswer::into_failure),
             }
         }

@@ -21,7 +21,8 @@ Exit status: 0 for yes and done, 1 for no (a conflict, a deadlock, something wro
 sysexits(3): 64 usage, 65 damaged or not a storage of this library, 66 not there, 69 not possible, 73 cannot be created, \
 75 in use, 77 not permitted. `run` exits with the status of the command.";
 
-const STORAGE_HELP: &str = "A shm name (/libpod_lock), the path of a segment, or a lock directory";
+const STORAGE_HELP: &str =
+    "A shm name (/libpod_lock), the path of a segment, a lock directory, or etcd://host:port,host:port/prefix";
 
 /// Show who holds and who waits for the locks of lock_manager and Podman, and run commands under a lock
 #[derive(Debug, Parser)]

@@ -75,6 +75,12 @@ impl From<lock_manager::Error> for Failure {
     }
 }
 
+impl From<lock_manager_etcd::Failure> for Failure {
+    fn from(failure: lock_manager_etcd::Failure) -> Self {
+        Self::new(code(failure.errno), failure.text)
+    }
+}
+
 fn code(errno: i32) -> u8 {
     match errno {
         libc::EINVAL | libc::ERANGE => sysexits::USAGE,

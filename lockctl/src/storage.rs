@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use lock_manager::{FileManager, Manager, ShmManager};
+use lock_manager::{FileManager, Manager, PluggedManager, ShmManager};
+use lock_manager_etcd::{EtcdManager, Options};
 
 use crate::exit::{Failure, sysexits};
 use crate::output::text::shown;
@@ -36,11 +37,21 @@ pub enum Place {
     Segment(PathBuf),
     /// In the files of this directory.
     Directory(PathBuf),
+    /// In an etcd cluster, at this address.
+    Etcd(String),
 }
+
+/// How an address of locks in etcd begins.
+const ETCD: &str = "etcd://";
+/// Names a file of settings for etcd: certificates, user and password. None of them is ever an argument.
+const ETCD_CONFIG: &str = "LOCK_MANAGER_ETCD_CONFIG";
 
 impl Storage {
     /// A shm name (`/libpod_lock`, or without the slash), the path of a segment, or a directory.
     pub fn named(argument: &Path) -> Result<Self, Failure> {
+        if let Some(storage) = Self::in_etcd(argument) {
+            return Ok(storage);
+        }
         if let Some(in_shm) = shm_file(argument) {
             // Where both are there, a name with one slash means what it means to shm_open(3).
             if in_shm.exists() || !argument.is_dir() {
@@ -69,8 +80,17 @@ impl Storage {
         }
     }
 
-    /// One that is to be made: a segment.
+    /// One in etcd, if the argument is an address of such.
+    fn in_etcd(argument: &Path) -> Option<Self> {
+        let address = argument.to_str().filter(|text| text.starts_with(ETCD))?;
+        Some(Self { name: argument.to_owned(), place: Place::Etcd(address.to_owned()) })
+    }
+
+    /// One that is to be made: a segment, or in etcd.
     pub fn new_segment(argument: &Path) -> Self {
+        if let Some(storage) = Self::in_etcd(argument) {
+            return storage;
+        }
         let name = if argument.as_os_str().as_bytes().contains(&b'/') {
             std::path::absolute(argument).unwrap_or_else(|_| argument.to_owned())
         } else {
@@ -93,6 +113,7 @@ impl Storage {
                 is_of_locks(path)?;
                 Opened::File(FileManager::open_read_only(path)?)
             }
+            Place::Etcd(address) => open_etcd(address, 0)?,
         })
     }
 
@@ -104,21 +125,43 @@ impl Storage {
                 is_of_locks(path)?;
                 Opened::File(FileManager::open(path)?)
             }
+            Place::Etcd(address) => open_etcd(address, 0)?,
         })
     }
 
     /// Which it is, whatever it is called.
     pub fn identity(&self) -> std::io::Result<Identity> {
-        let facts = std::fs::metadata(self.path())?;
+        let path = self.path().ok_or(std::io::ErrorKind::Unsupported)?;
+        let facts = std::fs::metadata(path)?;
         Ok(Identity { device: facts.dev(), inode: facts.ino() })
     }
 
-    /// The segment's file, or the directory.
-    pub fn path(&self) -> &Path {
+    /// The segment's file, or the directory, if it is on this machine.
+    fn path(&self) -> Option<&Path> {
         match &self.place {
-            Place::Segment(path) | Place::Directory(path) => path,
+            Place::Segment(path) | Place::Directory(path) => Some(path),
+            Place::Etcd(_) => None,
         }
     }
+}
+
+/// How the cluster of an address is used.
+pub fn etcd_options(address: &str) -> Result<Options, Failure> {
+    let options = Options::of_address(address)?;
+    Ok(match std::env::var_os(ETCD_CONFIG) {
+        Some(file) => options.configured_by(Path::new(&file))?,
+        None => options,
+    })
+}
+
+/// Opens locks in etcd; with a number, makes them.
+pub fn open_etcd(address: &str, num_locks: u32) -> Result<Opened, Failure> {
+    let opened = EtcdManager::open(etcd_options(address)?, num_locks);
+    let named = |failure: lock_manager_etcd::Failure| {
+        let text = if failure.text.starts_with(ETCD) { failure.text } else { format!("{address}: {}", failure.text) };
+        Failure::from(lock_manager_etcd::Failure { text, ..failure })
+    };
+    Ok(Opened::Etcd(Box::new(opened.map_err(named)?.into_manager())))
 }
 
 /// What this library leaves in a directory that it has used.
@@ -156,6 +199,7 @@ fn shm_file(name: &Path) -> Option<PathBuf> {
 pub enum Opened {
     Shm(ShmManager),
     File(FileManager),
+    Etcd(Box<PluggedManager>),
 }
 
 impl Opened {
@@ -163,6 +207,7 @@ impl Opened {
         match self {
             Self::Shm(manager) => manager,
             Self::File(manager) => manager,
+            Self::Etcd(manager) => &**manager,
         }
     }
 }

@@ -6,6 +6,9 @@
 /// For monitoring.
 #[path = "lockctl/check.rs"]
 mod check;
+/// Locks in etcd.
+#[path = "lockctl/etcd.rs"]
+mod etcd;
 /// Locks in files.
 #[path = "lockctl/files.rs"]
 mod files;
@@ -63,6 +66,9 @@ mod stage;
 /// Another user's eyes.
 #[path = "lockctl/strangers.rs"]
 mod strangers;
+/// What the library's own tests share.
+#[path = "../../tests/support/mod.rs"]
+mod support;
 /// A real terminal.
 #[path = "lockctl/terminal.rs"]
 mod terminal;

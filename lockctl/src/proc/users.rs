@@ -29,6 +29,8 @@ impl Users {
         match &storage.place {
             Place::Segment(file) => Self::of_segment(file),
             Place::Directory(path) => Self::of_directory(path),
+            // They are on other machines as well, so none can be listed.
+            Place::Etcd(_) => Self::default(),
         }
     }
 

@@ -78,7 +78,7 @@ pub fn collect(storage: &Storage, opened: &Opened, users: &Users) -> Result<Wait
             }
         }
         (Place::Directory(path), _) => seen = blocked_on_files(path)?,
-        (Place::Segment(_), Opened::File(_)) => {}
+        (Place::Segment(_), _) | (Place::Etcd(_), _) => {}
     }
     waits.for_locks = joined(told, seen);
     Ok(waits)

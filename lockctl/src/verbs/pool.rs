@@ -13,7 +13,7 @@ use lock_manager::{FileManager, Manager as _, SegmentOptions, ShmManager, UNLIMI
 use crate::cli;
 use crate::exit::{Failure, Outcome, sysexits};
 use crate::output::text::shown;
-use crate::storage::{Place, Storage};
+use crate::storage::{Place, Storage, etcd_options, open_etcd};
 
 pub fn create(arguments: &cli::Create) -> Outcome {
     let mut out = io::stdout().lock();
@@ -23,6 +23,15 @@ pub fn create(arguments: &cli::Create) -> Outcome {
         return Ok(0);
     };
     let storage = Storage::new_segment(&arguments.storage);
+    if let Place::Etcd(address) = &storage.place {
+        if open_etcd(address, 0).is_ok() {
+            let text = format!("{address}: already exists; open it, or remove it first if nobody uses it any more");
+            return Err(Failure::new(sysexits::CANTCREAT, text));
+        }
+        open_etcd(address, locks)?;
+        writeln!(out, "created {locks} locks at {address}")?;
+        return Ok(0);
+    }
     let mut options = SegmentOptions::default().mode(arguments.mode);
     options.layout = arguments.layout;
     options.max_locks = arguments.max_locks.unwrap_or(0);
@@ -118,6 +127,7 @@ pub fn remove(arguments: &cli::Remove) -> Outcome {
     match &storage.place {
         Place::Segment(_) => ShmManager::remove(&storage.name)?,
         Place::Directory(path) => FileManager::remove(path)?,
+        Place::Etcd(address) => lock_manager_etcd::remove(&etcd_options(address)?)?,
     }
     Ok(0)
 }

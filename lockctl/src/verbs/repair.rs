@@ -42,7 +42,7 @@ pub fn repair(arguments: &Repair) -> Outcome {
         // The kernel itself gives back the record locks of the dead.
         (None, Place::Directory(path)) => held_or_stale(manager, path)?,
         // All: what another program has made unrecoverable is held by nobody, and mended on the way.
-        (None, Place::Segment(_)) => (0..manager.num_locks()?).collect(),
+        (None, Place::Segment(_) | Place::Etcd(_)) => (0..manager.num_locks()?).collect(),
     };
     let mut out = io::stdout().lock();
     let (mut marked, mut cleared, mut lives, mut unjudged) = (0, 0, 0, 0);
