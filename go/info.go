@@ -56,6 +56,8 @@ const (
 	SHM      Kind = 0
 	File     Kind = 1
 	InMemory Kind = 2
+	// Backend: another library keeps the locks, for several machines.
+	Backend Kind = 3
 )
 
 // Info is the state of a manager's storage.

@@ -33,6 +33,7 @@ type options struct {
 	mode     fs.FileMode
 	owner    clib.Owner
 	readOnly bool
+	etcd     clib.EtcdOptions
 }
 
 // optionSet says which options were given.
@@ -42,6 +43,7 @@ const (
 	forNewSegments optionSet = 1 << iota
 	forOwnership
 	forReading
+	forEtcd
 )
 
 // WithLayout sets the layout of a new segment. The default is [DefaultLayout]. If the segment exists in the other layout, the

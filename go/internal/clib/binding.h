@@ -3,6 +3,7 @@
  * One function for each foreign call that Go makes: it calls the library and, where that failed, takes the words along.
  */
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -104,6 +105,52 @@ static lm_result lm_new_in_memory(uint32_t num_locks) {
 	lock_manager_t *made = NULL;
 	int32_t code = lock_manager_new_in_memory(num_locks, &made);
 	return lm_result_of_made(code, made);
+}
+
+// As lock_manager_etcd.h declares it. Its library is loaded when it is asked for, so that programs without etcd need none.
+typedef struct {
+	size_t size;
+	uint32_t ttl_seconds, patience_seconds;
+	const char *config_file, *host;
+} lm_etcd_options;
+
+// A function of that library. It stays loaded.
+static void *lm_etcd_function(const char *name, lm_result *result) {
+	void *library = dlopen("liblock_manager_etcd.so.0", RTLD_NOW | RTLD_LOCAL);
+	void *function = library ? dlsym(library, name) : NULL;
+	if (!function) {
+		const char *why = dlerror();
+		*result = (lm_result){-ENOSYS, 0, 0, strdup(why ? why : "liblock_manager_etcd.so.0 cannot be loaded")};
+	}
+	return function;
+}
+
+static lm_result lm_open_etcd(const char *address, uint32_t num_locks, uint32_t ttl, uint32_t patience, const char *config, const char *host) {
+	lm_etcd_options options = {sizeof options, ttl, patience, config, host};
+	lock_manager_t *made = NULL;
+	lm_result result;
+	int32_t (*open)(const char *, uint32_t, const lm_etcd_options *, lock_manager_t **);
+	*(void **)&open = lm_etcd_function("lock_manager_open_etcd", &result);
+	if (!open)
+		return result;
+	int32_t code = open(address, num_locks, &options, &made);
+	return lm_result_of_made(code, made);
+}
+
+static lm_result lm_remove_etcd(const char *address, const char *config, const char *host) {
+	lm_etcd_options options = {sizeof options, 0, 0, config, host};
+	lm_result result;
+	int32_t (*remove)(const char *, const lm_etcd_options *);
+	*(void **)&remove = lm_etcd_function("lock_manager_remove_etcd", &result);
+	return remove ? lm_result_of(remove(address, &options)) : result;
+}
+
+static lm_result lm_fencing_token(uintptr_t manager, uint32_t id, uint64_t *token) {
+	return lm_result_of(lock_manager_fencing_token(MANAGER(manager), id, token));
+}
+
+static lm_result lm_lost_fd(uintptr_t manager, int32_t *descriptor) {
+	return lm_result_of(lock_manager_lost_fd(MANAGER(manager), descriptor));
 }
 
 static lm_result lm_own_by_process(uintptr_t manager) {

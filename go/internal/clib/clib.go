@@ -75,6 +75,54 @@ func RemoveSHM(path string) *Failure {
 	return failed
 }
 
+// textOrNull is a text of C's, which the caller frees; empty becomes NULL.
+func textOrNull(text string) *C.char {
+	if text == "" {
+		return nil
+	}
+	return C.CString(text)
+}
+
+// withEtcd hands an address and the texts of the options to C.
+func withEtcd(address string, options EtcdOptions, call func(address, config, host *C.char) C.lm_result) (Manager, *Failure) {
+	if strings.ContainsRune(options.ConfigFile+options.Host, 0) {
+		return 0, &Failure{Errno: syscall.EINVAL, Text: "an option contains a NUL byte"}
+	}
+	config, host := textOrNull(options.ConfigFile), textOrNull(options.Host)
+	defer C.free(unsafe.Pointer(config))
+	defer C.free(unsafe.Pointer(host))
+	return withPath(address, func(text *C.char) C.lm_result { return call(text, config, host) })
+}
+
+// OpenEtcd opens locks in etcd.
+func OpenEtcd(address string, numLocks uint32, options EtcdOptions) (Manager, *Failure) {
+	return withEtcd(address, options, func(text, config, host *C.char) C.lm_result {
+		return C.lm_open_etcd(text, C.uint32_t(numLocks), C.uint32_t(options.TTLSeconds), C.uint32_t(options.PatienceSeconds), config, host)
+	})
+}
+
+// RemoveEtcd removes locks from etcd.
+func RemoveEtcd(address string, options EtcdOptions) *Failure {
+	_, failed := withEtcd(address, options, func(text, config, host *C.char) C.lm_result {
+		return C.lm_remove_etcd(text, config, host)
+	})
+	return failed
+}
+
+// FencingToken reads the token of a lock that the caller holds.
+func (m Manager) FencingToken(id uint32) (uint64, *Failure) {
+	var token C.uint64_t
+	result := C.lm_fencing_token(C.uintptr_t(m), C.uint32_t(id), &token)
+	return uint64(token), failure(result)
+}
+
+// LostFD is the descriptor that is readable while a lock may be lost.
+func (m Manager) LostFD() (int, *Failure) {
+	var descriptor C.int32_t
+	result := C.lm_lost_fd(C.uintptr_t(m), &descriptor)
+	return int(descriptor), failure(result)
+}
+
 // NewFile creates a lock directory.
 func NewFile(directory string) (Manager, *Failure) {
 	return withPath(directory, func(text *C.char) C.lm_result { return C.lm_new_file(text) })

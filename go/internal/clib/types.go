@@ -50,6 +50,12 @@ type SHMOptions struct {
 	Layout, MaxLocks, Mode uint32
 }
 
+// EtcdOptions say how a cluster of etcd is used. Zero means the default.
+type EtcdOptions struct {
+	TTLSeconds, PatienceSeconds uint32
+	ConfigFile, Host            string
+}
+
 // LockInfo is the state of one lock.
 type LockInfo struct {
 	ID                                    uint32

@@ -23,8 +23,12 @@ func OpenFile(string) (Manager, *Failure)                         { return 0, un
 func OpenOrNewFile(string) (Manager, *Failure)                    { return 0, unsupported }
 func RemoveFile(string) *Failure                                  { return unsupported }
 func NewInMemory(uint32) (Manager, *Failure)                      { return 0, unsupported }
+func OpenEtcd(string, uint32, EtcdOptions) (Manager, *Failure)    { return 0, unsupported }
+func RemoveEtcd(string, EtcdOptions) *Failure                     { return unsupported }
 
 func (Manager) OwnByProcess() *Failure                                        { return unsupported }
+func (Manager) FencingToken(uint32) (uint64, *Failure)                        { return 0, unsupported }
+func (Manager) LostFD() (int, *Failure)                                       { return 0, unsupported }
 func (Manager) Close() *Failure                                               { return unsupported }
 func (Manager) AllocateLock() (uint32, *Failure)                              { return 0, unsupported }
 func (Manager) RetrieveLock(uint32) *Failure                                  { return unsupported }

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//go:build linux && cgo
+
+package lockmanager_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	lockmanager "github.com/lock-manager/lock-manager/go"
+)
+
+// etcdEndpoint starts an etcd of one member that ends with the test.
+func etcdEndpoint(t *testing.T) string {
+	t.Helper()
+	if _, err := exec.LookPath("etcd"); err != nil {
+		t.Skip("skipped: needs etcd, which is in Debian's etcd-server")
+	}
+	address := func() string {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		return listener.Addr().String()
+	}
+	client, peer := address(), address()
+	command := exec.Command("etcd", "--data-dir", t.TempDir(), "--listen-client-urls", "http://"+client, "--advertise-client-urls", "http://"+client,
+		"--listen-peer-urls", "http://"+peer, "--initial-advertise-peer-urls", "http://"+peer, "--initial-cluster", "default=http://"+peer)
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	})
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		answer, err := http.Post("http://"+client+"/v3/kv/range", "application/json", strings.NewReader(`{"key":"AA=="}`))
+		if err == nil {
+			body, _ := io.ReadAll(answer.Body)
+			answer.Body.Close()
+			if strings.Contains(string(body), "revision") {
+				return client
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("etcd is not ready: ", err)
+		}
+	}
+}
+
+func openEtcd(t *testing.T, address, host string) lockmanager.ExtendedManager {
+	t.Helper()
+	manager, err := lockmanager.OpenEtcdLockManager(address, 64, lockmanager.WithHostName(host), lockmanager.WithTTL(2*time.Second))
+	if errors.Is(err, syscall.ENOSYS) {
+		t.Skip("skipped: ", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return manager
+}
+
+func TestLocksInEtcdExcludeHostsAndHaveTokens(t *testing.T) {
+	address := fmt.Sprintf("etcd://%s/go-%d", etcdEndpoint(t), os.Getpid())
+	one, other := openEtcd(t, address, "one"), openEtcd(t, address, "other")
+	lockOf := func(manager lockmanager.ExtendedManager) *lockmanager.EtcdLock {
+		locker, err := manager.RetrieveLock(3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return locker.(*lockmanager.EtcdLock)
+	}
+	mine, theirs := lockOf(one), lockOf(other)
+	if err := mine.LockErr(); err != nil {
+		t.Fatal(err)
+	}
+	first, err := mine.FencingToken()
+	if err != nil || first == 0 {
+		t.Fatal(first, err)
+	}
+	if got, err := theirs.TryLock(); got || err != nil {
+		t.Fatal("two hosts have it: ", got, err)
+	}
+	if _, err := theirs.FencingToken(); !errors.Is(err, syscall.EPERM) {
+		t.Fatal(err)
+	}
+	if err := mine.UnlockErr(); err != nil {
+		t.Fatal(err)
+	}
+	if err := theirs.LockErr(); err != nil {
+		t.Fatal(err)
+	}
+	if second, err := theirs.FencingToken(); err != nil || second <= first {
+		t.Fatal(first, second, err)
+	}
+	if fd, err := other.(*lockmanager.EtcdLockManager).LostFD(); err != nil || fd < 0 {
+		t.Fatal(fd, err)
+	}
+	if err := theirs.UnlockErr(); err != nil {
+		t.Fatal(err)
+	}
+	for _, manager := range []lockmanager.ExtendedManager{one, other} {
+		if err := manager.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, host := range []string{"one", "other"} {
+		err := lockmanager.RemoveEtcd(address, lockmanager.WithHostName(host))
+		if host == "one" && err != nil || host == "other" && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(host, err)
+		}
+	}
+}
+
+func TestAnEtcdThatIsNotThereIsNamed(t *testing.T) {
+	_, err := lockmanager.OpenEtcdLockManager("etcd://127.0.0.1:1/locks", 64, lockmanager.WithPatience(time.Second))
+	if errors.Is(err, syscall.ENOSYS) {
+		t.Skip("skipped: ", err)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), "127.0.0.1:1") {
+		t.Fatal(err)
+	}
+	if _, err = lockmanager.OpenEtcdLockManager("etcd://", 64); !errors.Is(err, syscall.EINVAL) {
+		t.Fatal(err)
+	}
+}
