@@ -31,7 +31,9 @@ fn main() {
     let cluster = Cluster::start(3);
     let address = format!("etcd://{}/bench", cluster.endpoints());
     let transaction = by_hand(&cluster);
-    let one = open(&address, "one");
+    // Through the same member.
+    let nearest = format!("etcd://127.0.0.1:{}/bench", cluster.client_port(0));
+    let one = open(&nearest, "one");
     pairs(&one, transaction);
     etcdctl(&cluster);
     handovers(&address, &one, transaction);

@@ -313,7 +313,7 @@ impl Acquiring {
         let id = self.wait.id;
         let good_until = common.lock().leases.get(&self.lease).copied().unwrap_or(0);
         let record = self.record(good_until);
-        let hold = Hold { record, died, is_lost: false };
+        let hold = Hold::of(record, died);
         let wait = Arc::clone(&self.wait);
         let mut state = wait.state();
         if state.is_abandoned {

@@ -172,7 +172,10 @@ impl Engine {
         let why = match (self.here()?.lock().trouble.clone(), in_the_way) {
             (Some(trouble), _) => trouble.text,
             (None, Some(holder)) => format!("it is held by {holder}; wait longer, or ask there"),
-            (None, None) => "etcd has not answered yet; wait longer".to_owned(),
+            (None, None) => {
+                let endpoints = self.options.endpoints.join(", ");
+                format!("etcd at {endpoints} has not answered yet; wait longer, or see `etcdctl endpoint status`")
+            }
         };
         let id = wait.id;
         Err(Failure::new(libc::ETIMEDOUT, format!("lock {id} did not become free within {timeout:?}: {why}")))
@@ -210,7 +213,9 @@ impl Engine {
         common.set_alarm(&shared);
         let now = sys::boot_time();
         let is_lost = hold.is_lost || now >= good_until;
-        let needed = 2 * common.options.renewal().as_nanos() as u64;
+        let needed = common.options.renewal().as_nanos() as u64;
+        // A waiter of the host may not sleep yet: where one was handed the key, the next is not far.
+        let is_wanted_here = is_wanted_here || hold.is_handed_on;
         let may_keep =
             now.saturating_sub(hold.record.since) < LONGEST_KEPT_NS && good_until.saturating_sub(now) > needed;
         if is_wanted_here && may_keep && !is_lost && !shared.is_closing {
@@ -279,12 +284,12 @@ fn hand_in<T>(ticket: &(Mutex<Option<Outcome<T>>>, Condvar), answer: Outcome<T>)
 /// The hold on a key that the host has kept, if its lease is good for long enough.
 fn kept_hold(common: &Common, wait: &Wait) -> Option<Hold> {
     let Record { state, good_until, .. } = wait.left;
-    let needed = common.options.renewal().as_nanos() as u64;
+    let needed = common.options.renewal().as_nanos() as u64 / 2;
     if state != State::Kept || good_until < sys::boot_time().saturating_add(needed) {
         return None;
     }
     let record = Record { state: State::Held, ..wait.left };
-    common.records.write(wait.id, &record).then_some(Hold { record, died: false, is_lost: false })
+    common.records.write(wait.id, &record).then_some(Hold { is_handed_on: true, ..Hold::of(record, false) })
 }
 
 fn silence(common: &Common) -> Failure {

@@ -323,7 +323,7 @@ impl Keeper {
         drop(shared);
         self.common.host_locks.unlock(id);
         if matches!(record.state, State::Held | State::Kept) {
-            self.give_back(id, Hold { record, died: record.state == State::Held, is_lost: false });
+            self.give_back(id, Hold::of(record, record.state == State::Held));
         }
         true
     }

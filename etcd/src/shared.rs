@@ -27,6 +27,15 @@ pub(crate) struct Hold {
     /// Whether its holder was told of a death.
     pub(crate) died: bool,
     pub(crate) is_lost: bool,
+    /// Whether another process or thread of the host had the key just before.
+    pub(crate) is_handed_on: bool,
+}
+
+impl Hold {
+    /// On a key that etcd has given.
+    pub(crate) fn of(record: Record, died: bool) -> Self {
+        Self { record, died, is_lost: false, is_handed_on: false }
+    }
 }
 
 /// What the keeper is asked to do.

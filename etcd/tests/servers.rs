@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Servers that are not there, have no quorum, answer garbage or are too old: each is a sentence that names the endpoint and
+//! what to do, within the call's own time. And one that wants TLS, a client's certificate, a user and a password.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper is a failing test")]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lock_manager::Manager;
+use lock_manager_etcd::{EtcdManager, Failure, Options};
+use support::etcd::{Cluster, is_there_or_skip};
+use support::{alone, eventually, skip};
+
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A call may be late by an endpoint's time and a busy machine's.
+const GRACE: Duration = Duration::from_secs(8);
+
+fn options(endpoints: &str) -> Options {
+    Options::of_address(&format!("etcd://{endpoints}/{}", alone::prefix())).unwrap().patience(PATIENCE)
+}
+
+fn refused(endpoints: &str) -> Failure {
+    let start = Instant::now();
+    let failure = EtcdManager::open(options(endpoints), 8).unwrap_err();
+    assert!(start.elapsed() < PATIENCE + GRACE, "{:?}", start.elapsed());
+    assert!(failure.text.contains(&format!("http://{endpoints}")), "{failure}");
+    failure
+}
+
+/// A server that answers every request so; `None`: it never answers.
+fn server(answer: Option<&'static str>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        let mut open = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            if let Some(body) = answer {
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+            } else {
+                open.push(stream);
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_server_that_is_not_there() {
+    let failure = refused("127.0.0.1:1");
+    assert_eq!(failure.errno, libc::ECONNREFUSED);
+    assert!(failure.text.contains("start etcd there, or name other endpoints"), "{failure}");
+}
+
+#[test]
+fn a_server_that_answers_nothing() {
+    let failure = refused(&server(None));
+    assert_eq!(failure.errno, libc::ETIMEDOUT);
+    assert!(failure.text.contains("it may be stopped"), "{failure}");
+}
+
+#[test]
+fn a_server_that_is_no_etcd() {
+    let failure = refused(&server(Some("<html>welcome</html>")));
+    assert_eq!(failure.errno, libc::EPROTO);
+    assert!(failure.text.contains("<html>") && failure.text.contains("name the client port of an etcd"), "{failure}");
+}
+
+#[test]
+fn a_server_that_is_too_old() {
+    let failure = refused(&server(Some(r#"{"etcdserver":"3.3.27","etcdcluster":"3.3.0"}"#)));
+    assert_eq!(failure.errno, libc::EPROTO);
+    assert!(failure.text.contains("3.3.27") && failure.text.contains("3.4 or later is needed"), "{failure}");
+}
+
+#[test]
+fn a_cluster_without_a_quorum_holds_no_call_up_beyond_its_time() {
+    if !is_there_or_skip() {
+        return;
+    }
+    let cluster = Cluster::start(3);
+    let options = options(&cluster.endpoints()).host("no-quorum").unwrap();
+    let manager = EtcdManager::open(options.clone(), 8).unwrap().into_manager();
+    let _clean = manager.lock(1).unwrap();
+    manager.unlock(1).unwrap();
+    cluster.signal(0, libc::SIGSTOP);
+    cluster.signal(1, libc::SIGSTOP);
+    let errno_within = |time: Duration, what: &str, call: &dyn Fn() -> lock_manager::Result<()>| {
+        let start = Instant::now();
+        let error = call().unwrap_err();
+        assert!(start.elapsed() < time + GRACE, "{what}: {:?}", start.elapsed());
+        assert!(error.to_string().contains("etcd at http://127.0.0.1:"), "{what}: {error}");
+        error.errno()
+    };
+    let short = Duration::from_millis(300);
+    assert_eq!(errno_within(short, "timed", &|| manager.timed_lock(1, short).map(drop)), libc::ETIMEDOUT);
+    for errno in [
+        errno_within(PATIENCE, "lock", &|| manager.lock(1).map(drop)),
+        errno_within(PATIENCE, "try", &|| manager.try_lock(1).map(drop)),
+        errno_within(PATIENCE, "allocate", &|| manager.allocate_lock().map(drop)),
+        errno_within(PATIENCE, "look", &|| manager.lock_info(1).map(drop)),
+    ] {
+        assert!([libc::ETIMEDOUT, libc::EHOSTUNREACH].contains(&errno), "{errno}");
+    }
+    cluster.signal(0, libc::SIGCONT);
+    cluster.signal(1, libc::SIGCONT);
+    eventually("it goes on", || manager.timed_lock(1, Duration::from_secs(1)).is_ok());
+    manager.unlock(1).unwrap();
+    drop(manager);
+    lock_manager_etcd::remove(&options).unwrap();
+}
+
+/// Runs a program of the certificates' making.
+fn openssl(directory: &Path, words: &str) {
+    let output = Command::new("openssl").args(words.split(' ')).current_dir(directory).output().unwrap();
+    assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn tls_with_a_clients_certificate_a_user_and_a_password() {
+    if !is_there_or_skip() {
+        return;
+    }
+    if !Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        return skip("needs openssl, to make certificates");
+    }
+    let directory = std::env::temp_dir().join(alone::prefix());
+    std::fs::create_dir_all(&directory).unwrap();
+    openssl(&directory, "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca");
+    for name in ["server", "client"] {
+        openssl(&directory, &format!("req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /O={name}"));
+        let extensions = "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n";
+        std::fs::write(directory.join("extensions"), extensions).unwrap();
+        openssl(
+            &directory,
+            &format!(
+                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem -days 2 -extfile extensions"
+            ),
+        );
+    }
+    let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (client, peer) = (port(), port());
+    let mut server = Command::new("etcd")
+        .args(["--data-dir", "data", "--cert-file", "server.pem", "--key-file", "server.key"])
+        .args(["--client-cert-auth", "--trusted-ca-file", "ca.pem"])
+        .args([
+            "--listen-client-urls",
+            &format!("https://{client}"),
+            "--advertise-client-urls",
+            &format!("https://{client}"),
+        ])
+        .args([
+            "--listen-peer-urls",
+            &format!("http://{peer}"),
+            "--initial-advertise-peer-urls",
+            &format!("http://{peer}"),
+        ])
+        .args(["--initial-cluster", &format!("default=http://{peer}")])
+        .current_dir(&directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(directory.join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let file = |name: &str| directory.join(name).display().to_string();
+    let tls =
+        format!("ca = {}\ncertificate = {}\nkey = {}\n", file("client-ca.pem"), file("client.pem"), file("client.key"));
+    std::fs::copy(directory.join("ca.pem"), directory.join("client-ca.pem")).unwrap();
+    std::fs::write(directory.join("password"), "correct horse\n").unwrap();
+    std::fs::write(directory.join("wrong-password"), "battery staple\n").unwrap();
+    let config = |name: &str, text: String| {
+        std::fs::write(directory.join(name), text).unwrap();
+        options(&client.to_string()).host("secure").unwrap().configured_by(&directory.join(name)).unwrap()
+    };
+    let plain = config("plain", tls.clone());
+    let user = config("user", format!("{tls}user = root\npassword_file = {}\n", file("password")));
+    let wrong = config("wrong", format!("{tls}user = root\npassword_file = {}\n", file("wrong-password")));
+
+    let first = (0..20).find_map(|_| EtcdManager::open(plain.clone(), 8).ok()).expect("by certificate alone");
+    drop(first);
+    enable_auth(&directory, &client.to_string());
+    let refused = EtcdManager::open(plain.clone(), 0).unwrap_err();
+    assert_eq!(refused.errno, libc::EACCES, "{refused}");
+    let refused = EtcdManager::open(wrong, 0).unwrap_err();
+    assert_eq!(refused.errno, libc::EACCES, "{refused}");
+    assert!(!refused.text.contains("battery"), "{refused}");
+    let manager = EtcdManager::open(user.clone(), 8).unwrap().into_manager();
+    let other = EtcdManager::open(user.clone().host("other").unwrap(), 8).unwrap().into_manager();
+    let _clean = manager.lock(1).unwrap();
+    // A wait, so that a watch goes through TLS as well.
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| other.timed_lock(1, Duration::from_secs(20)).map(|_| other.unlock(1)));
+        eventually("it waits", || manager.lock_info(1).unwrap().waiters == 1);
+        manager.unlock(1).unwrap();
+        waiter.join().unwrap().unwrap().unwrap();
+    });
+    drop((manager, other));
+    lock_manager_etcd::forget_host(&user.clone().host("other").unwrap()).unwrap();
+    lock_manager_etcd::remove(&user).unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+fn enable_auth(directory: &Path, endpoint: &str) {
+    let pem = |name: &str| std::fs::read(directory.join(name)).unwrap();
+    let roots = [ureq::tls::Certificate::from_pem(&pem("ca.pem")).unwrap()];
+    let key = ureq::tls::PrivateKey::from_pem(&pem("client.key")).unwrap();
+    let chain = [ureq::tls::Certificate::from_pem(&pem("client.pem")).unwrap()];
+    let tls = ureq::tls::TlsConfig::builder()
+        .root_certs(ureq::tls::RootCerts::new_with_certs(&roots))
+        .client_cert(Some(ureq::tls::ClientCert::new_with_certs(&chain, key)))
+        .build();
+    let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().tls_config(tls).build());
+    for (path, body) in [
+        ("user/add", r#"{"name":"root","password":"correct horse"}"#),
+        ("role/add", r#"{"name":"root"}"#),
+        ("user/grant", r#"{"user":"root","role":"root"}"#),
+        ("enable", "{}"),
+    ] {
+        agent.post(format!("https://{endpoint}/v3/auth/{path}")).send(body).unwrap();
+    }
+}
