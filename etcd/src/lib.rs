@@ -16,6 +16,7 @@ mod host;
 mod http;
 mod keeper;
 mod keys;
+mod leases;
 mod looking;
 mod options;
 mod owner;
