@@ -19,7 +19,7 @@ use support::etcd::{Cluster, is_there_or_skip};
 use support::{board, fork};
 
 const PAIRS: usize = 300;
-const HANDOVERS: usize = 100;
+const HANDOVERS: usize = 50;
 const WAITERS: usize = 50;
 const COMMANDS: usize = 5;
 const LOCK: u32 = 1;
@@ -36,9 +36,9 @@ fn main() {
     let one = open(&nearest, "one");
     pairs(&one, transaction);
     etcdctl(&cluster);
+    one_host(&address);
     handovers(&address, &one, transaction);
     many_waiters(&address, &one);
-    one_host(&address);
     for host in ["one", "two", "shared"].map(str::to_owned).into_iter().chain((0..WAITERS).map(waiter)) {
         let _ = lock_manager_etcd::forget_host(&Options::of_address(&address).unwrap().host(&host).unwrap());
     }
