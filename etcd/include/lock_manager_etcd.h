@@ -56,7 +56,7 @@ typedef struct {
          */
         uint32_t ttl_seconds;
         /**
-         * How long a call without a deadline of its own waits for the cluster to answer, in seconds; 0 means the TTL.
+         * How long a call without a deadline of its own waits for the cluster to answer, in seconds; 0 means 10.
          */
         uint32_t patience_seconds;
         /**

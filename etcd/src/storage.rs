@@ -113,6 +113,7 @@ fn remove_segment(segment: &str) {
 }
 
 /// Removes what a host has in its memory for the locks of an address. The locks stay.
+#[cfg(feature = "rust")]
 pub(crate) fn forget_host(options: &Options) -> Outcome<()> {
     let mut cluster = Cluster::new(options)?;
     let found = find_or_make(&mut cluster, options, &Keys::new(&options.prefix), 0)?;
