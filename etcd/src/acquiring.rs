@@ -94,7 +94,10 @@ impl Acquiring {
 
     /// When it is to be gone on with, whatever else happens.
     pub(crate) fn next(&self) -> u64 {
-        self.next.min(self.look_for_deadlock_at)
+        match self.stage {
+            Stage::Queued => self.next.min(self.look_for_deadlock_at),
+            _ => self.next,
+        }
     }
 
     pub(crate) fn look_soon(&mut self) {
