@@ -33,6 +33,8 @@ const LIMIT_SECONDS: u32 = 86_400;
 /// Longer than the lease, and than an election's grace for it.
 const LONG_PAUSE: Duration = Duration::from_millis(3500);
 const MEMBERS: usize = 3;
+/// Three seconds are what it takes at most where the machine has nothing else to do.
+const LONGEST_ELECTION: Duration = Duration::from_secs(10);
 
 fn rounds() -> usize {
     std::env::var("LOCK_MANAGER_ETCD_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(FEW_ROUNDS)
@@ -215,7 +217,7 @@ test! {
     }
 }
 
-test! { a_leader_that_is_stopped_holds_nobody_up_for_more_than_three_seconds {
+test! { a_leader_that_is_stopped_is_waited_for_as_long_as_an_election {
     let scene = Scene::new();
     for _ in 0..rounds() {
         eventually("there is a leader", || scene.cluster.leader().is_some());
@@ -224,7 +226,7 @@ test! { a_leader_that_is_stopped_holds_nobody_up_for_more_than_three_seconds {
         let pause = scene.until_turns_go_on();
         scene.cluster.signal(leader, libc::SIGCONT);
         note(format_args!("leader stopped: turns went on after {pause:?}"));
-        assert!(pause < Duration::from_secs(10), "{pause:?}");
+        assert!(pause < LONGEST_ELECTION, "{pause:?}");
         scene.until_all_take_turns();
     }
     scene.end("leaders stopped");
