@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use super::wait::eventually;
@@ -172,14 +172,27 @@ pub fn post(port: u16, path: &str, body: &str) -> Option<String> {
     answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
 }
 
+static SHARED: OnceLock<Option<Cluster>> = OnceLock::new();
+
+/// What is static is not dropped.
+extern "C" fn end_shared() {
+    if let Some(Some(cluster)) = SHARED.get() {
+        (0..cluster.size()).for_each(|index| cluster.signal(index, libc::SIGKILL));
+        let _ = fs::remove_dir_all(&cluster.directory);
+    }
+}
+
 /// The endpoints of a cluster that serves all tests of this binary: started by the first of them, and handed to the processes
 /// that they start. `None`: there is no etcd.
 pub fn shared_endpoints() -> Option<String> {
-    use std::sync::OnceLock;
-    static SHARED: OnceLock<Option<Cluster>> = OnceLock::new();
     if let Ok(endpoints) = std::env::var(ENDPOINTS) {
         return Some(endpoints);
     }
-    let cluster = SHARED.get_or_init(|| is_there_or_skip().then(|| Cluster::start(3)));
+    let cluster = SHARED.get_or_init(|| {
+        let cluster = is_there_or_skip().then(|| Cluster::start(3));
+        // SAFETY: atexit(3) keeps the function for the process's end.
+        unsafe { libc::atexit(end_shared) };
+        cluster
+    });
     cluster.as_ref().map(Cluster::endpoints)
 }
