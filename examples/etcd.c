@@ -68,7 +68,7 @@ static int request(int file, uint64_t token, long *value, int is_write)
 
 int main(int argc, char **argv)
 {
-    lock_manager_etcd_options_t options = { .size = sizeof options, .ttl_seconds = TTL_SECONDS };
+    lock_manager_etcd_options_t options = { .size = sizeof options, .ttl_seconds = TTL_SECONDS, .patience_seconds = 30 };
     lock_manager_t *manager;
     uint64_t token;
     int32_t code, lost;
