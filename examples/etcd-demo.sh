@@ -69,7 +69,7 @@ started+=($victim)
 until_said "$scratch/killed" "holds lock"
 cat "$scratch/killed"
 kill -KILL $victim
-wait $victim 2> /dev/null || true
+{ wait $victim; } 2> /dev/null || true
 "$program" "$address" host-b "$scratch/register"
 
 say "host-c reads the register and is paused for longer than its lease. host-a gets the lock meanwhile:"
