@@ -15,8 +15,8 @@ use crate::sys::descriptor::GuardedFd;
 use crate::sys::descriptor::Pinned;
 use crate::sys::descriptor::record_lock::{self, Attempt, Range};
 use crate::sys::liveness::Namespaces;
-use crate::sys::liveness::procfs;
 use crate::sys::process;
+use crate::sys::syscall::clock;
 use crate::sys::syscall::file::{self, Access};
 
 use super::entries::{self, Entry, State};
@@ -45,8 +45,6 @@ pub(super) struct Attachment {
     pub(super) process_word: u64,
     /// Where the process looked from when it was introduced.
     namespaces: [AtomicU64; 2],
-    /// When the process started, in clock ticks since boot; 0: unknown, or not introduced yet.
-    start: AtomicU64,
     has_published_identity: AtomicBool,
     /// `None`: nobody else can ask.
     _witness: Option<Pinned>,
@@ -81,18 +79,9 @@ impl Attachment {
         fence(Ordering::SeqCst);
         let process_word = word::of_process(index, generation);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let (namespaces, start, has_published_identity) =
-            (Default::default(), AtomicU64::new(0), AtomicBool::new(false));
-        let made = Self {
-            id,
-            entry: index,
-            generation,
-            process_word,
-            namespaces,
-            start,
-            has_published_identity,
-            _witness: witness,
-        };
+        let (namespaces, has_published_identity) = (Default::default(), AtomicBool::new(false));
+        let made =
+            Self { id, entry: index, generation, process_word, namespaces, has_published_identity, _witness: witness };
         // With the byte locked: a remover of what nobody lives in either finds it so, or has marked the segment before.
         space.await_removal().inspect_err(|_| made.detach(space))?;
         Ok(made)
@@ -109,20 +98,16 @@ impl Attachment {
 
     #[cold]
     fn publish_identity_now(&self, space: &Space) {
-        let (start, here) = (procfs::own_start_time(), Namespaces::current());
+        let here = Namespaces::current();
+        // As in a thread's record.
+        let started_by = if space.table().is_some() { clock::ticks_since_boot() } else { 0 };
         if let Ok(Some(entry)) = space.entry(self.entry) {
-            entry.publish_identity(process::command(), start, here);
+            entry.publish_identity(process::command(), started_by, here);
         }
-        self.start.store(start, Ordering::Relaxed);
         for (place, number) in self.namespaces.iter().zip([here.pid_namespace, here.time_namespace]) {
             place.store(number, Ordering::Relaxed);
         }
         self.has_published_identity.store(true, Ordering::Release);
-    }
-
-    /// When the process, and so its first thread, started; 0: unknown.
-    pub(super) fn start(&self) -> u64 {
-        self.start.load(Ordering::Relaxed)
     }
 
     /// Where the process looked from when it was introduced, if it has been.

@@ -9,8 +9,9 @@ use crate::manager::Ownership;
 use crate::sys::Errno;
 use crate::sys::liveness;
 use crate::sys::liveness::procfs;
+use crate::sys::process::Process;
 use crate::sys::process::arena;
-use crate::sys::process::{self, Process};
+use crate::sys::syscall::clock;
 use crate::sys::thread::Thread;
 use crate::sys::thread::on_exit::{self, Destructors, ExitHook};
 use crate::sys::thread::waits;
@@ -59,16 +60,12 @@ impl Native {
         sharing::sweep_claim(thread);
         let owner = attachment.process_word | thread.serial_bits();
         let record = self.pool().claim_record(owner, || {
-            let tid = thread.id() as i32;
-            let start = if tid == process::pid() {
-                attachment.start() as u32
-            } else if attachment.namespaces().is_some_and(|then| then.time_namespace == liveness::time_namespace()) {
-                procfs::own_thread_start_time()
-            } else {
-                // By another clock than that which the entry names.
-                0
-            };
-            ThreadId { tid, start }
+            let times_compare =
+                attachment.namespaces().is_some_and(|then| then.time_namespace == liveness::time_namespace());
+            // A program of format version 1 takes another time than that of the start for another thread's.
+            let started_by =
+                if times_compare && self.pool().table().is_some() { clock::ticks_since_boot() as u32 } else { 0 };
+            ThreadId { tid: thread.id() as i32, started_by }
         });
         if let Some(record) = record.filter(|record| record.waits_for().is_some()) {
             // Of a wait that it left, or is in the midst of, whose next slice says it again.

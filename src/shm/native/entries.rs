@@ -46,8 +46,6 @@ impl State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ProcessInfo {
     pub(super) pid: i32,
-    /// In clock ticks since boot.
-    pub(super) start: u64,
     pub(super) pid_namespace: u64,
     pub(super) time_namespace: u64,
     /// Its description is kept by a descriptor, which closefrom(3) would close.
@@ -93,7 +91,6 @@ impl<'m> Entry<'m> {
         let pid_namespace = self.u64(entry::PID_NAMESPACE).load(Ordering::Acquire);
         ProcessInfo {
             pid: self.u32(entry::PID).load(Ordering::Relaxed) as i32,
-            start: self.u64(entry::START).load(Ordering::Relaxed),
             pid_namespace,
             time_namespace: self.u64(entry::TIME_NAMESPACE).load(Ordering::Relaxed),
             is_kept_by_descriptor: self.u32(entry::FLAGS).load(Ordering::Relaxed) != 0,
@@ -108,11 +105,11 @@ impl<'m> Entry<'m> {
     }
 
     /// Writes the tenant's command and what its numbers mean.
-    pub(super) fn publish_identity(&self, command: [u64; 2], start: u64, from: Namespaces) {
+    pub(super) fn publish_identity(&self, command: [u64; 2], started_by: u64, from: Namespaces) {
         for (part, half) in command.into_iter().enumerate() {
             self.u64(entry::COMMAND + part * 8).store(half, Ordering::Relaxed);
         }
-        self.u64(entry::START).store(start, Ordering::Relaxed);
+        self.u64(entry::STARTED_BY).store(started_by, Ordering::Relaxed);
         self.u64(entry::TIME_NAMESPACE).store(from.time_namespace, Ordering::Relaxed);
         self.u64(entry::PID_NAMESPACE).store(from.pid_namespace, Ordering::Release);
     }

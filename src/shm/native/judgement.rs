@@ -135,14 +135,14 @@ impl Pool {
         let ended = match record {
             Some(record) => {
                 let thread = record.thread();
-                let thread_ref = |start| ThreadRef { pid: info.pid, tid: thread.tid, start };
-                let start = || (thread.start != 0 && times_compare(&info)).then_some(thread.start);
-                let ended = is_over(effort, || thread_ref(None).is_gone(), || thread_ref(start()).is_exiting());
+                let thread_ref = |started_by| ThreadRef { pid: info.pid, tid: thread.tid, started_by };
+                let started_by = || (thread.started_by != 0 && times_compare(&info)).then_some(thread.started_by);
+                let ended = is_over(effort, || thread_ref(None).is_gone(), || thread_ref(started_by()).is_exiting());
                 // The record was the thread's all the while, or what was asked was somebody else.
                 ended && record.key() == named & word::OWNER
             }
             None => {
-                let thread_ref = ThreadRef { pid: info.pid, tid: 0, start: None };
+                let thread_ref = ThreadRef { pid: info.pid, tid: 0, started_by: None };
                 is_over(effort, || thread_ref.process_is_gone(), || thread_ref.process_is_exiting())
             }
         };

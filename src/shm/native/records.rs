@@ -32,8 +32,8 @@ pub(super) struct Record<'p> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ThreadId {
     pub(super) tid: i32,
-    /// When it started, in clock ticks since boot, the low half.
-    pub(super) start: u32,
+    /// A time by which it had started, in clock ticks since boot, the low half; 0: unknown.
+    pub(super) started_by: u32,
 }
 
 /// A thread that waits.
@@ -56,7 +56,7 @@ impl<'p> Record<'p> {
 
     pub(super) fn thread(&self) -> ThreadId {
         let both = self.word(record::THREAD).load(Ordering::Relaxed);
-        ThreadId { tid: both as u32 as i32, start: (both >> u32::BITS) as u32 }
+        ThreadId { tid: both as u32 as i32, started_by: (both >> u32::BITS) as u32 }
     }
 
     pub(super) fn waits_for(&self) -> Option<WaitsFor> {
@@ -136,9 +136,11 @@ impl Space {
             if slot.compare_exchange(key, unfinished, Ordering::AcqRel, Ordering::Relaxed).is_err() {
                 continue;
             }
-            let ThreadId { tid, start } = thread();
+            let ThreadId { tid, started_by } = thread();
             record.word(record::WANTS).store(0, Ordering::Relaxed);
-            record.word(record::THREAD).store(u64::from(start) << u32::BITS | u64::from(tid as u32), Ordering::Relaxed);
+            record
+                .word(record::THREAD)
+                .store(u64::from(started_by) << u32::BITS | u64::from(tid as u32), Ordering::Relaxed);
             slot.store(owner, Ordering::Release);
             return Some(record);
         }
