@@ -50,12 +50,15 @@ impl Pool {
         let mut judged = Judged::new(self);
         let is_held = |&id: &u32| {
             let seen = self.word(id).load(Ordering::Acquire);
+            if !word::has_owner(seen) && !word::is_shared(seen) {
+                return false;
+            }
             if word::has_owner(seen) && !word::is_draining(seen) {
                 return !judged.is_dead(seen);
             }
             self.readers(id, seen).into_iter().any(|reader| !judged.is_dead(reader))
         };
-        (0..self.num_locks_now()).filter(is_held).collect()
+        self.touched_ids(self.num_locks_now()).into_iter().flatten().filter(is_held).collect()
     }
 
     pub(super) fn inspect(&self, id: u32) -> LockInfo {

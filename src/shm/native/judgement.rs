@@ -4,7 +4,7 @@
 //! judged is not dead. First the entry, whose byte the kernel frees when its process ends; then, where the numbers of
 //! processes mean the same here, what the kernel says of the thread: it is known to end long before its memory is gone.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys::Errno;
 use crate::sys::descriptor::record_lock;
@@ -41,20 +41,29 @@ const CHECKS_APART_NS: u64 = 4_000_000;
 /// much as trying a held lock, and a program may try as often as it can.
 const GOOD_FOR_NS: u64 = 1_000_000;
 
+/// The same of a quick check, which costs some system calls. In less time nobody hears that a process has died: its end takes
+/// longer, and so does waiting for it.
+const QUICK_GOOD_FOR_NS: u64 = 20_000;
+
 impl Pool {
-    /// Whether the holder that `named` names is dead, for a call that does not wait. Whoever is gone is found at once;
+    /// Whether the holder that `named` names is dead, for a call that does not wait. Whoever is gone is found within 20 us;
     /// whoever is about to go is looked for once in a millisecond.
     pub(super) fn is_dead_now(&self, named: u64) -> bool {
-        let LastFoundAlive { holder, until } = &self.last_found_alive;
+        let LastFoundAlive { holder, until, quick_until } = &self.last_found_alive;
         let (owner, now) = (named & word::OWNER, Instant::now());
-        let is_known = holder.load(Ordering::Relaxed) == owner && now.nanoseconds() < until.load(Ordering::Relaxed);
-        if is_known {
-            return self.judge(named, Effort::Quick) == Verdict::Dead;
+        let is_before = |time: &AtomicU64| now.nanoseconds() < time.load(Ordering::Relaxed);
+        let is_known = holder.load(Ordering::Relaxed) == owner;
+        if is_known && is_before(quick_until) {
+            return false;
         }
-        let verdict = self.judge(named, Effort::Thorough);
+        let effort = if is_known && is_before(until) { Effort::Quick } else { Effort::Thorough };
+        let verdict = self.judge(named, effort);
         if verdict == Verdict::Alive {
-            until.store(now.after(GOOD_FOR_NS).nanoseconds(), Ordering::Relaxed);
-            holder.store(owner, Ordering::Relaxed);
+            quick_until.store(now.after(QUICK_GOOD_FOR_NS).nanoseconds(), Ordering::Relaxed);
+            if effort == Effort::Thorough {
+                until.store(now.after(GOOD_FOR_NS).nanoseconds(), Ordering::Relaxed);
+                holder.store(owner, Ordering::Relaxed);
+            }
         }
         verdict == Verdict::Dead
     }

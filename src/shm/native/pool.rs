@@ -39,12 +39,13 @@ pub(super) struct Pool {
     pub(super) has_owning_threads: AtomicBool,
 }
 
-/// The holder that a thorough look of this process found alive last, and until when that is good. Two who store at the
-/// same time may leave the one's holder with the other's time, which is as good for as long.
+/// The holder that a thorough check of this process found alive last, until when that is good, and until when a quick check
+/// is. Two who store at the same time may leave the one's holder with the other's times, which are as good for as long.
 #[derive(Debug, Default)]
 pub(super) struct LastFoundAlive {
     pub(super) holder: AtomicU64,
     pub(super) until: AtomicU64,
+    pub(super) quick_until: AtomicU64,
 }
 
 impl Deref for Pool {

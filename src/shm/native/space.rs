@@ -3,6 +3,7 @@
 //! A segment's memory as this process has it mapped. Everything is reached through offsets of the private geometry, by
 //! numbers that were compared with private counts.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::Errno;
@@ -18,7 +19,7 @@ use super::super::removal::{self, mark};
 use super::super::segment::{self, Blueprint, Candidate, Segment};
 use super::bitmap::Bitmap;
 use super::entries::Entry;
-use super::format::{self, header, slot};
+use super::format::{self, header, size, slot};
 use super::geometry::Geometry;
 
 /// How long an answer about removal is good for. A slice later at most, and so within 100 ms, a waiter knows.
@@ -150,6 +151,34 @@ impl Space {
     /// A word of the slot of a lock that this process knows of.
     pub(super) fn slot(&self, id: u32, offset: usize) -> &AtomicU64 {
         self.mapped_slots().u64_at(self.geometry.slot(id) + offset)
+    }
+
+    /// The first `count` locks but for those whose slots nobody has touched yet, in ranges: reading the slots of a million
+    /// locks takes some milliseconds, and brings them all into memory.
+    pub(super) fn touched_ids(&self, count: u32) -> Vec<Range<u32>> {
+        /// Of fewer locks, reading them is quicker than asking.
+        const MANY: u32 = 16_384;
+        /// So many ranges are asked for: behind them every lock counts as touched.
+        const MOST_RANGES: usize = 64;
+        if count < MANY {
+            return vec![0..count];
+        }
+        let size = size::SLOT as u64;
+        let first = self.geometry.slot(0) as u64;
+        let mut ranges: Vec<Range<u32>> = Vec::new();
+        let mut next = 0;
+        while next < count && ranges.len() < MOST_RANGES {
+            let from = first + u64::from(next) * size;
+            let Ok(found) = self.segment.file.with_file(|file| file::next_touched(file, from)) else { break };
+            let id_at =
+                |offset: u64| u32::try_from(offset.saturating_sub(first) / size).map_or(count, |id| id.min(count));
+            let Some(found) = found else { return ranges };
+            let range = id_at(found.start).max(next)..id_at(found.end + size - 1);
+            next = range.end.max(next + 1);
+            ranges.push(range);
+        }
+        ranges.push(next.min(count)..count);
+        ranges
     }
 
     pub(super) fn mapped_slots(&self) -> &Mapping {

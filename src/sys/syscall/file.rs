@@ -3,6 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -295,6 +296,22 @@ pub(crate) fn set_position(file: &File, position: u64) -> Option<u64> {
     let offset = libc::off_t::try_from(position).ok()?;
     // SAFETY: as above.
     u64::try_from(unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_SET) }).ok()
+}
+
+/// The first stretch of a file, from a place on, that anybody has touched: the rest is reserved at most, and zeros. Moves
+/// the description. `None`: there is none.
+pub(crate) fn next_touched(file: &File, from: u64) -> Result<Option<Range<u64>>, Errno> {
+    let seek = |from: u64, whence| {
+        let from = libc::off_t::try_from(from).map_err(|_| Errno(libc::EOVERFLOW))?;
+        // SAFETY: as above.
+        let found = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
+        u64::try_from(found).map_err(|_| Errno::last())
+    };
+    match seek(from, libc::SEEK_DATA) {
+        Err(Errno(libc::ENXIO)) => Ok(None),
+        Err(errno) => Err(errno),
+        Ok(start) => Ok(Some(start..seek(start, libc::SEEK_HOLE)?)),
+    }
 }
 
 /// How long a file of this process may become; a write beyond is SIGXFSZ.
