@@ -1,10 +1,57 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! How a lock is acquired that is not to be had at once: in steps, with sleeps between them.
+//! The slow path of an acquisition, whatever the backend: steps, with sleeps between them, until a deadline.
 
 use crate::Reason;
-use crate::manager::Acquired;
+use crate::manager::{Acquired, Wait};
+use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::caller_state::CallerState;
+
+/// Until when a call waits. The door makes it once, when the faster paths have missed; all that the call passes through
+/// goes by it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    at: Instant,
+    wait: Wait,
+}
+
+impl Deadline {
+    /// Of a call that waits like that, from now on.
+    pub(crate) fn of(wait: Wait) -> Self {
+        let at = match wait {
+            Wait::Try | Wait::Nanoseconds(0) => Instant::BOOT,
+            Wait::Nanoseconds(u64::MAX) | Wait::Forever => Instant::NEVER,
+            Wait::Nanoseconds(timeout) => Instant::now().after(timeout),
+        };
+        Self { at, wait }
+    }
+
+    pub(crate) fn at(self) -> Instant {
+        self.at
+    }
+
+    /// Whether the call does not wait at all.
+    pub(crate) fn is_try(self) -> bool {
+        self.wait.is_try()
+    }
+
+    /// What a call is told whose time is over while `holder` has lock `id`; 0: it is not known.
+    pub(crate) fn missed(self, id: u32, holder: u32) -> Reason {
+        match self.wait {
+            Wait::Try => Reason::Held { id, holder },
+            Wait::Nanoseconds(timeout_ns) => Reason::TimedOut { id, timeout_ns, holder },
+            Wait::Forever => Reason::TimedOut { id, timeout_ns: u64::MAX, holder },
+        }
+    }
+
+    /// What a call is told that asks for what its own thread, `holder`, has.
+    pub(crate) fn held_by_caller(self, id: u32, holder: u32) -> Reason {
+        match self.wait {
+            Wait::Try => Reason::Held { id, holder },
+            _ => Reason::SelfDeadlock { id },
+        }
+    }
+}
 
 /// What a step came to: the lock, or, if there is none yet, a sleep, after which there is another step.
 pub(crate) type Progress<E = Reason> = std::result::Result<Option<Acquired>, E>;

@@ -378,6 +378,14 @@ impl Reason {
         }
     }
 
+    /// The same, of a call that lock `id` is the matter of.
+    pub(crate) fn at_lock(self, id: u32) -> Self {
+        match self {
+            Self::System { doing, errno } => Self::SystemAtLock { id, doing, errno },
+            reason => reason,
+        }
+    }
+
     /// Whether the reason owns no memory.
     pub(crate) fn is_plain(&self) -> bool {
         !matches!(self, Self::Deadlock { .. } | Self::Panicked(_) | Self::StrayFile { .. })

@@ -15,51 +15,39 @@ mod last_error;
 mod locking;
 #[cfg(test)]
 mod readback;
-mod sharing;
 mod types;
 
 use std::ffi::c_char;
 use std::path::Path;
 
 use crate::Result;
+use crate::backend::{AnyBackend, Backend, Mode, on_backend};
 use crate::cancel::Cancel;
 use crate::file::FileManager;
-use crate::manager::{Manager, Wait};
+use crate::manager::Wait;
 use crate::memory::InMemoryManager;
-use crate::shm::{ByLayout, Libpod, Mode, Native, ShmManager};
+use crate::shm::ShmManager;
 
 use boundary::{call, cancel, input_path, manager, output, refuse, silence_panics};
 pub use constants::*;
-use locking::{AtMost, Endless, NoPatience};
 pub use types::*;
 
-/// What a handle points to. The header declares it without its inside. By the types of the engines, not as one of many: so
-/// the lock calls are inlined into their exported functions.
-pub enum lock_manager_t {
-    /// The library's own locks, wherever they are at home.
-    Native(Native),
-    /// Podman's.
-    Libpod(Libpod),
-    /// The library's own, with what libpod needs to see beside them.
-    File(FileManager),
-}
+/// What a handle points to. The header declares it without its inside.
+pub struct lock_manager_t(AnyBackend);
 
 /// Ends waits from another thread.
 pub type lock_manager_cancel_t = Cancel;
 
-fn handle(manager: lock_manager_t) -> *mut lock_manager_t {
-    Box::into_raw(Box::new(manager))
+fn handle(backend: AnyBackend) -> *mut lock_manager_t {
+    Box::into_raw(Box::new(lock_manager_t(backend)))
 }
 
 fn shm_handle(manager: ShmManager) -> *mut lock_manager_t {
-    handle(match manager.layout {
-        ByLayout::Native(native) => lock_manager_t::Native(native),
-        ByLayout::Libpod(libpod) => lock_manager_t::Libpod(libpod),
-    })
+    handle(manager.backend)
 }
 
 fn file_handle(manager: FileManager) -> *mut lock_manager_t {
-    handle(lock_manager_t::File(manager))
+    handle(AnyBackend::File(manager))
 }
 
 /// Hands out the handle of what `by` opens at that path.
@@ -77,30 +65,6 @@ unsafe fn open(
         *out = by(path)?;
         Ok(0)
     })
-}
-
-impl lock_manager_t {
-    fn manager(&self) -> &dyn Manager {
-        match self {
-            Self::Native(native) => native,
-            Self::Libpod(libpod) => libpod,
-            Self::File(file) => file,
-        }
-    }
-
-    /// What the engine of a segment does if nothing stands in the way; `None`, with nothing done, if anything does.
-    #[inline]
-    fn at_once<T>(
-        &self,
-        native: impl FnOnce(&Native) -> Option<T>,
-        libpod: impl FnOnce(&Libpod) -> Option<T>,
-    ) -> Option<T> {
-        match self {
-            Self::Native(engine) => native(engine),
-            Self::Libpod(engine) => libpod(engine),
-            Self::File(_) => None,
-        }
-    }
 }
 
 /// Describes this thread's last failure in one line: the storage, the lock, the numbers that disagree, and what to
@@ -276,7 +240,7 @@ pub unsafe extern "C" fn lock_manager_new_in_memory(num_locks: u32, out: *mut *m
     // SAFETY: the module's contract.
     call(|| unsafe {
         let out = output(out, "out")?;
-        *out = handle(lock_manager_t::Native(InMemoryManager::new(num_locks)?.native));
+        *out = handle(AnyBackend::Native(InMemoryManager::new(num_locks)?.native));
         Ok(0)
     })
 }
@@ -309,7 +273,7 @@ pub unsafe extern "C" fn lock_manager_allocate_lock(manager: *mut lock_manager_t
     // SAFETY: the module's contract.
     unsafe {
         if let (Some(opened), Some(id)) = (manager.as_ref(), id.as_mut())
-            && let Some(allocated) = opened.at_once(Native::allocate_at_once, Libpod::allocate_at_once)
+            && let Some(allocated) = on_backend!(opened.0, backend => backend.allocate_fast())
         {
             *id = allocated;
             return 0;
@@ -348,8 +312,9 @@ pub unsafe extern "C" fn lock_manager_allocate_and_retrieve_lock(manager: *mut l
 pub unsafe extern "C" fn lock_manager_free_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
     unsafe {
-        let free = |opened: &lock_manager_t| opened.at_once(|it| it.free_at_once(id), |it| it.free_at_once(id));
-        if manager.as_ref().and_then(free).is_some() {
+        if let Some(opened) = manager.as_ref()
+            && on_backend!(opened.0, backend => backend.free_fast(id)).is_some()
+        {
             return 0;
         }
     }
@@ -376,8 +341,7 @@ pub unsafe extern "C" fn lock_manager_available_locks(manager: *mut lock_manager
     // SAFETY: the module's contract.
     unsafe {
         if let (Some(opened), Some(count)) = (manager.as_ref(), count.as_mut())
-            && let Some(available) =
-                opened.at_once(Native::available_at_once, |libpod| Some(libpod.available_at_once()))
+            && let Some(available) = on_backend!(opened.0, backend => backend.available_fast())
         {
             *count = available;
             return 0;
@@ -431,7 +395,7 @@ pub unsafe extern "C" fn lock_manager_grow(manager: *mut lock_manager_t, num_loc
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire(manager, id, Endless) }
+    unsafe { locking::acquire(manager, id, Mode::Exclusive, Wait::Forever) }
 }
 
 /// Takes a lock if it is free, and does not wait.
@@ -440,7 +404,7 @@ pub unsafe extern "C" fn lock_manager_lock(manager: *mut lock_manager_t, id: u32
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_try_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire(manager, id, NoPatience) }
+    unsafe { locking::acquire(manager, id, Mode::Exclusive, Wait::Try) }
 }
 
 /// Waits for a lock for at most timeout_ns.
@@ -452,7 +416,7 @@ pub unsafe extern "C" fn lock_manager_try_lock(manager: *mut lock_manager_t, id:
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_timed_lock(manager: *mut lock_manager_t, id: u32, timeout_ns: u64) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire(manager, id, AtMost(timeout_ns)) }
+    unsafe { locking::acquire(manager, id, Mode::Exclusive, Wait::Nanoseconds(timeout_ns)) }
 }
 
 /// Unlocks a lock that the calling thread (or, with ownership by process, this process) holds through this manager.
@@ -461,7 +425,7 @@ pub unsafe extern "C" fn lock_manager_timed_lock(manager: *mut lock_manager_t, i
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_unlock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::release(manager, id) }
+    unsafe { locking::release(manager, id, Mode::Exclusive) }
 }
 
 /// Sets who owns the locks that are taken through a manager. Call it before the manager's first lock call. With
@@ -538,7 +502,9 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock(
     cancel: *mut lock_manager_cancel_t,
 ) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire_slowly(manager, id, Mode::Exclusive, Wait::Nanoseconds(timeout_ns), cancel.as_ref()) }
+    unsafe {
+        locking::acquire_cancellable(manager, id, Mode::Exclusive, Wait::Nanoseconds(timeout_ns), cancel.as_ref())
+    }
 }
 
 /// Waits without limit until the caller can hold a lock shared. Any number of readers hold a lock shared at the
@@ -559,7 +525,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_lock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { sharing::acquire(manager, id, Endless) }
+    unsafe { locking::acquire(manager, id, Mode::Shared, Wait::Forever) }
 }
 
 /// Takes a lock shared if no writer holds it or is next, and does not wait.
@@ -568,7 +534,7 @@ pub unsafe extern "C" fn lock_manager_lock_shared(manager: *mut lock_manager_t, 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_try_lock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { sharing::acquire(manager, id, NoPatience) }
+    unsafe { locking::acquire(manager, id, Mode::Shared, Wait::Try) }
 }
 
 /// Waits for at most timeout_ns until the caller can hold a lock shared.
@@ -580,7 +546,7 @@ pub unsafe extern "C" fn lock_manager_try_lock_shared(manager: *mut lock_manager
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_timed_lock_shared(manager: *mut lock_manager_t, id: u32, timeout_ns: u64) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { sharing::acquire(manager, id, AtMost(timeout_ns)) }
+    unsafe { locking::acquire(manager, id, Mode::Shared, Wait::Nanoseconds(timeout_ns)) }
 }
 
 /// Waits for a shared hold as lock_manager_timed_lock_shared does, until a cancel object is triggered.
@@ -597,7 +563,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock_shared(
     cancel: *mut lock_manager_cancel_t,
 ) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { locking::acquire_slowly(manager, id, Mode::Shared, Wait::Nanoseconds(timeout_ns), cancel.as_ref()) }
+    unsafe { locking::acquire_cancellable(manager, id, Mode::Shared, Wait::Nanoseconds(timeout_ns), cancel.as_ref()) }
 }
 
 /// Unlocks a lock that the calling thread (or, with ownership by process, this process) holds shared. Any manager
@@ -607,7 +573,7 @@ pub unsafe extern "C" fn lock_manager_cancellable_lock_shared(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_unlock_shared(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { sharing::release(manager, id) }
+    unsafe { locking::release(manager, id, Mode::Shared) }
 }
 
 /// Turns an exclusive hold into a shared one. Nobody else can hold the lock exclusively in between. Waiting readers
@@ -619,7 +585,7 @@ pub unsafe extern "C" fn lock_manager_unlock_shared(manager: *mut lock_manager_t
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_downgrade_lock(manager: *mut lock_manager_t, id: u32) -> i32 {
     // SAFETY: the module's contract.
-    unsafe { sharing::downgrade(manager, id) }
+    unsafe { locking::downgrade(manager, id) }
 }
 
 /// Lists the locks that somebody holds, shared or exclusively. It touches no lock.

@@ -17,16 +17,16 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::acquisition::Acquisition;
+use crate::backend::{self, Mode};
 use crate::cancel::Cancel;
 use crate::manager::{Acquired, Holder, Info, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 use crate::ownership::OwnershipCell;
-use crate::shm::{self, AtOnce, MAX_LOCKS, Mode};
+use crate::shm::{self, MAX_LOCKS};
 use crate::sys::Errno;
 use crate::sys::process::registry::Shared;
 use crate::sys::syscall::file::Access;
 use crate::{Error, Reason, Result};
-use directory::{Directory, Found, SegmentName, TABLE};
+use directory::{Directory, Outcome, SegmentName, TABLE};
 use pool::Pool;
 use tables::{Table, Tables};
 
@@ -88,7 +88,7 @@ impl FileManager {
     /// the caller nor root; `EPROTO` if its table file has another version or was not made by this library; `EOPNOTSUPP` on
     /// network file systems.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::serve(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::ReadWrite)?)
+        Self::over(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::ReadWrite)?)
     }
 
     /// Opens a lock directory read only, whoever owns it, if permissions allow. Nothing is created in it, and calls that
@@ -97,7 +97,7 @@ impl FileManager {
     /// # Errors
     /// As [`open`](Self::open), except that any owner is accepted.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
-        Self::serve(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::ReadOnly)?)
+        Self::over(Directory::open(&SegmentName::of_table_in(path.as_ref())?, Access::ReadOnly)?)
     }
 
     /// Opens the lock directory if it exists, and creates it otherwise. If two processes call it at once, one creates the
@@ -157,7 +157,7 @@ impl FileManager {
         Ok(Self { pool: Pool::open(directory)?, tables, storage, ownership })
     }
 
-    fn serve(directory: Directory) -> Result<Self> {
+    fn over(directory: Directory) -> Result<Self> {
         let manager = Self::new(directory)?;
         // To say now, not at the first lock, that it does not fit; and to be known in it while there is the right to.
         manager.tables.open(&manager.pool)?;
@@ -181,7 +181,7 @@ impl FileManager {
 
     /// Has the locks of a table belong to whom this manager's do, from here on for good.
     fn tell_owner<'t>(&self, table: &'t Table) -> Result<&'t Table> {
-        Self::tell(table, self.ownership.settle());
+        Self::tell(table, self.ownership.fix());
         Ok(table)
     }
 
@@ -209,22 +209,14 @@ impl FileManager {
 
     /// The same, of a call that one lock is the matter of.
     fn error_at(&self, id: u32) -> impl Fn(Reason) -> Error {
-        move |reason| match reason {
-            Reason::System { doing, errno } => self.error(Reason::SystemAtLock { id, doing, errno }),
-            reason => self.error(reason),
-        }
+        move |reason| self.error(reason.at_lock(id))
     }
 
-    /// What errors call the directory.
-    pub(crate) fn storage(&self) -> &Arc<PathBuf> {
-        &self.storage
-    }
-
-    fn check_id(&self, id: u32) -> Found<()> {
+    fn check_id(&self, id: u32) -> Outcome<()> {
         if id < MAX_LOCKS { Ok(()) } else { Err(Reason::OutOfRange { id, num_locks: MAX_LOCKS }) }
     }
 
-    fn is_writable(&self) -> Found<()> {
+    fn is_writable(&self) -> Outcome<()> {
         match self.pool.directory.access {
             Access::ReadWrite => Ok(()),
             Access::ReadOnly => Err(Reason::ReadOnly),
@@ -235,12 +227,12 @@ impl FileManager {
     fn begin(&self, id: Option<u32>) -> Result<()> {
         id.map_or(Ok(()), |id| self.check_id(id)).map_err(|reason| self.error(reason))?;
         self.is_writable().map_err(|reason| self.error(reason))?;
-        self.settle_in();
+        self.ensure_attached();
         Ok(())
     }
 
     /// Has this process, if it is a forked child, known in the table, whatever call it makes first.
-    fn settle_in(&self) {
+    fn ensure_attached(&self) {
         if let Some(table) = self.tables.present() {
             let _as_well_later = table.native.retrieve_lock(0);
         }
@@ -260,7 +252,7 @@ impl Manager for FileManager {
     }
 
     fn retrieve_lock(&self, id: u32) -> Result<()> {
-        self.settle_in();
+        self.ensure_attached();
         self.check_id(id).map_err(|reason| self.error(reason))
     }
 
@@ -280,44 +272,37 @@ impl Manager for FileManager {
     }
 
     fn available_locks(&self) -> Result<u32> {
-        self.settle_in();
+        self.ensure_attached();
         Ok(UNLIMITED)
     }
 
     fn num_locks(&self) -> Result<u32> {
-        self.settle_in();
+        self.ensure_attached();
         Ok(UNLIMITED)
     }
 
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        if cancel.is_none() {
-            match self.acquire_at_once(id) {
-                AtOnce::Acquired(acquired) => return Ok(acquired),
-                AtOnce::InVain => self.hand_back(id),
-                AtOnce::Undecided => {}
-            }
-        }
-        self.two_steps(id, Mode::Exclusive, wait, cancel).run().map_err(|reason| self.error(reason))
+        backend::acquire(self, id, Mode::Exclusive, wait, cancel)
     }
 
     fn unlock(&self, id: u32) -> Result<()> {
-        if self.release_at_once(id) { Ok(()) } else { self.release(id).map_err(self.error_at(id)) }
+        backend::release(self, id, Mode::Exclusive)
     }
 
     fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        self.two_steps(id, Mode::Shared, wait, cancel).run().map_err(|reason| self.error(reason))
+        backend::acquire(self, id, Mode::Shared, wait, cancel)
     }
 
     fn unlock_shared(&self, id: u32) -> Result<()> {
-        self.unshare(id).map_err(self.error_at(id))
+        backend::release(self, id, Mode::Shared)
     }
 
     fn downgrade_lock(&self, id: u32) -> Result<()> {
-        self.downgrade(id).map_err(self.error_at(id))
+        backend::downgrade(self, id)
     }
 
     fn lock_holders(&self, id: u32) -> Result<Vec<Holder>> {
-        self.settle_in();
+        self.ensure_attached();
         self.holders(id)
     }
 
@@ -329,27 +314,27 @@ impl Manager for FileManager {
     }
 
     fn locks_held(&self) -> Result<Vec<u32>> {
-        self.settle_in();
+        self.ensure_attached();
         self.held_ids()
     }
 
     fn lock_info(&self, id: u32) -> Result<LockInfo> {
-        self.settle_in();
+        self.ensure_attached();
         self.inspect(&[id])?.pop().ok_or_else(|| self.error(Reason::OutOfRange { id, num_locks: MAX_LOCKS }))
     }
 
     fn lock_infos(&self, ids: &[u32]) -> Result<Vec<LockInfo>> {
-        self.settle_in();
+        self.ensure_attached();
         self.inspect(ids)
     }
 
     fn waiters(&self) -> Result<Vec<Waiter>> {
-        self.settle_in();
+        self.ensure_attached();
         self.table_to_look()?.map_or_else(|| Ok(Vec::new()), |table| table.native.waiters())
     }
 
     fn info(&self) -> Result<Info> {
-        self.settle_in();
+        self.ensure_attached();
         self.describe()
     }
 

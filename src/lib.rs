@@ -15,6 +15,7 @@ compile_error!(
 );
 
 mod acquisition;
+mod backend;
 mod cancel;
 mod error;
 mod ffi;

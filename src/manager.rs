@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use crate::sys::syscall::clock::Instant;
 use crate::{Cancel, Result};
 
 /// The count that [`Manager::available_locks`] and [`Manager::num_locks`] return if there is no maximum.
@@ -34,15 +33,6 @@ pub enum Wait {
 }
 
 impl Wait {
-    /// The instant at which a wait that begins now ends.
-    pub(crate) fn deadline(self) -> Instant {
-        match self {
-            Self::Try | Self::Nanoseconds(0) => Instant::BOOT,
-            Self::Nanoseconds(u64::MAX) | Self::Forever => Instant::NEVER,
-            Self::Nanoseconds(timeout) => Instant::now().after(timeout),
-        }
-    }
-
     /// Whether the call does not wait at all.
     pub(crate) fn is_try(self) -> bool {
         matches!(self, Self::Try | Self::Nanoseconds(0))

@@ -49,11 +49,11 @@ impl InMemoryManager {
 }
 
 /// Passes a call on to the engine.
-macro_rules! serve {
+macro_rules! to_engine {
     ($self:ident, $engine:ident => $call:expr) => {{
         let $engine = &$self.native;
         $call
     }};
 }
 
-pass_on!(InMemoryManager, serve);
+pass_on!(InMemoryManager, to_engine);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Who owns the locks of a manager that leaves the choice: said before its first lock, settled by it.
+//! Who owns the locks of a manager whose user may choose: chosen before its first lock, fixed by it.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::{Ownership, Reason};
 
 const BY_PROCESS: u8 = 1;
-const SETTLED: u8 = 2;
+const FIXED: u8 = 2;
 
 /// The ownership of one manager.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ impl OwnershipCell {
             Ownership::Thread => 0,
             Ownership::Process => BY_PROCESS,
         };
-        let change = |now| (now & SETTLED == 0).then_some(chosen);
+        let change = |now| (now & FIXED == 0).then_some(chosen);
         match self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, change) {
             Ok(_) => Ok(()),
             Err(_) => Err(Reason::OwnershipSettled),
@@ -28,8 +28,8 @@ impl OwnershipCell {
     }
 
     /// Whether a lock was taken.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.0.load(Ordering::Acquire) & SETTLED != 0
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.0.load(Ordering::Acquire) & FIXED != 0
     }
 
     /// Who owns, or would own, what is taken.
@@ -38,9 +38,9 @@ impl OwnershipCell {
     }
 
     /// Who owns the lock that is about to be taken; from here on nobody can say otherwise.
-    pub(crate) fn settle(&self) -> Ownership {
+    pub(crate) fn fix(&self) -> Ownership {
         let now = self.0.load(Ordering::Acquire);
-        let now = if now & SETTLED == 0 { self.0.fetch_or(SETTLED, Ordering::AcqRel) } else { now };
+        let now = if now & FIXED == 0 { self.0.fetch_or(FIXED, Ordering::AcqRel) } else { now };
         if now & BY_PROCESS == 0 { Ownership::Thread } else { Ownership::Process }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![deny(unsafe_code)]
-//! The shared-memory manager: which layout a segment has decides which code serves it, here and nowhere else.
+//! The shared-memory manager: finds out which layout a segment has, and with it which backend keeps its locks.
 
 mod libpod;
 mod name;
@@ -10,18 +10,19 @@ mod segment;
 
 use std::path::Path;
 
-use crate::manager::{Acquired, Layout, Manager, pass_on};
+use crate::backend::{AnyBackend, Backend, on_backend};
+use crate::manager::{Layout, Manager, pass_on};
 use crate::sys::syscall::file::Access;
 use crate::{Error, Reason, Result};
 pub(crate) use libpod::Libpod;
 pub(crate) use name::{SegmentName, TABLE};
-pub(crate) use native::{Beside, Haste, Mode, Native, SlowPath};
+pub(crate) use native::{Companion, Native, SlowPath};
 use removal::Recognised;
 use segment::Candidate;
 pub(crate) use segment::check_trusted;
 
 /// What leaves it to the caller to name the storage.
-pub(crate) type Found<T> = std::result::Result<T, Reason>;
+pub(crate) type Outcome<T> = std::result::Result<T, Reason>;
 
 /// The most locks that a segment may have.
 pub const MAX_LOCKS: u32 = 16_777_216;
@@ -83,29 +84,6 @@ pub fn formats() -> Vec<(&'static str, String)> {
 /// path's system calls.
 const SHORT_WAITS: u32 = 2;
 
-/// What came of an attempt to lock by the short way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AtOnce {
-    Acquired(Acquired),
-    /// Nothing was done: the long way decides.
-    Undecided,
-    /// The word was taken, but the segment was removed before, or what a lock needs beside its word is not to be had at once:
-    /// the word has to be handed back.
-    InVain,
-}
-
-/// What came of an attempt to unlock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Release {
-    Done,
-    /// The calling thread does not hold the lock through this manager, or there is no such lock.
-    NotHolder,
-    /// The thread held it until now, but its mutex was written over, so that the libc would not unlock it.
-    Overwritten,
-    /// Nothing was done yet: there is more to it than the short way can say.
-    Undecided,
-}
-
 /// A manager whose locks are in a shared memory segment, named by a POSIX shm name (`"/name"`: one slash, first) or
 /// the absolute path of a file.
 ///
@@ -127,25 +105,8 @@ pub(crate) enum Release {
 /// ```
 #[derive(Debug)]
 pub struct ShmManager {
-    /// The lock calls of the boundary know each, so that it has the shortest way.
-    pub(crate) layout: ByLayout,
-}
-
-/// The seam between manager and layout: each layout is a manager of its own.
-#[derive(Debug)]
-pub(crate) enum ByLayout {
-    Libpod(Libpod),
-    Native(Native),
-}
-
-/// Passes a call on to the layout's manager.
-macro_rules! serve {
-    ($self:ident, $manager:ident => $call:expr) => {
-        match &$self.layout {
-            ByLayout::Libpod($manager) => $call,
-            ByLayout::Native($manager) => $call,
-        }
-    };
+    pub(crate) backend: AnyBackend,
+    layout: Layout,
 }
 
 impl ShmManager {
@@ -173,11 +134,10 @@ impl ShmManager {
                 return Err(name.error(Reason::BadArgument("the mode has bits beyond 0777; use permission bits alone")));
             }
         };
-        let layout = match options.layout {
-            Some(Layout::Libpod) => ByLayout::Libpod(Libpod::create(name, num_locks, mode)?),
-            None | Some(Layout::Native) => ByLayout::Native(Native::create(name, num_locks, options.max_locks, mode)?),
-        };
-        Ok(Self { layout })
+        Ok(match options.layout {
+            Some(Layout::Libpod) => Libpod::create(name, num_locks, mode)?.into(),
+            None | Some(Layout::Native) => Native::create(name, num_locks, options.max_locks, mode)?.into(),
+        })
     }
 
     /// Opens an existing segment. It must have `num_locks` locks, rounded up as at creation; 0 accepts any number. If a
@@ -287,16 +247,13 @@ impl ShmManager {
     fn open_once(name: &SegmentName, num_locks: u32, access: Access) -> Result<Self> {
         let candidate = Candidate::open(name, access)?;
         let start = candidate.start()?;
-        let layout = if native::is_ours(&start) {
-            ByLayout::Native(Native::open(candidate, &start, num_locks)?)
+        if native::is_ours(&start) {
+            Ok(Native::open(candidate, &start, num_locks)?.into())
         } else if libpod::is_ours(&start) {
-            ByLayout::Libpod(Libpod::open(candidate, &start, num_locks)?)
+            Ok(Libpod::open(candidate, &start, num_locks)?.into())
         } else {
-            return Err(
-                name.error(Reason::NotASegment("it does not begin with a magic number that this library knows"))
-            );
-        };
-        Ok(Self { layout })
+            Err(name.error(Reason::NotASegment("it does not begin with a magic number that this library knows")))
+        }
     }
 
     fn check_count(name: &SegmentName, num_locks: u32) -> Result<()> {
@@ -309,17 +266,26 @@ impl ShmManager {
     /// The layout of the segment.
     #[must_use]
     pub fn layout(&self) -> Layout {
-        match self.layout {
-            ByLayout::Libpod(_) => Layout::Libpod,
-            ByLayout::Native(_) => Layout::Native,
-        }
+        self.layout
     }
 
     /// The lock whose futex word is at this byte offset of the segment's file, if there is one. `/proc/PID/task/TID/syscall`
     /// and `/proc/PID/maps` give the offset for a waiting thread of any program.
     #[must_use]
     pub fn lock_at(&self, offset: u64) -> Option<u32> {
-        serve!(self, manager => manager.lock_at(offset))
+        on_backend!(self.backend, backend => backend.lock_at(offset))
+    }
+}
+
+impl From<Native> for ShmManager {
+    fn from(native: Native) -> Self {
+        Self { backend: AnyBackend::Native(native), layout: Layout::Native }
+    }
+}
+
+impl From<Libpod> for ShmManager {
+    fn from(libpod: Libpod) -> Self {
+        Self { backend: AnyBackend::Libpod(libpod), layout: Layout::Libpod }
     }
 }
 
@@ -341,7 +307,7 @@ pub(crate) fn open_table(name: &SegmentName, access: Access) -> Result<Option<Na
             opened => opened?.in_layout(name, options.layout)?,
         },
     };
-    Ok(if let ByLayout::Native(native) = opened.layout { Some(native) } else { None })
+    Ok(if let AnyBackend::Native(native) = opened.backend { Some(native) } else { None })
 }
 
 /// Removes a segment, or the table of a lock directory. Its users are told.
@@ -364,4 +330,11 @@ fn remove_if(name: &SegmentName, is_such: impl Fn(&Candidate, &[u8]) -> bool) ->
     }
 }
 
-pass_on!(ShmManager, serve);
+/// Passes a call on to the backend.
+macro_rules! to_backend {
+    ($self:ident, $backend:ident => $call:expr) => {
+        on_backend!($self.backend, $backend => $call)
+    };
+}
+
+pass_on!(ShmManager, to_backend);

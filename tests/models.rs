@@ -3,7 +3,7 @@
 //! loom's atomics in the place of the machine's: loom runs every order of their steps, and lets every load see each value
 //! that its ordering allows.
 //!
-//! Beside each model stand some with a rule broken, which must fail: a model that passes with a rule broken shows nothing.
+//! Companion each model stand some with a rule broken, which must fail: a model that passes with a rule broken shows nothing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper is a failing test")]
 
@@ -11,14 +11,14 @@
 mod atomic;
 #[path = "models/bitmap_model.rs"]
 mod bitmap_model;
-#[path = "models/deadlock_model.rs"]
-mod deadlock_model;
 #[path = "models/futex.rs"]
 mod futex;
 #[path = "models/lock.rs"]
 mod lock;
 #[path = "models/sharing_model.rs"]
 mod sharing_model;
+#[path = "models/waits_for_model.rs"]
+mod waits_for_model;
 #[path = "models/word_model.rs"]
 mod word_model;
 
@@ -28,9 +28,9 @@ mod bitmap;
 #[path = "../src/shm/native/cells.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the models use a part of it")]
 mod cells;
-#[path = "../src/shm/native/deadlock.rs"]
+#[path = "../src/shm/native/waits_for.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the models use a part of it")]
-mod deadlock;
+mod waits_for;
 #[path = "../src/shm/native/word.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the models use a part of it")]
 mod word;

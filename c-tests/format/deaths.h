@@ -50,22 +50,22 @@ static void every_reader_is_told_of_a_writers_death_until_a_writer_is(void)
 	tell(stage.b, "share 7");
 	await_waiter(&stage, 7);
 	kill_peer(stage.a);
-	CHECK_INT(answer(stage.b), OWNER_DIED);
-	CHECK_INT(ask(stage.c, "share 7"), OWNER_DIED);
+	CHECK_INT(answer(stage.b), TOLD_OF_DEATH);
+	CHECK_INT(ask(stage.c, "share 7"), TOLD_OF_DEATH);
 	CHECK_INT(ask(stage.b, "unshare 7"), 0);
-	CHECK_INT(ask(stage.b, "share-try 7"), OWNER_DIED);
-	CHECK_INT(word(&stage, 7) & (OWNER | D | R | S), D | S);
+	CHECK_INT(ask(stage.b, "share-try 7"), TOLD_OF_DEATH);
+	CHECK_INT(word(&stage, 7) & (OWNER | OWNER_DIED | RESERVED | STARVING), OWNER_DIED | STARVING);
 	/* A try takes nothing away. */
-	CHECK_INT(ask(stage.b, "share-try 8"), OWNER_DIED);
+	CHECK_INT(ask(stage.b, "share-try 8"), TOLD_OF_DEATH);
 	CHECK_INT(ask(stage.c, "try 8"), -EBUSY);
 	CHECK_INT(ask(stage.c, "timed 8 20"), -ETIMEDOUT);
-	CHECK_INT(ask(stage.c, "try 9"), OWNER_DIED);
+	CHECK_INT(ask(stage.c, "try 9"), TOLD_OF_DEATH);
 	CHECK_INT(ask(stage.b, "unshare 7"), 0);
 	CHECK_INT(ask(stage.c, "unshare 7"), 0);
 	CHECK_INT(ask(stage.b, "unshare 8"), 0);
 	stage.a = enter(program[0], stage.path);
-	CHECK_INT(ask(stage.a, "lock 7"), OWNER_DIED);
-	CHECK_INT(ask(stage.c, "lock 8"), OWNER_DIED);
+	CHECK_INT(ask(stage.a, "lock 7"), TOLD_OF_DEATH);
+	CHECK_INT(ask(stage.c, "lock 8"), TOLD_OF_DEATH);
 	CHECK_INT(ask(stage.a, "unlock 7"), 0);
 	CHECK_INT(ask(stage.c, "unlock 8"), 0);
 	CHECK_INT(ask(stage.b, "share 7"), 0);
@@ -87,7 +87,7 @@ static void a_writer_that_is_killed_while_it_drains_is_told_to_nobody(void)
 		tell(stage.a, "lock 7");
 		await_drain(&stage, 7);
 		tell(stage.b, "share 7");
-		await_word(&stage, 7, 1, R | W, R | W);
+		await_word(&stage, 7, 1, RESERVED | WAITERS, RESERVED | WAITERS);
 		kill_peer(stage.a);
 		CHECK_INT(answer(stage.b), due);
 		CHECK_INT(ask(stage.b, "unshare 7"), 0);
@@ -108,9 +108,9 @@ static void a_writer_goes_on_with_the_drain_of_a_dead_one(void)
 	await_drain(&stage, 7);
 	uint64_t first = word(&stage, 7) & OWNER;
 	tell(stage.b, "lock 7");
-	await_word(&stage, 7, 1, R | W, R | W);
+	await_word(&stage, 7, 1, RESERVED | WAITERS, RESERVED | WAITERS);
 	kill_peer(stage.a);
-	while ((word(&stage, 7) & OWNER) == first || !(word(&stage, 7) & R))
+	while ((word(&stage, 7) & OWNER) == first || !(word(&stage, 7) & RESERVED))
 		usleep(500);
 	CHECK(!has_answered(stage.b));
 	CHECK_INT(ask(stage.c, "unshare 7"), 0);

@@ -93,10 +93,10 @@ static void *keep_scores(void *argument)
 		struct score *score = &scores->of[lock % SCORED_LOCKS];
 		int taken = take(lock, task->kind, FOR_EVER);
 		if (taken >= 0 && task->kind == SHARED) {
-			task->result += (int)read_score(score, taken == OWNER_DIED, round);
+			task->result += (int)read_score(score, taken == TOLD_OF_DEATH, round);
 			taken = give_shared(lock);
 		} else if (taken >= 0) {
-			task->result += (int)write_score(score, taken == OWNER_DIED, (uint32_t)syscall(SYS_gettid));
+			task->result += (int)write_score(score, taken == TOLD_OF_DEATH, (uint32_t)syscall(SYS_gettid));
 			taken = give(lock);
 		}
 		if (taken < 0)

@@ -50,7 +50,7 @@ static enum reading read_cell(uint32_t lock, uint32_t n, uint64_t **cell, uint64
 		return page_is_ready(page_of(place)) ? UNREADABLE : NOBODY;
 	*cell = at64(CELL_TABLE + UINT64_C(16) * place);
 	*seen = LOAD_IN_ORDER(*cell);
-	return (*seen & ENTRY) != 0 && !(*seen & D) && LOAD(*cell + 1) == lock ? SOMEBODY : NOBODY;
+	return (*seen & ENTRY) != 0 && !(*seen & OWNER_DIED) && LOAD(*cell + 1) == lock ? SOMEBODY : NOBODY;
 }
 
 /* From exactly what was read. */
@@ -58,7 +58,7 @@ static bool clear_cell(uint64_t *cell, uint64_t seen)
 {
 	if (!swap(cell, seen, 0))
 		return false;
-	if (seen & W)
+	if (seen & WAITERS)
 		wake_all(cell, FUTEX_BITSET_MATCH_ANY);
 	return true;
 }
@@ -67,7 +67,7 @@ static bool a_reader_starves(uint32_t lock)
 {
 	uint64_t *cell, seen;
 	for (uint32_t n = 0, cells = number_of_cells(lock); n < cells; n++)
-		if (read_cell(lock, n, &cell, &seen) == SOMEBODY && (seen & S))
+		if (read_cell(lock, n, &cell, &seen) == SOMEBODY && (seen & STARVING))
 			return true;
 	return false;
 }
@@ -78,7 +78,7 @@ static bool somebody_reads(uint32_t lock, bool clears)
 	uint64_t *cell, seen;
 	for (uint32_t n = 0, cells = number_of_cells(lock); n < cells; n++) {
 		enum reading reading = read_cell(lock, n, &cell, &seen);
-		if (reading == NOBODY || (reading == SOMEBODY && (seen & S)))
+		if (reading == NOBODY || (reading == SOMEBODY && (seen & STARVING)))
 			continue;
 		if (reading == UNREADABLE || !holder_is_dead(seen))
 			return true;
@@ -104,11 +104,11 @@ static bool claim_place(uint32_t lock, uint32_t place, uint64_t owner)
 		if (LOAD(belongs) == lock)
 			return true;
 		/* Nobody who waits for a reader of the other lock must go on waiting for this one. */
-		if (!swap(cell, owner, 0) && swap(cell, owner | W, 0))
+		if (!swap(cell, owner, 0) && swap(cell, owner | WAITERS, 0))
 			wake_all(cell, FUTEX_BITSET_MATCH_ANY);
 		return false;
 	}
-	if (!may_be_claimed(seen) || !swap_in_order(cell, seen, owner | D))
+	if (!may_be_claimed(seen) || !swap_in_order(cell, seen, owner | OWNER_DIED))
 		return false;
 	STORE(belongs, lock);
 	STORE_IN_ORDER(cell, owner);
@@ -135,7 +135,7 @@ static uint64_t *claim_in_table(uint32_t lock, uint64_t owner, int *why)
 	}
 }
 
-/* In this thread's name, with S or without; NULL: there is no room. */
+/* In this thread's name, with STARVING or without; NULL: there is no room. */
 static uint64_t *claim_cell(uint32_t lock, uint64_t starves, int *why)
 {
 	uint64_t owner = own_owner() | starves;
@@ -148,13 +148,13 @@ static uint64_t *claim_cell(uint32_t lock, uint64_t starves, int *why)
 	return claim_in_table(lock, owner, why);
 }
 
-/* From own owner, or own owner + S, to another; false: it is not one's own any more. */
+/* From own owner, or own owner + STARVING, to another; false: it is not one's own any more. */
 static bool turn_cell(uint64_t *cell, uint64_t from, uint64_t to)
 {
 	if (swap(cell, from, to))
 		return true;
-	/* Only W can have come. */
-	if (!swap(cell, from | W, to))
+	/* Only WAITERS can have come. */
+	if (!swap(cell, from | WAITERS, to))
 		return false;
 	wake_all(cell, FUTEX_BITSET_MATCH_ANY);
 	return true;
@@ -164,7 +164,7 @@ static bool turn_cell(uint64_t *cell, uint64_t from, uint64_t to)
 static void put_into_holders_name(uint64_t *cell)
 {
 	for (uint64_t seen = LOAD(cell); (seen & OWNER) == own_owner() && holder() != own_owner(); seen = LOAD(cell))
-		if (swap(cell, seen, holder() | (seen & W)))
+		if (swap(cell, seen, holder() | (seen & WAITERS)))
 			return;
 }
 
@@ -194,7 +194,7 @@ static int unlock_shared_of_process(uint32_t lock)
 {
 	uint64_t *cell, seen;
 	for (uint32_t n = 0, cells = number_of_cells(lock); n < cells; n++)
-		if (read_cell(lock, n, &cell, &seen) == SOMEBODY && (seen & ~W) == holder() && turn_cell(cell, holder(), 0))
+		if (read_cell(lock, n, &cell, &seen) == SOMEBODY && (seen & ~WAITERS) == holder() && turn_cell(cell, holder(), 0))
 			return 0;
 	return -EPERM;
 }

@@ -36,7 +36,7 @@ static uint64_t wish_of(uint64_t owner)
 /* A thread that wishes for the lock itself is only looking. */
 static bool reads_for_good(uint32_t lock, uint64_t seen)
 {
-	return !(seen & S) && (uint32_t)wish_of(seen & OWNER) != lock + 1;
+	return !(seen & STARVING) && (uint32_t)wish_of(seen & OWNER) != lock + 1;
 }
 
 struct seen { uint64_t owner, wish; uint32_t from; };
@@ -76,7 +76,7 @@ static bool search_from_self(struct search *search)
 		uint64_t word = LOAD(slot(lock)), *cell, seen;
 		if ((word & ENTRY) != 0 && (word & OWNER) != at->owner)
 			add(search, word & OWNER, i);
-		if ((word & OWNER) != at->owner || !(word & R))
+		if ((word & OWNER) != at->owner || !(word & RESERVED))
 			continue;
 		for (uint32_t n = 0, cells = number_of_cells(lock); n < cells && !search->closed; n++)
 			if (read_cell(lock, n, &cell, &seen) == SOMEBODY && (seen & OWNER) != at->owner && reads_for_good(lock, seen))
@@ -93,7 +93,7 @@ static bool waits_for(const struct seen *waiter, uint64_t owner)
 		return false;
 	if ((word & OWNER) == owner)
 		return true;
-	if ((word & OWNER) != waiter->owner || !(word & R))
+	if ((word & OWNER) != waiter->owner || !(word & RESERVED))
 		return false;
 	for (uint32_t n = 0, cells = number_of_cells(lock); n < cells; n++)
 		if (read_cell(lock, n, &cell, &seen) == SOMEBODY && (seen & OWNER) == owner && reads_for_good(lock, seen))
@@ -136,7 +136,7 @@ static bool closes_a_cycle(void)
 	uint64_t *detector = at64(DETECTOR), seen = LOAD(detector);
 	if (!segment.walks || self.record == NULL || !search_from_self(&search))
 		return false;
-	if (((seen & ENTRY) != 0 && !holder_is_dead(seen)) || !swap(detector, seen, self.owner | (seen & W)))
+	if (((seen & ENTRY) != 0 && !holder_is_dead(seen)) || !swap(detector, seen, self.owner | (seen & WAITERS)))
 		return false;
 	/* The dead wait for nobody, though until somebody finds them dead it looks as if they did. */
 	bool closed = search_from_self(&search) && way_is_still_there(&search) && way_is_still_there(&search) &&

@@ -22,15 +22,15 @@ struct wait {
 	bool slept, woken, reserved_long, wished, gives_way, last, had_cell;
 };
 
-/* In version 1 that flag means nothing in a word without an owner, and R nothing in one with. */
+/* In version 1 that flag means nothing in a word without an owner, and RESERVED nothing in one with. */
 static bool is_shared(uint64_t seen)
 {
-	return segment.has_cells && (seen & ENTRY) == 0 && (seen & S);
+	return segment.has_cells && (seen & ENTRY) == 0 && (seen & STARVING);
 }
 
 static bool drains(uint64_t seen)
 {
-	return segment.has_cells && (seen & ENTRY) != 0 && (seen & R);
+	return segment.has_cells && (seen & ENTRY) != 0 && (seen & RESERVED);
 }
 
 /* The thread's. What its process holds it waits for as anybody does. */
@@ -43,11 +43,11 @@ static bool is_own(uint64_t seen)
 static void wake_after(uint64_t *word, uint64_t seen, bool reader_starves)
 {
 	self.woke = 0;
-	if ((seen & S) && reader_starves)
+	if ((seen & STARVING) && reader_starves)
 		self.woke = wake_all(word, READERS);
-	else if (seen & S)
+	else if (seen & STARVING)
 		self.woke = wake_oldest(word);
-	else if (seen & W)
+	else if (seen & WAITERS)
 		self.woke = wake_any(word);
 }
 
@@ -58,11 +58,12 @@ static int unlock_word(uint32_t lock, bool died)
 		uint64_t *word = slot(lock), seen = LOAD(word);
 		if ((seen & OWNER) != holder() || drains(seen))
 			return -EPERM;
-		bool starves = (seen & S) && a_reader_starves(lock);
-		uint64_t to = died ? D | (seen & W) : !(seen & S) ? 0 : starves ? R | S | W : R | W;
+		bool starves = (seen & STARVING) && a_reader_starves(lock);
+		uint64_t unlocked = !(seen & STARVING) ? 0 : RESERVED | WAITERS | (starves ? STARVING : 0);
+		uint64_t to = died ? OWNER_DIED | (seen & WAITERS) : unlocked;
 		if (!swap(word, seen, to))
 			continue;
-		wake_after(word, died ? seen & W : seen, starves);
+		wake_after(word, died ? seen & WAITERS : seen, starves);
 		return 0;
 	}
 }
@@ -74,8 +75,8 @@ static int leave_drain(struct wait *wait, int result)
 		uint64_t seen = LOAD(wait->word);
 		if (!is_own(seen) || !drains(seen))
 			return result;
-		bool starves = (seen & S) && a_reader_starves(wait->lock);
-		if (!swap(wait->word, seen, S | (seen & D) | (seen & S ? R | W : 0)))
+		bool starves = (seen & STARVING) && a_reader_starves(wait->lock);
+		if (!swap(wait->word, seen, STARVING | (seen & OWNER_DIED) | (seen & STARVING ? RESERVED | WAITERS : 0)))
 			continue;
 		wake_after(wait->word, seen, starves);
 		return result;
@@ -118,7 +119,7 @@ static int wait_for_reader(struct wait *wait, uint32_t n, bool by_time)
 			return 0;
 		if (reading == UNREADABLE)
 			return -ENOSPC;
-		if (seen & S) {
+		if (seen & STARVING) {
 			/* Left alone, a dead or stopped one would cost every later unlock a slice. */
 			if (by_time && !clear_cell(cell, seen))
 				continue;
@@ -136,10 +137,10 @@ static int wait_for_reader(struct wait *wait, uint32_t n, bool by_time)
 			return -ESTALE;
 		if (slept)
 			after_a_slice(wait);
-		if (wait->gives_way || (!(seen & W) && !swap(cell, seen, seen | W)))
+		if (wait->gives_way || (!(seen & WAITERS) && !swap(cell, seen, seen | WAITERS)))
 			continue;
 		uint64_t end = now + SLICE;
-		sleep_on(cell, seen | W, end < wait->deadline ? end : wait->deadline, FUTEX_BITSET_MATCH_ANY);
+		sleep_on(cell, seen | WAITERS, end < wait->deadline ? end : wait->deadline, FUTEX_BITSET_MATCH_ANY);
 		slept = true;
 		if (place_is_lost(wait))
 			return WAITS;
@@ -157,8 +158,8 @@ static int drain(struct wait *wait, bool by_time)
 	}
 	while (!place_is_lost(wait)) {
 		uint64_t seen = LOAD(wait->word);
-		if (is_own(seen) && drains(seen) && swap(wait->word, seen, holder() | (seen & (S | W))))
-			return seen & D ? OWNER_DIED : 0;
+		if (is_own(seen) && drains(seen) && swap(wait->word, seen, holder() | (seen & (STARVING | WAITERS))))
+			return seen & OWNER_DIED ? TOLD_OF_DEATH : 0;
 	}
 	/* Begins anew, as one that has slept. */
 	wait->slept = true;

@@ -86,7 +86,7 @@ static int take(uint32_t lock, enum kind kind, uint64_t deadline)
 			if (kind == SHARED)
 				unlock_shared(lock);
 			else
-				unlock_word(lock, result == OWNER_DIED);
+				unlock_word(lock, result == TOLD_OF_DEATH);
 			return taken < 0 ? taken : deadline == 0 ? -EBUSY : -ETIMEDOUT;
 		}
 		usleep(1000);

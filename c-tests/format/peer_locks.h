@@ -5,28 +5,28 @@
 
 #include "peer_drain.h"
 
-/* Whoever may: without R, or with S as a reader, anybody. */
+/* Whoever may: without RESERVED, or with STARVING as a reader, anybody. */
 static bool may_have(const struct wait *wait, uint64_t seen)
 {
-	return (seen & ENTRY) == 0 && (!(seen & R) || wait->woken || wait->reserved_long || wait->last ||
+	return (seen & ENTRY) == 0 && (!(seen & RESERVED) || wait->woken || wait->reserved_long || wait->last ||
 				       (wait->kind == SHARED && is_shared(seen)));
 }
 
 static int take_word(struct wait *wait, uint64_t seen)
 {
-	/* Who slept cannot know whether others still do: the unlock took W away. */
-	uint64_t waits = wait->slept ? W : seen & W;
+	/* Who slept cannot know whether others still do: the unlock took WAITERS away. */
+	uint64_t waits = wait->slept ? WAITERS : seen & WAITERS;
 	if (!is_shared(seen)) {
 		if (!swap(wait->word, seen, holder() | waits))
 			return WAITS;
-		return seen & D ? OWNER_DIED : 0;
+		return seen & OWNER_DIED ? TOLD_OF_DEATH : 0;
 	}
 	/* A try keeps no reader out who is in. */
 	if (wait->deadline == 0 && somebody_reads(wait->lock, true))
 		return -EBUSY;
-	if (!swap_in_order(wait->word, seen, own_owner() | R | waits | (seen & D)))
+	if (!swap_in_order(wait->word, seen, own_owner() | RESERVED | waits | (seen & OWNER_DIED)))
 		return WAITS;
-	return drain(wait, (seen & R) && wait->reserved_long && !wait->woken);
+	return drain(wait, (seen & RESERVED) && wait->reserved_long && !wait->woken);
 }
 
 /* The claim of a reader that wants to be in: of the cell in which it starves, or of one. */
@@ -34,8 +34,8 @@ static uint64_t *claim_to_enter(struct wait *wait, int *why)
 {
 	uint64_t *cell = wait->cell, own = own_owner();
 	wait->cell = NULL;
-	for (uint64_t seen; cell != NULL && ((seen = LOAD(cell)) & ~W) == (own | S);)
-		if (swap_in_order(cell, seen, seen & ~S))
+	for (uint64_t seen; cell != NULL && ((seen = LOAD(cell)) & ~WAITERS) == (own | STARVING);)
+		if (swap_in_order(cell, seen, seen & ~STARVING))
 			return cell;
 	return claim_cell(wait->lock, 0, why);
 }
@@ -43,9 +43,9 @@ static uint64_t *claim_to_enter(struct wait *wait, int *why)
 /* Once in, a wake-up goes on: to the oldest writer once no reader starves, to anybody where nothing was reserved. */
 static void pass_on(const struct wait *wait, uint64_t seen)
 {
-	if (!(seen & R) && wait->woken)
+	if (!(seen & RESERVED) && wait->woken)
 		wake_any(wait->word);
-	else if ((seen & R) && (wait->woken || wait->had_cell) && !a_reader_starves(wait->lock))
+	else if ((seen & RESERVED) && (wait->woken || wait->had_cell) && !a_reader_starves(wait->lock))
 		wake_oldest(wait->word);
 }
 
@@ -61,41 +61,41 @@ static int enter(struct wait *wait, bool starves)
 			break;
 		if (!may_have(wait, seen)) {
 			/* A writer was faster. */
-			turn_cell(cell, own, starves ? own | S : 0);
+			turn_cell(cell, own, starves ? own | STARVING : 0);
 			wait->cell = starves ? cell : NULL;
 			wait->had_cell = wait->had_cell || starves;
 			return WAITS;
 		}
-		if (swap(wait->word, seen, S | (seen & (D | W))))
+		if (swap(wait->word, seen, STARVING | (seen & (OWNER_DIED | WAITERS))))
 			break;
 	}
 	note_reading(wait->lock, cell);
 	put_into_holders_name(cell);
 	pass_on(wait, seen);
-	return seen & D ? OWNER_DIED : 0;
+	return seen & OWNER_DIED ? TOLD_OF_DEATH : 0;
 }
 
 /* The word's owner is dead. */
 static int take_over(struct wait *wait, uint64_t seen)
 {
 	if (wait->kind == SHARED) {
-		swap(wait->word, seen, W | (drains(seen) ? S | (seen & D) : D));
+		swap(wait->word, seen, WAITERS | (drains(seen) ? STARVING | (seen & OWNER_DIED) : OWNER_DIED));
 		return WAITS;
 	}
 	if (drains(seen)) {
-		if (swap_in_order(wait->word, seen, own_owner() | R | W | (seen & D)))
+		if (swap_in_order(wait->word, seen, own_owner() | RESERVED | WAITERS | (seen & OWNER_DIED)))
 			return drain(wait, false);
 		return WAITS;
 	}
-	return swap(wait->word, seen, holder() | W) ? OWNER_DIED : WAITS;
+	return swap(wait->word, seen, holder() | WAITERS) ? TOLD_OF_DEATH : WAITS;
 }
 
 /* At the end of a slice: somebody drains for whom nobody is left to wait, and was so at its beginning. */
 static void look_at_drain(struct wait *wait, uint64_t seen)
 {
-	uint64_t drain = drains(seen) && !is_own(seen) && !somebody_reads(wait->lock, false) ? seen & ~(S | W) : 0;
+	uint64_t drain = drains(seen) && !is_own(seen) && !somebody_reads(wait->lock, false) ? seen & ~(STARVING | WAITERS) : 0;
 	if (drain != 0 && drain == wait->stands_still)
-		swap(wait->word, seen, S | W | (seen & D));
+		swap(wait->word, seen, STARVING | WAITERS | (seen & OWNER_DIED));
 	wait->stands_still = drain;
 }
 
@@ -105,10 +105,10 @@ static void wait_once(struct wait *wait, uint64_t seen)
 	uint64_t now = now_ns(), *note = wait->word + 1, waited = now - wait->began;
 	bool starves = waited >= STARVES_AFTER * MILLISECOND;
 	/* A writer may have taken the cell away. */
-	bool has_cell = wait->cell != NULL && (LOAD(wait->cell) & ~W) == (own_owner() | S);
+	bool has_cell = wait->cell != NULL && (LOAD(wait->cell) & ~WAITERS) == (own_owner() | STARVING);
 	if (wait->kind == SHARED && starves && !has_cell) {
 		int why;
-		wait->cell = claim_cell(wait->lock, S, &why);
+		wait->cell = claim_cell(wait->lock, STARVING, &why);
 		wait->had_cell = wait->had_cell || wait->cell != NULL;
 	}
 	if (wait->kind == SHARED) {
@@ -116,7 +116,7 @@ static void wait_once(struct wait *wait, uint64_t seen)
 		if (may_have(wait, seen))
 			return;
 	}
-	uint64_t waits = seen | W | ((seen & ENTRY) != 0 && starves ? S : 0);
+	uint64_t waits = seen | WAITERS | ((seen & ENTRY) != 0 && starves ? STARVING : 0);
 	if (waits != seen && !swap(wait->word, seen, waits))
 		return;
 	uint64_t count = LOAD(note), end = now + (wait->slept ? SLICE : 2 * MILLISECOND);
@@ -125,7 +125,7 @@ static void wait_once(struct wait *wait, uint64_t seen)
 	/* Where the word had changed, nobody slept, and a wake-up that came before is still to be used. */
 	wait->slept = wait->slept || error != EAGAIN;
 	self.was_woken = wait->woken = error == 0 || (wait->woken && error == EAGAIN);
-	wait->reserved_long = error == ETIMEDOUT && (waits & ENTRY) == 0 && (waits & R) && LOAD(note) == count;
+	wait->reserved_long = error == ETIMEDOUT && (waits & ENTRY) == 0 && (waits & RESERVED) && LOAD(note) == count;
 	if (error == ETIMEDOUT)
 		look_at_drain(wait, LOAD(wait->word));
 }
@@ -166,7 +166,7 @@ static int step(struct wait *wait)
 static int leave(struct wait *wait, int result)
 {
 	if (wait->cell != NULL)
-		turn_cell(wait->cell, own_owner() | S, 0);
+		turn_cell(wait->cell, own_owner() | STARVING, 0);
 	/* The wake-up was for whoever takes the lock, and that is not this one. */
 	if (wait->woken || wait->had_cell)
 		wake_any(wait->word);
@@ -202,7 +202,7 @@ static int lock_until(uint32_t lock, enum kind kind, uint64_t deadline)
 		if (kind == SHARED)
 			unlock_shared(lock);
 		else
-			unlock_word(lock, result == OWNER_DIED);
+			unlock_word(lock, result == TOLD_OF_DEATH);
 		return -ESTALE;
 	}
 	return result;
@@ -230,8 +230,8 @@ static int downgrade(uint32_t lock)
 	bool starves;
 	do {
 		seen = LOAD(word);
-		starves = (seen & S) && a_reader_starves(lock);
-	} while (!swap_in_order(word, seen, seen & S ? R | S | W : S));
+		starves = (seen & STARVING) && a_reader_starves(lock);
+	} while (!swap_in_order(word, seen, seen & STARVING ? RESERVED | STARVING | WAITERS : STARVING));
 	note_reading(lock, cell);
 	put_into_holders_name(cell);
 	wake_after(word, seen, starves);

@@ -29,10 +29,11 @@ enum { RETIRED = 256, NUM_LOCKS = 320, ROTOR = 384, DETECTOR = 512, READY = 576,
 enum { ENTRY_TABLE = PAGE, RECORD_TABLE = ENTRY_TABLE + ENTRIES * ENTRY_SIZE };
 /* In version 1 the summary is there. */
 enum { CELL_TABLE = RECORD_TABLE + RECORDS * RECORD_SIZE };
-enum { OWNER_DIED = 1 };
+enum { TOLD_OF_DEATH = 1 };
 
-static const uint64_t ENTRY = 0x1fff, D = 1u << 28, R = 1u << 29, S = 1u << 30, W = 1u << 31;
-static const uint64_t OWNER = ~(UINT64_C(15) << 28), FOR_EVER = UINT64_MAX;
+/* With an owner RESERVED says that it drains; without one STARVING says that readers may be in. */
+static const uint64_t OWNER_DIED = 1u << 28, RESERVED = 1u << 29, STARVING = 1u << 30, WAITERS = 1u << 31;
+static const uint64_t ENTRY = 0x1fff, OWNER = ~(UINT64_C(15) << 28), FOR_EVER = UINT64_MAX;
 static const uint64_t MILLISECOND = 1000000, SLICE = 5000000;
 
 static struct {
@@ -238,8 +239,8 @@ static int wake_one(uint64_t *word, uint32_t classes)
 static int reserve_no_more(uint64_t *word)
 {
 	uint64_t seen = LOAD(word);
-	while ((seen & ENTRY) == 0 && (seen & R) && (seen & W)) {
-		if (swap(word, seen, seen & ~(R | W)))
+	while ((seen & ENTRY) == 0 && (seen & RESERVED) && (seen & WAITERS)) {
+		if (swap(word, seen, seen & ~(RESERVED | WAITERS)))
 			return wake_one(word, FUTEX_BITSET_MATCH_ANY);
 		seen = LOAD(word);
 	}

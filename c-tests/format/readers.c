@@ -18,7 +18,7 @@ static void readers_are_in_together(void)
 	CHECK_INT(ask(stage.a, "share 7"), 0);
 	CHECK_INT(ask(stage.b, "share 7"), 0);
 	CHECK_INT(ask(stage.c, "share-try 7"), 0);
-	CHECK_INT(word(&stage, 7), S);
+	CHECK_INT(word(&stage, 7), STARVING);
 	CHECK_INT(cells_taken(&stage, 7), 3);
 	/* No second time, no upgrade, and no exclusive lock is held. */
 	CHECK_INT(ask(stage.a, "share 7"), -EDEADLK);
@@ -31,8 +31,8 @@ static void readers_are_in_together(void)
 	CHECK_INT(ask(stage.a, "unshare 7"), -EPERM);
 	CHECK_INT(ask(stage.b, "unshare 7"), 0);
 	CHECK_INT(ask(stage.c, "unshare 7"), 0);
-	/* Readers leave the word as it is; a writer takes S away. */
-	CHECK_INT(word(&stage, 7), S);
+	/* Readers leave the word as it is; a writer takes STARVING away. */
+	CHECK_INT(word(&stage, 7), STARVING);
 	CHECK_INT(cells_taken(&stage, 7), 0);
 	CHECK_INT(ask(stage.b, "try 7"), 0);
 	CHECK_INT(ask(stage.b, "unshare 7"), -EPERM);
@@ -50,9 +50,9 @@ static void a_reader_keeps_a_writer_out(void)
 	CHECK_INT(ask(stage.a, "share 7"), 0);
 	CHECK_INT(ask(stage.b, "try 7"), -EBUSY);
 	/* A try that fails has kept no reader out. */
-	CHECK_INT(word(&stage, 7), S);
+	CHECK_INT(word(&stage, 7), STARVING);
 	CHECK_INT(ask(stage.b, "timed 7 20"), -ETIMEDOUT);
-	CHECK_INT(word(&stage, 7) & (OWNER | R | S), S);
+	CHECK_INT(word(&stage, 7) & (OWNER | RESERVED | STARVING), STARVING);
 	tell(stage.b, "lock 7");
 	await_drain(&stage, 7);
 	/* Behind a writer that waits nobody gets in. */
@@ -62,7 +62,7 @@ static void a_reader_keeps_a_writer_out(void)
 	CHECK(!has_answered(stage.b));
 	CHECK_INT(ask(stage.a, "unshare 7"), 0);
 	CHECK_INT(answer(stage.b), 0);
-	CHECK_INT(word(&stage, 7) & R, 0);
+	CHECK_INT(word(&stage, 7) & RESERVED, 0);
 	CHECK_INT(ask(stage.b, "unlock 7"), 0);
 	CHECK_INT(ask(stage.c, "try 7"), 0);
 	CHECK_INT(ask(stage.c, "unlock 7"), 0);
@@ -123,7 +123,7 @@ static void a_process_reads_and_writes(void)
 	kill_peer(stage.a);
 	CHECK_INT(ask(stage.b, "lock 7"), 0);
 	CHECK_INT(ask(stage.c, "lock 8"), 0);
-	CHECK_INT(ask(stage.c, "share 9"), OWNER_DIED);
+	CHECK_INT(ask(stage.c, "share 9"), TOLD_OF_DEATH);
 	stage.a = enter(program[0], stage.path);
 	CHECK_INT(ask(stage.b, "unlock 7"), 0);
 	end_stage(&stage);
@@ -137,7 +137,7 @@ static void a_writer_becomes_a_reader_without_a_gap(void)
 	await_waiter(&stage, 7);
 	tell(stage.c, "share 7");
 	await_starving(&stage, 7, 1);
-	await_word(&stage, 7, 1, S, S);
+	await_word(&stage, 7, 1, STARVING, STARVING);
 	CHECK_INT(ask(stage.a, "downgrade 7"), 0);
 	/* The writer drains at last, before the reader is in or when it is. */
 	await_drain(&stage, 7);
@@ -147,7 +147,7 @@ static void a_writer_becomes_a_reader_without_a_gap(void)
 	both_have_it(stage.b, "unlock 7", stage.c, "unshare 7");
 	CHECK_INT(ask(stage.b, "lock 7"), 0);
 	CHECK_INT(ask(stage.b, "downgrade 7"), 0);
-	CHECK_INT(word(&stage, 7) & (OWNER | D | S), S);
+	CHECK_INT(word(&stage, 7) & (OWNER | OWNER_DIED | STARVING), STARVING);
 	CHECK_INT(ask(stage.c, "share-try 7"), 0);
 	/* As a reader dies that was a writer. */
 	kill_peer(stage.b);
@@ -189,7 +189,7 @@ static void a_removed_segment_is_refused(void)
 	tell(stage.b, "lock 7");
 	await_drain(&stage, 7);
 	tell(stage.c, "share 7");
-	await_word(&stage, 7, 1, R | W, R | W);
+	await_word(&stage, 7, 1, RESERVED | WAITERS, RESERVED | WAITERS);
 	REQUIRE(unlink(stage.path) == 0);
 	__atomic_store_n((uint32_t *)(void *)(stage.map + RETIRED), 2, __ATOMIC_SEQ_CST);
 	CHECK_INT(answer(stage.b), -ESTALE);
@@ -223,7 +223,7 @@ static void a_segment_of_version_1_has_exclusive_locks_only(void)
 	CHECK_INT(ask(a, "unlock 7"), 0);
 	CHECK_INT(answer(b), 0);
 	kill_peer(b);
-	CHECK_INT(ask(c, "lock 7"), OWNER_DIED);
+	CHECK_INT(ask(c, "lock 7"), TOLD_OF_DEATH);
 	CHECK_INT(ask(c, "unlock 7"), 0);
 	memset(scores, 0, sizeof *scores);
 	tell(a, "count 0 3 5000 2");

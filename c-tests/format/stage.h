@@ -9,9 +9,11 @@
 #include "actors.h"
 #include "scores.h"
 
-enum { OWNER_DIED = 1, LOCKS = 2048, MOST_LOCKS = 4096, SLOT_CELLS = 4 };
+enum { TOLD_OF_DEATH = 1, LOCKS = 2048, MOST_LOCKS = 4096, SLOT_CELLS = 4 };
 
-static const uint64_t D = 1u << 28, R = 1u << 29, S = 1u << 30, W = 1u << 31, OWNER = ~(UINT64_C(15) << 28);
+/* With an owner RESERVED says that it drains; without one STARVING says that readers may be in. */
+static const uint64_t OWNER_DIED = 1u << 28, RESERVED = 1u << 29, STARVING = 1u << 30, WAITERS = 1u << 31;
+static const uint64_t OWNER = ~(UINT64_C(15) << 28);
 static const char *program[3];
 static struct scores *scores;
 static int scores_fd;
@@ -102,12 +104,12 @@ static void await_word(const struct stage *stage, uint32_t lock, int owned, uint
 
 static void await_drain(const struct stage *stage, uint32_t lock)
 {
-	await_word(stage, lock, 1, R, R);
+	await_word(stage, lock, 1, RESERVED, RESERVED);
 }
 
 static void await_waiter(const struct stage *stage, uint32_t lock)
 {
-	await_word(stage, lock, 1, W, W);
+	await_word(stage, lock, 1, WAITERS, WAITERS);
 }
 
 /* In cells of the slot. */
@@ -115,7 +117,7 @@ static int readers_that_starve(const struct stage *stage, uint32_t lock)
 {
 	int starving = 0;
 	for (int n = 0; n < SLOT_CELLS; n++)
-		starving += (cell(stage, lock, n) & S) != 0;
+		starving += (cell(stage, lock, n) & STARVING) != 0;
 	return starving;
 }
 

@@ -166,18 +166,19 @@ static void generations_may_begin_again(void)
 				if (*at(&stage, ENTRY_TABLE + ENTRY_SIZE * entry) & 1)
 					continue;
 				planted++;
-				slot(&stage, (uint32_t)entry)[3] = entry | W;
-				slot(&stage, (uint32_t)entry)[0] = entry | R | D | W;
+				slot(&stage, (uint32_t)entry)[3] = entry | WAITERS;
+				slot(&stage, (uint32_t)entry)[0] = entry | RESERVED | OWNER_DIED | WAITERS;
 				/* On the page that lock 9 has made ready. */
 				uint64_t place = (home_of(9) & ~UINT64_C(255)) + entry;
 				at(&stage, table + 16 * place)[1] = entry;
-				at(&stage, table + 16 * place)[0] = entry | S;
+				at(&stage, table + 16 * place)[0] = entry | STARVING;
 			}
 		end_peer(peer);
 	}
 	for (uint64_t entry = 10; entry < ENTRIES_THERE; entry++) {
 		uint64_t place = (home_of(9) & ~UINT64_C(255)) + entry;
-		forgotten += slot(&stage, (uint32_t)entry)[3] == 0 && slot(&stage, (uint32_t)entry)[0] == (S | D | W) &&
+		const uint64_t *swept = slot(&stage, (uint32_t)entry);
+		forgotten += swept[3] == 0 && swept[0] == (STARVING | OWNER_DIED | WAITERS) &&
 			     at(&stage, table + 16 * place)[0] == 0;
 	}
 	CHECK(planted > ENTRIES_THERE / 2);

@@ -13,12 +13,12 @@ static void readers_that_starve_have_a_phase_of_their_own(void)
 	tell(stage.b, "share 7");
 	tell(stage.c, "share 7");
 	await_starving(&stage, 7, 2);
-	await_word(&stage, 7, 1, S, S);
+	await_word(&stage, 7, 1, STARVING, STARVING);
 	CHECK_INT(ask(stage.a, "unlock 7"), 0);
 	CHECK_INT(answer(stage.b), 0);
 	CHECK_INT(answer(stage.c), 0);
 	/* Nobody else was there. */
-	await_word(&stage, 7, 0, R | S, S);
+	await_word(&stage, 7, 0, RESERVED | STARVING, STARVING);
 	CHECK_INT(ask(stage.b, "unshare 7"), 0);
 
 	CHECK_INT(ask(stage.c, "unshare 7"), 0);
@@ -30,7 +30,7 @@ static void readers_that_starve_have_a_phase_of_their_own(void)
 		await_waiter(&stage, 7);
 		tell(stage.b, "share 7");
 		await_starving(&stage, 7, 1);
-		await_word(&stage, 7, 1, S, S);
+		await_word(&stage, 7, 1, STARVING, STARVING);
 		CHECK_INT(ask(stage.a, "unlock 7"), 0);
 		first = both_have_it(stage.c, "unlock 7", stage.b, "unshare 7");
 	}
@@ -47,7 +47,7 @@ static void a_starving_reader_that_is_stopped_holds_nobody_up(void)
 		CHECK_INT(ask(stage.a, "lock 7"), 0);
 		tell(stage.b, "share 7");
 		await_starving(&stage, 7, 1);
-		await_word(&stage, 7, 1, S, S);
+		await_word(&stage, 7, 1, STARVING, STARVING);
 		CHECK_INT(kill(stage.b.pid, SIGSTOP), 0);
 		if (writers)
 			tell(stage.c, "lock 7");
@@ -56,7 +56,7 @@ static void a_starving_reader_that_is_stopped_holds_nobody_up(void)
 			CHECK_INT(answer(stage.c), 0);
 			CHECK_INT(ask(stage.c, "unlock 7"), 0);
 		} else {
-			CHECK_INT(word(&stage, 7), R | S | W);
+			CHECK_INT(word(&stage, 7), RESERVED | STARVING | WAITERS);
 			CHECK_INT(ask(stage.c, "share-try 7"), 0);
 			CHECK_INT(ask(stage.c, "unshare 7"), 0);
 		}

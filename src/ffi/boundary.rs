@@ -43,11 +43,11 @@ extern "C" fn guarded<B: FnOnce() -> Result<i32>>(body: B) -> i32 {
 #[inline(always)]
 fn outcome_of<T>(body: impl FnOnce() -> T) -> std::thread::Result<T> {
     let thread = Thread::calling();
-    thread.set_inside(true);
+    thread.note_inside_library();
     // AssertUnwindSafe: what a body may leave half done is shared memory, whose every intermediate state is valid
     // because its writer may be killed there just as well.
     let outcome = panic::catch_unwind(AssertUnwindSafe(body));
-    thread.set_inside(false);
+    thread.note_outside_library();
     outcome
 }
 
@@ -153,7 +153,7 @@ pub(super) fn silence_panics() {
     }
     let others = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if !Thread::calling().is_inside() {
+        if !Thread::calling().is_inside_library() {
             others(info);
         }
     }));
@@ -173,7 +173,7 @@ pub(super) fn refuse(what: &'static str) -> Error {
 pub(super) unsafe fn manager<'a>(handle: *const lock_manager_t) -> Result<&'a dyn Manager> {
     // SAFETY: this function's own contract.
     unsafe { handle.as_ref() }
-        .map(lock_manager_t::manager)
+        .map(|handle| handle.0.manager())
         .ok_or_else(|| refuse("the manager is NULL; open or create one first"))
 }
 

@@ -1,90 +1,115 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Lock and unlock at the boundary. A free lock of a native segment is taken and given back without anything around it:
-//! that path cannot fail or panic. Every other one ends in a call by the C convention, out of which nothing unwinds, so
-//! that the short path keeps nothing and needs no way out. A signal handler that ends the thread, wherever it comes, finds
-//! nothing to be undone on its way through these functions.
+//! Lock calls at the boundary: the three paths of `backend`, as C takes them. The fast path has nothing around it: it cannot
+//! fail or panic. Every other path ends in a call by the C convention, out of which nothing unwinds, so that the fast path
+//! keeps nothing and needs no way out. A signal handler that ends the thread, wherever it comes, finds nothing to be undone
+//! on its way through these functions.
 //!
 //! Each function asks of its caller what the parent module asks of C.
 
-use std::hint::cold_path;
-
 use crate::Cancel;
-use crate::file::FileManager;
+use crate::acquisition::Deadline;
+use crate::backend::{self, Backend, Call, FastAcquire, Mode, Release, Request};
 use crate::manager::Wait;
-use crate::shm::{AtOnce, Libpod, Mode, Native, Release};
-use crate::sys::thread::caller_state::with_errno_kept;
 
 use super::boundary::{self, call, code, manager as opened};
 use super::lock_manager_t;
 
-/// How long a call waits, as a type: what is the same in each call of a function need not be kept in it.
-pub(super) trait Patience: Copy {
-    fn wait(self) -> Wait;
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Endless;
-
-#[derive(Clone, Copy)]
-pub(super) struct NoPatience;
-
-/// Nanoseconds.
-#[derive(Clone, Copy)]
-pub(super) struct AtMost(pub(super) u64);
-
-impl Patience for Endless {
-    fn wait(self) -> Wait {
-        Wait::Forever
-    }
-}
-
-impl Patience for NoPatience {
-    fn wait(self) -> Wait {
-        Wait::Try
-    }
-}
-
-impl Patience for AtMost {
-    fn wait(self) -> Wait {
-        Wait::Nanoseconds(self.0)
-    }
-}
-
-/// Takes a lock.
+/// Hands a call to the backend behind a handle.
 ///
 /// # Safety
 /// The module's contract.
 #[inline(always)]
-pub(super) unsafe fn acquire(manager: *mut lock_manager_t, id: u32, patience: impl Patience) -> i32 {
+unsafe fn on_backend(manager: *mut lock_manager_t, call: impl Call) -> i32 {
     // SAFETY: the module's contract.
-    unsafe {
-        match manager.as_ref() {
-            Some(lock_manager_t::Native(native)) => match native.acquire_at_once(id) {
-                AtOnce::Acquired(acquired) => code(acquired),
-                AtOnce::Undecided => acquire_held(native, id, patience),
-                AtOnce::InVain => acquire_anew(native, id, patience),
-            },
-            Some(lock_manager_t::Libpod(libpod)) => {
-                // Not rare: only out of the native way, for which a jump taken in each of lock and unlock is a cycle in 20.
-                cold_path();
-                acquire_mutex(libpod, id, patience)
+    match unsafe { manager.as_ref() } {
+        Some(manager) => manager.0.take(call),
+        None => no_manager(),
+    }
+}
+
+/// By the C convention, and not inlined: see the module.
+#[cold]
+#[inline(never)]
+extern "C" fn no_manager() -> i32 {
+    // SAFETY: NULL is what manager() is asked about.
+    call(|| unsafe { opened(std::ptr::null()).map(|_| 0) })
+}
+
+/// Makes functions of a backend calls: the first is inlined for one backend, and stands apart for the others.
+macro_rules! call {
+    ($(#[$of:meta])* $name:ident($($field:ident: $kind:ty),*) by $function:ident) => {
+        $(#[$of])*
+        ///
+        /// # Safety
+        /// The module's contract.
+        #[inline(always)]
+        pub(super) unsafe fn $name(manager: *mut lock_manager_t, $($field: $kind),*) -> i32 {
+            struct This { $($field: $kind),* }
+
+            impl Call for This {
+                #[inline(always)]
+                fn inlined<B: Backend>(self, backend: &B) -> i32 {
+                    $function(backend, $(self.$field),*)
+                }
+
+                #[inline(always)]
+                fn apart<B: Backend>(self, backend: &B) -> i32 {
+                    #[inline(never)]
+                    #[allow(improper_ctypes_definitions, reason = "called from here alone: nothing unwinds out of it")]
+                    extern "C" fn apart<B: Backend>(backend: &B, $($field: $kind),*) -> i32 {
+                        $function(backend, $($field),*)
+                    }
+                    apart(backend, $(self.$field),*)
+                }
             }
-            Some(lock_manager_t::File(file)) => {
-                cold_path();
-                acquire_file(file, id, patience)
-            }
-            None => call(|| opened(manager).map(|_| 0)),
+
+            // SAFETY: the module's contract.
+            unsafe { on_backend(manager, This { $($field),* }) }
+        }
+    };
+}
+
+call! {
+    /// Takes a lock.
+    acquire(id: u32, mode: Mode, wait: Wait) by acquire_in
+}
+
+call! {
+    /// Gives a lock back.
+    release(id: u32, mode: Mode) by release_in
+}
+
+call! {
+    /// Makes an exclusive hold a shared one.
+    downgrade(id: u32) by downgrade_in
+}
+
+#[inline(always)]
+fn acquire_in<B: Backend>(backend: &B, id: u32, mode: Mode, wait: Wait) -> i32 {
+    match backend.acquire_fast(id, mode) {
+        FastAcquire::Acquired(acquired) => code(acquired),
+        missed => acquire_after(backend, id, mode, wait, missed),
+    }
+}
+
+/// Takes a lock that the fast path has missed.
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
+extern "C" fn acquire_after<B: Backend>(backend: &B, id: u32, mode: Mode, wait: Wait, missed: FastAcquire) -> i32 {
+    match backend::acquire_after(backend, id, mode, wait, missed) {
+        FastAcquire::Acquired(acquired) => code(acquired),
+        missed => {
+            let request = Request { id, mode, deadline: Deadline::of(wait), cancel: None, missed };
+            boundary::acquire(&mut backend.acquire_slow(request), backend.storage())
         }
     }
 }
 
-/// Takes a lock, either way, without a short way: what may be cancelled, or is not native and shared.
+/// Takes a lock by the slow path alone: a triggered cancel object wins over a free lock.
 ///
 /// # Safety
 /// The module's contract.
-#[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "called in the library alone: the convention says that nothing unwinds")]
-pub(super) unsafe extern "C" fn acquire_slowly(
+pub(super) unsafe fn acquire_cancellable(
     manager: *mut lock_manager_t,
     id: u32,
     mode: Mode,
@@ -92,136 +117,39 @@ pub(super) unsafe extern "C" fn acquire_slowly(
     cancel: Option<&Cancel>,
 ) -> i32 {
     // SAFETY: the module's contract.
-    unsafe {
-        match manager.as_ref() {
-            Some(lock_manager_t::Native(native)) => {
-                boundary::acquire(&mut native.slow_path(id, mode, wait, cancel), native.storage())
-            }
-            Some(lock_manager_t::File(file)) => {
-                boundary::acquire(&mut file.two_steps(id, mode, wait, cancel), file.storage())
-            }
-            Some(lock_manager_t::Libpod(libpod)) if mode == Mode::Exclusive => {
-                boundary::acquire(&mut libpod.slow_path(id, wait, cancel), libpod.storage())
-            }
-            // Nobody shares there, or it is NULL.
-            _ => call(|| opened(manager)?.acquire_shared(id, wait, cancel).map(code)),
-        }
-    }
-}
-
-/// Gives a lock back.
-///
-/// # Safety
-/// The module's contract.
-#[inline(always)]
-pub(super) unsafe fn release(manager: *mut lock_manager_t, id: u32) -> i32 {
-    // SAFETY: the module's contract.
-    unsafe {
-        match manager.as_ref() {
-            Some(lock_manager_t::Native(native)) => match native.release_at_once(id) {
-                Release::Done => 0,
-                _ => unlock_waited_for(native, id),
-            },
-            Some(lock_manager_t::Libpod(libpod)) => {
-                // As in acquire().
-                cold_path();
-                unlock_mutex(libpod, id)
-            }
-            Some(lock_manager_t::File(file)) => {
-                cold_path();
-                unlock_file(file, id)
-            }
-            None => call(|| opened(manager).map(|_| 0)),
-        }
-    }
-}
-
-/// A free lock of a libpod segment is taken with as little around it as the libc allows.
-#[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
-extern "C" fn acquire_mutex(libpod: &Libpod, id: u32, patience: impl Patience) -> i32 {
-    match libpod.acquire_at_once(id) {
-        Some(acquired) => code(acquired),
-        None => acquire_held_mutex(libpod, id, patience),
-    }
-}
-
-#[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn acquire_held_mutex(libpod: &Libpod, id: u32, patience: impl Patience) -> i32 {
-    let wait = patience.wait();
-    if !wait.is_try()
-        && let Some(acquired) = libpod.acquire_soon(id)
-    {
-        return code(acquired);
-    }
-    boundary::acquire(&mut libpod.slow_path(id, wait, None), libpod.storage())
-}
-
-#[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn acquire_held(native: &Native, id: u32, patience: impl Patience) -> i32 {
-    let wait = patience.wait();
-    if !wait.is_try() {
-        match native.acquire_soon(id) {
-            AtOnce::Acquired(acquired) => return code(acquired),
-            AtOnce::InVain => return acquire_anew(native, id, patience),
-            AtOnce::Undecided => {}
-        }
-    }
-    boundary::acquire(&mut native.slow_path(id, Mode::Exclusive, wait, None), native.storage())
-}
-
-#[cold]
-#[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn acquire_anew(native: &Native, id: u32, patience: impl Patience) -> i32 {
-    boundary::release(native.storage(), || {
-        native.hand_back(id);
-        Ok(())
-    });
-    boundary::acquire(&mut native.slow_path(id, Mode::Exclusive, patience.wait(), None), native.storage())
-}
-
-#[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn acquire_file(file: &FileManager, id: u32, patience: impl Patience) -> i32 {
-    match with_errno_kept(|| file.acquire_at_once(id)) {
-        AtOnce::Acquired(acquired) => return code(acquired),
-        AtOnce::Undecided => {}
-        AtOnce::InVain => {
-            _ = boundary::release(file.storage(), || {
-                file.hand_back(id);
-                Ok(())
+    match unsafe { manager.as_ref() } {
+        Some(manager) => {
+            let request = Request { id, mode, deadline: Deadline::of(wait), cancel, missed: FastAcquire::GoSlow };
+            crate::backend::on_backend!(manager.0, backend => {
+                boundary::acquire(&mut backend.acquire_slow(request), backend.storage())
             })
         }
+        None => no_manager(),
     }
-    boundary::acquire(&mut file.two_steps(id, Mode::Exclusive, patience.wait(), None), file.storage())
 }
 
-#[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn unlock_mutex(libpod: &Libpod, id: u32) -> i32 {
-    match libpod.release_at_once(id) {
+#[inline(always)]
+fn release_in<B: Backend>(backend: &B, id: u32, mode: Mode) -> i32 {
+    match backend.release_fast(id, mode) {
         Release::Done => 0,
-        release => boundary::release(libpod.storage(), || libpod.release_slowly(id, release)),
+        missed => release_after(backend, id, mode, missed),
     }
 }
 
+/// Gives back a lock that the fast path has not.
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn unlock_waited_for(native: &Native, id: u32) -> i32 {
-    match native.release_soon(id) {
+extern "C" fn release_after<B: Backend>(backend: &B, id: u32, mode: Mode, missed: Release) -> i32 {
+    match backend.release_mid(id, mode) {
         Release::Done => 0,
-        _ => boundary::release(native.storage(), || native.release_slowly(id)),
+        _ => boundary::release(backend.storage(), || backend.release_slow(id, mode, missed)),
     }
 }
 
-#[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn unlock_file(file: &FileManager, id: u32) -> i32 {
-    if with_errno_kept(|| file.release_at_once(id)) {
-        return 0;
+#[inline(always)]
+fn downgrade_in<B: Backend>(backend: &B, id: u32) -> i32 {
+    match backend.downgrade_mid(id) {
+        Release::Done => 0,
+        _ => boundary::release(backend.storage(), || backend.downgrade_slow(id)),
     }
-    boundary::release(file.storage(), || file.release(id))
 }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write;
 
 use crate::shm::{self, MAX_LOCKS};
-pub(super) use crate::shm::{Found, SegmentName, TABLE};
+pub(super) use crate::shm::{Outcome, SegmentName, TABLE};
 use crate::sys::Errno;
 use crate::sys::descriptor::GuardedFile;
 use crate::sys::process::effective_user;
@@ -47,7 +47,7 @@ impl Directory {
     }
 
     /// Asks something by the directory's descriptor, which is opened anew if the program has closed it (closefrom).
-    fn ask<T>(&self, question: impl Fn(&File) -> T) -> Found<T> {
+    fn ask<T>(&self, question: impl Fn(&File) -> T) -> Outcome<T> {
         self.file.with_file(|file| Ok(question(file))).map_err(|_| match directory::open(self.name.directory()) {
             Ok(_) | Err(Errno(libc::ENOENT | libc::ENOTDIR)) => Reason::Removed,
             Err(errno) => Reason::System { doing: "opening the directory again", errno },
@@ -58,7 +58,7 @@ impl Directory {
     fn change(
         &self,
         change: impl Fn(&File) -> std::result::Result<(), Errno>,
-    ) -> Found<std::result::Result<(), Errno>> {
+    ) -> Outcome<std::result::Result<(), Errno>> {
         let done = Cell::new(false);
         self.ask(|file| if done.get() { Ok(()) } else { change(file).inspect(|()| done.set(true)) })
     }
@@ -88,7 +88,7 @@ impl Directory {
     }
 
     /// Opens the file of an id, to lock it. `None`: there is none.
-    pub(super) fn open_id(&self, id: u32) -> Found<Option<(File, Metadata)>> {
+    pub(super) fn open_id(&self, id: u32) -> Outcome<Option<(File, Metadata)>> {
         let name = IdName::new(id);
         let opened = self.ask(|directory| directory::open_at(directory, name.as_str()))?;
         match opened {
@@ -107,7 +107,7 @@ impl Directory {
     }
 
     /// What the file of an id is. `None`: there is none.
-    pub(super) fn metadata_of_id(&self, id: u32) -> Found<Option<Metadata>> {
+    pub(super) fn metadata_of_id(&self, id: u32) -> Outcome<Option<Metadata>> {
         let name = IdName::new(id);
         match self.ask(|directory| Metadata::at(directory, name.as_str()))? {
             Ok(metadata) if metadata.is_regular => Ok(Some(metadata)),
@@ -119,7 +119,7 @@ impl Directory {
     }
 
     /// Makes the file of an id; `false`: there is one.
-    pub(super) fn make_id(&self, id: u32) -> Found<bool> {
+    pub(super) fn make_id(&self, id: u32) -> Outcome<bool> {
         let name = IdName::new(id);
         match self.change(|directory| directory::make_at(directory, name.as_str(), ID_MODE))? {
             Ok(()) => Ok(true),
@@ -130,12 +130,12 @@ impl Directory {
     }
 
     /// Removes the file of an id; `false`: there was none.
-    pub(super) fn remove_id(&self, id: u32) -> Found<bool> {
+    pub(super) fn remove_id(&self, id: u32) -> Outcome<bool> {
         self.remove_file(IdName::new(id).as_str())
     }
 
     /// Removes a file of the directory; `false`: there was none, or it is a directory, which no lock is.
-    pub(super) fn remove_file(&self, name: &str) -> Found<bool> {
+    pub(super) fn remove_file(&self, name: &str) -> Outcome<bool> {
         match self.change(|directory| directory::remove_at(directory, name))? {
             Ok(()) => Ok(true),
             Err(Errno(libc::ENOENT)) if self.is_removed() => Err(Reason::Removed),
@@ -145,7 +145,7 @@ impl Directory {
     }
 
     /// What is in the directory.
-    pub(super) fn contents(&self) -> Found<Contents> {
+    pub(super) fn contents(&self) -> Outcome<Contents> {
         let list = |directory: &File| {
             let mut contents = Contents::default();
             directory::for_each_name(directory, |name| match id_named(name) {

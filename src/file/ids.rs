@@ -8,23 +8,23 @@ use crate::shm::MAX_LOCKS;
 /// How many ids that turn out to be taken are tried before the directory is read.
 pub(super) const SURPRISES_BEFORE_LOOK: u32 = 16;
 
-/// The ids believed taken: a bit each, up to the highest of them.
+/// The ids known taken: a bit each, up to the highest of them.
 #[derive(Debug, Default)]
-pub(super) struct Believed {
+pub(super) struct KnownIds {
     taken: Vec<u64>,
     /// Whether they come from having looked.
     pub(super) looked: bool,
 }
 
-impl Believed {
+impl KnownIds {
     /// Of a directory in which those were found.
     pub(super) fn all_but(taken: &[u32]) -> Self {
-        let mut believed = Self { looked: true, ..Self::default() };
-        taken.iter().for_each(|&id| believed.taken(id));
-        believed
+        let mut known = Self { looked: true, ..Self::default() };
+        taken.iter().for_each(|&id| known.taken(id));
+        known
     }
 
-    /// The lowest that is believed free, and is no more. `None`: none is left.
+    /// The lowest that is known free, and is no more. `None`: none is left.
     pub(super) fn take_lowest(&mut self) -> Option<u32> {
         let index = self.taken.iter().position(|&bits| bits != u64::MAX).unwrap_or(self.taken.len());
         let bit = self.taken.get(index).map_or(0, |bits| bits.trailing_ones());
@@ -57,36 +57,36 @@ fn place_of(id: u32) -> (usize, u64) {
 mod tests {
     use super::*;
 
-    fn lowest(believed: &mut Believed, count: usize) -> Vec<u32> {
-        (0..count).map_while(|_| believed.take_lowest()).collect()
+    fn lowest(known: &mut KnownIds, count: usize) -> Vec<u32> {
+        (0..count).map_while(|_| known.take_lowest()).collect()
     }
 
     #[test]
     fn ids_go_from_the_lowest() {
-        assert_eq!(lowest(&mut Believed::default(), 3), [0, 1, 2]);
-        assert_eq!(lowest(&mut Believed::all_but(&[4, 0, 2]), 4), [1, 3, 5, 6]);
-        assert_eq!(lowest(&mut Believed::all_but(&[MAX_LOCKS - 1, 0]), 2), [1, 2]);
+        assert_eq!(lowest(&mut KnownIds::default(), 3), [0, 1, 2]);
+        assert_eq!(lowest(&mut KnownIds::all_but(&[4, 0, 2]), 4), [1, 3, 5, 6]);
+        assert_eq!(lowest(&mut KnownIds::all_but(&[MAX_LOCKS - 1, 0]), 2), [1, 2]);
     }
 
     #[test]
     fn a_freed_id_comes_back_in_its_turn() {
-        let mut believed = Believed::default();
+        let mut known = KnownIds::default();
         for id in [5, 3, 4, 0] {
-            believed.taken(id);
+            known.taken(id);
         }
         for id in [4, 5, 3, 3, 900] {
-            believed.freed(id);
+            known.freed(id);
         }
-        assert_eq!(lowest(&mut believed, 3), [1, 2, 3]);
-        believed.freed(0);
-        assert_eq!(lowest(&mut believed, 3), [0, 4, 5]);
+        assert_eq!(lowest(&mut known, 3), [1, 2, 3]);
+        known.freed(0);
+        assert_eq!(lowest(&mut known, 3), [0, 4, 5]);
     }
 
     #[test]
     fn the_last_id_is_the_last() {
-        let mut believed = Believed::all_but(&(0..MAX_LOCKS - 2).collect::<Vec<_>>());
-        assert_eq!(lowest(&mut believed, 3), [MAX_LOCKS - 2, MAX_LOCKS - 1]);
-        believed.freed(MAX_LOCKS - 1);
-        assert_eq!(lowest(&mut believed, 2), [MAX_LOCKS - 1]);
+        let mut known = KnownIds::all_but(&(0..MAX_LOCKS - 2).collect::<Vec<_>>());
+        assert_eq!(lowest(&mut known, 3), [MAX_LOCKS - 2, MAX_LOCKS - 1]);
+        known.freed(MAX_LOCKS - 1);
+        assert_eq!(lowest(&mut known, 2), [MAX_LOCKS - 1]);
     }
 }

@@ -10,7 +10,7 @@ use crate::sys::Errno;
 use crate::{Error, Reason, Result};
 
 use super::FileManager;
-use super::directory::Found;
+use super::directory::Outcome;
 use super::tables::Table;
 
 /// Processes that have record locks on files beside a table, by inode.
@@ -69,7 +69,7 @@ impl FileManager {
         Ok(held.into_iter().collect())
     }
 
-    fn ids_locked_in(&self, records: &BTreeMap<u64, i32>) -> Found<Vec<u32>> {
+    fn ids_locked_in(&self, records: &BTreeMap<u64, i32>) -> Outcome<Vec<u32>> {
         let mut locked = Vec::new();
         let ids = match self.pool.directory.contents() {
             // It gave up the right to know: to this process they are none.
@@ -109,7 +109,7 @@ impl FileManager {
             }
             Ok(info)
         });
-        infos.collect::<Found<_>>().map_err(|reason| self.error(reason))
+        infos.collect::<Outcome<_>>().map_err(|reason| self.error(reason))
     }
 
     /// Who holds a lock, by its word and cells, or by libpod's record lock, for which those wait.

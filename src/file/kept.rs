@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::Reason;
-use crate::shm::{Beside, MAX_LOCKS};
+use crate::shm::{Companion, MAX_LOCKS};
 use crate::sys::Errno;
 use crate::sys::descriptor::CheckedFd;
 use crate::sys::descriptor::record_lock::{self, Attempt};
@@ -33,7 +33,7 @@ use crate::sys::process::{Exclusion, Process};
 use crate::sys::syscall::file::{FileId, Metadata, position, set_position};
 use crate::sys::syscall::random;
 
-use super::directory::{Directory, Found};
+use super::directory::{Directory, Outcome};
 
 /// How many descriptors are kept that nobody uses, at most: a process has 1024 by default.
 const MOST_KEPT: usize = 128;
@@ -94,7 +94,7 @@ impl<'p> Threads<'p> {
 
 /// What came of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Beheld {
+pub(super) enum RecordAttempt {
     Locked,
     /// The id has no file.
     NoFile,
@@ -137,9 +137,9 @@ impl Kept {
     /// The same by one or two system calls, where a descriptor is kept of the id's file, or nothing in the directory has changed
     /// since there was none. `false`: to be tried with [`try_lock`](Self::try_lock). A signal handler may come anywhere in it,
     /// and stay: all that it leaves is a descriptor in use, which goes with the word.
-    pub(super) fn try_lock_at_hand(&self, id: u32) -> bool {
+    pub(super) fn try_lock_fast(&self, id: u32) -> bool {
         let Some(descriptor) = self.known_descriptor(id) else { return false };
-        if let Some(file) = descriptor.take_up_at_once() {
+        if let Some(file) = descriptor.take_up_unused() {
             // Freed after this, it was freed while somebody had it.
             let is_taken = is_present(&file) && record_lock::try_lock_for_process(&file) == Ok(Attempt::Taken);
             if !is_taken {
@@ -163,26 +163,26 @@ impl Kept {
     }
 
     /// Takes the record lock on the file of that id, if there is one. The caller has the lock's word.
-    pub(super) fn try_lock(&self, id: u32) -> Found<Beheld> {
+    pub(super) fn try_lock(&self, id: u32) -> Outcome<RecordAttempt> {
         self.try_lock_by(id, record_lock::try_lock_for_process, Threads::OfProcess(self.process))
     }
 
     /// The same for reading. The caller has a cell, and perhaps other threads of the process have, too.
-    pub(super) fn try_share(&self, id: u32) -> Found<Beheld> {
+    pub(super) fn try_share(&self, id: u32) -> Outcome<RecordAttempt> {
         let _alone = self.process.exclude_other_threads();
         let descriptor = self.descriptor(id);
         if let Some(file) = descriptor.file_that_is_in_use() {
             if is_present(&file) {
                 return match record_lock::try_share_for_process(&file).map_err(locking)? {
                     Attempt::Taken => Ok(descriptor.share()),
-                    Attempt::Held => Ok(Beheld::Held),
+                    Attempt::Held => Ok(RecordAttempt::Held),
                 };
             }
             // Freed, or closed by the program: what the others had with it is gone.
-            descriptor.give_up();
+            descriptor.close_and_forget();
         }
         let beheld = self.try_lock_by(id, record_lock::try_share_for_process, Threads::Excluded)?;
-        Ok(if beheld == Beheld::Locked { descriptor.share() } else { beheld })
+        Ok(if beheld == RecordAttempt::Locked { descriptor.share() } else { beheld })
     }
 
     /// Makes a record lock, if there is one, one for reading. The caller has the lock's word, and is to read.
@@ -212,7 +212,7 @@ impl Kept {
 
     /// Gives up a record lock for reading unless `is_read` says that a thread of this process reads the lock, or is about to
     /// read what it has yet for writing.
-    pub(super) fn give_up_unless(&self, id: u32, is_read: impl FnOnce() -> bool) {
+    pub(super) fn close_unless_read(&self, id: u32, is_read: impl FnOnce() -> bool) {
         let Some(descriptor) = self.known_descriptor(id) else { return };
         let _alone = self.process.exclude_other_threads();
         // Of a writer, who excludes nobody, it is no more shared.
@@ -227,34 +227,34 @@ impl Kept {
         id: u32,
         try_lock: fn(&File) -> Result<Attempt, Errno>,
         threads: Threads<'_>,
-    ) -> Found<Beheld> {
+    ) -> Outcome<RecordAttempt> {
         let descriptor = self.descriptor(id);
         for _ in 0..ROUNDS {
-            let Some(file) = self.file_in_use(id, descriptor, threads)? else { return Ok(Beheld::NoFile) };
+            let Some(file) = self.file_in_use(id, descriptor, threads)? else { return Ok(RecordAttempt::NoFile) };
             let attempt = try_lock(&file).map_err(locking);
             match attempt {
                 Ok(Attempt::Taken) => {}
                 other => {
                     descriptor.put_down();
-                    return other.map(|_| Beheld::Held);
+                    return other.map(|_| RecordAttempt::Held);
                 }
             }
             // Freed meanwhile, and perhaps allocated again: then others lock another file.
             if is_present(&file) {
-                return Ok(Beheld::Locked);
+                return Ok(RecordAttempt::Locked);
             }
-            descriptor.give_up();
+            descriptor.close_and_forget();
         }
         Err(Reason::Unsettled { id, rounds: ROUNDS })
     }
 
     /// The descriptor of an id's present file, in use from here on. `None`: there is no such file.
-    fn file_in_use(&self, id: u32, descriptor: &Descriptor, threads: Threads<'_>) -> Found<Option<CheckedFd>> {
+    fn file_in_use(&self, id: u32, descriptor: &Descriptor, threads: Threads<'_>) -> Outcome<Option<CheckedFd>> {
         if let Some(file) = descriptor.take_up(threads) {
             if is_present(&file) {
                 return Ok(Some(file));
             }
-            descriptor.give_up();
+            descriptor.close_and_forget();
         }
         let opened = match self.directory.open_id(id) {
             // What is kept for later gives way to what is needed now.
@@ -310,17 +310,17 @@ impl Kept {
             Some(metadata) => {
                 // It fails on no descriptor that is open.
                 let _ = record_lock::unlock_for_process(&file);
-                if metadata.links > 0 { descriptor.put_down() } else { descriptor.give_up() }
+                if metadata.links > 0 { descriptor.put_down() } else { descriptor.close_and_forget() }
             }
             // The program closed it, and the lock is gone with that.
-            None => descriptor.give_up(),
+            None => descriptor.close_and_forget(),
         }
     }
 
-    /// Gives the record lock back by two system calls at most, as [`try_lock_at_hand`](Self::try_lock_at_hand) takes it. Where
+    /// Gives the record lock back by two system calls at most, as [`try_lock_fast`](Self::try_lock_fast) takes it. Where
     /// the description stands says that it is ours: lseek(2) costs half of what fstat(2) does, and it does not matter here
     /// whether the file was freed meanwhile.
-    pub(super) fn unlock_at_hand(&self, id: u32) -> bool {
+    pub(super) fn unlock_fast(&self, id: u32) -> bool {
         let Some(descriptor) = self.known_descriptor(id) else { return true };
         let Some(file) = descriptor.file_that_is_in_use() else { return true };
         let expected = descriptor.position.load(Ordering::Relaxed);
@@ -332,7 +332,7 @@ impl Kept {
     }
 }
 
-impl Beside for Kept {
+impl Companion for Kept {
     fn release(&self, id: u32) {
         self.unlock(id);
     }
@@ -343,7 +343,7 @@ impl Drop for Kept {
         // Nobody else has it any more. What is in use is of locks that were never given back.
         for descriptor in self.parts.iter().filter_map(OnceBox::get).flatten() {
             if descriptor.state.load(Ordering::Acquire) & IN_USE == 0 {
-                descriptor.give_up();
+                descriptor.close_and_forget();
             }
         }
     }
@@ -386,7 +386,7 @@ impl Descriptor {
     }
 
     /// The same, of one that nobody uses.
-    fn take_up_at_once(&self) -> Option<CheckedFd> {
+    fn take_up_unused(&self) -> Option<CheckedFd> {
         let state = self.state.load(Ordering::Acquire);
         if state & KEPT == 0 || state & (IN_USE | CLOSING) != 0 {
             return None;
@@ -411,9 +411,9 @@ impl Descriptor {
     }
 
     /// Notes that readers use it.
-    fn share(&self) -> Beheld {
+    fn share(&self) -> RecordAttempt {
         self.state.fetch_or(SHARED, Ordering::AcqRel);
-        Beheld::Locked
+        RecordAttempt::Locked
     }
 
     /// The caller has nothing on the file any more.
@@ -426,11 +426,11 @@ impl Descriptor {
                 Err(now) => state = now,
             }
         }
-        self.give_up();
+        self.close_and_forget();
     }
 
     /// Closes the descriptor that is in use, if it still is of its file, and forgets it.
-    fn give_up(&self) {
+    fn close_and_forget(&self) {
         let state = self.state.load(Ordering::Acquire);
         if let Some(file) = self.fd(state) {
             file.close_if_intact();

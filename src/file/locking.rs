@@ -5,18 +5,23 @@
 //! milliseconds, with the word in hand, since nobody tells of an unlock; so one process does, however many wait. Who shares
 //! has a cell in the table instead, and the record lock for reading.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use crate::acquisition::{Acquisition, Progress};
+use crate::backend::{self, Backend, FastAcquire, Mode, Release, Request, Spin};
 use crate::cancel::{self, Cancel};
-use crate::manager::{Acquired, Wait};
-use crate::shm::{AtOnce, Haste, Mode, Native, Release, SlowPath};
+use crate::manager::Acquired;
+use crate::shm::{Native, SlowPath};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::Thread;
+use crate::sys::thread::caller_state::with_errno_kept;
 use crate::sys::thread::waits::{self, WaitEffects};
 use crate::{Error, Reason};
 
 use super::FileManager;
-use super::directory::Found;
-use super::kept::Beheld;
+use super::directory::Outcome;
+use super::kept::RecordAttempt;
 use super::tables::Table;
 
 /// How long to wait before another try for what libpod has: half of the 5 ms within which an unlock is to be noticed.
@@ -26,17 +31,10 @@ const RETRY_NS: u64 = 2_500_000;
 /// who removes all the time is not to make a slow process fail.
 const ROUNDS: u32 = 1000;
 
-/// What a step comes to: the lock, or, if there is none, a sleep.
-type Outcome = Progress;
-
 /// An acquisition of a lock of a directory.
 pub(crate) struct TwoSteps<'m> {
     manager: &'m FileManager,
-    id: u32,
-    mode: Mode,
-    wait: Wait,
-    cancel: Option<&'m Cancel>,
-    deadline: Instant,
+    request: Request<'m>,
     rounds: u32,
     stage: Stage<'m>,
 }
@@ -62,46 +60,62 @@ struct Polling<'m> {
     until: Instant,
 }
 
+impl Backend for FileManager {
+    type Slow<'b> = TwoSteps<'b>;
+
+    fn storage(&self) -> &Arc<PathBuf> {
+        &self.storage
+    }
+
+    /// Takes the word of a free lock, and what is at hand of its file. A signal handler may come anywhere, and stay: then the
+    /// thread has the word, or has not.
+    #[inline(always)]
+    fn acquire_fast(&self, id: u32, mode: Mode) -> FastAcquire {
+        if mode == Mode::Shared || !self.ownership.is_fixed() {
+            return FastAcquire::GoSlow;
+        }
+        let Some(table) = self.tables.present() else { return FastAcquire::GoSlow };
+        match table.native.acquire_fast(id, mode) {
+            FastAcquire::Acquired(_) if !with_errno_kept(|| self.pool.kept.try_lock_fast(id)) => FastAcquire::BackOut,
+            attempt => attempt,
+        }
+    }
+
+    fn acquire_slow<'b>(&'b self, request: Request<'b>) -> TwoSteps<'b> {
+        TwoSteps { manager: self, request, rounds: 0, stage: Stage::Fresh }
+    }
+
+    #[inline(always)]
+    fn release_fast(&self, id: u32, mode: Mode) -> Release {
+        // A wait for libpod that a handler left has the word, and no lock: the slow path gives it back first.
+        if mode == Mode::Shared || waits::any_recorded(Thread::calling()) {
+            return Release::GoSlow;
+        }
+        let Some(table) = self.tables.present().filter(|table| table.native.holds_surely(id)) else {
+            return Release::GoSlow;
+        };
+        if !with_errno_kept(|| self.pool.kept.unlock_fast(id)) {
+            return Release::GoSlow;
+        }
+        table.native.release_mid(id, mode)
+    }
+
+    fn release_slow(&self, id: u32, mode: Mode, _missed: Release) -> Outcome<()> {
+        let released = match mode {
+            Mode::Exclusive => self.release_word_and_record(id),
+            Mode::Shared => self.release_cell_and_record(id),
+        };
+        released.map_err(|reason| reason.at_lock(id))
+    }
+
+    fn downgrade_slow(&self, id: u32) -> Outcome<()> {
+        self.downgrade_word_and_record(id).map_err(|reason| reason.at_lock(id))
+    }
+}
+
 impl FileManager {
-    /// Acquires a lock.
-    pub(crate) fn two_steps<'m>(&'m self, id: u32, mode: Mode, wait: Wait, cancel: Option<&'m Cancel>) -> TwoSteps<'m> {
-        TwoSteps { manager: self, id, mode, wait, cancel, deadline: wait.deadline(), rounds: 0, stage: Stage::Fresh }
-    }
-
-    /// Takes a lock that is free, with as little around it as there can be: its word, and what is at hand of its file; see
-    /// [`two_steps`](Self::two_steps) for the rest. As in the native engine's own short way, a signal handler may come
-    /// anywhere, and stay: then the thread has the word, or has not.
-    #[inline(always)]
-    pub(crate) fn acquire_at_once(&self, id: u32) -> AtOnce {
-        let Some(table) = self.tables.present().filter(|_| self.ownership.is_settled()) else {
-            return AtOnce::Undecided;
-        };
-        match table.native.acquire_at_once(id) {
-            AtOnce::Acquired(_) if !self.pool.kept.try_lock_at_hand(id) => AtOnce::InVain,
-            at_once => at_once,
-        }
-    }
-
-    /// Hands back a word that was taken in vain.
-    pub(crate) fn hand_back(&self, id: u32) {
-        if let Some(table) = self.tables.present() {
-            table.native.hand_back(id);
-        }
-    }
-
-    /// Gives a lock back in the same way. `false`: the rest is left to [`release`](Self::release).
-    #[inline(always)]
-    pub(crate) fn release_at_once(&self, id: u32) -> bool {
-        // A wait for libpod that a handler left has the word, and no lock: it is given back first.
-        let is_swept = !waits::any_recorded(Thread::calling());
-        let Some(table) = self.tables.present().filter(|table| is_swept && table.native.holds_surely(id)) else {
-            return false;
-        };
-        self.pool.kept.unlock_at_hand(id) && table.native.release_soon(id) == Release::Done
-    }
-
     /// The table in which a lock was taken that is to be given back, as `has` knows it.
-    fn table_of(&self, id: u32, has: impl Fn(&Native) -> bool) -> Found<&Table> {
+    fn table_of(&self, id: u32, has: impl Fn(&Native) -> bool) -> Outcome<&Table> {
         waits::undo_abandoned(Thread::calling());
         self.check_id(id)?;
         self.is_writable()?;
@@ -109,19 +123,19 @@ impl FileManager {
     }
 
     /// Gives a shared hold back.
-    pub(crate) fn unshare(&self, id: u32) -> Found<()> {
+    fn release_cell_and_record(&self, id: u32) -> Outcome<()> {
         let table = self.table_of(id, |native| native.reads(id))?;
         let is_last = || table.native.is_last_reader_here(id);
-        self.pool.kept.unshare(id, is_last, || table.native.unshare(id))
+        self.pool.kept.unshare(id, is_last, || backend::release_within(&table.native, id, Mode::Shared))
     }
 
     /// Makes an exclusive hold a shared one.
-    pub(crate) fn downgrade(&self, id: u32) -> Found<()> {
+    fn downgrade_word_and_record(&self, id: u32) -> Outcome<()> {
         let table = self.table_of(id, |native| native.holds(id))?;
         // While the word is the caller's: once it reads, another thread may give back what the process owns, and the record
         // lock with it, which nobody would give back a second time.
         self.pool.kept.weaken(id);
-        let downgraded = table.native.downgrade(id);
+        let downgraded = backend::downgrade_within(&table.native, id);
         if downgraded.is_err() && table.native.holds(id) {
             self.pool.kept.strengthen(id);
         }
@@ -129,17 +143,17 @@ impl FileManager {
     }
 
     /// Gives a lock back.
-    pub(crate) fn release(&self, id: u32) -> Found<()> {
+    fn release_word_and_record(&self, id: u32) -> Outcome<()> {
         let table = self.table_of(id, |native| native.holds(id))?;
         // First: whoever takes the word takes that next.
         self.pool.kept.unlock(id);
-        table.native.release(id)
+        backend::release_within(&table.native, id, Mode::Exclusive)
     }
 }
 
 impl Acquisition for TwoSteps<'_> {
     fn step(&mut self) -> Progress {
-        self.advance().map_err(|reason| self.at_lock(reason))
+        self.advance().map_err(|reason| reason.at_lock(self.request.id))
     }
 
     extern "C" fn sleep(&mut self) {
@@ -152,14 +166,14 @@ impl Acquisition for TwoSteps<'_> {
 }
 
 impl<'m> TwoSteps<'m> {
-    fn advance(&mut self) -> Outcome {
+    fn advance(&mut self) -> Progress {
         let (table, acquired) = match &mut self.stage {
             Stage::Fresh => return self.begin(),
             Stage::Word(table, path) => {
-                let (table, id) = (*table, self.id);
+                let (table, id) = (*table, self.request.id);
                 let step = path.step();
-                if let (Mode::Shared, Ok(None) | Err(_)) = (self.mode, &step) {
-                    self.manager.pool.kept.give_up_unless(id, || table.native.is_used_here(id));
+                if let (Mode::Shared, Ok(None) | Err(_)) = (self.request.mode, &step) {
+                    self.manager.pool.kept.close_unless_read(id, || table.native.is_used_here(id));
                 }
                 match step {
                     Ok(None) => return Ok(None),
@@ -176,43 +190,38 @@ impl<'m> TwoSteps<'m> {
         self.take_record(table, acquired)
     }
 
-    fn begin(&mut self) -> Outcome {
+    fn begin(&mut self) -> Progress {
+        // First: whatever this call comes to, it is not to keep what it took in vain.
+        if self.request.missed == FastAcquire::BackOut
+            && let Some(table) = self.manager.tables.present()
+        {
+            table.native.back_out(self.request.id);
+        }
         waits::undo_abandoned(Thread::calling());
-        self.manager.check_id(self.id)?;
+        self.manager.check_id(self.request.id)?;
         self.manager.is_writable()?;
-        cancel::check(self.cancel, self.id)?;
+        cancel::check(self.request.cancel, self.request.id)?;
         let table = self.manager.table().map_err(Error::into_reason)?;
         self.take_word(table)
     }
 
-    fn take_word(&mut self, table: &'m Table) -> Outcome {
-        table.native.reach(self.id)?;
-        let attempt = match self.mode {
-            Mode::Exclusive => table.native.acquire_at_once(self.id),
-            Mode::Shared => table.native.share_soon(self.id, Haste::of(self.wait)),
-        };
-        if let AtOnce::Acquired(acquired) = attempt {
+    fn take_word(&mut self, table: &'m Table) -> Progress {
+        let Request { id, mode, deadline, .. } = self.request;
+        table.native.reach(id)?;
+        let spin = if deadline.is_try() { Spin::Never } else { Spin::Briefly };
+        let missed = table.native.acquire_mid(id, mode, spin);
+        if let FastAcquire::Acquired(acquired) = missed {
             return self.take_record(table, acquired);
         }
-        self.stage = Stage::Word(table, table.native.slow_path(self.id, self.mode, self.rest(), self.cancel));
+        self.stage = Stage::Word(table, table.native.acquire_slow(Request { missed, ..self.request }));
         self.advance()
     }
 
-    /// How long is to be waited yet.
-    fn rest(&self) -> Wait {
-        match self.wait {
-            Wait::Nanoseconds(timeout) if self.rounds > 0 && timeout != u64::MAX => {
-                Wait::Nanoseconds(self.deadline.since(Instant::now()))
-            }
-            wait => wait,
-        }
-    }
-
     /// The same in the table that came in the place of one that lost its name.
-    fn begin_anew(&mut self, table: &'m Table) -> Outcome {
+    fn begin_anew(&mut self, table: &'m Table) -> Progress {
         self.rounds += 1;
         if self.rounds > ROUNDS {
-            return Err(Reason::Unsettled { id: self.id, rounds: ROUNDS });
+            return Err(Reason::Unsettled { id: self.request.id, rounds: ROUNDS });
         }
         self.stage = Stage::Fresh;
         let table = self.manager.replaced(table).map_err(Error::into_reason)?;
@@ -220,47 +229,46 @@ impl<'m> TwoSteps<'m> {
     }
 
     /// The second step, with the word in hand.
-    fn take_record(&mut self, table: &'m Table, acquired: Acquired) -> Outcome {
+    fn take_record(&mut self, table: &'m Table, acquired: Acquired) -> Progress {
         let kept = &self.manager.pool.kept;
         let changed = self.manager.pool.directory.changed_last();
-        let beheld = match self.mode {
-            Mode::Exclusive => kept.try_lock(self.id),
-            Mode::Shared => kept.try_share(self.id),
+        let beheld = match self.request.mode {
+            Mode::Exclusive => kept.try_lock(self.request.id),
+            Mode::Shared => kept.try_share(self.request.id),
         };
         match beheld {
-            Ok(Beheld::Locked) => Ok(Some(self.hold(table, acquired))),
+            Ok(RecordAttempt::Locked) => Ok(Some(self.hold(table, acquired))),
             // libpod may have removed all files of the directory, the table with them.
-            Ok(Beheld::NoFile) if table.native.has_lost_its_name() => {
-                self.give_up(table, acquired);
+            Ok(RecordAttempt::NoFile) if table.native.has_lost_its_name() => {
+                self.back_out_of_word(table, acquired);
                 self.begin_anew(table)
             }
-            Ok(Beheld::NoFile) => {
-                kept.note_no_file(self.id, changed);
+            Ok(RecordAttempt::NoFile) => {
+                kept.note_no_file(self.request.id, changed);
                 Ok(Some(self.hold(table, acquired)))
             }
-            Ok(Beheld::Held) => self.go_on_polling(table, acquired).inspect_err(|_| self.give_up(table, acquired)),
+            Ok(RecordAttempt::Held) => {
+                self.go_on_polling(table, acquired).inspect_err(|_| self.back_out_of_word(table, acquired))
+            }
             Err(reason) => {
-                self.give_up(table, acquired);
+                self.back_out_of_word(table, acquired);
                 Err(reason)
             }
         }
     }
 
     /// `Err`: it is not to be waited for any longer.
-    fn go_on_polling(&mut self, table: &'m Table, acquired: Acquired) -> Outcome {
-        let (id, holder, now) = (self.id, 0, Instant::now());
-        match self.wait {
-            Wait::Try => return Err(Reason::Held { id, holder }),
-            Wait::Nanoseconds(timeout_ns) if now >= self.deadline => {
-                return Err(Reason::TimedOut { id, timeout_ns, holder });
-            }
-            _ => {}
+    fn go_on_polling(&mut self, table: &'m Table, acquired: Acquired) -> Progress {
+        let Request { id, deadline, .. } = self.request;
+        let now = Instant::now();
+        if now >= deadline.at() {
+            return Err(deadline.missed(id, 0));
         }
-        cancel::check(self.cancel, id)?;
+        cancel::check(self.request.cancel, id)?;
         if table.native.is_retired() {
             return Err(Reason::Removed);
         }
-        let until = cancel::next_look(self.cancel, now.after(RETRY_NS).min(self.deadline));
+        let until = cancel::next_look(self.request.cancel, now.after(RETRY_NS).min(deadline.at()));
         if let Stage::Record(polling) = &mut self.stage {
             polling.until = until;
             return Ok(None);
@@ -268,9 +276,9 @@ impl<'m> TwoSteps<'m> {
         let (thread, counted) = (Thread::calling(), waits::RecordedWait::default());
         self.stage = Stage::Record(Polling { table, acquired, thread, counted, until });
         if let Stage::Record(polling) = &mut self.stage {
-            let (local_waiters, published_wait, cancel) = (None, None, self.cancel.map(Cancel::waits));
+            let (local_waiters, published_wait, cancel) = (None, None, self.request.cancel.map(Cancel::waits));
             let (waiting, futex) = (table.native.waiting(), table.native.futex(id));
-            let held_word = match self.mode {
+            let held_word = match self.request.mode {
                 Mode::Exclusive => Some(table.native.word_to_release(id, acquired)),
                 Mode::Shared => table.native.cell_to_release(id),
             };
@@ -285,8 +293,8 @@ impl<'m> TwoSteps<'m> {
     fn hold(&mut self, table: &Table, acquired: Acquired) -> Acquired {
         if matches!(self.stage, Stage::Record(_)) {
             self.end_polling();
-            if self.mode == Mode::Exclusive {
-                table.native.hold(self.id);
+            if self.request.mode == Mode::Exclusive {
+                table.native.hold(self.request.id);
             }
         }
         acquired
@@ -299,19 +307,12 @@ impl<'m> TwoSteps<'m> {
     }
 
     /// Gives the word, or the cell, back as it was.
-    fn give_up(&mut self, table: &Table, acquired: Acquired) {
+    fn back_out_of_word(&mut self, table: &Table, acquired: Acquired) {
         self.end_polling();
-        match self.mode {
-            Mode::Exclusive => table.native.put_back(self.id, acquired),
+        match self.request.mode {
+            Mode::Exclusive => table.native.back_out_of(self.request.id, acquired),
             // It is there, or a hostile writer has taken it: there is nobody to tell.
-            Mode::Shared => _ = table.native.unshare(self.id),
-        }
-    }
-
-    fn at_lock(&self, reason: Reason) -> Reason {
-        match reason {
-            Reason::System { doing, errno } => Reason::SystemAtLock { id: self.id, doing, errno },
-            reason => reason,
+            Mode::Shared => _ = backend::release_within(&table.native, self.request.id, Mode::Shared),
         }
     }
 }

@@ -11,8 +11,8 @@ use crate::sys::process::registry::{Registry, Shared};
 use crate::sys::syscall::file::Access;
 use crate::{Reason, Result};
 
-use super::directory::{Directory, Found};
-use super::ids::{Believed, SURPRISES_BEFORE_LOOK};
+use super::directory::{Directory, Outcome};
+use super::ids::{KnownIds, SURPRISES_BEFORE_LOOK};
 use super::kept::Kept;
 
 static POOLS: Registry<Pool> = Registry::new();
@@ -23,7 +23,7 @@ pub(super) struct Pool {
     pub(super) kept: Arc<Kept>,
     process: &'static Process,
     /// Not a child's, because its parent's threads may be changing it.
-    ids: PerProcess<Mutex<Believed>>,
+    ids: PerProcess<Mutex<KnownIds>>,
 }
 
 impl Pool {
@@ -47,20 +47,20 @@ impl Pool {
         )
     }
 
-    fn ids(&self) -> Found<MutexGuard<'_, Believed>> {
+    fn ids(&self) -> Outcome<MutexGuard<'_, KnownIds>> {
         self.process.begin_epoch();
         let ids = self.ids.get(|| Ok::<_, Reason>(Mutex::default()))?;
         // Only a belief: it is as good as any, whoever panicked over it.
         Ok(ids.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes the file of an id that has none. Which one: the lowest that is believed to be free.
-    pub(super) fn allocate(&self) -> Found<u32> {
+    /// Makes the file of an id that has none. Which one: the lowest that is known to be free.
+    pub(super) fn allocate(&self) -> Outcome<u32> {
         let mut ids = self.ids()?;
         let mut surprises = 0;
         loop {
             let Some(id) = ids.take_lowest() else {
-                *ids = Believed::all_but(&self.directory.contents()?.ids);
+                *ids = KnownIds::all_but(&self.directory.contents()?.ids);
                 let id = ids.take_lowest().ok_or(Reason::Exhausted { num_locks: crate::shm::MAX_LOCKS })?;
                 ids.freed(id);
                 continue;
@@ -74,19 +74,19 @@ impl Pool {
                 }
             }
             if !ids.looked || surprises >= SURPRISES_BEFORE_LOOK {
-                *ids = Believed::all_but(&self.directory.contents()?.ids);
+                *ids = KnownIds::all_but(&self.directory.contents()?.ids);
                 surprises = 0;
             }
         }
     }
 
-    pub(super) fn allocate_given(&self, id: u32) -> Found<()> {
+    pub(super) fn allocate_given(&self, id: u32) -> Outcome<()> {
         let is_made = self.directory.make_id(id)?;
         self.ids()?.taken(id);
         if is_made { Ok(()) } else { Err(Reason::Allocated { id }) }
     }
 
-    pub(super) fn free(&self, id: u32) -> Found<()> {
+    pub(super) fn free(&self, id: u32) -> Outcome<()> {
         if !self.directory.remove_id(id)? {
             return Err(Reason::NotAllocated { id });
         }
@@ -94,7 +94,7 @@ impl Pool {
         Ok(())
     }
 
-    pub(super) fn free_all(&self) -> Found<()> {
+    pub(super) fn free_all(&self) -> Outcome<()> {
         let mut ids = self.ids()?;
         // What has lost its name is empty, but not free.
         if self.directory.is_removed() {
@@ -103,7 +103,7 @@ impl Pool {
         for id in self.directory.contents()?.ids {
             self.directory.remove_id(id)?;
         }
-        *ids = Believed::all_but(&[]);
+        *ids = KnownIds::all_but(&[]);
         Ok(())
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::shm::{self, Beside, Native};
+use crate::shm::{self, Companion, Native};
 use crate::sys::process::once_box::OnceBox;
 use crate::{Reason, Result};
 
@@ -25,7 +25,7 @@ pub(super) struct Table {
 
 impl Table {
     fn new(pool: &Pool, native: Native) -> Self {
-        native.release_beside(Arc::clone(&pool.kept) as Arc<dyn Beside>);
+        native.set_companion(Arc::clone(&pool.kept) as Arc<dyn Companion>);
         Self { native, next: OnceBox::new() }
     }
 }

@@ -7,8 +7,8 @@
 //! of a stranger in another PID namespace.
 
 mod allocation;
-mod at_once;
 mod bitmaps;
+mod fast;
 mod format;
 mod inspection;
 mod judgement;
@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::backend::{self, Backend, FastAcquire, Mode, Release, Request, Spin};
 use crate::manager::{Acquired, Holder, Info, Kind, Layout, LockInfo, Manager, Ownership, Wait};
 use crate::sys::mutex::MutexLayout;
 use crate::sys::process::Process;
@@ -29,11 +30,12 @@ use crate::sys::syscall::file::Access;
 use crate::sys::thread;
 use crate::{Cancel, Error, Reason, Result};
 
+use super::Outcome;
 use super::name::SegmentName;
 use super::segment::{Candidate, Segment};
-use super::{Found, Release};
 use format::Geometry;
 pub(super) use format::{MAGIC, is_ours};
+use locking::SlowPath;
 use pool::Pool;
 
 /// A manager on a segment in the libpod layout. What lock and unlock need of its pool is one load away: between two locked
@@ -46,10 +48,10 @@ pub(crate) struct Libpod {
     /// As many locks as may be taken through the manager: all, or none if it was opened to look.
     lockable: u32,
     mutex_layout: MutexLayout,
-    /// One word for each lock: who of this process holds it, as the manager's token and the thread's local id.
+    /// One word for each lock: who of this process holds it, as the manager's manager and the thread's local id.
     holders: *const AtomicU64,
     /// Names the manager among those of the process, above the bits of a local id.
-    token: u64,
+    manager: u64,
     process: &'static Process,
     /// Keeps everything above alive and in place.
     pool: Shared<Pool>,
@@ -80,36 +82,15 @@ impl Libpod {
     }
 
     fn new(name: &SegmentName, geometry: Geometry, segment: impl FnOnce() -> Result<Segment>) -> Result<Self> {
-        static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
+        static NEXT_MANAGER: AtomicU64 = AtomicU64::new(1);
         let process = Process::current().map_err(name.failed("reserving memory"))?;
         let waiting = CacheLine::claim().map_err(name.failed("reserving memory"))?;
         let pool = Pool::of(process, name, segment()?, geometry)?;
-        let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed) << thread::LOCAL_ID_BITS;
+        let manager = NEXT_MANAGER.fetch_add(1, Ordering::Relaxed) << thread::LOCAL_ID_BITS;
         let (mutexes, guard, holders) = pool.addresses();
         let lockable = if pool.segment.access == Access::ReadWrite { pool.geometry.num_locks() } else { 0 };
         let (mutex_layout, storage) = (pool.mutex_layout, Arc::clone(name.shown()));
-        Ok(Self { mutexes, guard, lockable, mutex_layout, holders, token, process, pool, storage, waiting })
-    }
-
-    /// Allocates a lock if nothing stands in the way.
-    #[inline]
-    pub(crate) fn allocate_at_once(&self) -> Option<u32> {
-        self.with_bitmaps_at_once(|pool| pool.allocate())
-    }
-
-    /// How many locks are free: nothing ever stands in the way.
-    #[inline]
-    pub(crate) fn available_at_once(&self) -> u32 {
-        self.pool.count_free()
-    }
-
-    /// Frees a lock if nothing stands in the way.
-    #[inline]
-    pub(crate) fn free_at_once(&self, id: u32) -> Option<()> {
-        if id >= self.pool.geometry.num_locks() {
-            return None;
-        }
-        self.with_bitmaps_at_once(|pool| pool.free(id))
+        Ok(Self { mutexes, guard, lockable, mutex_layout, holders, manager, process, pool, storage, waiting })
     }
 
     #[cold]
@@ -118,28 +99,23 @@ impl Libpod {
     }
 
     /// What was found, where the storage is named.
-    fn told<T>(&self, found: Found<T>) -> Result<T> {
+    fn told<T>(&self, found: Outcome<T>) -> Result<T> {
         found.map_err(|reason| self.error(reason))
     }
 
-    fn is_in_range(&self, id: u32) -> Found<()> {
+    fn is_in_range(&self, id: u32) -> Outcome<()> {
         let num_locks = self.pool.geometry.num_locks();
         if id < num_locks { Ok(()) } else { Err(Reason::OutOfRange { id, num_locks }) }
     }
 
-    fn is_writable(&self) -> Found<()> {
+    fn is_writable(&self) -> Outcome<()> {
         if self.pool.segment.access == Access::ReadWrite { Ok(()) } else { Err(Reason::ReadOnly) }
     }
 
     /// Whether a lock may be changed through the manager.
-    fn may_change(&self, id: u32) -> Found<()> {
+    fn may_change(&self, id: u32) -> Outcome<()> {
         self.is_in_range(id)?;
         self.is_writable()
-    }
-
-    /// What errors call the segment.
-    pub(crate) fn storage(&self) -> &Arc<PathBuf> {
-        &self.storage
     }
 }
 
@@ -156,6 +132,76 @@ impl fmt::Debug for Libpod {
 const NO_READERS: Reason = Reason::Unsupported(
     "a mutex of the libpod layout has one holder only; lock exclusively, or use a segment of the native layout",
 );
+
+impl Backend for Libpod {
+    type Slow<'b> = SlowPath<'b>;
+
+    fn storage(&self) -> &Arc<PathBuf> {
+        &self.storage
+    }
+
+    #[inline(always)]
+    fn acquire_fast(&self, id: u32, mode: Mode) -> FastAcquire {
+        let acquired = if mode == Mode::Exclusive { self.try_mutex_of(id) } else { None };
+        acquired.map_or(FastAcquire::GoSlow, FastAcquire::Acquired)
+    }
+
+    #[inline]
+    fn acquire_mid(&self, id: u32, mode: Mode, spin: Spin) -> FastAcquire {
+        let acquired = match (mode, spin) {
+            (Mode::Exclusive, Spin::Briefly) => self.spin_for_mutex_of(id),
+            _ => None,
+        };
+        acquired.map_or(FastAcquire::GoSlow, FastAcquire::Acquired)
+    }
+
+    #[inline]
+    fn acquire_slow<'b>(&'b self, request: Request<'b>) -> SlowPath<'b> {
+        SlowPath::new(self, request)
+    }
+
+    #[inline(always)]
+    fn release_fast(&self, id: u32, mode: Mode) -> Release {
+        match mode {
+            Mode::Exclusive => self.unlock_mutex_of(id),
+            Mode::Shared => Release::GoSlow,
+        }
+    }
+
+    fn release_slow(&self, id: u32, mode: Mode, missed: Release) -> Outcome<()> {
+        match mode {
+            Mode::Exclusive => self.refuse_release(id, missed),
+            Mode::Shared => Err(NO_READERS),
+        }
+    }
+
+    fn downgrade_slow(&self, _id: u32) -> Outcome<()> {
+        Err(NO_READERS)
+    }
+
+    #[inline]
+    fn allocate_fast(&self) -> Option<u32> {
+        self.with_bitmaps_fast(|pool| pool.allocate())
+    }
+
+    #[inline]
+    fn free_fast(&self, id: u32) -> Option<()> {
+        if id >= self.pool.geometry.num_locks() {
+            return None;
+        }
+        self.with_bitmaps_fast(|pool| pool.free(id))
+    }
+
+    #[inline]
+    fn available_fast(&self) -> Option<u32> {
+        Some(self.pool.count_free())
+    }
+
+    /// On the first word of a lock's mutex.
+    fn lock_at(&self, offset: u64) -> Option<u32> {
+        self.pool.geometry.lock_at(offset)
+    }
+}
 
 impl Manager for Libpod {
     fn allocate_lock(&self) -> Result<u32> {
@@ -182,7 +228,7 @@ impl Manager for Libpod {
     }
 
     fn available_locks(&self) -> Result<u32> {
-        Ok(self.available_at_once())
+        Ok(self.pool.count_free())
     }
 
     fn num_locks(&self) -> Result<u32> {
@@ -191,30 +237,19 @@ impl Manager for Libpod {
 
     #[inline(always)]
     fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        // A triggered cancel object wins over a free lock.
-        if cancel.is_none() {
-            if let Some(acquired) = self.acquire_at_once(id) {
-                return Ok(acquired);
-            }
-            if !wait.is_try()
-                && let Some(acquired) = self.acquire_soon(id)
-            {
-                return Ok(acquired);
-            }
-        }
-        self.acquire_slowly(id, wait, cancel)
+        backend::acquire(self, id, Mode::Exclusive, wait, cancel)
     }
 
-    fn acquire_shared(&self, _id: u32, _wait: Wait, _cancel: Option<&Cancel>) -> Result<Acquired> {
-        Err(self.error(NO_READERS))
+    fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
+        backend::acquire(self, id, Mode::Shared, wait, cancel)
     }
 
-    fn unlock_shared(&self, _id: u32) -> Result<()> {
-        Err(self.error(NO_READERS))
+    fn unlock_shared(&self, id: u32) -> Result<()> {
+        backend::release(self, id, Mode::Shared)
     }
 
-    fn downgrade_lock(&self, _id: u32) -> Result<()> {
-        Err(self.error(NO_READERS))
+    fn downgrade_lock(&self, id: u32) -> Result<()> {
+        backend::downgrade(self, id)
     }
 
     fn lock_holders(&self, _id: u32) -> Result<Vec<Holder>> {
@@ -232,10 +267,7 @@ impl Manager for Libpod {
 
     #[inline(always)]
     fn unlock(&self, id: u32) -> Result<()> {
-        match self.release_at_once(id) {
-            Release::Done => Ok(()),
-            release => self.told(self.release_slowly(id, release)),
-        }
+        backend::release(self, id, Mode::Exclusive)
     }
 
     fn locks_held(&self) -> Result<Vec<u32>> {

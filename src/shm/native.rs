@@ -9,19 +9,21 @@
 
 mod abandoning;
 mod attachment;
+mod backend;
 mod bitmap;
+mod caller;
 mod cells;
+mod companion;
 mod converting;
-mod crowd;
-mod cycles;
 mod deadlock;
 mod entries;
 mod format;
 mod geometry;
 mod inspection;
 mod judgement;
+mod local_waiters;
 mod locking;
-mod member;
+mod manager;
 mod note;
 mod pool;
 mod reading;
@@ -33,6 +35,7 @@ mod space;
 mod table;
 mod view;
 mod waiting;
+mod waits_for;
 mod word;
 mod writing;
 
@@ -49,30 +52,25 @@ mod atomic {
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use crate::manager::{Acquired, Holder, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
+use crate::manager::Manager;
 use crate::ownership::OwnershipCell;
 use crate::sys::Errno;
 use crate::sys::liveness;
-use crate::sys::popcount;
 use crate::sys::process::{Process, effective_user};
-use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::file::{Access, FileSystem};
-use crate::sys::thread::Thread;
-use crate::sys::thread::waits::{self, HeldWord};
-use crate::{Cancel, Error, Reason, Result};
+use crate::{Error, Reason, Result};
 
+use super::MAX_LOCKS;
 use super::name::SegmentName;
 use super::removal::{self, Recognised};
 use super::segment::Candidate;
-use super::{AtOnce, MAX_LOCKS, Release};
+pub(super) use caller::watch_thread_end;
+pub(crate) use companion::Companion;
 pub(super) use format::{VERSION, is_ours};
 use geometry::Geometry;
-pub(crate) use locking::{Mode, SlowPath};
-pub(super) use member::hear_of_end;
+pub(crate) use locking::SlowPath;
 use pool::Pool;
-pub(crate) use sharing::Haste;
 use space::Space;
 use view::View;
 
@@ -101,21 +99,16 @@ fn check_boot(candidate: &Candidate, start: &[u8], geometry: Geometry) -> std::r
     }
     let boot = liveness::boot_id();
     if boot.is_ok_and(|boot| format::boot(start) == Some(boot))
-        || removal::is_inhabited(candidate, entries::bytes(geometry))?
+        || removal::is_in_use(candidate, entries::bytes(geometry))?
     {
         return Ok(());
     }
     Err(boot.map_or_else(space::no_boot, |_| Reason::BeforeBoot))
 }
 
-/// What a lock is held by beside its word, for the sake of programs that know nothing of words.
-pub(crate) trait Beside: Send + Sync {
-    fn release(&self, id: u32);
-}
-
-/// Where the locks of a manager are at home.
+/// Where the locks of a manager are at backing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Home {
+enum Backing {
     /// In a segment that has a name.
     Segment,
     /// In memory of the process of that epoch.
@@ -124,7 +117,7 @@ enum Home {
 
 /// A manager of locks of the library's own.
 pub(crate) struct Native {
-    home: Home,
+    backing: Backing,
     view: View,
     process: &'static Process,
     storage: Arc<PathBuf>,
@@ -188,7 +181,7 @@ impl Native {
             no_memory(errno)
         })?;
         let (storage, ownership) = (Arc::clone(name.shown()), OwnershipCell::default());
-        let native = Self { home: Home::Segment, view, process, storage, ownership };
+        let native = Self { backing: Backing::Segment, view, process, storage, ownership };
         if native.pool().access == Access::ReadWrite {
             native.pool().attached().map_err(|reason| native.error(reason))?;
             // A remover that came before is not to leave anybody behind in what it removed.
@@ -212,8 +205,8 @@ impl Native {
             note::managers().release(number);
             no_memory(errno)
         })?;
-        let (home, ownership) = (Home::Memory { epoch: process.epoch() }, OwnershipCell::default());
-        let native = Self { home, view, process, storage: Arc::clone(storage), ownership };
+        let (backing, ownership) = (Backing::Memory { epoch: process.epoch() }, OwnershipCell::default());
+        let native = Self { backing, view, process, storage: Arc::clone(storage), ownership };
         native.pool().attached().map_err(refuse)?;
         Ok(native)
     }
@@ -222,373 +215,7 @@ impl Native {
     fn pool(&self) -> &Pool {
         &self.view.pool
     }
-
-    /// See [`View::acquire_at_once`].
-    #[inline(always)]
-    pub(crate) fn acquire_at_once(&self, id: u32) -> AtOnce {
-        self.view.acquire_at_once(id)
-    }
-
-    /// See [`View::holds_surely`].
-    #[inline(always)]
-    pub(crate) fn holds_surely(&self, id: u32) -> bool {
-        self.view.holds_surely(id)
-    }
-
-    /// See [`View::acquire_soon`].
-    #[inline(always)]
-    pub(crate) fn acquire_soon(&self, id: u32) -> AtOnce {
-        self.view.acquire_soon(id)
-    }
-
-    /// See [`View::share_at_once`].
-    #[inline(always)]
-    pub(crate) fn share_at_once(&self, id: u32) -> AtOnce {
-        self.view.share_at_once(id)
-    }
-
-    /// See [`View::share_soon`].
-    #[inline]
-    pub(crate) fn share_soon(&self, id: u32, haste: Haste) -> AtOnce {
-        self.view.share_soon(id, haste)
-    }
-
-    /// See [`View::unshare_at_once`].
-    #[inline(always)]
-    pub(crate) fn unshare_at_once(&self, id: u32) -> Release {
-        self.view.unshare_at_once(id)
-    }
-
-    /// See [`View::unshare_soon`].
-    #[inline]
-    pub(crate) fn unshare_soon(&self, id: u32) -> Release {
-        self.view.unshare_soon(id)
-    }
-
-    /// See [`View::downgrade_soon`].
-    #[inline]
-    pub(crate) fn downgrade_soon(&self, id: u32) -> Release {
-        self.view.downgrade_soon(id)
-    }
-
-    /// Gives back what the calling thread, or this process, holds shared.
-    pub(crate) fn unshare(&self, id: u32) -> std::result::Result<(), Reason> {
-        match self.view.unshare_at_once(id) {
-            Release::Done => Ok(()),
-            _ => match self.view.unshare_soon(id) {
-                Release::Done => Ok(()),
-                _ => self.unshare_slowly(id),
-            },
-        }
-    }
-
-    /// Makes an exclusive hold of the caller's a shared one.
-    pub(crate) fn downgrade(&self, id: u32) -> std::result::Result<(), Reason> {
-        match self.view.downgrade_soon(id) {
-            Release::Done => Ok(()),
-            _ => self.downgrade_slowly(id),
-        }
-    }
-
-    /// See [`View::release_soon`].
-    #[inline(always)]
-    pub(crate) fn release_soon(&self, id: u32) -> Release {
-        self.view.release_soon(id)
-    }
-
-    /// Makes room for a lock of that id, which is below the most that there can be.
-    pub(crate) fn reach(&self, id: u32) -> std::result::Result<(), Reason> {
-        if self.pool().has_lock(id) {
-            return Ok(());
-        }
-        const STEP: u32 = 4096;
-        let most = self.pool().geometry.max_locks();
-        let wanted =
-            (id + 1).checked_next_power_of_two().map_or(most, |rounded| rounded.min((id + 1).next_multiple_of(STEP)));
-        let grown = self.pool().grow(format::rounded(wanted.min(most)));
-        self.view.hear_of_more();
-        grown
-    }
-
-    /// Whether the calling thread, or this process where it owns the lock, holds it through this manager.
-    pub(crate) fn holds(&self, id: u32) -> bool {
-        let Some(holder) = self.holder_here().filter(|_| self.pool().has_lock(id)) else { return false };
-        let owner = self.pool().word(id).load(Ordering::Relaxed) & word::OWNER;
-        (Some(owner) == holder.thread_word || owner == holder.process_word)
-            && note::manager(self.pool().note(id)) == self.view.token
-    }
-
-    /// Whether a lock's word names a holder, or says that there may be readers, dead or alive. Of a lock that this process
-    /// knows.
-    pub(crate) fn is_taken(&self, id: u32) -> bool {
-        let seen = self.pool().word(id).load(Ordering::Relaxed);
-        word::has_owner(seen) || word::is_shared(seen)
-    }
-
-    /// Gives a lock back that was taken just now, as if it had not been: a death that was told is still due.
-    pub(crate) fn put_back(&self, id: u32, acquired: Acquired) {
-        let Some(holder) = self.holder_here() else { return };
-        let owner = self.pool().word(id).load(Ordering::Relaxed) & word::OWNER;
-        self.pool().hand_back(id, owner, acquired);
-        if Some(owner) == holder.thread_word {
-            holder.thread.count_native_unlock();
-        }
-    }
-
-    /// The word of a lock that was taken just now, for the case that the wait is left in which it is in hand. Until it is
-    /// [held](Self::hold), no unlock gives it back.
-    pub(crate) fn word_to_release(&self, id: u32, acquired: Acquired) -> HeldWord<'_> {
-        self.view.note_manager(id, 0);
-        let word = self.pool().word(id);
-        let owner = word.load(Ordering::Relaxed) & word::OWNER;
-        HeldWord { word, owner, release: releasing::of_left_wait(acquired) }
-    }
-
-    /// Has what was in hand be held through this manager.
-    pub(crate) fn hold(&self, id: u32) {
-        self.view.note_manager(id, self.view.token);
-    }
-
-    /// Gives back what the calling thread, or this process where it owns the lock, holds through this manager.
-    pub(crate) fn release(&self, id: u32) -> std::result::Result<(), Reason> {
-        match self.view.release_at_once(id) {
-            Release::Done => Ok(()),
-            _ => match self.view.release_soon(id) {
-                Release::Done => Ok(()),
-                _ => self.release_slowly(id),
-            },
-        }
-    }
-
-    /// Has `beside` called for each lock that a thread of this process leaves behind when it ends, while the lock is its
-    /// yet. The first counts.
-    pub(crate) fn release_beside(&self, beside: Arc<dyn Beside>) {
-        let _as_before = self.pool().beside.get_or_make(|| Ok::<_, ()>(beside));
-    }
-
-    /// The cell in which the calling thread, or this process where it owns the lock, reads it.
-    fn own_cell(&self, id: u32) -> Option<(&std::sync::atomic::AtomicU64, u64)> {
-        let holder = self.holder_here().filter(|_| self.pool().has_lock(id))?;
-        let cells = self.pool().cells(id)?;
-        match self.ownership.chosen() {
-            Ownership::Thread => holder.thread_word.and_then(|owner| cells.find(owner).map(|cell| (cell, owner))),
-            Ownership::Process => {
-                let owner = holder.process_word;
-                cells.find_of_process(owner).map(|cell| (cell, owner))
-            }
-        }
-    }
-
-    /// Whether the calling thread, or this process where it owns the lock, reads it.
-    pub(crate) fn reads(&self, id: u32) -> bool {
-        self.own_cell(id).is_some()
-    }
-
-    /// Whether no other thread of this process reads a lock that the caller reads. Other threads are excluded.
-    pub(crate) fn is_last_reader_here(&self, id: u32) -> bool {
-        let cells = self.pool().cells(id);
-        let own = self.own_cell(id);
-        matches!((cells, own), (Some(cells), Some((own, _))) if !self.pool().is_read_here_beside(&cells, own))
-    }
-
-    /// Whether any thread of this process reads a lock, or is about to, or holds it exclusively. The word first: a downgrade
-    /// has its cell before the word is a reader's.
-    pub(crate) fn is_used_here(&self, id: u32) -> bool {
-        let word = self.pool().word(id).load(Ordering::Acquire);
-        let is_held = self.holder_here().is_some_and(|holder| word::process(word) == holder.process_word);
-        is_held && !word::is_draining(word) || self.is_read_here(id)
-    }
-
-    /// Whether any thread of this process reads a lock, or is about to.
-    fn is_read_here(&self, id: u32) -> bool {
-        self.pool().cells(id).is_some_and(|cells| self.pool().is_read_here(&cells, |_| true))
-    }
-
-    /// As [`held_word`](Self::held_word), of a lock that was taken shared.
-    pub(crate) fn cell_to_release(&self, id: u32) -> Option<HeldWord<'_>> {
-        let (word, owner) = self.own_cell(id)?;
-        Some(HeldWord { word, owner, release: releasing::OF_LEFT_HOLD })
-    }
-
-    /// How many threads wait in calls on the manager.
-    pub(crate) fn waiting(&self) -> &std::sync::atomic::AtomicU64 {
-        self.view.waiting()
-    }
-
-    /// The word that a lock is waited for on.
-    pub(crate) fn futex(&self, id: u32) -> &std::sync::atomic::AtomicU32 {
-        waiting::futex_of(self.pool().word(id))
-    }
-
-    /// Whether the segment's remover has said that it is gone for good, as others than removers do not.
-    pub(crate) fn is_retired(&self) -> bool {
-        self.pool().is_retired()
-    }
-
-    /// Whether its file has lost its name, whoever took that away.
-    pub(crate) fn has_lost_its_name(&self) -> bool {
-        self.pool().segment.is_removed()
-    }
-
-    /// The segment's file as /proc shows it.
-    pub(crate) fn as_mapped(&self) -> Option<crate::sys::liveness::procfs::MappedFile> {
-        self.pool().segment.as_mapped()
-    }
-
-    /// How many locks there are, as far as this process knows.
-    pub(crate) fn known_locks(&self) -> u32 {
-        self.pool().num_locks_now()
-    }
-
-    /// What errors call the segment.
-    pub(crate) fn storage(&self) -> &Arc<PathBuf> {
-        &self.storage
-    }
-
-    /// See [`View::hand_back`].
-    pub(crate) fn hand_back(&self, id: u32) {
-        self.view.hand_back(id);
-    }
-
-    /// See [`View::release_at_once`].
-    #[inline(always)]
-    pub(crate) fn release_at_once(&self, id: u32) -> Release {
-        self.view.release_at_once(id)
-    }
-
-    /// Allocates a lock if nothing stands in the way.
-    #[inline]
-    pub(crate) fn allocate_at_once(&self) -> Option<u32> {
-        if !self.may_allocate_at_once() {
-            return None;
-        }
-        self.view.bitmap().allocate_at_hint()
-    }
-
-    /// Frees a lock if nothing stands in the way.
-    #[inline]
-    pub(crate) fn free_at_once(&self, id: u32) -> Option<()> {
-        (self.may_allocate_at_once() && self.view.bitmap().free(id)).then_some(())
-    }
-
-    /// How many locks are free, if this process has its place and knows of all the locks that there are.
-    #[inline]
-    pub(crate) fn available_at_once(&self) -> Option<u32> {
-        self.pool().attachment.peek()?;
-        self.view.count_free()
-    }
-
-    /// Asks nothing that could panic or that makes a system call: a signal handler may end the thread anywhere here.
-    #[inline]
-    fn may_allocate_at_once(&self) -> bool {
-        let pool = self.pool();
-        pool.access == Access::ReadWrite
-            && pool.attachment.peek().is_some()
-            && !self.view.is_marked_as_retired()
-            && !pool.segment.is_look_due(Instant::now_coarse())
-    }
-
-    fn check_allocation(&self) -> Result<()> {
-        self.check_writable()?;
-        self.begin()?;
-        if self.pool().is_removed_lately() { Err(self.error(Reason::Removed)) } else { Ok(()) }
-    }
-
-    #[cold]
-    fn error(&self, reason: Reason) -> Error {
-        Error::new(&self.storage, reason)
-    }
-
-    fn check_range(&self, id: u32) -> Result<()> {
-        self.is_in_range(id).map_err(|reason| self.error(reason))
-    }
-
-    fn check_writable(&self) -> Result<()> {
-        self.is_writable().map_err(|reason| self.error(reason))
-    }
-
-    fn is_in_range(&self, id: u32) -> std::result::Result<(), Reason> {
-        let pool = self.pool();
-        if pool.has_lock(id) { Ok(()) } else { Err(Reason::OutOfRange { id, num_locks: pool.num_locks() }) }
-    }
-
-    fn is_writable(&self) -> std::result::Result<(), Reason> {
-        if self.pool().access == Access::ReadWrite { Ok(()) } else { Err(Reason::ReadOnly) }
-    }
-
-    /// Whether a lock may be taken, or given back, through the manager.
-    fn may_lock(&self, id: u32) -> std::result::Result<(), Reason> {
-        self.settle_in()?;
-        self.is_in_range(id)?;
-        self.is_writable()
-    }
-
-    /// Which lock is waited for by a thread that sleeps at that byte of the file: on its word or on one of its cells.
-    pub(super) fn lock_at(&self, offset: u64) -> Option<u32> {
-        let pool = self.pool();
-        pool.geometry.lock_at(offset, pool.num_locks_now()).or_else(|| pool.lock_of_place(offset))
-    }
-
-    /// One lock that this process holds through this manager.
-    fn held_through(&self) -> Option<u32> {
-        if !self.ownership.is_settled() {
-            return None;
-        }
-        let base = self.pool().attachment.peek()?.base;
-        (0..self.pool().num_locks()).find(|&id| self.is_held_through(id, base))
-    }
-
-    /// Whether a lock is held by this process through this manager. In the instant in which another manager has taken it,
-    /// but has not noted so, the note is still that of the last.
-    fn is_held_through(&self, id: u32, base: u64) -> bool {
-        let (pool, deadline) = (self.pool(), Instant::now().after(NOTED_WITHIN_NS));
-        loop {
-            let (word, note) = (pool.word(id).load(Ordering::Acquire) & word::OWNER, pool.note(id));
-            if word::process(word) != base || note::manager(note) != self.view.token {
-                return false;
-            }
-            let is_settled = pool.is_calling_thread(word) || pool.sleeps(word) || Instant::now() >= deadline;
-            // Of one and the same acquisition, of whose taker it was asked.
-            if is_settled && pool.word(id).load(Ordering::Acquire) & word::OWNER == word && pool.note(id) == note {
-                return true;
-            }
-            std::thread::yield_now();
-        }
-    }
-
-    /// One lock that this process reads, if this is its last manager on the storage: a cell says nothing of managers.
-    fn read_at_last(&self) -> Option<u32> {
-        if !self.view.pool.is_last() {
-            return None;
-        }
-        let base = self.pool().attachment.peek()?.base;
-        self.pool().read_by(base)
-    }
-
-    /// What each call begins with. Takes a place in the segment if this process, a forked child, has none yet: whatever call
-    /// it makes first. When it has given up its rights it may not be able to any more.
-    #[inline]
-    fn settle_in(&self) -> std::result::Result<(), Reason> {
-        match self.home {
-            Home::Segment => {
-                if self.pool().access == Access::ReadWrite && self.pool().attachment.peek().is_none() {
-                    let _as_well_later = self.pool().attached();
-                }
-                Ok(())
-            }
-            Home::Memory { epoch } if epoch == self.process.epoch() => Ok(()),
-            Home::Memory { .. } => Err(Reason::ForkedChild),
-        }
-    }
-
-    /// The same, for those who name the storage.
-    fn begin(&self) -> Result<()> {
-        self.settle_in().map_err(|reason| self.error(reason))
-    }
 }
-
-/// How long a thread that has taken a lock may need until it has noted through which manager, at most.
-const NOTED_WITHIN_NS: u64 = 100_000_000;
 
 impl fmt::Debug for Native {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -597,187 +224,6 @@ impl fmt::Debug for Native {
             .field("num_locks", &self.pool().num_locks())
             .field("access", &self.pool().access)
             .finish_non_exhaustive()
-    }
-}
-
-impl Manager for Native {
-    fn allocate_lock(&self) -> Result<u32> {
-        self.check_allocation()?;
-        let first = self.pool().bitmap().allocate();
-        // Others may have made room since this process looked last.
-        first.or_else(|_| {
-            let num_locks = self.pool().num_locks_now();
-            self.pool().bitmap().allocate().map_err(|_| self.error(Reason::Exhausted { num_locks }))
-        })
-    }
-
-    fn retrieve_lock(&self, id: u32) -> Result<()> {
-        self.begin()?;
-        self.check_range(id)
-    }
-
-    fn allocate_and_retrieve_lock(&self, id: u32) -> Result<()> {
-        self.begin()?;
-        self.check_range(id)?;
-        self.check_allocation()?;
-        if self.pool().bitmap().allocate_given(id) { Ok(()) } else { Err(self.error(Reason::Allocated { id })) }
-    }
-
-    fn free_lock(&self, id: u32) -> Result<()> {
-        self.begin()?;
-        self.check_range(id)?;
-        self.check_allocation()?;
-        if self.pool().bitmap().free(id) { Ok(()) } else { Err(self.error(Reason::NotAllocated { id })) }
-    }
-
-    fn free_all_locks(&self) -> Result<()> {
-        self.check_allocation()?;
-        let num_locks = self.pool().num_locks_now();
-        self.pool().bitmap().free_all();
-        self.pool().bitmap().keep_tail(num_locks);
-        Ok(())
-    }
-
-    fn available_locks(&self) -> Result<u32> {
-        self.begin()?;
-        popcount::detect();
-        Ok(self.pool().count_free())
-    }
-
-    fn num_locks(&self) -> Result<u32> {
-        self.begin()?;
-        Ok(self.pool().num_locks_now())
-    }
-
-    #[inline(always)]
-    fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        // A triggered cancel object wins over a free lock.
-        if cancel.is_none() {
-            match self.view.acquire_at_once(id) {
-                AtOnce::Acquired(acquired) => return Ok(acquired),
-                AtOnce::InVain => self.view.hand_back(id),
-                AtOnce::Undecided if wait.is_try() => {}
-                AtOnce::Undecided => match self.view.acquire_soon(id) {
-                    AtOnce::Acquired(acquired) => return Ok(acquired),
-                    AtOnce::InVain => self.view.hand_back(id),
-                    AtOnce::Undecided => {}
-                },
-            }
-        }
-        self.acquire_slowly(id, Mode::Exclusive, wait, cancel)
-    }
-
-    #[inline(always)]
-    fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        if cancel.is_none() {
-            if let AtOnce::Acquired(acquired) = self.view.share_at_once(id) {
-                return Ok(acquired);
-            }
-            if let AtOnce::Acquired(acquired) = self.view.share_soon(id, Haste::of(wait)) {
-                return Ok(acquired);
-            }
-        }
-        self.acquire_slowly(id, Mode::Shared, wait, cancel)
-    }
-
-    #[inline(always)]
-    fn unlock_shared(&self, id: u32) -> Result<()> {
-        self.unshare(id).map_err(|reason| self.error(reason))
-    }
-
-    fn downgrade_lock(&self, id: u32) -> Result<()> {
-        self.downgrade(id).map_err(|reason| self.error(reason))
-    }
-
-    fn lock_holders(&self, id: u32) -> Result<Vec<Holder>> {
-        self.begin()?;
-        self.check_range(id)?;
-        Ok(self.pool().holders(id))
-    }
-
-    fn set_ownership(&self, ownership: Ownership) -> Result<()> {
-        self.check_writable()?;
-        self.begin()?;
-        self.ownership.choose(ownership).map_err(|reason| self.error(reason))
-    }
-
-    #[inline(always)]
-    fn unlock(&self, id: u32) -> Result<()> {
-        self.release(id).map_err(|reason| self.error(reason))
-    }
-
-    fn locks_held(&self) -> Result<Vec<u32>> {
-        self.begin()?;
-        Ok(self.pool().held_ids())
-    }
-
-    fn lock_info(&self, id: u32) -> Result<LockInfo> {
-        self.begin()?;
-        self.check_range(id)?;
-        Ok(self.pool().inspect(id))
-    }
-
-    fn lock_infos(&self, ids: &[u32]) -> Result<Vec<LockInfo>> {
-        self.begin()?;
-        ids.iter().try_for_each(|&id| self.check_range(id))?;
-        Ok(self.pool().inspect_all(ids))
-    }
-
-    fn waiters(&self) -> Result<Vec<Waiter>> {
-        self.begin()?;
-        Ok(self.pool().waiters())
-    }
-
-    fn info(&self) -> Result<Info> {
-        self.begin()?;
-        let described = self.pool().describe();
-        Ok(match self.home {
-            Home::Segment => described,
-            Home::Memory { .. } => Info { kind: Kind::InMemory, layout: None, max_locks: MAX_LOCKS, ..described },
-        })
-    }
-
-    fn repair_lock(&self, id: u32) -> Result<()> {
-        self.begin()?;
-        self.check_range(id)?;
-        self.check_writable()?;
-        self.pool().repair(id).map_err(|reason| self.error(reason))
-    }
-
-    fn check_idle(&self) -> Result<()> {
-        // A child holds nothing of its parent's.
-        if self.settle_in() == Err(Reason::ForkedChild) {
-            return Ok(());
-        }
-        waits::undo_abandoned(Thread::calling());
-        sharing::sweep_claim(Thread::calling());
-        match (self.view.waiting().load(Ordering::Relaxed), self.held_through().or_else(|| self.read_at_last())) {
-            (0, None) => Ok(()),
-            (0, Some(id)) => Err(self.error(Reason::StillHeld { id })),
-            (threads, _) => Err(self.error(Reason::StillWaiting { threads: threads as u32 })),
-        }
-    }
-
-    fn grow(&self, num_locks: u32) -> Result<()> {
-        self.begin()?;
-        self.check_writable()?;
-        let (there, most) = (self.pool().num_locks_now(), self.pool().geometry.max_locks());
-        if num_locks > most {
-            return Err(self.error(Reason::TooManyLocks { asked: num_locks, most }));
-        }
-        if num_locks < there {
-            return Err(self.error(Reason::Shrinking { there, asked: num_locks }));
-        }
-        self.check_allocation()?;
-        let grown = match self.home {
-            Home::Segment => self.pool().grow(format::rounded(num_locks)),
-            Home::Memory { .. } => {
-                let _alone = self.process.exclude_other_threads();
-                self.pool().grow_nameless(num_locks)
-            }
-        };
-        self.view.hear_of_more();
-        grown.map_err(|reason| self.error(reason))
     }
 }
 
@@ -790,7 +236,7 @@ impl Drop for Native {
         if !self.process.is_caller() || self.check_idle().is_err() {
             self.view.pool.keep_forever();
         } else {
-            note::managers().release(self.view.token as u32);
+            note::managers().release(self.view.manager as u32);
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::sys::syscall::file::{Access, FileSystem, Metadata};
 use crate::sys::syscall::mapping::Mapping;
 use crate::{Reason, Result};
 
-use super::Found;
+use super::Outcome;
 use super::name::SegmentName;
 use super::segment::{Candidate, START, Segment};
 
@@ -163,7 +163,7 @@ fn exclude_other_removers(candidate: &Candidate) -> Result<Exclusion<'_>> {
 }
 
 /// Asks until there is an answer, as long as another remover is waited for.
-fn within_patience<T>(mut ask: impl FnMut() -> Found<Option<T>>) -> Found<T> {
+fn within_patience<T>(mut ask: impl FnMut() -> Outcome<Option<T>>) -> Outcome<T> {
     let deadline = Instant::now().after(PATIENCE_NS);
     loop {
         if let Some(answer) = ask()? {
@@ -178,7 +178,7 @@ fn within_patience<T>(mut ask: impl FnMut() -> Found<Option<T>>) -> Found<T> {
 
 /// Keeps removers away from a segment in the making, until [`Segment::allow_removal`]: nobody lives in it yet, so that it
 /// could be taken for one from before the boot. In memory there are none such.
-pub(super) fn keep_removers_away(file: &File, file_system: FileSystem) -> Found<()> {
+pub(super) fn keep_removers_away(file: &File, file_system: FileSystem) -> Outcome<()> {
     if file_system == FileSystem::Memory {
         return Ok(());
     }
@@ -190,7 +190,7 @@ pub(super) fn keep_removers_away(file: &File, file_system: FileSystem) -> Found<
 
 /// Whether somebody has a write lock on a byte of the range. If nobody has, whoever removes or makes the segment is waited
 /// for first, and it is looked again.
-pub(super) fn is_inhabited(candidate: &Candidate, range: Range) -> Found<bool> {
+pub(super) fn is_in_use(candidate: &Candidate, range: Range) -> Outcome<bool> {
     let is_locked = |range| {
         let failed = |errno| Reason::System { doing: "looking for processes that use the segment", errno };
         record_lock::is_write_locked(&candidate.file, range).map_err(failed)
@@ -235,7 +235,7 @@ impl Segment {
 
     /// Waits for what comes of a removal that is underway. To be asked by a process that has just begun to use the segment:
     /// the remover may have seen that nobody did.
-    pub(super) fn await_removal(&self, offset: usize) -> Found<()> {
+    pub(super) fn await_removal(&self, offset: usize) -> Outcome<()> {
         within_patience(|| match self.removal(offset) {
             Removal::None => Ok(Some(())),
             Removal::Underway => Ok(None),

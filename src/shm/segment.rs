@@ -17,7 +17,7 @@ use crate::sys::syscall::file::{self, Access, FileSystem, Metadata, Opener};
 use crate::sys::syscall::mapping::Mapping;
 use crate::{Reason, Result};
 
-use super::Found;
+use super::Outcome;
 use super::name::SegmentName;
 
 /// How many bytes of a segment's start are read to recognise it.
@@ -160,7 +160,7 @@ pub(super) struct Blueprint<'b> {
 pub(super) fn create(
     name: &SegmentName,
     blueprint: &Blueprint<'_>,
-    fill: impl FnOnce(&Mapping, &File, &Metadata, FileSystem) -> Found<()>,
+    fill: impl FnOnce(&Mapping, &File, &Metadata, FileSystem) -> Outcome<()>,
 ) -> Result<Segment> {
     // To say so before anything is written; link() below decides.
     if Metadata::of_path(name.file()).is_ok() {
@@ -190,7 +190,7 @@ pub(super) fn create(
 }
 
 /// Makes a segment that has no name and is this process's alone.
-pub(super) fn create_nameless(reserved: &[(u64, u64)], fill: impl FnOnce(&Mapping, &Metadata)) -> Found<Segment> {
+pub(super) fn create_nameless(reserved: &[(u64, u64)], fill: impl FnOnce(&Mapping, &Metadata)) -> Outcome<Segment> {
     let failed = |errno| Reason::System { doing: "making a file in memory (memfd_create)", errno };
     let file = file::create_in_memory(c"lock_manager").and_then(|file| GuardedFd::created(file, 0)).map_err(failed)?;
     let draft = Draft { file, temporary: TemporaryName(None) };
@@ -279,7 +279,7 @@ impl Draft {
     }
 
     /// Reserves those bytes, and maps the file to the end of the last of them.
-    fn map(&self, reserved: &[(u64, u64)], doing: [&'static str; 2]) -> Found<Mapping> {
+    fn map(&self, reserved: &[(u64, u64)], doing: [&'static str; 2]) -> Outcome<Mapping> {
         let size = reserved.iter().map(|(start, end)| end - start).sum();
         let failed = |doing| move |errno| unreserved(doing, errno, size);
         // The end first: what is reserved before then has the length that it keeps.

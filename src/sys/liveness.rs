@@ -48,8 +48,9 @@ pub(crate) fn proc_shows_this_namespace() -> bool {
 pub(crate) struct ThreadRef {
     pub(crate) pid: i32,
     pub(crate) tid: i32,
-    /// When it started, in clock ticks since boot, the low half. `None`: the times do not compare.
-    pub(crate) start: Option<u32>,
+    /// A time by which it had started, in clock ticks since boot, the low half. `None`: it is unknown, or the times do not
+    /// compare.
+    pub(crate) started_by: Option<u32>,
 }
 
 impl ThreadRef {
@@ -65,7 +66,7 @@ impl ThreadRef {
             return false;
         }
         let Some(stat) = stat(self.pid, self.tid) else { return false };
-        self.start.is_some_and(|then| then != stat.start as u32) || is_exiting(&stat)
+        self.started_by.is_some_and(|then| is_later(stat.start as u32, then)) || is_exiting(&stat)
     }
 
     /// Whether there is no such process any more.
@@ -95,6 +96,11 @@ impl ThreadRef {
         let confirmed = stat(self.pid, *first).is_some_and(|stat| stat.num_threads == count as u64);
         confirmed && threads.iter().all(ending)
     }
+}
+
+/// Of two times whose high halves are lost, and which are less than eight months apart.
+fn is_later(time: u32, than: u32) -> bool {
+    time.wrapping_sub(than).cast_signed() > 0
 }
 
 fn is_exiting(stat: &Stat) -> bool {
@@ -135,8 +141,20 @@ mod tests {
     #[test]
     fn the_calling_thread_has_not_ended() {
         let (pid, tid) = (process::pid(), process::pid());
-        let me = ThreadRef { pid, tid, start: None };
+        let me = ThreadRef { pid, tid, started_by: None };
         assert!(!me.is_gone() && !me.is_exiting() && !me.process_is_gone() && !me.process_is_exiting());
+    }
+
+    #[test]
+    fn a_thread_that_started_later_is_another_one_of_that_number() {
+        let (pid, tid) = (process::pid(), process::pid());
+        let start = stat(pid, tid).unwrap().start as u32;
+        let known_from = |started_by| ThreadRef { pid, tid, started_by: Some(started_by) };
+        for by in [start, start + 1, crate::sys::syscall::clock::ticks_since_boot() as u32] {
+            assert!(!known_from(by).is_exiting(), "{by}");
+        }
+        assert!(known_from(start.wrapping_sub(1)).is_exiting());
+        assert!(is_later(0, u32::MAX) && !is_later(u32::MAX, 0));
     }
 
     #[test]

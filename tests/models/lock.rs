@@ -10,7 +10,7 @@ use loom::sync::atomic::AtomicBool;
 
 use super::atomic::{AtomicU64, Ordering};
 use super::futex::{Awake, Futex};
-use super::word::{self, D, R, S, Step, W, Waiter};
+use super::word::{self, OWNER_DIED, RESERVED, STARVING, Step, WAITERS, WaitState};
 
 const THREADS: usize = 4;
 
@@ -77,7 +77,7 @@ impl Lock {
     }
 
     pub fn taken(&self, thread: usize, seen: u64) {
-        let told = word::has_owner(seen) || seen & D != 0;
+        let told = word::has_owner(seen) || seen & OWNER_DIED != 0;
         let mut truth = self.truth.lock().unwrap();
         assert_eq!(truth.holder, None, "two holders");
         assert_eq!(told, truth.untold, "of a death one hears once, and of none never");
@@ -124,13 +124,13 @@ impl Lock {
             self.taken(thread, 0);
             return true;
         }
-        let mut waiter = Waiter::default();
+        let mut waiter = WaitState::default();
         let mut is_first = true;
         loop {
             let mut seen = self.word.load(Ordering::Acquire);
             match word::step(seen, me, waiter) {
                 Step::Take(next) => {
-                    let next = if self.rules.says_that_others_sleep { next } else { next & !W };
+                    let next = if self.rules.says_that_others_sleep { next } else { next & !WAITERS };
                     if self.swap(seen, next, Ordering::Acquire) {
                         self.taken(thread, seen);
                         return true;
@@ -162,7 +162,7 @@ impl Lock {
             }
             if awake == Awake::SliceOver {
                 let seen = self.word.load(Ordering::Acquire);
-                waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & R != 0;
+                waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & RESERVED != 0;
                 if self.take_over(thread) {
                     return true;
                 }
@@ -170,9 +170,9 @@ impl Lock {
         }
     }
 
-    pub fn leave(&self, thread: usize, waiter: Waiter) -> bool {
+    pub fn leave(&self, thread: usize, waiter: WaitState) -> bool {
         let seen = self.word.load(Ordering::Acquire);
-        if let Step::Take(next) = word::step(seen, name(thread), Waiter { is_leaving: true, ..waiter })
+        if let Step::Take(next) = word::step(seen, name(thread), WaitState { is_leaving: true, ..waiter })
             && self.swap(seen, next, Ordering::Acquire)
         {
             self.taken(thread, seen);
@@ -194,7 +194,7 @@ impl Lock {
             assert_eq!(seen & word::OWNER, me, "who unlocks holds it");
             if self.swap(seen, word::released(seen), self.rules.unlock) {
                 self.given_back(thread);
-                if self.rules.wakes && seen & (S | W) != 0 {
+                if self.rules.wakes && seen & (STARVING | WAITERS) != 0 {
                     self.wake_any();
                 }
                 return;
@@ -203,7 +203,7 @@ impl Lock {
     }
 
     pub fn wake_any(&self) {
-        if !self.futex.wake_one() && self.rules.unreserves && self.swap(R | W, 0, Ordering::Release) {
+        if !self.futex.wake_one() && self.rules.unreserves && self.swap(RESERVED | WAITERS, 0, Ordering::Release) {
             self.futex.wake_one();
         }
     }
@@ -231,7 +231,7 @@ impl Lock {
             if self.swap(seen, word::abandoned(seen), self.rules.unlock) {
                 self.given_back(thread);
                 self.truth.lock().unwrap().untold = true;
-                if seen & W != 0 {
+                if seen & WAITERS != 0 {
                     self.wake_any();
                 }
                 return;
@@ -242,7 +242,7 @@ impl Lock {
     /// Marks a dead holder's lock, as repair_lock does.
     pub fn repair(&self) {
         let seen = self.word.load(Ordering::Acquire);
-        if self.is_dead(seen) && self.swap(seen, D | W, Ordering::AcqRel) {
+        if self.is_dead(seen) && self.swap(seen, OWNER_DIED | WAITERS, Ordering::AcqRel) {
             self.wake_any();
         }
     }
@@ -252,7 +252,7 @@ impl Lock {
         let word = self.word.load(Ordering::Acquire);
         let truth = self.truth.lock().unwrap();
         assert_eq!(truth.holder, None);
-        assert_eq!(truth.untold, word & D != 0 || self.is_dead(word));
+        assert_eq!(truth.untold, word & OWNER_DIED != 0 || self.is_dead(word));
         assert!(!word::has_owner(word) || self.is_dead(word));
     }
 }

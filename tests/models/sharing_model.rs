@@ -9,7 +9,7 @@ use loom::thread;
 use super::atomic::{AtomicU64, Ordering, Sequence, set_sequence};
 use super::cells::{self, Cells, Place, Seen, Surroundings, Table};
 use super::format::{CELLS, PLACES};
-use super::word::{self, Step, Waiter};
+use super::word::{self, Step, WaitState};
 use super::{check_as_loaded_within, fails};
 
 /// How readers and writers keep to the rules.
@@ -20,7 +20,7 @@ struct Rules {
     looks_again: bool,
     /// A reader that finds the word shared claims a cell, and then looks.
     claims_first: bool,
-    /// A drain that ends without the lock leaves S.
+    /// A drain that ends without the lock leaves SHARED.
     leaves_shared: bool,
     /// A reader's cell goes by a release.
     gives_back: bool,
@@ -82,13 +82,13 @@ impl Lock {
     /// One try to read.
     fn read(&self, thread: u32) {
         let (cells, owner) = (self.cells(), name(thread));
-        let may_enter = || word::may_enter(self.word.load(Ordering::Acquire), Waiter::default());
+        let may_enter = || word::may_enter(self.word.load(Ordering::Acquire), WaitState::default());
         if !may_enter() {
             return;
         }
         let claimed = if self.rules.claims_first { cells.claim(owner, &Quiet) } else { None };
         let is_in = match self.rules.looks_again {
-            true => cells.look_again(Waiter::default()).is_some(),
+            true => cells.look_again(WaitState::default()).is_some(),
             false => word::is_shared(self.word.load(Ordering::Acquire)),
         };
         let cell = claimed.or_else(|| if self.rules.claims_first { None } else { cells.claim(owner, &Quiet) });
@@ -98,7 +98,7 @@ impl Lock {
             self.protected.with(|protected| unsafe { std::ptr::read_volatile(protected) });
         }
         if self.rules.gives_back {
-            cells::give_back(cell, owner);
+            cells::release_cell(cell, owner);
         } else {
             let _its = cell.compare_exchange(owner, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
@@ -108,7 +108,7 @@ impl Lock {
     fn write(&self, thread: u32) {
         let (cells, me) = (self.cells(), name(thread));
         let seen = self.word.load(Ordering::Acquire);
-        let Step::Take(next) = word::step(seen, me, Waiter::default()) else { return };
+        let Step::Take(next) = word::step(seen, me, WaitState::default()) else { return };
         if self.word.compare_exchange(seen, next, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             return;
         }

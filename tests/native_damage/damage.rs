@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Random damage to a native segment, aimed at what its users rest on: where, and which bytes.
 
-use super::format::{self, D, R, S, W, parts};
+use super::format::{self, OWNER_DIED, RESERVED, STARVING, WAITERS, parts};
 use super::support::Random;
 
 /// How far the damaged segments may grow.
@@ -31,7 +31,10 @@ pub fn word(random: &mut Random) -> u64 {
     let entry = random.pick(&[0, 1, 2, 3, 4, 5, 8191, any & 8191]);
     let generation = random.pick(&[0, 1, 2, 3, (1 << 25) - 1, any >> 20 & ((1 << 25) - 1)]);
     let serial = random.pick(&[0, 1, 2, 3, 4, (1 << 22) - 1, any >> 40 & ((1 << 22) - 1)]);
-    let flags = [D, R, S, W].into_iter().filter(|_| random.below(3) == 0).fold(0, |flags, flag| flags | flag);
+    let flags = [OWNER_DIED, RESERVED, STARVING, WAITERS]
+        .into_iter()
+        .filter(|_| random.below(3) == 0)
+        .fold(0, |flags, flag| flags | flag);
     random.pick(&[format::owner(entry, generation, serial) | flags, flags, any])
 }
 

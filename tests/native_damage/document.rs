@@ -141,7 +141,7 @@ fn slots_entries_and_records_are_as_documented() {
 
 #[test]
 fn a_reader_stands_in_a_cell_as_documented() {
-    const S: u64 = 1 << 30;
+    const SHARED: u64 = 1 << 30;
     let segment = Segment::made(64, &options());
     let manager = segment.open();
     let _ = manager.lock(2).unwrap();
@@ -152,13 +152,13 @@ fn a_reader_stands_in_a_cell_as_documented() {
     let stands: Vec<u64> =
         (0..size / 8).map(|cell| number_at(&bytes, slot(3) + 24 + 8 * cell, 8)).filter(|&cell| cell != 0).collect();
     assert_eq!(stands, [number_at(&bytes, slot(2), 8)], "the same owner");
-    assert_eq!(number_at(&bytes, slot(3), 8), S);
+    assert_eq!(number_at(&bytes, slot(3), 8), SHARED);
     assert_eq!(number_at(&bytes, slot(3) + 8, 8) >> 16, 0, "taken exclusively");
     assert_eq!(number_at(&bytes, slot(3) + 56, 8), 0, "places of the table");
     manager.unlock_shared(3).unwrap();
     let _ = manager.lock_shared(2).unwrap_err();
     manager.unlock(2).unwrap();
-    assert_eq!([2, 3].map(|id| number_at(&segment.bytes(), slot(id), 8)), [0, S]);
+    assert_eq!([2, 3].map(|id| number_at(&segment.bytes(), slot(id), 8)), [0, SHARED]);
 }
 
 #[test]

@@ -49,10 +49,12 @@ pub const CELLS: u64 = 8192;
 pub const SLOT: u64 = 64;
 
 /// Bits of a lock word.
-pub const D: u64 = 1 << 28;
-pub const R: u64 = 1 << 29;
-pub const S: u64 = 1 << 30;
-pub const W: u64 = 1 << 31;
+pub const OWNER_DIED: u64 = 1 << 28;
+pub const RESERVED: u64 = 1 << 29;
+pub const STARVING: u64 = 1 << 30;
+/// Without an owner.
+pub const SHARED: u64 = STARVING;
+pub const WAITERS: u64 = 1 << 31;
 
 /// The word of a thread.
 pub fn owner(entry: u64, generation: u64, serial: u64) -> u64 {

@@ -46,9 +46,9 @@ fn it_is_locked_exclusively_and_refuses_readers() {
         assert_eq!(errno_of(manager.unlock_shared(id)), libc::EOPNOTSUPP);
     }
     assert_eq!(manager.allocate_lock().unwrap(), 0);
-    // What an S without an owner is there means nothing: the lock is free.
+    // What says "shared" in later versions means nothing there: the lock is free.
     let word = parts(MOST).slots - format::CELLS * format::CELL + 7 * format::SLOT;
-    segment.write_number_at(word, format::S);
+    segment.write_number_at(word, format::SHARED);
     assert_eq!(errno_of(manager.lock_shared(7)), libc::EOPNOTSUPP);
     assert_eq!(manager.lock(7).unwrap(), Acquired::Clean);
     manager.unlock(7).unwrap();

@@ -102,7 +102,7 @@ fn a_wait_ends_by_its_time_while_the_word_changes_all_the_while() {
                 while over.load(Ordering::Acquire) == 0 {
                     // Nobody's, so that a waiter always has something to swap; or a holder that is alive.
                     let any = word(&mut random);
-                    let word = random.pick(&[format::D, format::W, format::owner(1, 1, 9), any]);
+                    let word = random.pick(&[format::OWNER_DIED, format::WAITERS, format::owner(1, 1, 9), any]);
                     file.write_all_at(&word.to_ne_bytes(), at).unwrap();
                     turns.fetch_add(1, Ordering::Relaxed);
                 }

@@ -8,7 +8,7 @@ use crate::sys::syscall::clock::Instant;
 
 use crate::Reason;
 
-use super::super::Found;
+use super::super::Outcome;
 use super::Libpod;
 use super::judgement::{SLICE_NS, Verdict, Watch};
 use super::locking::refused;
@@ -20,7 +20,7 @@ const GUARD_PATIENCE_NS: u64 = 2_000_000_000;
 
 impl Libpod {
     /// Runs `change` with the mutex that guards the bitmaps held.
-    pub(super) fn with_bitmaps<T>(&self, change: impl FnOnce(&Pool) -> Found<T>) -> Found<T> {
+    pub(super) fn with_bitmaps<T>(&self, change: impl FnOnce(&Pool) -> Outcome<T>) -> Outcome<T> {
         self.is_writable()?;
         let thread = self.enter()?;
         if self.pool.segment.is_removed_lately() {
@@ -41,7 +41,7 @@ impl Libpod {
 
     /// Waits for the guard, which `attempt` did not get.
     #[cold]
-    fn acquire_guard(&self, guard: RobustMutex<'_>, mut attempt: Attempt) -> Found<()> {
+    fn acquire_guard(&self, guard: RobustMutex<'_>, mut attempt: Attempt) -> Outcome<()> {
         let start = Instant::now();
         let mut watch = Watch::default();
         loop {
@@ -55,7 +55,7 @@ impl Libpod {
                 Attempt::NotRecoverable => guard.make_recoverable(),
                 Attempt::Held => {
                     if let Verdict::Gone(word) = watch.look(guard, &self.pool.segment) {
-                        watch.bury(guard, word);
+                        watch.mark_owner_died(guard, word);
                     }
                     if self.pool.segment.is_removed_lately() {
                         return Err(Reason::Removed);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Reason;
 
-use super::super::Found;
+use super::super::Outcome;
 use super::format::{GROUP, Geometry};
 use super::pool::Pool;
 
@@ -29,7 +29,7 @@ impl Pool {
     }
 
     /// Takes the lowest free id of the first group that has one, beginning where the last one was found.
-    pub(super) fn allocate(&self) -> Found<u32> {
+    pub(super) fn allocate(&self) -> Outcome<u32> {
         let groups = self.geometry.groups;
         let first = self.next_group.load(Ordering::Relaxed).min(groups);
         for group in (first..groups).chain(0..first) {
@@ -45,7 +45,7 @@ impl Pool {
         Err(Reason::Exhausted { num_locks: self.geometry.num_locks() })
     }
 
-    pub(super) fn allocate_given(&self, id: u32) -> Found<()> {
+    pub(super) fn allocate_given(&self, id: u32) -> Outcome<()> {
         let (word, bit) = self.place(id);
         let bits = word.load(Ordering::Relaxed);
         if bits & bit != 0 {
@@ -55,7 +55,7 @@ impl Pool {
         Ok(())
     }
 
-    pub(super) fn free(&self, id: u32) -> Found<()> {
+    pub(super) fn free(&self, id: u32) -> Outcome<()> {
         let (word, bit) = self.place(id);
         let bits = word.load(Ordering::Relaxed);
         if bits & bit == 0 {

@@ -43,11 +43,6 @@ impl Libpod {
         info
     }
 
-    /// Which lock's mutex begins at that byte of the file; its first word is what threads sleep on.
-    pub(in crate::shm) fn lock_at(&self, offset: u64) -> Option<u32> {
-        self.pool.geometry.lock_at(offset)
-    }
-
     fn word(&self, id: u32) -> u32 {
         self.pool.mutex(id).word().load(Ordering::Relaxed)
     }

@@ -15,7 +15,7 @@ use crate::sys::mutex::{RobustMutex, Snapshot, word};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::futex;
 
-use super::super::Found;
+use super::super::Outcome;
 use super::super::segment::Segment;
 use super::Libpod;
 
@@ -84,7 +84,7 @@ impl Watch {
     }
 
     /// Does what the kernel would have done: marks the mutex, if it still is as judged, and wakes one waiter.
-    pub(super) fn bury(&mut self, mutex: RobustMutex<'_>, judged: u32) {
+    pub(super) fn mark_owner_died(&mut self, mutex: RobustMutex<'_>, judged: u32) {
         let marked = (judged & word::WAITERS) | word::OWNER_DIED;
         if mutex.word().compare_exchange(judged, marked, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             futex::wake_one(mutex.word());
@@ -94,7 +94,7 @@ impl Watch {
 }
 
 impl Libpod {
-    pub(super) fn repair(&self, id: u32) -> Found<()> {
+    pub(super) fn repair(&self, id: u32) -> Outcome<()> {
         let mutex = self.pool.mutex(id);
         if let Some((found, expected)) = mutex.foreign_kind() {
             return Err(Reason::ForeignMutex { id: Some(id), found, expected });
@@ -111,7 +111,7 @@ impl Libpod {
                     return Err(Reason::CannotJudge { id, holder: mutex.holder(), why });
                 }
                 Verdict::Gone(word) => {
-                    watch.bury(mutex, word);
+                    watch.mark_owner_died(mutex, word);
                     break;
                 }
                 Verdict::Suspect => {

@@ -4,36 +4,45 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::acquisition::{Acquisition, Progress};
+use crate::Reason;
+use crate::acquisition::{Acquisition, Deadline, Progress};
+use crate::backend::{Mode, Release, Request};
 use crate::cancel::{self, Cancel};
-use crate::manager::{Acquired, Wait};
+use crate::manager::Acquired;
 use crate::sys::Errno;
 use crate::sys::liveness::procfs;
 use crate::sys::mutex::{Attempt, RobustMutex};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::waits::{self, WaitEffects};
 use crate::sys::thread::{LOCAL_ID_MASK, NotEntered, Thread};
-use crate::{Reason, Result};
 
-use super::super::native::hear_of_end;
-use super::super::{Found, Release};
-use super::Libpod;
-use super::at_once::MOST_HELD;
+use super::super::Outcome;
+use super::super::native::watch_thread_end;
+use super::fast::MOST_HELD;
 use super::judgement::{SLICE_NS, Verdict, Watch};
+use super::{Libpod, NO_READERS};
 
 /// An acquisition that has come to the slow path: first calls, waits, refusals.
 pub(crate) struct SlowPath<'m> {
-    request: Request<'m>,
+    call: LockCall<'m>,
+    mode: Mode,
     /// Never moved once it is there: it is noted where it stands.
     waiting: Option<Waiting<'m>>,
 }
 
+impl<'m> SlowPath<'m> {
+    pub(super) fn new(libpod: &'m Libpod, request: Request<'m>) -> Self {
+        let Request { id, mode, deadline, cancel, .. } = request;
+        Self { call: LockCall { libpod, id, deadline, cancel }, mode, waiting: None }
+    }
+}
+
 /// What is asked for.
 #[derive(Clone, Copy)]
-struct Request<'m> {
+struct LockCall<'m> {
     libpod: &'m Libpod,
     id: u32,
-    wait: Wait,
+    deadline: Deadline,
     cancel: Option<&'m Cancel>,
 }
 
@@ -41,8 +50,6 @@ struct Request<'m> {
 struct Waiting<'m> {
     mutex: RobustMutex<'m>,
     thread: Thread,
-    deadline: Instant,
-    timeout_ns: u64,
     counted: waits::RecordedWait,
     watch: Watch,
     /// When to judge next: not at each look for a cancellation, since two judgements are to be a slice apart.
@@ -56,59 +63,54 @@ struct Waiting<'m> {
 impl Acquisition for SlowPath<'_> {
     fn step(&mut self) -> Progress {
         match &mut self.waiting {
-            None => self.request.begin(&mut self.waiting),
+            None if self.mode == Mode::Shared => Err(NO_READERS),
+            None => self.call.begin(&mut self.waiting),
             Some(waiting) => {
-                let attempt = self.request.after_sleep(waiting);
+                let attempt = self.call.after_sleep(waiting);
                 if !matches!(attempt, Ok(Attempt::Held)) {
                     waiting.counted.end(waiting.thread);
                 }
-                attempt.and_then(|attempt| self.request.settle(attempt))
+                attempt.and_then(|attempt| self.call.finish(attempt))
             }
         }
     }
 
     extern "C" fn sleep(&mut self) {
         if let Some(Waiting { mutex, until, answer, .. }) = &mut self.waiting {
-            *answer = self.request.libpod.pool.wait_mutex(*mutex, *until);
+            *answer = self.call.libpod.pool.wait_mutex(*mutex, *until);
         }
     }
 }
 
-impl<'m> Request<'m> {
+impl<'m> LockCall<'m> {
     fn mutex(self) -> RobustMutex<'m> {
         self.libpod.pool.mutex(self.id)
     }
 
     fn begin(self, place: &mut Option<Waiting<'m>>) -> Progress {
-        let Self { libpod, id, wait, cancel } = self;
+        let Self { libpod, id, deadline, cancel } = self;
         libpod.may_change(id)?;
         cancel::check(cancel, id)?;
         let thread = libpod.enter()?;
         waits::undo_abandoned(thread);
         let mutex = self.mutex();
         if libpod.is_held_by(thread, id) && mutex.holder() != 0 {
-            return Err(match wait {
-                Wait::Try => Reason::Held { id, holder: mutex.holder() },
-                _ => Reason::SelfDeadlock { id },
-            });
+            return Err(deadline.held_by_caller(id, mutex.holder()));
         }
         if thread.held() >= MOST_HELD {
             return Err(Reason::TooManyHeld { most: MOST_HELD as u32 });
         }
         let attempt = libpod.pool.try_mutex(mutex);
-        let timeout_ns = match wait {
-            _ if attempt != Attempt::Held => return self.settle(attempt),
-            Wait::Try => return Err(Reason::Held { id, holder: mutex.holder() }),
-            Wait::Nanoseconds(0) => return Err(Reason::TimedOut { id, timeout_ns: 0, holder: mutex.holder() }),
-            Wait::Nanoseconds(timeout) => timeout,
-            Wait::Forever => u64::MAX,
-        };
+        if attempt != Attempt::Held {
+            return self.finish(attempt);
+        }
+        if deadline.is_try() {
+            return Err(deadline.missed(id, mutex.holder()));
+        }
         let now = Instant::now();
         let waiting = place.insert(Waiting {
             mutex,
             thread,
-            deadline: now.after(timeout_ns),
-            timeout_ns,
             counted: waits::RecordedWait::default(),
             watch: Watch::default(),
             judgement: now.after(SLICE_NS),
@@ -116,7 +118,7 @@ impl<'m> Request<'m> {
             answer: None,
         });
         // What has no room to note its end counts nothing that would have to be taken back.
-        if hear_of_end(thread).is_ok() {
+        if watch_thread_end(thread).is_ok() {
             let (local_waiters, published_wait, cancel) = (None, None, cancel.map(Cancel::waits));
             let marks = WaitEffects {
                 waiting: libpod.waiting.word(0),
@@ -137,23 +139,20 @@ impl<'m> Request<'m> {
     }
 
     fn sleep_on(self, waiting: &mut Waiting<'m>) {
-        waiting.until = cancel::next_look(self.cancel, Instant::now().after(SLICE_NS)).min(waiting.deadline);
+        waiting.until = cancel::next_look(self.cancel, Instant::now().after(SLICE_NS)).min(self.deadline.at());
     }
 
     /// What came of the sleep, `Held` if there is to be another.
-    fn after_sleep(self, waiting: &mut Waiting<'m>) -> Found<Attempt> {
+    fn after_sleep(self, waiting: &mut Waiting<'m>) -> Outcome<Attempt> {
         let (segment, mutex) = (&self.libpod.pool.segment, waiting.mutex);
         let attempt = mutex.conclude(waiting.answer);
         if attempt != Attempt::Held {
             return Ok(attempt);
         }
-        if Instant::now() >= waiting.deadline {
+        if Instant::now() >= self.deadline.at() {
             // Once more: the wake-up may be one of those that get lost.
             return match self.libpod.pool.try_mutex(mutex) {
-                Attempt::Held => {
-                    let (id, timeout_ns) = (self.id, waiting.timeout_ns);
-                    Err(Reason::TimedOut { id, timeout_ns, holder: mutex.holder() })
-                }
+                Attempt::Held => Err(self.deadline.missed(self.id, mutex.holder())),
                 attempt => Ok(attempt),
             };
         }
@@ -164,14 +163,14 @@ impl<'m> Request<'m> {
         if Instant::now() >= waiting.judgement {
             waiting.judgement = Instant::now().after(SLICE_NS);
             if let Verdict::Gone(word) = waiting.watch.look(mutex, segment) {
-                waiting.watch.bury(mutex, word);
+                waiting.watch.mark_owner_died(mutex, word);
             }
         }
         self.sleep_on(waiting);
         Ok(Attempt::Held)
     }
 
-    fn settle(self, attempt: Attempt) -> Progress {
+    fn finish(self, attempt: Attempt) -> Progress {
         let acquired = match attempt {
             Attempt::Acquired => Acquired::Clean,
             Attempt::OwnerDied => Acquired::OwnerDied,
@@ -192,19 +191,8 @@ pub(super) fn refused(code: i32) -> Reason {
 }
 
 impl Libpod {
-    /// Acquires a lock that the short ways did not.
-    #[inline]
-    pub(crate) fn slow_path<'m>(&'m self, id: u32, wait: Wait, cancel: Option<&'m Cancel>) -> SlowPath<'m> {
-        SlowPath { request: Request { libpod: self, id, wait, cancel }, waiting: None }
-    }
-
-    #[cold]
-    pub(super) fn acquire_slowly(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        self.told(self.slow_path(id, wait, cancel).run())
-    }
-
     /// The calling thread, in whose name mutexes may be taken.
-    pub(super) fn enter(&self) -> Found<Thread> {
+    pub(super) fn enter(&self) -> Outcome<Thread> {
         Thread::enter(self.process).map_err(|refusal| match refusal {
             NotEntered::ClonedChild => Reason::ClonedChild,
             NotEntered::Forbidden => Reason::Forbidden { call: "get_robust_list(2)" },
@@ -213,11 +201,11 @@ impl Libpod {
 
     /// Why an unlock did nothing, or could not end as it should.
     #[cold]
-    pub(crate) fn release_slowly(&self, id: u32, release: Release) -> Found<()> {
+    pub(super) fn refuse_release(&self, id: u32, missed: Release) -> Outcome<()> {
         self.may_change(id)?;
-        Err(match release {
+        Err(match missed {
             Release::Done => return Ok(()),
-            Release::NotHolder | Release::Undecided => Reason::NotHolder { id },
+            Release::NotHolder | Release::GoSlow => Reason::NotHolder { id },
             Release::Overwritten => {
                 // The thread's robust list still points there.
                 self.pool.keep_forever();
@@ -228,12 +216,12 @@ impl Libpod {
     }
 
     fn is_held_by(&self, thread: Thread, id: u32) -> bool {
-        // Through whichever manager: the token is left out.
+        // Through whichever manager: the manager is left out.
         self.pool.holder(id).load(Ordering::Relaxed) & LOCAL_ID_MASK == thread.local_id()
     }
 
     /// Whether no thread waits in a call on the manager, and this process holds nothing through it.
-    pub(super) fn is_idle(&self) -> Found<()> {
+    pub(super) fn is_idle(&self) -> Outcome<()> {
         waits::undo_abandoned(Thread::calling());
         match self.waiting.word(0).load(Ordering::Relaxed) {
             0 => {}
@@ -241,7 +229,7 @@ impl Libpod {
         }
         for id in 0..self.pool.geometry.num_locks() {
             let holder = self.pool.holder(id).load(Ordering::Relaxed);
-            if holder & !LOCAL_ID_MASK != self.token {
+            if holder & !LOCAL_ID_MASK != self.manager {
                 continue;
             }
             // A thread that ended with the lock left its entry behind; then the kernel has marked the mutex.

@@ -12,7 +12,7 @@ use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::mapping::{Mapping, WipedOnFork};
 use crate::{Reason, Result};
 
-use super::super::Found;
+use super::super::Outcome;
 use super::super::name::SegmentName;
 use super::super::segment::{self, Blueprint, Segment};
 use super::format::{self, Geometry, offset};
@@ -27,7 +27,7 @@ pub(super) struct Pool {
     pub(super) segment: Segment,
     pub(super) geometry: Geometry,
     pub(super) mutex_layout: MutexLayout,
-    /// For each lock that a thread of this process holds: the manager's token and the thread's local id.
+    /// For each lock that a thread of this process holds: the manager's manager and the thread's local id.
     holders: WipedOnFork,
     /// The group in which allocation looks first.
     pub(super) next_group: AtomicU32,
@@ -115,7 +115,7 @@ pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Resul
     segment::create(name, &blueprint, |map, _, _, _| write(map, geometry, mutex_layout))
 }
 
-fn mutex_layout() -> Found<&'static MutexLayout> {
+fn mutex_layout() -> Outcome<&'static MutexLayout> {
     MutexLayout::of_this_libc().ok_or(Reason::Unsupported(
         "this library does not know the form of this libc's robust mutexes, so it could not tell who holds one; use the native \
          layout",
@@ -123,7 +123,7 @@ fn mutex_layout() -> Found<&'static MutexLayout> {
 }
 
 /// Writes a segment with nothing allocated.
-fn write(map: &Mapping, geometry: Geometry, mutex_layout: &MutexLayout) -> Found<()> {
+fn write(map: &Mapping, geometry: Geometry, mutex_layout: &MutexLayout) -> Outcome<()> {
     let initialise = |offset| {
         // SAFETY: nobody else knows the memory before the file has a name, and a draft is mapped for writing.
         let made = unsafe { RobustMutex::at(map, offset, mutex_layout).initialise() };
@@ -142,7 +142,7 @@ fn write(map: &Mapping, geometry: Geometry, mutex_layout: &MutexLayout) -> Found
 
 /// Refuses mutexes that this libc would not lock as its own: musl's have the same size and keep their kind elsewhere, so
 /// that each would let the other in.
-fn check_mutexes(map: &Mapping, geometry: Geometry, mutex_layout: &MutexLayout) -> Found<()> {
+fn check_mutexes(map: &Mapping, geometry: Geometry, mutex_layout: &MutexLayout) -> Outcome<()> {
     let check = |id: Option<u32>| {
         let offset = id.map_or(offset::GUARD, Geometry::mutex_offset);
         match RobustMutex::at(map, offset, mutex_layout).foreign_kind() {

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::Reason;
 use crate::sys::syscall::futex;
 
-use super::cells::{self, Cells, GivenBack, Seen};
+use super::cells::{self, CellRelease, Cells, Seen};
 use super::format;
-use super::judgement::{Look, Verdict};
+use super::judgement::{Effort, Verdict};
 use super::pool::Pool;
 use super::releasing::{wake_any, wake_cell};
 use super::space::Space;
 use super::waiting::futex_of;
-use super::word::{self, OWNER, W};
+use super::word::{self, OWNER, WAITERS};
 
 /// How often a word is tried to be changed. Others only set bits, each of them once, or take the lock over: more is a
 /// writer that means harm.
@@ -36,11 +36,11 @@ fn abandon(lock: &AtomicU64, is_meant: impl Fn(u64) -> bool) -> Option<u64> {
     None
 }
 
-/// Empties a cell that names whom `is_meant` says, whether it is a hold, a wish or half written (S20). Nobody is told: a
+/// Empties a cell that names whom `is_meant` says, whether it is a hold, a starving claim or unfinished (S20). Nobody is told: a
 /// reader changed nothing.
 fn empty(cell: &AtomicU64, is_meant: impl Fn(u64) -> bool) {
     let seen = cell.load(Ordering::Acquire);
-    if word::has_owner(seen) && is_meant(seen) && cells::give_back(cell, seen & OWNER) == GivenBack::Awaited {
+    if word::has_owner(seen) && is_meant(seen) && cells::release_cell(cell, seen & OWNER) == CellRelease::Awaited {
         wake_cell(cell);
     }
 }
@@ -81,13 +81,13 @@ impl Pool {
         let is_its = |seen: u64| seen & OWNER == owner;
         for id in 0..self.num_locks() {
             let lock = self.word(id);
-            if let Some(beside) = self.beside.get()
+            if let Some(companion) = self.companion.get()
                 && is_its(lock.load(Ordering::Relaxed))
             {
                 // First: whoever takes the lock over takes that next.
-                beside.release(id);
+                companion.release(id);
             }
-            if abandon(lock, is_its).is_some_and(|seen| seen & W != 0) {
+            if abandon(lock, is_its).is_some_and(|seen| seen & WAITERS != 0) {
                 wake_any(lock);
             }
             for cell in self.cells(id).into_iter().flat_map(|cells| cells.own) {
@@ -106,12 +106,12 @@ impl Pool {
         if seen & OWNER != owner {
             return;
         }
-        if let Some(beside) = self.beside.get()
+        if let Some(companion) = self.companion.get()
             && word::is_reader(seen)
             && id < self.num_locks()
             && self.cells(id).is_some_and(|cells| !self.is_read_here_beside(&cells, cell))
         {
-            beside.release(id);
+            companion.release(id);
         }
         empty(cell, |seen| seen & OWNER == owner);
     }
@@ -124,21 +124,22 @@ impl Pool {
         claim: u64,
     ) -> std::result::Result<&'p AtomicU64, Reason> {
         let claimed = cells.claim(claim, &**self);
-        let claimed = claimed.or_else(|| self.bury_a_reader(cells).then(|| cells.claim(claim, &**self)).flatten());
+        let claimed =
+            claimed.or_else(|| self.clear_a_dead_reader(cells).then(|| cells.claim(claim, &**self)).flatten());
         claimed.ok_or_else(|| self.why_no_room(cells.id))
     }
 
     /// Finds a dead reader, of any lock in the table, and empties its cell; of a dead process, all its cells can be had then.
     /// Whether there was one.
     #[cold]
-    fn bury_a_reader(&self, cells: &Cells<'_>) -> bool {
+    fn clear_a_dead_reader(&self, cells: &Cells<'_>) -> bool {
         let mut living = BTreeSet::new();
         cells.own.iter().chain(self.places().map(|(cell, _)| cell)).any(|cell| {
             let seen = cell.load(Ordering::Acquire);
             if !word::has_owner(seen) || living.contains(&(seen & OWNER)) {
                 return false;
             }
-            let is_dead = self.judge(seen, Look::Quick) == Verdict::Dead;
+            let is_dead = self.judge(seen, Effort::Quick) == Verdict::Dead;
             if is_dead {
                 clear_dead(cell, seen);
             } else {
@@ -160,7 +161,7 @@ impl Pool {
         loop {
             match cells.at(&extent, index) {
                 Seen::Cell(cell, seen)
-                    if is_meant(cell) && word::is_reader(seen) && word::process(seen) == attachment.base =>
+                    if is_meant(cell) && word::is_reader(seen) && word::process(seen) == attachment.process_word =>
                 {
                     return true;
                 }
@@ -185,7 +186,7 @@ impl Pool {
         let mut refusal = None;
         let mut has_mended = false;
         let mut judge = |named: u64| {
-            let verdict = self.judge(named, Look::Thorough);
+            let verdict = self.judge(named, Effort::Thorough);
             let holder = self.holder_thread(named);
             let why = "whether its process lives cannot be asked: the segment's descriptor and name are gone";
             match verdict {
@@ -226,7 +227,7 @@ impl Pool {
 /// Takes a dead reader's cell away, by a swap of exactly what was judged (S7): a blind store would free a living one's.
 pub(super) fn clear_dead(cell: &AtomicU64, judged: u64) {
     let is_cleared = cell.compare_exchange(judged, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-    if is_cleared && judged & W != 0 {
+    if is_cleared && judged & WAITERS != 0 {
         wake_cell(cell);
     }
 }

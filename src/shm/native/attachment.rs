@@ -15,8 +15,8 @@ use crate::sys::descriptor::GuardedFd;
 use crate::sys::descriptor::Pinned;
 use crate::sys::descriptor::record_lock::{self, Attempt, Range};
 use crate::sys::liveness::Namespaces;
-use crate::sys::liveness::procfs;
 use crate::sys::process;
+use crate::sys::syscall::clock;
 use crate::sys::syscall::file::{self, Access};
 
 use super::entries::{self, Entry, State};
@@ -38,16 +38,14 @@ const ONLY_ENTRY: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Attachment {
     /// Names it among all attachments that this process, and its ancestors, ever had.
-    pub(super) number: u64,
+    pub(super) id: u64,
     pub(super) entry: u32,
     generation: u64,
     /// The word of a lock that the process owns.
-    pub(super) base: u64,
+    pub(super) process_word: u64,
     /// Where the process looked from when it was introduced.
     namespaces: [AtomicU64; 2],
-    /// When the process started, in clock ticks since boot; 0: unknown, or not introduced yet.
-    start: AtomicU64,
-    is_introduced: AtomicBool,
+    has_published_identity: AtomicBool,
     /// `None`: nobody else can ask.
     _witness: Option<Pinned>,
 }
@@ -56,14 +54,14 @@ impl Attachment {
     /// Takes a place for the calling process. Its other threads are excluded.
     pub(super) fn make(space: &Space) -> Result<Self, Reason> {
         // 0 is nowhere, 1 is what a thread remembers that was nowhere. Inherited, so that a child's are others.
-        static NEXT_NUMBER: AtomicU64 = AtomicU64::new(2);
+        static NEXT_ID: AtomicU64 = AtomicU64::new(2);
         if space.access == Access::ReadOnly {
             return Err(Reason::ReadOnly);
         }
         let (index, witness, by_descriptor) = if space.is_nameless() {
             (ONLY_ENTRY, None, false)
         } else {
-            let (index, witness, by_descriptor) = move_in(space)?;
+            let (index, witness, by_descriptor) = lock_free_entry(space)?;
             (index, Some(witness), by_descriptor)
         };
         let entry = entry_of(space, index)?;
@@ -76,48 +74,45 @@ impl Attachment {
         if generation & word::GENERATION_MASK == 0 {
             forget_words_of(space, index);
         }
-        entry.move_in(process::pid(), by_descriptor);
+        entry.reset_identity(process::pid(), by_descriptor);
         entry.set_state(State::live(generation));
         fence(Ordering::SeqCst);
-        let base = word::of_process(index, generation);
-        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        let (namespaces, start, is_introduced) = (Default::default(), AtomicU64::new(0), AtomicBool::new(false));
-        let made = Self { number, entry: index, generation, base, namespaces, start, is_introduced, _witness: witness };
+        let process_word = word::of_process(index, generation);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let (namespaces, has_published_identity) = (Default::default(), AtomicBool::new(false));
+        let made =
+            Self { id, entry: index, generation, process_word, namespaces, has_published_identity, _witness: witness };
         // With the byte locked: a remover of what nobody lives in either finds it so, or has marked the segment before.
-        space.await_removal().inspect_err(|_| made.give_up(space))?;
+        space.await_removal().inspect_err(|_| made.detach(space))?;
         Ok(made)
     }
 
     /// Says of whom the entry is, in numbers by which others may judge it. Before the process's first lock: until then no
     /// word names it, and asking /proc is dearer than all the rest of opening a segment.
     #[inline]
-    pub(super) fn introduce(&self, space: &Space) {
-        if !self.is_introduced.load(Ordering::Acquire) {
-            self.introduce_first(space);
+    pub(super) fn publish_identity(&self, space: &Space) {
+        if !self.has_published_identity.load(Ordering::Acquire) {
+            self.publish_identity_now(space);
         }
     }
 
     #[cold]
-    fn introduce_first(&self, space: &Space) {
-        let (start, here) = (procfs::own_start_time(), Namespaces::current());
+    fn publish_identity_now(&self, space: &Space) {
+        let here = Namespaces::current();
+        // As in a thread's record.
+        let started_by = if space.table().is_some() { clock::ticks_since_boot() } else { 0 };
         if let Ok(Some(entry)) = space.entry(self.entry) {
-            entry.introduce(process::command(), start, here);
+            entry.publish_identity(process::command(), started_by, here);
         }
-        self.start.store(start, Ordering::Relaxed);
         for (place, number) in self.namespaces.iter().zip([here.pid_namespace, here.time_namespace]) {
             place.store(number, Ordering::Relaxed);
         }
-        self.is_introduced.store(true, Ordering::Release);
-    }
-
-    /// When the process, and so its first thread, started; 0: unknown.
-    pub(super) fn start(&self) -> u64 {
-        self.start.load(Ordering::Relaxed)
+        self.has_published_identity.store(true, Ordering::Release);
     }
 
     /// Where the process looked from when it was introduced, if it has been.
     pub(super) fn namespaces(&self) -> Option<Namespaces> {
-        if !self.is_introduced.load(Ordering::Acquire) {
+        if !self.has_published_identity.load(Ordering::Acquire) {
             return None;
         }
         let [pid_namespace, time_namespace] = self.namespaces.each_ref().map(|number| number.load(Ordering::Relaxed));
@@ -125,9 +120,9 @@ impl Attachment {
     }
 
     /// Says that nobody lives in the entry any more; what is held there, if anything, is a dead holder's.
-    pub(super) fn give_up(&self, space: &Space) {
+    pub(super) fn detach(&self, space: &Space) {
         if let Ok(Some(entry)) = space.entry(self.entry) {
-            entry.bury(State::live(self.generation));
+            entry.mark_dead(State::live(self.generation));
         }
     }
 }
@@ -142,7 +137,7 @@ fn entry_of(space: &Space, index: u32) -> Result<Entry<'_>, Reason> {
 const MOVES: u32 = 1000;
 
 /// Finds an entry whose byte is free and takes the byte.
-fn move_in(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
+fn lock_free_entry(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
     for _ in 0..MOVES {
         // A description of its own: what holds a lock cannot be asked about it.
         let file = open_again(space)?;
@@ -250,7 +245,7 @@ fn take(space: &Space, file: &GuardedFd, index: u32) -> Result<bool, Reason> {
             return Err(locking(Errno(libc::EBADF)));
         }
         // With the state that was read before asking: a newcomer's is another.
-        entry.bury(seen);
+        entry.mark_dead(seen);
     }
     Ok(record_lock::try_lock(file, byte).map_err(locking)? == Attempt::Taken)
 }

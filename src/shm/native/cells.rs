@@ -9,7 +9,7 @@
 
 use super::atomic::{AtomicU64, Ordering, in_sequence};
 use super::format::{self, PLACES};
-use super::word::{self, D, OWNER, S};
+use super::word::{self, OWNER, STARVING, UNFINISHED};
 
 /// Places that a reader looks at before it makes its lock's window longer (S17).
 const PROBES: usize = 16;
@@ -87,14 +87,16 @@ const fn window(level: u64) -> usize {
 }
 
 /// Where the window of a lock begins.
-const fn home(id: u32) -> usize {
+const fn window_start(id: u32) -> usize {
     id.wrapping_mul(0x9E37_79B1) as usize % PLACES
 }
 
-/// A number of an owner's own, which spreads readers over cells and lines.
+/// Spreads readers over cells and lines: owners whose entries or whose serials follow each other, as those of a program's
+/// processes and of a process's threads do, never begin on one line.
 #[inline(always)]
 const fn spread(owner: u64) -> usize {
-    (word::entry(owner).wrapping_mul(0x85EB_CA6B) >> 15 ^ word::serial(owner).wrapping_mul(0xC2B2_AE35)) as usize
+    const SERIAL_STRIDE: u32 = 3;
+    word::entry(owner).wrapping_add(word::serial(owner).wrapping_mul(SERIAL_STRIDE)) as usize
 }
 
 /// A reader's cell is somebody's hold if it is neither starving nor being written.
@@ -103,8 +105,8 @@ const fn is_of(cell: u64, owner: u64) -> bool {
 }
 
 /// Whether an owner starves in a cell.
-pub const fn is_wish_of(cell: u64, owner: u64) -> bool {
-    cell & (OWNER | S) == owner | S
+pub const fn is_starving_claim_of(cell: u64, owner: u64) -> bool {
+    cell & (OWNER | STARVING) == owner | STARVING
 }
 
 impl<'s> Table<'s> {
@@ -124,7 +126,7 @@ impl<'s> Cells<'s> {
     /// The place of the table at which an owner looks, for the `probe`th time.
     #[inline(always)]
     fn place(&self, owner: u64, window: usize, probe: usize) -> usize {
-        (home(self.id) + ((spread(owner) * ON_A_LINE + probe * STRIDE) & (window - 1))) % PLACES
+        (window_start(self.id) + ((spread(owner) * ON_A_LINE + probe * STRIDE) & (window - 1))) % PLACES
     }
 
     /// The four cells of the slot, the owner's own first.
@@ -151,7 +153,7 @@ impl<'s> Cells<'s> {
         (lock.load(Ordering::Relaxed) == u64::from(self.id)).then_some(cell)
     }
 
-    /// Whether a cell of those that [`first_place`](Self::first_place) and [`at_hand`](Self::at_hand) gave is of this lock still, now
+    /// Whether a cell of those that [`first_place`](Self::first_place) and [`claimable`](Self::claimable) gave is of this lock still, now
     /// that it is claimed: a place may have been another lock's in between (S17).
     #[inline(always)]
     pub fn has(&self, cell: &AtomicU64) -> bool {
@@ -179,7 +181,7 @@ impl<'s> Cells<'s> {
 
     /// The cells that an owner may claim, if they are empty, by a swap and no more: those of the slot, or, once the lock has
     /// places, those that are its already.
-    pub fn at_hand(&self, owner: u64) -> impl Iterator<Item = &'s AtomicU64> {
+    pub fn claimable(&self, owner: u64) -> impl Iterator<Item = &'s AtomicU64> {
         let (cells, window) = (*self, window(self.level.load(Ordering::Acquire)));
         let own = self.own_from(owner).filter(move |_| window == 0);
         let places = (0..PROBES.min(window)).filter_map(move |probe| {
@@ -193,7 +195,7 @@ impl<'s> Cells<'s> {
         own.chain(places).filter(|cell| cell.load(Ordering::Relaxed) == 0)
     }
 
-    /// Claims a cell as `claim`: an owner, with S if it is to starve there (S1, S17). `None`: there is no room for one more.
+    /// Claims a cell as `claim`: an owner, with STARVING if its reader starves (S1, S17). `None`: there is no room for one more.
     /// The caller is not interrupted by a signal handler of its own.
     pub fn claim(&self, claim: u64, around: &impl Surroundings) -> Option<&'s AtomicU64> {
         if self.level.load(Ordering::Acquire) == 0
@@ -242,7 +244,7 @@ impl<'s> Cells<'s> {
                 return Some(cell);
             }
             // Another lock's by now, whose writer took the claim for a reader's.
-            if give_back(cell, claim & OWNER) == GivenBack::Awaited {
+            if release_cell(cell, claim & OWNER) == CellRelease::Awaited {
                 around.wake(cell);
             }
             return None;
@@ -250,8 +252,8 @@ impl<'s> Cells<'s> {
         if seen != 0 && !around.is_past(seen) {
             return None;
         }
-        // Only who has D in the cell writes the number: nobody takes the claim for one of another lock.
-        if cell.compare_exchange(seen, claim | D, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+        // UNFINISHED until the number is written: nobody takes the claim for one of another lock.
+        if cell.compare_exchange(seen, claim | UNFINISHED, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             return None;
         }
         lock.store(self.id.into(), Ordering::Relaxed);
@@ -279,7 +281,7 @@ impl<'s> Cells<'s> {
         let is_its = |cell: &&AtomicU64| is_of(cell.load(Ordering::Relaxed), owner);
         self.own.iter().find(is_its).or_else(|| {
             let window = window(self.level.load(Ordering::Relaxed));
-            (0..window).find_map(|step| self.mine_at(home(self.id) + step, owner))
+            (0..window).find_map(|step| self.mine_at(window_start(self.id) + step, owner))
         })
     }
 
@@ -312,7 +314,7 @@ impl<'s> Cells<'s> {
         if index >= extent.end {
             return Seen::End;
         }
-        let place = (home(self.id) + index - format::CELLS) % PLACES;
+        let place = (window_start(self.id) + index - format::CELLS) % PLACES;
         let page = format::table_page_of(place);
         if !self.table.can_touch(place) {
             if extent.ready & 1 << page != 0 {
@@ -322,13 +324,13 @@ impl<'s> Cells<'s> {
         }
         let (cell, lock) = self.table.at(place);
         let seen = cell.load(Ordering::SeqCst);
-        let counts = seen != 0 && seen & D == 0 && lock.load(Ordering::Acquire) == u64::from(self.id);
+        let counts = seen != 0 && seen & UNFINISHED == 0 && lock.load(Ordering::Acquire) == u64::from(self.id);
         Seen::Cell(cell, if counts { seen } else { 0 })
     }
 
     /// Whether a reader starves, as far as this process can look. `Err`: a page that it cannot touch yet.
     pub fn has_starving(&self) -> Result<bool, u32> {
-        self.any(|seen| word::has_owner(seen) && seen & S != 0)
+        self.any(|seen| word::has_owner(seen) && seen & STARVING != 0)
     }
 
     /// Whether a cell is such. `Err`: a page that this process cannot touch yet.
@@ -347,7 +349,7 @@ impl<'s> Cells<'s> {
 
     /// Looks at the word behind a claim: the word as it was when its reader came in, if it is. What made it wait it finds
     /// out anew.
-    pub fn look_again(&self, waiter: word::Waiter) -> Option<u64> {
+    pub fn look_again(&self, waiter: word::WaitState) -> Option<u64> {
         // S1: the claim first, then the word again, both sequentially consistent, as are a writer's swap and its look at the
         // cells: of the two at least one sees the other (S2).
         in_sequence();
@@ -373,7 +375,7 @@ const MOST_LEVELS: u64 = 11;
 
 /// What came of giving a cell back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GivenBack {
+pub enum CellRelease {
     /// A writer sleeps on it, and is to be woken.
     Awaited,
     Unnoticed,
@@ -383,22 +385,22 @@ pub enum GivenBack {
 
 /// Gives back a cell that an owner has, whatever else is in it (S3). Not a blind store: it may be another's by now.
 #[inline(always)]
-pub fn give_back(cell: &AtomicU64, owner: u64) -> GivenBack {
+pub fn release_cell(cell: &AtomicU64, owner: u64) -> CellRelease {
     change(cell, owner, Ordering::Release, |_| 0)
 }
 
 /// Swaps what an owner has in a cell for what `next` makes of it.
 #[inline(always)]
-pub fn change(cell: &AtomicU64, owner: u64, order: Ordering, next: impl Fn(u64) -> u64) -> GivenBack {
-    // Others only set W, once, or take the cell away: more is a writer that means harm.
+pub fn change(cell: &AtomicU64, owner: u64, order: Ordering, next: impl Fn(u64) -> u64) -> CellRelease {
+    // Others only set WAITERS, once, or take the cell away: more is a writer that means harm.
     for _ in 0..super::abandoning::ROUNDS {
         let seen = cell.load(Ordering::Relaxed);
         if seen & OWNER != owner {
-            return GivenBack::NotIts;
+            return CellRelease::NotIts;
         }
         if cell.compare_exchange(seen, next(seen), order, Ordering::Relaxed).is_ok() {
-            return if seen & word::W != 0 { GivenBack::Awaited } else { GivenBack::Unnoticed };
+            return if seen & word::WAITERS != 0 { CellRelease::Awaited } else { CellRelease::Unnoticed };
         }
     }
-    GivenBack::NotIts
+    CellRelease::NotIts
 }

@@ -5,10 +5,10 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::backend::{FastAcquire, Release};
 use crate::manager::Acquired;
 use crate::sys::thread::Thread;
 
-use super::super::{AtOnce, Release};
 use super::abandoning::ROUNDS;
 use super::cells::{Cells, Seen};
 use super::note;
@@ -16,68 +16,68 @@ use super::releasing::{Next, wake};
 use super::sharing::{hand_to_process, leave, sweep_claim, try_claim, withdraw};
 use super::view::View;
 use super::waiting;
-use super::word::{self, D, OWNER, R, Waiter};
+use super::word::{self, OWNER, OWNER_DIED, RESERVED, WaitState};
 
 impl View {
     /// The mid path of a writer that finds a lock shared: takes it as one that drains, and holds it if the readers leave
     /// within a moment. Otherwise it goes on draining on the slow path, which finds the word as it is left here. The caller
     /// counts the word as the thread's, whose name a drain is in.
-    pub(super) fn take_from_readers(&self, id: u32, thread: Thread) -> AtOnce {
+    pub(super) fn take_from_readers(&self, id: u32, thread: Thread) -> FastAcquire {
         let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         };
         let (lock, owner) = (cells.word, sharer.owner);
         let seen = lock.load(Ordering::Relaxed);
         // What is reserved is for others, and a death is told of by the slow path.
-        if !word::is_shared(seen) || seen & (R | D) != 0 || thread.is_reading() {
-            return AtOnce::Undecided;
+        if !word::is_shared(seen) || seen & (RESERVED | OWNER_DIED) != 0 || thread.is_reading() {
+            return FastAcquire::GoSlow;
         }
-        let word::Step::Take(next) = word::step(seen, owner, Waiter::default()) else { return AtOnce::Undecided };
+        let word::Step::Take(next) = word::step(seen, owner, WaitState::default()) else { return FastAcquire::GoSlow };
         if lock.compare_exchange(seen, next, Ordering::SeqCst, Ordering::Relaxed).is_err() || !are_left(&cells) {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         }
         for _ in 0..ROUNDS {
             let seen = lock.load(Ordering::Relaxed);
             if seen & OWNER != owner || !word::is_draining(seen) {
-                return AtOnce::Undecided;
+                return FastAcquire::GoSlow;
             }
             let next = word::drained(seen, sharer.process.unwrap_or(owner));
             if lock.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 if self.is_marked_as_retired() {
-                    return AtOnce::InVain;
+                    return FastAcquire::BackOut;
                 }
                 self.remember(id);
-                return AtOnce::Acquired(Acquired::Clean);
+                return FastAcquire::Acquired(Acquired::Clean);
             }
         }
-        AtOnce::Undecided
+        FastAcquire::GoSlow
     }
 
     /// Makes an exclusive hold a shared one, without a gap (S15): the cell is claimed first.
-    pub(super) fn downgrade_soon(&self, id: u32) -> Release {
+    pub(super) fn downgrade_mid(&self, id: u32) -> Release {
         if !self.is_lockable(id) {
-            return Release::Undecided;
+            return Release::GoSlow;
         }
         let thread = Thread::calling();
         let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
-            return Release::Undecided;
+            return Release::GoSlow;
         };
         let holder = sharer.process.unwrap_or(sharer.owner);
         let is_its = |seen: u64| seen & OWNER == holder && !word::is_draining(seen);
         sweep_claim(thread);
-        if note::manager(self.slot(id).1.load(Ordering::Relaxed)) != self.token
+        if note::manager(self.slot(id).1.load(Ordering::Relaxed)) != self.manager
             || !is_its(cells.word.load(Ordering::Relaxed))
         {
-            return Release::Undecided;
+            return Release::GoSlow;
         }
         let owner = sharer.owner;
-        let Some(cell) = cells.at_hand(owner).find(|cell| try_claim(cell, owner, thread)) else {
-            return Release::Undecided;
+        let Some(cell) = cells.claimable(owner).find(|cell| try_claim(cell, owner, thread)) else {
+            return Release::GoSlow;
         };
         // Who holds the lock exclusively is in as soon as its cell stands.
         if !cells.has(cell) || !thread.end_claim(cell) {
             withdraw(&cells, cell, owner, thread);
-            return Release::Undecided;
+            return Release::GoSlow;
         }
         match downgrade_word(&cells, is_its) {
             Release::Done => {}
@@ -105,13 +105,13 @@ pub(super) fn downgrade_word(cells: &Cells<'_>, is_its: impl Fn(u64) -> bool) ->
         if !is_its(seen) {
             return Release::NotHolder;
         }
-        let Ok(next) = Next::after(seen, Some(cells)) else { return Release::Undecided };
+        let Ok(next) = Next::after(seen, Some(cells)) else { return Release::GoSlow };
         if cells.word.compare_exchange(seen, word::downgraded(seen), Ordering::SeqCst, Ordering::Relaxed).is_ok() {
             wake(cells.word, seen, next);
             return Release::Done;
         }
     }
-    Release::Undecided
+    Release::GoSlow
 }
 
 /// Whether all readers leave within a moment. Behind a writer's swap none comes in.

@@ -1,134 +1,95 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Who waits for whom: from a thread to the lock it wants, from that to whoever has it, and on. A waiter wants one lock. A
-//! lock that is held exclusively has one holder; a writer that drains waits for every reader, so that the way forks. Who is
-//! blocked by all is blocked by each: any way that comes around is a deadlock (S23).
+//! Deadlocks of a segment: the walk through its words and records, and who of a cycle gives way.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
 
-/// The most threads that one search goes through; a longer way is no cycle that can be told.
-const MOST_STEPS: usize = 8192;
+use crate::Reason;
+use crate::error::Waits;
 
-/// One step: a lock that is waited for, one of those who block it, and what that one waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Link {
-    pub lock: u32,
-    pub holder: u64,
-    /// The holder's wish with its sequence number, so that one that was withdrawn and made again is another.
-    pub wish: u64,
-}
+use super::cells::Seen;
+use super::judgement::{Effort, Verdict};
+use super::pool::Pool;
+use super::records::Record;
+use super::waits_for::{self, Graph, Link};
+use super::word::{self, OWNER};
 
-/// What is walked through, while others change it.
-pub trait Graph {
-    /// The threads that keep `waiter` from a lock: its owner, or, of a lock that the waiter drains, its readers. Not a process,
-    /// which may unlock in any thread, and nobody who is dead.
-    fn blockers(&self, waiter: u64, lock: u32, visit: &mut dyn FnMut(u64));
-
-    /// What a thread waits for: the lock, and its wish with its sequence number.
-    fn wish(&self, holder: u64) -> Option<(u32, u64)>;
-}
-
-/// The links from `wanted` back to `me`, if there is such a way. Looks at each step only once, so what it finds may have
-/// been true at no one instant.
-pub fn search(graph: &impl Graph, me: u64, wanted: u32) -> Option<Vec<Link>> {
-    // By whom each thread was found, and in which lock's place. Who was seen once is not followed again.
-    let mut parents: BTreeMap<u64, (u64, u32, u64)> = BTreeMap::new();
-    let mut next = VecDeque::from([(me, wanted)]);
-    while let Some((waiter, lock)) = next.pop_front() {
-        let mut found = None;
-        graph.blockers(waiter, lock, &mut |holder| {
-            if found.is_some() || parents.len() >= MOST_STEPS {
-                return;
-            }
-            if holder == me {
-                // A thread does not wait for itself.
-                found = (waiter != me).then_some(waiter);
-            } else if !parents.contains_key(&holder)
-                && let Some((wish, raw)) = graph.wish(holder)
-            {
-                parents.insert(holder, (waiter, lock, raw));
-                next.push_back((holder, wish));
-            }
-        });
-        if let Some(last) = found {
-            let mut links = vec![Link { lock, holder: me, wish: 0 }];
-            let mut holder = last;
-            while let Some(&(waiter, lock, wish)) = parents.get(&holder) {
-                links.push(Link { lock, holder, wish });
-                holder = waiter;
-            }
-            links.reverse();
-            return Some(links);
+impl Graph for Pool {
+    fn blockers(&self, waiter: u64, lock: u32, visit: &mut dyn FnMut(u64)) {
+        if !self.has_lock(lock) {
+            return;
         }
-    }
-    None
-}
-
-/// Whether each link is as it was: the one before still waits for that lock with that wish, and the holder still blocks it.
-fn stands(graph: &impl Graph, me: u64, links: &[Link]) -> bool {
-    let mut waiter = me;
-    links.iter().all(|link| {
-        let mut blocks = false;
-        graph.blockers(waiter, link.lock, &mut |holder| blocks |= holder == link.holder);
-        waiter = link.holder;
-        // The last is me, whose wish stands as long as it is here.
-        blocks && (link.holder == me || graph.wish(link.holder).is_some_and(|(_, raw)| raw == link.wish))
-    })
-}
-
-/// The cycle through `wanted` and `me`, if it stands at both of two looks, of which the search is one (S25): who waits with
-/// one and the same wish neither takes nor gives back, so that there was an instant between them at which all of it was
-/// true. The caller keeps every other victim from deciding meanwhile.
-pub fn confirm(graph: &impl Graph, me: u64, wanted: u32) -> Option<Vec<Link>> {
-    let links = search(graph, me, wanted)?;
-    stands(graph, me, &links).then_some(links)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Who holds which lock, and who waits for which.
-    struct Fixed<'f>(&'f [(u32, u64)], &'f [(u64, u32)]);
-
-    impl Graph for Fixed<'_> {
-        fn blockers(&self, waiter: u64, lock: u32, visit: &mut dyn FnMut(u64)) {
-            let holders = self.0.iter().filter(|&&(held, holder)| held == lock && holder != waiter);
-            holders.for_each(|&(_, holder)| visit(holder));
+        let seen = self.word(lock).load(Ordering::Acquire);
+        // A process that owns a lock may unlock it from any thread: there the way ends.
+        let is_threads = |seen: u64| word::has_owner(seen) && word::serial(seen) != 0 && !self.is_past(seen);
+        if seen & OWNER != waiter {
+            if is_threads(seen) {
+                visit(seen & OWNER);
+            }
+            return;
         }
-
-        fn wish(&self, holder: u64) -> Option<(u32, u64)> {
-            self.1.iter().find(|&&(who, _)| who == holder).map(|&(_, wanted)| (wanted, u64::from(wanted) + 1))
+        let Some(cells) = self.cells(lock).filter(|_| word::is_draining(seen)) else { return };
+        let (extent, mut index) = (cells.extent(), 0);
+        loop {
+            match cells.at(&extent, index) {
+                Seen::Cell(_, seen) => {
+                    // Who waits for the lock itself is only looking whether it may be read: who reads a lock does not wait
+                    // for it (S24).
+                    let is_hold = word::is_reader(seen)
+                        && is_threads(seen)
+                        && seen & OWNER != waiter
+                        && self.waits_for(seen & OWNER).is_none_or(|(wanted, _)| wanted != lock);
+                    if is_hold {
+                        visit(seen & OWNER);
+                    }
+                    index += 1;
+                }
+                Seen::Nothing(next) => index = next,
+                Seen::Unusable(page) if self.make_table_page_usable(page).is_ok() => {}
+                Seen::Unusable(_) => index += 1,
+                Seen::End => return,
+            }
         }
     }
 
-    fn locks(graph: &Fixed<'_>, me: u64, wanted: u32) -> Option<Vec<u32>> {
-        confirm(graph, me, wanted).map(|links| links.iter().map(|link| link.lock).collect())
+    fn waits_for(&self, holder: u64) -> Option<(u32, u64)> {
+        let record = self.record_of(holder)?;
+        let wait = record.waits_for()?;
+        (record.key() == holder).then_some((wait.lock, wait.raw))
+    }
+}
+
+impl Pool {
+    /// Why the wait of `me` for `wanted` would never end. Then its wait, which is in `record`, has been cleared.
+    pub(super) fn deadlock(&self, me: u64, wanted: u32, record: &Record<'_>) -> Option<Reason> {
+        if waits_for::search(self, me, wanted).is_none() || !self.try_detector(me) {
+            return None;
+        }
+        // The dead wait for nobody, though until somebody has found them dead their words and records say so. Asked last:
+        // whoever lives now lived at both looks.
+        let lives = |link: &Link| link.holder == me || self.judge(link.holder, Effort::Thorough) != Verdict::Dead;
+        let cycle = waits_for::confirm(self, me, wanted).filter(|links| links.iter().all(lives));
+        if cycle.is_some() {
+            // Before the detector is free: the next victim finds that this cycle is broken.
+            record.clear_wait();
+        }
+        let _taken_over = self.detector().compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed);
+        cycle.map(|links| Reason::Deadlock {
+            id: wanted,
+            cycle: links.iter().map(|link| self.describe_link(link)).collect(),
+        })
     }
 
-    #[test]
-    fn a_ring_through_me_is_a_deadlock_for_me() {
-        let graph = Fixed(&[(1, 10), (2, 20), (3, 30)], &[(20, 3), (30, 1)]);
-        assert_eq!(locks(&graph, 10, 2), Some(vec![2, 3, 1]));
+    fn describe_link(&self, link: &Link) -> Waits {
+        let (pid, tid) = self.named_thread(link.holder).unwrap_or_default();
+        Waits { id: link.lock, pid, tid }
     }
 
-    #[test]
-    fn a_ring_that_i_wait_for_is_not_mine() {
-        let graph = Fixed(&[(1, 10), (2, 20), (3, 30)], &[(10, 3), (20, 3), (30, 2)]);
-        assert_eq!(locks(&graph, 10, 2), None);
-    }
-
-    #[test]
-    fn a_way_that_ends_is_none() {
-        let graph = Fixed(&[(1, 10), (2, 20)], &[]);
-        assert_eq!(locks(&graph, 10, 2), None);
-    }
-
-    #[test]
-    fn of_several_readers_any_may_close_the_ring() {
-        let readers = [(1, 10), (2, 20), (2, 21), (2, 22), (3, 30)];
-        assert_eq!(locks(&Fixed(&readers, &[(22, 1)]), 10, 2), Some(vec![2, 1]));
-        assert_eq!(locks(&Fixed(&readers, &[(20, 3), (21, 3)]), 10, 2), None);
-        assert_eq!(locks(&Fixed(&readers, &[(20, 3), (21, 3), (30, 1)]), 10, 2), Some(vec![2, 3, 1]));
+    /// Takes the detector if nobody who lives has it; never waits, since whoever has it may be about to give way.
+    fn try_detector(&self, me: u64) -> bool {
+        let detector = self.detector();
+        let seen = detector.load(Ordering::Acquire);
+        let is_free = !word::has_owner(seen) || self.judge(seen, Effort::Quick) == Verdict::Dead;
+        is_free && detector.compare_exchange(seen, me, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 }

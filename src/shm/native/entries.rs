@@ -44,10 +44,8 @@ impl State {
 
 /// Who lives in an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tenant {
+pub(super) struct ProcessInfo {
     pub(super) pid: i32,
-    /// In clock ticks since boot.
-    pub(super) start: u64,
     pub(super) pid_namespace: u64,
     pub(super) time_namespace: u64,
     /// Its description is kept by a descriptor, which closefrom(3) would close.
@@ -83,17 +81,16 @@ impl<'m> Entry<'m> {
     }
 
     /// Marks as gone whoever lived there as `state`.
-    pub(super) fn bury(&self, state: State) {
+    pub(super) fn mark_dead(&self, state: State) {
         let gone = State::gone(state.generation()).0;
         let _another_did = self.u64(entry::STATE).compare_exchange(state.0, gone, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    pub(super) fn tenant(&self) -> Tenant {
+    pub(super) fn process_info(&self) -> ProcessInfo {
         // First: it was written last, and says that the rest was written.
         let pid_namespace = self.u64(entry::PID_NAMESPACE).load(Ordering::Acquire);
-        Tenant {
+        ProcessInfo {
             pid: self.u32(entry::PID).load(Ordering::Relaxed) as i32,
-            start: self.u64(entry::START).load(Ordering::Relaxed),
             pid_namespace,
             time_namespace: self.u64(entry::TIME_NAMESPACE).load(Ordering::Relaxed),
             is_kept_by_descriptor: self.u32(entry::FLAGS).load(Ordering::Relaxed) != 0,
@@ -101,18 +98,18 @@ impl<'m> Entry<'m> {
     }
 
     /// Writes who moves in. Nobody lives there yet, and what a former tenant said of itself is not to be taken for its.
-    pub(super) fn move_in(&self, pid: i32, is_kept_by_descriptor: bool) {
-        self.introduce([0, 0], 0, Namespaces { pid_namespace: 0, time_namespace: 0 });
+    pub(super) fn reset_identity(&self, pid: i32, is_kept_by_descriptor: bool) {
+        self.publish_identity([0, 0], 0, Namespaces { pid_namespace: 0, time_namespace: 0 });
         self.u32(entry::PID).store(pid as u32, Ordering::Relaxed);
         self.u32(entry::FLAGS).store(is_kept_by_descriptor.into(), Ordering::Relaxed);
     }
 
     /// Writes the tenant's command and what its numbers mean.
-    pub(super) fn introduce(&self, command: [u64; 2], start: u64, from: Namespaces) {
+    pub(super) fn publish_identity(&self, command: [u64; 2], started_by: u64, from: Namespaces) {
         for (part, half) in command.into_iter().enumerate() {
             self.u64(entry::COMMAND + part * 8).store(half, Ordering::Relaxed);
         }
-        self.u64(entry::START).store(start, Ordering::Relaxed);
+        self.u64(entry::STARTED_BY).store(started_by, Ordering::Relaxed);
         self.u64(entry::TIME_NAMESPACE).store(from.time_namespace, Ordering::Relaxed);
         self.u64(entry::PID_NAMESPACE).store(from.pid_namespace, Ordering::Release);
     }

@@ -13,7 +13,7 @@ use super::format;
 use super::judgement::Verdict;
 use super::note;
 use super::pool::Pool;
-use super::word::{self, D, OWNER, S};
+use super::word::{self, OWNER, OWNER_DIED, STARVING};
 
 /// Holders that were judged already: each is asked about once in a look.
 struct Judged<'p> {
@@ -98,7 +98,7 @@ impl Pool {
             allocated: self.bitmap().is_allocated(id),
             held: holder.is_some(),
             // A writer that died while it drained held nothing.
-            owner_died: seen & D != 0 || (is_dead && !is_draining),
+            owner_died: seen & OWNER_DIED != 0 || (is_dead && !is_draining),
             acquisitions: note::acquisitions(self.note(id)),
             readers: readers.len() as u32,
             draining: is_draining && !is_dead,
@@ -128,7 +128,7 @@ impl Pool {
         Holder {
             pid,
             tid,
-            pid_namespace: entry.map_or(0, |entry| entry.tenant().pid_namespace),
+            pid_namespace: entry.map_or(0, |entry| entry.process_info().pid_namespace),
             shared: false,
             ownership: if word::serial(named) == 0 { Ownership::Process } else { Ownership::Thread },
         }
@@ -156,8 +156,8 @@ impl Pool {
     }
 
     /// One lock that a process reads.
-    pub(super) fn read_by(&self, base: u64) -> Option<u32> {
-        let is_its = |cell: &u64| *cell != 0 && cell & S == 0 && word::process(*cell) == base;
+    pub(super) fn read_by(&self, process_word: u64) -> Option<u32> {
+        let is_its = |cell: &u64| *cell != 0 && cell & STARVING == 0 && word::process(*cell) == process_word;
         let in_slot = (0..self.num_locks()).find(|&id| {
             let own = self.cells(id).into_iter().flat_map(|cells| cells.own);
             own.map(|cell| cell.load(Ordering::Acquire)).any(|cell| is_its(&cell))
@@ -173,25 +173,25 @@ impl Pool {
     pub(super) fn waiters(&self) -> Vec<Waiter> {
         let mut judged = Judged::new(self);
         let waiting = self.records().filter_map(|record| {
-            let (wish, key) = (record.wish()?, record.key());
+            let (wait, key) = (record.waits_for()?, record.key());
             if judged.is_dead(key) {
                 return None;
             }
             let (pid, tid) = self.named_thread(key).unwrap_or_default();
             let entry = self.entry(word::entry(key)).ok().flatten();
             Some(Waiter {
-                id: wish.lock,
+                id: wait.lock,
                 pid,
                 tid,
-                pid_namespace: entry.map_or(0, |entry| entry.tenant().pid_namespace),
+                pid_namespace: entry.map_or(0, |entry| entry.process_info().pid_namespace),
                 waited_ns: Instant::now().since(Instant::from_nanoseconds(record.since())),
-                draining: self.is_drained_by(wish.lock, key),
+                draining: self.is_drained_by(wait.lock, key),
             })
         });
         waiting.collect()
     }
 
-    /// Whether that thread drains that lock. A wish may be for a lock that this process does not know of yet.
+    /// Whether that thread drains that lock. The lock may be one that this process does not know of yet.
     fn is_drained_by(&self, id: u32, thread: u64) -> bool {
         let seen = if id < self.num_locks_now() { self.word(id).load(Ordering::Acquire) } else { 0 };
         word::is_draining(seen) && seen & OWNER == thread & OWNER
@@ -212,6 +212,6 @@ impl Pool {
         let is_own = || self.attachment.peek().is_some_and(|own| own.entry == index);
         // Who cannot be asked may well be there.
         matches!(self.entry(index), Ok(Some(entry)) if entry.state().is_live())
-            && (is_own() || self.is_inhabited(index).unwrap_or(true))
+            && (is_own() || self.is_entry_locked(index).unwrap_or(true))
     }
 }

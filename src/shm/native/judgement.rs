@@ -12,8 +12,8 @@ use crate::sys::liveness::procfs;
 use crate::sys::liveness::{self, ThreadRef};
 use crate::sys::syscall::clock::Instant;
 
-use super::entries::{self, Entry, State, Tenant};
-use super::pool::{LastLook, Pool};
+use super::entries::{self, Entry, ProcessInfo, State};
+use super::pool::{LastFoundAlive, Pool};
 use super::word;
 
 /// What is known of a holder.
@@ -25,33 +25,33 @@ pub(super) enum Verdict {
     Unknown,
 }
 
-/// How closely to look.
+/// How much a check may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum Effort {
     /// What takes a microsecond.
     Quick,
     /// Into /proc, too, where a thread is known to end while its memory is taken down.
     Thorough,
 }
 
-/// How far apart the thorough looks of all waiters for a lock are: less than a slice, so that a lone one has one in each.
-const LOOKS_APART_NS: u64 = 4_000_000;
+/// The thorough checks of all waiters for one lock are that far apart: less than a slice, so that a lone waiter checks in each.
+const CHECKS_APART_NS: u64 = 4_000_000;
 
-/// How long "it lives" of a thorough look is good for in calls that do not wait: such a look costs a hundred times what
-/// trying a held lock costs otherwise, and a program may try as often as it can.
+/// A call that does not wait believes "alive" from a thorough check for that long. Such a check costs a hundred times as
+/// much as trying a held lock, and a program may try as often as it can.
 const GOOD_FOR_NS: u64 = 1_000_000;
 
 impl Pool {
     /// Whether the holder that `named` names is dead, for a call that does not wait. Whoever is gone is found at once;
     /// whoever is about to go is looked for once in a millisecond.
-    pub(super) fn is_dead_at_once(&self, named: u64) -> bool {
-        let LastLook { holder, until } = &self.last_look;
+    pub(super) fn is_dead_now(&self, named: u64) -> bool {
+        let LastFoundAlive { holder, until } = &self.last_found_alive;
         let (owner, now) = (named & word::OWNER, Instant::now());
         let is_known = holder.load(Ordering::Relaxed) == owner && now.nanoseconds() < until.load(Ordering::Relaxed);
         if is_known {
-            return self.judge(named, Look::Quick) == Verdict::Dead;
+            return self.judge(named, Effort::Quick) == Verdict::Dead;
         }
-        let verdict = self.judge(named, Look::Thorough);
+        let verdict = self.judge(named, Effort::Thorough);
         if verdict == Verdict::Alive {
             until.store(now.after(GOOD_FOR_NS).nanoseconds(), Ordering::Relaxed);
             holder.store(owner, Ordering::Relaxed);
@@ -59,14 +59,13 @@ impl Pool {
         verdict == Verdict::Dead
     }
 
-    /// Whether it is time for a thorough look at a lock's holder, which the caller has then. Otherwise somebody, of
-    /// whatever process, had one just now; or the caller would see nothing, and leaves the look to who does. Only a hint:
-    /// whoever forges it puts such looks off, and the quick one goes on.
-    pub(super) fn begin_thorough_look(&self, id: u32, named: u64, now: Instant) -> bool {
+    /// Whether the caller is to check a lock's holder thoroughly now. If not, a thread of some process did so just now, or
+    /// this process would see nothing in /proc. Only a hint: forging it puts thorough checks off, and quick ones go on.
+    pub(super) fn claim_thorough_check(&self, id: u32, named: u64, now: Instant) -> bool {
         let looked = self.looked(id);
         let last = looked.load(Ordering::Relaxed);
         // What lies ahead is from another time namespace, or forged.
-        let is_recent = last <= now.nanoseconds() && now.nanoseconds() - last < LOOKS_APART_NS;
+        let is_recent = last <= now.nanoseconds() && now.nanoseconds() - last < CHECKS_APART_NS;
         !is_recent
             && self.can_see(named)
             && looked.compare_exchange(last, now.nanoseconds(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -74,28 +73,28 @@ impl Pool {
 
     /// Whether /proc shows the process that a word names under the numbers that its entry has.
     fn can_see(&self, named: u64) -> bool {
-        let is_own = self.attachment.peek().is_some_and(|own| own.base == word::process(named));
+        let is_own = self.attachment.peek().is_some_and(|own| own.process_word == word::process(named));
         let Ok(Some(entry)) = self.entry(word::entry(named)) else { return false };
-        (is_own || self.is_neighbour(&entry.tenant())) && liveness::proc_shows_this_namespace()
+        (is_own || self.shares_pid_namespace(&entry.process_info())) && liveness::proc_shows_this_namespace()
     }
 
     /// Whether the numbers of a process mean the same here.
-    fn is_neighbour(&self, tenant: &Tenant) -> bool {
-        tenant.pid_namespace != 0 && tenant.pid_namespace == self.pid_namespace()
+    fn shares_pid_namespace(&self, info: &ProcessInfo) -> bool {
+        info.pid_namespace != 0 && info.pid_namespace == self.pid_namespace()
     }
 
     /// Judges the holder that `named` names, which was read before this. An entry that is found deserted is marked, so
     /// that the next need not ask.
-    pub(super) fn judge(&self, named: u64, look: Look) -> Verdict {
-        self.examine(named, look, |entry, state| entry.bury(state))
+    pub(super) fn judge(&self, named: u64, effort: Effort) -> Verdict {
+        self.examine(named, effort, |entry, state| entry.mark_dead(state))
     }
 
     /// The same for who only looks, and writes nothing.
     pub(super) fn judge_unmarked(&self, named: u64) -> Verdict {
-        self.examine(named, Look::Thorough, |_, _| ())
+        self.examine(named, Effort::Thorough, |_, _| ())
     }
 
-    fn examine(&self, named: u64, look: Look, on_deserted: impl FnOnce(&Entry<'_>, State)) -> Verdict {
+    fn examine(&self, named: u64, effort: Effort, on_unlocked: impl FnOnce(&Entry<'_>, State)) -> Verdict {
         let index = word::entry(named);
         let entry = match self.entry(index) {
             // Nobody was ever there.
@@ -108,13 +107,13 @@ impl Pool {
             return Verdict::Dead;
         }
         let own = self.attachment.peek();
-        let is_own = own.is_some_and(|own| own.base == word::process(named));
+        let is_own = own.is_some_and(|own| own.process_word == word::process(named));
         let mut verdict = Verdict::Alive;
         if !is_own {
-            match self.is_inhabited(index) {
+            match self.is_entry_locked(index) {
                 Ok(true) => {}
                 Ok(false) => {
-                    on_deserted(&entry, state);
+                    on_unlocked(&entry, state);
                     return Verdict::Dead;
                 }
                 Err(_) => verdict = Verdict::Unknown,
@@ -122,36 +121,36 @@ impl Pool {
         } else if word::serial(named) == 0 || self.is_calling_thread(named) {
             return Verdict::Alive;
         }
-        if self.is_ended(&entry, state, named, look, is_own) { Verdict::Dead } else { verdict }
+        if self.is_ended(&entry, state, named, effort, is_own) { Verdict::Dead } else { verdict }
     }
 
     /// What the kernel says of the thread, or of the process where that is the holder.
-    fn is_ended(&self, entry: &Entry<'_>, state: State, named: u64, look: Look, is_own: bool) -> bool {
-        let tenant = entry.tenant();
+    fn is_ended(&self, entry: &Entry<'_>, state: State, named: u64, effort: Effort, is_own: bool) -> bool {
+        let info = entry.process_info();
         // Its own threads a process knows even where it cannot see what namespaces it is in.
-        if !is_own && !self.is_neighbour(&tenant) {
+        if !is_own && !self.shares_pid_namespace(&info) {
             return false;
         }
         let record = self.record_of(named).filter(|_| word::serial(named) != 0);
         let ended = match record {
             Some(record) => {
                 let thread = record.thread();
-                let thread_ref = |start| ThreadRef { pid: tenant.pid, tid: thread.tid, start };
-                let start = || (thread.start != 0 && times_compare(&tenant)).then_some(thread.start);
-                let ended = is_over(look, || thread_ref(None).is_gone(), || thread_ref(start()).is_exiting());
+                let thread_ref = |started_by| ThreadRef { pid: info.pid, tid: thread.tid, started_by };
+                let started_by = || (thread.started_by != 0 && times_compare(&info)).then_some(thread.started_by);
+                let ended = is_over(effort, || thread_ref(None).is_gone(), || thread_ref(started_by()).is_exiting());
                 // The record was the thread's all the while, or what was asked was somebody else.
                 ended && record.key() == named & word::OWNER
             }
             None => {
-                let thread_ref = ThreadRef { pid: tenant.pid, tid: 0, start: None };
-                is_over(look, || thread_ref.process_is_gone(), || thread_ref.process_is_exiting())
+                let thread_ref = ThreadRef { pid: info.pid, tid: 0, started_by: None };
+                is_over(effort, || thread_ref.process_is_gone(), || thread_ref.process_is_exiting())
             }
         };
         ended && entry.state() == state
     }
 
     /// Whether the byte of an entry is locked. `Err`: it could not be asked.
-    pub(super) fn is_inhabited(&self, index: u32) -> Result<bool, Errno> {
+    pub(super) fn is_entry_locked(&self, index: u32) -> Result<bool, Errno> {
         let byte = entries::byte(self.geometry, index);
         let own = self.attachment.peek().map(|own| entries::byte(self.geometry, own.entry));
         let asked = self.segment.file.with_file(|file| {
@@ -179,13 +178,13 @@ impl Pool {
     }
 }
 
-/// Whether a thread or process is gone or, if that is looked for, about to go. Asked once more then: of one that went in
-/// the midst of the look nothing was found.
-fn is_over(look: Look, is_gone: impl Fn() -> bool, is_exiting: impl Fn() -> bool) -> bool {
-    is_gone() || (look == Look::Thorough && (is_exiting() || is_gone()))
+/// Whether a thread or process is gone or, in a thorough check, about to go. Check "gone" again: if the thread exits during
+/// the check, /proc shows nothing.
+fn is_over(effort: Effort, is_gone: impl Fn() -> bool, is_exiting: impl Fn() -> bool) -> bool {
+    is_gone() || (effort == Effort::Thorough && (is_exiting() || is_gone()))
 }
 
-/// Asked anew each time: what was written when the process attached may be another by now.
-fn times_compare(tenant: &Tenant) -> bool {
-    tenant.time_namespace == liveness::time_namespace()
+/// Ask each time: the calling process may have entered another time namespace since it attached.
+fn times_compare(info: &ProcessInfo) -> bool {
+    info.time_namespace == liveness::time_namespace()
 }

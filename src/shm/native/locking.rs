@@ -6,22 +6,23 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use crate::acquisition::{Acquisition, Progress};
+use crate::Reason;
+use crate::acquisition::{Acquisition, Deadline, Progress};
+use crate::backend::{FastAcquire, Mode, Request};
 use crate::cancel::{self, Cancel};
-use crate::manager::{Acquired, Ownership, Wait};
+use crate::manager::{Acquired, Ownership};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::futex::{self, WakeReason};
 use crate::sys::thread::waits::{self, WaitEffects};
-use crate::{Reason, Result};
 
 use super::Native;
-use super::crowd::Crowd;
-use super::judgement::Look;
-use super::member::Member;
+use super::caller::Caller;
+use super::judgement::Effort;
+use super::local_waiters::LocalWaiters;
 use super::reading::Reading;
 use super::releasing::wake_any;
 use super::waiting::{self, READERS, Slices, classes, futex_of, starves};
-use super::word::{self, R, Step, Waiter};
+use super::word::{self, RESERVED, Step, WaitState};
 use super::writing::{Drain, left_by};
 
 /// Why a wait ends without the lock.
@@ -39,38 +40,31 @@ impl Leaving {
 
 /// An acquisition that has come to the slow path.
 pub(crate) struct SlowPath<'m> {
-    request: Request<'m>,
+    call: LockCall<'m>,
+    /// What the faster paths left.
+    missed: FastAcquire,
     /// Never moved once it is there: it is noted where it stands.
     waiting: Option<Waiting<'m>>,
 }
 
-/// How a lock is to be held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    Exclusive,
-    Shared,
-}
-
 /// What is asked for.
 #[derive(Clone, Copy)]
-pub(super) struct Request<'m> {
+pub(super) struct LockCall<'m> {
     pub(super) native: &'m Native,
     pub(super) id: u32,
     pub(super) mode: Mode,
-    pub(super) wait: Wait,
+    pub(super) deadline: Deadline,
     pub(super) cancel: Option<&'m Cancel>,
 }
 
 /// One wait.
 pub(super) struct Waiting<'m> {
     pub(super) lock: &'m AtomicU64,
-    pub(super) member: Member<'m>,
+    pub(super) caller: Caller<'m>,
     pub(super) start: Instant,
-    deadline: Instant,
-    timeout_ns: u64,
-    pub(super) crowd: Crowd<'static>,
+    pub(super) local_waiters: LocalWaiters<'static>,
     pub(super) counted: waits::RecordedWait,
-    pub(super) waiter: Waiter,
+    pub(super) waiter: WaitState,
     pub(super) slices: Slices,
     /// The lock's note when its holder was looked after last.
     looked_at: u64,
@@ -93,29 +87,29 @@ pub(super) struct Sleep<'m> {
     classes: u32,
 }
 
-impl Native {
-    /// Acquires a lock that the short ways did not.
-    #[inline]
-    pub(crate) fn slow_path<'m>(&'m self, id: u32, mode: Mode, wait: Wait, cancel: Option<&'m Cancel>) -> SlowPath<'m> {
-        SlowPath { request: Request { native: self, id, mode, wait, cancel }, waiting: None }
-    }
-
-    #[cold]
-    pub(super) fn acquire_slowly(&self, id: u32, mode: Mode, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        self.slow_path(id, mode, wait, cancel).run().map_err(|reason| self.error(reason))
+impl<'m> SlowPath<'m> {
+    pub(super) fn new(native: &'m Native, request: Request<'m>) -> Self {
+        let Request { id, mode, deadline, cancel, missed } = request;
+        Self { call: LockCall { native, id, mode, deadline, cancel }, missed, waiting: None }
     }
 }
 
 impl Acquisition for SlowPath<'_> {
     fn step(&mut self) -> Progress {
         match &mut self.waiting {
-            None => self.request.begin(&mut self.waiting),
+            None => {
+                // First: whatever this call comes to, it is not to keep what it took in vain.
+                if self.missed == FastAcquire::BackOut {
+                    self.call.native.view.back_out(self.call.id);
+                }
+                self.call.begin(&mut self.waiting)
+            }
             Some(waiting) => {
                 let outcome = match waiting.drain {
-                    Some(_) => self.request.after_drain_sleep(waiting),
-                    None => self.request.after_sleep(waiting),
+                    Some(_) => self.call.after_drain_sleep(waiting),
+                    None => self.call.after_sleep(waiting),
                 };
-                self.request.end(waiting, outcome)
+                self.call.end(waiting, outcome)
             }
         }
     }
@@ -127,7 +121,7 @@ impl Acquisition for SlowPath<'_> {
     }
 }
 
-impl<'m> Request<'m> {
+impl<'m> LockCall<'m> {
     pub(super) fn lock(self) -> &'m AtomicU64 {
         self.native.pool().word(self.id)
     }
@@ -137,28 +131,28 @@ impl<'m> Request<'m> {
         self.native.may_share(self.mode)?;
         self.native.view.hear_of_more();
         cancel::check(self.cancel, self.id)?;
-        let member = self.native.enter()?;
+        let caller = self.native.enter()?;
         self.native.pool().check_not_retired()?;
-        if let Some(acquired) = self.contend_as_asked(&member)? {
+        if let Some(acquired) = self.contend_as_asked(&caller)? {
             return Ok(Some(acquired));
         }
         // What can be cancelled has not come by the mid path.
         if self.cancel.is_some()
-            && waiting::spin(self.native.view.slot(self.id), member.thread)
-            && let Some(acquired) = self.contend_as_asked(&member)?
+            && waiting::spin(self.native.view.slot(self.id), caller.thread)
+            && let Some(acquired) = self.contend_as_asked(&caller)?
         {
             return Ok(Some(acquired));
         }
-        let waiting = place.insert(self.new_wait(member));
+        let waiting = place.insert(self.new_wait(caller));
         let marks = WaitEffects {
             waiting: self.native.view.waiting(),
             cancel: self.cancel.map(Cancel::waits),
-            local_waiters: waiting.crowd.counter(),
-            published_wait: member.record.map(|record| record.wants()),
+            local_waiters: waiting.local_waiters.counter(),
+            published_wait: caller.record.map(|record| record.wait_word()),
             futex: futex_of(self.lock()),
             held_word: None,
         };
-        waiting.counted.begin(member.thread, &marks);
+        waiting.counted.begin(caller.thread, &marks);
         let outcome = match self.mode {
             Mode::Exclusive => self.before_first_sleep(waiting),
             Mode::Shared => self.before_first_shared_sleep(waiting),
@@ -166,11 +160,11 @@ impl<'m> Request<'m> {
         self.end(waiting, outcome)
     }
 
-    fn contend_as_asked(self, member: &Member<'m>) -> Progress {
+    fn contend_as_asked(self, caller: &Caller<'m>) -> Progress {
         match self.mode {
-            Mode::Shared => self.contend_shared(member),
-            Mode::Exclusive => match self.contend(member)? {
-                Some(acquired) => self.settle(member, acquired),
+            Mode::Shared => self.contend_shared(caller),
+            Mode::Exclusive => match self.contend(caller)? {
+                Some(acquired) => self.finish_exclusive(caller, acquired),
                 None => Ok(None),
             },
         }
@@ -178,37 +172,30 @@ impl<'m> Request<'m> {
 
     /// What comes after the swap that took a lock. It cannot fail but by giving the lock back, with the death that the
     /// swap told of.
-    fn settle(self, member: &Member<'_>, acquired: Acquired) -> Progress {
+    fn finish_exclusive(self, caller: &Caller<'_>, acquired: Acquired) -> Progress {
         if let Err(reason) = self.native.pool().check_not_retired() {
-            self.native.pool().hand_back(self.id, member.word, acquired);
+            self.native.pool().back_out(self.id, caller.word, acquired);
             return Err(reason);
         }
         self.native.view.remember(self.id);
-        if member.ownership == Ownership::Thread {
-            member.thread.count_native_lock();
+        if caller.ownership == Ownership::Thread {
+            caller.thread.count_native_lock();
         }
         Ok(Some(acquired))
     }
 
-    fn new_wait(self, member: Member<'m>) -> Waiting<'m> {
-        let timeout_ns = match self.wait {
-            Wait::Try => 0,
-            Wait::Nanoseconds(timeout) => timeout,
-            Wait::Forever => u64::MAX,
-        };
+    fn new_wait(self, caller: Caller<'m>) -> Waiting<'m> {
         let start = Instant::now();
-        let deadline = start.after(timeout_ns);
-        let (crowd, looked_at) = (self.native.pool().join_crowd(self.id), self.native.pool().note(self.id));
+        let (local_waiters, looked_at) =
+            (self.native.pool().join_local_waiters(self.id), self.native.pool().note(self.id));
         Waiting {
             lock: self.lock(),
-            member,
+            caller,
             start,
-            deadline,
-            timeout_ns,
-            crowd,
+            local_waiters,
             counted: waits::RecordedWait::default(),
-            waiter: Waiter::default(),
-            slices: Slices::new(start, crowd.place),
+            waiter: WaitState::default(),
+            slices: Slices::new(start, local_waiters.place),
             looked_at,
             sleep: Sleep { word: self.lock(), seen: 0, note: looked_at, until: start, classes: 0 },
             awake: WakeReason::ValueChanged,
@@ -224,17 +211,17 @@ impl<'m> Request<'m> {
             return Ok(None);
         }
         // After the swap, or instead of it: whoever walks meanwhile finds that the cycle is none.
-        waiting.counted.end(waiting.member.thread);
-        if let Some(record) = waiting.member.record {
-            record.withdraw();
+        waiting.counted.end(waiting.caller.thread);
+        if let Some(record) = waiting.caller.record {
+            record.clear_wait();
         }
         let acquired = outcome.or_else(|leaving| match self.mode {
             Mode::Exclusive => self.leave(waiting, leaving),
             Mode::Shared => self.leave_shared(waiting, leaving),
         })?;
         match (acquired, self.mode) {
-            (Some(acquired), Mode::Exclusive) => self.settle(&waiting.member, acquired),
-            (Some(_), Mode::Shared) => self.settle_shared(&waiting.member, waiting.reading, waiting.waiter),
+            (Some(acquired), Mode::Exclusive) => self.finish_exclusive(&waiting.caller, acquired),
+            (Some(_), Mode::Shared) => self.finish_shared(&waiting.caller, waiting.reading, waiting.waiter),
             (None, _) => Ok(None),
         }
     }
@@ -242,7 +229,7 @@ impl<'m> Request<'m> {
     fn leave(self, waiting: &mut Waiting<'m>, leaving: Leaving) -> Progress {
         let lock = waiting.lock;
         if waiting.drain.take().is_some() {
-            self.give_drain_up(waiting.member.owner);
+            self.end_own_drain(waiting.caller.owner);
             return Err(leaving.reason);
         }
         if leaving.last_try {
@@ -250,7 +237,7 @@ impl<'m> Request<'m> {
             let seen = lock.load(Ordering::Acquire);
             // What readers have is not to be had at once.
             if !word::is_shared(seen)
-                && let Step::Take(next) = word::step(seen, waiting.member.word, waiting.waiter)
+                && let Step::Take(next) = word::step(seen, waiting.caller.word, waiting.waiter)
                 && lock.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed).is_ok()
             {
                 return Ok(Some(left_by(seen)));
@@ -278,7 +265,7 @@ impl<'m> Request<'m> {
     }
 
     fn sleep(self, waiting: &Waiting<'m>, word: &'m AtomicU64, seen: u64, classes: u32) -> Sleep<'m> {
-        let until = waiting.slices.end.min(waiting.deadline);
+        let until = waiting.slices.end.min(self.deadline.at());
         let until = match self.mode {
             // Nobody but itself sees to it that a reader that starves gets a turn: it says so in time, however long its slice is.
             Mode::Shared if !waiting.waiter.starves => until.min(waiting::starves_at(waiting.start)),
@@ -297,26 +284,26 @@ impl<'m> Request<'m> {
         waiter.woken = awake == WakeReason::Woken || (waiter.woken && awake == WakeReason::ValueChanged);
         waiter.starves = starves(now.since(waiting.start));
         if now >= waiting.slices.end {
-            waiting.slices.next(now, waiting.crowd.size());
+            waiting.slices.next(now, waiting.local_waiters.size());
             let seen = lock.load(Ordering::Acquire);
             let note = pool.note(self.id);
             let was_reserved = !word::has_owner(sleep.seen);
-            waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & R != 0 && note == sleep.note;
+            waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & RESERVED != 0 && note == sleep.note;
             // Where the lock changed hands, its holder has not had it for long; a look into /proc costs as much as a turn,
             // and one of many waiters is enough to have it.
-            let is_time = note == waiting.looked_at && pool.begin_thorough_look(self.id, seen, now);
+            let is_time = note == waiting.looked_at && pool.claim_thorough_check(self.id, seen, now);
             waiting.looked_at = note;
-            let look = if is_time { Look::Thorough } else { Look::Quick };
+            let effort = if is_time { Effort::Thorough } else { Effort::Quick };
             match self.mode {
                 Mode::Exclusive => {
-                    if let Some(acquired) = self.take_over(waiting, seen, look)? {
+                    if let Some(acquired) = self.take_over(waiting, seen, effort)? {
                         return Ok(Some(acquired));
                     }
                     if waiting.drain.is_some() {
                         return Ok(None);
                     }
                 }
-                Mode::Shared => self.clear_dead_owner(seen, look),
+                Mode::Shared => self.clear_dead_owner(seen, effort),
             }
             self.look_for_stuck_drain(waiting, seen);
             self.look_for_deadlock(waiting)?;
@@ -330,28 +317,27 @@ impl<'m> Request<'m> {
         }
     }
 
-    pub(super) fn check_wait(self, waiting: &Waiting<'m>) -> std::result::Result<(), Leaving> {
+    pub(super) fn check_wait(self) -> std::result::Result<(), Leaving> {
         let id = self.id;
         cancel::check(self.cancel, id).map_err(Leaving::at_once)?;
         self.native.pool().check_not_retired().map_err(Leaving::at_once)?;
-        if Instant::now() >= waiting.deadline {
+        if Instant::now() >= self.deadline.at() {
             let holder = self.native.pool().holder_thread(self.lock().load(Ordering::Relaxed));
-            let reason = Reason::TimedOut { id, timeout_ns: waiting.timeout_ns, holder };
-            return Err(Leaving { reason, last_try: true });
+            return Err(Leaving { reason: self.deadline.missed(id, holder), last_try: true });
         }
         Ok(())
     }
 
     /// Publishes what the caller waits for, and ends its wait if that closes a cycle.
     pub(super) fn look_for_deadlock(self, waiting: &Waiting<'m>) -> std::result::Result<(), Leaving> {
-        let member = &waiting.member;
-        let Some(record) = member.record else { return Ok(()) };
-        if record.wish().is_none() {
-            record.wish_for(self.id, waiting.start.nanoseconds());
+        let caller = &waiting.caller;
+        let Some(record) = caller.record else { return Ok(()) };
+        if record.waits_for().is_none() {
+            record.publish_wait(self.id, waiting.start.nanoseconds());
         }
         // Of two who publish at the same time, at least one sees the other's.
         fence(Ordering::SeqCst);
-        match self.native.pool().deadlock(member.owner, self.id, &record) {
+        match self.native.pool().deadlock(caller.owner, self.id, &record) {
             None => Ok(()),
             Some(reason) => Err(Leaving { reason, last_try: true }),
         }

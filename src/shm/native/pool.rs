@@ -18,9 +18,9 @@ use crate::sys::thread::Thread;
 use crate::{Reason, Result};
 
 use super::super::name::SegmentName;
-use super::Beside;
+use super::Companion;
 use super::attachment::Attachment;
-use super::crowd::Crowd;
+use super::local_waiters::LocalWaiters;
 use super::space::Space;
 use super::word;
 
@@ -32,9 +32,9 @@ pub(super) struct Pool {
     process: &'static Process,
     /// This process's place in the segment. A child has none until its first call.
     pub(super) attachment: PerProcess<Attachment>,
-    pub(super) last_look: LastLook,
+    pub(super) last_found_alive: LastFoundAlive,
     /// What locks are held by beside their words, if by anything.
-    pub(super) beside: OnceBox<Arc<dyn Beside>>,
+    pub(super) companion: OnceBox<Arc<dyn Companion>>,
     /// Whether a thread has ever taken locks here that it was to own itself.
     pub(super) has_owning_threads: AtomicBool,
 }
@@ -42,7 +42,7 @@ pub(super) struct Pool {
 /// The holder that a thorough look of this process found alive last, and until when that is good. Two who store at the
 /// same time may leave the one's holder with the other's time, which is as good for as long.
 #[derive(Debug, Default)]
-pub(super) struct LastLook {
+pub(super) struct LastFoundAlive {
     pub(super) holder: AtomicU64,
     pub(super) until: AtomicU64,
 }
@@ -58,8 +58,8 @@ impl Deref for Pool {
 
 impl Pool {
     fn new(process: &'static Process, space: Space, attachment: PerProcess<Attachment>) -> Self {
-        let (last_look, has_owning_threads) = Default::default();
-        Self { space, process, attachment, last_look, beside: OnceBox::new(), has_owning_threads }
+        let (last_found_alive, has_owning_threads) = Default::default();
+        Self { space, process, attachment, last_found_alive, companion: OnceBox::new(), has_owning_threads }
     }
 
     /// The pool of a segment that was mapped just now, or the one that this process has of it already. `read`: the id that
@@ -116,11 +116,11 @@ impl Pool {
     }
 
     /// Counts the calling thread among those of this process that wait for that lock.
-    pub(super) fn join_crowd(&self, id: u32) -> Crowd<'static> {
+    pub(super) fn join_local_waiters(&self, id: u32) -> LocalWaiters<'static> {
         // The process has its arena since the pool was made.
         let counters = arena::wait_counters().unwrap_or_default();
         // Inodes are often neighbours, as ids are.
-        Crowd::join(counters, id.wrapping_add((self.segment.metadata.inode as u32).wrapping_mul(0x9E37_79B1)))
+        LocalWaiters::join(counters, id.wrapping_add((self.segment.metadata.inode as u32).wrapping_mul(0x9E37_79B1)))
     }
 
     /// The place of this process, taken now if it has none.
@@ -141,8 +141,8 @@ impl Pool {
 
     /// The PID namespace that this process looks from.
     pub(super) fn pid_namespace(&self) -> u64 {
-        let introduced = self.attachment.peek().and_then(Attachment::namespaces);
-        introduced.map_or_else(|| procfs::pid_namespace("self"), |here| here.pid_namespace)
+        let published = self.attachment.peek().and_then(Attachment::namespaces);
+        published.map_or_else(|| procfs::pid_namespace("self"), |here| here.pid_namespace)
     }
 }
 
@@ -151,7 +151,7 @@ impl Drop for Pool {
         // In that order: whoever finds the entry's byte free finds it given up, not dead. The registry drops a pool only
         // when nothing is held and no thread is inside.
         if let Some(attachment) = self.attachment.peek() {
-            attachment.give_up(&self.space);
+            attachment.detach(&self.space);
         }
     }
 }

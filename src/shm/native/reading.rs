@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
 //! The slow path of readers. A cell is claimed in the name of the thread, then the word is looked at again; a reader that
-//! starves keeps its cell, with S in it, while it sleeps: "not in, but let me in next".
+//! starves keeps its cell, marked STARVING, while it sleeps: "not in, but let me in next".
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Reason;
 use crate::acquisition::Progress;
+use crate::backend::{Mode, Release};
 use crate::manager::{Acquired, Ownership};
 use crate::sys::thread::waits::HeldWord;
 
 use super::Native;
 use super::abandoning::ROUNDS;
-use super::cells::{self, Cells, GivenBack};
+use super::caller::Caller;
+use super::cells::{self, CellRelease, Cells};
 use super::converting::downgrade_word;
-use super::judgement::{Look, Verdict};
-use super::locking::{Leaving, Mode, Request, Waiting};
-use super::member::Member;
-use super::releasing::{OF_LEFT_CELL, wake_any, wake_cell, wake_oldest};
+use super::judgement::{Effort, Verdict};
+use super::locking::{Leaving, LockCall, Waiting};
+use super::note;
+use super::releasing::{RELEASE_LEFT_CLAIM, wake_any, wake_cell, wake_oldest};
 use super::sharing::{hand_to_process, leave};
-use super::word::{self, D, OWNER, R, S, Step, Waiter};
-use super::writing::refusal;
-use super::{Release, note};
+use super::word::{self, OWNER, OWNER_DIED, RESERVED, STARVING, Step, WaitState};
 
 /// What a wait has come to as a reader's.
 #[derive(Clone, Copy, Default)]
@@ -37,8 +37,8 @@ pub(super) struct Reading<'m> {
 impl<'m> Reading<'m> {
     /// The cell in which it starves as `owner`, if that stands yet: a writer that took a reservation which none came for has
     /// taken such cells away (S13), and a signal handler may have claimed that very one for another lock since.
-    fn wish(&self, owner: u64) -> Option<&'m AtomicU64> {
-        self.cell.filter(|cell| cells::is_wish_of(cell.load(Ordering::Relaxed), owner))
+    fn starving_claim(&self, owner: u64) -> Option<&'m AtomicU64> {
+        self.cell.filter(|cell| cells::is_starving_claim_of(cell.load(Ordering::Relaxed), owner))
     }
 }
 
@@ -61,10 +61,10 @@ impl Native {
 
     /// Gives back what the calling thread, or this process, holds shared.
     #[cold]
-    pub(crate) fn unshare_slowly(&self, id: u32) -> Result<(), Reason> {
+    pub(super) fn release_cell(&self, id: u32) -> Result<(), Reason> {
         self.may_lock(id)?;
         self.may_share(Mode::Shared)?;
-        let holder = self.holder_here().ok_or(Reason::NotHolder { id })?;
+        let holder = self.own_words().ok_or(Reason::NotHolder { id })?;
         super::sharing::sweep_claim(holder.thread);
         let cells = self.pool().cells(id).ok_or(NO_READERS)?;
         let thread_word = holder.thread_word.filter(|_| self.ownership.chosen() == Ownership::Thread);
@@ -87,68 +87,68 @@ impl Native {
 
     /// Makes an exclusive hold a shared one (S15).
     #[cold]
-    pub(crate) fn downgrade_slowly(&self, id: u32) -> Result<(), Reason> {
+    pub(super) fn downgrade_held(&self, id: u32) -> Result<(), Reason> {
         self.may_lock(id)?;
         self.may_share(Mode::Shared)?;
         let pool = self.pool();
-        let member = self.enter()?;
+        let caller = self.enter()?;
         let cells = pool.cells(id).ok_or(NO_READERS)?;
-        let is_its = |seen: u64| seen & OWNER == member.word && !word::is_draining(seen);
-        if !is_its(cells.word.load(Ordering::Relaxed)) || note::manager(pool.note(id)) != self.view.token {
+        let is_its = |seen: u64| seen & OWNER == caller.word && !word::is_draining(seen);
+        if !is_its(cells.word.load(Ordering::Relaxed)) || note::manager(pool.note(id)) != self.view.manager {
             return Err(Reason::NotHolder { id });
         }
         // Behind the swap of the word a writer might come before the cell.
-        let cell = pool.claim_cell(&cells, member.owner)?;
-        pool.next_after(S, id);
+        let cell = pool.claim_cell(&cells, caller.owner)?;
+        pool.next_after(STARVING, id);
         match downgrade_word(&cells, is_its) {
             Release::Done => {}
             undone => {
-                leave(cell, member.owner);
+                leave(cell, caller.owner);
                 return Err(match undone {
-                    Release::Undecided => Reason::Unsettled { id, rounds: ROUNDS },
+                    Release::GoSlow => Reason::Unsettled { id, rounds: ROUNDS },
                     _ => Reason::NotHolder { id },
                 });
             }
         }
-        match member.ownership {
+        match caller.ownership {
             Ownership::Thread => {
-                member.thread.count_shared_lock();
-                member.thread.count_native_unlock();
+                caller.thread.count_shared_lock();
+                caller.thread.count_native_unlock();
             }
-            Ownership::Process => hand_to_process(cell, member.owner, member.word),
+            Ownership::Process => hand_to_process(cell, caller.owner, caller.word),
         }
         Ok(())
     }
 }
 
-impl<'m> Request<'m> {
+impl<'m> LockCall<'m> {
     fn cells(self) -> Result<Cells<'m>, Reason> {
         self.native.pool().cells(self.id).ok_or(NO_READERS)
     }
 
     /// Holds the lock shared if no writer has it who lives, or is next.
-    pub(super) fn contend_shared(self, member: &Member<'m>) -> Progress {
+    pub(super) fn contend_shared(self, caller: &Caller<'m>) -> Progress {
         let (pool, cells) = (self.native.pool(), self.cells()?);
-        let is_try = self.wait.is_try();
+        let is_try = self.deadline.is_try();
         // Nobody reads a lock twice: behind a writer that waits the second would wait for ever (S14).
-        if member.thread.is_reading() && cells.find(member.owner).is_some() {
-            return Err(self.own(member));
+        if caller.thread.is_reading() && cells.find(caller.owner).is_some() {
+            return Err(self.own(caller));
         }
-        self.give_drain_up(member.owner);
-        let waiter = Waiter { is_leaving: is_try, ..Waiter::default() };
+        self.end_own_drain(caller.owner);
+        let waiter = WaitState { is_leaving: is_try, ..WaitState::default() };
         for _ in 0..ROUNDS {
             let seen = cells.word.load(Ordering::Acquire);
-            if let Some(reason) = refusal(seen, self.id, member, self.wait) {
+            if let Some(reason) = self.refusal(seen, caller) {
                 return Err(reason);
             }
             if word::may_enter(seen, waiter) {
-                let cell = self.claim(&cells, member.owner)?;
+                let cell = self.claim(&cells, caller.owner)?;
                 if let Some(entered) = cells.look_again(waiter) {
                     let reading = Reading { cell: Some(cell), has_starved: false, entered };
-                    return self.settle_shared(member, reading, waiter);
+                    return self.finish_shared(caller, reading, waiter);
                 }
-                leave(cell, member.owner);
-            } else if is_try && word::has_owner(seen) && pool.is_dead_at_once(seen) {
+                leave(cell, caller.owner);
+            } else if is_try && word::has_owner(seen) && pool.is_dead_now(seen) {
                 let _changed = self.swap_dead_owner(seen);
             } else {
                 break;
@@ -169,38 +169,38 @@ impl<'m> Request<'m> {
         self.lock().compare_exchange(seen, word::found_dead(seen), Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    pub(super) fn clear_dead_owner(self, seen: u64, look: Look) {
-        if word::has_owner(seen) && self.native.pool().judge(seen, look) == Verdict::Dead {
+    pub(super) fn clear_dead_owner(self, seen: u64, effort: Effort) {
+        if word::has_owner(seen) && self.native.pool().judge(seen, effort) == Verdict::Dead {
             let _changed = self.swap_dead_owner(seen);
         }
     }
 
     /// What comes once a reader is in. It cannot fail but by giving the cell back.
-    pub(super) fn settle_shared(self, member: &Member<'_>, reading: Reading<'_>, waiter: Waiter) -> Progress {
+    pub(super) fn finish_shared(self, caller: &Caller<'_>, reading: Reading<'_>, waiter: WaitState) -> Progress {
         let Reading { cell: Some(cell), has_starved, entered } = reading else { return Ok(None) };
-        // Behind the second look, as a writer looks behind its swap: what was removed before is not begun with (S22).
+        // After the second look at the word, as a writer looks after its swap: a removed segment gives no new holds (S22).
         let checked = self.native.pool().check_not_retired();
         if checked.is_err() {
-            leave(cell, member.owner);
+            leave(cell, caller.owner);
         }
         self.pass_on(entered, waiter, has_starved);
         checked?;
-        match member.ownership {
-            Ownership::Thread => member.thread.count_shared_lock(),
-            Ownership::Process => hand_to_process(cell, member.owner, member.word),
+        match caller.ownership {
+            Ownership::Thread => caller.thread.count_shared_lock(),
+            Ownership::Process => hand_to_process(cell, caller.owner, caller.word),
         }
-        Ok(Some(if entered & D == 0 { Acquired::Clean } else { Acquired::OwnerDied }))
+        Ok(Some(if entered & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied }))
     }
 
     /// A reader does not use a wake-up up, as a writer does, whose unlock wakes the next (S4). The last of those that starved
     /// ends the read phase (S12).
-    fn pass_on(self, entered: u64, waiter: Waiter, has_starved: bool) {
-        if entered & R == 0 {
+    fn pass_on(self, entered: u64, waiter: WaitState, has_starved: bool) {
+        if entered & RESERVED == 0 {
             if waiter.woken {
                 wake_any(self.lock());
             }
         } else if (waiter.woken || has_starved)
-            && self.native.pool().next_after(S, self.id) == super::releasing::Next::Anybody
+            && self.native.pool().next_after(STARVING, self.id) == super::releasing::Next::Anybody
         {
             wake_oldest(self.lock());
         }
@@ -208,7 +208,7 @@ impl<'m> Request<'m> {
 
     /// The owner may be one that died long ago.
     pub(super) fn before_first_shared_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
-        self.clear_dead_owner(self.lock().load(Ordering::Acquire), Look::Quick);
+        self.clear_dead_owner(self.lock().load(Ordering::Acquire), Effort::Quick);
         self.before_shared_sleep(waiting)
     }
 
@@ -222,24 +222,24 @@ impl<'m> Request<'m> {
                     if self.come_in(waiting, &cells).map_err(Leaving::at_once)? {
                         return Ok(Some(Acquired::Clean));
                     }
-                    self.check_wait(waiting)?;
+                    self.check_wait()?;
                     continue;
                 }
                 Step::Announce(next) => {
                     if cells.word.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-                        self.check_wait(waiting)?;
+                        self.check_wait()?;
                         continue;
                     }
                     seen = next;
                 }
                 Step::Sleep => {}
             }
-            let has_wish = waiting.reading.wish(waiting.member.owner).is_some();
-            if waiting.waiter.starves && !has_wish && self.starve(waiting, &cells) {
+            let has_claim = waiting.reading.starving_claim(waiting.caller.owner).is_some();
+            if waiting.waiter.starves && !has_claim && self.starve(waiting, &cells) {
                 // By now it may enter.
                 continue;
             }
-            self.check_wait(waiting)?;
+            self.check_wait()?;
             self.sleep_on_word(waiting, seen);
             return Ok(None);
         }
@@ -247,7 +247,7 @@ impl<'m> Request<'m> {
 
     /// Claims a cell in which to starve, if there is room for it (S12).
     fn starve(self, waiting: &mut Waiting<'m>, cells: &Cells<'m>) -> bool {
-        let Ok(cell) = self.claim(cells, waiting.member.owner | S) else { return false };
+        let Ok(cell) = self.claim(cells, waiting.caller.owner | STARVING) else { return false };
         waiting.reading = Reading { cell: Some(cell), has_starved: true, entered: 0 };
         self.hold(waiting, Some(cell));
         true
@@ -255,18 +255,17 @@ impl<'m> Request<'m> {
 
     /// Notes a cell for whoever finds the wait left.
     fn hold(self, waiting: &Waiting<'m>, cell: Option<&'m AtomicU64>) {
-        let owner = waiting.member.owner;
-        let held_word = cell.map(|word| HeldWord { word, owner, release: OF_LEFT_CELL });
-        waiting.counted.set_held_word(waiting.member.thread, held_word);
+        let owner = waiting.caller.owner;
+        let held_word = cell.map(|word| HeldWord { word, owner, release: RELEASE_LEFT_CLAIM });
+        waiting.counted.set_held_word(waiting.caller.thread, held_word);
     }
 
     /// Claims a cell, or turns the one in which it starved into a claim, and looks at the word again (S1). Whether it is in.
     fn come_in(self, waiting: &mut Waiting<'m>, cells: &Cells<'m>) -> Result<bool, Reason> {
-        let owner = waiting.member.owner;
-        let kept = waiting
-            .reading
-            .wish(owner)
-            .filter(|cell| cells::change(cell, owner, Ordering::SeqCst, |seen| seen & !S) != GivenBack::NotIts);
+        let owner = waiting.caller.owner;
+        let kept = waiting.reading.starving_claim(owner).filter(|cell| {
+            cells::change(cell, owner, Ordering::SeqCst, |seen| seen & !STARVING) != CellRelease::NotIts
+        });
         let cell = match kept {
             Some(cell) => cell,
             None => {
@@ -284,7 +283,7 @@ impl<'m> Request<'m> {
             leave(cell, owner);
             return Ok(false);
         }
-        if cells::change(cell, owner, Ordering::Release, |_| owner | S) == GivenBack::Awaited {
+        if cells::change(cell, owner, Ordering::Release, |_| owner | STARVING) == CellRelease::Awaited {
             wake_cell(cell);
         }
         waiting.reading = Reading { cell: Some(cell), has_starved: true, entered: 0 };
@@ -302,8 +301,8 @@ impl<'m> Request<'m> {
                 return Ok(Some(Acquired::Clean));
             }
         }
-        if let Some(cell) = waiting.reading.wish(waiting.member.owner) {
-            leave(cell, waiting.member.owner);
+        if let Some(cell) = waiting.reading.starving_claim(waiting.caller.owner) {
+            leave(cell, waiting.caller.owner);
         }
         // What it was woken for is another's, and it may have been the last that starved.
         if waiting.waiter.woken || waiting.reading.has_starved {

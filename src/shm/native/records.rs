@@ -12,14 +12,14 @@ use super::word;
 /// How many places are looked at.
 const PROBES: u32 = 16;
 /// How far they are apart: odd, so that they are all different, and far, so that the threads of one process, which lie
-/// side by side, do not crowd each other out.
+/// side by side, do not push each other out.
 const STRIDE: u32 = 509;
 
 /// A record under construction: no owner's word has that bit.
-const UNFINISHED: u64 = word::W;
+const UNFINISHED: u64 = word::WAITERS;
 
-/// Bits of a wish that number it.
-const WISH_SHIFT: u32 = 32;
+/// Bits of a wait that number it.
+const WAIT_SHIFT: u32 = 32;
 
 /// A thread's record, as long as it is its own.
 #[derive(Clone, Copy)]
@@ -32,13 +32,13 @@ pub(super) struct Record<'p> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ThreadId {
     pub(super) tid: i32,
-    /// When it started, in clock ticks since boot, the low half.
-    pub(super) start: u32,
+    /// A time by which it had started, in clock ticks since boot, the low half; 0: unknown.
+    pub(super) started_by: u32,
 }
 
 /// A thread that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wish {
+pub(super) struct WaitsFor {
     pub(super) lock: u32,
     /// With its number.
     pub(super) raw: u64,
@@ -56,13 +56,13 @@ impl<'p> Record<'p> {
 
     pub(super) fn thread(&self) -> ThreadId {
         let both = self.word(record::THREAD).load(Ordering::Relaxed);
-        ThreadId { tid: both as u32 as i32, start: (both >> u32::BITS) as u32 }
+        ThreadId { tid: both as u32 as i32, started_by: (both >> u32::BITS) as u32 }
     }
 
-    pub(super) fn wish(&self) -> Option<Wish> {
+    pub(super) fn waits_for(&self) -> Option<WaitsFor> {
         let raw = self.word(record::WANTS).load(Ordering::Acquire);
-        // Plus one, so that 0 is no wish.
-        Some(Wish { lock: (raw as u32).checked_sub(1)?, raw })
+        // Plus one, so that 0 is no wait.
+        Some(WaitsFor { lock: (raw as u32).checked_sub(1)?, raw })
     }
 
     /// Since when it waits, by CLOCK_MONOTONIC.
@@ -71,29 +71,29 @@ impl<'p> Record<'p> {
     }
 
     /// Publishes that the thread waits for a lock.
-    pub(super) fn wish_for(&self, lock: u32, since: u64) {
+    pub(super) fn publish_wait(&self, lock: u32, since: u64) {
         let wants = self.word(record::WANTS);
-        let number = (wants.load(Ordering::Relaxed) >> WISH_SHIFT).wrapping_add(1);
+        let number = (wants.load(Ordering::Relaxed) >> WAIT_SHIFT).wrapping_add(1);
         self.word(record::SINCE).store(since, Ordering::Relaxed);
-        wants.store(number << WISH_SHIFT | u64::from(lock + 1), Ordering::Release);
+        wants.store(number << WAIT_SHIFT | u64::from(lock + 1), Ordering::Release);
     }
 
-    /// Takes the wish back. Its number stays, for the next.
-    pub(super) fn withdraw(&self) {
-        let wants = self.wants();
-        wants.store(wants.load(Ordering::Relaxed) >> WISH_SHIFT << WISH_SHIFT, Ordering::Release);
+    /// Takes the wait back. Its number stays, for the next.
+    pub(super) fn clear_wait(&self) {
+        let wants = self.wait_word();
+        wants.store(wants.load(Ordering::Relaxed) >> WAIT_SHIFT << WAIT_SHIFT, Ordering::Release);
     }
 
-    /// Where the wish stands.
-    pub(super) fn wants(&self) -> &'p AtomicU64 {
+    /// Where the wait stands.
+    pub(super) fn wait_word(&self) -> &'p AtomicU64 {
         self.word(record::WANTS)
     }
 }
 
 fn places(owner: u64) -> impl Iterator<Item = u32> {
     // Processes apart, the threads of one together: then they share a page.
-    let home = word::entry(owner).wrapping_mul(0x9E37_79B1).wrapping_add(word::serial(owner));
-    (0..PROBES).map(move |probe| home.wrapping_add(probe * STRIDE) % format::RECORDS)
+    let first = word::entry(owner).wrapping_mul(0x9E37_79B1).wrapping_add(word::serial(owner));
+    (0..PROBES).map(move |probe| first.wrapping_add(probe * STRIDE) % format::RECORDS)
 }
 
 impl Space {
@@ -136,9 +136,11 @@ impl Space {
             if slot.compare_exchange(key, unfinished, Ordering::AcqRel, Ordering::Relaxed).is_err() {
                 continue;
             }
-            let ThreadId { tid, start } = thread();
+            let ThreadId { tid, started_by } = thread();
             record.word(record::WANTS).store(0, Ordering::Relaxed);
-            record.word(record::THREAD).store(u64::from(start) << u32::BITS | u64::from(tid as u32), Ordering::Relaxed);
+            record
+                .word(record::THREAD)
+                .store(u64::from(started_by) << u32::BITS | u64::from(tid as u32), Ordering::Relaxed);
             slot.store(owner, Ordering::Release);
             return Some(record);
         }

@@ -17,14 +17,14 @@ use super::note;
 use super::pool::Pool;
 use super::sharing;
 use super::waiting::{CLASSES, READERS, futex_of};
-use super::word::{self, OWNER, S, W};
+use super::word::{self, OWNER, STARVING, WAITERS};
 
 impl Native {
     /// Gives back what the calling thread, or this process, holds.
     #[cold]
-    pub(crate) fn release_slowly(&self, id: u32) -> std::result::Result<(), Reason> {
+    pub(super) fn release_word(&self, id: u32) -> std::result::Result<(), Reason> {
         self.may_lock(id)?;
-        let holder = self.holder_here().ok_or(Reason::NotHolder { id })?;
+        let holder = self.own_words().ok_or(Reason::NotHolder { id })?;
         let lock = self.pool().word(id);
         for _ in 0..ROUNDS {
             let seen = lock.load(Ordering::Relaxed);
@@ -34,7 +34,7 @@ impl Native {
                 return Err(Reason::NotHolder { id });
             }
             // Who drains, or drained when a signal handler jumped away, holds nothing.
-            if word::is_draining(seen) || note::manager(self.pool().note(id)) != self.view.token {
+            if word::is_draining(seen) || note::manager(self.pool().note(id)) != self.view.manager {
                 return Err(Reason::NotHolder { id });
             }
             let next = self.pool().next_after(seen, id);
@@ -65,7 +65,7 @@ impl Next {
     /// has to make usable first.
     pub(super) fn after(seen: u64, cells: Option<&Cells<'_>>) -> std::result::Result<Self, u32> {
         match cells {
-            Some(cells) if seen & S != 0 && cells.has_starving()? => Ok(Self::Readers),
+            Some(cells) if seen & STARVING != 0 && cells.has_starving()? => Ok(Self::Readers),
             _ => Ok(Self::Anybody),
         }
     }
@@ -80,13 +80,16 @@ impl Next {
 }
 
 /// Whether the word was that owner's, and is not any more.
-fn hand_back(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
+fn back_out(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
     for _ in 0..ROUNDS {
         let seen = lock.load(Ordering::Relaxed);
         if seen & OWNER != me {
             return false;
         }
-        let next = word::handed_back(seen, acquired == Acquired::OwnerDied);
+        let next = match acquired {
+            Acquired::Clean => word::backed_out(seen),
+            Acquired::OwnerDied => word::backed_out_untold(seen),
+        };
         if lock.compare_exchange(seen, next, Ordering::Release, Ordering::Relaxed).is_ok() {
             wake(lock, seen, Next::Anybody);
             return true;
@@ -96,9 +99,9 @@ fn hand_back(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
 }
 
 /// How a word that the calling thread took is given back from a wait that was left.
-pub(super) fn of_left_wait(acquired: Acquired) -> ReleaseWord {
+pub(super) fn back_out_of_left_wait(acquired: Acquired) -> ReleaseWord {
     fn give_back(lock: &AtomicU64, owner: u64, acquired: Acquired) {
-        if hand_back(lock, owner, acquired) && word::serial(owner) != 0 {
+        if back_out(lock, owner, acquired) && word::serial(owner) != 0 {
             Thread::calling().count_native_unlock();
         }
     }
@@ -125,8 +128,8 @@ impl Pool {
     /// Gives a lock back that was taken though the segment was retired.
     #[cold]
     #[inline(never)]
-    pub(super) fn hand_back(&self, id: u32, me: u64, acquired: Acquired) {
-        hand_back(self.word(id), me, acquired);
+    pub(super) fn back_out(&self, id: u32, me: u64, acquired: Acquired) {
+        back_out(self.word(id), me, acquired);
     }
 }
 
@@ -135,8 +138,8 @@ pub(super) fn wake(lock: &AtomicU64, seen: u64, next: Next) {
     match next {
         // If none sleeps, they are awake, and the last of them wakes the oldest writer.
         Next::Readers => _ = futex::wake_all_of(futex_of(lock), READERS),
-        Next::Anybody if seen & S != 0 => wake_oldest(lock),
-        Next::Anybody if seen & W != 0 => futex::wake_one(futex_of(lock)),
+        Next::Anybody if seen & STARVING != 0 => wake_oldest(lock),
+        Next::Anybody if seen & WAITERS != 0 => futex::wake_one(futex_of(lock)),
         Next::Anybody => {}
     }
 }
@@ -187,7 +190,7 @@ pub(super) fn undrain(lock: &AtomicU64, owner: u64, next_after: impl Fn(u64) -> 
 }
 
 /// How a drain is given up by a wait that was left.
-pub(super) const OF_LEFT_DRAIN: ReleaseWord = |lock, owner| {
+pub(super) const END_LEFT_DRAIN: ReleaseWord = |lock, owner| {
     for _ in 0..ROUNDS {
         let seen = lock.load(Ordering::Relaxed);
         if seen & OWNER != owner || !word::is_draining(seen) {
@@ -195,7 +198,7 @@ pub(super) const OF_LEFT_DRAIN: ReleaseWord = |lock, owner| {
         }
         if lock.compare_exchange(seen, word::undrained(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
             // Nothing is known of the cells here: whoever of the readers is woken, and finds none that starves, wakes a writer.
-            if seen & S == 0 || !futex::wake_all_of(futex_of(lock), READERS) {
+            if seen & STARVING == 0 || !futex::wake_all_of(futex_of(lock), READERS) {
                 wake(lock, seen, Next::Anybody);
             }
             return;
@@ -204,7 +207,7 @@ pub(super) const OF_LEFT_DRAIN: ReleaseWord = |lock, owner| {
 };
 
 /// How a shared hold is given back by a wait, for something else, that was left.
-pub(super) const OF_LEFT_HOLD: ReleaseWord = |cell, owner| {
+pub(super) const RELEASE_LEFT_CELL: ReleaseWord = |cell, owner| {
     if sharing::leave(cell, owner) && word::serial(owner) != 0 {
         Thread::calling().count_shared_unlock();
     }
@@ -212,8 +215,8 @@ pub(super) const OF_LEFT_HOLD: ReleaseWord = |cell, owner| {
 
 /// How the cell in which a reader starved is given back by a wait that was left. It may be another's by now, or what a
 /// handler of the same thread has claimed since.
-pub(super) const OF_LEFT_CELL: ReleaseWord = |cell, owner| {
-    if cells::is_wish_of(cell.load(Ordering::Relaxed), owner) {
+pub(super) const RELEASE_LEFT_CLAIM: ReleaseWord = |cell, owner| {
+    if cells::is_starving_claim_of(cell.load(Ordering::Relaxed), owner) {
         sharing::leave(cell, owner);
     }
 };

@@ -10,17 +10,18 @@
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::manager::{Acquired, Wait};
+use crate::backend::{FastAcquire, Release, Spin};
+use crate::manager::Acquired;
 use crate::sys::thread::Thread;
 use crate::sys::thread::waits;
 
+use super::super::SHORT_WAITS;
 use super::super::removal::mark;
-use super::super::{AtOnce, Release, SHORT_WAITS};
-use super::cells::{self, Cells, GivenBack, LEVEL_OF_A_BUSY_LOCK};
+use super::cells::{self, CellRelease, Cells, LEVEL_OF_A_BUSY_LOCK};
 use super::releasing::wake_cell;
 use super::view::View;
 use super::waiting;
-use super::word::{self, D, OWNER, S, Waiter};
+use super::word::{self, OWNER, OWNER_DIED, SHARED, WaitState};
 
 /// Readers that meet each other that often in a lock's cells are sent to the table (S18a).
 const MEETINGS: u64 = 64;
@@ -28,11 +29,11 @@ const MEETINGS: u64 = 64;
 /// Gives a cell back, and wakes the writer that sleeps on it.
 #[inline(always)]
 pub(super) fn leave(cell: &AtomicU64, owner: u64) -> bool {
-    let given_back = cells::give_back(cell, owner);
-    if given_back == GivenBack::Awaited {
+    let given_back = cells::release_cell(cell, owner);
+    if given_back == CellRelease::Awaited {
         wake_cell(cell);
     }
-    given_back != GivenBack::NotIts
+    given_back != CellRelease::NotIts
 }
 
 /// Gives back what the calling thread has claimed, and jumped away from before it knew whether it holds the lock; or what
@@ -60,20 +61,6 @@ pub(super) fn try_claim(cell: &AtomicU64, owner: u64, thread: Thread) -> bool {
     is_claimed
 }
 
-/// Whether a reader waits for a moment for a lock that a writer has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Haste {
-    AtOnce,
-    InAMoment,
-}
-
-impl Haste {
-    /// Of a call that waits like that.
-    pub(crate) fn of(wait: Wait) -> Self {
-        if wait.is_try() { Self::AtOnce } else { Self::InAMoment }
-    }
-}
-
 /// Who shares: the thread, in whose name cells are claimed (S11), and whose the hold is then.
 #[derive(Clone, Copy)]
 pub(super) struct Sharer {
@@ -87,20 +74,20 @@ pub(super) struct Sharer {
 impl View {
     /// Takes a lock shared that others read, or have read, and no writer has; does nothing if anything stands in the way.
     #[inline(always)]
-    pub(super) fn share_at_once(&self, id: u32) -> AtOnce {
+    pub(super) fn share_fast(&self, id: u32) -> FastAcquire {
         if !self.is_lockable(id) {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         }
         let thread = Thread::calling();
         let Some(owner) = self.thread_word(thread) else {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         };
         let Some(cells) = self.cells(id) else {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         };
         // Who reads a lock already may read this one, which takes a search.
         if thread.is_reading() || !is_open(cells.word.load(Ordering::Relaxed)) {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         }
         if cells.level.load(Ordering::Relaxed) != 0 {
             return self.share_in_table(id);
@@ -109,7 +96,7 @@ impl View {
         // Before the swap, behind which the processor begins anew: nothing is left to be looked up there.
         let (word, retired, meets) = (cells.word, self.retired(), cells.has_others(owner));
         if !try_claim(cell, owner, thread) {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         }
         if !is_open(word.load(Ordering::SeqCst)) || retired.load(Ordering::Relaxed) != mark::IN_USE {
             return withdraw(&cells, cell, owner, thread);
@@ -120,7 +107,7 @@ impl View {
         if meets {
             spread_out_at_times(cells.level, thread);
         }
-        AtOnce::Acquired(Acquired::Clean)
+        FastAcquire::Acquired(Acquired::Clean)
     }
 
     /// The same of a lock whose readers stand in the table. The caller has seen that the thread has entered, reads nothing, and
@@ -130,17 +117,17 @@ impl View {
         improper_ctypes_definitions,
         reason = "called in the library alone: the convention says that nothing unwinds"
     )]
-    extern "C" fn share_in_table(&self, id: u32) -> AtOnce {
+    extern "C" fn share_in_table(&self, id: u32) -> FastAcquire {
         let thread = Thread::calling();
         let (Some(owner), Some(cells)) = (self.thread_word(thread), self.cells(id)) else {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         };
         let Some(cell) = cells.first_place(owner) else {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         };
         let (word, retired) = (cells.word, self.retired());
         if !try_claim(cell, owner, thread) {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         }
         if !cells.has(cell) || !is_open(word.load(Ordering::SeqCst)) || retired.load(Ordering::Relaxed) != mark::IN_USE
         {
@@ -149,53 +136,53 @@ impl View {
         if !thread.end_claim(cell) {
             return withdraw(&cells, cell, owner, thread);
         }
-        AtOnce::Acquired(Acquired::Clean)
+        FastAcquire::Acquired(Acquired::Clean)
     }
 
     pub(super) fn sharer(&self, thread: Thread) -> Option<Sharer> {
         if let Some(owner) = self.thread_word(thread) {
             return Some(Sharer { thread, owner, process: None });
         }
-        let process = self.lets_process_in(thread).then(|| self.base().load(Ordering::Relaxed))?;
+        let process = self.lets_process_in(thread).then(|| self.process_word().load(Ordering::Relaxed))?;
         Some(Sharer { thread, owner: process | thread.serial_bits(), process: Some(process) })
     }
 
     /// The mid path: the first reader, one of several locks, or of one that is held for a moment.
-    pub(super) fn share_soon(&self, id: u32, haste: Haste) -> AtOnce {
+    pub(super) fn share_mid(&self, id: u32, haste: Spin) -> FastAcquire {
         if !self.is_lockable(id) {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         }
         let thread = Thread::calling();
         let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         };
         sweep_claim(thread);
         // What the thread holds itself it does not take again (S14).
         if thread.is_reading() && cells.find(sharer.owner).is_some() {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         }
         for _ in 0..SHORT_WAITS {
             let is_open = match haste {
-                Haste::AtOnce => word::may_enter(cells.word.load(Ordering::Relaxed), Waiter::default()),
-                Haste::InAMoment => waiting::spin_to_share(self.slot(id), thread),
+                Spin::Never => word::may_enter(cells.word.load(Ordering::Relaxed), WaitState::default()),
+                Spin::Briefly => waiting::spin_to_share(self.slot(id), thread),
             };
             if !is_open || cells.word.load(Ordering::Relaxed) & OWNER == sharer.owner {
                 break;
             }
             let attempt = self.come_in(&cells, sharer);
-            if attempt != AtOnce::Undecided {
+            if attempt != FastAcquire::GoSlow {
                 return attempt;
             }
         }
-        AtOnce::Undecided
+        FastAcquire::GoSlow
     }
 
-    fn come_in(&self, cells: &Cells<'_>, sharer: Sharer) -> AtOnce {
+    fn come_in(&self, cells: &Cells<'_>, sharer: Sharer) -> FastAcquire {
         let Sharer { thread, owner, process } = sharer;
-        let Some(cell) = cells.at_hand(owner).find(|cell| try_claim(cell, owner, thread)) else {
-            return AtOnce::Undecided;
+        let Some(cell) = cells.claimable(owner).find(|cell| try_claim(cell, owner, thread)) else {
+            return FastAcquire::GoSlow;
         };
-        let seen = if cells.has(cell) { cells.look_again(Waiter::default()) } else { None };
+        let seen = if cells.has(cell) { cells.look_again(WaitState::default()) } else { None };
         let Some(seen) = seen.filter(|_| !self.is_marked_as_retired()) else {
             return withdraw(cells, cell, owner, thread);
         };
@@ -209,54 +196,54 @@ impl View {
             hand_to_process(cell, owner, process);
             thread.count_shared_unlock();
         }
-        AtOnce::Acquired(if seen & D == 0 { Acquired::Clean } else { Acquired::OwnerDied })
+        FastAcquire::Acquired(if seen & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied })
     }
 
     /// Gives a shared hold back if the calling thread has it where it looks first.
     #[inline(always)]
-    pub(super) fn unshare_at_once(&self, id: u32) -> Release {
+    pub(super) fn unshare_fast(&self, id: u32) -> Release {
         if !self.is_lockable(id) {
-            return Release::Undecided;
+            return Release::GoSlow;
         }
         let thread = Thread::calling();
         let Some(owner) = self.thread_word(thread) else {
-            return Release::Undecided;
+            return Release::GoSlow;
         };
         let Some(cells) = self.cells(id) else {
-            return Release::Undecided;
+            return Release::GoSlow;
         };
         let cell = match cells.level.load(Ordering::Relaxed) {
             0 => Some(cells.first_own(owner)),
             _ => cells.first_place(owner),
         };
         let Some(cell) = cell.filter(|_| !thread.is_claiming()) else {
-            return Release::Undecided;
+            return Release::GoSlow;
         };
         if cell.compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed).is_err() {
-            return Release::Undecided;
+            return Release::GoSlow;
         }
         thread.count_shared_unlock();
         Release::Done
     }
 
     /// The mid path: gives a shared hold back wherever it stands.
-    pub(super) fn unshare_soon(&self, id: u32) -> Release {
+    pub(super) fn unshare_mid(&self, id: u32) -> Release {
         if !self.is_lockable(id) {
-            return Release::Undecided;
+            return Release::GoSlow;
         }
         let thread = Thread::calling();
         let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
-            return Release::Undecided;
+            return Release::GoSlow;
         };
         sweep_claim(thread);
         if let Some(process) = sharer.process {
             if let Some(cell) = cells.find_of_process(process) {
-                return if leave(cell, process) { Release::Done } else { Release::Undecided };
+                return if leave(cell, process) { Release::Done } else { Release::GoSlow };
             }
             // A thread may have it yet that a handler took away before it handed it over to the process. Or it is the thread's
             // own, through a manager whose locks threads own: that one gives it back.
             if self.pool.has_owning_threads.load(Ordering::Relaxed) {
-                return Release::Undecided;
+                return Release::GoSlow;
             }
         }
         match cells.find(sharer.owner) {
@@ -264,7 +251,7 @@ impl View {
                 thread.count_shared_unlock();
                 Release::Done
             }
-            _ => Release::Undecided,
+            _ => Release::GoSlow,
         }
     }
 }
@@ -277,7 +264,7 @@ pub(super) fn hand_to_process(cell: &AtomicU64, owner: u64, process: u64) {
 /// Whether a word lets any reader in that is to be told nothing.
 #[inline(always)]
 fn is_open(seen: u64) -> bool {
-    !word::has_owner(seen) && seen & (S | D) == S
+    !word::has_owner(seen) && seen & (SHARED | OWNER_DIED) == SHARED
 }
 
 /// A claim that comes to nothing. A handler that swept it away may have come before its swap, so that the cell is the
@@ -285,12 +272,12 @@ fn is_open(seen: u64) -> bool {
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
-pub(super) extern "C" fn withdraw(cells: &Cells<'_>, cell: &AtomicU64, owner: u64, thread: Thread) -> AtOnce {
+pub(super) extern "C" fn withdraw(cells: &Cells<'_>, cell: &AtomicU64, owner: u64, thread: Thread) -> FastAcquire {
     if thread.claims(cell) || cells.has(cell) || !thread.is_reading() {
         leave(cell, owner);
     }
     thread.abandon_claim(cell);
-    AtOnce::Undecided
+    FastAcquire::GoSlow
 }
 
 /// Sends readers that meet each other often to the table, where each has a line of its own: those of a slot's cells share

@@ -8,6 +8,7 @@
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+use crate::backend::{FastAcquire, Release};
 use crate::manager::{Acquired, Ownership};
 use crate::sys::popcount;
 use crate::sys::process::arena::CacheLine;
@@ -15,8 +16,8 @@ use crate::sys::process::registry::Shared;
 use crate::sys::syscall::file::Access;
 use crate::sys::thread::Thread;
 
+use super::super::SHORT_WAITS;
 use super::super::removal::mark;
-use super::super::{AtOnce, Release, SHORT_WAITS};
 use super::abandoning::ROUNDS;
 use super::attachment::Attachment;
 use super::bitmap::Bitmap;
@@ -31,11 +32,11 @@ use super::{note, space, waiting};
 mod private {
     /// The attachment that a thread must have entered last to use the fast path; 0: none, or the process owns what it
     /// locks.
-    pub(super) const TICKET: usize = 0;
+    pub(super) const THREAD_ATTACHMENT: usize = 0;
     /// The word of a lock that the process owns; with a thread's name, that of one which the thread owns.
-    pub(super) const BASE: usize = 1;
-    /// The attachment as in TICKET, where the process owns what it locks.
-    pub(super) const PROCESS_TICKET: usize = 2;
+    pub(super) const PROCESS_WORD: usize = 1;
+    /// The attachment as in THREAD_ATTACHMENT, where the process owns what it locks.
+    pub(super) const PROCESS_ATTACHMENT: usize = 2;
     /// How many threads wait in calls on the manager.
     pub(super) const WAITING: usize = 3;
 }
@@ -45,8 +46,8 @@ pub(super) struct View {
     /// The slot of lock 0, with those of all lockable ones behind it.
     slots: AtomicPtr<u8>,
     retired: *const AtomicU32,
-    ticket: *const AtomicU64,
-    base: *const AtomicU64,
+    attachment_word: *const AtomicU64,
+    process_word: *const AtomicU64,
     bitmap: *const AtomicU64,
     summary: *const AtomicU64,
     frees: *const AtomicU64,
@@ -56,7 +57,7 @@ pub(super) struct View {
     usable_places: *const AtomicU64,
     ready_places: *const AtomicU64,
     /// The manager's number among those of the process; see `note`.
-    pub(super) token: u64,
+    pub(super) manager: u64,
     /// As many locks as may be taken through the manager, as far as it has heard: none if it was opened to look.
     lockable: AtomicU32,
     private: CacheLine,
@@ -71,11 +72,12 @@ unsafe impl Send for View {}
 unsafe impl Sync for View {}
 
 impl View {
-    pub(super) fn new(pool: Shared<Pool>, token: u64) -> Result<Self, crate::sys::Errno> {
+    pub(super) fn new(pool: Shared<Pool>, manager: u64) -> Result<Self, crate::sys::Errno> {
         let private = CacheLine::claim()?;
         let (slots, lockable) = (AtomicPtr::new(ptr::null_mut()), AtomicU32::new(0));
-        let (retired, ticket) = (ptr::from_ref(pool.retired()), ptr::from_ref(private.word(private::TICKET)));
-        let base = ptr::from_ref(private.word(private::BASE));
+        let (retired, attachment_word) =
+            (ptr::from_ref(pool.retired()), ptr::from_ref(private.word(private::THREAD_ATTACHMENT)));
+        let process_word = ptr::from_ref(private.word(private::PROCESS_WORD));
         let Bitmap { words, summary, frees, .. } = pool.whole_bitmap();
         let (bitmap, summary, frees) = (words.as_ptr(), summary.as_ptr(), ptr::from_ref(frees));
         let published = ptr::from_ref(pool.published());
@@ -88,8 +90,8 @@ impl View {
         let view = Self {
             slots,
             retired,
-            ticket,
-            base,
+            attachment_word,
+            process_word,
             bitmap,
             summary,
             frees,
@@ -97,7 +99,7 @@ impl View {
             places,
             usable_places,
             ready_places,
-            token,
+            manager,
             lockable,
             private,
             pool,
@@ -119,13 +121,13 @@ impl View {
 
     /// Lets threads that have entered an attachment use the short ways.
     pub(super) fn let_in(&self, attachment: &Attachment, ownership: Ownership) {
-        self.base().store(attachment.base, Ordering::Relaxed);
-        let ticket = match ownership {
-            Ownership::Thread => self.ticket(),
-            Ownership::Process => self.private.word(private::PROCESS_TICKET),
+        self.process_word().store(attachment.process_word, Ordering::Relaxed);
+        let attachment_word = match ownership {
+            Ownership::Thread => self.attachment_word(),
+            Ownership::Process => self.private.word(private::PROCESS_ATTACHMENT),
         };
-        // Behind the base, which whoever sees the ticket takes for the attachment's.
-        ticket.store(attachment.number, Ordering::Release);
+        // Behind the process_word, which whoever sees the attachment_word takes for the attachment's.
+        attachment_word.store(attachment.id, Ordering::Release);
     }
 
     pub(super) fn waiting(&self) -> &AtomicU64 {
@@ -133,36 +135,36 @@ impl View {
     }
 
     #[inline(always)]
-    fn ticket(&self) -> &AtomicU64 {
+    fn attachment_word(&self) -> &AtomicU64 {
         // SAFETY: a word of the view's own page, which lives as long as self.
-        unsafe { &*self.ticket }
+        unsafe { &*self.attachment_word }
     }
 
     #[inline(always)]
-    pub(super) fn base(&self) -> &AtomicU64 {
-        // SAFETY: as for ticket.
-        unsafe { &*self.base }
+    pub(super) fn process_word(&self) -> &AtomicU64 {
+        // SAFETY: as for attachment_word.
+        unsafe { &*self.process_word }
     }
 
     /// How the calling thread is named in the words here, if it has entered and owns what it locks. Its name is the same
     /// everywhere and never changes: a signal handler that comes between the reads, and locks elsewhere, changes nothing.
     #[inline(always)]
     pub(super) fn thread_word(&self, thread: Thread) -> Option<u64> {
-        let is_at = thread.last_entered(self.ticket().load(Ordering::Acquire));
-        if is_at { Some(self.base().load(Ordering::Relaxed) | thread.serial_bits()) } else { None }
+        let is_at = thread.last_entered(self.attachment_word().load(Ordering::Acquire));
+        if is_at { Some(self.process_word().load(Ordering::Relaxed) | thread.serial_bits()) } else { None }
     }
 
     /// Whether the calling thread has entered, and the process owns what it locks.
     #[inline(always)]
     pub(super) fn lets_process_in(&self, thread: Thread) -> bool {
-        thread.last_entered(self.private.word(private::PROCESS_TICKET).load(Ordering::Acquire))
+        thread.last_entered(self.private.word(private::PROCESS_ATTACHMENT).load(Ordering::Acquire))
     }
 
     /// How the holder is named in the words here if the calling thread locks something, if it has entered.
     #[inline(always)]
     fn owner_here(&self, thread: Thread) -> Option<u64> {
         match self.thread_word(thread) {
-            None if self.lets_process_in(thread) => Some(self.base().load(Ordering::Relaxed)),
+            None if self.lets_process_in(thread) => Some(self.process_word().load(Ordering::Relaxed)),
             thread_word => thread_word,
         }
     }
@@ -174,7 +176,8 @@ impl View {
         self.is_lockable(id)
             && self.owner_here(Thread::calling()).is_some_and(|me| {
                 let (lock, note) = self.slot(id);
-                lock.load(Ordering::Relaxed) & OWNER == me && note::manager(note.load(Ordering::Relaxed)) == self.token
+                lock.load(Ordering::Relaxed) & OWNER == me
+                    && note::manager(note.load(Ordering::Relaxed)) == self.manager
             })
     }
 
@@ -258,24 +261,24 @@ impl View {
 
     /// Takes the lock if nothing stands in the way; does nothing if anything does.
     #[inline(always)]
-    pub(super) fn acquire_at_once(&self, id: u32) -> AtOnce {
+    pub(super) fn acquire_fast(&self, id: u32) -> FastAcquire {
         if !self.is_lockable(id) {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         }
         let thread = Thread::calling();
         let Some(me) = self.thread_word(thread) else {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         };
         self.take(id, me, thread)
     }
 
     /// Takes a lock that is free for the calling thread.
     #[inline(always)]
-    fn take(&self, id: u32, me: u64, thread: Thread) -> AtOnce {
+    fn take(&self, id: u32, me: u64, thread: Thread) -> FastAcquire {
         // Before the swap: a thread that ends behind it, in a signal handler or cancelled, knows that it holds something.
         thread.count_native_lock();
         let attempt = self.swap(id, me);
-        if attempt == AtOnce::Undecided {
+        if attempt == FastAcquire::GoSlow {
             thread.count_native_unlock();
         }
         attempt
@@ -283,37 +286,37 @@ impl View {
 
     /// Swaps the word of a lock that is free.
     #[inline(always)]
-    fn swap(&self, id: u32, me: u64) -> AtOnce {
+    fn swap(&self, id: u32, me: u64) -> FastAcquire {
         // Before the swap, behind which the processor begins anew: nothing is left to be looked up there.
-        let ((lock, note), token) = (self.slot(id), self.token);
+        let ((lock, note), manager) = (self.slot(id), self.manager);
         let retired = self.retired();
         if lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         }
         if retired.load(Ordering::Relaxed) != mark::IN_USE {
-            return AtOnce::InVain;
+            return FastAcquire::BackOut;
         }
-        note.store(note::taken(note.load(Ordering::Relaxed), token), Ordering::Relaxed);
-        AtOnce::Acquired(Acquired::Clean)
+        note.store(note::taken(note.load(Ordering::Relaxed), manager), Ordering::Relaxed);
+        FastAcquire::Acquired(Acquired::Clean)
     }
 
     /// The mid path: waits for a moment, without sleeping, for a lock that somebody else holds.
     #[inline(always)]
-    pub(super) fn acquire_soon(&self, id: u32) -> AtOnce {
+    pub(super) fn acquire_mid(&self, id: u32) -> FastAcquire {
         if !self.is_lockable(id) {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         }
         let (thread, (lock, _)) = (Thread::calling(), self.slot(id));
-        let Some(me) = self.owner_here(thread) else { return AtOnce::Undecided };
+        let Some(me) = self.owner_here(thread) else { return FastAcquire::GoSlow };
         let is_threads = word::serial(me) != 0;
         if is_threads && lock.load(Ordering::Relaxed) & OWNER == me {
-            return AtOnce::Undecided;
+            return FastAcquire::GoSlow;
         }
         // As in take(), but for all of it: between what is seen and the swap, somebody else may be faster.
         thread.count_native_lock();
-        let attempt = self.take_in_a_moment(id, me, thread);
+        let attempt = self.take_with_spins(id, me, thread);
         // What is held for the process is not the thread's.
-        if attempt == AtOnce::Undecided || !is_threads {
+        if attempt == FastAcquire::GoSlow || !is_threads {
             thread.count_native_unlock();
         }
         attempt
@@ -321,7 +324,7 @@ impl View {
 
     /// Takes a lock for `me` as soon as it is free, or its readers leave, within a moment.
     #[inline(always)]
-    fn take_in_a_moment(&self, id: u32, me: u64, thread: Thread) -> AtOnce {
+    fn take_with_spins(&self, id: u32, me: u64, thread: Thread) -> FastAcquire {
         let (lock, _) = self.slot(id);
         for _ in 0..SHORT_WAITS {
             if !waiting::spin(self.slot(id), thread) {
@@ -331,22 +334,22 @@ impl View {
                 return self.take_from_readers(id, thread);
             }
             let attempt = self.swap(id, me);
-            if attempt != AtOnce::Undecided {
+            if attempt != FastAcquire::GoSlow {
                 return attempt;
             }
         }
-        AtOnce::Undecided
+        FastAcquire::GoSlow
     }
 
     /// Gives a lock back that was taken though the segment was retired.
-    pub(super) fn hand_back(&self, id: u32) {
+    pub(super) fn back_out(&self, id: u32) {
         let thread = Thread::calling();
         match self.thread_word(thread) {
             Some(me) => {
-                self.pool.hand_back(id, me, Acquired::Clean);
+                self.pool.back_out(id, me, Acquired::Clean);
                 thread.count_native_unlock();
             }
-            None => self.pool.hand_back(id, self.base().load(Ordering::Relaxed), Acquired::Clean),
+            None => self.pool.back_out(id, self.process_word().load(Ordering::Relaxed), Acquired::Clean),
         }
     }
 
@@ -354,7 +357,7 @@ impl View {
     #[inline(always)]
     pub(super) fn remember(&self, id: u32) {
         let (_, note) = self.slot(id);
-        note.store(note::taken(note.load(Ordering::Relaxed), self.token), Ordering::Relaxed);
+        note.store(note::taken(note.load(Ordering::Relaxed), self.manager), Ordering::Relaxed);
     }
 
     /// Notes through which manager the lock is held whose word the caller has: through none, 0, while it may yet come to
@@ -366,19 +369,19 @@ impl View {
 
     /// Gives the lock back if the calling thread holds it through this manager and nobody waits.
     #[inline(always)]
-    pub(super) fn release_at_once(&self, id: u32) -> Release {
+    pub(super) fn release_fast(&self, id: u32) -> Release {
         if !self.is_lockable(id) {
-            return Release::Undecided;
+            return Release::GoSlow;
         }
         let thread = Thread::calling();
         let Some(me) = self.thread_word(thread) else {
-            return Release::Undecided;
+            return Release::GoSlow;
         };
         let (lock, note) = self.slot(id);
-        if note::manager(note.load(Ordering::Relaxed)) != self.token
+        if note::manager(note.load(Ordering::Relaxed)) != self.manager
             || lock.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed).is_err()
         {
-            return Release::Undecided;
+            return Release::GoSlow;
         }
         thread.count_native_unlock();
         Release::Done
@@ -386,25 +389,25 @@ impl View {
 
     /// The mid path: gives back what others wait for, or what the process holds.
     #[inline(always)]
-    pub(super) fn release_soon(&self, id: u32) -> Release {
+    pub(super) fn release_mid(&self, id: u32) -> Release {
         if !self.is_lockable(id) {
-            return Release::Undecided;
+            return Release::GoSlow;
         }
         let thread = Thread::calling();
         let (lock, note) = self.slot(id);
-        let Some(me) = self.owner_here(thread) else { return Release::Undecided };
-        if note::manager(note.load(Ordering::Relaxed)) != self.token {
-            return Release::Undecided;
+        let Some(me) = self.owner_here(thread) else { return Release::GoSlow };
+        if note::manager(note.load(Ordering::Relaxed)) != self.manager {
+            return Release::GoSlow;
         }
         for _ in 0..ROUNDS {
             let seen = lock.load(Ordering::Relaxed);
             // Who drains holds nothing.
             if seen & OWNER != me || word::is_draining(seen) {
-                return Release::Undecided;
+                return Release::GoSlow;
             }
             // Before the swap: a reader that starves keeps its cell while it sleeps (S12).
             let Ok(next) = Next::after(seen, self.cells(id).as_ref()) else {
-                return Release::Undecided;
+                return Release::GoSlow;
             };
             if lock.compare_exchange(seen, next.released(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
                 if word::serial(me) != 0 {
@@ -414,6 +417,6 @@ impl View {
                 return Release::Done;
             }
         }
-        Release::Undecided
+        Release::GoSlow
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::Thread;
 
-use super::word::{self, R};
+use super::word::{self, RESERVED};
 
 /// The pause between two looks at a lock that is held, at first and at most: each look takes the cache line away from the
 /// holder, who needs it to unlock, so that the pauses double.
@@ -57,12 +57,12 @@ pub(super) fn futex_of(lock: &AtomicU64) -> &AtomicU32 {
 /// Looks until the lock is free, or changes hands in a way that only a sleeper may take part in, or a short section
 /// would have ended. Whether to try.
 pub(super) fn spin(slot: (&AtomicU64, &AtomicU64), thread: Thread) -> bool {
-    back_off(slot, thread) && slot.0.load(Ordering::Relaxed) & R == 0
+    back_off(slot, thread) && slot.0.load(Ordering::Relaxed) & RESERVED == 0
 }
 
 /// The same for a reader, whom a read phase lets in.
 pub(super) fn spin_to_share(slot: (&AtomicU64, &AtomicU64), thread: Thread) -> bool {
-    back_off(slot, thread) && word::may_enter(slot.0.load(Ordering::Relaxed), word::Waiter::default())
+    back_off(slot, thread) && word::may_enter(slot.0.load(Ordering::Relaxed), word::WaitState::default())
 }
 
 /// Looks until nobody owns the lock. Threads on two processors that both want it all the time take its cache line from each
@@ -215,10 +215,10 @@ impl Slices {
         Self { length_ns: MILLISECOND_NS, place, end: start.after(MILLISECOND_NS) }
     }
 
-    /// Begins the next slice. `crowd`: how many threads of this process wait for the lock and may share the looking.
-    pub(super) fn next(&mut self, now: Instant, crowd: u64) {
+    /// Begins the next slice. `waiters`: how many threads of this process wait for the lock and may share the looking.
+    pub(super) fn next(&mut self, now: Instant, waiters: u64) {
         self.length_ns = (self.length_ns + MILLISECOND_NS).min(LONGEST_SLICE_NS);
-        let round = crowd.saturating_mul(LOOK_APART_NS).min(LONGEST_STRETCH_NS);
+        let round = waiters.saturating_mul(LOOK_APART_NS).min(LONGEST_STRETCH_NS);
         self.end = if round <= self.length_ns {
             now.after(self.length_ns)
         } else {
@@ -241,12 +241,12 @@ mod tests {
 
     #[test]
     fn of_many_waiters_one_looks_every_two_milliseconds_whenever_they_came() {
-        const CROWD: u64 = 40;
+        const WAITERS: u64 = 40;
         let now = Instant::from_nanoseconds(77_777_777_777);
-        let mut ends: Vec<u64> = (0..CROWD)
+        let mut ends: Vec<u64> = (0..WAITERS)
             .map(|place| {
                 let mut slices = Slices::new(now, place);
-                slices.next(now, CROWD);
+                slices.next(now, WAITERS);
                 slices.end.since(now)
             })
             .collect();
@@ -255,7 +255,7 @@ mod tests {
             ends[0] >= MILLISECOND_NS && ends.iter().zip(&ends[1..]).all(|(one, next)| next - one == LOOK_APART_NS),
             "{ends:?}"
         );
-        assert!(ends[CROWD as usize - 1] <= MILLISECOND_NS + CROWD * LOOK_APART_NS);
+        assert!(ends[WAITERS as usize - 1] <= MILLISECOND_NS + WAITERS * LOOK_APART_NS);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The lock word, and every step it can take. Pure functions of the word that was read: whoever makes a step does it
-//! with one compare-and-swap from exactly that word.
+//! The lock word: its bits, its states, and every step from one state to the next. Each step is a pure function of the
+//! word that was read; the caller makes it with one compare-and-swap from exactly that word.
 //!
 //! ```text
 //!  63       54 53          32 31 30 29 28 27          13 12       0
@@ -11,45 +11,62 @@
 //! └───────────┴──────────────┴──┴──┴──┴──┴──────────────┴──────────┘
 //!                             └──────── the futex ───────────────┘
 //!
-//!        lock                         unlock: W ─▶ wake one
-//!   0 ──────────▶ OWNER ──────────▶ 0
-//!                  │ ▲  ╲ W: somebody may sleep
-//!     owner died   │ │   ╲ S: somebody starves ──unlock──▶ R+W ──▶ who slept
-//!                  ▼ │ lock: owner died
-//!                  D ┘ (+W)
+//!    D OWNER_DIED    R RESERVED, DRAINING    S STARVING, SHARED    W WAITERS
 //! ```
 //!
-//! OWNER is all but D, R, S and W. A serial of 0: the process owns the lock. Without readers: 0; OWNER, with W and S; D,
-//! with W; R+W. With readers, who stand in cells (see `cells`):
+//! OWNER is every bit but those four. It names an entry of the attach table, the entry's generation, and the thread's serial
+//! there; a serial of 0 says that the process owns the lock.
+//!
+//! | state | word | what it means |
+//! | --- | --- | --- |
+//! | free | 0 | Nobody holds the lock. |
+//! | abandoned | OWNER_DIED | Nobody holds the lock, and its last holder died. The next holder is told. |
+//! | reserved | RESERVED + WAITERS | Nobody holds the lock. Only a waiter that slept may take it. |
+//! | held | OWNER | OWNER holds the lock exclusively. With STARVING, its unlock makes the lock reserved. |
+//! | shared | SHARED | Readers may hold the lock: the cells name them. With OWNER_DIED, readers and the next writer are told. |
+//! | read phase | SHARED + RESERVED + WAITERS | As shared, and writers let starving readers go first. |
+//! | draining | OWNER + DRAINING | OWNER waits until every reader has left. It is next, and does not hold the lock yet. |
+//!
+//! WAITERS may be set in every state but free: a thread may sleep on the word, so the thread that frees the lock wakes one.
 //!
 //! ```text
-//!   S (+W, D)         shared: readers may be in
-//!   R+S (+W, D)       read phase: shared, and writers stand back for readers that starve
-//!   OWNER+R (+W, S, D)  draining: OWNER waits for the readers to leave, and is next. It does not hold the lock
+//!              lock                unlock, nobody starves
+//!    free ─────────────▶ held ─────────────────────────────▶ free
+//!                        │  ▲ │
+//!        the owner died  │  │ └──unlock, a waiter starves──▶ reserved ──a waiter that slept──▶ held
+//!                        ▼  │ lock, told
+//!                     abandoned
 //!
-//!             first reader            a writer                 every cell is empty
-//!   0, D+… ─────────────────▶ S ────────────────▶ OWNER+R ────────────────────────▶ OWNER
-//!                             ▲                      │ gives up, or is dead
-//!                             └──────────────────────┘
+//!                   first reader            a writer                 every cell is empty
+//!    free, abandoned ───────────▶ shared ────────────────▶ draining ────────────────────▶ held
+//!                                   ▲                         │ gives up, or is dead
+//!                                   └─────────────────────────┘
 //! ```
 //!
-//! While a reader is in, the word is S without an owner, or OWNER+R: all else rests on that. Any word without an owner may
-//! be taken unless R is set; with S in it, it is taken as OWNER+R.
+//! One invariant carries shared locks: while a reader holds the lock, the word is shared or draining. A word without an
+//! owner may be taken unless RESERVED is set. A word with SHARED is taken as draining.
 //!
-//! A cell is a word of the same make: 0; OWNER, with W if a writer sleeps on it: its reader is in, or looks whether it may
-//! be; OWNER+S, with W: its reader starves, and is not in; OWNER+D: being written, and not valid yet.
+//! A reader's cell (see `cells`) has the same bits: 0 is empty; OWNER, with WAITERS if a writer sleeps on the cell, is a
+//! reader that holds the lock or is about to look whether it may; OWNER + STARVING is a reader that starves and does not
+//! hold the lock; OWNER + UNFINISHED is being written, and not valid yet.
 
-/// Without an owner: the last holder died, and who acquires is told.
-pub const D: u64 = 1 << 28;
-/// Without an owner: reserved for those who slept. With one: it drains.
-pub const R: u64 = 1 << 29;
-/// With an owner: somebody starves, so that the unlocker must reserve. Without: readers may be in.
-pub const S: u64 = 1 << 30;
-/// Somebody may sleep: the unlocker must wake.
-pub const W: u64 = 1 << 31;
+/// Without an owner: the last holder died, and the next holder is told.
+pub const OWNER_DIED: u64 = 1 << 28;
+/// Without an owner: reserved for waiters that slept.
+pub const RESERVED: u64 = 1 << 29;
+/// The same bit with an owner: the owner drains, and does not hold the lock.
+pub const DRAINING: u64 = RESERVED;
+/// With an owner: a waiter starves, so the unlock must reserve the lock. In a cell: its reader starves.
+pub const STARVING: u64 = 1 << 30;
+/// The same bit without an owner: readers may hold the lock.
+pub const SHARED: u64 = STARVING;
+/// A thread may sleep on the word: whoever frees the lock must wake.
+pub const WAITERS: u64 = 1 << 31;
+/// In a cell of the table: being written, not valid yet.
+pub const UNFINISHED: u64 = OWNER_DIED;
 
 /// The bits that name a holder.
-pub const OWNER: u64 = !(D | R | S | W);
+pub const OWNER: u64 = !(OWNER_DIED | RESERVED | STARVING | WAITERS);
 
 const ENTRY_BITS: u32 = 13;
 const GENERATION_LOW_BITS: u32 = 15;
@@ -101,7 +118,7 @@ pub const fn generation(word: u64) -> u64 {
     high << GENERATION_LOW_BITS | low
 }
 
-/// The serial that a word names; 0: the process owns the lock.
+/// The serial of the thread that a word names; 0: the process owns the lock.
 #[must_use]
 pub const fn serial(word: u64) -> u32 {
     ((word & SERIAL_MASK) >> SERIAL_SHIFT) as u32
@@ -121,7 +138,7 @@ pub const fn futex(word: u64) -> u32 {
 
 /// What a waiter knows of its own wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Waiter {
+pub struct WaitState {
     /// It slept in this call, so that others may sleep, too.
     pub slept: bool,
     /// The futex woke it, and it has not slept since: the wake-up is its own to use or to pass on.
@@ -147,128 +164,138 @@ pub enum Step {
 
 /// The step of a waiter whose word as an owner is `me`.
 #[must_use]
-pub const fn step(word: u64, me: u64, waiter: Waiter) -> Step {
+pub const fn step(word: u64, me: u64, waiter: WaitState) -> Step {
     if !has_owner(word) {
-        let reserved = word & R != 0;
+        let reserved = word & RESERVED != 0;
         let may_take = !reserved || waiter.woken || waiter.is_leaving || (waiter.saw_reserved && waiter.slept);
         if may_take {
-            let taken = me | if waiter.slept { W } else { word & W };
-            // S6: with readers the word is taken to drain. D stays in it, for a drain may end without the lock.
-            return Step::Take(if word & S == 0 { taken } else { taken | R | (word & D) });
+            let taken = me | if waiter.slept { WAITERS } else { word & WAITERS };
+            // S6: with readers, the word is taken to drain. OWNER_DIED stays in it: a drain may end without the lock.
+            return Step::Take(if word & SHARED == 0 { taken } else { taken | DRAINING | (word & OWNER_DIED) });
         }
     }
     announced(word, waiter)
 }
 
 /// The step of a waiter that cannot have the lock.
-const fn announced(word: u64, waiter: Waiter) -> Step {
-    let announced = word | W | if waiter.starves && has_owner(word) { S } else { 0 };
+const fn announced(word: u64, waiter: WaitState) -> Step {
+    let announced = word | WAITERS | if waiter.starves && has_owner(word) { STARVING } else { 0 };
     if announced == word { Step::Sleep } else { Step::Announce(announced) }
 }
 
 /// The step of a reader, which has no cell yet, or one in which it starves. [`Step::Take`] is of the word that it would
 /// leave if it came in: it claims a cell first, and looks again (S1, S12).
 #[must_use]
-pub const fn reader_step(word: u64, waiter: Waiter) -> Step {
+pub const fn reader_step(word: u64, waiter: WaitState) -> Step {
     if may_enter(word, waiter) { Step::Take(opened(word)) } else { announced(word, waiter) }
 }
 
 /// Whether a reader may come in: nobody owns the lock, and it is not reserved for others. In a read phase anybody may.
 #[must_use]
-pub const fn may_enter(word: u64, waiter: Waiter) -> bool {
-    let is_reserved = word & R != 0 && word & S == 0;
+pub const fn may_enter(word: u64, waiter: WaitState) -> bool {
+    let is_reserved = word & RESERVED != 0 && word & SHARED == 0;
     !has_owner(word) && (!is_reserved || waiter.woken || waiter.is_leaving || (waiter.saw_reserved && waiter.slept))
 }
 
 /// Whether a reader whose cell stands is in.
 #[must_use]
 pub const fn is_shared(word: u64) -> bool {
-    !has_owner(word) && word & S != 0
+    !has_owner(word) && word & SHARED != 0
 }
 
 /// What the first reader makes of a word that it may enter. A death stays due: a reader can mend nothing (S19).
 #[must_use]
 pub const fn opened(word: u64) -> u64 {
-    S | (word & (D | W))
+    SHARED | (word & (OWNER_DIED | WAITERS))
 }
 
 /// Whether the owner waits for readers to leave.
 #[must_use]
 pub const fn is_draining(word: u64) -> bool {
-    has_owner(word) && word & R != 0
+    has_owner(word) && word & DRAINING != 0
 }
 
 /// What ends a drain whose every cell is empty: `holder` holds (S8).
 #[must_use]
 pub const fn drained(word: u64, holder: u64) -> u64 {
-    holder | (word & (W | S))
+    holder | (word & (WAITERS | STARVING))
 }
 
 /// What a drain leaves that ends without the lock. Never 0: readers may be in (S9).
 #[must_use]
 pub const fn undrained(word: u64) -> u64 {
-    S | (word & D) | if word & S != 0 { R | W } else { 0 }
+    SHARED | (word & OWNER_DIED) | if word & STARVING != 0 { RESERVED | WAITERS } else { 0 }
 }
 
 /// What others make of the drain of one that does not come, though its readers are gone (S10).
 #[must_use]
 pub const fn revoked(word: u64) -> u64 {
-    S | W | (word & D)
+    SHARED | WAITERS | (word & OWNER_DIED)
 }
 
 /// What takes a lock over from a holder that is dead, or its drain from a writer that is (S6).
 #[must_use]
 pub const fn taken_over(word: u64, me: u64) -> u64 {
-    if is_draining(word) { me | R | W | (word & D) } else { me | W }
+    if is_draining(word) { me | DRAINING | WAITERS | (word & OWNER_DIED) } else { me | WAITERS }
 }
 
 /// What marks a lock as a dead holder's: those who wait are woken. One that drained held nothing, and readers may be in
 /// (S20).
 #[must_use]
 pub const fn abandoned(word: u64) -> u64 {
-    if is_draining(word) { S | (word & (D | W)) } else { D | (word & W) }
+    if is_draining(word) { SHARED | (word & (OWNER_DIED | WAITERS)) } else { OWNER_DIED | (word & WAITERS) }
 }
 
 /// The same by somebody who does not know whether others sleep (S5, S21).
 #[must_use]
 pub const fn found_dead(word: u64) -> u64 {
-    abandoned(word) | W
+    abandoned(word) | WAITERS
 }
 
 /// What an unlock leaves.
 #[must_use]
 pub const fn released(word: u64) -> u64 {
-    if word & S != 0 { R | W } else { 0 }
+    if word & STARVING != 0 { RESERVED | WAITERS } else { 0 }
 }
 
 /// The same where a reader starves: all such readers are let in (S12).
 #[must_use]
 pub const fn released_to_readers() -> u64 {
-    R | S | W
+    RESERVED | SHARED | WAITERS
 }
 
 /// What a downgrade leaves (S15).
 #[must_use]
 pub const fn downgraded(word: u64) -> u64 {
-    if word & S != 0 { R | S | W } else { S }
+    if word & STARVING != 0 { RESERVED | SHARED | WAITERS } else { SHARED }
 }
 
 /// A reservation for those who slept, withdrawn, since none sleeps. `None`: there is none.
 #[must_use]
 pub const fn unreserved(word: u64) -> Option<u64> {
-    if !has_owner(word) && word & R != 0 && word & W != 0 { Some(word & !(R | W)) } else { None }
+    if !has_owner(word) && word & RESERVED != 0 && word & WAITERS != 0 {
+        Some(word & !(RESERVED | WAITERS))
+    } else {
+        None
+    }
 }
 
 /// Whether a cell's reader is in, or may be about to come in: a writer waits for it.
 #[must_use]
 pub const fn is_reader(cell: u64) -> bool {
-    has_owner(cell) && cell & (S | D) == 0
+    has_owner(cell) && cell & (STARVING | UNFINISHED) == 0
 }
 
-/// What a lock is given back as that was taken though the segment was retired: the death that was due is still due.
+/// The word stored when backing out of a lock that this caller took just now: as an unlock leaves it.
 #[must_use]
-pub const fn handed_back(word: u64, owner_died: bool) -> u64 {
-    if owner_died { D | (word & W) } else { released(word) }
+pub const fn backed_out(word: u64) -> u64 {
+    released(word)
+}
+
+/// The word stored when backing out of a lock whose last holder died: the next holder has to be told yet.
+#[must_use]
+pub const fn backed_out_untold(word: u64) -> u64 {
+    OWNER_DIED | (word & WAITERS)
 }
 
 #[cfg(test)]
@@ -281,7 +308,7 @@ mod tests {
             let word = of_thread(of_process(entry_, generation_), serial_);
             assert_eq!((entry(word), generation(word), serial(word)), (entry_, generation_, serial_));
             assert_eq!(word & OWNER, word);
-            assert_eq!(process(word | W | S), of_process(entry_, generation_));
+            assert_eq!(process(word | WAITERS | STARVING), of_process(entry_, generation_));
         }
     }
 
@@ -293,33 +320,51 @@ mod tests {
     #[test]
     fn what_is_reserved_is_for_those_who_slept() {
         let me = of_thread(of_process(1, 1), 1);
-        let fresh = Waiter::default();
-        assert_eq!(step(R | W, me, fresh), Step::Sleep);
-        assert_eq!(step(R | W, me, Waiter { woken: true, slept: true, ..fresh }), Step::Take(me | W));
-        assert_eq!(step(R | W, me, Waiter { is_leaving: true, ..fresh }), Step::Take(me | W));
-        assert_eq!(step(D, me, fresh), Step::Take(me));
-        assert_eq!(step(me, me, fresh), Step::Announce(me | W));
-        assert_eq!(step(me | W, me, Waiter { starves: true, ..fresh }), Step::Announce(me | W | S));
+        let fresh = WaitState::default();
+        assert_eq!(step(RESERVED | WAITERS, me, fresh), Step::Sleep);
+        assert_eq!(
+            step(RESERVED | WAITERS, me, WaitState { woken: true, slept: true, ..fresh }),
+            Step::Take(me | WAITERS)
+        );
+        assert_eq!(step(RESERVED | WAITERS, me, WaitState { is_leaving: true, ..fresh }), Step::Take(me | WAITERS));
+        assert_eq!(step(OWNER_DIED, me, fresh), Step::Take(me));
+        assert_eq!(step(me, me, fresh), Step::Announce(me | WAITERS));
+        assert_eq!(
+            step(me | WAITERS, me, WaitState { starves: true, ..fresh }),
+            Step::Announce(me | WAITERS | STARVING)
+        );
     }
 
     #[test]
     fn a_word_with_readers_is_taken_to_drain_and_never_given_up_as_free() {
         let me = of_thread(of_process(1, 1), 1);
-        let fresh = Waiter::default();
-        assert_eq!(step(S | D, me, fresh), Step::Take(me | R | D));
-        assert_eq!(step(S | R | W, me, fresh), Step::Sleep);
-        assert_eq!((undrained(me | R | D), undrained(me | R | S | W)), (S | D, S | R | W));
-        assert_eq!((taken_over(me | R | D, 2 | me), abandoned(me | R | D | W)), (2 | me | R | W | D, S | D | W));
-        assert_eq!(drained(me | R | D | W | S, me), me | W | S);
+        let fresh = WaitState::default();
+        assert_eq!(step(SHARED | OWNER_DIED, me, fresh), Step::Take(me | DRAINING | OWNER_DIED));
+        assert_eq!(step(SHARED | RESERVED | WAITERS, me, fresh), Step::Sleep);
+        assert_eq!(
+            (undrained(me | DRAINING | OWNER_DIED), undrained(me | DRAINING | STARVING | WAITERS)),
+            (SHARED | OWNER_DIED, SHARED | RESERVED | WAITERS)
+        );
+        assert_eq!(
+            (taken_over(me | DRAINING | OWNER_DIED, 2 | me), abandoned(me | DRAINING | OWNER_DIED | WAITERS)),
+            (2 | me | DRAINING | WAITERS | OWNER_DIED, SHARED | OWNER_DIED | WAITERS)
+        );
+        assert_eq!(drained(me | DRAINING | OWNER_DIED | WAITERS | STARVING, me), me | WAITERS | STARVING);
     }
 
     #[test]
     fn a_reader_enters_what_nobody_owns_but_no_place_kept_for_those_who_slept() {
-        let fresh = Waiter::default();
-        let woken = Waiter { woken: true, slept: true, ..fresh };
-        assert_eq!(reader_step(0, fresh), Step::Take(S));
-        assert_eq!(reader_step(R | S | W | D, fresh), Step::Take(S | W | D));
-        assert_eq!((reader_step(R | W, fresh), reader_step(R | W, woken)), (Step::Sleep, Step::Take(S | W)));
-        assert_eq!(reader_step(1, Waiter { starves: true, ..woken }), Step::Announce(1 | W | S));
+        let fresh = WaitState::default();
+        let woken = WaitState { woken: true, slept: true, ..fresh };
+        assert_eq!(reader_step(0, fresh), Step::Take(SHARED));
+        assert_eq!(
+            reader_step(RESERVED | SHARED | WAITERS | OWNER_DIED, fresh),
+            Step::Take(SHARED | WAITERS | OWNER_DIED)
+        );
+        assert_eq!(
+            (reader_step(RESERVED | WAITERS, fresh), reader_step(RESERVED | WAITERS, woken)),
+            (Step::Sleep, Step::Take(SHARED | WAITERS))
+        );
+        assert_eq!(reader_step(1, WaitState { starves: true, ..woken }), Step::Announce(1 | WAITERS | STARVING));
     }
 }

@@ -91,28 +91,6 @@ pub(crate) fn own_thread_sleeps(tid: i32) -> bool {
     stat.is_some_and(|stat| matches!(stat.state, b'S' | b'D'))
 }
 
-/// When the calling process started, in clock ticks since boot; 0 if it cannot be seen. With the id it names a process for
-/// good, where the id alone is used again. Whatever its number is where /proc is mounted: it may be an outer PID namespace's.
-pub(crate) fn own_start_time() -> u64 {
-    start_time("/proc/self")
-}
-
-/// The same of the calling thread, the low half.
-pub(crate) fn own_thread_start_time() -> u32 {
-    start_time("/proc/thread-self") as u32
-}
-
-/// The same of whom a link of /proc names: "PID", or of a thread, "PID/task/TID".
-fn start_time(link: &str) -> u64 {
-    let start = || {
-        let mut name = [0; 64];
-        let name = proc_file::read_link(link, &mut name)?;
-        let number = name.rsplit('/').next()?.parse().ok()?;
-        Some(Stat::read(format_args!("/proc/{name}/stat"), number)?.start)
-    };
-    start().unwrap_or(0)
-}
-
 /// The process that thread `tid` belongs to, 0 if it cannot be seen.
 pub(crate) fn process_of(tid: u32) -> i32 {
     status_field(format_args!("/proc/{tid}/status"), b"Tgid:", |value| value.trim().parse().ok()).unwrap_or(0)
@@ -365,8 +343,7 @@ mod tests {
         assert_eq!(Stat::read(format_args!("/proc/self/stat"), own + 1), None);
         assert_eq!(Stat::read(format_args!("/proc/1/stat"), own), None);
         assert_eq!(Stat::read(format_args!("/proc/self/no such file"), own), None);
-        assert_eq!(own_start_time(), stat.start);
-        assert_ne!(own_thread_start_time(), 0);
+        assert!(stat.start <= crate::sys::syscall::clock::ticks_since_boot() && stat.start != 0);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use libc::{c_int, pthread_mutex_t};
 use super::{WORDS, kind, word};
 use crate::sys::Errno;
 use crate::sys::process::once_box::OnceBox;
+use crate::sys::thread::kernel_thread_id;
 
 /// Where the parts of a mutex stand, found by trying at run time and never assumed.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +43,7 @@ impl MutexLayout {
     /// such as a container's, has that id: there another thread probes.
     fn probe_where_it_tells() -> Option<Self> {
         const COUNTED: u32 = 1;
-        if thread_id() != COUNTED {
+        if kernel_thread_id() != COUNTED {
             return Self::probe();
         }
         std::thread::Builder::new().spawn(Self::probe).ok()?.join().ok()?
@@ -66,7 +67,7 @@ impl MutexLayout {
         if fresh.try_lock() != 0 {
             return None;
         }
-        let me = thread_id();
+        let me = kernel_thread_id();
         let named: Vec<usize> = (0..WORDS).filter(|&index| fresh.load(index) == me).collect();
         if fresh.unlock() != 0 {
             return None;
@@ -117,12 +118,6 @@ pub(in crate::sys) fn libc_thread_id() -> u32 {
     told().unwrap_or(0)
 }
 
-/// While probing: glibc agrees with the kernel about the thread id except in a raw clone, whose probe then fails.
-fn thread_id() -> u32 {
-    // SAFETY: gettid(2) takes nothing and cannot fail.
-    unsafe { libc::gettid() as u32 }
-}
-
 /// A mutex of the caller's own, for trying things out.
 struct Probe(Box<UnsafeCell<pthread_mutex_t>>);
 
@@ -166,7 +161,7 @@ impl Probe {
         if self.try_lock() != 0 {
             return false;
         }
-        let named = self.load(word) == thread_id();
+        let named = self.load(word) == kernel_thread_id();
         let again = self.try_lock();
         if again == 0 {
             self.unlock();

@@ -10,6 +10,13 @@ pub(crate) fn nanoseconds_since_1970() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
+/// The time since boot in the clock ticks of /proc, 100 a second on every architecture, as the time namespace counts it.
+/// Whatever runs now has started by then.
+pub(crate) fn ticks_since_boot() -> u64 {
+    const TICK_NS: u64 = 10_000_000;
+    Instant::read(libc::CLOCK_BOOTTIME).0 / TICK_NS
+}
+
 /// An instant of CLOCK_MONOTONIC in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(u64);

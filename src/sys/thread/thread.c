@@ -4,7 +4,7 @@
  * model: with it the object is two instructions away, where thread_local! in a shared library costs a call to
  * __tls_get_addr in each lock and unlock. glibc keeps room for such small objects of libraries that come by dlopen.
  *
- * Its fields are known to thread.rs by their offsets. No epoch and no attachment is ever 1, so that a new thread belongs
+ * object.rs knows its fields by their offsets. No epoch and no attachment is ever 1, so that a new thread belongs
  * to none.
  */
 #define _GNU_SOURCE
@@ -24,7 +24,7 @@ struct lock_manager_thread {
 	uint64_t held_native;
 	uint64_t exit_round;
 	uint64_t inside_pool;
-	/* A cell that is about to be claimed, as whose, and how often others were met there: see thread.rs. */
+	/* A cell that is about to be claimed, as whose, and how often others were met there: see native.rs. */
 	uint64_t claiming;
 	uint64_t claimed_as;
 	uint64_t met;
@@ -38,9 +38,9 @@ struct lock_manager_thread {
 extern __thread struct lock_manager_thread lock_manager_this_thread;
 struct lock_manager_thread *lock_manager_this_thread_address(void);
 
-_Static_assert(offsetof(struct lock_manager_thread, waits) == 112, "as thread.rs has it");
-_Static_assert(offsetof(struct lock_manager_thread, last_error) == 288, "as thread.rs has it");
-_Static_assert(offsetof(struct lock_manager_thread, pace) == 416, "as thread.rs has it");
+_Static_assert(offsetof(struct lock_manager_thread, waits) == 112, "as object.rs has it");
+_Static_assert(offsetof(struct lock_manager_thread, last_error) == 288, "as object.rs has it");
+_Static_assert(offsetof(struct lock_manager_thread, pace) == 416, "as object.rs has it");
 
 __thread struct lock_manager_thread lock_manager_this_thread
 	__attribute__((tls_model("initial-exec"), visibility("hidden"))) = { .epoch = 1, .identified = 1, .last_attachment = 1 };

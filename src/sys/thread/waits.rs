@@ -11,9 +11,10 @@
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::object::WAIT_WORDS;
 use crate::sys::process;
 use crate::sys::syscall::futex;
-use crate::sys::thread::{Thread, WAIT_WORDS};
+use crate::sys::thread::Thread;
 
 /// What a wait changes elsewhere.
 #[derive(Debug, Clone, Copy)]

@@ -12,9 +12,9 @@ const PROBES: usize = 8;
 const KEY_SHIFT: u32 = u32::BITS;
 const COUNT_MASK: u64 = (1 << KEY_SHIFT) - 1;
 
-/// A thread's part in a crowd. To leave it is the wait's, see `waits`.
+/// The calling thread as one of those that wait for a lock. `waits` counts it off when its wait ends.
 #[derive(Clone, Copy)]
-pub(super) struct Crowd<'c> {
+pub(super) struct LocalWaiters<'c> {
     /// `None`: there was no counter to be had, so that the thread looks as if it were alone.
     counter: Option<&'c AtomicU64>,
     key: u32,
@@ -22,7 +22,7 @@ pub(super) struct Crowd<'c> {
     pub(super) place: u64,
 }
 
-impl<'c> Crowd<'c> {
+impl<'c> LocalWaiters<'c> {
     /// Counts the calling thread among those that wait for the lock of that key.
     pub(super) fn join(counters: &'c [AtomicU64], key: u32) -> Self {
         let joined = (0..PROBES.min(counters.len())).find_map(|probe| {
@@ -55,13 +55,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_lock_has_a_crowd_of_its_own() {
+    fn each_lock_is_counted_apart() {
         let counters = [const { AtomicU64::new(0) }; 4];
-        let crowds = [1, 5, 1, 9, 1].map(|key| Crowd::join(&counters, key));
-        assert_eq!(crowds.each_ref().map(Crowd::size), [3, 1, 3, 1, 3]);
-        assert_eq!(crowds.each_ref().map(|crowd| crowd.place), [0, 0, 1, 0, 2]);
-        let fourth = Crowd::join(&counters, 13);
-        let without_a_counter = Crowd::join(&counters, 17);
+        let all = [1, 5, 1, 9, 1].map(|key| LocalWaiters::join(&counters, key));
+        assert_eq!(all.each_ref().map(LocalWaiters::size), [3, 1, 3, 1, 3]);
+        assert_eq!(all.each_ref().map(|waiters| waiters.place), [0, 0, 1, 0, 2]);
+        let fourth = LocalWaiters::join(&counters, 13);
+        let without_a_counter = LocalWaiters::join(&counters, 17);
         assert_eq!((fourth.size(), without_a_counter.size()), (1, 1));
     }
 }

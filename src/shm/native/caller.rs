@@ -9,8 +9,9 @@ use crate::manager::Ownership;
 use crate::sys::Errno;
 use crate::sys::liveness;
 use crate::sys::liveness::procfs;
+use crate::sys::process::Process;
 use crate::sys::process::arena;
-use crate::sys::process::{self, Process};
+use crate::sys::syscall::clock;
 use crate::sys::thread::Thread;
 use crate::sys::thread::on_exit::{self, Destructors, ExitHook};
 use crate::sys::thread::waits;
@@ -23,7 +24,7 @@ use super::word;
 
 /// A thread that may take locks.
 #[derive(Clone, Copy)]
-pub(super) struct Member<'p> {
+pub(super) struct Caller<'p> {
     pub(super) thread: Thread,
     pub(super) ownership: Ownership,
     /// The thread's word, whoever owns what it takes.
@@ -35,7 +36,7 @@ pub(super) struct Member<'p> {
 }
 
 /// What the calling thread may give back.
-pub(super) struct HolderHere {
+pub(super) struct OwnWords {
     pub(super) thread: Thread,
     /// `None`: it has never taken any lock of a native segment.
     pub(super) thread_word: Option<u64>,
@@ -44,60 +45,56 @@ pub(super) struct HolderHere {
 
 impl Native {
     /// The calling thread, attached and named. From here on it may use the fast path.
-    pub(super) fn enter(&self) -> Result<Member<'_>, Reason> {
+    pub(super) fn enter(&self) -> Result<Caller<'_>, Reason> {
         let thread = Thread::identified(self.process).map_err(|_| Reason::ClonedChild)?;
         let attachment = self.pool().attached()?;
-        attachment.introduce(self.pool());
+        attachment.publish_identity(self.pool());
         if thread.serial_bits() == 0 {
             let failed = |errno| Reason::System { doing: "registering the calling thread", errno };
-            hear_of_end(thread).map_err(failed)?;
+            watch_thread_end(thread).map_err(failed)?;
             let serial = arena::serials().and_then(|serials| serials.claim().ok_or(Errno(libc::EAGAIN)));
             thread.set_serial_bits(word::of_thread(0, serial.map_err(failed)?));
         }
         // What it left by jumping out of a signal handler it waits for no more.
         waits::undo_abandoned(thread);
         sharing::sweep_claim(thread);
-        let owner = attachment.base | thread.serial_bits();
+        let owner = attachment.process_word | thread.serial_bits();
         let record = self.pool().claim_record(owner, || {
-            let tid = thread.id() as i32;
-            let start = if tid == process::pid() {
-                attachment.start() as u32
-            } else if attachment.namespaces().is_some_and(|then| then.time_namespace == liveness::time_namespace()) {
-                procfs::own_thread_start_time()
-            } else {
-                // By another clock than that which the entry names.
-                0
-            };
-            ThreadId { tid, start }
+            let times_compare =
+                attachment.namespaces().is_some_and(|then| then.time_namespace == liveness::time_namespace());
+            // A program of format version 1 takes another time than that of the start for another thread's.
+            let started_by =
+                if times_compare && self.pool().table().is_some() { clock::ticks_since_boot() as u32 } else { 0 };
+            ThreadId { tid: thread.id() as i32, started_by }
         });
-        if let Some(record) = record.filter(|record| record.wish().is_some()) {
+        if let Some(record) = record.filter(|record| record.waits_for().is_some()) {
             // Of a wait that it left, or is in the midst of, whose next slice says it again.
-            record.withdraw();
+            record.clear_wait();
         }
-        let ownership = self.ownership.settle();
-        thread.note_entered(attachment.number);
+        let ownership = self.ownership.fix();
+        thread.note_entered(attachment.id);
         self.view.let_in(attachment, ownership);
         let word = match ownership {
             Ownership::Thread => {
                 self.pool().has_owning_threads.store(true, Ordering::Relaxed);
                 owner
             }
-            Ownership::Process => attachment.base,
+            Ownership::Process => attachment.process_word,
         };
-        Ok(Member { thread, ownership, owner, word, record })
+        Ok(Caller { thread, ownership, owner, word, record })
     }
 
     /// What the calling thread may give back. `None`: nothing, since this process has taken nothing here.
-    pub(super) fn holder_here(&self) -> Option<HolderHere> {
+    pub(super) fn own_words(&self) -> Option<OwnWords> {
         let thread = Thread::identified(self.process).ok()?;
-        let process_word = self.pool().attachment.peek()?.base;
+        let process_word = self.pool().attachment.peek()?.process_word;
         let thread_word = (thread.serial_bits() != 0).then(|| process_word | thread.serial_bits());
-        Some(HolderHere { thread, thread_word, process_word })
+        Some(OwnWords { thread, thread_word, process_word })
     }
 }
 
 /// Has the library hear of the calling thread's end.
-pub(in crate::shm) fn hear_of_end(thread: Thread) -> Result<(), Errno> {
+pub(in crate::shm) fn watch_thread_end(thread: Thread) -> Result<(), Errno> {
     on_exit::arm(thread, ExitHook::Locks, thread_ended)
 }
 
@@ -131,7 +128,7 @@ fn give_up_all_of(thread: Thread, process: &'static Process) {
 impl Pool {
     fn thread_ended(&self, thread: Thread) {
         let Some(attachment) = self.attachment.peek() else { return };
-        let owner = attachment.base | thread.serial_bits();
+        let owner = attachment.process_word | thread.serial_bits();
         if thread.held_native() != 0 {
             self.abandon_all_of(owner);
         }
@@ -153,11 +150,11 @@ impl Pool {
     /// the lock or the thread has no record. `None`: they are of another one.
     pub(super) fn named_thread(&self, named: u64) -> Option<(i32, i32)> {
         let entry = self.entry(word::entry(named)).ok()??;
-        let tenant = entry.tenant();
-        if !entry.state().is_named_by(named) || tenant.pid_namespace != self.pid_namespace() {
+        let info = entry.process_info();
+        if !entry.state().is_named_by(named) || info.pid_namespace != self.pid_namespace() {
             return None;
         }
         let tid = self.record_of(named).filter(|_| word::serial(named) != 0).map_or(0, |record| record.thread().tid);
-        Some((tenant.pid, tid))
+        Some((info.pid, tid))
     }
 }

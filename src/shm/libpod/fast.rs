@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::backend::Release;
 use crate::manager::Acquired;
 use crate::sys::mutex::RobustMutex;
 use crate::sys::syscall::clock::Instant;
@@ -11,7 +12,7 @@ use crate::sys::syscall::file::Access;
 use crate::sys::thread::caller_state::BlockedSignals;
 use crate::sys::thread::{LOCAL_ID_MASK, Thread};
 
-use super::super::{Found, Release, SHORT_WAITS};
+use super::super::{Outcome, SHORT_WAITS};
 use super::Libpod;
 use super::format::Geometry;
 use super::pool::Pool;
@@ -44,7 +45,7 @@ impl Libpod {
 
     /// Takes the lock if nothing stands in the way; `None`, with nothing done, if anything does.
     #[inline(always)]
-    pub(crate) fn acquire_at_once(&self, id: u32) -> Option<Acquired> {
+    pub(super) fn try_mutex_of(&self, id: u32) -> Option<Acquired> {
         if id >= self.lockable {
             return None;
         }
@@ -68,7 +69,7 @@ impl Libpod {
     /// [`with_bitmaps`](Self::with_bitmaps) if nothing stands in the way; `None`, with nothing changed, if anything
     /// does. Never fails or panics, and makes no call that could be a cancellation point.
     #[inline]
-    pub(super) fn with_bitmaps_at_once<T>(&self, change: impl FnOnce(&Pool) -> Found<T>) -> Option<T> {
+    pub(super) fn with_bitmaps_fast<T>(&self, change: impl FnOnce(&Pool) -> Outcome<T>) -> Option<T> {
         let segment = &self.pool.segment;
         let is_usual = segment.access == Access::ReadWrite && Thread::calling().has_entered(self.process);
         if !is_usual || segment.is_look_due(Instant::now_coarse()) {
@@ -80,7 +81,7 @@ impl Libpod {
         thread.count_inside_pool();
         // SAFETY: addresses() checked that it lies within the mapping, which lives as long as self.
         let guard = unsafe { RobustMutex::at_address(self.guard, &self.mutex_layout) };
-        // SAFETY: as in acquire_at_once; it is given back below.
+        // SAFETY: as in try_mutex_of; it is given back below.
         let code = unsafe { guard.try_lock() };
         let changed = if code.is_some_and(|code| guard.is_acquired_by(code)) {
             // What it refuses it leaves as it was, and the caller asks again for the reason.
@@ -88,7 +89,7 @@ impl Libpod {
             self.unlock_guard(guard);
             changed
         } else {
-            settle(guard, code);
+            undo_refused(guard, code);
             None
         };
         thread.count_outside_pool();
@@ -106,14 +107,14 @@ impl Libpod {
 
     /// The mid path: waits for a moment, without sleeping, for a lock that somebody else holds.
     #[inline]
-    pub(crate) fn acquire_soon(&self, id: u32) -> Option<Acquired> {
+    pub(super) fn spin_for_mutex_of(&self, id: u32) -> Option<Acquired> {
         (0..SHORT_WAITS).find_map(|_| {
             if id < self.lockable
                 && self.lockable_holder(id).load(Ordering::Relaxed) & LOCAL_ID_MASK != Thread::calling().local_id()
             {
                 self.lockable_mutex(id).spin();
             }
-            self.acquire_at_once(id)
+            self.try_mutex_of(id)
         })
     }
 
@@ -121,7 +122,7 @@ impl Libpod {
     #[inline(never)]
     fn acquired_after_death(&self, id: u32, code: i32) -> Option<Acquired> {
         if !self.lockable_mutex(id).is_acquired_by(code) {
-            settle(self.lockable_mutex(id), Some(code));
+            undo_refused(self.lockable_mutex(id), Some(code));
             return None;
         }
         self.remember(id);
@@ -134,19 +135,19 @@ impl Libpod {
         // Asked for anew: a register kept across the call of the libc would be one more store before a locked
         // instruction, which waits for every store.
         let thread = Thread::calling();
-        self.lockable_holder(id).store(self.token | thread.local_id(), Ordering::Relaxed);
+        self.lockable_holder(id).store(self.manager | thread.local_id(), Ordering::Relaxed);
         thread.count_acquired();
     }
 
     /// Gives the lock back if the calling thread holds it through this manager.
     #[inline(always)]
-    pub(crate) fn release_at_once(&self, id: u32) -> Release {
+    pub(super) fn unlock_mutex_of(&self, id: u32) -> Release {
         if id >= self.lockable {
             return Release::NotHolder;
         }
         let (thread, holder) = (Thread::calling(), self.lockable_holder(id));
         // Whether or not the thread has entered since a fork: a child's table is empty, and serials are not used again.
-        if holder.load(Ordering::Relaxed) != self.token | thread.local_id() {
+        if holder.load(Ordering::Relaxed) != self.manager | thread.local_id() {
             return Release::NotHolder;
         }
         // Before the mutex is free: after it, another thread of this process may write its own.
@@ -161,10 +162,10 @@ impl Libpod {
 /// end the thread: like them it has nothing to be undone, and holds them back from what has.
 #[cold]
 #[inline(never)]
-fn settle(mutex: RobustMutex<'_>, code: Option<i32>) {
+fn undo_refused(mutex: RobustMutex<'_>, code: Option<i32>) {
     if code == Some(libc::ENOTRECOVERABLE) {
         let signals = BlockedSignals::block();
-        settle_undisturbed(mutex, code);
+        undo_refused_undisturbed(mutex, code);
         signals.restore();
     }
 }
@@ -172,6 +173,6 @@ fn settle(mutex: RobustMutex<'_>, code: Option<i32>) {
 /// By the C convention, out of which nothing unwinds.
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone")]
-extern "C" fn settle_undisturbed(mutex: RobustMutex<'_>, code: Option<i32>) {
+extern "C" fn undo_refused_undisturbed(mutex: RobustMutex<'_>, code: Option<i32>) {
     mutex.conclude(code);
 }

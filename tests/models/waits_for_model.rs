@@ -7,7 +7,7 @@ use loom::sync::atomic::fence;
 use loom::thread;
 
 use super::atomic::{AtomicU64, Ordering};
-use super::deadlock::{Graph, confirm, search};
+use super::waits_for::{Graph, confirm, search};
 use super::{check_as_loaded_within, fails};
 
 const THREADS: usize = 3;
@@ -19,19 +19,19 @@ struct Rules {
     fences: bool,
     /// A cycle is looked at twice more before it is believed.
     confirms: bool,
-    /// The victim withdraws its wish before the next may decide.
-    withdraws_first: bool,
-    /// A wish that was withdrawn and made again is another.
-    numbers_wishes: bool,
+    /// The victim clears its wait before the next may decide.
+    clears_first: bool,
+    /// A wait that was cleared and published again is another.
+    numbers_waits: bool,
 }
 
-const RULES: Rules = Rules { fences: true, confirms: true, withdraws_first: true, numbers_wishes: true };
+const RULES: Rules = Rules { fences: true, confirms: true, clears_first: true, numbers_waits: true };
 
 /// Locks, who holds them, and what each thread waits for: a number and the lock plus one, as in a thread record.
 struct Table {
     rules: Rules,
     holders: Vec<AtomicU64>,
-    wishes: Vec<AtomicU64>,
+    waits: Vec<AtomicU64>,
     detector: AtomicU64,
 }
 
@@ -45,8 +45,8 @@ impl Graph for Table {
         }
     }
 
-    fn wish(&self, holder: Thread) -> Option<(u32, u64)> {
-        let raw = self.wishes[holder as usize - 1].load(Ordering::Acquire);
+    fn waits_for(&self, holder: Thread) -> Option<(u32, u64)> {
+        let raw = self.waits[holder as usize - 1].load(Ordering::Acquire);
         Some(((raw as u32).checked_sub(1)?, raw))
     }
 }
@@ -58,23 +58,23 @@ impl Table {
         Arc::new(Self {
             rules,
             holders: (0..THREADS as u64).map(|lock| AtomicU64::new(holder(lock))).collect(),
-            wishes: (0..THREADS).map(|_| AtomicU64::new(0)).collect(),
+            waits: (0..THREADS).map(|_| AtomicU64::new(0)).collect(),
             detector: AtomicU64::new(0),
         })
     }
 
     /// For the `number`th time in its life, `me` waits, now for `lock`.
     fn publish(&self, me: Thread, lock: u32, number: u64) {
-        let number = if self.rules.numbers_wishes { number } else { 0 };
-        self.wishes[me as usize - 1].store(number << 32 | u64::from(lock + 1), Ordering::Release);
+        let number = if self.rules.numbers_waits { number } else { 0 };
+        self.waits[me as usize - 1].store(number << 32 | u64::from(lock + 1), Ordering::Release);
         if self.rules.fences {
             fence(Ordering::SeqCst);
         }
     }
 
     fn withdraw(&self, me: Thread, number: u64) {
-        let number = if self.rules.numbers_wishes { number } else { 0 };
-        self.wishes[me as usize - 1].store(number << 32, Ordering::Release);
+        let number = if self.rules.numbers_waits { number } else { 0 };
+        self.waits[me as usize - 1].store(number << 32, Ordering::Release);
     }
 
     /// Whether the wait of `me` for `lock` would never end.
@@ -85,7 +85,7 @@ impl Table {
             return false;
         }
         let is_one = !self.rules.confirms || confirm(self, me, lock).is_some();
-        if is_one && self.rules.withdraws_first {
+        if is_one && self.rules.clears_first {
             self.withdraw(me, 1);
         }
         let _ = self.detector.compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed);
@@ -174,7 +174,7 @@ fn without_the_confirmation_a_lock_that_was_given_back_closes_a_cycle() {
 
 #[test]
 fn without_a_number_a_wish_made_again_closes_a_cycle() {
-    fails!("a deadlock that was none", takes_turns_at_waiting(Rules { numbers_wishes: false, ..RULES }));
+    fails!("a deadlock that was none", takes_turns_at_waiting(Rules { numbers_waits: false, ..RULES }));
 }
 
 #[test]
@@ -194,5 +194,5 @@ fn without_the_fence_a_deadlock_is_missed() {
 
 #[test]
 fn a_victim_that_withdraws_late_is_not_the_only_one() {
-    fails!("2 victims", a_ring(2, 8, Rules { withdraws_first: false, ..RULES }));
+    fails!("2 victims", a_ring(2, 8, Rules { clears_first: false, ..RULES }));
 }

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
+//! The seam between the doors (C in `ffi`, Rust in `manager`) and the backends, which keep the locks. The backends are
+//! listed here and nowhere else.
+//!
+//! A lock call goes down three paths, each only where the one before has missed:
+//!
+//! | path | what it does | what it may not do |
+//! | --- | --- | --- |
+//! | *fast* | takes a free lock, or gives one back, with one swap | fail, panic, allocate, make a system call that sets errno |
+//! | *mid* | waits a few microseconds without sleeping; wakes a waiter | fail, panic, allocate, sleep |
+//! | *slow* | everything else: first calls, sleeps, dead holders, refusals | let a signal handler into a [step](Acquisition::step) |
+//!
+//! On the fast and the mid path a signal handler may come at any instruction, and jump away. So these paths take a lock
+//! whole or not at all, and what they took in vain the slow path backs out of.
+//!
+//! # A backend of one's own
+//!
+//! It is one folder that implements [`Backend`] and [`Manager`], and one line in [`backends!`]. The doors need no change.
+//!
+//! - *It hears of an unlock by notification*: the sleep is the backend's. Its [`Acquisition::sleep`] waits for whatever
+//!   tells it, a futex or a descriptor, until its own deadline or the next look at the cancel object. Nothing else polls.
+//! - *It may lose a lock that is held*: it says so at the unlock, from [`Backend::release_slow`], with a [`Reason`] of its own
+//!   and an errno for it in `error`. The fast path must answer [`Release::GoSlow`] then. A fast path is optional.
+//! - *It lives in another crate*: the line names a type of this crate that calls the other by a table of functions, and
+//!   whose [`Backend::Slow`] keeps the other's state of a wait. No type of the other crate appears on this side.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::acquisition::{Acquisition, Deadline};
+use crate::file::FileManager;
+use crate::manager::{Acquired, Manager, Wait};
+use crate::shm::{Libpod, Native};
+use crate::{Cancel, Error, Reason, Result};
+
+/// How a lock is to be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Exclusive,
+    Shared,
+}
+
+/// Whether the mid path waits for a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spin {
+    Never,
+    Briefly,
+}
+
+impl Spin {
+    /// In a call that waits like that.
+    pub(crate) fn of(wait: Wait) -> Self {
+        if wait.is_try() { Self::Never } else { Self::Briefly }
+    }
+}
+
+/// What came of an attempt to lock by the fast or the mid path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FastAcquire {
+    Acquired(Acquired),
+    /// Nothing was done.
+    GoSlow,
+    /// The lock's word was taken in vain, because the storage is removed or what the lock needs beside its word is not at
+    /// hand. The slow path backs out of it first.
+    BackOut,
+}
+
+/// What came of an attempt to unlock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Release {
+    Done,
+    /// The calling thread does not hold the lock through this manager, or there is no such lock.
+    NotHolder,
+    /// The thread held it until now, but its mutex was written over, so that the libc would not unlock it.
+    Overwritten,
+    /// Nothing was done.
+    GoSlow,
+}
+
+/// What the slow path is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request<'r> {
+    pub(crate) id: u32,
+    pub(crate) mode: Mode,
+    pub(crate) deadline: Deadline,
+    pub(crate) cancel: Option<&'r Cancel>,
+    /// What the faster paths left.
+    pub(crate) missed: FastAcquire,
+}
+
+/// What keeps locks.
+pub(crate) trait Backend: Manager + Sized {
+    /// An acquisition on the slow path.
+    type Slow<'b>: Acquisition
+    where
+        Self: 'b;
+
+    /// What errors call the storage.
+    fn storage(&self) -> &Arc<PathBuf>;
+
+    /// The fast path of locking.
+    fn acquire_fast(&self, id: u32, mode: Mode) -> FastAcquire;
+
+    /// The mid path of locking, after [`FastAcquire::GoSlow`].
+    fn acquire_mid(&self, _id: u32, _mode: Mode, _spin: Spin) -> FastAcquire {
+        FastAcquire::GoSlow
+    }
+
+    /// The slow path of locking.
+    fn acquire_slow<'b>(&'b self, request: Request<'b>) -> Self::Slow<'b>;
+
+    /// The fast path of unlocking.
+    fn release_fast(&self, id: u32, mode: Mode) -> Release;
+
+    /// The mid path of unlocking.
+    fn release_mid(&self, _id: u32, _mode: Mode) -> Release {
+        Release::GoSlow
+    }
+
+    /// The slow path of unlocking, which decides. `missed`: what the fast path said.
+    fn release_slow(&self, id: u32, mode: Mode, missed: Release) -> std::result::Result<(), Reason>;
+
+    /// The mid path from an exclusive hold to a shared one.
+    fn downgrade_mid(&self, _id: u32) -> Release {
+        Release::GoSlow
+    }
+
+    /// The slow path from an exclusive hold to a shared one.
+    fn downgrade_slow(&self, id: u32) -> std::result::Result<(), Reason>;
+
+    /// Allocates a lock if nothing stands in the way.
+    fn allocate_fast(&self) -> Option<u32> {
+        None
+    }
+
+    /// Frees a lock if nothing stands in the way.
+    fn free_fast(&self, _id: u32) -> Option<()> {
+        None
+    }
+
+    /// How many locks are free, if that can be said at once.
+    fn available_fast(&self) -> Option<u32> {
+        None
+    }
+
+    /// The lock for which a thread waits that sleeps at that byte of the storage's file.
+    fn lock_at(&self, _offset: u64) -> Option<u32> {
+        None
+    }
+}
+
+/// A call by C on a backend, whichever it is.
+pub(crate) trait Call {
+    /// Of the backend whose fast path is inlined.
+    fn inlined<B: Backend>(self, backend: &B) -> i32;
+
+    /// Of any other: out of that one's way.
+    fn apart<B: Backend>(self, backend: &B) -> i32;
+}
+
+/// Lists the backends. The first is the one whose fast path is inlined into the exported functions. `$d` is a dollar sign:
+/// a macro that makes a macro has no other way to write one.
+macro_rules! backends {
+    ($d:tt $(#[$of_hot:meta])* $hot:ident($hot_kind:ty), $($(#[$of:meta])* $name:ident($kind:ty),)*) => {
+        /// One of the backends.
+        #[derive(Debug)]
+        pub(crate) enum AnyBackend {
+            $(#[$of_hot])*
+            $hot($hot_kind),
+            $($(#[$of])* $name($kind),)*
+        }
+
+        impl AnyBackend {
+            /// Hands a call to the backend.
+            #[inline(always)]
+            pub(crate) fn take(&self, call: impl Call) -> i32 {
+                match self {
+                    Self::$hot(backend) => call.inlined(backend),
+                    $(Self::$name(backend) => {
+                        // Not rare. Only out of the first one's way: there, a jump taken in each of lock and unlock is one
+                        // cycle in twenty.
+                        std::hint::cold_path();
+                        call.apart(backend)
+                    })*
+                }
+            }
+        }
+
+        /// Passes a call on to the backend, whichever it is.
+        macro_rules! on_backend {
+            ($d any:expr, $d backend:ident => $d call:expr) => {
+                match &$d any {
+                    $crate::backend::AnyBackend::$hot($d backend) => $d call,
+                    $($crate::backend::AnyBackend::$name($d backend) => $d call,)*
+                }
+            };
+        }
+        pub(crate) use on_backend;
+    };
+}
+
+backends! { $
+    /// The library's own locks: in a segment, or in memory.
+    Native(Native),
+    /// Podman's.
+    Libpod(Libpod),
+    /// The library's own, with a record lock beside each that libpod sees.
+    File(FileManager),
+}
+impl AnyBackend {
+    /// The backend as a manager.
+    pub(crate) fn manager(&self) -> &dyn Manager {
+        on_backend!(*self, backend => backend)
+    }
+}
+
+/// The mid path, if the fast path has missed so that it may help.
+#[inline(always)]
+pub(crate) fn acquire_after<B: Backend>(
+    backend: &B,
+    id: u32,
+    mode: Mode,
+    wait: Wait,
+    missed: FastAcquire,
+) -> FastAcquire {
+    match missed {
+        FastAcquire::GoSlow => backend.acquire_mid(id, mode, Spin::of(wait)),
+        missed => missed,
+    }
+}
+
+/// Acquires a lock for a caller in Rust.
+#[inline(always)]
+pub(crate) fn acquire<B: Backend>(
+    backend: &B,
+    id: u32,
+    mode: Mode,
+    wait: Wait,
+    cancel: Option<&Cancel>,
+) -> Result<Acquired> {
+    let mut missed = FastAcquire::GoSlow;
+    // A triggered cancel object wins over a free lock.
+    if cancel.is_none() {
+        missed = backend.acquire_fast(id, mode);
+        if let FastAcquire::Acquired(acquired) = missed {
+            return Ok(acquired);
+        }
+        missed = acquire_after(backend, id, mode, wait, missed);
+        if let FastAcquire::Acquired(acquired) = missed {
+            return Ok(acquired);
+        }
+    }
+    acquire_slow(backend, id, mode, wait, cancel, missed)
+}
+
+#[cold]
+fn acquire_slow<B: Backend>(
+    backend: &B,
+    id: u32,
+    mode: Mode,
+    wait: Wait,
+    cancel: Option<&Cancel>,
+    missed: FastAcquire,
+) -> Result<Acquired> {
+    let request = Request { id, mode, deadline: Deadline::of(wait), cancel, missed };
+    backend.acquire_slow(request).run().map_err(|reason| Error::new(backend.storage(), reason))
+}
+
+/// Gives a lock back for a caller in Rust.
+#[inline(always)]
+pub(crate) fn release<B: Backend>(backend: &B, id: u32, mode: Mode) -> Result<()> {
+    release_within(backend, id, mode).map_err(|reason| Error::new(backend.storage(), reason))
+}
+
+/// The same for a backend that is made of another.
+#[inline(always)]
+pub(crate) fn release_within<B: Backend>(backend: &B, id: u32, mode: Mode) -> std::result::Result<(), Reason> {
+    match backend.release_fast(id, mode) {
+        Release::Done => Ok(()),
+        missed => match backend.release_mid(id, mode) {
+            Release::Done => Ok(()),
+            _ => backend.release_slow(id, mode, missed),
+        },
+    }
+}
+
+/// Makes an exclusive hold a shared one, for a caller in Rust.
+pub(crate) fn downgrade<B: Backend>(backend: &B, id: u32) -> Result<()> {
+    downgrade_within(backend, id).map_err(|reason| Error::new(backend.storage(), reason))
+}
+
+/// The same for a backend that is made of another.
+pub(crate) fn downgrade_within<B: Backend>(backend: &B, id: u32) -> std::result::Result<(), Reason> {
+    match backend.downgrade_mid(id) {
+        Release::Done => Ok(()),
+        _ => backend.downgrade_slow(id),
+    }
+}
