@@ -29,7 +29,7 @@ const OTHERWISE: [(u32, &str); 10] = [
     (0x210, "private to a process (0x80 is missing)"),
     (0x190, "lock elision (0x100)"),
     (0x390, "lock elision (0x100)"),
-    (0x202, "error checking (0x2), so that it refuses its holder, and not robust (0x10 is missing)"),
+    (0x202, "error checking (0x2), so it refuses its holder, and not robust (0x10 is missing)"),
 ];
 
 /// Longer than anything here takes.
