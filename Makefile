@@ -38,7 +38,7 @@ EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 .PHONY: all help test test-podman test-fresh test-storm demo bench models models-all check-libpod header lint install uninstall clean stage \
 	setup-test setup-demo setup-build setup-fresh setup-models
 
-all: ## build the shared and the static library, and lockctl with its man pages and completions
+all: ## build the shared and the static library, lockctl with its completions, and the man pages
 	$(CARGO) build --release --locked --workspace
 	@$(MAKE) --no-print-directory $(PAGES)/made
 
