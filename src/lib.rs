@@ -30,7 +30,7 @@ mod sys;
 pub use cancel::Cancel;
 pub use error::{Error, Reason, Result, Waits};
 pub use file::FileManager;
-pub use lock::{Guard, Held, HeldShared, Lock, SharedGuard};
+pub use lock::{Guard, Held, HeldBy, HeldShared, Lock, SharedGuard};
 pub use manager::{Acquired, Holder, Info, Kind, Layout, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 pub use memory::InMemoryManager;
 pub use shm::{MAX_LOCKS, SegmentOptions, ShmManager, formats};

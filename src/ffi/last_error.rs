@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! This thread's last failure, put into words only when somebody asks. It stands in the thread's own object: what a try of
-//! a lock, or an unlock, fails with is noted without an allocation, because a signal handler may be here in the midst of
+//! This thread's last failure. It is put into words only when it is asked for. It is in the thread's own object: a failed
+//! try or unlock is recorded without an allocation, because the caller may be a signal handler that has interrupted
 //! malloc(3).
 
 use std::ffi::{CString, c_char};
@@ -13,18 +13,18 @@ use crate::sys::thread::caller_state::BlockedSignals;
 use crate::sys::thread::on_exit::{self, Destructors, ExitHook};
 use crate::sys::thread::{LAST_ERROR_WORDS, Thread};
 
-/// Names of storages that could not be let go of at once: one for each handler within a handler is enough.
+/// How many names of storages wait to be freed. One for each handler within a handler is enough.
 const SPARE: usize = 3;
 
 /// All zeros: there was no failure yet.
 #[repr(C)]
 struct LastError {
-    /// The last that had to be allocated.
+    /// The last failure that needed an allocation.
     boxed: Option<Error>,
-    /// The last that had not, with its storage.
+    /// The last failure that needed none, and its storage.
     storage: Option<Arc<PathBuf>>,
     reason: MaybeUninit<Reason>,
-    /// Which of the two is the last of all.
+    /// Which of the two is the later.
     latest: Latest,
     /// Its sentence.
     text: Option<CString>,
@@ -53,7 +53,7 @@ fn own() -> *mut LastError {
     Thread::calling().last_error().cast()
 }
 
-/// Remembers a failure.
+/// Records a failure.
 pub(super) fn set(error: Error) {
     let _forgotten_with_the_process = on_exit::arm(Thread::calling(), ExitHook::LastError, forget);
     let signals = BlockedSignals::block();
@@ -67,7 +67,7 @@ pub(super) fn set(error: Error) {
     signals.restore();
 }
 
-/// Remembers a failure of `storage`, without an allocation if it has no text of its own.
+/// Records a failure of `storage`, without an allocation unless it has text of its own.
 pub(super) fn set_at(storage: &Arc<PathBuf>, reason: Reason) {
     if !reason.is_plain() {
         return set(Error::new(storage, reason));
@@ -81,7 +81,7 @@ pub(super) fn set_at(storage: &Arc<PathBuf>, reason: Reason) {
         {
             own.put_aside(before);
         }
-        // A plain reason has nothing to be dropped.
+        // A plain reason needs no drop.
         own.reason.write(reason);
         own.latest = Latest::Plain;
     }
@@ -90,7 +90,7 @@ pub(super) fn set_at(storage: &Arc<PathBuf>, reason: Reason) {
 }
 
 impl LastError {
-    /// Lets go of a storage's name, but not of the last one there is of it: that would be free(3).
+    /// Drops a storage's name, unless that would call free(3).
     fn put_aside(&mut self, name: Arc<PathBuf>) {
         if Arc::strong_count(&name) == 1
             && let Some(spare) = self.spare.iter_mut().find(|spare| spare.is_none())
@@ -99,13 +99,13 @@ impl LastError {
         }
     }
 
-    /// Frees all that is not needed for the latest, and the latest.
+    /// Frees everything.
     fn let_go(&mut self) {
         self.latest = Latest::None;
         drop((self.boxed.take(), self.storage.take(), mem::take(&mut self.spare)));
     }
 
-    /// The latest in words.
+    /// The sentence of the last failure.
     fn sentence(&self) -> Option<String> {
         match self.latest {
             Latest::None => None,
@@ -121,15 +121,15 @@ impl LastError {
 
 /// The last failure's sentence, or an empty one. Valid until the thread's next failure.
 pub(super) fn text() -> *const c_char {
-    // Not in set_at(), where a handler may be: it may allocate.
+    // Here and not in set_at(): this may allocate.
     let _forgotten_with_the_process = on_exit::arm(Thread::calling(), ExitHook::LastError, forget);
     let signals = BlockedSignals::block();
     // SAFETY: as in set().
     let own = unsafe { &mut *own() };
     if let Some(sentence) = own.sentence() {
-        // Sentences hold no NUL: paths are escaped. Should one slip in, it ends the text there.
+        // A sentence has no NUL, since paths are escaped. If it has one, it becomes a space.
         let fresh = CString::new(sentence.replace('\0', " ")).unwrap_or_default();
-        // The same sentence stays where it is: the caller may have its address.
+        // Keep an equal sentence in its place: the caller may have its address.
         if own.text.as_ref() != Some(&fresh) {
             own.text = Some(fresh);
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Looking without touching: a diagnosis must not clear an owner-died mark or make anyone wait.
+//! Reading the state of locks without changing anything: a diagnosis must not clear an owner-died mark or make a thread
+//! wait.
 
 use std::sync::atomic::Ordering;
 
@@ -28,8 +29,8 @@ impl Libpod {
             let tid = word & word::TID;
             let pid = procfs::process_of(tid);
             let process = pid.to_string();
-            // A thread of that number that does not map the segment is a stranger: the number was used again, or
-            // another PID namespace gave it.
+            // A thread with that id that does not map the segment is another one: the id was used again, or is of another
+            // PID namespace.
             let is_stranger = || {
                 let file = self.pool.segment.as_mapped();
                 file.is_some_and(|file| file.is_mapped_by(&process) == Some(false))

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Whether the thread that a mutex names can be said to be gone, and what is done then.
+//! Decides whether the thread that a mutex names is gone, and marks the mutex then.
 //!
-//! The kernel marks the mutexes of a thread that dies before it gives the thread id away. So where the id is gone and
-//! the mutex still names it, the kernel has missed it (it looks at 2048 at most, and at none of a thread that calls
-//! exec beside the process's first) and will never touch it again. That is proven only where the id was given by this
-//! PID namespace, and believed only when two looks, a while apart, find the mutex unchanged in every word.
+//! The kernel marks the mutexes of a dying thread before it frees the thread id. So if the id is free and the mutex still
+//! names it, the kernel has missed that mutex and will never touch it: it marks at most 2048, and none of a thread that
+//! calls exec while it is not the process's first. This is a proof only if the id is of this PID namespace. It is
+//! believed only if two looks, some time apart, find every word of the mutex unchanged.
 
 use std::sync::atomic::Ordering;
 
@@ -19,33 +19,32 @@ use super::super::Outcome;
 use super::super::segment::Segment;
 use super::Libpod;
 
-/// The longest sleep in one go. A plain wait can be stranded for ever on a free mutex when another waiter is killed
-/// between its wake-up and its turn, because the kernel then wakes nobody else; and whether the storage was removed
-/// must be noticed within 100 ms.
+/// The longest single sleep. A plain wait can sleep for ever on a free mutex: if another waiter is killed between its
+/// wake-up and its turn, the kernel wakes nobody else. And a removal must be noticed within 100 ms.
 pub(super) const SLICE_NS: u64 = 50_000_000;
 
-/// How long a repair waits between its two looks.
+/// The time between the two looks of a repair.
 const SECOND_LOOK_NS: u64 = 10_000_000;
 
-/// How many looks are skipped after one that could not be judged: reading all of /proc is not for every slice.
+/// How many looks to skip after one that left a doubt: reading all of /proc in every slice is too expensive.
 const LOOKS_SKIPPED_IN_DOUBT: u32 = 20;
 
-/// What a look found.
+/// The result of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nobody holds it.
+    /// No thread holds the mutex.
     Free,
-    /// The thread of that id lives.
+    /// The thread with that id is alive.
     Lives(u32),
-    /// The id is gone, or there is none where one should be; one more look decides.
+    /// The id is gone, or the word has none although it is not free. One more look decides.
     Suspect,
     /// Proven: the holder is gone and the word is this.
     Gone(u32),
-    /// The id is gone here, but it may be one of another PID namespace.
+    /// The id is gone here, but may be of another PID namespace.
     Doubt(procfs::Doubt),
 }
 
-/// Looks at one mutex again and again.
+/// Repeated looks at a mutex.
 #[derive(Default)]
 pub(super) struct Watch {
     last: Option<Snapshot>,
@@ -61,7 +60,7 @@ impl Watch {
             self.last = None;
             return Verdict::Free;
         }
-        // A word that names nobody and yet is not free (the waiters bit alone) is one that no libc writes.
+        // No libc writes a word that names no thread and is not free (the waiters bit alone).
         if tid != 0 && procfs::thread_lives(tid) {
             self.last = None;
             return Verdict::Lives(tid);
@@ -83,7 +82,7 @@ impl Watch {
         }
     }
 
-    /// Does what the kernel would have done: marks the mutex, if it still is as judged, and wakes one waiter.
+    /// Does what the kernel would have done: marks the mutex, if its word is still as judged, and wakes one waiter.
     pub(super) fn mark_owner_died(&mut self, mutex: RobustMutex<'_>, judged: u32) {
         let marked = (judged & word::WAITERS) | word::OWNER_DIED;
         if mutex.word().compare_exchange(judged, marked, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
@@ -100,7 +99,7 @@ impl Libpod {
             return Err(Reason::ForeignMutex { id: Some(id), found, expected });
         }
         let mut watch = Watch::default();
-        // Ends: each round either decides or finds that the mutex was used since the last.
+        // This ends: each round either decides, or finds that the mutex was used since the last.
         loop {
             match watch.look(mutex, &self.pool.segment) {
                 Verdict::Free => break,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Taking and giving back the locks.
+//! The slow path of lock and unlock.
 
 use std::sync::atomic::Ordering;
 
@@ -26,7 +26,7 @@ use super::{Libpod, NO_READERS};
 pub(crate) struct SlowPath<'m> {
     call: LockCall<'m>,
     mode: Mode,
-    /// Never moved once it is there: it is noted where it stands.
+    /// It is never moved: a record in the thread points to it.
     waiting: Option<Waiting<'m>>,
 }
 
@@ -52,11 +52,11 @@ struct Waiting<'m> {
     thread: Thread,
     counted: waits::RecordedWait,
     watch: Watch,
-    /// When to judge next: not at each look for a cancellation, since two judgements are to be a slice apart.
+    /// When to judge next. Two judgements have to be a slice apart, and a wait with a cancel object wakes more often.
     judgement: Instant,
-    /// Of this sleep.
+    /// When this sleep ends.
     until: Instant,
-    /// What the libc said at its end.
+    /// What the libc returned at its end.
     answer: Option<i32>,
 }
 
@@ -117,7 +117,7 @@ impl<'m> LockCall<'m> {
             until: now,
             answer: None,
         });
-        // What has no room to note its end counts nothing that would have to be taken back.
+        // If the library cannot hear of the thread's end, count nothing that would have to be undone then.
         if watch_thread_end(thread).is_ok() {
             let (local_waiters, published_wait, cancel) = (None, None, cancel.map(Cancel::waits));
             let marks = WaitEffects {
@@ -131,7 +131,7 @@ impl<'m> LockCall<'m> {
             waiting.counted.begin(thread, &marks);
         }
         if cancel.is_some() {
-            // It has not come by the mid path.
+            // A call with a cancel object has not taken the mid path.
             mutex.spin();
         }
         self.sleep_on(waiting);
@@ -142,7 +142,7 @@ impl<'m> LockCall<'m> {
         waiting.until = cancel::next_look(self.cancel, Instant::now().after(SLICE_NS)).min(self.deadline.at());
     }
 
-    /// What came of the sleep, `Held` if there is to be another.
+    /// The result of the sleep; `Held`: there will be another.
     fn after_sleep(self, waiting: &mut Waiting<'m>) -> Outcome<Attempt> {
         let (segment, mutex) = (&self.libpod.pool.segment, waiting.mutex);
         let attempt = mutex.conclude(waiting.answer);
@@ -150,7 +150,7 @@ impl<'m> LockCall<'m> {
             return Ok(attempt);
         }
         if Instant::now() >= self.deadline.at() {
-            // Once more: the wake-up may be one of those that get lost.
+            // Try once more: a wake-up may have been lost.
             return match self.libpod.pool.try_mutex(mutex) {
                 Attempt::Held => Err(self.deadline.missed(self.id, mutex.holder())),
                 attempt => Ok(attempt),
@@ -191,7 +191,7 @@ pub(super) fn refused(code: i32) -> Reason {
 }
 
 impl Libpod {
-    /// The calling thread, in whose name mutexes may be taken.
+    /// The calling thread, checked so that it may take mutexes.
     pub(super) fn enter(&self) -> Outcome<Thread> {
         Thread::enter(self.process).map_err(|refusal| match refusal {
             NotEntered::ClonedChild => Reason::ClonedChild,
@@ -199,7 +199,7 @@ impl Libpod {
         })
     }
 
-    /// Why an unlock did nothing, or could not end as it should.
+    /// Why an unlock failed.
     #[cold]
     pub(super) fn refuse_release(&self, id: u32, missed: Release) -> Outcome<()> {
         self.may_change(id)?;
@@ -207,7 +207,7 @@ impl Libpod {
             Release::Done => return Ok(()),
             Release::NotHolder | Release::GoSlow => Reason::NotHolder { id },
             Release::Overwritten => {
-                // The thread's robust list still points there.
+                // The thread's robust list still points into the segment.
                 self.pool.keep_forever();
                 let found = u64::from(self.pool.mutex(id).word().load(Ordering::Relaxed));
                 Reason::Damaged { what: "the word in the mutex of a lock that this thread holds", found, expected: 0 }
@@ -216,11 +216,11 @@ impl Libpod {
     }
 
     fn is_held_by(&self, thread: Thread, id: u32) -> bool {
-        // Through whichever manager: the manager is left out.
+        // Through any manager: its number is left out.
         self.pool.holder(id).load(Ordering::Relaxed) & LOCAL_ID_MASK == thread.local_id()
     }
 
-    /// Whether no thread waits in a call on the manager, and this process holds nothing through it.
+    /// Checks that no thread waits in a call on the manager, and that this process holds nothing through it.
     pub(super) fn is_idle(&self) -> Outcome<()> {
         waits::undo_abandoned(Thread::calling());
         match self.waiting.word(0).load(Ordering::Relaxed) {
@@ -232,7 +232,7 @@ impl Libpod {
             if holder & !LOCAL_ID_MASK != self.manager {
                 continue;
             }
-            // A thread that ended with the lock left its entry behind; then the kernel has marked the mutex.
+            // A thread that ended with the lock left this word behind; then the kernel has marked the mutex.
             let tid = self.pool.mutex(id).holder();
             if tid != 0 && procfs::is_own_thread(tid) {
                 return Err(Reason::StillHeld { id });

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Whether the holder that a word names is dead. Stopped, frozen, traced and slow holders live, and what cannot be
-//! judged is not dead. First the entry, whose byte the kernel frees when its process ends; then, where the numbers of
-//! processes mean the same here, what the kernel says of the thread: it is known to end long before its memory is gone.
+//! Decides whether the holder that a word names is dead. A holder that is stopped, frozen, traced or slow is alive. A
+//! holder that cannot be judged is not dead. The first witness is the entry's byte: the kernel unlocks it when the
+//! process ends. The second is what the kernel says of the thread, if both processes see the same process ids: it shows
+//! an exit long before the memory is gone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,21 +17,21 @@ use super::entries::{self, Entry, ProcessInfo, State};
 use super::pool::{LastFoundAlive, Pool};
 use super::word;
 
-/// What is known of a holder.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Alive,
     Dead,
-    /// It cannot be asked.
+    /// The kernel could not be asked.
     Unknown,
 }
 
 /// How much a check may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effort {
-    /// What takes a microsecond.
+    /// About a microsecond: no look into /proc.
     Quick,
-    /// Into /proc, too, where a thread is known to end while its memory is taken down.
+    /// Also /proc, which shows that a thread exits while the kernel still takes its memory down.
     Thorough,
 }
 
@@ -41,13 +42,13 @@ const CHECKS_APART_NS: u64 = 4_000_000;
 /// much as trying a held lock, and a program may try as often as it can.
 const GOOD_FOR_NS: u64 = 1_000_000;
 
-/// The same of a quick check, which costs some system calls. In less time nobody hears that a process has died: its end takes
-/// longer, and so does waiting for it.
+/// A quick check, which costs some system calls, is believed for that long. Nobody can know of a death sooner: a process
+/// takes longer to end, and its parent to hear of it.
 const QUICK_GOOD_FOR_NS: u64 = 20_000;
 
 impl Pool {
-    /// Whether the holder that `named` names is dead, for a call that does not wait. Whoever is gone is found within 20 us;
-    /// whoever is about to go is looked for once in a millisecond.
+    /// Whether the holder that `named` names is dead, for a call that does not wait. A holder that is gone is found within
+    /// 20 us. A holder that is exiting is looked for once in a millisecond.
     pub(super) fn is_dead_now(&self, named: u64) -> bool {
         let LastFoundAlive { holder, until, quick_until } = &self.last_found_alive;
         let (owner, now) = (named & word::OWNER, Instant::now());
@@ -73,32 +74,32 @@ impl Pool {
     pub(super) fn claim_thorough_check(&self, id: u32, named: u64, now: Instant) -> bool {
         let looked = self.looked(id);
         let last = looked.load(Ordering::Relaxed);
-        // What lies ahead is from another time namespace, or forged.
+        // A time in the future comes from another time namespace, or is forged.
         let is_recent = last <= now.nanoseconds() && now.nanoseconds() - last < CHECKS_APART_NS;
         !is_recent
             && self.can_see(named)
             && looked.compare_exchange(last, now.nanoseconds(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Whether /proc shows the process that a word names under the numbers that its entry has.
+    /// Whether /proc shows the process that a word names by the ids in its entry.
     fn can_see(&self, named: u64) -> bool {
         let is_own = self.attachment.peek().is_some_and(|own| own.process_word == word::process(named));
         let Ok(Some(entry)) = self.entry(word::entry(named)) else { return false };
         (is_own || self.shares_pid_namespace(&entry.process_info())) && liveness::proc_shows_this_namespace()
     }
 
-    /// Whether the numbers of a process mean the same here.
+    /// Whether the process's ids mean the same in this process.
     fn shares_pid_namespace(&self, info: &ProcessInfo) -> bool {
         info.pid_namespace != 0 && info.pid_namespace == self.pid_namespace()
     }
 
-    /// Judges the holder that `named` names, which was read before this. An entry that is found deserted is marked, so
-    /// that the next need not ask.
+    /// Judges the holder that `named` names; the caller has read that word before. If the byte of the entry is free, the entry
+    /// is marked dead, so that the next caller need not ask.
     pub(super) fn judge(&self, named: u64, effort: Effort) -> Verdict {
         self.examine(named, effort, |entry, state| entry.mark_dead(state))
     }
 
-    /// The same for who only looks, and writes nothing.
+    /// The same without writing anything.
     pub(super) fn judge_unmarked(&self, named: u64) -> Verdict {
         self.examine(named, Effort::Thorough, |_, _| ())
     }
@@ -106,7 +107,7 @@ impl Pool {
     fn examine(&self, named: u64, effort: Effort, on_unlocked: impl FnOnce(&Entry<'_>, State)) -> Verdict {
         let index = word::entry(named);
         let entry = match self.entry(index) {
-            // Nobody was ever there.
+            // No process ever had the entry.
             Ok(None) => return Verdict::Dead,
             Err(()) => return Verdict::Unknown,
             Ok(Some(entry)) => entry,
@@ -130,24 +131,22 @@ impl Pool {
         } else if word::serial(named) == 0 || self.is_calling_thread(named) {
             return Verdict::Alive;
         }
-        if self.is_ended(&entry, state, named, effort, is_own) { Verdict::Dead } else { verdict }
+        let info = entry.process_info();
+        // A process knows its own threads, even if it cannot see its own namespaces.
+        let may_ask = is_own || self.shares_pid_namespace(&info);
+        if may_ask && self.is_ended(&entry, state, &info, named, effort) { Verdict::Dead } else { verdict }
     }
 
-    /// What the kernel says of the thread, or of the process where that is the holder.
-    fn is_ended(&self, entry: &Entry<'_>, state: State, named: u64, effort: Effort, is_own: bool) -> bool {
-        let info = entry.process_info();
-        // Its own threads a process knows even where it cannot see what namespaces it is in.
-        if !is_own && !self.shares_pid_namespace(&info) {
-            return false;
-        }
+    /// What the kernel says of the thread, or of the process if that is the holder.
+    fn is_ended(&self, entry: &Entry<'_>, state: State, info: &ProcessInfo, named: u64, effort: Effort) -> bool {
         let record = self.record_of(named).filter(|_| word::serial(named) != 0);
         let ended = match record {
             Some(record) => {
                 let thread = record.thread();
                 let thread_ref = |started_by| ThreadRef { pid: info.pid, tid: thread.tid, started_by };
-                let started_by = || (thread.started_by != 0 && times_compare(&info)).then_some(thread.started_by);
+                let started_by = || (thread.started_by != 0 && times_compare(info)).then_some(thread.started_by);
                 let ended = is_over(effort, || thread_ref(None).is_gone(), || thread_ref(started_by()).is_exiting());
-                // The record was the thread's all the while, or what was asked was somebody else.
+                // If the record changed hands meanwhile, the answer was about another thread.
                 ended && record.key() == named & word::OWNER
             }
             None => {
@@ -158,7 +157,7 @@ impl Pool {
         ended && entry.state() == state
     }
 
-    /// Whether the byte of an entry is locked. `Err`: it could not be asked.
+    /// Whether the byte of an entry is locked. `Err`: the kernel could not be asked.
     pub(super) fn is_entry_locked(&self, index: u32) -> Result<bool, Errno> {
         let byte = entries::byte(self.geometry, index);
         let own = self.attachment.peek().map(|own| entries::byte(self.geometry, own.entry));
@@ -166,7 +165,8 @@ impl Pool {
             if record_lock::is_write_locked(file, byte)? {
                 return Ok(true);
             }
-            // "Free" may be another file's answer: it is believed from one that knows of this process, too.
+            // "Free" may come from another file, if the program reused the descriptor. Believe it only if the same file
+            // shows this process's own lock.
             match own {
                 None => Ok(false),
                 Some(own) if record_lock::is_write_locked(file, own)? => record_lock::is_write_locked(file, byte),
@@ -176,12 +176,12 @@ impl Pool {
         asked.or_else(|errno| self.ask_proc_locks(index).ok_or(errno))
     }
 
-    /// The same from /proc/locks, for a process that has lost its descriptor and whose segment has lost its name.
+    /// The same by /proc/locks, if this process has lost its descriptor and the segment its name.
     fn ask_proc_locks(&self, index: u32) -> Option<bool> {
         let own = entries::byte(self.geometry, self.attachment.peek()?.entry);
         let metadata = &self.segment.metadata;
         let locked = procfs::locked_offsets(metadata.device, metadata.inode)?;
-        // A list in which this process is missing is not the whole list.
+        // A list without this process's own lock is incomplete.
         let is_whole = locked.contains(&own.start());
         is_whole.then(|| locked.contains(&entries::byte(self.geometry, index).start()))
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The slow path: first calls, waits, dead holders, refusals. It goes in steps, in which no signal handler comes, with
-//! sleeps in between, in which one may end the thread or jump away; what a wait has counted is noted for that (`waits`).
-//! What writers and readers do in it differently is in `writing` and `reading`.
+//! The slow path: first calls, waits, dead holders, refusals. It is a series of steps with sleeps between them. No signal
+//! handler comes within a step. One may come in a sleep and end the thread or jump away; for that case, whatever a wait
+//! has counted is recorded in `waits`. Writers and readers differ in `writing` and `reading`.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -28,7 +28,7 @@ use super::writing::{Drain, left_by};
 /// Why a wait ends without the lock.
 pub(super) struct Leaving {
     pub(super) reason: Reason,
-    /// Whether to take the lock after all if nobody holds it at the end.
+    /// Whether to try the lock once more before the call returns.
     last_try: bool,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct SlowPath<'m> {
     call: LockCall<'m>,
     /// What the faster paths left.
     missed: FastAcquire,
-    /// Never moved once it is there: it is noted where it stands.
+    /// It is never moved: a record in the thread points to it.
     waiting: Option<Waiting<'m>>,
 }
 
@@ -66,13 +66,13 @@ pub(super) struct Waiting<'m> {
     pub(super) counted: waits::RecordedWait,
     pub(super) waiter: WaitState,
     pub(super) slices: Slices,
-    /// The lock's note when its holder was looked after last.
+    /// The lock's note at the last thorough check of its holder.
     looked_at: u64,
     pub(super) sleep: Sleep<'m>,
     awake: WakeReason,
-    /// Of a writer whose word it is already.
+    /// Of a writer that has the word and drains.
     pub(super) drain: Option<Drain>,
-    /// The word of a drain that stood still when the last slice ended; 0: of none.
+    /// The word of another thread's drain that made no progress when the last slice ended; 0: there was none.
     pub(super) stuck: u64,
     pub(super) reading: Reading<'m>,
 }
@@ -98,7 +98,7 @@ impl Acquisition for SlowPath<'_> {
     fn step(&mut self) -> Progress {
         match &mut self.waiting {
             None => {
-                // First: whatever this call comes to, it is not to keep what it took in vain.
+                // Do this first: even if the call fails, it must not keep a word that it took in vain.
                 if self.missed == FastAcquire::BackOut {
                     self.call.native.view.back_out(self.call.id);
                 }
@@ -136,7 +136,7 @@ impl<'m> LockCall<'m> {
         if let Some(acquired) = self.contend_as_asked(&caller)? {
             return Ok(Some(acquired));
         }
-        // What can be cancelled has not come by the mid path.
+        // A call with a cancel object has not taken the mid path.
         if self.cancel.is_some()
             && waiting::spin(self.native.view.slot(self.id), caller.thread)
             && let Some(acquired) = self.contend_as_asked(&caller)?
@@ -170,8 +170,8 @@ impl<'m> LockCall<'m> {
         }
     }
 
-    /// What comes after the swap that took a lock. It cannot fail but by giving the lock back, with the death that the
-    /// swap told of.
+    /// What follows the swap that took a lock. If it fails, it backs out of the lock; the next holder is then told of a
+    /// death that this swap saw.
     fn finish_exclusive(self, caller: &Caller<'_>, acquired: Acquired) -> Progress {
         if let Err(reason) = self.native.pool().check_not_retired() {
             self.native.pool().back_out(self.id, caller.word, acquired);
@@ -205,12 +205,13 @@ impl<'m> LockCall<'m> {
         }
     }
 
-    /// The end of a wait, if this is one.
+    /// Ends the wait, if the step has decided.
     fn end(self, waiting: &mut Waiting<'m>, outcome: Progress<Leaving>) -> Progress {
         if matches!(outcome, Ok(None)) {
             return Ok(None);
         }
-        // After the swap, or instead of it: whoever walks meanwhile finds that the cycle is none.
+        // Clear the published wait after the swap, or without one: a search that runs meanwhile finds that there is no
+        // cycle.
         waiting.counted.end(waiting.caller.thread);
         if let Some(record) = waiting.caller.record {
             record.clear_wait();
@@ -235,7 +236,7 @@ impl<'m> LockCall<'m> {
         if leaving.last_try {
             waiting.waiter.is_leaving = true;
             let seen = lock.load(Ordering::Acquire);
-            // What readers have is not to be had at once.
+            // A lock that readers hold cannot be taken without draining.
             if !word::is_shared(seen)
                 && let Step::Take(next) = word::step(seen, waiting.caller.word, waiting.waiter)
                 && lock.compare_exchange(seen, next, Ordering::Acquire, Ordering::Relaxed).is_ok()
@@ -244,13 +245,13 @@ impl<'m> LockCall<'m> {
             }
         }
         if waiting.waiter.woken {
-            // The wake-up was for whoever takes the lock, and that is not this one.
+            // Pass the wake-up on: it was for a thread that takes the lock.
             wake_any(lock);
         }
         Err(leaving.reason)
     }
 
-    /// Says how to sleep on the word as it was seen, which says that somebody may.
+    /// Prepares a sleep on the word as it was seen. WAITERS is set in it.
     pub(super) fn sleep_on_word(self, waiting: &mut Waiting<'m>, seen: u64) {
         let classes = match self.mode {
             Mode::Exclusive => classes(Instant::now().since(waiting.start)),
@@ -259,7 +260,7 @@ impl<'m> LockCall<'m> {
         waiting.sleep = self.sleep(waiting, waiting.lock, seen, classes);
     }
 
-    /// The same on a cell.
+    /// Prepares a sleep on a cell.
     pub(super) fn sleep_on_cell(self, waiting: &mut Waiting<'m>, cell: &'m AtomicU64, seen: u64) {
         waiting.sleep = self.sleep(waiting, cell, seen, 1);
     }
@@ -267,7 +268,8 @@ impl<'m> LockCall<'m> {
     fn sleep(self, waiting: &Waiting<'m>, word: &'m AtomicU64, seen: u64, classes: u32) -> Sleep<'m> {
         let until = waiting.slices.end.min(self.deadline.at());
         let until = match self.mode {
-            // Nobody but itself sees to it that a reader that starves gets a turn: it says so in time, however long its slice is.
+            // Wake a reader when it begins to starve, however long its slice is: only the reader itself can ask to be let
+            // in.
             Mode::Shared if !waiting.waiter.starves => until.min(waiting::starves_at(waiting.start)),
             _ => until,
         };
@@ -280,7 +282,7 @@ impl<'m> LockCall<'m> {
         let (now, sleep, awake) = (Instant::now(), waiting.sleep, waiting.awake);
         let waiter = &mut waiting.waiter;
         waiter.slept |= matches!(awake, WakeReason::Woken | WakeReason::TimedOut);
-        // Where the word had changed, nobody slept, and a wake-up that came before is still to be used.
+        // If the word had changed, the thread did not sleep, and an earlier wake-up is still to be used.
         waiter.woken = awake == WakeReason::Woken || (waiter.woken && awake == WakeReason::ValueChanged);
         waiter.starves = starves(now.since(waiting.start));
         if now >= waiting.slices.end {
@@ -289,8 +291,8 @@ impl<'m> LockCall<'m> {
             let note = pool.note(self.id);
             let was_reserved = !word::has_owner(sleep.seen);
             waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & RESERVED != 0 && note == sleep.note;
-            // Where the lock changed hands, its holder has not had it for long; a look into /proc costs as much as a turn,
-            // and one of many waiters is enough to have it.
+            // Check thoroughly only if the lock has not changed hands, and only one of its waiters at a time: a look into
+            // /proc costs as much as a turn with the lock.
             let is_time = note == waiting.looked_at && pool.claim_thorough_check(self.id, seen, now);
             waiting.looked_at = note;
             let effort = if is_time { Effort::Thorough } else { Effort::Quick };
@@ -328,14 +330,14 @@ impl<'m> LockCall<'m> {
         Ok(())
     }
 
-    /// Publishes what the caller waits for, and ends its wait if that closes a cycle.
+    /// Publishes what the caller waits for. Ends the wait if it closes a cycle.
     pub(super) fn look_for_deadlock(self, waiting: &Waiting<'m>) -> std::result::Result<(), Leaving> {
         let caller = &waiting.caller;
         let Some(record) = caller.record else { return Ok(()) };
         if record.waits_for().is_none() {
             record.publish_wait(self.id, waiting.start.nanoseconds());
         }
-        // Of two who publish at the same time, at least one sees the other's.
+        // Of two threads that publish at the same time, at least one sees the other's wait.
         fence(Ordering::SeqCst);
         match self.native.pool().deadlock(caller.owner, self.id, &record) {
             None => Ok(()),
@@ -343,7 +345,7 @@ impl<'m> LockCall<'m> {
         }
     }
 
-    /// Whether a wait that is left is to try the lock once more.
+    /// Whether to try the lock once more.
     pub(super) fn is_last_try(leaving: &Leaving) -> bool {
         leaving.last_try
     }

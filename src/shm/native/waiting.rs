@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![allow(unsafe_code, reason = "the kernel's half of a lock word")]
-//! How a lock word is waited for: a few looks first, then slices of sleep with absolute deadlines.
+//! The times of a wait: a few looks first, then slices of sleep with absolute deadlines.
 
 use std::hint;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -30,21 +30,22 @@ const MOST_DOUBLINGS: u64 = 6;
 
 const MILLISECOND_NS: u64 = 1_000_000;
 
-/// Slices grow to that: a dead holder is found within 10 ms.
+/// Slices grow to this length: a dead holder is found within 10 ms.
 const LONGEST_SLICE_NS: u64 = 5 * MILLISECOND_NS;
 
-/// Of many waiters of one process on one lock, one looks that often.
+/// If many threads of a process wait for a lock, one of them looks this often.
 const LOOK_APART_NS: u64 = 2 * MILLISECOND_NS;
 const LONGEST_STRETCH_NS: u64 = 100 * MILLISECOND_NS;
 
-/// Whoever has waited that long has the lock reserved for those who slept.
+/// A waiter starves after this time, and has the lock reserved.
 const STARVING_NS: u64 = 2 * MILLISECOND_NS;
 
-/// The classes of the longest waiters, woken before others: a slice that ends puts its sleeper at the queue's tail.
+/// The wake classes of the longest waiters, which are woken first. They are needed because each new slice puts a sleeper
+/// at the tail of the futex's queue.
 const CLASS_STEP_NS: u64 = 20 * MILLISECOND_NS;
 pub(super) const CLASSES: [u32; 5] = [16, 8, 4, 2, 1];
 
-/// The class of readers, all of whom are woken at once, beside the first that anybody is in.
+/// The wake class of readers, who are all woken at once. They are also in the class 1, as every waiter is.
 pub(super) const READERS: u32 = 32;
 
 /// The half of a lock word that the kernel compares and wakes on.
