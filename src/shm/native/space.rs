@@ -159,14 +159,11 @@ impl Space {
         const MANY: u32 = 16_384;
         /// So many ranges are asked for: behind them every lock counts as touched.
         const MOST_RANGES: usize = 64;
-        if count < MANY {
-            return vec![0..count];
-        }
         let size = size::SLOT as u64;
         let first = self.geometry.slot(0) as u64;
         let mut ranges: Vec<Range<u32>> = Vec::new();
         let mut next = 0;
-        while next < count && ranges.len() < MOST_RANGES {
+        while count >= MANY && next < count && ranges.len() < MOST_RANGES {
             let from = first + u64::from(next) * size;
             let Ok(found) = self.segment.file.with_file(|file| file::next_touched(file, from)) else { break };
             let id_at =
@@ -176,7 +173,7 @@ impl Space {
             next = range.end.max(next + 1);
             ranges.push(range);
         }
-        ranges.push(next.min(count)..count);
+        ranges.push(next..count.max(next));
         ranges
     }
 
