@@ -52,7 +52,7 @@ impl Space {
                 futex::wake_one(futex_of(lock));
             }
         };
-        for id in 0..self.num_locks_now() {
+        for id in self.touched_ids(self.num_locks_now()) {
             forget(self.word(id));
             let own = self.cells(id).into_iter().flat_map(|cells| cells.own);
             own.for_each(|cell| empty(cell, &is_meant));
@@ -78,7 +78,7 @@ impl Pool {
     /// Makes every lock of a thread or process abandoned. The caller excludes other threads.
     pub(super) fn abandon_all_of(&self, owner: u64) {
         let is_its = |seen: u64| seen & OWNER == owner;
-        for id in 0..self.num_locks() {
+        for id in self.touched_ids(self.num_locks()) {
             let lock = self.word(id);
             if let Some(companion) = self.companion.get()
                 && is_its(lock.load(Ordering::Relaxed))

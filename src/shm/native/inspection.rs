@@ -58,7 +58,7 @@ impl Pool {
             }
             self.readers(id, seen).into_iter().any(|reader| !judged.is_dead(reader))
         };
-        self.touched_ids(self.num_locks_now()).into_iter().flatten().filter(is_held).collect()
+        self.touched_ids(self.num_locks_now()).filter(is_held).collect()
     }
 
     pub(super) fn inspect(&self, id: u32) -> LockInfo {
@@ -162,7 +162,7 @@ impl Pool {
     /// A lock that a process reads.
     pub(super) fn read_by(&self, process_word: u64) -> Option<u32> {
         let is_its = |cell: &u64| *cell != 0 && cell & STARVING == 0 && word::process(*cell) == process_word;
-        let in_slot = (0..self.num_locks()).find(|&id| {
+        let in_slot = self.touched_ids(self.num_locks()).find(|&id| {
             let own = self.cells(id).into_iter().flat_map(|cells| cells.own);
             own.map(|cell| cell.load(Ordering::Acquire)).any(|cell| is_its(&cell))
         });

@@ -59,7 +59,7 @@ impl Native {
             return None;
         }
         let process_word = self.pool().attachment.peek()?.process_word;
-        (0..self.pool().num_locks()).find(|&id| self.is_held_through(id, process_word))
+        self.pool().touched_ids(self.pool().num_locks()).find(|&id| self.is_held_through(id, process_word))
     }
 
     /// Whether this process holds a lock through this manager. A lock's word and its note are written one after the

@@ -152,9 +152,13 @@ impl Space {
         self.mapped_slots().u64_at(self.geometry.slot(id) + offset)
     }
 
-    /// The first `count` locks but for those whose slots nobody has touched yet, in ranges: reading the slots of a million
+    /// The first `count` locks but for those whose slots nobody has touched yet: reading the slots of a million
     /// locks takes some milliseconds, and brings them all into memory.
-    pub(super) fn touched_ids(&self, count: u32) -> Vec<Range<u32>> {
+    pub(super) fn touched_ids(&self, count: u32) -> impl Iterator<Item = u32> + use<> {
+        self.touched_ranges(count).into_iter().flatten()
+    }
+
+    fn touched_ranges(&self, count: u32) -> Vec<Range<u32>> {
         /// Of fewer locks, reading them is quicker than asking.
         const MANY: u32 = 16_384;
         /// So many ranges are asked for: behind them every lock counts as touched.
