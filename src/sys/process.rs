@@ -3,6 +3,7 @@
 //! the child was made. pthread_atfork would miss a raw clone(2), which container engines do by hand.
 
 pub(crate) mod arena;
+pub(crate) mod namespaces;
 pub(crate) mod number_pool;
 pub(crate) mod once_box;
 pub(crate) mod per_process;

@@ -5,7 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod directory;
 pub(crate) mod errno;
 pub(crate) mod file;
-mod file_system;
+pub(in crate::sys) mod file_system;
 pub(crate) mod futex;
 pub(crate) mod mapping;
 pub(crate) mod random;

@@ -14,7 +14,6 @@ use crate::sys::descriptor::standard_fds;
 use crate::sys::process::effective_user;
 use crate::sys::syscall::mapping;
 
-pub(in crate::sys) use crate::sys::syscall::file_system::is_procfs;
 pub(crate) use crate::sys::syscall::file_system::{FileSystem, file_system_of, is_on_overlay, write_in_place};
 
 /// What a file is opened for.
