@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Directories by descriptor: what is opened, made and removed in one stays in it, whatever its name becomes.
 
+use std::ffi::CStr;
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 
 use crate::sys::Errno;
 use crate::sys::descriptor::GuardedFd;
-use crate::sys::liveness::proc_file;
 use crate::sys::syscall::file::{self, Access, Metadata, Opener};
 
 const ITSELF: libc::c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
@@ -47,7 +47,7 @@ pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(&[u8])) -> Res
     // A description of its own: a position in the directory is shared by all who share the description.
     let own = file::open_at(directory.as_raw_fd(), b".", libc::O_RDONLY | libc::O_DIRECTORY)?;
     let own = GuardedFd::of(own, metadata.id())?;
-    let listed = proc_file::for_each_entry(own.as_raw_fd(), |name| {
+    let listed = for_each_entry(own.as_raw_fd(), |name| {
         if !matches!(name.to_bytes(), b"." | b"..") {
             see(name.to_bytes());
         }
@@ -57,5 +57,33 @@ pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(&[u8])) -> Res
         // The directory was removed, with all that was in it.
         Err(Errno(libc::ENOENT)) => Ok(()),
         listed => listed,
+    }
+}
+
+/// Calls `show` with each name in a directory, by a descriptor that has read nothing yet. The names count only if the number
+/// was of the directory to the end, which the caller checks.
+pub(in crate::sys) fn for_each_entry(directory: RawFd, mut show: impl FnMut(&CStr)) -> Result<(), Errno> {
+    /// A linux_dirent64: inode, offset, length of the entry, kind, name.
+    const LENGTH_AT: usize = 16;
+    const NAME_AT: usize = 19;
+    const BUFFER: usize = 4096;
+    #[repr(align(8))]
+    struct Entries([u8; BUFFER]);
+    let mut entries = Entries([0; BUFFER]);
+    loop {
+        // SAFETY: getdents64(2) writes at most as many bytes as the buffer has, and says how many.
+        let count = unsafe { libc::syscall(libc::SYS_getdents64, directory, entries.0.as_mut_ptr(), BUFFER) };
+        let mut rest = match usize::try_from(count) {
+            Ok(0) => return Ok(()),
+            Ok(count) => entries.0.get(..count).unwrap_or_default(),
+            Err(_) => return Err(Errno::last()),
+        };
+        while let Some(length) = rest.get(LENGTH_AT..).and_then(|bytes| bytes.first_chunk()) {
+            let entry = rest.split_at_checked(u16::from_ne_bytes(*length).into());
+            let (entry, others) = entry.ok_or(Errno(libc::EIO))?;
+            let name = CStr::from_bytes_until_nul(entry.get(NAME_AT..).unwrap_or_default());
+            show(name.map_err(|_| Errno(libc::EIO))?);
+            rest = others;
+        }
     }
 }
