@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The system calls themselves, one module for each thing of the kernel's.
+//! The system calls themselves, a module for each thing of the kernel's. Nothing here knows of locks.
 
 pub(crate) mod clock;
 pub(crate) mod directory;

@@ -34,7 +34,7 @@ impl NumberPool<'_> {
     }
 }
 
-/// NumberPool that a child inherits with their users: made to be a static, of 64 for each word.
+/// A pool for a static, with 64 numbers for each word. Children inherit it, with the users.
 #[repr(C)]
 pub(crate) struct StaticNumberPool<const WORDS: usize> {
     // Beside the first numbers, so that a process that needs few numbers touches one page.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Directories by descriptor: what is opened, made and removed in one stays in it, whatever its name becomes.
+//! Opening, creating and removing files in an open directory, whatever becomes of its name.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -17,7 +17,7 @@ pub(crate) fn open(path: &Path) -> Result<File, Errno> {
     file::open_with(path, ITSELF)
 }
 
-/// The same, and says whether its owner is the caller.
+/// The same, and says whether the caller is its owner.
 pub(crate) fn open_as_owner(path: &Path) -> Result<(File, Opener), Errno> {
     file::as_owner(|flags| file::open_with(path, ITSELF | flags))
 }
@@ -27,7 +27,7 @@ pub(crate) fn open_at(directory: &File, name: &str) -> Result<File, Errno> {
     file::open_above_standard(directory.as_raw_fd(), name.as_bytes(), file::unfollowed(Access::ReadWrite))
 }
 
-/// Makes a regular file of the directory, without opening it: to close it would drop what locks this process has on it.
+/// Creates a regular file in the directory without opening it: to close it would drop the locks of this process on it.
 pub(crate) fn make_at(directory: &File, name: &str, mode: u32) -> Result<(), Errno> {
     // SAFETY: mknodat(2) reads the name, which lives past the call.
     let make = |name| Errno::check(unsafe { libc::mknodat(directory.as_raw_fd(), name, libc::S_IFREG | mode, 0) });
@@ -44,7 +44,7 @@ pub(crate) fn remove_at(directory: &File, name: &str) -> Result<(), Errno> {
 /// Calls `see` with each name in the directory, but for "." and "..".
 pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(&[u8])) -> Result<(), Errno> {
     let metadata = Metadata::of(directory)?;
-    // A description of its own: a position in the directory is shared by all who share the description.
+    // A description of its own, because a description has one position for all its users.
     let own = file::open_at(directory.as_raw_fd(), b".", libc::O_RDONLY | libc::O_DIRECTORY)?;
     let own = GuardedFd::of(own, metadata.id())?;
     let listed = for_each_entry(own.as_raw_fd(), |name| {
@@ -54,7 +54,7 @@ pub(crate) fn for_each_name(directory: &File, mut see: impl FnMut(&[u8])) -> Res
     });
     match listed {
         _ if !own.close() => Err(Errno(libc::EBADF)),
-        // The directory was removed, with all that was in it.
+        // The directory was removed, so it is empty.
         Err(Errno(libc::ENOENT)) => Ok(()),
         listed => listed,
     }
