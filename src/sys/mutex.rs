@@ -240,8 +240,8 @@ impl<'m> RobustMutex<'m> {
         }
     }
 
-    /// glibc's trylock, told that a mutex is lost, keeps the word that it has just taken (nptl/pthread_mutex_trylock.c);
-    /// nobody could ever make_recoverable it then. Its lock and clocklock give it back.
+    /// Releases a mutex that is not recoverable. glibc's trylock keeps the word that it has just taken then
+    /// (nptl/pthread_mutex_trylock.c), and nobody could make the mutex recoverable; its lock and clocklock release the word.
     fn release_not_recoverable(self) {
         let word = self.word();
         let held = word.load(Ordering::Relaxed);
