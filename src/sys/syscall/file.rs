@@ -57,20 +57,20 @@ impl Metadata {
 
     /// Of the file that a path names now. A link is not followed.
     pub(crate) fn of_path(path: &Path) -> Result<Self, Errno> {
-        Self::told(libc::AT_FDCWD, bytes_of(path), libc::AT_SYMLINK_NOFOLLOW)
+        Self::by_path(libc::AT_FDCWD, bytes_of(path), libc::AT_SYMLINK_NOFOLLOW)
     }
 
     /// Of the file that a name in a directory names now. A link is not followed.
     pub(crate) fn at(directory: &File, name: &str) -> Result<Self, Errno> {
-        Self::told(directory.as_raw_fd(), name.as_bytes(), libc::AT_SYMLINK_NOFOLLOW)
+        Self::by_path(directory.as_raw_fd(), name.as_bytes(), libc::AT_SYMLINK_NOFOLLOW)
     }
 
     /// Of the file that a path names now. Links are followed.
     pub(in crate::sys) fn of_path_followed(path: &[u8]) -> Result<Self, Errno> {
-        Self::told(libc::AT_FDCWD, path, 0)
+        Self::by_path(libc::AT_FDCWD, path, 0)
     }
 
-    fn told(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<Self, Errno> {
+    fn by_path(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<Self, Errno> {
         // SAFETY: fstatat(2) reads the path and fills the struct it is given when it returns 0.
         let tell = |path| unsafe { Errno::filled_by(|metadata| libc::fstatat(directory, path, metadata, flags)) };
         with_c_string(path, tell)?.map(Self::from)
