@@ -84,7 +84,7 @@ use std::sync::Arc;
 use crate::manager::Manager;
 use crate::ownership::OwnershipCell;
 use crate::sys::Errno;
-use crate::sys::liveness;
+use crate::sys::process::namespaces;
 use crate::sys::process::{Process, effective_user};
 use crate::sys::syscall::file::{Access, FileSystem};
 use crate::{Error, Reason, Result};
@@ -125,7 +125,7 @@ fn check_boot(candidate: &Candidate, start: &[u8], geometry: Geometry) -> std::r
     if candidate.file_system == FileSystem::Memory {
         return Ok(());
     }
-    let boot = liveness::boot_id();
+    let boot = namespaces::boot_id();
     if boot.is_ok_and(|boot| format::boot(start) == Some(boot))
         || removal::is_in_use(candidate, entries::bytes(geometry))?
     {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys::Errno;
 use crate::sys::descriptor::{GuardedFd, GuardedFile};
-use crate::sys::liveness::procfs;
+use crate::sys::liveness::mapped_file::MappedFile;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::file::{self, Access, FileSystem, Metadata, Opener};
 use crate::sys::syscall::mapping::Mapping;
@@ -116,8 +116,8 @@ impl Segment {
     }
 
     /// The file as /proc shows it, if it does.
-    pub(super) fn as_mapped(&self) -> Option<procfs::MappedFile> {
-        procfs::MappedFile::at(self.address())
+    pub(super) fn as_mapped(&self) -> Option<MappedFile> {
+        MappedFile::at(self.address())
     }
 
     /// Where the file is mapped.

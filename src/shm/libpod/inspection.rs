@@ -6,8 +6,9 @@
 use std::sync::atomic::Ordering;
 
 use crate::manager::LockInfo;
-use crate::sys::liveness::procfs;
+use crate::sys::liveness;
 use crate::sys::mutex::word;
+use crate::sys::process::namespaces;
 
 use super::Libpod;
 
@@ -27,7 +28,7 @@ impl Libpod {
         };
         if info.held {
             let tid = word & word::TID;
-            let pid = procfs::process_of(tid);
+            let pid = namespaces::process_of(tid);
             let process = pid.to_string();
             // A thread with that id that does not map the segment is another one: the id was used again, or is of another
             // PID namespace.
@@ -35,10 +36,10 @@ impl Libpod {
                 let file = self.pool.segment.as_mapped();
                 file.is_some_and(|file| file.is_mapped_by(&process) == Some(false))
             };
-            if pid != 0 && procfs::thread_lives(tid) && !is_stranger() {
+            if pid != 0 && liveness::thread_lives(tid) && !is_stranger() {
                 info.pid = pid;
                 info.tid = tid as i32;
-                info.pid_namespace = procfs::pid_namespace(&process);
+                info.pid_namespace = namespaces::pid_namespace(&process);
             }
         }
         info

@@ -10,7 +10,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::Reason;
-use crate::sys::liveness::procfs;
+use crate::sys::liveness::{self, mapped_file};
 use crate::sys::mutex::{RobustMutex, Snapshot, word};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::futex;
@@ -41,7 +41,7 @@ pub(super) enum Verdict {
     /// Proven: the holder is gone and the word is this.
     Gone(u32),
     /// The id is gone here, but may be of another PID namespace.
-    Doubt(procfs::Doubt),
+    Doubt(mapped_file::Doubt),
 }
 
 /// Repeated looks at a mutex.
@@ -61,7 +61,7 @@ impl Watch {
             return Verdict::Free;
         }
         // No libc writes a word that names no thread and is not free (the waiters bit alone).
-        if tid != 0 && procfs::thread_lives(tid) {
+        if tid != 0 && liveness::thread_lives(tid) {
             self.last = None;
             return Verdict::Lives(tid);
         }
@@ -73,7 +73,7 @@ impl Watch {
             self.skip -= 1;
             return Verdict::Suspect;
         }
-        match procfs::only_this_namespace_maps(segment.address()) {
+        match mapped_file::only_this_namespace_maps(segment.address()) {
             Ok(()) => Verdict::Gone(word),
             Err(doubt) => {
                 self.skip = LOOKS_SKIPPED_IN_DOUBT;

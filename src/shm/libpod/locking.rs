@@ -10,7 +10,7 @@ use crate::backend::{Mode, Release, Request};
 use crate::cancel::{self, Cancel};
 use crate::manager::Acquired;
 use crate::sys::Errno;
-use crate::sys::liveness::procfs;
+use crate::sys::liveness;
 use crate::sys::mutex::{Attempt, RobustMutex};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::waits::{self, WaitEffects};
@@ -234,7 +234,7 @@ impl Libpod {
             }
             // A thread that ended with the lock left this word behind; then the kernel has marked the mutex.
             let tid = self.pool.mutex(id).holder();
-            if tid != 0 && procfs::is_own_thread(tid) {
+            if tid != 0 && liveness::is_own_thread(tid) {
                 return Err(Reason::StillHeld { id });
             }
         }

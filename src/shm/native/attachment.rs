@@ -14,8 +14,8 @@ use crate::sys::Errno;
 use crate::sys::descriptor::GuardedFd;
 use crate::sys::descriptor::Pinned;
 use crate::sys::descriptor::record_lock::{self, Attempt, Range};
-use crate::sys::liveness::Namespaces;
 use crate::sys::process;
+use crate::sys::process::namespaces::Namespaces;
 use crate::sys::syscall::clock;
 use crate::sys::syscall::file::{self, Access};
 

@@ -8,9 +8,9 @@ use crate::Reason;
 use crate::manager::Ownership;
 use crate::sys::Errno;
 use crate::sys::liveness;
-use crate::sys::liveness::procfs;
 use crate::sys::process::Process;
 use crate::sys::process::arena;
+use crate::sys::process::namespaces;
 use crate::sys::syscall::clock;
 use crate::sys::thread::Thread;
 use crate::sys::thread::on_exit::{self, Destructors, ExitHook};
@@ -62,7 +62,7 @@ impl Native {
         let owner = attachment.process_word | thread.serial_bits();
         let record = self.pool().claim_record(owner, || {
             let times_compare =
-                attachment.namespaces().is_some_and(|then| then.time_namespace == liveness::time_namespace());
+                attachment.namespaces().is_some_and(|then| then.time_namespace == namespaces::time_namespace());
             // A program of format version 1 would take any time but the start itself for another thread's.
             let started_by =
                 if times_compare && self.pool().table().is_some() { clock::ticks_since_boot() as u32 } else { 0 };
@@ -141,7 +141,7 @@ impl Pool {
     /// call's swap.
     pub(super) fn sleeps(&self, named: u64) -> bool {
         let record = self.record_of(named).filter(|_| word::serial(named) != 0);
-        record.is_some_and(|record| procfs::own_thread_sleeps(record.thread().tid))
+        record.is_some_and(|record| liveness::own_thread_sleeps(record.thread().tid))
     }
 
     /// The id of the thread that a word names; 0: it names none, or one in another PID namespace.

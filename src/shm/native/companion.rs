@@ -153,7 +153,7 @@ impl Native {
     }
 
     /// The segment's file as /proc shows it.
-    pub(crate) fn as_mapped(&self) -> Option<crate::sys::liveness::procfs::MappedFile> {
+    pub(crate) fn as_mapped(&self) -> Option<crate::sys::liveness::mapped_file::MappedFile> {
         self.pool().segment.as_mapped()
     }
 

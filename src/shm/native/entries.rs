@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::descriptor::record_lock::Range;
-use crate::sys::liveness::Namespaces;
+use crate::sys::process::namespaces::Namespaces;
 use crate::sys::syscall::mapping::Mapping;
 
 use super::format::{self, entry};

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys::Errno;
 use crate::sys::descriptor::record_lock;
-use crate::sys::liveness::procfs;
-use crate::sys::liveness::{self, ThreadRef};
+use crate::sys::liveness::ThreadRef;
+use crate::sys::liveness::file_locks;
+use crate::sys::process::namespaces;
 use crate::sys::syscall::clock::Instant;
 
 use super::entries::{self, Entry, ProcessInfo, State};
@@ -85,7 +86,7 @@ impl Pool {
     fn can_see(&self, named: u64) -> bool {
         let is_own = self.attachment.peek().is_some_and(|own| own.process_word == word::process(named));
         let Ok(Some(entry)) = self.entry(word::entry(named)) else { return false };
-        (is_own || self.shares_pid_namespace(&entry.process_info())) && liveness::proc_shows_this_namespace()
+        (is_own || self.shares_pid_namespace(&entry.process_info())) && namespaces::proc_shows_this_namespace()
     }
 
     /// Whether the process's ids mean the same in this process.
@@ -180,7 +181,7 @@ impl Pool {
     fn ask_proc_locks(&self, index: u32) -> Option<bool> {
         let own = entries::byte(self.geometry, self.attachment.peek()?.entry);
         let metadata = &self.segment.metadata;
-        let locked = procfs::locked_offsets(metadata.device, metadata.inode)?;
+        let locked = file_locks::locked_offsets(metadata.device, metadata.inode)?;
         // A list without this process's own lock is incomplete.
         let is_whole = locked.contains(&own.start());
         is_whole.then(|| locked.contains(&entries::byte(self.geometry, index).start()))
@@ -195,5 +196,5 @@ fn is_over(effort: Effort, is_gone: impl Fn() -> bool, is_exiting: impl Fn() -> 
 
 /// Ask each time: the calling process may have entered another time namespace since it attached.
 fn times_compare(info: &ProcessInfo) -> bool {
-    info.time_namespace == liveness::time_namespace()
+    info.time_namespace == namespaces::time_namespace()
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::sys::Errno;
-use crate::sys::liveness::procfs;
 use crate::sys::process::Process;
 use crate::sys::process::arena;
+use crate::sys::process::namespaces;
 use crate::sys::process::once_box::OnceBox;
 use crate::sys::process::per_process::PerProcess;
 use crate::sys::process::registry::{Registry, Shared};
@@ -144,7 +144,7 @@ impl Pool {
     /// The PID namespace of this process.
     pub(super) fn pid_namespace(&self) -> u64 {
         let published = self.attachment.peek().and_then(Attachment::namespaces);
-        published.map_or_else(|| procfs::pid_namespace("self"), |here| here.pid_namespace)
+        published.map_or_else(|| namespaces::pid_namespace("self"), |here| here.pid_namespace)
     }
 }
 

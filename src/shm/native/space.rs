@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::Errno;
-use crate::sys::liveness;
 use crate::sys::popcount;
+use crate::sys::process::namespaces;
 use crate::sys::process::once_box::OnceBox;
 use crate::sys::syscall::file::{self, Access, FileSystem, Metadata};
 use crate::sys::syscall::mapping::Mapping;
@@ -73,7 +73,7 @@ impl Space {
             Blueprint { mode, reserved: &[head, bitmap, slots], look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
         let segment = segment::create(name, &blueprint, |map, file, metadata, file_system| {
             removal::keep_removers_away(file, file_system)?;
-            let boot = match liveness::boot_id() {
+            let boot = match namespaces::boot_id() {
                 // Nobody checks the boot id of a file in memory.
                 Err(_) if file_system == FileSystem::Memory => [0; 16],
                 read => read.map_err(no_boot)?,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The inside of this libc's robust mutexes, found out by trying on mutexes of the caller's own.
+//! Where this libc keeps the parts of a robust mutex, found by trying mutexes of the caller's own.
 
 use std::cell::UnsafeCell;
 use std::mem::{self, MaybeUninit};
@@ -12,18 +12,18 @@ use crate::sys::Errno;
 use crate::sys::process::once_box::OnceBox;
 use crate::sys::thread::kernel_thread_id;
 
-/// Where the parts of a mutex stand, found by trying at run time and never assumed.
+/// Where the parts of a mutex stand. Found at run time, never assumed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MutexLayout {
     /// Byte offset of the word that is shared with the kernel and names the holder.
     pub(crate) word: usize,
     /// Byte offset of the word that says which kind of mutex it is, the only one that initialisation sets.
     pub(super) kind: usize,
-    /// What stands there for a normal, robust, process-shared mutex that this libc made.
+    /// What this libc writes there for a normal, robust, process-shared mutex.
     pub(super) kind_value: u32,
     /// The bits of the kind that decide how a mutex locks.
     decisive: u32,
-    /// What they are in the kinds that lock as `kind_value` does; the first is its own.
+    /// The values of these bits in the kinds that lock as `kind_value` does. The first is its own.
     alike: [u32; 2],
     /// Byte offset of the libc's own note of the holder.
     pub(super) owner: usize,
@@ -32,15 +32,15 @@ pub(crate) struct MutexLayout {
 }
 
 impl MutexLayout {
-    /// The layout of this libc's mutexes; `None` if it is none that this library understands.
+    /// The layout of this libc's mutexes. `None`: this library does not understand it.
     pub(crate) fn of_this_libc() -> Option<&'static Self> {
         static FOUND: OnceBox<MutexLayout> = OnceBox::new();
         // Every thread that probes finds the same.
         FOUND.get_or_make(|| Self::probe_where_it_tells().ok_or(())).ok()
     }
 
-    /// A mutex that is held has the holder's thread id in it and counters that are 1. The first thread of a PID namespace,
-    /// such as a container's, has that id: there another thread probes.
+    /// Probes from a thread whose id tells something. A held mutex contains the holder's thread id, and counters that are 1. The
+    /// first thread of a PID namespace, such as a container's, has the id 1, so there another thread probes.
     fn probe_where_it_tells() -> Option<Self> {
         const COUNTED: u32 = 1;
         if kernel_thread_id() != COUNTED {
@@ -49,7 +49,7 @@ impl MutexLayout {
         std::thread::Builder::new().spawn(Self::probe).ok()?.join().ok()?
     }
 
-    /// Whether a mutex of that kind locks as one that this libc made. It is asked before each call of the libc.
+    /// Whether a mutex of that kind locks as this libc's own. Checked before each call of the libc.
     #[inline(always)]
     pub(super) fn is_compatible(&self, kind: u32) -> bool {
         let decisive = kind & self.decisive;
@@ -57,13 +57,14 @@ impl MutexLayout {
     }
 
     fn probe() -> Option<Self> {
-        // The kind: the one word that is not 0 in a fresh mutex.
+        // The kind is the one word that is not 0 in a fresh mutex.
         let fresh = Probe::new()?;
         let set: Vec<usize> = (0..WORDS).filter(|&index| fresh.load(index) != 0).collect();
         let &[kind_word] = set.as_slice() else { return None };
         let kind_value = fresh.load(kind_word);
 
-        // Candidates for the holder's word: those that name this thread while it holds the mutex.
+        // The holder's word is one of those that name this thread while it holds the mutex. glibc and the kernel agree about
+        // the thread's id, except in a raw clone, where the probe fails.
         if fresh.try_lock() != 0 {
             return None;
         }
@@ -73,8 +74,8 @@ impl MutexLayout {
             return None;
         }
 
-        // One is the kernel's, in which an owner's death is seen; one is the libc's own note; and half of an address in
-        // the list of held mutexes may happen to be the same number.
+        // One of them is the word that the kernel marks when the owner dies, and one is the libc's own note. Half of an
+        // address in the list of held mutexes may happen to be the same number.
         for &word in &named {
             let probe = Probe::new()?;
             probe.store(word, word::OWNER_DIED);
@@ -83,7 +84,7 @@ impl MutexLayout {
                 0 if probe.unlock() == 0 => continue,
                 _ => return None,
             }
-            // Unlocked without having been made consistent: what the note says now means "lost", and the list is left.
+            // Unlocked without having been made consistent: the note now says "not recoverable", and the list is empty.
             probe.unlock();
             let notes: Vec<usize> = named.iter().copied().filter(|&index| probe.load(index) != 0).collect();
             let &[owner] = notes.as_slice() else { return None };
@@ -106,19 +107,19 @@ impl MutexLayout {
     }
 }
 
-/// The thread id under which the libc would take a mutex for the caller: the parent's, in a child that was cloned
-/// behind its back. 0 if it cannot be found out.
+/// The thread id under which the libc would take a mutex for the caller. In a child that was cloned behind the libc's back it
+/// is the parent's. 0: it cannot be found.
 pub(in crate::sys) fn libc_thread_id() -> u32 {
     let told = || {
         let (layout, probe) = (MutexLayout::of_this_libc()?, Probe::new()?);
         let id = (probe.try_lock() == 0).then(|| probe.load(layout.word / size_of::<u32>()) & word::TID)?;
-        // In a raw clone, too, the libc finds the id it wrote itself.
+        // This works in a raw clone, too: the libc finds the id that it wrote.
         (probe.unlock() == 0).then_some(id)
     };
     told().unwrap_or(0)
 }
 
-/// A mutex of the caller's own, for trying things out.
+/// A mutex of the caller's own, to try things on.
 struct Probe(Box<UnsafeCell<pthread_mutex_t>>);
 
 impl Probe {
@@ -154,8 +155,8 @@ impl Probe {
         unsafe { libc::pthread_mutex_unlock(self.0.get()) }
     }
 
-    /// Whether this mutex, given that kind, does what a normal and robust one does: it is taken once, given back, and
-    /// tells of a dead owner. Asked by calls that the probe makes anyway: others would be paid in pages of code.
+    /// Whether this mutex, given that kind, behaves as a normal robust one: it is taken once, unlocked, and reports a dead owner.
+    /// Uses only calls that the probe makes anyway: others would cost more pages of code.
     fn locks_as_normal(&self, kind_word: usize, kind: u32, word: usize) -> bool {
         self.store(kind_word, kind);
         if self.try_lock() != 0 {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! CLOCK_MONOTONIC: the clock of every deadline, because setting the wall clock must end no wait.
+//! CLOCK_MONOTONIC, the clock of every deadline: to set the wall clock must not end a wait.
 
 use std::mem::MaybeUninit;
 
 const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
 
-/// The wall clock, for people to read.
+/// The wall clock.
 pub(crate) fn nanoseconds_since_1970() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
@@ -22,17 +22,17 @@ pub(crate) fn ticks_since_boot() -> u64 {
 pub(crate) struct Instant(u64);
 
 impl Instant {
-    /// Never reached: 584 years after boot.
+    /// Never reached: it is 584 years after boot.
     pub(crate) const NEVER: Self = Self(u64::MAX);
 
-    /// Long past: the boot.
+    /// The boot: past at any time.
     pub(crate) const BOOT: Self = Self(0);
 
     pub(crate) fn now() -> Self {
         Self::read(libc::CLOCK_MONOTONIC)
     }
 
-    /// As of the last timer tick: some milliseconds old, for a tenth of the price.
+    /// The time of the last timer tick: some milliseconds old, at a tenth of the price.
     pub(crate) fn now_coarse() -> Self {
         Self::read(libc::CLOCK_MONOTONIC_COARSE)
     }
@@ -48,7 +48,7 @@ impl Instant {
         Self((time.tv_sec as u64).wrapping_mul(NANOSECONDS_PER_SECOND).wrapping_add(time.tv_nsec as u64))
     }
 
-    /// Sleeps until then, or until a signal comes.
+    /// Sleeps until that instant, or until a signal comes.
     pub(crate) fn sleep_until(self) {
         let until = self.timespec();
         // SAFETY: clock_nanosleep(2) reads the timespec, which lives past the call.
@@ -59,7 +59,7 @@ impl Instant {
         Self(self.0.saturating_add(nanoseconds))
     }
 
-    /// Nanoseconds from `earlier` to here, 0 if it is later.
+    /// Nanoseconds from `earlier` to this instant; 0 if `earlier` is later.
     pub(crate) fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
