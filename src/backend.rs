@@ -175,14 +175,14 @@ macro_rules! backends {
             /// Hands a call to the backend.
             #[inline(always)]
             pub(crate) fn take(&self, call: impl Call) -> i32 {
+                // One comparison for the first one, and the others out of its way.
+                if let Self::$hot(backend) = self {
+                    return call.inlined(backend);
+                }
+                std::hint::cold_path();
                 match self {
-                    Self::$hot(backend) => call.inlined(backend),
-                    $(Self::$name(backend) => {
-                        // Not rare. Only out of the first one's way: there, a jump taken in each of lock and unlock is one
-                        // cycle in twenty.
-                        std::hint::cold_path();
-                        call.apart(backend)
-                    })*
+                    Self::$hot(backend) => call.apart(backend),
+                    $(Self::$name(backend) => call.apart(backend),)*
                 }
             }
         }

@@ -3,6 +3,9 @@
 
 use std::ptr;
 
+use lock_manager::{Manager, ShmManager};
+
+use super::Segment;
 use super::process::{Child, fork};
 use super::random::Random;
 
@@ -107,4 +110,14 @@ pub fn at_every_instruction(start: impl Fn() -> Stepped, mut die_after: impl FnM
         let _over = (0..count).any(|_| stepped.instruction() == Step::Over);
         die_after(stepped, count);
     }
+}
+
+/// Opens the segment and uses it once, so that what follows is no first call.
+pub fn opened_and_used(segment: &Segment) -> ShmManager {
+    let manager = segment.open();
+    let _ = manager.lock(1).unwrap();
+    manager.unlock(1).unwrap();
+    let id = manager.allocate_lock().unwrap();
+    manager.free_lock(id).unwrap();
+    manager
 }
