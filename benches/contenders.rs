@@ -3,7 +3,9 @@
 
 use std::ffi::{CString, c_int, c_void};
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use crate::library::{Layout, Segment, library};
 use crate::peers::{self, PEER_MEMORY, Peer};
@@ -20,6 +22,8 @@ pub const FILES: &str = "lock_manager files";
 /// The lock of a segment or directory that is measured.
 const ID: u32 = 7;
 const LOCKS: u32 = 2048;
+/// So long after a change in a directory its time says that there was no other.
+pub const UNTIL_TIMES_TELL: Duration = Duration::from_millis(3100);
 
 /// Who can share a lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,12 +123,9 @@ impl Contender {
         let (pair, storage) = match self.kind {
             Kind::Shm(layout) => (library().pair(), Storage::Segment(Segment::new(layout, LOCKS))),
             Kind::InMemory => (library().pair(), Storage::InMemory),
-            Kind::Files => (library().pair(), Storage::Directory(free_path())),
+            Kind::Files => (library().pair(), Storage::Directory(settled_directory())),
             Kind::Peer(peer) => (peer.pair, Storage::Peer(peer, PeerStorage::new(peer))),
         };
-        if let Storage::Directory(path) = &storage {
-            std::fs::create_dir(path.to_str().expect("a path of the benchmark's own")).expect("a directory in /dev/shm");
-        }
         Fresh { pair, storage }
     }
 }
@@ -132,7 +133,7 @@ impl Contender {
 enum Storage {
     Segment(Segment),
     InMemory,
-    Directory(CString),
+    Directory(&'static CString),
     Peer(&'static Peer, PeerStorage),
 }
 
@@ -160,14 +161,6 @@ impl Fresh {
     }
 }
 
-impl Drop for Fresh {
-    fn drop(&mut self) {
-        if let Storage::Directory(path) = &self.storage {
-            let _ = std::fs::remove_dir_all(path.to_str().expect("a path of the benchmark's own"));
-        }
-    }
-}
-
 struct PeerStorage {
     peer: &'static Peer,
     memory: NonNull<u8>,
@@ -191,6 +184,30 @@ impl Drop for PeerStorage {
         }
         unmap(self.memory, PEER_MEMORY);
         let _ = std::fs::remove_file(self.path.to_str().expect("a path of the benchmark's own"));
+    }
+}
+
+/// The one directory of the files' contender. The time of a directory that was just changed does not tell whether it was
+/// changed again, so that each call has to look: that is past here.
+fn settled_directory() -> &'static CString {
+    static DIRECTORY: OnceLock<CString> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
+        let path = free_path();
+        std::fs::create_dir(path.to_str().expect("a path of the benchmark's own")).expect("a directory in /dev/shm");
+        let manager = library().open_files(&path);
+        while library().allocate(manager) < ID {}
+        library().close(manager);
+        std::thread::sleep(UNTIL_TIMES_TELL);
+        path
+    })
+}
+
+/// Takes away what outlives the single measurement.
+pub fn clean_up() {
+    let left = std::fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+    let own = format!("lock_manager-bench-{}-", std::process::id());
+    for entry in left.filter(|entry| entry.file_name().to_string_lossy().starts_with(&own)) {
+        let _ = std::fs::remove_dir_all(entry.path());
     }
 }
 

@@ -74,6 +74,7 @@ fn measure(effort: Effort, prefix: &str, into: &Path, wanted: &[&str]) -> Result
         progress::begins(number + 1, works.len(), name, start.elapsed().as_secs_f64());
         work(&mut run);
     }
+    contenders::clean_up();
     run.results.facts.push(("load after".to_owned(), machine::load()));
     run.results.facts.push(("seconds".to_owned(), format!("{:.0}", start.elapsed().as_secs_f64())));
     let file = results_file(into)?;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::states::States;
 use super::summary::Ratio;
-use super::tables::number;
+use super::tables::{number, times};
 use crate::contenders::NATIVE;
 use crate::method::quantile;
 use crate::peers;
@@ -54,7 +54,7 @@ fn chosen() -> [Row; 10] {
             Of::Median,
             peers::RAW,
         ),
-        row("lock + unlock, shared", "sharing pair", "nobody waits", "lock + unlock", Of::Median, "pthread_rwlock for reading"),
+        row("lock + unlock for reading", "sharing pair", "nobody waits", "lock + unlock", Of::Median, "pthread_rwlock for reading"),
         row(
             "allocate the last free of 1,048,576, a process's first call",
             "pool first",
@@ -70,7 +70,7 @@ fn chosen() -> [Row; 10] {
 pub fn rows(results: &Results, states: &States) -> String {
     let mut text = String::from("<!-- SPDX-License-Identifier: MIT OR Apache-2.0 -->\n<!-- For the README; made by `make bench`. -->\n\n");
     text.push_str("![From the SIGKILL of a holder to the next holder](docs/benchmarks/recovery.svg)\n\n");
-    let _ = writeln!(text, "| {} | lock_manager | peer | |\n| --- | --- | --- | --- |", results.fact("processor"));
+    let _ = writeln!(text, "| {} | lock_manager | peer | lock_manager ÷ peer |\n| --- | --- | --- | --- |", results.fact("processor"));
     for row in chosen() {
         for state in states.names() {
             let Some(line) = line(results, states, state, &row) else { continue };
@@ -105,7 +105,7 @@ fn line(results: &Results, states: &States, state: &str, row: &Row) -> Option<St
     };
     let state = if state.is_empty() || ours.first()?.state.is_none() { String::new() } else { format!(", {state}") };
     let ratio = match Ratio::within_rounds(&ours, &theirs, 0.0) {
-        Some(Ratio::Shown(ratio)) => format!("{} ×", number(ratio, "")),
+        Some(Ratio::Shown(ratio)) => format!("{} ×", times(ratio)),
         Some(Ratio::NoDifference) => "≈".to_owned(),
         None => String::new(),
     };

@@ -78,12 +78,18 @@ impl States {
     }
 }
 
-/// How far a work's figures of the same code are from each other; the nearest work's that measured it otherwise.
+/// How far a work's figures of the same code are from each other; those of a lone lock where it did not measure that.
 pub fn noise_of(results: &Results, work: &str) -> Option<f64> {
-    let of = |work: &str, contender: &str| -> Vec<&Figure> {
-        results.figures.iter().filter(|figure| figure.work == work && figure.contender == contender).collect()
+    let of = |work: &str| noise_among(&results.of(work).collect::<Vec<_>>());
+    of(work).or_else(|| of("uncontended"))
+}
+
+/// How far the same code is from itself among these figures, if they have it twice.
+pub fn noise_among(figures: &[&Figure]) -> Option<f64> {
+    let of = |contender: &str| -> Vec<&Figure> {
+        figures.iter().copied().filter(|figure| figure.contender == contender).collect()
     };
-    noise(&of(work, NATIVE), &of(work, AGAIN)).or_else(|| noise(&of("uncontended", NATIVE), &of("uncontended", AGAIN)))
+    noise(&of(NATIVE), &of(AGAIN))
 }
 
 /// Where the widest gap is, if it is wide enough and both sides have enough rounds.

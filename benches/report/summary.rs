@@ -38,28 +38,36 @@ pub enum Ratio {
 impl Ratio {
     /// Of the figures to the reference's of the same rounds.
     pub fn within_rounds(figures: &[&Figure], reference: &[&Figure], noise: f64) -> Option<Self> {
+        if figures.iter().chain(reference).any(|figure| !figure.value.is_finite()) {
+            return None;
+        }
         let by_round: HashMap<usize, f64> = reference.iter().map(|figure| (figure.round, figure.value)).collect();
         let mut ratios: Vec<f64> =
             figures.iter().filter_map(|figure| Some(figure.value / by_round.get(&figure.round)?)).collect();
-        if ratios.is_empty() || ratios.iter().any(|ratio| !ratio.is_finite()) {
+        if ratios.is_empty() || ratios.iter().any(|ratio| !ratio.is_finite() || *ratio == 0.0) {
             return None;
         }
         let median = quantile(&mut ratios, 0.5);
         let (low, high) = (quantile(&mut ratios, LEFT_OUT), quantile(&mut ratios, 1.0 - LEFT_OUT));
-        let same = (low <= 1.0 && high >= 1.0) || (median - 1.0).abs() <= noise;
+        let same = (low <= 1.0 && high >= 1.0) || apart(median) <= noise;
         Some(if same { Self::NoDifference } else { Self::Shown(median) })
     }
+}
+
+/// How far a ratio is from 1, to either side.
+fn apart(ratio: f64) -> f64 {
+    ratio.max(1.0 / ratio) - 1.0
 }
 
 /// How far two measurements of the same code are from each other: nine tenths of the rounds are within it.
 pub fn noise(once: &[&Figure], again: &[&Figure]) -> Option<f64> {
     let by_round: HashMap<(&str, usize), f64> =
         once.iter().map(|figure| ((figure.case.as_str(), figure.round), figure.value)).collect();
-    let mut apart: Vec<f64> = again
+    let mut distances: Vec<f64> = again
         .iter()
-        .filter_map(|figure| Some((figure.value / by_round.get(&(figure.case.as_str(), figure.round))? - 1.0).abs()))
+        .filter_map(|figure| Some(apart(figure.value / by_round.get(&(figure.case.as_str(), figure.round))?)))
         .collect();
-    (!apart.is_empty()).then(|| quantile(&mut apart, 0.9))
+    (!distances.is_empty()).then(|| quantile(&mut distances, 0.9))
 }
 
 #[cfg(test)]

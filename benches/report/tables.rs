@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use super::states::noise_among;
 use super::summary::{Band, Ratio};
 use crate::contenders::{Contender, Death};
 use crate::method::quantile;
@@ -25,7 +26,8 @@ pub fn of<'a>(figures: &[&'a Figure], contender: &str) -> Vec<&'a Figure> {
     figures.iter().copied().filter(|figure| figure.contender == contender).collect()
 }
 
-/// A row for each contender, a column for each case; the figures are of one quantity.
+/// A row for each contender, a column for each case; the figures are of one quantity. The noise is that of cases which
+/// did not measure their own.
 pub fn matrix(figures: &[&Figure], reference: &str, noise: f64) -> String {
     let cases = in_order(figures, |figure| &figure.case);
     let mut text = format!("| {} | {} |\n|{}\n", heading(figures), cases.join(" | "), " --- |".repeat(cases.len() + 1));
@@ -34,6 +36,7 @@ pub fn matrix(figures: &[&Figure], reference: &str, noise: f64) -> String {
         for case in &cases {
             let here: Vec<&Figure> = figures.iter().copied().filter(|figure| figure.case == *case).collect();
             let (own, reference_figures) = (of(&here, contender), of(&here, reference));
+            let noise = noise_among(&here).unwrap_or(noise);
             let ratio = Ratio::within_rounds(&own, &reference_figures, noise).filter(|_| contender != reference);
             let _ = write!(text, " {} |", cell(&own, ratio));
         }
@@ -109,7 +112,7 @@ fn cell(figures: &[&Figure], ratio: Option<Ratio>) -> String {
     }
     match ratio {
         Some(Ratio::Shown(ratio)) => {
-            let _ = write!(text, " **{} ×**", digits(ratio));
+            let _ = write!(text, " **{} ×**", times(ratio));
         }
         Some(Ratio::NoDifference) => text.push_str(" ≈"),
         None => {}
@@ -127,6 +130,11 @@ pub fn number(value: f64, unit: &str) -> String {
         "turns/s" if value >= 1e4 => format!("{} k", digits(value / 1e3)),
         _ => digits(value),
     }
+}
+
+/// A ratio: nobody asks how much less than a thousandth.
+pub fn times(ratio: f64) -> String {
+    if ratio < 0.001 { "under 0.001".to_owned() } else { digits(ratio) }
 }
 
 /// Three digits, or all before the point.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::contenders::FILES;
+use crate::contenders::{FILES, UNTIL_TIMES_TELL};
 use crate::library::{Manager, library};
 use crate::method::{Contended, Entry, ROUNDS, Run, microseconds, nanoseconds};
 use crate::processes::{Board, Words, in_child, now, spawn, until};
@@ -23,8 +23,6 @@ const HAND_OVER: Quantity = Quantity::less("unlock to the next holder", "ms");
 const EVERY_NAME: &str = "every name from 0";
 const SIZES: [u32; 4] = [10, 1000, 10_000, 100_000];
 const CALLS: u32 = 500;
-/// So long after a change in the directory its time says that there was no other.
-const UNTIL_TIMES_TELL: Duration = Duration::from_millis(3100);
 const HELD: u32 = 1000;
 const LOCK: u32 = 7;
 /// The longest slice of a wait.

@@ -22,7 +22,8 @@ const STRANDED_AFTER: Duration = Duration::from_millis(250);
 const BESIDE: u64 = 8;
 
 const ATTACHED: usize = 0;
-const HAS_IT: usize = 1;
+const FIRST_HAS_IT: usize = 1;
+const SECOND_HAS_IT: usize = 2;
 
 pub fn run(run: &mut Run) {
     let trials = run.effort.pick(16, TRIALS);
@@ -48,10 +49,10 @@ fn stranded_of(contender: &Contender, trials: u64) -> u64 {
 
 /// Whether the second waiter sleeps on although the lock is free.
 fn strands(contender: &Contender, trial: u64) -> bool {
-    let (fresh, board) = (contender.fresh(), Board::new(2));
+    let (fresh, board) = (contender.fresh(), Board::new(3));
     let lock = fresh.attach();
     assert_eq!(lock.lock(), 0);
-    let waiter = |number: usize| {
+    let waiter = |has_it: usize| {
         let fresh = &fresh;
         let board = &board;
         move || {
@@ -60,15 +61,15 @@ fn strands(contender: &Contender, trial: u64) -> bool {
             let lock = fresh.attach();
             board[ATTACHED].fetch_add(1, Ordering::AcqRel);
             let code = lock.lock();
-            board[HAS_IT].store(number as u64, Ordering::Release);
+            board[has_it].store(1, Ordering::Release);
             assert!(code >= 0, "{code}");
             lock.unlock();
         }
     };
-    let first = spawn(waiter(1));
+    let first = spawn(waiter(FIRST_HAS_IT));
     until(&board[ATTACHED], 1);
     first.until_it_sleeps();
-    let second = spawn(waiter(2));
+    let second = spawn(waiter(SECOND_HAS_IT));
     until(&board[ATTACHED], 2);
     second.until_it_sleeps();
     lock.unlock();
@@ -81,7 +82,7 @@ fn strands(contender: &Contender, trial: u64) -> bool {
     assert!(again >= 0);
     lock.unlock();
     let unlocked = now();
-    while board[HAS_IT].load(Ordering::Acquire) != 2 {
+    while board[SECOND_HAS_IT].load(Ordering::Acquire) == 0 {
         if now() - unlocked > STRANDED_AFTER.as_nanos() as u64 {
             second.kill_and_wait();
             return true;

@@ -69,6 +69,7 @@ fn death(contender: &Contender, round: u64, memory: u64) -> f64 {
         let code = lock.lock();
         board[ACQUIRED].store(now(), Ordering::Release);
         assert_eq!(code > 0, contender.death == Death::Told, "{}: {code}", contender.name);
+        lock.unlock();
     });
     until(&board[WAITS], 1);
     std::thread::sleep(SETTLED + Duration::from_micros(round * 797 % SPREAD_US));

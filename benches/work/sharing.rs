@@ -81,8 +81,8 @@ fn uncontended(run: &mut Run, ours: ReadWrite, libc: ReadWrite) {
     };
     let entries = vec![
         Entry::new("lock_manager shared", move || nanoseconds(CALLS, || ours.read(|| ()))),
-        Entry::new("lock_manager exclusive", move || nanoseconds(CALLS, || ours.write(|| ()))),
-        Entry::new("lock_manager exclusive then downgraded", move || nanoseconds(CALLS, downgraded)),
+        Entry::new(NATIVE, move || nanoseconds(CALLS, || ours.write(|| ()))),
+        Entry::new("lock_manager then downgraded", move || nanoseconds(CALLS, downgraded)),
         Entry::new("pthread_rwlock for reading", move || nanoseconds(CALLS, || libc.read(|| ()))),
         Entry::new("pthread_rwlock for writing", move || nanoseconds(CALLS, || libc.write(|| ()))),
     ];
