@@ -67,8 +67,7 @@ fn measure(effort: Effort, prefix: &str, into: &Path, wanted: &[&str]) -> Result
     let mut run = Run { effort, results: Results::default() };
     run.results.facts = machine::facts();
     run.results.facts.push(("effort".to_owned(), format!("{effort:?}").to_lowercase()));
-    let works: Vec<_> =
-        work::ALL.iter().filter(|(name, _)| wanted.is_empty() || wanted.contains(name)).collect();
+    let works: Vec<_> = work::ALL.iter().filter(|(name, _)| wanted.is_empty() || wanted.contains(name)).collect();
     let start = Instant::now();
     for (number, (name, work)) in works.iter().enumerate() {
         progress::begins(number + 1, works.len(), name, start.elapsed().as_secs_f64());

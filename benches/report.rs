@@ -26,7 +26,9 @@ pub fn write(results: &Results, into: &Path) -> Result<(), String> {
     let states = States::of(results);
     let drawn = pictures::draw(results, &states, &pictures)?;
     let page = page(results, &states, &drawn);
-    for (path, text) in [("docs/benchmarks.md", page), ("docs/benchmarks/readme-rows.md", readme::rows(results, &states))] {
+    for (path, text) in
+        [("docs/benchmarks.md", page), ("docs/benchmarks/readme-rows.md", readme::rows(results, &states))]
+    {
         let path = into.join(path);
         fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
         crate::progress::line(&format!("written: {}", path.display()));

@@ -114,7 +114,9 @@ fn parse(line: &str) -> Option<Figure> {
     };
     let state = match (raw_rate, wake_up_us) {
         ("", "") => None,
-        (raw_rate, wake_up_us) => Some(State { raw_rate: raw_rate.parse().ok()?, wake_up_us: wake_up_us.parse().ok()? }),
+        (raw_rate, wake_up_us) => {
+            Some(State { raw_rate: raw_rate.parse().ok()?, wake_up_us: wake_up_us.parse().ok()? })
+        }
     };
     let [work, case, quantity, unit, contender] = [work, case, quantity, unit, contender].map(str::to_owned);
     Some(Figure {

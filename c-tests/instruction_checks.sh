@@ -4,7 +4,8 @@
 # The hot paths take no more instructions than instruction_counts.ARCHITECTURE says. Sourced by `run`.
 #
 # callgrind counts what the library's own code executes, whatever else the machine does; what the libc executes for it is
-# the libc's, and is not counted. The counts are those of one compiler: to another one a tenth more is granted.
+# the libc's, and is not counted. A tenth more is granted to another compiler than the one in the file, and to paths that
+# end in a sentence with the numbers and names of processes, which are longer at one time than at another.
 # LOCK_MANAGER_WRITE_COUNTS=1 writes the file anew.
 
 # library_compiler: what built the library.
@@ -37,13 +38,16 @@ count_instructions() {
 	own_instructions "${parts[@]}"
 }
 
-# allowed COUNT: what a path may take.
-allowed() {
-	if [ "$(library_compiler)" = "$recorded_compiler" ]; then echo "$1"; else echo $(($1 * 11 / 10)); fi
+# granted PATH COUNT: how many more it may take.
+granted() {
+	case $1 in
+	*"held lock") echo $(($2 / 10)) ;;
+	*) if [ "$(library_compiler)" = "$recorded_compiler" ]; then echo 0; else echo $(($2 / 10)); fi ;;
+	esac
 }
 
 check_instructions() {
-	local sentence="the hot paths take no more instructions than before" why counts path before now fewer=""
+	local sentence="the hot paths take no more instructions than before" why counts path before now more fewer=""
 	local file=$here/instruction_counts.$(uname -m)
 	local again="LOCK_MANAGER_WRITE_COUNTS=1 make test writes ${file##*/} anew"
 	group "instruction counts"
@@ -76,13 +80,14 @@ check_instructions() {
 	recorded_compiler=$(sed -n 's/^# \(rustc version .*\)/\1/p' "$file")
 	while IFS=$'\t' read -r path before; do
 		now=$(awk -F '\t' -v path="$path" '$1 == path { print $2 }' <<<"$counts")
+		more=$(granted "$path" "$before")
 		if [ -z "$now" ]; then
 			fail "$path is counted" "instruction_counts.c has no such path; $again"
-		elif [ "$now" -gt "$(allowed "$before")" ]; then
-			fail "$path: at most $before instructions" "it takes $now, $before before. If that is worth it, $again"
+		elif [ "$now" -gt $((before + more)) ]; then
+			fail "$path: at most $((before + more)) instructions" "it takes $now, $before before. If that is worth it, $again"
 		else
-			ok "$path: at most $before instructions"
-			[ "$now" -ge "$before" ] || fewer="$fewer, $path $now"
+			ok "$path: at most $((before + more)) instructions"
+			[ "$now" -ge $((before - more)) ] || fewer="$fewer, $path $now"
 		fi
 	done < <(grep -v '^#' "$file")
 	check_same "each path that is counted has its line in ${file##*/}" "$(cut -f 1 <<<"$counts")" \

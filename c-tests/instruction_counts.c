@@ -144,8 +144,8 @@ static void count_files(const char *directory)
 		expect(lock_manager_allocate_lock(manager, &id), 0, "allocate_lock");
 	while (id < HELD);
 	nanosleep(&until_times_tell, NULL);
+	/* A try of a held lock reads what the kernel says of all record locks of the machine, and is not counted. */
 	count("files", "lock + unlock", pair);
-	count_held("files");
 	expect(lock_manager_close(manager), 0, "close");
 	expect(lock_manager_remove_file(directory), 0, "remove_file");
 }

@@ -38,7 +38,9 @@ pub fn section(results: &Results) -> String {
          lock is no faster on more processors in any case: what a model can say is how much slower.\n\n",
         SIZES[1].1
     );
-    text.push_str("| 50 ns inside | alone, ns a turn | two, ns a turn | misses a turn | 16 processors | 64 processors |\n");
+    text.push_str(
+        "| 50 ns inside | alone, ns a turn | two, ns a turn | misses a turn | 16 processors | 64 processors |\n",
+    );
     text.push_str("| --- | --- | --- | --- | --- | --- |\n");
     text.push_str(&rows.concat());
     text

@@ -29,7 +29,8 @@ struct Row {
 }
 
 fn chosen() -> [Row; 10] {
-    let row = |text, work, case: &str, quantity, of, peer| Row { text, work, case: case.to_owned(), quantity, of, peer };
+    let row =
+        |text, work, case: &str, quantity, of, peer| Row { text, work, case: case.to_owned(), quantity, of, peer };
     let fifty = case_name(2, Inside::FiftyNanoseconds);
     let crowd = "50 processes; 1 ms inside";
     [
@@ -54,7 +55,14 @@ fn chosen() -> [Row; 10] {
             Of::Median,
             peers::RAW,
         ),
-        row("lock + unlock for reading", "sharing pair", "nobody waits", "lock + unlock", Of::Median, "pthread_rwlock for reading"),
+        row(
+            "lock + unlock for reading",
+            "sharing pair",
+            "nobody waits",
+            "lock + unlock",
+            Of::Median,
+            "pthread_rwlock for reading",
+        ),
         row(
             "allocate the last free of 1,048,576, a process's first call",
             "pool first",
@@ -68,9 +76,15 @@ fn chosen() -> [Row; 10] {
 }
 
 pub fn rows(results: &Results, states: &States) -> String {
-    let mut text = String::from("<!-- SPDX-License-Identifier: MIT OR Apache-2.0 -->\n<!-- For the README; made by `make bench`. -->\n\n");
+    let mut text = String::from(
+        "<!-- SPDX-License-Identifier: MIT OR Apache-2.0 -->\n<!-- For the README; made by `make bench`. -->\n\n",
+    );
     text.push_str("![From the SIGKILL of a holder to the next holder](docs/benchmarks/recovery.svg)\n\n");
-    let _ = writeln!(text, "| {} | lock_manager | peer | lock_manager ÷ peer |\n| --- | --- | --- | --- |", results.fact("processor"));
+    let _ = writeln!(
+        text,
+        "| {} | lock_manager | peer | lock_manager ÷ peer |\n| --- | --- | --- | --- |",
+        results.fact("processor")
+    );
     for row in chosen() {
         for state in states.names() {
             let Some(line) = line(results, states, state, &row) else { continue };
@@ -97,7 +111,8 @@ fn line(results: &Results, states: &States, state: &str, row: &Row) -> Option<St
             Of::Median => 0.5,
             Of::Longest => 1.0,
         };
-        (!values.is_empty()).then(|| format!("{} {}", number(quantile(&mut values, share), &figures[0].unit), figures[0].unit))
+        (!values.is_empty())
+            .then(|| format!("{} {}", number(quantile(&mut values, share), &figures[0].unit), figures[0].unit))
     };
     let how = match row.of {
         Of::Median => String::new(),

@@ -134,12 +134,7 @@ pub const SECTIONS: &[Section] = &[
         prose: "The file manager. *every name from 0*: allocation as libpod's file manager does it. Its pair is the row *open \
                 F_SETLKW close* of the first table.",
         picture: None,
-        works: &[
-            ("files", Matrix),
-            ("files pair", Matrix),
-            ("files list", Matrix),
-            ("files hand over", Distribution),
-        ],
+        works: &[("files", Matrix), ("files pair", Matrix), ("files list", Matrix), ("files hand over", Distribution)],
         reference: crate::contenders::FILES,
     },
     Section {

@@ -26,9 +26,10 @@ pub struct States {
 
 impl States {
     pub fn of(results: &Results) -> Self {
-        let probed = results.figures.iter().filter_map(|figure| {
-            Some(((figure.work.as_str(), figure.case.as_str(), figure.round), figure.state?))
-        });
+        let probed = results
+            .figures
+            .iter()
+            .filter_map(|figure| Some(((figure.work.as_str(), figure.case.as_str(), figure.round), figure.state?)));
         let probes: Vec<State> = probed.collect::<BTreeMap<_, _>>().into_values().collect();
         Self { border: border(probes.iter().map(|probe| probe.raw_rate).collect()), probes }
     }
@@ -50,7 +51,9 @@ impl States {
     pub fn paragraph(&self, results: &Results) -> String {
         let mut text = String::from("\n## The machine while it measured\n\n");
         for name in self.names() {
-            let mine = |probe: &&State| self.border.is_none_or(|border| (*name == self.names()[0]) == (probe.raw_rate > border));
+            let mine = |probe: &&State| {
+                self.border.is_none_or(|border| (*name == self.names()[0]) == (probe.raw_rate > border))
+            };
             let mine: Vec<&State> = self.probes.iter().filter(mine).collect();
             if mine.is_empty() {
                 continue;
@@ -95,11 +98,7 @@ pub fn noise_among(figures: &[&Figure]) -> Option<f64> {
 /// Where the widest gap is, if it is wide enough and both sides have enough rounds.
 fn border(mut rates: Vec<f64>) -> Option<f64> {
     rates.sort_by(f64::total_cmp);
-    let (at, gap) = rates
-        .windows(2)
-        .map(|pair| pair[1] / pair[0])
-        .enumerate()
-        .max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let (at, gap) = rates.windows(2).map(|pair| pair[1] / pair[0]).enumerate().max_by(|a, b| a.1.total_cmp(&b.1))?;
     let (below, above) = (at + 1, rates.len() - at - 1);
     (gap >= GAP && below.min(above) >= ROUNDS_OF_A_STATE).then(|| (rates[at] * rates[at + 1]).sqrt())
 }

@@ -72,11 +72,8 @@ fn crowd(contender: &Contender, time: Duration) -> Vec<f64> {
 
     let turns: Vec<f64> = turns.iter().map(|turns| turns.load(Ordering::Relaxed) as f64).collect();
     let (sum, squares) = (turns.iter().sum::<f64>(), turns.iter().map(|turns| turns * turns).sum::<f64>());
-    let mut waits: Vec<f64> = waits
-        .iter()
-        .map(|wait| wait.load(Ordering::Relaxed) as f64 / 1e6)
-        .filter(|&wait| wait > 0.0)
-        .collect();
+    let mut waits: Vec<f64> =
+        waits.iter().map(|wait| wait.load(Ordering::Relaxed) as f64 / 1e6).filter(|&wait| wait > 0.0).collect();
     let mut waited = vec![sum * sum / (PROCESSES as f64 * squares), sum / seconds];
     waited.extend([0.5, 0.99, 0.999, 1.0].map(|share| quantile(&mut waits, share)));
     waited

@@ -104,10 +104,7 @@ fn lock(run: &mut Run, crowd: &Crowd, allocated: u32) {
             library().give_back(manager, id);
         })
     };
-    let entries = vec![
-        Entry::new(FILES, || pair(LOCK)),
-        Entry::new("an id without a file", || pair(allocated + LOCK)),
-    ];
+    let entries = vec![Entry::new(FILES, || pair(LOCK)), Entry::new("an id without a file", || pair(allocated + LOCK))];
     let case = format!("{allocated} allocated");
     run.rounds("files pair", &case, &[PAIR], run.effort.pick(21, 101), Contended::No, entries);
 

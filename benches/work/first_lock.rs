@@ -20,13 +20,11 @@ const LOCK: u32 = 7;
 pub fn run(run: &mut Run) {
     let segments = Layout::BOTH.map(|layout| (layout, Segment::new(layout, 2048)));
     let rounds = run.effort.pick(9, 61);
-    let entries = segments
-        .iter()
-        .map(|(layout, segment)| Entry::of_several(layout.contender(), move |_| first_calls(segment)));
+    let entries =
+        segments.iter().map(|(layout, segment)| Entry::of_several(layout.contender(), move |_| first_calls(segment)));
     run.rounds("first-lock", "of a fresh process", &PROCESS, rounds, Contended::No, entries.collect());
 
-    let entries =
-        segments.iter().map(|(layout, segment)| Entry::new(layout.contender(), move || of_a_thread(segment)));
+    let entries = segments.iter().map(|(layout, segment)| Entry::new(layout.contender(), move || of_a_thread(segment)));
     run.rounds("first-lock", "of a new thread", &[THREAD], rounds, Contended::No, entries.collect());
 }
 

@@ -29,9 +29,7 @@ pub fn run(run: &mut Run) {
     let trials = run.effort.pick(16, TRIALS);
     let contenders = Contender::named(&[NATIVE, LIBPOD, peers::RAW]);
     let entries = contenders.iter().map(|contender| {
-        Entry::new(contender.name, move || {
-            stranded_of(contender, trials) as f64 * TRIALS as f64 / trials as f64
-        })
+        Entry::new(contender.name, move || stranded_of(contender, trials) as f64 * TRIALS as f64 / trials as f64)
     });
     run.rounds("killed-waiter", "a waiter is killed at its wake-up", &[STRANDED], 1, Contended::No, entries.collect());
 }

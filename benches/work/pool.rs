@@ -83,11 +83,10 @@ fn allocation(run: &mut Run, locks: u32, full: Full) {
     entries.push(sampled(LINEAR, || linear.free(linear.allocate().expect("one is free"))));
     run.rounds("pool", &case, &[PAIR], rounds, Contended::No, entries);
 
-    let mut entries: Vec<Entry<'_>> = segments
-        .iter()
-        .map(|(layout, segment)| Entry::new(layout.contender(), || first_allocation(segment)))
-        .collect();
-    entries.push(Entry::new(LINEAR, || in_a_process(|| linear.allocate().expect("one is free"), |&id| linear.free(id))));
+    let mut entries: Vec<Entry<'_>> =
+        segments.iter().map(|(layout, segment)| Entry::new(layout.contender(), || first_allocation(segment))).collect();
+    entries
+        .push(Entry::new(LINEAR, || in_a_process(|| linear.allocate().expect("one is free"), |&id| linear.free(id))));
     run.rounds("pool first", &case, &[FIRST], rounds, Contended::No, entries);
 
     let entries = segments.iter().map(|(layout, segment)| {

@@ -8,11 +8,8 @@ use crate::library::{Layout, Segment, check, library};
 use crate::method::{Contended, Entry, ROUNDS, Run, microseconds};
 use crate::results::Quantity;
 
-const LIFE: [Quantity; 3] = [
-    Quantity::less("create", "µs"),
-    Quantity::less("open and close", "µs"),
-    Quantity::less("remove", "µs"),
-];
+const LIFE: [Quantity; 3] =
+    [Quantity::less("create", "µs"), Quantity::less("open and close", "µs"), Quantity::less("remove", "µs")];
 const GROW: Quantity = Quantity::less("grow to twice as many", "µs");
 const MEMORY: [Quantity; 2] =
     [Quantity::less("memory a lock when made", "bytes"), Quantity::less("memory a lock when used", "bytes")];
@@ -24,8 +21,7 @@ pub fn run(run: &mut Run) {
     for locks in SIZES {
         let case = format!("{locks} locks");
         let rounds = if locks == SIZES[0] { run.effort.pick(ROUNDS, 41) } else { ROUNDS };
-        let entries =
-            Layout::BOTH.map(|layout| Entry::of_several(layout.contender(), move |_| life(layout, locks)));
+        let entries = Layout::BOTH.map(|layout| Entry::of_several(layout.contender(), move |_| life(layout, locks)));
         run.rounds("storage", &case, &LIFE, rounds, Contended::No, entries.into());
         let entry = Entry::new(NATIVE, || grow(locks));
         run.rounds("storage grow", &case, &[GROW], ROUNDS, Contended::No, vec![entry]);

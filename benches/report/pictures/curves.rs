@@ -54,7 +54,8 @@ pub fn contended(results: &Results, states: &States, path: &Path) -> Drawn {
 
 /// The waits of fifty processes by their rank.
 pub fn fairness(results: &Results, states: &States, path: &Path) -> Drawn {
-    const RANKS: [(&str, f64); 4] = [("wait p50", 2.0), ("wait p99", 100.0), ("wait p99.9", 1000.0), ("longest wait", 2000.0)];
+    const RANKS: [(&str, f64); 4] =
+        [("wait p50", 2.0), ("wait p99", 100.0), ("wait p99.9", 1000.0), ("longest wait", 2000.0)];
     let state = states.names()[0];
     let points = |name: &str| {
         let band = |quantity: &str| {
@@ -144,16 +145,14 @@ fn draw_panel(area: &Area<'_>, panel: &Panel<'_>) -> Result<(), Failed> {
         .x_label_area_size(38)
         .y_label_area_size(64)
         .build_cartesian_2d((first * 0.9..last * 1.1).log_scale(), y.clone().log_scale())?;
-    let places: Vec<f64> = panel.curves.iter().map(|curve| curve.points.len()).max().map_or(Vec::new(), |_| {
-        let mut places: Vec<f64> = all().map(|(x, _)| *x).collect();
-        places.sort_by(f64::total_cmp);
-        places.dedup();
-        places
-    });
+    let mut places: Vec<f64> = all().map(|(x, _)| *x).collect();
+    places.sort_by(f64::total_cmp);
+    places.dedup();
     chart
         .configure_mesh()
-        .x_labels(0)
         .disable_x_mesh()
+        .x_label_formatter(&|_| String::new())
+        .set_tick_mark_size(LabelAreaPosition::Bottom, 0)
         .x_desc(panel.x)
         .y_desc(panel.y)
         .y_label_formatter(&|value| tick(*value))

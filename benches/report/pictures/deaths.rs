@@ -6,19 +6,35 @@ use std::path::Path;
 use plotters::prelude::*;
 
 use super::canvas::{Drawn, GREY, INK, Outcome, PAPER, colour, decades, text, tick};
-use crate::contenders::NATIVE;
+use crate::contenders::{FILES, LIBPOD, NATIVE};
+use crate::peers;
 use crate::report::states::States;
 use crate::report::tables::{in_order, of};
 use crate::results::{Figure, Results};
 
-const SIZE: (u32, u32) = (860, 460);
+const SIZE: (u32, u32) = (860, 420);
+/// The rest is for the names.
+const CHART_WIDTH: u32 = 630;
+const NAME_HEIGHT: i32 = 22;
+/// One of each kind; the others are as these, and in the table.
+const SHOWN: [&str; 8] = [
+    NATIVE,
+    LIBPOD,
+    peers::RAW,
+    FILES,
+    peers::SEMOP,
+    peers::OFD,
+    peers::FLOCK,
+    peers::APR_PTHREAD,
+];
 
 pub fn draw(results: &Results, _states: &States, path: &Path) -> Drawn {
     let figures: Vec<&Figure> = results.of("recovery").filter(|figure| figure.case == "a small holder").collect();
     let Some(axis) = decades(figures.iter().map(|figure| figure.value)) else { return Ok(Outcome::NothingToDraw) };
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&PAPER)?;
-    let mut chart = ChartBuilder::on(&root)
+    let (left, right) = root.split_horizontally(CHART_WIDTH);
+    let mut chart = ChartBuilder::on(&left)
         .caption("A holder is killed: when does the next one have the lock?", text(18))
         .margin(12)
         .margin_right(24)
@@ -37,34 +53,33 @@ pub fn draw(results: &Results, _states: &States, path: &Path) -> Drawn {
         .bold_line_style(GREY.mix(0.4))
         .light_line_style(GREY.mix(0.12))
         .draw()?;
-    let mut contenders = in_order(&figures, |figure| &figure.contender);
-    contenders.sort_by_key(|name| *name != NATIVE);
-    let passes_on = |name: &&str| of(&figures, name).iter().any(|figure| figure.value.is_finite());
-    let (passed_on, never): (Vec<&str>, Vec<&str>) = contenders.into_iter().partition(passes_on);
-    for (number, name) in passed_on.iter().enumerate() {
+    let names = in_order(&figures, |figure| &figure.contender);
+    let passes_on = |name: &str| of(&figures, name).iter().any(|figure| figure.value.is_finite());
+    let mut listed = 0;
+    let mut list = |name: &str, style: Option<ShapeStyle>| {
+        let y = 50 + NAME_HEIGHT * listed;
+        listed += 1;
+        if let Some(style) = style {
+            right.draw(&PathElement::new([(0, y), (20, y)], style))?;
+        }
+        right.draw(&Text::new(name.to_owned(), (28, y - 7), text(13)))
+    };
+    for (number, name) in SHOWN.iter().enumerate().filter(|(_, name)| names.contains(name) && passes_on(name)) {
         let mut values: Vec<f64> = of(&figures, name).iter().map(|figure| figure.value).collect();
         values.sort_by(f64::total_cmp);
-        let width = if *name == NATIVE { 4 } else { 2 };
-        let style = colour(number).stroke_width(width);
-        chart
-            .draw_series(LineSeries::new(steps(&values, &axis), style))?
-            .label(*name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        let style = colour(number).stroke_width(if *name == NATIVE { 4 } else { 2 });
+        chart.draw_series(LineSeries::new(steps(&values, &axis), style))?;
+        list(name, Some(style))?;
     }
+    let never: Vec<&str> = names.into_iter().filter(|name| !passes_on(name)).collect();
     if !never.is_empty() {
-        let style = INK.stroke_width(3);
-        chart
-            .draw_series(LineSeries::new([(axis.start, 0.4), (axis.end, 0.4)], style))?
-            .label(format!("never: {}", never.join(", ")))
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        let style = INK.stroke_width(4);
+        chart.draw_series(LineSeries::new([(axis.start, 0.6), (axis.end, 0.6)], style))?;
+        list("never, however long one waits:", Some(style))?;
+        for name in never {
+            list(&format!("   {name}"), None)?;
+        }
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::Coordinate(80, 60))
-        .background_style(PAPER)
-        .border_style(GREY)
-        .label_font(text(12))
-        .draw()?;
     root.present()?;
     Ok(Outcome::Drawn)
 }

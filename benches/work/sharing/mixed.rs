@@ -31,8 +31,7 @@ pub fn run(run: &mut Run, locks: [ReadWrite; 2]) {
         run.rounds("sharing", &case, &[TURNS], ROUNDS, Contended::Yes, entries);
     }
     let time = Duration::from_millis(run.effort.pick(100, 1000));
-    let entries =
-        locks.iter().map(|lock| Entry::of_several(lock.name, move |_| longest_waits(lock, time))).collect();
+    let entries = locks.iter().map(|lock| Entry::of_several(lock.name, move |_| longest_waits(lock, time))).collect();
     let case = format!("{READERS} readers of 1 ms; {WRITERS} writers of 0.5 ms");
     run.rounds("sharing waits", &case, &WAITS, ROUNDS, Contended::No, entries);
 }
