@@ -190,3 +190,25 @@ fn worker(number: usize, lock: Lock, inside: Inside, board: &Board) {
     }
     assert_eq!(failed, 0, "a call failed");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(5);
+
+    #[test]
+    fn every_peer_of_this_machine_keeps_workers_apart() {
+        let ours = Contender::ours();
+        let peers = Contender::locks().into_iter().filter(|peer| ours.iter().all(|own| own.name != peer.name));
+        for peer in peers {
+            assert!(compete(&peer, 3, Inside::FiftyNanoseconds, SHORT) > 0.0, "{}", peer.name);
+        }
+    }
+
+    #[test]
+    #[should_panic = "a child of the benchmark failed"]
+    fn what_keeps_nobody_apart_is_found() {
+        compete(&Contender::named(&[peers::FLOOR])[0], 2, Inside::Microsecond, SHORT);
+    }
+}

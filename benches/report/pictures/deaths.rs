@@ -17,16 +17,8 @@ const SIZE: (u32, u32) = (860, 420);
 const CHART_WIDTH: u32 = 630;
 const NAME_HEIGHT: i32 = 22;
 /// One of each kind; the others are as these, and in the table.
-const SHOWN: [&str; 8] = [
-    NATIVE,
-    LIBPOD,
-    peers::RAW,
-    FILES,
-    peers::SEMOP,
-    peers::OFD,
-    peers::FLOCK,
-    peers::APR_PTHREAD,
-];
+const SHOWN: [&str; 8] =
+    [NATIVE, LIBPOD, peers::RAW, FILES, peers::SEMOP, peers::OFD, peers::FLOCK, peers::APR_PTHREAD];
 
 pub fn draw(results: &Results, _states: &States, path: &Path) -> Drawn {
     let figures: Vec<&Figure> = results.of("recovery").filter(|figure| figure.case == "a small holder").collect();
