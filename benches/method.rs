@@ -7,7 +7,8 @@
 //! - **Ratios within the round.** A ratio is formed between two figures of one round, and then the median of the ratios
 //!   is taken, with their band.
 //! - **Noise is measured.** One contender stands in each round twice, as two; how far the two differ is what the
-//!   machine does by itself. A difference that is smaller, or whose band includes "none", is not called one.
+//!   machine does by itself. A difference that is smaller, or that the rounds do not agree on, is not called one
+//!   (`report/summary.rs`).
 //! - **The state is kept.** A round of a contended work begins with a probe of the machine (`machine.rs`).
 
 use std::time::{Duration, Instant};

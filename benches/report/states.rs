@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::summary::noise;
+use super::summary::{noise, noise_of_a_round};
 use crate::contenders::NATIVE;
 use crate::machine::State;
 use crate::method::median;
@@ -69,7 +69,8 @@ impl States {
             );
         }
         for (work, what) in [("uncontended", "alone on a lock"), ("contended", "in a crowd")] {
-            if let Some(noise) = noise_of(results, work) {
+            let figures: Vec<&Figure> = results.of(work).collect();
+            if let Some(noise) = twice(&figures, noise_of_a_round) {
                 let _ = writeln!(
                     text,
                     "- Noise, {what}: the same code measured twice in a round differs by up to {:.1} % in nine of ten rounds.",
@@ -89,10 +90,15 @@ pub fn noise_of(results: &Results, work: &str) -> Option<f64> {
 
 /// How far the same code is from itself among these figures, if they have it twice.
 pub fn noise_among(figures: &[&Figure]) -> Option<f64> {
+    twice(figures, noise)
+}
+
+/// What is asked of the two measurements of the same code.
+fn twice(figures: &[&Figure], question: impl Fn(&[&Figure], &[&Figure]) -> Option<f64>) -> Option<f64> {
     let of = |contender: &str| -> Vec<&Figure> {
         figures.iter().copied().filter(|figure| figure.contender == contender).collect()
     };
-    noise(&of(NATIVE), &of(AGAIN))
+    question(&of(NATIVE), &of(AGAIN))
 }
 
 /// Where the widest gap is, if it is wide enough and both sides have enough rounds.

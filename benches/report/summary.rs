@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use crate::method::quantile;
 use crate::results::Figure;
 
-/// Of the rounds' ratios that many are left out at each end before it is asked whether the rest includes 1.
-const LEFT_OUT: f64 = 0.05;
+/// Half the width, in ranks and for one round, of the interval in which the true median lies 95 times in 100: order
+/// statistics, which suppose nothing of the distribution.
+const HALF_WIDTH: f64 = 0.98;
 
 /// The middle and the band of all rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,8 +48,8 @@ impl Ratio {
         if ratios.is_empty() || ratios.iter().any(|ratio| !ratio.is_finite() || *ratio == 0.0) {
             return None;
         }
+        let (low, high) = interval_of_the_median(&mut ratios);
         let median = quantile(&mut ratios, 0.5);
-        let (low, high) = (quantile(&mut ratios, LEFT_OUT), quantile(&mut ratios, 1.0 - LEFT_OUT));
         let same = (low <= 1.0 && high >= 1.0) || apart(median) <= noise;
         Some(if same { Self::NoDifference } else { Self::Shown(median) })
     }
@@ -59,15 +60,36 @@ fn apart(ratio: f64) -> f64 {
     ratio.max(1.0 / ratio) - 1.0
 }
 
-/// How far two measurements of the same code are from each other: nine tenths of the rounds are within it.
+/// In which the median lies, as far as the rounds tell: of seven rounds, all of their band.
+fn interval_of_the_median(values: &mut [f64]) -> (f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let last = (values.len() - 1) as f64;
+    let half = HALF_WIDTH * (values.len() as f64).sqrt();
+    let rank = |rank: f64| values[rank.clamp(0.0, last) as usize];
+    (rank((last / 2.0 - half).floor()), rank((last / 2.0 + half).ceil()))
+}
+
+/// How far the median of two measurements of the same code may be from 1: a smaller difference says nothing.
 pub fn noise(once: &[&Figure], again: &[&Figure]) -> Option<f64> {
+    let mut ratios = ratios_by_round(once, again);
+    if ratios.is_empty() {
+        return None;
+    }
+    let (low, high) = interval_of_the_median(&mut ratios);
+    Some(apart(low).max(apart(high)))
+}
+
+/// How far two measurements of the same code are from each other in nine of ten rounds.
+pub fn noise_of_a_round(once: &[&Figure], again: &[&Figure]) -> Option<f64> {
+    let mut distances: Vec<f64> = ratios_by_round(once, again).into_iter().map(apart).collect();
+    (!distances.is_empty()).then(|| quantile(&mut distances, 0.9))
+}
+
+fn ratios_by_round(once: &[&Figure], again: &[&Figure]) -> Vec<f64> {
     let by_round: HashMap<(&str, usize), f64> =
         once.iter().map(|figure| ((figure.case.as_str(), figure.round), figure.value)).collect();
-    let mut distances: Vec<f64> = again
-        .iter()
-        .filter_map(|figure| Some(apart(figure.value / by_round.get(&(figure.case.as_str(), figure.round))?)))
-        .collect();
-    (!distances.is_empty()).then(|| quantile(&mut distances, 0.9))
+    let ratio = |figure: &&Figure| Some(figure.value / by_round.get(&(figure.case.as_str(), figure.round))?);
+    again.iter().filter_map(ratio).collect()
 }
 
 #[cfg(test)]
@@ -118,5 +140,13 @@ mod tests {
         let (once, again) = (figures(&[1.0, 2.0]), figures(&[1.1, 2.2]));
         let noise = noise(&once.iter().collect::<Vec<_>>(), &again.iter().collect::<Vec<_>>());
         assert!(noise.is_some_and(|noise| (noise - 0.1).abs() < 1e-9), "{noise:?}");
+    }
+
+    #[test]
+    fn the_more_rounds_the_narrower_the_interval_of_their_median() {
+        let mut seven: Vec<f64> = (1..=7).map(f64::from).collect();
+        assert_eq!(interval_of_the_median(&mut seven), (1.0, 7.0));
+        let mut many: Vec<f64> = (1..=201).map(f64::from).collect();
+        assert_eq!(interval_of_the_median(&mut many), (87.0, 115.0));
     }
 }
