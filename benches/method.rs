@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! How everything is measured.
 //!
 //! - **Interleaved rounds.** Each round measures every contender once, in an order that moves on by one from round to

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! What the benchmark says while it runs.
 
 use std::io::{IsTerminal, Write as _, stderr};
@@ -8,7 +9,7 @@ pub fn begins(number: usize, of: usize, work: &str, seconds: f64) {
     line(&format!("[{number:>2}/{of}] {:>4.0} s  {work}", seconds));
 }
 
-/// Where in the work it is; only for who looks on.
+/// Where in the work it is; only on a terminal.
 pub fn at(case: &str, round: usize, rounds: usize) {
     if stderr().is_terminal() {
         let _ = write!(stderr(), "\r\x1b[K        {case}, round {} of {rounds}", round + 1);

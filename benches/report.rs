@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! docs/benchmarks.md and its pictures, from the raw figures alone.
 
 mod model;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! The raw figures: one line for each figure of each round, below what is said of the machine.
 
 use std::fmt::Write as _;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! Builds the peers that are in C or C++, each into a shared object of its own.
 
 use std::ffi::OsString;

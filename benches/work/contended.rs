@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! Processes that all want one lock, without a pause: how many turns they have together.
 //!
 //! Every worker is pinned, the first to the first processor and so on in turn. Inside, each raises a counter that all

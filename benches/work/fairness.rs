@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! Fifty processes that all want one lock, 1 ms inside, without a pause: who gets how many turns, and who waits how long.
 
 use std::sync::atomic::Ordering;

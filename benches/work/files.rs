@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! The file manager with 10 to 100,000 allocated: allocating, locking, listing, handing over; beside what libpod's does,
 //! which tries to create every name from 0 on, and opens, locks and closes a file for each lock.
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! What comes first costs more: a fresh process opens a segment and takes its first lock; a new thread takes its first.
 
 use std::ffi::CString;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! What Go has: this library through its module, and the peers of Go's own. `benches/go/` measures in rounds of its own
 //! and prints a line for each figure.
 

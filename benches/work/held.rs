@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A try at a lock that another process holds.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use crate::contenders::{LIBPOD, NATIVE};
 use crate::library::{Layout, Segment, library};
 use crate::method::{Contended, Entry, Run, nanoseconds};
 use crate::processes::{Board, spawn, until};
 use crate::results::Quantity;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 const TRY: Quantity = Quantity::less("try", "ns");
 const CALLS: u32 = 5000;

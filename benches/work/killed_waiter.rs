@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! A waiter that is killed around its wake-up: does the next one get the lock that is free?
 //!
 //! A holder unlocks, which wakes the first of two waiters, and kills it. Where it dies with the wake-up in its hands, and

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! Two processes on two locks: what a lock beside the other's costs, and one far from it.
 
 use std::sync::atomic::Ordering;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! From the SIGKILL of a holder to the lock in a waiter's hands, as a distribution.
 
 use std::sync::atomic::Ordering;

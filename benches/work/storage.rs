@@ -14,7 +14,7 @@ const GROW: Quantity = Quantity::less("grow to twice as many", "µs");
 const MEMORY: [Quantity; 2] =
     [Quantity::less("memory a lock when made", "bytes"), Quantity::less("memory a lock when used", "bytes")];
 const SIZES: [u32; 3] = [2048, 65_536, 1_048_576];
-/// What a lock is in memory: `st_blocks` counts by it.
+/// What `st_blocks` counts by.
 const BLOCK: u64 = 512;
 
 pub fn run(run: &mut Run) {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! A lock that nobody else wants: lock and unlock.
 
 use super::AGAIN;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From the SIGKILL of readers or a writer to the lock in the hands of who waits.
+//! From the SIGKILL of readers or a writer to the lock in a waiter's hands.
 //!
 //! The holders are lean children (`child.c`): the kernel ends hundreds of them in the time that one large process takes.
 

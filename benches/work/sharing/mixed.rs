@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+#![forbid(unsafe_code)]
 //! Readers and writers on one lock: their turns, and who waits how long.
 
 use std::sync::atomic::Ordering;
