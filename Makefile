@@ -31,20 +31,22 @@ MAN_PAGES := lockctl.1 $(patsubst %,lockctl-%.1,list graph watch check run repai
 MAN3_PAGES := $(patsubst %,%.3,$(sort lock_manager $(shell \
 	sed -n 's/^typedef struct [a-z_]* //; /^[a-z}].*lock_manager_/p' include/lock_manager.h | grep -o 'lock_manager_[a-z_]*')))
 STAGED_PC := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig
+BENCH := $(BUILT)/lock-manager-bench
+BENCH_QUICK := $(dir $(STAGE))bench-quick
 SONAME := liblock_manager.so.0
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 
 .DELETE_ON_ERROR:
-.PHONY: all help test test-podman test-fresh test-storm demo bench models models-all check-libpod header lint install uninstall clean stage \
-	setup-test setup-demo setup-build setup-fresh setup-models
+.PHONY: all help test test-podman test-fresh test-storm demo bench bench-quick models models-all check-libpod header lint install uninstall clean stage \
+	setup-test setup-demo setup-bench setup-build setup-fresh setup-models
 
 all: ## build the shared and the static library, lockctl with its completions, and the man pages
-	$(CARGO) build --release --locked --workspace
+	$(CARGO) build --release --locked
 	@$(MAKE) --no-print-directory $(PAGES)/made
 
 # For `sudo make install` after `make`: root may have no cargo, and what is built needs none.
 $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(BUILT)/lockctl $(BUILT)/lock-manager-man:
-	$(CARGO) build --release --locked --workspace
+	$(CARGO) build --release --locked
 
 $(PAGES)/made: $(BUILT)/lockctl $(BUILT)/lock-manager-man include/lock_manager.h
 	@rm -rf "$(PAGES)"
@@ -81,8 +83,13 @@ demo: setup-demo stage ## the main job in one screen
 	@$(STAGE)/examples/counting
 	@examples/podman-demo.sh $(STAGE)/examples/segment $(STAGE)/bin/lockctl
 
-bench: setup-build all ## speed beside a raw robust mutex and libpod's way, as ratios within one run
-	$(CARGO) bench --locked --bench figures
+bench: setup-bench stage ## speed beside the locks one could take instead: benches/results/, docs/benchmarks.md; ten minutes
+	$(CARGO) build --release --locked -p lock-manager-benches
+	$(BENCH) measure full $(STAGE) .
+
+bench-quick: setup-bench stage ## the same in a minute, too coarse to quote: under the build directory, in bench-quick/
+	$(CARGO) build --release --locked -p lock-manager-benches
+	$(BENCH) measure quick $(STAGE) $(BENCH_QUICK)
 
 models: setup-models ## the models of the protocol and, with a rule broken each, their mutants; twenty minutes, see models/README.md
 	models/run
@@ -146,6 +153,9 @@ setup-test:
 
 setup-demo:
 	@tools/setup demo
+
+setup-bench:
+	@tools/setup bench
 
 setup-build:
 	@tools/setup build
