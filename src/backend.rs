@@ -8,7 +8,7 @@
 //! | path | what it does | what it may not do |
 //! | --- | --- | --- |
 //! | *fast* | takes a free lock, or gives one back, with one swap | fail, panic, allocate, make a system call that sets errno |
-//! | *mid* | waits a few microseconds without sleeping; wakes a waiter | fail, panic, allocate, sleep |
+//! | *mid* | waits a few microseconds without sleeping; wakes a waiter; refuses a try | fail, panic, allocate, sleep |
 //! | *slow* | everything else: first calls, sleeps, dead holders, refusals | let a signal handler into a [step](Acquisition::step) |
 //!
 //! On the fast and the mid path a signal handler may come at any instruction, and jump away. So these paths take a lock
@@ -44,6 +44,9 @@ pub(crate) enum Mode {
 /// Whether the mid path waits for a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spin {
+    /// No: the call is a try, and may be refused by the mid path.
+    Try,
+    /// No: the call's time is over already.
     Never,
     Briefly,
 }
@@ -51,7 +54,11 @@ pub(crate) enum Spin {
 impl Spin {
     /// In a call that waits like that.
     pub(crate) fn of(wait: Wait) -> Self {
-        if wait.is_try() { Self::Never } else { Self::Briefly }
+        match wait {
+            Wait::Try => Self::Try,
+            Wait::Nanoseconds(0) => Self::Never,
+            _ => Self::Briefly,
+        }
     }
 }
 
@@ -61,6 +68,11 @@ pub(crate) enum FastAcquire {
     Acquired(Acquired),
     /// Nothing was done.
     GoSlow,
+    /// Nothing was done, for a living holder has the lock. Only of a try.
+    Held {
+        /// The thread id of the holder, 0: unknown.
+        holder: u32,
+    },
     /// The lock's word was taken in vain, because the storage is removed or what the lock needs beside its word is not at
     /// hand. The slow path backs out of it first.
     BackOut,
@@ -247,8 +259,10 @@ pub(crate) fn acquire<B: Backend>(
             return Ok(acquired);
         }
         missed = acquire_after(backend, id, mode, wait, missed);
-        if let FastAcquire::Acquired(acquired) = missed {
-            return Ok(acquired);
+        match missed {
+            FastAcquire::Acquired(acquired) => return Ok(acquired),
+            FastAcquire::Held { holder } => return Err(Error::new(backend.storage(), Reason::Held { id, holder })),
+            _ => {}
         }
     }
     acquire_slow(backend, id, mode, wait, cancel, missed)

@@ -131,6 +131,16 @@ fn failed_at(storage: &Arc<PathBuf>, reason: Reason) -> i32 {
     code
 }
 
+/// A try is refused. Mostly the same storage has failed the thread before: then two stores note it, and no signal is held
+/// back.
+#[allow(improper_ctypes_definitions, reason = "as above")]
+pub(super) extern "C" fn held(storage: &Arc<PathBuf>, id: u32, holder: u32) -> i32 {
+    if last_error::set_held(storage, id, holder) {
+        return -libc::EBUSY;
+    }
+    release(storage, || Err(Reason::Held { id, holder }))
+}
+
 #[cold]
 fn panicked(panic: Box<dyn Any + Send>) -> Error {
     let message = panic

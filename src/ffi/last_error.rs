@@ -24,6 +24,8 @@ struct LastError {
     /// The last failure that needed none, and its storage.
     storage: Option<Arc<PathBuf>>,
     reason: MaybeUninit<Reason>,
+    /// A lock that was refused, of the same storage, and its holder: one word, which a handler changes as a whole.
+    held: u64,
     /// Which of the two is the later.
     latest: Latest,
     /// Its sentence.
@@ -37,6 +39,7 @@ enum Latest {
     None = 0,
     Boxed,
     Plain,
+    Held,
 }
 
 const _: () = assert!(size_of::<LastError>() <= LAST_ERROR_WORDS * size_of::<u64>());
@@ -89,6 +92,25 @@ pub(super) fn set_at(storage: &Arc<PathBuf>, reason: Reason) {
     signals.restore();
 }
 
+/// Remembers that a lock of `storage` is held, without holding signals back. `false`: the thread's last failures were of
+/// another storage; nothing was done.
+///
+/// A handler that comes in between notes its own failure, or swaps the storage. Then the sentence may name what the handler
+/// met; no part of it is ever torn.
+pub(super) fn set_held(storage: &Arc<PathBuf>, id: u32, holder: u32) -> bool {
+    let own = own();
+    // SAFETY: the calling thread's own memory. A handler of the same thread may change it between these accesses, each of
+    // which is of one word.
+    unsafe {
+        if !(*own).storage.as_ref().is_some_and(|known| Arc::ptr_eq(known, storage)) {
+            return false;
+        }
+        (&raw mut (*own).held).write_volatile(u64::from(holder) << u32::BITS | u64::from(id));
+        (&raw mut (*own).latest).write_volatile(Latest::Held);
+    }
+    true
+}
+
 impl LastError {
     /// Drops a storage's name, unless that would call free(3).
     fn put_aside(&mut self, name: Arc<PathBuf>) {
@@ -110,6 +132,10 @@ impl LastError {
         match self.latest {
             Latest::None => None,
             Latest::Boxed => self.boxed.as_ref().map(Error::to_string),
+            Latest::Held => {
+                let (id, holder) = (self.held as u32, (self.held >> u32::BITS) as u32);
+                self.storage.as_ref().map(|storage| Error::new(storage, Reason::Held { id, holder }).to_string())
+            }
             Latest::Plain => {
                 // SAFETY: written before the latest was said to be this one.
                 let reason = unsafe { self.reason.assume_init_ref() };

@@ -98,6 +98,7 @@ fn acquire_in<B: Backend>(backend: &B, id: u32, mode: Mode, wait: Wait) -> i32 {
 extern "C" fn acquire_after<B: Backend>(backend: &B, id: u32, mode: Mode, wait: Wait, missed: FastAcquire) -> i32 {
     match backend::acquire_after(backend, id, mode, wait, missed) {
         FastAcquire::Acquired(acquired) => code(acquired),
+        FastAcquire::Held { holder } => boundary::held(backend.storage(), id, holder),
         missed => {
             let request = Request { id, mode, deadline: Deadline::of(wait), cancel: None, missed };
             boundary::acquire(&mut backend.acquire_slow(request), backend.storage())

@@ -5,7 +5,7 @@
 //! process ends. The second is what the kernel says of the thread, if both processes see the same process ids: it shows
 //! an exit long before the memory is gone.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::sys::Errno;
 use crate::sys::descriptor::record_lock;
@@ -48,17 +48,23 @@ const GOOD_FOR_NS: u64 = 1_000_000;
 const QUICK_GOOD_FOR_NS: u64 = 20_000;
 
 impl Pool {
+    /// Whether a check of the last microseconds found the holder alive that `named` names. Makes no system call.
+    pub(super) fn is_surely_alive(&self, named: u64) -> bool {
+        let LastFoundAlive { holder, quick_until, .. } = &self.last_found_alive;
+        holder.load(Ordering::Relaxed) == named & word::OWNER
+            && Instant::now().nanoseconds() < quick_until.load(Ordering::Relaxed)
+    }
+
     /// Whether the holder that `named` names is dead, for a call that does not wait. A holder that is gone is found within
     /// 20 us. A holder that is exiting is looked for once in a millisecond.
     pub(super) fn is_dead_now(&self, named: u64) -> bool {
-        let LastFoundAlive { holder, until, quick_until } = &self.last_found_alive;
-        let (owner, now) = (named & word::OWNER, Instant::now());
-        let is_before = |time: &AtomicU64| now.nanoseconds() < time.load(Ordering::Relaxed);
-        let is_known = holder.load(Ordering::Relaxed) == owner;
-        if is_known && is_before(quick_until) {
+        if self.is_surely_alive(named) {
             return false;
         }
-        let effort = if is_known && is_before(until) { Effort::Quick } else { Effort::Thorough };
+        let LastFoundAlive { holder, until, quick_until } = &self.last_found_alive;
+        let (owner, now) = (named & word::OWNER, Instant::now());
+        let is_known = holder.load(Ordering::Relaxed) == owner && now.nanoseconds() < until.load(Ordering::Relaxed);
+        let effort = if is_known { Effort::Quick } else { Effort::Thorough };
         let verdict = self.judge(named, effort);
         if verdict == Verdict::Alive {
             quick_until.store(now.after(QUICK_GOOD_FOR_NS).nanoseconds(), Ordering::Relaxed);

@@ -149,7 +149,7 @@ impl View {
 
     /// The mid path: for the first reader of a lock, for a reader of several locks, and for a lock that a writer holds
     /// for a moment.
-    pub(super) fn share_mid(&self, id: u32, haste: Spin) -> FastAcquire {
+    pub(super) fn share_mid(&self, id: u32, spin: Spin) -> FastAcquire {
         if !self.is_lockable(id) {
             return FastAcquire::GoSlow;
         }
@@ -163,8 +163,8 @@ impl View {
             return FastAcquire::GoSlow;
         }
         for _ in 0..SHORT_WAITS {
-            let is_open = match haste {
-                Spin::Never => word::may_enter(cells.word.load(Ordering::Relaxed), WaitState::default()),
+            let is_open = match spin {
+                Spin::Never | Spin::Try => word::may_enter(cells.word.load(Ordering::Relaxed), WaitState::default()),
                 Spin::Briefly => waiting::spin_to_share(self.slot(id), thread),
             };
             if !is_open || cells.word.load(Ordering::Relaxed) & OWNER == sharer.owner {
@@ -175,7 +175,7 @@ impl View {
                 return attempt;
             }
         }
-        FastAcquire::GoSlow
+        if spin == Spin::Try { self.refuse_mid(id) } else { FastAcquire::GoSlow }
     }
 
     fn come_in(&self, cells: &Cells<'_>, sharer: Sharer) -> FastAcquire {

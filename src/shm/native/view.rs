@@ -324,6 +324,20 @@ impl View {
         attempt
     }
 
+    /// The mid path of a try: refuses it if the holder was found alive just now.
+    pub(super) fn refuse_mid(&self, id: u32) -> FastAcquire {
+        if !self.is_lockable(id) || self.is_marked_as_retired() {
+            return FastAcquire::GoSlow;
+        }
+        let (thread, seen) = (Thread::calling(), self.slot(id).0.load(Ordering::Relaxed));
+        let Some(me) = self.owner_here(thread) else { return FastAcquire::GoSlow };
+        let is_held = word::has_owner(seen) && !word::is_draining(seen) && word::process(seen) != word::process(me);
+        match is_held && self.pool.is_surely_alive(seen) {
+            true => FastAcquire::Held { holder: self.pool.holder_thread(seen) },
+            false => FastAcquire::GoSlow,
+        }
+    }
+
     /// Takes a lock for `me` when it becomes free, or its readers leave, within a few microseconds.
     #[inline(always)]
     fn take_with_spins(&self, id: u32, me: u64, thread: Thread) -> FastAcquire {
