@@ -255,6 +255,8 @@ static lock_manager_lock_info_t info_of_long_wait(void)
 		CHECK_INT(lock_manager_lock_info(manager, 0, &info), 0);
 	} while (info.waited_ns < 2 * starving_ns);
 	await_sleep(atomic_load(&ready));
+	/* Once more: the word and the waiters are not read at one time. */
+	CHECK_INT(lock_manager_lock_info(manager, 0, &info), 0);
 	return info;
 }
 
