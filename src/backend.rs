@@ -7,12 +7,12 @@
 //!
 //! | path | what it does | what it may not do |
 //! | --- | --- | --- |
-//! | *fast* | takes a free lock, or gives one back, with one swap | fail, panic, allocate, make a system call that sets errno |
+//! | *fast* | takes a free lock, or releases one, with one swap | fail, panic, allocate, make a system call that sets errno |
 //! | *mid* | waits a few microseconds without sleeping; wakes a waiter; refuses a try | fail, panic, allocate, sleep |
 //! | *slow* | everything else: first calls, sleeps, dead holders, refusals | let a signal handler into a [step](Acquisition::step) |
 //!
 //! On the fast and the mid path a signal handler may come at any instruction, and jump away. So these paths take a lock
-//! whole or not at all, and what they took in vain the slow path backs out of.
+//! whole or not at all. If they took a word but cannot hold the lock, the slow path [backs out](FastAcquire::BackOut).
 //!
 //! # A backend of one's own
 //!
@@ -52,7 +52,7 @@ pub(crate) enum Spin {
 }
 
 impl Spin {
-    /// In a call that waits like that.
+    /// What the mid path does in a call with this `wait`.
     pub(crate) fn of(wait: Wait) -> Self {
         match wait {
             Wait::Try => Self::Try,
@@ -68,13 +68,13 @@ pub(crate) enum FastAcquire {
     Acquired(Acquired),
     /// Nothing was done.
     GoSlow,
-    /// Nothing was done, for a living holder has the lock. Only of a try.
+    /// Nothing was done: the call is a try, and a living holder has the lock.
     Held {
         /// The thread id of the holder, 0: unknown.
         holder: u32,
     },
-    /// The lock's word was taken in vain, because the storage is removed or what the lock needs beside its word is not at
-    /// hand. The slow path backs out of it first.
+    /// The lock's word was taken, but the lock cannot be held: the storage was removed, or the record lock beside the word
+    /// could not be taken at once. The slow path first backs out of the word.
     BackOut,
 }
 
@@ -84,7 +84,7 @@ pub(crate) enum Release {
     Done,
     /// The calling thread does not hold the lock through this manager, or there is no such lock.
     NotHolder,
-    /// The thread held it until now, but its mutex was written over, so that the libc would not unlock it.
+    /// The thread held it until now. Its mutex was overwritten, so the libc refused to unlock it.
     Overwritten,
     /// Nothing was done.
     GoSlow,
@@ -162,12 +162,12 @@ pub(crate) trait Backend: Manager + Sized {
     }
 }
 
-/// A call by C on a backend, whichever it is.
+/// A call from C that works on every backend.
 pub(crate) trait Call {
-    /// Of the backend whose fast path is inlined.
+    /// Makes the call on the first backend of the list, inlined.
     fn inlined<B: Backend>(self, backend: &B) -> i32;
 
-    /// Of any other: out of that one's way.
+    /// Makes the call on any other backend, by a function of its own: that keeps the first backend's path short.
     fn apart<B: Backend>(self, backend: &B) -> i32;
 }
 
@@ -187,7 +187,7 @@ macro_rules! backends {
             /// Hands a call to the backend.
             #[inline(always)]
             pub(crate) fn take(&self, call: impl Call) -> i32 {
-                // One comparison for the first one, and the others out of its way.
+                // The first backend costs one comparison.
                 if let Self::$hot(backend) = self {
                     return call.inlined(backend);
                 }
@@ -227,7 +227,7 @@ impl AnyBackend {
     }
 }
 
-/// The mid path, if the fast path has missed so that it may help.
+/// Takes the mid path after the fast path has missed, unless that result goes to the slow path at once.
 #[inline(always)]
 pub(crate) fn acquire_after<B: Backend>(
     backend: &B,
@@ -281,7 +281,7 @@ fn acquire_slow<B: Backend>(
     backend.acquire_slow(request).run().map_err(|reason| Error::new(backend.storage(), reason))
 }
 
-/// Gives a lock back for a caller in Rust.
+/// Releases a lock for a caller in Rust.
 #[inline(always)]
 pub(crate) fn release<B: Backend>(backend: &B, id: u32, mode: Mode) -> Result<()> {
     release_within(backend, id, mode).map_err(|reason| Error::new(backend.storage(), reason))

@@ -81,7 +81,7 @@ extern "C" fn step<A: Acquisition>(acquisition: &mut A, storage: &Arc<PathBuf>) 
     }
 }
 
-/// Runs a body for a lock of `storage`, so that a signal handler may call it, too.
+/// Runs a body for a lock of `storage`. A signal handler may call it, too: a failure allocates nothing.
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
@@ -131,8 +131,8 @@ fn failed_at(storage: &Arc<PathBuf>, reason: Reason) -> i32 {
     code
 }
 
-/// A try is refused. Mostly the same storage has failed the thread before: then two stores note it, and no signal is held
-/// back.
+/// Refuses a try: the lock is held. If the thread has recorded a failure of this storage before, two stores record this
+/// one, and no signal has to be blocked.
 #[allow(improper_ctypes_definitions, reason = "as above")]
 pub(super) extern "C" fn held(storage: &Arc<PathBuf>, id: u32, holder: u32) -> i32 {
     if last_error::set_held(storage, id, holder) {

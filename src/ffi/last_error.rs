@@ -13,7 +13,7 @@ use crate::sys::thread::caller_state::BlockedSignals;
 use crate::sys::thread::on_exit::{self, Destructors, ExitHook};
 use crate::sys::thread::{LAST_ERROR_WORDS, Thread};
 
-/// How many names of storages wait to be freed. One for each handler within a handler is enough.
+/// How many names of storages can wait to be freed. One for each handler that interrupts another is enough.
 const SPARE: usize = 3;
 
 /// All zeros: there was no failure yet.
@@ -24,11 +24,11 @@ struct LastError {
     /// The last failure that needed none, and its storage.
     storage: Option<Arc<PathBuf>>,
     reason: MaybeUninit<Reason>,
-    /// A lock that was refused, of the same storage, and its holder: one word, which a handler changes as a whole.
+    /// The last refused try on `storage`: the lock and its holder, in one word, so that a handler never leaves half of it.
     held: u64,
-    /// Which of the two is the later.
+    /// Which of the three failures is the latest.
     latest: Latest,
-    /// Its sentence.
+    /// The sentence that C asked for last.
     text: Option<CString>,
     spare: [Option<Arc<PathBuf>>; SPARE],
 }
@@ -137,7 +137,7 @@ impl LastError {
                 self.storage.as_ref().map(|storage| Error::new(storage, Reason::Held { id, holder }).to_string())
             }
             Latest::Plain => {
-                // SAFETY: written before the latest was said to be this one.
+                // SAFETY: set_at() writes the reason before it stores Latest::Plain.
                 let reason = unsafe { self.reason.assume_init_ref() };
                 self.storage.as_ref().map(|storage| Error::new(storage, reason.clone()).to_string())
             }
@@ -165,7 +165,7 @@ pub(super) fn text() -> *const c_char {
     text
 }
 
-/// The thread ends.
+/// Frees the thread's last failure when the thread ends.
 fn forget(_thread: Thread, _destructors: Destructors) {
     // SAFETY: as in set().
     let own = unsafe { &mut *own() };

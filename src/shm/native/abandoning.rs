@@ -21,7 +21,7 @@ use super::word::{self, OWNER, WAITERS};
 /// writer.
 pub(super) const ROUNDS: u32 = 16;
 
-/// Makes a lock abandoned if `is_meant` says so of its word. Returns the word that it had: the caller wakes.
+/// Makes a lock abandoned if `is_meant` is true for its word. Returns the word that it had: the caller wakes.
 fn abandon(lock: &AtomicU64, is_meant: impl Fn(u64) -> bool) -> Option<u64> {
     for _ in 0..ROUNDS {
         let seen = lock.load(Ordering::Acquire);
@@ -35,7 +35,7 @@ fn abandon(lock: &AtomicU64, is_meant: impl Fn(u64) -> bool) -> Option<u64> {
     None
 }
 
-/// Empties a cell if `is_meant` says so of it, whether it is a hold, a starving claim or unfinished (S20). Nobody is told
+/// Empties a cell if `is_meant` is true for it, whether it is a hold, a starving claim or unfinished (S20). Nobody is told
 /// of a dead reader: it changed nothing.
 fn empty(cell: &AtomicU64, is_meant: impl Fn(u64) -> bool) {
     let seen = cell.load(Ordering::Acquire);
@@ -45,7 +45,7 @@ fn empty(cell: &AtomicU64, is_meant: impl Fn(u64) -> bool) {
 }
 
 impl Space {
-    /// Makes every word abandoned and empties every cell of the segment of which `is_meant` says so.
+    /// Goes through the segment: makes every word abandoned, and empties every cell, for which `is_meant` is true.
     pub(super) fn forget_all(&self, is_meant: impl Fn(u64) -> bool) {
         let forget = |lock| {
             if abandon(lock, &is_meant).is_some() {
@@ -128,8 +128,8 @@ impl Pool {
         claimed.ok_or_else(|| self.why_no_room(cells.id))
     }
 
-    /// Finds a dead reader in the lock's cells or in the table, and empties its cell. If its process is dead, all cells
-    /// of the process can be claimed then. Whether there was one.
+    /// Finds a dead reader in the lock's cells or in the table, and empties its cell. If its process is dead, all cells of
+    /// the process can be claimed then. Returns whether it found one.
     #[cold]
     fn clear_a_dead_reader(&self, cells: &Cells<'_>) -> bool {
         let mut living = BTreeSet::new();
@@ -148,12 +148,13 @@ impl Pool {
         })
     }
 
-    /// Whether this process reads a lock, or is about to, in another cell than `own`. A starving reader is not about to:
-    /// a writer comes first.
+    /// Whether this process reads a lock, or has claimed a cell to read it, in another cell than `own`. A starving reader
+    /// does not count: a writer comes first.
     pub(super) fn is_read_here_beside(&self, cells: &Cells<'_>, own: &AtomicU64) -> bool {
         self.is_read_here(cells, |cell| !std::ptr::eq(cell, own))
     }
 
+    /// The same for the cells for which `is_meant` is true.
     pub(super) fn is_read_here(&self, cells: &Cells<'_>, is_meant: impl Fn(&AtomicU64) -> bool) -> bool {
         let Some(attachment) = self.attachment.peek() else { return false };
         let (extent, mut index) = (cells.extent(), 0);

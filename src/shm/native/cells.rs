@@ -13,7 +13,7 @@ use super::word::{self, OWNER, STARVING, UNFINISHED};
 
 /// How many places a reader tries before it makes the window of its lock longer (S17).
 const PROBES: usize = 16;
-/// The distance between them. It is odd, so they all differ in a window whose length is a power of two.
+/// The distance between two of these places. It is odd, so they all differ: a window's length is a power of two.
 const STRIDE: usize = 5;
 /// How many places are on a cache line. Readers begin a line apart.
 const ON_A_LINE: usize = 4;
@@ -44,12 +44,12 @@ pub struct Cells<'s> {
     pub id: u32,
 }
 
-/// What a claim needs of the segment.
+/// What a claim needs from the segment.
 pub trait Surroundings {
-    /// Makes a page of the table usable, if that is possible. Whether it is.
+    /// Makes a page of the table usable. `false`: that is not possible.
     fn make_usable(&self, page: u32) -> bool;
 
-    /// Whether the process that a cell names no longer has its entry.
+    /// Whether the process that a cell names has lost its entry, and so is dead or detached.
     fn is_past(&self, cell: u64) -> bool;
 
     /// Wakes the writer that sleeps on a cell.
@@ -336,7 +336,7 @@ impl<'s> Cells<'s> {
         self.any(|seen| word::has_owner(seen) && seen & STARVING != 0)
     }
 
-    /// Whether `is_such` says so of any cell. `Err`: a page that this process has to make usable first.
+    /// Whether `is_such` is true for any cell. `Err`: a page that this process has to make usable first.
     pub fn any(&self, is_such: impl Fn(u64) -> bool) -> Result<bool, u32> {
         let (extent, mut index) = (self.extent(), 0);
         loop {
@@ -350,8 +350,8 @@ impl<'s> Cells<'s> {
         }
     }
 
-    /// Looks at the word again after a claim. `Some`: the reader holds the lock; the word as it was then. `None`: it does
-    /// not.
+    /// Looks at the word again after a claim. `Some`: the reader holds the lock; the value is the word before that. `None`:
+    /// the reader does not hold it.
     pub fn look_again(&self, waiter: word::WaitState) -> Option<u64> {
         // S1: first the claim, then the word, both sequentially consistent. So are a writer's swap and its look at the
         // cells. Of the reader and the writer, at least one sees the other (S2).
@@ -376,17 +376,18 @@ impl<'s> Cells<'s> {
 /// Every level above this one means the whole table.
 const MOST_LEVELS: u64 = 11;
 
-/// The result of a change of a cell.
+/// What a change of a cell met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CellRelease {
     /// Done. A writer sleeps on the cell and has to be woken.
     Awaited,
+    /// Done. No writer sleeps on the cell.
     Unnoticed,
     /// Nothing was done: the cell was not the owner's.
     NotIts,
 }
 
-/// Empties the cell of an owner, by a swap (S3). A plain store could empty a cell that is another's by now.
+/// Empties the cell of an owner, by a swap (S3). A plain store could empty a cell that another reader has by now.
 #[inline(always)]
 pub fn release_cell(cell: &AtomicU64, owner: u64) -> CellRelease {
     change(cell, owner, Ordering::Release, |_| 0)

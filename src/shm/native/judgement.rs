@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
 //! Decides whether the holder that a word names is dead. A holder that is stopped, frozen, traced or slow is alive. A
-//! holder that cannot be judged is not dead. The first witness is the entry's byte: the kernel unlocks it when the
-//! process ends. The second is what the kernel says of the thread, if both processes see the same process ids: it shows
-//! an exit long before the memory is gone.
+//! holder that cannot be judged is not dead.
+//!
+//! There are two witnesses. The first is the entry's byte: the kernel unlocks it when the process ends. The second is what
+//! the kernel says of the thread. It counts only if both processes see the same process ids. It shows an exit long before
+//! the kernel has freed the memory and unlocks the byte.
 
 use std::sync::atomic::Ordering;
 
@@ -36,27 +38,27 @@ pub(super) enum Effort {
     Thorough,
 }
 
-/// The thorough checks of all waiters for one lock are that far apart: less than a slice, so that a lone waiter checks in each.
+/// The time between two thorough checks of all waiters for one lock: less than a slice, so that a lone waiter checks in each.
 const CHECKS_APART_NS: u64 = 4_000_000;
 
-/// A call that does not wait believes "alive" from a thorough check for that long. Such a check costs a hundred times as
+/// A call that does not wait believes "alive" from a thorough check for this time. Such a check costs a hundred times as
 /// much as trying a held lock, and a program may try as often as it can.
 const GOOD_FOR_NS: u64 = 1_000_000;
 
-/// A quick check, which costs some system calls, is believed for that long. Nobody can know of a death sooner: a process
-/// takes longer to end, and its parent to hear of it.
+/// A call that does not wait believes "alive" from a quick check for this time: the check costs some system calls. A death
+/// is not known sooner in any other way, because a process takes longer to end, and its parent longer to hear of it.
 const QUICK_GOOD_FOR_NS: u64 = 20_000;
 
 impl Pool {
-    /// Whether a check of the last microseconds found the holder alive that `named` names. Makes no system call.
+    /// Whether a check of the last microseconds found the holder that `named` names alive. Makes no system call.
     pub(super) fn is_surely_alive(&self, named: u64) -> bool {
         let LastFoundAlive { holder, quick_until, .. } = &self.last_found_alive;
         holder.load(Ordering::Relaxed) == named & word::OWNER
             && Instant::now().nanoseconds() < quick_until.load(Ordering::Relaxed)
     }
 
-    /// Whether the holder that `named` names is dead, for a call that does not wait. A holder that is gone is found within
-    /// 20 us. A holder that is exiting is looked for once in a millisecond.
+    /// Whether the holder that `named` names is dead, for a call that does not wait. It finds a holder that is gone within
+    /// 20 µs of its end, and looks once in a millisecond whether the holder is exiting.
     pub(super) fn is_dead_now(&self, named: u64) -> bool {
         if self.is_surely_alive(named) {
             return false;
@@ -95,13 +97,13 @@ impl Pool {
         (is_own || self.shares_pid_namespace(&entry.process_info())) && namespaces::proc_shows_this_namespace()
     }
 
-    /// Whether the process's ids mean the same in this process.
+    /// Whether a process's ids mean the same here: both processes are in one PID namespace.
     fn shares_pid_namespace(&self, info: &ProcessInfo) -> bool {
         info.pid_namespace != 0 && info.pid_namespace == self.pid_namespace()
     }
 
-    /// Judges the holder that `named` names; the caller has read that word before. If the byte of the entry is free, the entry
-    /// is marked dead, so that the next caller need not ask.
+    /// Judges the holder that `named` names. The caller has read that word before (J1). If the byte of the entry is free, this
+    /// marks the entry dead, so that the next caller need not ask.
     pub(super) fn judge(&self, named: u64, effort: Effort) -> Verdict {
         self.examine(named, effort, |entry, state| entry.mark_dead(state))
     }
@@ -183,7 +185,7 @@ impl Pool {
         asked.or_else(|errno| self.ask_proc_locks(index).ok_or(errno))
     }
 
-    /// The same by /proc/locks, if this process has lost its descriptor and the segment its name.
+    /// The same by /proc/locks, for a process that has lost its descriptor of a segment that has lost its name.
     fn ask_proc_locks(&self, index: u32) -> Option<bool> {
         let own = entries::byte(self.geometry, self.attachment.peek()?.entry);
         let metadata = &self.segment.metadata;
@@ -194,13 +196,14 @@ impl Pool {
     }
 }
 
-/// Whether a thread or process is gone or, in a thorough check, about to go. Check "gone" again: if the thread exits during
-/// the check, /proc shows nothing.
+/// Whether a thread or process is gone, or, in a thorough check, exiting. It checks "gone" twice: if the thread exits
+/// during the check, /proc shows nothing.
 fn is_over(effort: Effort, is_gone: impl Fn() -> bool, is_exiting: impl Fn() -> bool) -> bool {
     is_gone() || (effort == Effort::Thorough && (is_exiting() || is_gone()))
 }
 
-/// Ask each time: the calling process may have entered another time namespace since it attached.
+/// Whether start times compare with those of the process (J7). Ask each time: the calling process may have entered another
+/// time namespace since it attached.
 fn times_compare(info: &ProcessInfo) -> bool {
     info.time_namespace == namespaces::time_namespace()
 }

@@ -43,11 +43,11 @@ pub(crate) struct SlowPath<'m> {
     call: LockCall<'m>,
     /// What the faster paths left.
     missed: FastAcquire,
-    /// It is never moved: a record in the thread points to it.
+    /// The wait, once it has begun. It is never moved: a record in the thread points to it.
     waiting: Option<Waiting<'m>>,
 }
 
-/// What is asked for.
+/// The arguments of a lock call.
 #[derive(Clone, Copy)]
 pub(super) struct LockCall<'m> {
     pub(super) native: &'m Native,
@@ -66,7 +66,7 @@ pub(super) struct Waiting<'m> {
     pub(super) counted: waits::RecordedWait,
     pub(super) waiter: WaitState,
     pub(super) slices: Slices,
-    /// The lock's note at the last thorough check of its holder.
+    /// The lock's note when the last slice ended: it tells whether the lock has changed hands since.
     looked_at: u64,
     pub(super) sleep: Sleep<'m>,
     awake: WakeReason,
@@ -170,8 +170,8 @@ impl<'m> LockCall<'m> {
         }
     }
 
-    /// What follows the swap that took a lock. If it fails, it backs out of the lock; the next holder is then told of a
-    /// death that this swap saw.
+    /// Finishes after the swap that took the lock. If the segment was removed, it backs out; if the swap took OWNER_DIED
+    /// away, the next holder is told instead.
     fn finish_exclusive(self, caller: &Caller<'_>, acquired: Acquired) -> Progress {
         if let Err(reason) = self.native.pool().check_not_retired() {
             self.native.pool().back_out(self.id, caller.word, acquired);
@@ -227,6 +227,7 @@ impl<'m> LockCall<'m> {
         }
     }
 
+    /// Leaves the wait, perhaps with the lock after all: see [`Leaving::last_try`].
     fn leave(self, waiting: &mut Waiting<'m>, leaving: Leaving) -> Progress {
         let lock = waiting.lock;
         if waiting.drain.take().is_some() {
@@ -330,7 +331,7 @@ impl<'m> LockCall<'m> {
         Ok(())
     }
 
-    /// Publishes what the caller waits for. Ends the wait if it closes a cycle.
+    /// Publishes what the caller waits for, and searches for a cycle. `Err`: the wait closes one.
     pub(super) fn look_for_deadlock(self, waiting: &Waiting<'m>) -> std::result::Result<(), Leaving> {
         let caller = &waiting.caller;
         let Some(record) = caller.record else { return Ok(()) };

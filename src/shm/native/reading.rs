@@ -35,15 +35,15 @@ pub(super) struct Reading<'m> {
 }
 
 impl<'m> Reading<'m> {
-    /// The cell in which it starves as `owner`, if that is still so: a writer may have emptied the cell after a read
-    /// phase for which no reader came (S13), and a signal handler may have claimed it for another lock since.
+    /// The cell in which it starves as `owner`, if the cell is still its own. A writer may have emptied the cell after a
+    /// read phase for which no reader came (S13). A signal handler may then have claimed the cell for another lock.
     fn starving_claim(&self, owner: u64) -> Option<&'m AtomicU64> {
         self.cell.filter(|cell| cells::is_starving_claim_of(cell.load(Ordering::Relaxed), owner))
     }
 }
 
-/// How often to search for a hold of the process. If a search misses it, other threads of the process have locked and
-/// unlocked meanwhile.
+/// How often to search for a hold of the process. A search misses a hold only if other threads of the process lock and
+/// unlock meanwhile.
 const SEARCHES: u32 = 16;
 
 const NO_READERS: Reason = Reason::Unsupported(
@@ -165,7 +165,7 @@ impl<'m> LockCall<'m> {
         self.native.pool().claim_cell(cells, claim)
     }
 
-    /// Swaps a dead owner's word for one that readers may enter; the death stays to be told (S5).
+    /// Swaps a dead owner's word for one that readers may enter, and keeps the death in it (S5).
     fn swap_dead_owner(self, seen: u64) -> bool {
         self.lock().compare_exchange(seen, word::found_dead(seen), Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
@@ -176,10 +176,11 @@ impl<'m> LockCall<'m> {
         }
     }
 
-    /// What follows once a reader holds the lock. If it fails, it releases the cell.
+    /// Finishes once a reader holds the lock. If the segment was removed, it releases the cell.
     pub(super) fn finish_shared(self, caller: &Caller<'_>, reading: Reading<'_>, waiter: WaitState) -> Progress {
         let Some(cell) = reading.cell else { return Ok(None) };
-        // After the second look at the word, as a writer looks after its swap: a removed segment gives no new holds (S22).
+        // Check this after the second look at the word, as a writer checks it after its swap: a removed segment gives no new
+        // holds (S22).
         let checked = self.native.pool().check_not_retired();
         if checked.is_err() {
             leave(cell, caller.owner);
@@ -207,13 +208,13 @@ impl<'m> LockCall<'m> {
         }
     }
 
-    /// The owner may have died long ago.
+    /// Judges the owner once before the first sleep: it may have died long ago.
     pub(super) fn before_first_shared_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
         self.clear_dead_owner(self.lock().load(Ordering::Acquire), Effort::Quick);
         self.before_shared_sleep(waiting)
     }
 
-    /// Takes the lock, or shows that it waits and prepares a sleep.
+    /// Takes the lock, or sets WAITERS in the word and prepares a sleep.
     pub(super) fn before_shared_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
         let cells = self.cells().map_err(Leaving::at_once)?;
         loop {
@@ -261,8 +262,8 @@ impl<'m> LockCall<'m> {
         waiting.counted.set_held_word(waiting.caller.thread, held_word);
     }
 
-    /// Claims a cell, or turns the one in which it starves into a claim, and looks at the word again (S1). Whether it
-    /// holds the lock.
+    /// Claims a cell, or turns the one in which it starves into a claim, and looks at the word again (S1). Returns whether
+    /// it holds the lock now.
     fn come_in(self, waiting: &mut Waiting<'m>, cells: &Cells<'m>) -> Result<bool, Reason> {
         let owner = waiting.caller.owner;
         let kept = waiting.reading.starving_claim(owner).filter(|cell| {
@@ -293,6 +294,7 @@ impl<'m> LockCall<'m> {
         Ok(false)
     }
 
+    /// Leaves the wait, perhaps with the lock after all: see [`Leaving::last_try`].
     pub(super) fn leave_shared(self, waiting: &mut Waiting<'m>, leaving: Leaving) -> Progress {
         let cells = self.cells()?;
         if Self::is_last_try(&leaving) {

@@ -33,7 +33,7 @@ impl Native {
             if !is_threads && owner != holder.process_word {
                 return Err(Reason::NotHolder { id });
             }
-            // A thread that drains does not hold the lock, nor one that drained when a signal handler jumped away.
+            // A thread that drains does not hold the lock. That includes a drain that a signal handler jumped out of.
             if word::is_draining(seen) || note::manager(self.pool().note(id)) != self.view.manager {
                 return Err(Reason::NotHolder { id });
             }
@@ -79,7 +79,7 @@ impl Next {
     }
 }
 
-/// Backs out of a word. Whether it was `me`'s.
+/// Backs out of a word. Returns whether it named `me`.
 fn back_out(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
     for _ in 0..ROUNDS {
         let seen = lock.load(Ordering::Relaxed);
@@ -98,7 +98,7 @@ fn back_out(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
     false
 }
 
-/// How to back out of a word if the wait in which the thread has it is left.
+/// How to back out of a word that a thread has while it waits for the companion, if a signal handler jumps out of that wait.
 pub(super) fn back_out_of_left_wait(acquired: Acquired) -> ReleaseWord {
     fn give_back(lock: &AtomicU64, owner: u64, acquired: Acquired) {
         if back_out(lock, owner, acquired) && word::serial(owner) != 0 {
@@ -144,7 +144,7 @@ pub(super) fn wake(lock: &AtomicU64, seen: u64, next: Next) {
     }
 }
 
-/// Wakes one of the threads that have waited longest.
+/// Wakes one of the threads that have waited longest. If none sleeps, withdraws the reservation.
 pub(super) fn wake_oldest(lock: &AtomicU64) {
     let found = CLASSES.into_iter().any(|class| futex::wake_one_of(futex_of(lock), class));
     if !found {
@@ -165,6 +165,7 @@ pub(super) fn wake_cell(cell: &AtomicU64) {
     futex::wake_all_of(futex_of(cell), futex::ALL_CLASSES);
 }
 
+/// Withdraws a reservation that no woken waiter can use (L9).
 fn unreserve(lock: &AtomicU64) {
     let seen = lock.load(Ordering::Relaxed);
     if let Some(next) = word::unreserved(seen)
@@ -188,7 +189,7 @@ pub(super) fn undrain(lock: &AtomicU64, owner: u64, next_after: impl Fn(u64) -> 
     }
 }
 
-/// How to end a drain if its wait is left.
+/// How to end a drain if a signal handler jumps out of its wait.
 pub(super) const END_LEFT_DRAIN: ReleaseWord = |lock, owner| {
     for _ in 0..ROUNDS {
         let seen = lock.load(Ordering::Relaxed);
@@ -205,15 +206,15 @@ pub(super) const END_LEFT_DRAIN: ReleaseWord = |lock, owner| {
     }
 };
 
-/// How to release a shared hold if the wait for its companion is left.
+/// How to release a shared hold if a signal handler jumps out of the wait for its companion.
 pub(super) const RELEASE_LEFT_CELL: ReleaseWord = |cell, owner| {
     if sharing::leave(cell, owner) && word::serial(owner) != 0 {
         Thread::calling().count_shared_unlock();
     }
 };
 
-/// How to release the cell of a starving reader if its wait is left. By now the cell may be another thread's, or a hold
-/// that a signal handler of the same thread has claimed since.
+/// How to release the cell of a starving reader if a signal handler jumps out of its wait. By then the cell may be another
+/// thread's, or a hold that a signal handler of the same thread has claimed.
 pub(super) const RELEASE_LEFT_CLAIM: ReleaseWord = |cell, owner| {
     if cells::is_starving_claim_of(cell.load(Ordering::Relaxed), owner) {
         sharing::leave(cell, owner);

@@ -23,10 +23,10 @@ use super::view::View;
 use super::waiting;
 use super::word::{self, OWNER, OWNER_DIED, SHARED, WaitState};
 
-/// After that many meetings of readers in the slot's cells, readers use the table (S18a).
+/// After a thread has met other readers this often in the slots' cells, the lock's readers use the table (S18a).
 const MEETINGS: u64 = 64;
 
-/// Releases a cell, and wakes the writer that sleeps on it. Whether the cell was the owner's.
+/// Releases a cell, and wakes the writer that sleeps on it. Returns whether the cell was the owner's.
 #[inline(always)]
 pub(super) fn leave(cell: &AtomicU64, owner: u64) -> bool {
     let given_back = cells::release_cell(cell, owner);
@@ -36,13 +36,13 @@ pub(super) fn leave(cell: &AtomicU64, owner: u64) -> bool {
     given_back != CellRelease::NotIts
 }
 
-/// Releases a claim of the calling thread that was never finished. A signal handler jumped away from it; or this call is
-/// in a handler that interrupts it, and it will be repeated.
+/// Releases an unfinished claim of the calling thread. Either a signal handler jumped away from the claim. Or this call
+/// runs in a handler that interrupts the claim; then the interrupted call repeats it.
 pub(super) fn sweep_claim(thread: Thread) {
     let Some((address, owner)) = thread.claim() else { return };
     let cell = ptr::with_exposed_provenance::<u64>(address as usize);
-    // Let the kernel read the cell: if the claim was left before its swap, the segment may be unmapped. If the cell has
-    // the owner, the segment is mapped: a process does not unmap a segment while one of its cells names the process.
+    // Read the cell through the kernel: if the claim was left before its swap, the segment may be unmapped by now. A cell
+    // that names the owner is mapped: a process does not unmap a segment while a cell in it names the process.
     if waits::read_own_memory(cell).is_some_and(|found| found & OWNER == owner) {
         // SAFETY: a cell of a segment that is mapped, see above; accessed as an atomic everywhere.
         leave(unsafe { AtomicU64::from_ptr(cell.cast_mut()) }, owner);
@@ -50,7 +50,7 @@ pub(super) fn sweep_claim(thread: Thread) {
     thread.forget_claim(address);
 }
 
-/// Claims an empty cell, and notes that before. `false`: the cell was not empty.
+/// Notes a claim, then claims an empty cell. `false`: the cell was not empty.
 #[inline(always)]
 pub(super) fn try_claim(cell: &AtomicU64, owner: u64, thread: Thread) -> bool {
     thread.begin_claim(cell, owner);
@@ -61,13 +61,13 @@ pub(super) fn try_claim(cell: &AtomicU64, owner: u64, thread: Thread) -> bool {
     is_claimed
 }
 
-/// A thread that takes a lock shared. It claims cells in its own name (S11), whoever owns the hold then.
+/// A thread that takes a lock shared. It claims cells in its own name (S11), even if the hold will be the process's.
 #[derive(Clone, Copy)]
 pub(super) struct Sharer {
     pub(super) thread: Thread,
     /// The thread's word.
     pub(super) owner: u64,
-    /// The word of the process, if that owns the locks.
+    /// The word of the process, if the process owns the locks.
     pub(super) process: Option<u64>,
 }
 
@@ -85,7 +85,7 @@ impl View {
         let Some(cells) = self.cells(id) else {
             return FastAcquire::GoSlow;
         };
-        // A thread that already reads a lock may read this one, which takes a search to find out.
+        // A thread that already reads a lock may read this one. Only a search would tell, and the mid path searches.
         if thread.is_reading() || !is_open(cells.word.load(Ordering::Relaxed)) {
             return FastAcquire::GoSlow;
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![allow(unsafe_code, reason = "the fast path: addresses checked once, when the manager is made, not at each call")]
-//! What lock and unlock need of a pool, one load away from the manager. On the fast path, one compare-and-swap takes a
+//! The fast path and the mid path of writers, with what they need of a pool one load away. On the fast path, one compare-and-swap takes a
 //! free lock and one releases it. The mid path waits a few microseconds for a held lock without sleeping, and releases a
 //! lock that others wait for. Neither path can fail or panic. A signal handler may come anywhere in them, and may not
 //! return. The slow path, in `locking` and `releasing`, does all the rest.
@@ -30,10 +30,11 @@ use super::{note, space, waiting};
 
 /// Words of a manager that no child inherits: it finds zeros.
 mod private {
-    /// The attachment that a thread must have entered last to use the fast path. 0: there is none, or the process owns
-    /// the locks.
+    /// The number of the attachment that a thread must have entered last to use the fast path. 0: the process has not
+    /// attached, or it owns the locks itself.
     pub(super) const THREAD_ATTACHMENT: usize = 0;
-    /// The word of a lock that the process owns. With a thread's name in it, the word of a lock that the thread owns.
+    /// The word of a lock that the process owns. With a thread's serial added, it is the word of a lock that the thread
+    /// owns.
     pub(super) const PROCESS_WORD: usize = 1;
     /// As THREAD_ATTACHMENT, if the process owns the locks.
     pub(super) const PROCESS_ATTACHMENT: usize = 2;
@@ -126,7 +127,7 @@ impl View {
             Ownership::Thread => self.attachment_word(),
             Ownership::Process => self.private.word(private::PROCESS_ATTACHMENT),
         };
-        // Store this after the process's word: a thread that sees it takes that word for the attachment's.
+        // Store this after the process's word: a thread that sees the attachment uses that word.
         attachment_word.store(attachment.id, Ordering::Release);
     }
 
@@ -155,7 +156,7 @@ impl View {
         if is_at { Some(self.process_word().load(Ordering::Relaxed) | thread.serial_bits()) } else { None }
     }
 
-    /// Whether the calling thread has entered and the process owns its locks.
+    /// Whether the calling thread has entered, and its locks belong to the process.
     #[inline(always)]
     pub(super) fn lets_process_in(&self, thread: Thread) -> bool {
         thread.last_entered(self.private.word(private::PROCESS_ATTACHMENT).load(Ordering::Acquire))
@@ -170,8 +171,8 @@ impl View {
         }
     }
 
-    /// Whether the calling thread has entered and holds the lock through this manager, or its process does if it owns the
-    /// locks.
+    /// Whether the calling thread has entered, and holds the lock through this manager (or its process does, if locks belong
+    /// to the process). `false` may also mean that only the slow path can tell.
     #[inline(always)]
     pub(super) fn holds_surely(&self, id: u32) -> bool {
         self.is_lockable(id)
@@ -205,8 +206,8 @@ impl View {
     #[inline(always)]
     pub(super) fn slot(&self, id: u32) -> (&AtomicU64, &AtomicU64) {
         debug_assert!(self.is_lockable(id));
-        // SAFETY: the caller has seen that the lock is lockable, and with it an address behind which slots() has checked
-        // that the slots of all lockable ones lie, in a mapping that lives as long as self.
+        // SAFETY: the caller has seen that the lock is lockable, and so loads an address that was stored before. slots()
+        // has checked that the slots of all lockable locks follow it, in a mapping that lives as long as self.
         unsafe {
             let slot = self.slots.load(Ordering::Relaxed).add(id as usize * format::size::SLOT);
             (AtomicU64::from_ptr(slot.add(slot::WORD).cast()), AtomicU64::from_ptr(slot.add(slot::NOTE).cast()))
@@ -217,8 +218,8 @@ impl View {
     #[inline(always)]
     pub(super) fn cells(&self, id: u32) -> Option<Cells<'_>> {
         debug_assert!(self.is_lockable(id));
-        // SAFETY: as in slot(); the table is null, or a part of the header's mapping, of which pages are touched that
-        // `usable_places` says.
+        // SAFETY: as in slot(). The table is null, or a part of the header's mapping. Only those of its pages are touched
+        // whose bits are set in `usable_places`.
         unsafe {
             let places = self.places.as_ref()?;
             let slot = self.slots.load(Ordering::Relaxed).add(id as usize * format::size::SLOT);
@@ -238,8 +239,8 @@ impl View {
     pub(super) fn bitmap(&self) -> Bitmap<'_> {
         let count = self.lockable.load(Ordering::Acquire);
         let (words, summary) = (format::bitmap_words(count), format::summary_words(count));
-        // SAFETY: whole_bitmap() has checked that the words of as many locks as there may come to be lie there, in a mapping
-        // that lives as long as self; those of the lockable ones are reserved.
+        // SAFETY: whole_bitmap() has checked that the words of max_locks locks lie there, in a mapping that lives as long as
+        // self. The space of the lockable locks' words is reserved.
         unsafe {
             Bitmap {
                 words: std::slice::from_raw_parts(self.bitmap, words),
@@ -250,7 +251,7 @@ impl View {
         }
     }
 
-    /// The number of free locks, if the manager has learnt of every lock and it is known how to count. As
+    /// The number of free locks, if the manager has learnt of every lock and the processor was asked for its instruction. As
     /// [`bitmap`](Self::bitmap), nothing here can panic.
     #[inline]
     pub(super) fn count_free(&self) -> Option<u32> {
@@ -376,8 +377,8 @@ impl View {
         note.store(note::taken(note.load(Ordering::Relaxed), self.manager), Ordering::Relaxed);
     }
 
-    /// Notes through which manager a lock is held whose word the caller has. 0: through none, so that no unlock releases
-    /// it.
+    /// Notes the manager through which a lock is held. The caller has the lock's word. 0: through none, so no unlock
+    /// releases the lock.
     pub(super) fn note_manager(&self, id: u32, manager: u64) {
         let (_, note) = self.slot(id);
         note.store(note::with_manager(note.load(Ordering::Relaxed), manager), Ordering::Relaxed);

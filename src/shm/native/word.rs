@@ -47,8 +47,8 @@
 //! owner may be taken unless RESERVED is set. A word with SHARED is taken as draining.
 //!
 //! A reader's cell (see `cells`) has the same bits: 0 is empty; OWNER, with WAITERS if a writer sleeps on the cell, is a
-//! reader that holds the lock or is about to look whether it may; OWNER + STARVING is a reader that starves and does not
-//! hold the lock; OWNER + UNFINISHED is being written, and not valid yet.
+//! reader that holds the lock, or that has claimed the cell and has not read the word again; OWNER + STARVING is a reader
+//! that starves and does not hold the lock; OWNER + UNFINISHED is being written, and not valid yet.
 
 /// Without an owner: the last holder died, and the next holder is told.
 pub const OWNER_DIED: u64 = 1 << 28;
@@ -60,7 +60,7 @@ pub const DRAINING: u64 = RESERVED;
 pub const STARVING: u64 = 1 << 30;
 /// The same bit without an owner: readers may hold the lock.
 pub const SHARED: u64 = STARVING;
-/// A thread may sleep on the word: whoever frees the lock must wake.
+/// A thread may sleep on the word: the thread that frees the lock must wake one.
 pub const WAITERS: u64 = 1 << 31;
 /// In a cell of the table: being written, not valid yet.
 pub const UNFINISHED: u64 = OWNER_DIED;
@@ -280,7 +280,8 @@ pub const fn unreserved(word: u64) -> Option<u64> {
     }
 }
 
-/// Whether the reader of a cell holds the lock, or may be about to: a writer waits for it.
+/// Whether a writer waits for the reader of this cell: the reader holds the lock, or has claimed the cell and may come to
+/// hold it.
 #[must_use]
 pub const fn is_reader(cell: u64) -> bool {
     has_owner(cell) && cell & (STARVING | UNFINISHED) == 0
@@ -292,7 +293,7 @@ pub const fn backed_out(word: u64) -> u64 {
     released(word)
 }
 
-/// The word stored when backing out of a lock whose last holder died: the next holder has to be told yet.
+/// The word stored when backing out of a lock whose last holder died: the next holder must still be told.
 #[must_use]
 pub const fn backed_out_untold(word: u64) -> u64 {
     OWNER_DIED | (word & WAITERS)
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reserved_is_for_those_who_slept() {
+    fn a_reserved_lock_is_for_waiters_that_slept() {
         let me = of_thread(of_process(1, 1), 1);
         let fresh = WaitState::default();
         assert_eq!(step(RESERVED | WAITERS, me, fresh), Step::Sleep);
@@ -353,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_enters_what_nobody_owns_but_no_place_kept_for_those_who_slept() {
+    fn a_reader_enters_a_word_without_an_owner_unless_it_is_reserved_for_waiters_that_slept() {
         let fresh = WaitState::default();
         let woken = WaitState { woken: true, slept: true, ..fresh };
         assert_eq!(reader_step(0, fresh), Step::Take(SHARED));

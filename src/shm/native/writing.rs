@@ -184,7 +184,7 @@ impl<'m> LockCall<'m> {
         None
     }
 
-    /// The holder may have died long ago.
+    /// Judges the holder once before the first sleep: it may have died long ago.
     pub(super) fn before_first_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
         let seen = self.lock().load(Ordering::Acquire);
         if waiting.caller.drains(seen) {
@@ -208,7 +208,7 @@ impl<'m> LockCall<'m> {
         if word::is_draining(next) { self.begin_drain(waiting, Reserved::No) } else { Ok(Some(Acquired::OwnerDied)) }
     }
 
-    /// Takes the lock, or shows that it waits and prepares a sleep.
+    /// Takes the lock, or sets WAITERS in the word and prepares a sleep.
     pub(super) fn before_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
         let lock = waiting.lock;
         loop {
@@ -241,10 +241,11 @@ impl<'m> LockCall<'m> {
         }
     }
 
-    /// Begins to drain a word that the caller has just taken. If the wait is left, the drain is ended.
+    /// Begins to drain a word that the caller has just taken. The thread records the word, so that its next call ends the
+    /// drain if a signal handler jumps out of the wait.
     fn begin_drain(self, waiting: &mut Waiting<'m>, reserved: Reserved) -> Progress<Leaving> {
         let Some(cells) = self.native.pool().cells(self.id) else {
-            // Such a segment has no shared locks. There the bit means nothing without an owner.
+            // The segment has no shared locks: SHARED means nothing in its words, and there is no reader to wait for.
             return match self.end_drain(&waiting.caller) {
                 Some(acquired) => Ok(Some(acquired)),
                 None => self.lose_place(waiting),
@@ -256,6 +257,7 @@ impl<'m> LockCall<'m> {
         self.go_on_draining(waiting, &cells)
     }
 
+    /// Goes back to waiting for the word: another waiter has ended the caller's drain.
     fn lose_place(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
         waiting.drain = None;
         waiting.counted.set_held_word(waiting.caller.thread, None);
@@ -349,9 +351,9 @@ impl<'m> LockCall<'m> {
         !cells.any(is_in).unwrap_or(true)
     }
 
-    /// Ends the drain of a thread that does not go on although its readers are gone (S10). A draining thread does not
-    /// hold the lock, so a stopped one must not keep others out. The word and the cells must have been so at both ends of
-    /// a slice, and the swap is of exactly that word. `waiting.stuck` is the word at the beginning of the slice.
+    /// Ends another thread's drain that stands still although no reader is left (S10). A draining thread does not hold the
+    /// lock, so a stopped one must not keep others out. The drain must have stood still, without readers, at both ends of a
+    /// slice. `waiting.stuck` is the word at the beginning of that slice.
     pub(super) fn look_for_stuck_drain(self, waiting: &mut Waiting<'m>, seen: u64) {
         let before = std::mem::take(&mut waiting.stuck);
         if !word::is_draining(seen) || seen & OWNER == waiting.caller.owner || !self.are_readers_gone() {
