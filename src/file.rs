@@ -225,7 +225,7 @@ impl FileManager {
         }
     }
 
-    /// Every call that changes something begins with this. `id`: the lock that it concerns, if it concerns one.
+    /// Begins a call that changes something. `id`: the lock that it concerns, if it concerns one.
     fn begin(&self, id: Option<u32>) -> Result<()> {
         id.map_or(Ok(()), |id| self.check_id(id)).map_err(|reason| self.error(reason))?;
         self.is_writable().map_err(|reason| self.error(reason))?;
@@ -233,7 +233,7 @@ impl FileManager {
         Ok(())
     }
 
-    /// Attaches a forked child to the table in its first call, whichever that is.
+    /// Attaches a forked child to the table. Every call begins with this, so the child's first call does it, whichever that is.
     fn ensure_attached(&self) {
         if let Some(table) = self.tables.present() {
             let _as_well_later = table.native.retrieve_lock(0);

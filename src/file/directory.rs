@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The directory of the locks. It is found without following a link, its owner is checked, and it stays the same
-//! directory, whatever its name comes to mean.
+//! The directory of the locks. It is opened without following a link, and its owner is checked. It stays the same directory
+//! even if its name leads to another one later.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -16,7 +16,7 @@ use crate::sys::syscall::directory;
 use crate::sys::syscall::file::{Access, Metadata};
 use crate::{Reason, Result};
 
-/// Of the files of ids, as libpod makes them.
+/// The mode of an id's file, as libpod makes it.
 const ID_MODE: u32 = 0o600;
 
 /// An open directory.
@@ -46,7 +46,7 @@ impl Directory {
         Ok(Self { name: name.clone(), metadata, access, opened_by: effective_user(), file })
     }
 
-    /// Runs `ask` on the directory's descriptor. If the program has closed that (closefrom), the directory is opened
+    /// Runs `question` on the directory's descriptor. If the program has closed that (closefrom), the directory is opened
     /// again.
     fn ask<T>(&self, question: impl Fn(&File) -> T) -> Outcome<T> {
         self.file.with_file(|file| Ok(question(file))).map_err(|_| match directory::open(self.name.directory()) {
@@ -55,7 +55,7 @@ impl Directory {
         })
     }
 
-    /// The same for what must not be done twice, even if the descriptor is lost meanwhile.
+    /// The same for a change. It is not made twice, even if the descriptor is lost meanwhile.
     fn change(
         &self,
         change: impl Fn(&File) -> std::result::Result<(), Errno>,
@@ -69,7 +69,8 @@ impl Directory {
         effective_user() == self.opened_by
     }
 
-    /// When a name in the directory last changed, by one system call. `None`: that does not tell enough.
+    /// When a name in the directory last changed, by one system call. `None`: the descriptor is lost, or the directory is
+    /// removed.
     pub(super) fn changed_last(&self) -> Option<u64> {
         self.file.metadata().filter(|metadata| metadata.links > 0).map(|metadata| metadata.changed)
     }
@@ -101,7 +102,7 @@ impl Directory {
             Err(Errno(libc::ELOOP)) => Err(Reason::StrayFile { name: id.to_string(), is_link: true }),
             // A directory, a socket or a device, not a lock.
             Err(Errno(libc::EISDIR | libc::ENXIO)) => Err(stray(id)),
-            // The process has given up its rights since: it cannot know the file, nor lock it against libpod.
+            // The process has given up its rights since. It cannot see whether the file is there, nor lock it against libpod.
             Err(Errno(libc::EACCES)) if !self.is_opener() => Ok(None),
             Err(errno) => Err(Reason::System { doing: "opening a file in the directory", errno }),
         }

@@ -5,7 +5,7 @@
 
 use crate::shm::MAX_LOCKS;
 
-/// After that many wrong guesses, read the directory.
+/// After this many wrong guesses, read the directory.
 pub(super) const SURPRISES_BEFORE_LOOK: u32 = 16;
 
 /// The ids that are thought to be taken: a bit each, up to the highest of them.
@@ -17,7 +17,7 @@ pub(super) struct KnownIds {
 }
 
 impl KnownIds {
-    /// The ids of a directory in which `taken` were found.
+    /// What is known of a directory in which the ids `taken` were found: all other ids are free.
     pub(super) fn all_but(taken: &[u32]) -> Self {
         let mut known = Self { looked: true, ..Self::default() };
         taken.iter().for_each(|&id| known.taken(id));

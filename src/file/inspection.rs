@@ -25,8 +25,8 @@ fn add_record(info: &mut LockInfo, pid: i32, table: &Table) {
         (info.held, info.pid) = (true, pid);
         return;
     }
-    // A thread that has the word or a cell but not the record lock waits for the record lock, unless the word has changed
-    // hands meanwhile.
+    // Another process has the record lock. So the threads with the word or the cells wait for it, unless the word has changed
+    // hands since it was read.
     let is_another = pid != 0 && info.pid != 0 && pid != info.pid;
     let is_as_before = || {
         let again = table.native.lock_info(info.id);
@@ -112,7 +112,8 @@ impl FileManager {
         infos.collect::<Outcome<_>>().map_err(|reason| self.error(reason))
     }
 
-    /// The holders of a lock: by its word and cells, or the process with the record lock, for which those wait.
+    /// The holders of a lock. If another process has the record lock, it is the holder, and the threads that the word and
+    /// the cells name wait for it.
     pub(super) fn holders(&self, id: u32) -> Result<Vec<Holder>> {
         self.check_id(id).map_err(|reason| self.error(reason))?;
         let Some(table) = self.table_to_look()? else { return Ok(Vec::new()) };

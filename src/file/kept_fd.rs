@@ -27,22 +27,24 @@ const DISPLACED: u64 = 1 << 36;
 /// It is being closed. No thread may open the file until that is done: the close would release its lock.
 const CLOSING: u64 = 1 << 34;
 
-/// The descriptor of one id's file.
+/// The descriptor of one id's file, and what is known of that file.
 #[derive(Default)]
 pub(super) struct KeptFd {
     /// The descriptor in the low half, and its state above. 0: there is none.
     state: AtomicU64,
     device: AtomicU64,
     inode: AtomicU64,
-    /// Its file position; 0: it has none that tells it from others.
+    /// Its file position, by which it is recognised; 0: it has none that another descriptor could not have.
     pub(super) position: AtomicU64,
-    /// When the directory had last changed when the id was seen to have no file; 0: never seen.
+    /// The directory's time of last change, as it was when the id was seen to have no file. While the time is the same, the
+    /// id has no file. 0: never seen.
     pub(super) no_file_as_of: AtomicU64,
 }
 
-/// The other threads of the process.
+/// Whether a call has to exclude the other threads of the process itself.
 #[derive(Clone, Copy)]
 pub(super) enum Threads<'p> {
+    /// It does.
     OfProcess(&'p Process),
     /// The caller already excludes them.
     Excluded,
@@ -85,7 +87,7 @@ impl KeptFd {
         }
     }
 
-    /// The same, if it is unused.
+    /// The same, but only if no lock uses it.
     pub(super) fn take_up_unused(&self) -> Option<CheckedFd> {
         let state = self.state.load(Ordering::Acquire);
         if state & KEPT == 0 || state & (IN_USE | CLOSING) != 0 {

@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 //! A lock of a directory is taken in two steps. The first is its word in the directory's table, which excludes all users
 //! of this library. The second is the record lock on the id's file, if there is one, which excludes libpod. While libpod
-//! has that, the thread with the word tries again every few milliseconds, since nothing tells of libpod's unlock. So only
-//! one process polls, however many wait. A reader has a cell in the table instead of the word, and the record lock for
-//! reading.
+//! holds the record lock, the thread with the word tries again every few milliseconds, because libpod's unlock wakes nobody.
+//! So only one thread polls, however many wait. A reader has a cell in the table instead of the word, and takes the record
+//! lock for reading.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,7 +90,8 @@ impl Backend for FileManager {
 
     #[inline(always)]
     fn release_fast(&self, id: u32, mode: Mode) -> Release {
-        // A signal handler may have left a wait for libpod with the word held: the slow path releases that first.
+        // A signal handler may have jumped out of a wait for libpod, and left the word held. The slow path releases that
+        // word first.
         if mode == Mode::Shared || waits::any_recorded(Thread::calling()) {
             return Release::GoSlow;
         }
@@ -292,7 +293,7 @@ impl<'m> TwoSteps<'m> {
         Ok(None)
     }
 
-    /// The lock is held now. If the call waited for libpod, the word was recorded as not held yet.
+    /// Holds the lock now. If the call waited for libpod, no unlock could release the word meanwhile; from here on one can.
     fn hold(&mut self, table: &Table, acquired: Acquired) -> Acquired {
         if matches!(self.stage, Stage::Record(_)) {
             self.end_polling();

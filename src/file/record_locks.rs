@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The record locks that libpod takes: one on the file of each id, owned by the process. Their descriptors are kept,
-//! because any close(2) of such a file releases the process's lock on it, and opening a file costs as much as all the
-//! rest of a lock call.
+//! The record locks that keep libpod out: one on the file of each id, owned by the process, as libpod takes them. Their
+//! descriptors are kept, because any close(2) of such a file releases the process's lock on it, and opening a file costs as
+//! much as all the rest of a lock call.
 //!
 //! A writer that uses a descriptor has the lock's word, so only one thread of this process uses it at a time. Readers
 //! have no word: the readers of this process share the descriptor. The first takes it up and the last puts it down, with
-//! other threads excluded. The lock's cells say which reader is the last. A cell may also be a claim that comes to
-//! nothing because of a writer, and the last reader takes such a claim for a reader; so the thread that claimed checks
-//! whether any thread reads before it sleeps or leaves. A kept descriptor that no lock uses may be closed to make room
-//! for another. Before each use, a descriptor is checked: the program may have closed it, and opened a file of its own
-//! under its number.
+//! other threads excluded. The lock's cells say which reader is the last. But a cell may be only a claim, which a writer
+//! makes fail later. The last reader takes such a claim for a reader, and leaves the record lock to it. So a thread whose
+//! claim has failed releases the record lock itself, unless another thread reads (`close_unless_read`).
+//!
+//! A kept descriptor that no lock uses may be closed to make room for another. Before each use, a descriptor is checked:
+//! the program may have closed it, and opened a file of its own under its number.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -40,11 +41,11 @@ const PARTS: usize = MAX_LOCKS as usize / PART;
 /// removed it. There are many rounds, so that a process that keeps removing the file does not make a slow one fail.
 const ROUNDS: u32 = 10_000;
 
-/// If a directory has changed within this time, another change may leave its time as it is: the coarsest file system
-/// times are 2 s apart.
+/// A directory's time of change is believed only if it is older than this. Two changes close together may leave the same
+/// time: the coarsest file systems count in steps of 2 s.
 const TIMES_TELL_AFTER_NS: u64 = 3_000_000_000;
 
-/// Positions with this many bits are valid on every file system with files larger than 4 GiB.
+/// How many bits the mark has. Such a position is valid on every file system with files larger than 4 GiB.
 const MARK_BITS: u32 = 40;
 
 /// The result of an attempt.
@@ -53,7 +54,7 @@ pub(super) enum RecordAttempt {
     Locked,
     /// The id has no file.
     NoFile,
-    /// Another process has it, which does not know words.
+    /// Another process has it, such as a Podman: it takes no words.
     Held,
 }
 
@@ -105,8 +106,8 @@ impl RecordLocks {
         seen != 0 && self.directory.changed_last() == Some(seen)
     }
 
-    /// Notes that the id has no file, so that nothing is looked up while the directory does not change. `changed`: when
-    /// the directory last changed, read before the look.
+    /// Notes that the id has no file: no call looks for one until the directory changes. `changed`: the time at which the
+    /// directory last changed, read before the file was looked for.
     pub(super) fn note_no_file(&self, id: u32, changed: Option<u64>) {
         let is_past = |changed: &u64| {
             crate::sys::syscall::clock::nanoseconds_since_1970().saturating_sub(*changed) > TIMES_TELL_AFTER_NS
@@ -121,7 +122,7 @@ impl RecordLocks {
         self.try_lock_by(id, record_lock::try_lock_for_process, Threads::OfProcess(self.process))
     }
 
-    /// The same for reading. The caller has a cell of the lock; so may other threads of the process.
+    /// The same for reading. The caller has a cell of the lock. Other threads of the process may have one, too.
     pub(super) fn try_share(&self, id: u32) -> Outcome<RecordAttempt> {
         let _alone = self.process.exclude_other_threads();
         let descriptor = self.descriptor(id);
@@ -161,7 +162,8 @@ impl RecordLocks {
         }
     }
 
-    /// If this fails, the process has the lock as before, which keeps libpod out as well.
+    /// Takes the record lock once more, in the other way. If that fails, the process has it as before, which also keeps
+    /// libpod out.
     fn retake(&self, id: u32, retake: fn(&File) -> Result<Attempt, Errno>) -> Option<&KeptFd> {
         let descriptor = self.known_descriptor(id)?;
         let file = descriptor.file_that_is_in_use()?;
@@ -170,8 +172,8 @@ impl RecordLocks {
         is_intact.then_some(descriptor)
     }
 
-    /// Releases the record lock for reading unless `is_read` says that a thread of this process reads the lock, or will
-    /// read it after it has held it for writing.
+    /// Releases the record lock for reading, unless `is_read` says that a thread of this process reads the lock, or holds it
+    /// exclusively and is about to downgrade it.
     pub(super) fn close_unless_read(&self, id: u32, is_read: impl FnOnce() -> bool) {
         let Some(descriptor) = self.known_descriptor(id) else { return };
         let _alone = self.process.exclude_other_threads();

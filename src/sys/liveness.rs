@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whether another thread or process still lives, as the kernel and /proc tell.
 //!
-//! "Dead" is said only where nothing else is possible. A file that is missing in /proc proves nothing: /proc may be hidden, not
-//! mounted, or another PID namespace's. So each question asks a system call first (a signal 0, which ESRCH answers), and
-//! believes /proc only where it shows this process's own namespace.
+//! A thread is called dead only if nothing else is possible. A file that is missing in /proc proves nothing: /proc may be hidden,
+//! not mounted, or another PID namespace's. So a check sends signal 0 first: ESRCH says "gone". It believes /proc only if
+//! that shows this process's own PID namespace.
 
 pub(crate) mod file_locks;
 pub(crate) mod mapped_file;
@@ -20,7 +20,7 @@ use stat::Stat;
 /// PF_EXITING and PF_SIGNALED of the kernel's sched.h: such a thread never runs code of its own again.
 const EXITING: u64 = 0x4 | 0x400;
 
-/// The most threads that are looked at one by one. A process with more is dead only when it is gone.
+/// The most threads of a process that are looked at. A process with more counts as dead only when it is gone.
 const MOST_THREADS: usize = 1024;
 
 /// A thread, by numbers of this PID namespace.
@@ -29,7 +29,7 @@ pub(crate) struct ThreadRef {
     pub(crate) pid: i32,
     /// 0: only the process is asked about.
     pub(crate) tid: i32,
-    /// A time by which it had started, in clock ticks since boot, the low half. `None`: it is unknown, or the times do not
+    /// The thread had started by this time: the low half of clock ticks since boot. `None`: it is unknown, or the times do not
     /// compare.
     pub(crate) started_by: Option<u32>,
 }
@@ -41,7 +41,7 @@ impl ThreadRef {
         self.pid > 0 && self.tid > 0 && is_unknown(unsafe { libc::syscall(libc::SYS_tgkill, self.pid, self.tid, 0) })
     }
 
-    /// Whether the thread is on its way out of the kernel and runs no more code, or another thread has its number by now.
+    /// Whether the thread is exiting and runs no more code of its own, or another thread has its number by now.
     pub(crate) fn is_exiting(self) -> bool {
         if self.pid <= 0 || self.tid <= 0 || !proc_shows_this_namespace() {
             return false;
@@ -102,7 +102,7 @@ pub(crate) fn thread_lives(tid: u32) -> bool {
     is_there()
         && match Stat::read(format_args!("/proc/{id}/stat"), id) {
             Some(stat) => !matches!(stat.state, b'Z' | b'X'),
-            // /proc may be hidden. Or the thread ended between the two questions, so the first is asked again.
+            // /proc may be hidden. Or the thread ended between the two questions: ask the first again.
             None => is_there(),
         }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! POSIX robust process-shared mutexes, and as much of their inside as it takes to judge them without locking.
+//! POSIX robust process-shared mutexes. The library also reads those of their fields that show the state of a mutex without
+//! locking it.
 
 pub(crate) mod kind;
 mod layout;
@@ -23,8 +24,8 @@ pub(crate) const SIZE: usize = size_of::<pthread_mutex_t>();
 /// The alignment of a mutex.
 pub(crate) const ALIGN: usize = align_of::<pthread_mutex_t>();
 
-/// How often a waiter reads a held mutex before it sleeps: some microseconds in all, as long as a short section takes. With
-/// long pauses, because each read takes the cache line away from the holder, which needs it to unlock.
+/// How often a waiter reads a held mutex before it sleeps: some microseconds in all, as long as a short section takes. The
+/// pauses are long, because each read takes the cache line away from the holder, which needs it to unlock.
 const SPIN_READS: u32 = 8;
 const PAUSES_PER_READ: u32 = 60;
 
@@ -49,7 +50,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// What came of trying to take a mutex.
+/// The result of an attempt to take a mutex.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
     /// Held by the caller now.
@@ -58,7 +59,7 @@ pub(crate) enum Attempt {
     OwnerDied,
     /// Somebody holds it, or the deadline has passed.
     Held,
-    /// It was unlocked without having been made consistent; nobody can take it.
+    /// It was unlocked before it was made consistent; nobody can take it.
     NotRecoverable,
     /// Its bytes are not those of a mutex that this libc locks as its own. It was not touched.
     Foreign {
@@ -67,7 +68,7 @@ pub(crate) enum Attempt {
         /// What this libc writes there.
         expected: u32,
     },
-    /// The libc refused with an error that POSIX does not provide for here.
+    /// The libc refused with an error that POSIX does not name for this call.
     Refused(c_int),
 }
 
@@ -117,7 +118,7 @@ impl<'m> RobustMutex<'m> {
         self.word().load(Ordering::Relaxed) & word::TID
     }
 
-    /// Reads until the mutex looks free, or as long as a short section takes. The caller then tries to take it.
+    /// Reads the mutex until it looks free, or for as long as a short section takes. The caller then tries to take it.
     pub(crate) fn spin(self) {
         for _ in 0..SPIN_READS {
             if self.holder() == 0 {
@@ -135,15 +136,15 @@ impl<'m> RobustMutex<'m> {
         self.field(self.layout.word)
     }
 
-    /// `None` if the mutex is of a kind that locks as this libc's own. Otherwise the word that says the kind, and what this libc
-    /// writes there: with such a word the libc would abort, or let two holders in.
+    /// `None` if the mutex is of a kind that locks as this libc's own. Otherwise the word that tells its kind, and the word
+    /// that this libc writes there. On a mutex of a foreign kind the libc would abort, or let two holders in.
     #[inline(always)]
     pub(crate) fn foreign_kind(self) -> Option<(u32, u32)> {
         let found = self.field(self.layout.kind).load(Ordering::Relaxed);
         if self.layout.is_compatible(found) { None } else { Some((found, self.layout.kind_value)) }
     }
 
-    /// Whether it was unlocked without having been made consistent, so that the libc refuses it for good.
+    /// Whether it was unlocked before it was made consistent. The libc then refuses it for good.
     #[inline(always)]
     pub(crate) fn is_not_recoverable(self) -> bool {
         self.field(self.layout.owner).load(Ordering::Relaxed) == self.layout.not_recoverable_value
@@ -156,8 +157,9 @@ impl<'m> RobustMutex<'m> {
         if old & word::TID != 0 {
             return;
         }
-        // The mark comes before the libc's note goes: until then everybody is refused, so whoever takes the mutex is told
-        // that the owner died. A death in between leaves the mutex not recoverable, for this to be done again.
+        // Set the mark first, and clear the libc's note second. Until the note is cleared, the libc refuses everybody, so the
+        // next holder is told that the owner died. A death between the two leaves the mutex not recoverable, and the next
+        // call does this again.
         if word.compare_exchange(old, old | word::OWNER_DIED, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             let note = self.field(self.layout.owner);
             let _ = note.compare_exchange(self.layout.not_recoverable_value, 0, Ordering::AcqRel, Ordering::Relaxed);

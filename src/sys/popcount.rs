@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Counting bits by the POPCNT instruction where the processor has it: the default target does not use it.
+//! Counting bits by the POPCNT instruction, if the processor has it. The compiler's default target does not use it.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -9,8 +9,8 @@ const NOT_DETECTED: u8 = 0;
 const AVAILABLE: u8 = 1;
 const MISSING: u8 = 2;
 
-/// Asks the processor, unless that was done. It takes 60 µs in a virtual machine, so it is not done before somebody counts;
-/// and it may unwind, so it is not done where a signal handler may end the thread.
+/// Asks the processor, unless that was done. This takes 60 µs in a virtual machine, so only a call that counts does it. It may
+/// unwind, so no path does it on which a signal handler may end the thread.
 pub(crate) fn detect() {
     if is_detected() {
         return;

@@ -3,8 +3,8 @@
 //!
 //! A child must not act on what its parent knew. So what a child must not inherit lies in memory that the kernel gives to
 //! every child as zeros (MADV_WIPEONFORK), however the child was made; pthread_atfork(3) would miss a raw clone(2), which
-//! container engines make by hand. A process that finds zeros begins a new *epoch*; whatever carries another epoch is an
-//! ancestor's. What a child does inherit is changed by single atomic stores only, because a fork may come at any instant.
+//! container engines make by hand. A process that finds zeros begins a new *epoch*. A note with another epoch is an ancestor's.
+//! The memory that children do inherit is changed by single atomic stores only, because a fork may come at any instant.
 
 pub(crate) mod arena;
 pub(crate) mod namespaces;
@@ -22,7 +22,7 @@ use crate::sys::thread::caller_state::BlockedSignals;
 /// The process itself: a line of the arena. In a child all fields are 0 until its first call.
 #[repr(C)]
 pub(crate) struct Process {
-    /// The number of this process among its ancestors; 0: there was no call since the fork.
+    /// A number that no ancestor of this process has; 0: there was no call since the fork.
     epoch: AtomicU64,
     /// The id of the process that began the epoch. A CLONE_VM child shares this memory, but has another id.
     pid: AtomicI32,
@@ -30,8 +30,8 @@ pub(crate) struct Process {
     guard: AtomicU32,
 }
 
-/// Counts epochs. Children inherit it on purpose: no epoch is an ancestor's, which a thread may still remember. 0 means that
-/// none has begun and 1 stands in a new thread, so the first is 2.
+/// Counts epochs. Children inherit it on purpose: a thread may still remember an ancestor's epoch, so none is used twice. 0
+/// means that none has begun, and a new thread's object has 1, so the first epoch is 2.
 static NEXT_EPOCH: AtomicU64 = AtomicU64::new(2);
 
 impl Process {
@@ -70,7 +70,7 @@ impl Process {
     }
 
     /// Excludes the other threads of this process until the returned value is dropped. A child that is made meanwhile finds the
-    /// guard free. Signals are held back: a handler that called the library would wait for its own thread.
+    /// guard free. Signals are blocked: a handler that called the library would wait for its own thread.
     pub(crate) fn exclude_other_threads(&self) -> Exclusion<'_> {
         let signals = BlockedSignals::block();
         let mut attempts = 0u32;

@@ -44,8 +44,8 @@ const STARVING_NS: u64 = 2 * MILLISECOND_NS;
 
 /// A waiter enters the next wake class each time it has waited this much longer.
 const CLASS_STEP_NS: u64 = 20 * MILLISECOND_NS;
-/// The wake classes, that of the longest waiters first: an unlock wakes in this order. The futex's queue alone does not
-/// tell who has waited longest, because each new slice puts a sleeper at its tail.
+/// The wake classes, in the order in which a starving waiter is woken: the longest waiters first. The futex's queue does
+/// not tell who has waited longest, because each new slice puts a sleeper at its tail.
 pub(super) const CLASSES: [u32; 5] = [16, 8, 4, 2, 1];
 
 /// The wake class of readers: all of them are woken at once. They are also in class 1, as every waiter is.

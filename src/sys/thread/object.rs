@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where the fields stand.
 pub(super) mod field {
-    /// The epoch of the process in which the thread entered: the libc knows the thread, too.
+    /// The epoch in which the thread entered for robust mutexes: the libc knows it as a thread of this process.
     pub(in super::super) const EPOCH: usize = 0;
     pub(in super::super) const LOCAL_ID: usize = 8;
     /// How many robust mutexes the thread holds through this library.
     pub(in super::super) const HELD: usize = 16;
     /// Whether the thread is inside an exported function.
     pub(in super::super) const INSIDE: usize = 24;
-    /// The epoch in which the thread got its local id and id. Unlike EPOCH it says nothing of the libc.
+    /// The epoch in which the thread got its id and local id. Unlike EPOCH, it says nothing about the libc.
     pub(in super::super) const IDENTIFIED: usize = 32;
     pub(in super::super) const ID: usize = 40;
     /// The attachment to a native segment that the thread entered last.
@@ -49,7 +49,7 @@ pub(super) const WAIT_WORDS: usize = 22;
 /// How many words the last error takes.
 pub(crate) const LAST_ERROR_WORDS: usize = 16;
 
-/// Keeps the code mapped for good. In a plugin that is unloaded, the end of a thread would call what is gone.
+/// Keeps the code mapped for good. Otherwise a thread that ends would call into a plugin that was unloaded.
 pub(in crate::sys) fn stay_loaded() {
     unsafe extern "C" {
         fn lock_manager_stay_loaded();
@@ -119,8 +119,8 @@ impl Thread {
         }
     }
 
-    /// Subtracts `expected` and says whether the field is 0 now, that is, whether it was `expected`. Otherwise it is left as
-    /// something that is no address. One instruction, at half the price of an exchange.
+    /// Subtracts `expected`, and returns whether the field was `expected` (and is 0 now). If not, the field keeps a value that
+    /// is no address. It is one instruction, at half the price of an exchange.
     #[inline(always)]
     pub(super) fn subtract<const FIELD: usize>(self, expected: u64) -> bool {
         let is_zero: u8;

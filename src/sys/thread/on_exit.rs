@@ -31,14 +31,14 @@ const KEYS_IN_THE_THREAD: u64 = 32;
 pub(crate) enum Destructors {
     /// None: all have run.
     Done,
-    /// At least one, which the program has set anew in every round. It may unlock what the thread holds.
+    /// At least one: it has set its value again in every round. It may unlock what the thread holds.
     Pending,
 }
 
 /// A function that is called when a thread ends.
 pub(crate) type OnThreadExit = fn(Thread, Destructors);
 
-/// Who wants to be called, in the order of the calls.
+/// The parts of the library that are called, in the order of the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitHook {
     /// The managers: what the thread holds, and what its waits have counted.
@@ -64,8 +64,8 @@ pub(crate) fn arm(thread: Thread, hook: ExitHook, function: OnThreadExit) -> Res
     Ok(())
 }
 
-/// The same for a caller that must not allocate, such as a signal handler. It does nothing, until another call arms the
-/// thread, where there is no key yet or the libc would allocate room for the key's value.
+/// The same for a caller that must not allocate, such as a signal handler. If there is no key yet, or the libc would allocate
+/// room for the key's value, it does nothing, and a later call arms the thread.
 pub(crate) fn arm_without_allocation(thread: Thread, hook: ExitHook, function: OnThreadExit) {
     register(hook, function);
     let known = KEY.load(Ordering::Acquire);
@@ -133,8 +133,9 @@ extern "C" fn run_hooks(_value: *mut c_void) {
     }
 }
 
-/// The libc goes through its keys upwards, in each round, and takes a key's value before it calls its destructor. So a
-/// destructor has set any value that stands at a higher key in the last round, and the libc calls that key's once more.
+/// Whether the libc still calls destructors after this one. In each round it goes through the keys upwards, and clears a key's
+/// value before it calls the key's destructor. So in the last round, a value at a higher key means that the libc will call
+/// that key's destructor once more.
 fn destructors() -> Destructors {
     let own = KEY.load(Ordering::Acquire) as libc::pthread_key_t;
     // SAFETY: pthread_getspecific(3) of a number that is no key's is NULL in glibc and musl.

@@ -37,12 +37,12 @@ pub(crate) struct WaitEffects<'w> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeldWord<'w> {
     pub(crate) word: &'w AtomicU64,
-    /// The owner as whom it is released. If another owns the word by then, it stays.
+    /// The owner that the word must name to be released. If it names another by then, it stays.
     pub(crate) owner: u64,
     pub(crate) release: ReleaseWord,
 }
 
-/// Releases the word. The thread whose wait it was calls it.
+/// Releases the word. It is called with the word and its owner, by the thread whose wait it was.
 pub(crate) type ReleaseWord = fn(&AtomicU64, u64);
 
 /// [`WaitEffects`] as they stand in the thread's own memory; all zeros: no wait.
@@ -79,7 +79,7 @@ pub(crate) struct RecordedWait {
     canary: u64,
 }
 
-/// The stack that the caller runs on: it decides whether a wait can be seen to be abandoned.
+/// The stack that the caller runs on. Only from the thread's own stack can a call tell that a wait is abandoned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stack {
     /// The thread's own, with the address of a frame of the caller's.
@@ -215,8 +215,8 @@ fn is_abandoned(record: &UndoRecord, stack: Stack) -> bool {
     }
 }
 
-/// Reads a word of this process through the kernel, because the address may be on another stack of the program's that is
-/// unmapped by now; then it is 0. `None`: the kernel refuses.
+/// Reads a word of this process through the kernel, because its address may be unmapped by now, such as another stack of the
+/// program's. `Some(0)`: it is unmapped. `None`: the kernel refuses to read.
 pub(crate) fn read_own_memory(address: *const u64) -> Option<u64> {
     let mut value = 0u64;
     let size = size_of::<u64>();
