@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The system calls themselves, a module for each thing of the kernel's. Nothing here knows of locks.
+//! The system calls themselves, one module for each kind. Nothing here knows about the library's locks.
 
 pub(crate) mod clock;
 pub(crate) mod directory;

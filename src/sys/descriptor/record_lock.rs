@@ -39,7 +39,7 @@ impl Range {
     }
 }
 
-/// What came of trying for a lock.
+/// The result of an attempt to lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
     Taken,
@@ -52,7 +52,7 @@ pub(crate) fn try_lock(file: &File, range: Range) -> Result<Attempt, Errno> {
     take(file, libc::F_OFD_SETLK, libc::F_WRLCK, range)
 }
 
-/// Releases every lock of the file's description, whoever else has that description open.
+/// Releases every lock of the file's description, even if other processes have that description open.
 pub(crate) fn unlock_all(file: &File) -> Result<(), Errno> {
     control(file, libc::F_OFD_SETLK, &mut Range::WHOLE.to_libc(libc::F_UNLCK)?)
 }

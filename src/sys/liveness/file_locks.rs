@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! /proc/locks: which write locks there are on a file, and whose.
+//! /proc/locks: the write locks on a file, and their owners.
 
 use super::proc_file;
 
@@ -14,9 +14,9 @@ pub(crate) fn locked_offsets(device: u64, inode: u64) -> Option<Vec<u64>> {
     write_locks(&locks, "OFDLCK", |lock| (lock.file == file).then_some(lock.start))
 }
 
-/// Inode and process of each write lock that a process has (POSIX, not a description's) on a file of the device, which is
-/// written as /proc has it. Where locks come and go all the while, a single reading may miss some that stay: then the result
-/// is what any reading showed.
+/// Inode and process of each write lock that a process has (POSIX, not a description's) on a file of a device. `device` is
+/// written as in /proc. If locks come and go all the time, a single reading may miss some that stay. Then the result has every
+/// lock that any reading showed.
 pub(super) fn process_locks(device: &[u8]) -> Option<Vec<(u64, i32)>> {
     let see = |lock: FileLock<'_>| {
         let (_, inode) = lock.file.rsplit_once(':').filter(|(on, _)| on.as_bytes() == device)?;
@@ -29,7 +29,7 @@ pub(super) fn process_locks(device: &[u8]) -> Option<Vec<(u64, i32)>> {
     Some(earlier.iter().chain([&last]).filter_map(|reading| write_locks(reading, "POSIX", see)).flatten().collect())
 }
 
-/// What `see` makes of the write locks of that kind.
+/// The results of `see` for the write locks of one kind.
 fn write_locks<T>(locks: &[u8], kind: &str, see: impl Fn(FileLock<'_>) -> Option<T>) -> Option<Vec<T>> {
     let locks = std::str::from_utf8(locks).ok()?;
     Some(locks.lines().filter_map(|line| see(FileLock::parse(line, kind)?)).collect())

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reading a file or a directory of /proc, though the program may close the descriptor meanwhile (see
-//! [`descriptor`](crate::sys::descriptor)). What was read counts only if it names its subject itself, or if the descriptor
-//! still is of the file of that path afterwards: the number may have become another file of /proc, too.
+//! Reading a file or a directory of /proc. The program may close the descriptor meanwhile (see
+//! [`descriptor`](crate::sys::descriptor)), and the number may become another file's, even of /proc. So what was read counts only
+//! if it names its subject itself, or if the descriptor still is of the file of that path afterwards.
 //!
-//! What a call needs that does not wait is read onto the stack: the call may come from a signal handler that interrupted
-//! malloc(3).
+//! A call that does not wait reads onto the stack: it may come from a signal handler that interrupted malloc(3).
 
 use std::ffi::CStr;
 use std::fmt::{self, Write as _};
@@ -17,11 +16,11 @@ use crate::sys::syscall::file::{Metadata, with_c_string};
 /// How much is read at a time.
 const CHUNK: usize = 4096;
 
-/// How much of a line is looked at. The line of NSpid has one number for each of at most 32 namespaces.
+/// How many bytes of a line are looked at. The line of NSpid has one number for each of at most 32 namespaces.
 const LONGEST_LINE: usize = 512;
 
-/// The mark by which a descriptor is known to be ours: opened to append, which makes no sense for a reader, so that hardly
-/// any program has such a descriptor. To ask for the flags costs a fraction of asking which file it is.
+/// The mark by which a descriptor is known to be ours: O_APPEND. It makes no sense for a reader, so hardly any program has such
+/// a descriptor. Asking for the flags costs a fraction of asking for the file's identity.
 const FLAGS: libc::c_int = libc::O_RDONLY | libc::O_APPEND;
 
 /// A path, formatted on the stack.

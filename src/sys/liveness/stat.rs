@@ -19,7 +19,7 @@ pub(super) struct Stat {
 }
 
 impl Stat {
-    /// More than the file takes up to the last field that is looked for.
+    /// More than the file has up to the last field that is read.
     const BYTES: usize = 1024;
     // The fields, numbered from 0 behind the command; proc(5) numbers them from 1, and the state is its field 3.
     const STATE: usize = 0;
@@ -34,7 +34,7 @@ impl Stat {
     }
 
     fn parse(stat: &[u8], number: i32) -> Option<Self> {
-        // The command stands in parentheses and may contain anything, parentheses too; nothing behind the last one does.
+        // The command stands in parentheses and may contain some. No field behind it does, so the last one ends it.
         let end = stat.iter().rposition(|&byte| byte == b')')?;
         let named = std::str::from_utf8(&stat[..stat.iter().position(|&byte| byte == b'(')?]).ok()?;
         if named.trim_end().parse() != Ok(number) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The memory that every child of this process finds zeroed (see [`process`](super)). It is one mapping, because each further
-//! one would cost the first call of a process two system calls and a page. It is smaller than 2 MiB, so that the kernel
-//! clears no huge page for a few words.
+//! The memory that every child of this process finds zeroed (see [`process`](super)). It is one mapping: a second one would
+//! cost the first call of a process two system calls and a page. It is smaller than 2 MiB, so that the kernel does not clear
+//! a huge page for a few words.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -20,14 +20,14 @@ struct Part {
     words: usize,
 }
 
-// What is used first stands last. The kernel maps downwards, so the end of the arena has neighbours that are in use already,
-// and the first touch there needs no new page of page tables.
+// The parts that are used first are at the end. The kernel maps downwards, so the end of the arena lies beside memory that is
+// in use already, and the first access there needs no new page table.
 
 /// A bit for each serial of a thread.
 const SERIALS: Part = Part { start: 0, words: 1 << (22 - 6) };
 /// Counters of threads that wait for one lock.
 const WAIT_COUNTERS: Part = Part { start: SERIALS.start + SERIALS.words, words: 256 };
-/// Cache lines for one user each. The first is the last.
+/// Cache lines for one user each. They are given out from the end.
 const LINES: Part = Part { start: WAIT_COUNTERS.start + WAIT_COUNTERS.words, words: LINE_COUNT * LINE };
 /// The process itself.
 const PROCESS: Part = Part { start: LINES.start + LINES.words, words: LINE };
@@ -41,7 +41,7 @@ fn words(part: &Part) -> Result<&'static [AtomicU64], Errno> {
     static WHOLE: OnceBox<WipedOnFork> = OnceBox::new();
     let whole = WHOLE.get_or_make(|| {
         let fresh = WipedOnFork::new(WORDS)?;
-        // Written before it is read: a read would map a page of zeros first, which the write would replace.
+        // Write before the first read: a read would map a page of zeros, which the first write would then replace.
         fresh.words()[PROCESS.start].store(0, Ordering::Relaxed);
         // Every manager passes here before any thread has something that its end must clean up.
         thread::stay_loaded();

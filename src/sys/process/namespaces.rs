@@ -38,7 +38,7 @@ pub(crate) fn pid_namespace(process: &str) -> u64 {
 
 /// A namespace of a process, as the inode of its file in /proc; 0 if it cannot be seen.
 fn namespace(process: &str, kind: &str) -> u64 {
-    // The link says it: "pid:[4026531836]". To follow the link costs twice as much.
+    // The link's text has the inode: "pid:[4026531836]". Following the link costs twice as much.
     let mut link = [0; 64];
     let link = proc_file::read_link(ProcPath::new(format_args!("/proc/{process}/ns/{kind}")).as_str(), &mut link);
     let inode = link.and_then(|link| link.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok());
@@ -50,7 +50,7 @@ pub(crate) fn proc_shows_this_namespace() -> bool {
     file_system::is_procfs(c"/proc") && namespace_pids("self") == Some(NamespacePids::only(process::pid()))
 }
 
-/// The process that thread `tid` belongs to, 0 if it cannot be seen.
+/// The process that thread `tid` belongs to; 0: it cannot be seen.
 pub(crate) fn process_of(tid: u32) -> i32 {
     status_field(format_args!("/proc/{tid}/status"), b"Tgid:", |value| value.trim().parse().ok()).unwrap_or(0)
 }
@@ -89,7 +89,8 @@ pub(in crate::sys) fn namespace_pids(process: &str) -> Option<NamespacePids> {
     })
 }
 
-/// The id of this boot. A process that cannot read it, for want of a descriptor or of /proc, must not take it for another.
+/// The id of this boot. A process that cannot read it, because it has no free descriptor or no /proc, gets an error: it must
+/// not take this boot for another.
 pub(crate) fn boot_id() -> Result<[u8; 16], Errno> {
     // Read once in a process: it does not change.
     static KNOWN: OnceBox<[u8; 16]> = OnceBox::new();

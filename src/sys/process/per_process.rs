@@ -12,8 +12,7 @@ use crate::sys::process::arena::CacheLine;
 pub(crate) struct PerProcess<T> {
     /// Holds the pointer to this process's value. A child finds zeros.
     place: CacheLine,
-    /// The value that was made last, perhaps by an ancestor. Through it all values are reachable, which is what a leak checker
-    /// looks for.
+    /// The value that was made last, perhaps by an ancestor. All values are reachable through it, so a leak checker finds them.
     last: AtomicPtr<Made<T>>,
 }
 
@@ -34,8 +33,8 @@ impl<T> PerProcess<T> {
     }
 
     fn pointer(&self) -> &AtomicPtr<Made<T>> {
-        // SAFETY: the word is zeroed, aligned memory of the size of a pointer. It lives as long as self and is only used as
-        // this atomic.
+        // SAFETY: the word is zeroed, aligned memory of the size of a pointer. It lives as long as self, and is used as this
+        // atomic only.
         unsafe { AtomicPtr::from_ptr(self.place.word(0).as_ptr().cast()) }
     }
 
@@ -82,8 +81,8 @@ impl<T> Drop for PerProcess<T> {
     }
 }
 
-/// Keeps the values of ancestors, chained so that a leak checker reaches them. They are not dropped: what they stand for is
-/// the ancestors', and they may have been changing at the time of the fork.
+/// Keeps the values of ancestors, chained so that a leak checker reaches them. They are not dropped: they may have been changing
+/// at the time of the fork, and what they stand for belongs to the ancestors.
 fn keep<T>(first: *mut Made<T>) {
     static LEFT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
     let mut oldest = first;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One value for each key in the whole process. All who ask for it share it, and the last drops it. A child that is forked at
-//! any instant finds the registry whole: all writes are single atomic stores, and it is valid after each.
+//! One value for each key in the whole process. All users of a key share its value, and the last one drops it. A child may be
+//! forked at any instant and finds the registry whole: all writes are single atomic stores, and it is valid after each.
 
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
@@ -30,7 +30,7 @@ impl<T: Send + Sync + 'static> Registry<T> {
         Self { head: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// The value of `key`, made by `make` if nobody has it. `check` sees a value that was there already.
+    /// The value of `key`, made by `make` if nobody has it. `check` may refuse a value that was there already.
     pub(crate) fn get_or_make<E>(
         &'static self,
         _alone: &Exclusion<'_>,
@@ -85,7 +85,7 @@ impl<T: Send + Sync + 'static> Registry<T> {
 /// A user's share in a value of a [`Registry`].
 pub(crate) struct Shared<T: Send + Sync + 'static> {
     node: &'static Node<T>,
-    /// The node's value, which stays as long as it has users: one step less to get there.
+    /// The node's value, which stays as long as the node has users. It is here to save a load.
     value: NonNull<T>,
 }
 
@@ -118,8 +118,8 @@ impl<T: Send + Sync> Deref for Shared<T> {
 
 impl<T: Send + Sync> Drop for Shared<T> {
     fn drop(&mut self) {
-        // Without the arena there would be no exclusion, and the value would have to leak. It exists, since get_or_make
-        // needed it.
+        // The arena exists, because get_or_make() needed it. Without it there would be no exclusion, and the value would have
+        // to leak.
         let Ok(process) = Process::current() else {
             return;
         };

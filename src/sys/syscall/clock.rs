@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! CLOCK_MONOTONIC, the clock of every deadline: to set the wall clock must not end a wait.
+//! CLOCK_MONOTONIC, the clock of every deadline: a change of the wall clock must not end a wait.
 
 use std::mem::MaybeUninit;
 
@@ -11,7 +11,7 @@ pub(crate) fn nanoseconds_since_1970() -> u64 {
 }
 
 /// The time since boot in the clock ticks of /proc, 100 a second on every architecture, as the time namespace counts it.
-/// Whatever runs now has started by then.
+/// Every thread that runs now has started by then.
 pub(crate) fn ticks_since_boot() -> u64 {
     const TICK_NS: u64 = 10_000_000;
     Instant::read(libc::CLOCK_BOOTTIME).0 / TICK_NS
@@ -25,7 +25,7 @@ impl Instant {
     /// Never reached: it is 584 years after boot.
     pub(crate) const NEVER: Self = Self(u64::MAX);
 
-    /// The boot: past at any time.
+    /// The boot: it is always past.
     pub(crate) const BOOT: Self = Self(0);
 
     pub(crate) fn now() -> Self {

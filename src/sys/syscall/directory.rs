@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Opening, creating and removing files in an open directory, whatever becomes of its name.
+//! Opening, creating and removing files in an open directory. The directory's name does not matter.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -12,7 +12,7 @@ use crate::sys::syscall::file::{self, Access, Metadata, Opener};
 
 const ITSELF: libc::c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
-/// Opens a directory itself: a symbolic link is ENOTDIR, as is everything else.
+/// Opens a directory. `ENOTDIR`: a symbolic link, or anything else that is not a directory.
 pub(crate) fn open(path: &Path) -> Result<File, Errno> {
     file::open_with(path, ITSELF)
 }
@@ -27,7 +27,7 @@ pub(crate) fn open_at(directory: &File, name: &str) -> Result<File, Errno> {
     file::open_above_standard(directory.as_raw_fd(), name.as_bytes(), file::unfollowed(Access::ReadWrite))
 }
 
-/// Creates a regular file in the directory without opening it: to close it would drop the locks of this process on it.
+/// Creates a regular file in the directory without opening it: closing it would drop this process's locks on it.
 pub(crate) fn make_at(directory: &File, name: &str, mode: u32) -> Result<(), Errno> {
     // SAFETY: mknodat(2) reads the name, which lives past the call.
     let make = |name| Errno::check(unsafe { libc::mknodat(directory.as_raw_fd(), name, libc::S_IFREG | mode, 0) });

@@ -113,8 +113,8 @@ fn bytes_of(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
 
-/// Calls `call` with a path as a C string on the stack: by std it would cost a process's first call two more pages of code.
-/// `call` itself reports its errno.
+/// Calls `call` with a path as a C string on the stack. The standard library's way would cost a process's first call two more
+/// pages of code. `call` itself reports its errno.
 pub(in crate::sys) fn with_c_string<T>(bytes: &[u8], call: impl FnOnce(*const libc::c_char) -> T) -> Result<T, Errno> {
     const SHORT: usize = 256;
     if bytes.len() >= SHORT {
@@ -144,7 +144,7 @@ pub(super) fn open_at(directory: RawFd, path: &[u8], flags: libc::c_int) -> Resu
     with_c_string(path, open)?
 }
 
-/// The same, under a number above those of the standard files, so that nobody writes to it by mistake.
+/// The same, under a number above 2, so that nobody writes to it by mistake (see [`standard_fds`]).
 pub(super) fn open_above_standard(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<File, Errno> {
     let _placeholders = standard_fds::Placeholders::open()?;
     let opened = open_at(directory, path, flags)?;
@@ -161,7 +161,7 @@ pub(super) fn open_with(path: &Path, flags: libc::c_int) -> Result<File, Errno> 
     open_above_standard(libc::AT_FDCWD, bytes_of(path), flags)
 }
 
-/// Flags for an open that waits for nobody.
+/// Flags for an open that does not wait.
 fn at_once(access: Access) -> libc::c_int {
     let flag = match access {
         Access::ReadWrite => libc::O_RDWR,

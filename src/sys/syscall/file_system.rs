@@ -71,9 +71,9 @@ pub(crate) fn is_on_overlay(file: &File) -> Result<bool, Errno> {
     Ok(file_system(file)? == OVERLAYFS_SUPER_MAGIC)
 }
 
-/// Has every write to the file, which is still empty, go to the reserved place. A file system that copies on write puts each
-/// write elsewhere: the first uses up what was reserved, and if the file system is full, the next is a SIGBUS. `EOPNOTSUPP`:
-/// the file system always copies.
+/// Makes every write to a file that is still empty go to the reserved place. A file system that copies on write puts each
+/// write elsewhere. The first write then uses up the reserved space, and on a full file system the next one is a SIGBUS.
+/// `EOPNOTSUPP`: the file system always copies.
 pub(crate) fn write_in_place(file: &File) -> Result<(), Errno> {
     const BTRFS_SUPER_MAGIC: u64 = 0x9123_683e;
     const ALWAYS_COPY_ON_WRITE: [u64; 2] = [

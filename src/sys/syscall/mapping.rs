@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::sys::Errno;
 use crate::sys::syscall::file::Access;
 
-/// The largest page that Linux has on any processor that it runs on.
+/// The largest page that Linux uses on any processor.
 const LARGEST_PAGE: usize = 65536;
 
 /// How large a page is.
 pub(super) fn page_size() -> u64 {
-    // Known here; to ask the libc would cost a process's first call another page of code.
+    // The size is known here. Asking the libc would cost a process's first call another page of code.
     if cfg!(target_arch = "x86_64") {
         return 4096;
     }
@@ -22,8 +22,8 @@ pub(super) fn page_size() -> u64 {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(LARGEST_PAGE as u64)
 }
 
-/// Mapped pages, unmapped when dropped. By the system calls alone: a process's first call maps three times, and to ask the
-/// libc for the page size would cost as much as a fourth.
+/// Mapped pages, unmapped when dropped. It uses the system calls alone: a process's first call maps three times, and asking
+/// the libc for the page size would cost as much as a fourth mapping.
 #[derive(Debug)]
 struct Pages {
     start: *mut u8,
@@ -78,9 +78,9 @@ impl Mapping {
         Ok(Self { range, access })
     }
 
-    /// Maps the same file once more, at the start of a range of `most` bytes: so the file may grow, and what is mapped stays
-    /// where it is. The pages beyond the file's end, except the rest of a large page, cannot be accessed: a program that
-    /// scans memory would meet a SIGBUS on each. By the mapping, because the descriptor may be another file's.
+    /// Maps the same file once more, at the start of a range of `most` bytes. So the file can grow while the mapped part stays
+    /// where it is. The pages beyond the file's end, except the rest of a large page, are protected: otherwise a program that
+    /// scans memory would get a SIGBUS on each. It uses the mapping, because the descriptor may be another file's.
     pub(crate) fn once_more(&self, length: usize, most: usize) -> Result<Self, Errno> {
         let size = most.max(length);
         // SAFETY: mremap(2) of 0 bytes of a shared mapping leaves it as it is, and maps its file again in free addresses.
@@ -98,7 +98,7 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Gives access to the first `length` bytes, which the file has by now. Several threads may do this at a time.
+    /// Gives access to the first `length` bytes. The file is that long by now. Several threads may do this at a time.
     pub(crate) fn extend(&self, length: usize) -> Result<(), Errno> {
         if length > self.range.length {
             return Err(Errno(libc::EINVAL));
@@ -191,8 +191,8 @@ fn protection(access: Access) -> libc::c_int {
     }
 }
 
-/// Has the file system find room for the bytes from `start`, where a page begins, up to `end`, which the file has: as a write
-/// to each page would, but without writing. `ENOSPC`: there is no room. `EOPNOTSUPP`: the kernel is older than Linux 5.14.
+/// Makes the file system find room for the bytes from `start` (the start of a page) to `end` (within the file), as a write to
+/// each page would, but without writing. `ENOSPC`: there is no room. `EOPNOTSUPP`: the kernel is older than Linux 5.14.
 pub(super) fn populate(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     let size = |bytes| usize::try_from(bytes).map_err(|_| Errno(libc::EFBIG));
     let offset = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
