@@ -16,7 +16,7 @@
 //!
 //! # A backend of one's own
 //!
-//! It is one folder that implements [`Backend`] and [`Manager`], and one line in [`backends!`]. The doors need no change.
+//! It is one folder that implements [`Backend`] and [`Manager`], and one line in `backends!`, below. The doors need no change.
 //!
 //! - *It hears of an unlock by notification*: the sleep is the backend's. Its [`Acquisition::sleep`] waits for whatever
 //!   tells it, a futex or a descriptor, until its own deadline or the next look at the cancel object. Nothing else polls.

@@ -27,8 +27,8 @@ use super::word;
 /// How many entries a page has.
 const ON_A_PAGE: u32 = format::ENTRIES / format::ENTRY_PAGES;
 
-/// After that many taken entries, reserve another page of entries, if there is one left: each taken entry costs a system
-/// call.
+/// After a search has met this many taken entries, it reserves another page of entries, if there is one left: each taken entry
+/// costs a system call.
 const PATIENCE: u32 = 32;
 
 /// The entry of a process in a segment without a name, which is its own alone.
@@ -37,7 +37,7 @@ const ONLY_ENTRY: u32 = 1;
 /// The place of this process.
 #[derive(Debug)]
 pub(super) struct Attachment {
-    /// Different for each attachment that this process and its ancestors ever had.
+    /// A number that no other attachment of this process or its ancestors ever had.
     pub(super) id: u64,
     pub(super) entry: u32,
     generation: u64,
@@ -138,8 +138,8 @@ fn entry_of(space: &Space, index: u32) -> Result<Entry<'_>, Reason> {
     space.entry(index).ok().flatten().ok_or(unusable)
 }
 
-/// How often to open the file again because the program closed all descriptors meanwhile. A program that exceeds this
-/// does nothing else.
+/// How often to open the file again because the program closed all descriptors meanwhile. Only a program that does nothing
+/// else exceeds this.
 const MOVES: u32 = 1000;
 
 /// Finds an entry whose byte is free, and locks the byte.

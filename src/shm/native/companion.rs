@@ -19,7 +19,7 @@ pub(crate) trait Companion: Send + Sync {
 }
 
 impl Native {
-    /// See [`View::holds_surely`].
+    /// See [`View::holds_surely`](super::view::View::holds_surely).
     #[inline(always)]
     pub(crate) fn holds_surely(&self, id: u32) -> bool {
         self.view.holds_surely(id)

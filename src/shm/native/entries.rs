@@ -42,7 +42,7 @@ impl State {
     }
 }
 
-/// What keeps the file description that holds the record lock of an entry.
+/// What keeps the file description open that holds the record lock of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeptBy {
     /// A mapping, or nothing: no other process can ask.

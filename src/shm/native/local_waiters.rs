@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
 //! The number of threads of this process that wait for the same lock. Many of them can share the checks of its holder.
-//! Each lock is counted apart: otherwise a lock with few waiters would be checked as seldom as one with many.
+//! Each lock has a counter of its own: otherwise a lock with few waiters would be checked as seldom as one with many.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many counters to try for a free one, or one that the lock has already.
+/// How many counters to try, for one that the lock has already, or a free one.
 const PROBES: usize = 8;
 
 /// A counter has the lock's key above this bit and the number of its waiters below. 0: the counter is free.
 const KEY_SHIFT: u32 = u32::BITS;
 const COUNT_MASK: u64 = (1 << KEY_SHIFT) - 1;
 
-/// The calling thread as one that waits for a lock. `waits` counts it off when its wait ends.
+/// The calling thread, counted as a waiter. `waits` takes it off the counter when its wait ends.
 #[derive(Clone, Copy)]
 pub(super) struct LocalWaiters<'c> {
     /// `None`: there was no counter, so the thread checks as if it waited alone.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
 //! Thread records: which thread a lock word means, and which lock the thread waits for. The table is hashed by the
-//! owner's word. A thread that finds no room locks all the same, but its death within a living process is not noticed and
-//! its deadlocks are not found.
+//! owner's word. A thread that finds no room can lock all the same. But its death is not noticed while its process lives, and
+//! its deadlocks are not found (T9).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +10,7 @@ use super::format::{self, record};
 use super::space::Space;
 use super::word;
 
-/// How many places a record may be at.
+/// How many places a thread tries for its record.
 const PROBES: u32 = 16;
 /// The distance between them. It is odd, so the places all differ; and large, because the threads of one process begin at
 /// neighbouring places and should not collide.
@@ -19,7 +19,7 @@ const STRIDE: u32 = 509;
 /// A key that is being written has this bit; no owner's word has it.
 const UNFINISHED: u64 = word::WAITERS;
 
-/// Above these bits, a published wait has its number.
+/// A published wait has the lock's id in these low bits, and its own number above them.
 const WAIT_SHIFT: u32 = 32;
 
 /// A place in the table, while it is one thread's record.

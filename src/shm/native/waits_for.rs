@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
 //! The graph of waits: from a thread to the lock that it waits for, from the lock to its holder, and on. A thread waits
-//! for one lock. An exclusive lock has one holder. A writer that drains waits for every reader, so the way forks there;
-//! since it waits for all of them, any way that comes back is a deadlock (S23).
+//! for one lock. An exclusive lock has one holder. A writer that drains waits for every reader, so the path forks there. It
+//! waits for all of them, so any path that comes back is a deadlock (S23).
 
 use std::collections::{BTreeMap, VecDeque};
 
 /// The most threads that a search visits. A longer cycle is not found.
 const MOST_STEPS: usize = 8192;
 
-/// One step: a lock that a thread waits for, a thread that keeps it from that, and what that thread waits for.
+/// One link: a lock that a thread waits for, a thread that keeps it from that lock, and what that other thread waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     pub lock: u32,
@@ -28,8 +28,8 @@ pub trait Graph {
     fn waits_for(&self, holder: u64) -> Option<(u32, u64)>;
 }
 
-/// The links from `wanted` back to `me`, if there is such a way. Each link is read once, so the whole way may have
-/// existed at no single instant.
+/// The links from `wanted` back to `me`, if there are any. Each link is read once, so the whole cycle may never have existed
+/// at one instant.
 pub fn search(graph: &impl Graph, me: u64, wanted: u32) -> Option<Vec<Link>> {
     // From which thread, and by which lock, each thread was found. A thread is followed once.
     let mut parents: BTreeMap<u64, (u64, u32, u64)> = BTreeMap::new();
