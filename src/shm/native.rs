@@ -25,7 +25,7 @@
 //! | slot | 64 bytes for each lock: word, note, four cells |
 //! | table | the cells that all locks share, for readers that find no room in the slot |
 //! | record | which thread a name means, and which lock it waits for |
-//! | judge | decide whether a holder is dead; who cannot be asked is not dead |
+//! | judge | decide whether a holder is dead; a holder that cannot be judged is not dead |
 //! | take over | swap the word of a dead holder for one's own name |
 //! | abandoned | of a lock: its last holder died, and nobody has taken it since |
 //! | slice | one sleep of a wait, at most 5 ms unless many threads of the process wait |
