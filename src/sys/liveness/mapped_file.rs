@@ -8,8 +8,8 @@ use crate::sys::process;
 use crate::sys::process::namespaces::{NamespacePids, namespace_pids, pid_namespace};
 use crate::sys::syscall::file::Metadata;
 
-/// The inode of the PID namespace that the machine boots into (PROC_PID_INIT_INO in the kernel's proc_ns.h). Every process
-/// can be seen from it.
+/// The inode of the PID namespace in which the machine boots (PROC_PID_INIT_INO in the kernel's proc_ns.h). Every process is
+/// visible from it.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// A file that this process maps, by device and inode as /proc/PID/maps writes them: on some file systems the device differs
@@ -21,9 +21,9 @@ pub(crate) struct MappedFile {
 }
 
 impl MappedFile {
-    /// The file that is mapped at that address in this process. `None`: it cannot be seen.
+    /// The file that is mapped at `address` in this process. `None`: /proc does not show it.
     pub(crate) fn at(address: usize) -> Option<Self> {
-        // Not /proc/self, which shows nothing once the main thread has ended, though other threads go on.
+        // /proc/self shows nothing once the main thread has ended, even if other threads go on.
         let maps = proc_file::read_all("/proc/thread-self/maps")?;
         let start = format!("{address:08x}-");
         let line = maps.split(|&byte| byte == b'\n').find(|line| line.starts_with(start.as_bytes()))?;
@@ -77,8 +77,8 @@ impl MappedFile {
 /// Why a process outside of this PID namespace may be using a segment.
 pub(crate) type Doubt = &'static str;
 
-/// Whether every process that maps the file at `address` has its thread ids from this PID namespace. Only then a thread id in
-/// the file means the thread of that number here.
+/// Checks that every process that maps the file at `address` has its thread ids from this PID namespace. Only then does a
+/// thread id in the file mean the thread with that number here.
 pub(crate) fn only_this_namespace_maps(address: usize) -> Result<(), Doubt> {
     if pid_namespace("self") != INITIAL_PID_NAMESPACE {
         return Err("a holder outside this PID namespace cannot be seen from here");
@@ -112,7 +112,7 @@ pub(crate) fn only_this_namespace_maps(address: usize) -> Result<(), Doubt> {
     Ok(())
 }
 
-/// Whether a process that could not be looked into has ended. Only its absence says so, no other failure does.
+/// Whether a process that could not be looked into has ended. Only its absence from /proc shows that; no other failure does.
 fn has_ended(process: &str) -> bool {
     is_missing(&format!("/proc/{process}"))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The word that says the kind of a mutex: glibc's bits, which of them do not change how a mutex locks, and what the others
+//! The word that tells the kind of a mutex: glibc's bits, which of them do not change how a mutex locks, and what the others
 //! do.
 //!
 //! One host's segment may be used by containers with another glibc, and glibc has not always written the same word for

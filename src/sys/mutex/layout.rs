@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where this libc keeps the parts of a robust mutex, found by trying mutexes of the caller's own.
+//! Where this libc keeps the parts of a robust mutex. The library finds it out at run time, by trying mutexes of its own.
 
 use std::cell::UnsafeCell;
 use std::mem::{self, MaybeUninit};
@@ -27,7 +27,7 @@ pub(crate) struct MutexLayout {
     alike: [u32; 2],
     /// Byte offset of the libc's own note of the holder.
     pub(super) owner: usize,
-    /// What stands there when the mutex was unlocked without having been made consistent.
+    /// What stands there when the mutex was unlocked before it was made consistent.
     pub(super) not_recoverable_value: u32,
 }
 
@@ -39,8 +39,9 @@ impl MutexLayout {
         FOUND.get_or_make(|| Self::probe_where_it_tells().ok_or(())).ok()
     }
 
-    /// Probes from a thread whose id tells something. A held mutex contains the holder's thread id, and counters that are 1. The
-    /// first thread of a PID namespace, such as a container's, has the id 1, so there another thread probes.
+    /// Probes from a thread whose id is not 1. A held mutex contains the holder's thread id, and counters that are 1, and the
+    /// probe must tell the two apart. The first thread of a PID namespace, such as a container's, has the id 1: there another
+    /// thread probes.
     fn probe_where_it_tells() -> Option<Self> {
         const COUNTED: u32 = 1;
         if kernel_thread_id() != COUNTED {
@@ -84,7 +85,7 @@ impl MutexLayout {
                 0 if probe.unlock() == 0 => continue,
                 _ => return None,
             }
-            // Unlocked without having been made consistent: the note now says "not recoverable", and the list is empty.
+            // It was unlocked before it was made consistent: the note now says "not recoverable", and the list is empty.
             probe.unlock();
             let notes: Vec<usize> = named.iter().copied().filter(|&index| probe.load(index) != 0).collect();
             let &[owner] = notes.as_slice() else { return None };
@@ -146,7 +147,7 @@ impl Probe {
     }
 
     fn try_lock(&self) -> c_int {
-        // SAFETY: an initialised mutex that no other thread is_compatible.
+        // SAFETY: an initialised mutex that no other thread knows.
         unsafe { libc::pthread_mutex_trylock(self.0.get()) }
     }
 
@@ -189,7 +190,7 @@ pub(super) unsafe fn initialise(mutex: *mut pthread_mutex_t) -> Result<(), Errno
         checked(libc::pthread_mutexattr_init(attributes))?;
         let made = checked(libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED))
             .and_then(|()| checked(libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST)))
-            // The default type is normal as well, but glibc writes another word where it is asked for by name.
+            // The default type is the normal one, too, but glibc writes another word if the type is set by name.
             .and_then(|()| checked(libc::pthread_mutexattr_settype(attributes, libc::PTHREAD_MUTEX_NORMAL)))
             .and_then(|()| checked(libc::pthread_mutex_init(mutex, attributes)));
         libc::pthread_mutexattr_destroy(attributes);

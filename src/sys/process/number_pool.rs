@@ -26,7 +26,7 @@ impl NumberPool<'_> {
         })
     }
 
-    /// Gives a number back. The caller has seen to it that nothing names it any more.
+    /// Gives a number back. The caller guarantees that nothing names it any more.
     pub(crate) fn release(&self, number: u32) {
         if let Some((word, bit)) = self.place(number) {
             word.fetch_and(!bit, Ordering::AcqRel);
@@ -37,7 +37,7 @@ impl NumberPool<'_> {
 /// A pool for a static, with 64 numbers for each word. Children inherit it, with the users.
 #[repr(C)]
 pub(crate) struct StaticNumberPool<const WORDS: usize> {
-    // Beside the first numbers, so that a process that needs few numbers touches one page.
+    // It stands beside the first numbers, so a process that needs few numbers touches one page.
     next: AtomicU32,
     in_use: [AtomicU64; WORDS],
 }

@@ -25,7 +25,7 @@ pub(crate) enum Access {
     ReadOnly,
 }
 
-/// Which file it is, among all that there are at a time.
+/// Identifies a file, among all files that exist at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileId {
     pub(crate) device: u64,
@@ -148,7 +148,8 @@ pub(super) fn open_at(directory: RawFd, path: &[u8], flags: libc::c_int) -> Resu
 pub(super) fn open_above_standard(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<File, Errno> {
     let _placeholders = standard_fds::Placeholders::open()?;
     let opened = open_at(directory, path, flags)?;
-    // The program may have closed a standard file since. A file that was created exists, so an error would come too late.
+    // The program may have closed a standard file since. A created file keeps such a number: it exists already, so an error
+    // would come too late.
     match standard_fds::move_away(&opened) {
         Ok(moved) => Ok(moved.unwrap_or(opened)),
         Err(_) if flags & libc::O_EXCL != 0 => Ok(opened),
@@ -188,8 +189,8 @@ pub(crate) enum Opener {
     Other,
 }
 
-/// As [`open`], and says whether the caller is the file's owner. To compare user ids does not show it: in a user namespace
-/// all users that it does not know have one and the same id.
+/// As [`open`], and tells whether the caller is the file's owner. A comparison of user ids does not show it: in a user
+/// namespace, all users that are not mapped there have the same id.
 pub(crate) fn open_as_owner(path: &Path, access: Access) -> Result<(File, Opener), Errno> {
     as_owner(|flags| open_with(path, unfollowed(access) | flags))
 }
@@ -241,9 +242,10 @@ pub(crate) fn link_unnamed(file: &File, path: &Path) -> Result<(), Errno> {
 }
 
 /// Reserves the bytes from `start` up to but not including `end`, so that no later access is a SIGBUS, and makes the file at
-/// least that long. What others write there meanwhile stays, except in the last byte, which nobody may use. Not by
-/// posix_fallocate(3): where the file system cannot reserve, that writes zeros over what others wrote. `EOPNOTSUPP`: neither
-/// the file system nor the kernel can.
+/// least that long. What others write there meanwhile stays, except in the last byte, which nobody may use. `EOPNOTSUPP`:
+/// neither the file system nor the kernel can reserve.
+///
+/// posix_fallocate(3) will not do: if the file system cannot reserve, that function writes zeros over what others wrote.
 pub(crate) fn reserve(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     if start >= end {
         return Ok(());
@@ -252,7 +254,7 @@ pub(crate) fn reserve(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     let page = mapping::page_size();
     let (start, whole) = (start / page * page, end.next_multiple_of(page));
     let end = if whole == end { end } else { whole.min(Metadata::of(file)?.size).max(end) };
-    // To make the file longer than the limit is a SIGXFSZ, which ends the process.
+    // Making the file longer than the limit is a SIGXFSZ, which ends the process.
     if end > file_size_limit() && Metadata::of(file)?.size < end {
         return Err(Errno(libc::EFBIG));
     }
@@ -273,7 +275,7 @@ pub(crate) fn reserve(file: &File, start: u64, end: u64) -> Result<(), Errno> {
 
 /// [`reserve`] on a file system without fallocate(2), such as ext3 or ramfs.
 fn reserve_by_touching(file: &File, start: u64, end: u64) -> Result<(), Errno> {
-    // Not by ftruncate(2): if two processes make the file longer, one could make it shorter again.
+    // ftruncate(2) will not do: if two processes make the file longer, one could make it shorter again.
     if Metadata::of(file)?.size < end {
         // The file may have become shorter since the check above.
         if end > file_size_limit() {
@@ -297,8 +299,8 @@ pub(crate) fn set_position(file: &File, position: u64) -> Option<u64> {
     u64::try_from(unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_SET) }).ok()
 }
 
-/// The first range of a file, from a position on, that anybody has written to. The rest is zeros, reserved at most. Changes
-/// the position of the description. `None`: there is no such range.
+/// The first range of a file, from a position on, that has been written to. The bytes before it read as zeros. Changes the
+/// position of the description. `None`: there is no such range.
 pub(crate) fn next_touched(file: &File, from: u64) -> Result<Option<Range<u64>>, Errno> {
     let seek = |from: u64, whence| {
         let from = libc::off_t::try_from(from).map_err(|_| Errno(libc::EOVERFLOW))?;

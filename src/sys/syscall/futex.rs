@@ -16,7 +16,7 @@ pub(crate) fn wake_one(word: &AtomicU32) {
     wake_one_of(word, ALL_CLASSES);
 }
 
-/// Sleeps until a wake-up, a signal or the deadline; not at all if the word is not `expected`.
+/// Sleeps until a wake-up, a signal or the deadline. Does not sleep if the word is not `expected`.
 pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Instant) {
     wait_for_classes(word, expected, deadline, ALL_CLASSES);
 }
@@ -50,7 +50,7 @@ fn wake(word: &AtomicU32, count: libc::c_int, classes: u32) -> bool {
 /// How a sleep ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WakeReason {
-    /// A wake-up, which no other sleeper has got.
+    /// A wake-up. No other sleeper got it.
     Woken,
     /// The deadline passed.
     TimedOut,
@@ -60,7 +60,7 @@ pub(crate) enum WakeReason {
     Signal,
 }
 
-/// Sleeps as [`wait`] does, to be woken with any of `classes`, and tells how it ended.
+/// Sleeps as [`wait`] does. A wake-up of any of `classes` ends the sleep. Returns how it ended.
 pub(crate) fn wait_for_classes(word: &AtomicU32, expected: u32, deadline: Instant, classes: u32) -> WakeReason {
     let deadline = deadline.timespec();
     // SAFETY: FUTEX_WAIT_BITSET reads the word and the timespec, both alive; its deadline is absolute on
