@@ -7,10 +7,11 @@
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::Reason;
-use crate::acquisition::{Acquisition, Deadline, Progress};
+use crate::acquisition::{self, Acquisition, Deadline, Progress};
 use crate::backend::{FastAcquire, Mode, Request};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Ownership};
+use crate::sys::probe::{self, DrainEnd};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::futex::{self, WakeReason};
 use crate::sys::thread::waits::{self, WaitEffects};
@@ -126,6 +127,21 @@ impl<'m> LockCall<'m> {
         self.native.pool().word(self.id)
     }
 
+    /// The file of the segment, as probes name it.
+    pub(super) fn inode(self) -> u64 {
+        self.native.pool().segment.metadata.inode
+    }
+
+    /// Tells probes of the end of a slice, and whom the word or cell `named` names.
+    pub(super) fn show_slice_end(self, start: Instant, now: Instant, named: u64) {
+        let (pid, tid) = self.native.pool().shown_thread(named);
+        probe::slice_end(self.inode(), self.id.into(), now.since(start), pid, tid);
+    }
+
+    pub(super) fn show_drain_end(self, outcome: DrainEnd) {
+        probe::drain_end(self.inode(), self.id.into(), outcome as u64);
+    }
+
     fn begin(self, place: &mut Option<Waiting<'m>>) -> Progress {
         self.native.may_lock(self.id)?;
         self.native.may_share(self.mode)?;
@@ -153,6 +169,7 @@ impl<'m> LockCall<'m> {
             held_word: None,
         };
         waiting.counted.begin(caller.thread, &marks);
+        probe::wait_begin(self.inode(), self.id.into(), self.mode as u64, self.lock().load(Ordering::Relaxed));
         let outcome = match self.mode {
             Mode::Exclusive => self.before_first_sleep(waiting),
             Mode::Shared => self.before_first_shared_sleep(waiting),
@@ -210,6 +227,13 @@ impl<'m> LockCall<'m> {
         if matches!(outcome, Ok(None)) {
             return Ok(None);
         }
+        let result = self.conclude(waiting, outcome);
+        let waited = Instant::now().since(waiting.start);
+        probe::wait_end(self.inode(), self.id.into(), waited, acquisition::code(&result));
+        result
+    }
+
+    fn conclude(self, waiting: &mut Waiting<'m>, outcome: Progress<Leaving>) -> Progress {
         // Clear the published wait after the swap, or without one: a search that runs meanwhile finds that there is no
         // cycle.
         waiting.counted.end(waiting.caller.thread);
@@ -230,6 +254,7 @@ impl<'m> LockCall<'m> {
     fn leave(self, waiting: &mut Waiting<'m>, leaving: Leaving) -> Progress {
         let lock = waiting.lock;
         if waiting.drain.take().is_some() {
+            self.show_drain_end(DrainEnd::GaveUp);
             self.end_own_drain(waiting.caller.owner);
             return Err(leaving.reason);
         }
@@ -288,6 +313,7 @@ impl<'m> LockCall<'m> {
         if now >= waiting.slices.end {
             waiting.slices.next(now, waiting.local_waiters.size());
             let seen = lock.load(Ordering::Acquire);
+            self.show_slice_end(waiting.start, now, seen);
             let note = pool.note(self.id);
             let was_reserved = !word::has_owner(sleep.seen);
             waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & RESERVED != 0 && note == sleep.note;
