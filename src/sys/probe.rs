@@ -54,9 +54,9 @@ macro_rules! site {
                 concat!(".asciz \"", stringify!($name), "\""),
                 concat!(".asciz \"", site!(@described $first_kind), $(" ", site!(@described $kind),)* "\""),
                 concat!("774: .balign 4\n", ".popsection"),
-                // One base for the whole file, whoever else has probes in it.
+                // One base for the whole file, whoever else has probes in it; kept, although no code uses it ("R").
                 ".ifndef _.stapsdt.base",
-                ".pushsection .stapsdt.base, \"aG\", \"progbits\", .stapsdt.base, comdat",
+                ".pushsection .stapsdt.base, \"aGR\", \"progbits\", .stapsdt.base, comdat",
                 concat!(".weak _.stapsdt.base\n", ".hidden _.stapsdt.base"),
                 "_.stapsdt.base: .space 1",
                 concat!(".size _.stapsdt.base, 1\n", ".popsection"),
@@ -96,7 +96,7 @@ macro_rules! probes {
 }
 
 probes! {
-    /// The calling thread is about to sleep for a lock.
+    /// The calling thread is about to sleep for a lock, for the first time in a call.
     wait_begin(inode: u64, lock: u64, mode: u64, word: u64);
     /// A slice of its wait has ended, and the lock is still held.
     slice_end(inode: u64, lock: u64, waited_ns: u64, pid: u64, tid: u64);

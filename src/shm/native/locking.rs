@@ -76,6 +76,8 @@ pub(super) struct Waiting<'m> {
     /// The word of another thread's drain that made no progress when the last slice ended; 0: there was none.
     pub(super) stuck: u64,
     pub(super) reading: Reading<'m>,
+    /// Whether probes were told of the wait: it has come to its first sleep.
+    is_shown: bool,
 }
 
 /// One sleep, on a lock's word or on a cell.
@@ -169,7 +171,6 @@ impl<'m> LockCall<'m> {
             held_word: None,
         };
         waiting.counted.begin(caller.thread, &marks);
-        probe::wait_begin(self.inode(), self.id.into(), self.mode as u64, self.lock().load(Ordering::Relaxed));
         let outcome = match self.mode {
             Mode::Exclusive => self.before_first_sleep(waiting),
             Mode::Shared => self.before_first_shared_sleep(waiting),
@@ -219,6 +220,7 @@ impl<'m> LockCall<'m> {
             drain: None,
             stuck: 0,
             reading: Reading::default(),
+            is_shown: false,
         }
     }
 
@@ -228,8 +230,10 @@ impl<'m> LockCall<'m> {
             return Ok(None);
         }
         let result = self.conclude(waiting, outcome);
-        let waited = Instant::now().since(waiting.start);
-        probe::wait_end(self.inode(), self.id.into(), waited, acquisition::code(&result));
+        if waiting.is_shown {
+            let waited = Instant::now().since(waiting.start);
+            probe::wait_end(self.inode(), self.id.into(), waited, acquisition::code(&result));
+        }
         result
     }
 
@@ -282,7 +286,8 @@ impl<'m> LockCall<'m> {
             Mode::Exclusive => classes(Instant::now().since(waiting.start)),
             Mode::Shared => 1 | READERS,
         };
-        waiting.sleep = self.sleep(waiting, waiting.lock, seen, classes);
+        let lock = waiting.lock;
+        waiting.sleep = self.sleep(waiting, lock, seen, classes);
     }
 
     /// Prepares a sleep on a cell.
@@ -290,7 +295,10 @@ impl<'m> LockCall<'m> {
         waiting.sleep = self.sleep(waiting, cell, seen, 1);
     }
 
-    fn sleep(self, waiting: &Waiting<'m>, word: &'m AtomicU64, seen: u64, classes: u32) -> Sleep<'m> {
+    fn sleep(self, waiting: &mut Waiting<'m>, word: &'m AtomicU64, seen: u64, classes: u32) -> Sleep<'m> {
+        if !std::mem::replace(&mut waiting.is_shown, true) {
+            probe::wait_begin(self.inode(), self.id.into(), self.mode as u64, seen);
+        }
         let until = waiting.slices.end.min(self.deadline.at());
         let until = match self.mode {
             // Wake a reader when it begins to starve, however long its slice is: only the reader itself can ask to be let
