@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=bash
 #
-# The static probes: that they are in the files, those that the documentation has, and that a debugger finds each one in
-# the situation that it is for. Sourced by `run`.
+# The static probes: the files have those of the documentation, and a debugger finds each one in the situation that it
+# is for. Sourced by `run`.
 
 # probes_of FILE: the names of the probes in a file, each as often as it is there.
 probes_of() {
@@ -22,9 +22,21 @@ probes_with_counts() {
 		sort
 }
 
+# distance_in_file SECTION: how much further on than in the file a section of the shared library is in memory.
+distance_in_file() {
+	LC_ALL=C readelf -SW "$shared" | sed -n 's/^ *\[ *[0-9]*\] //p' |
+		while read -r name _ address offset _; do
+			if [ "$name" = "$1" ]; then
+				echo $((0x$address - 0x$offset))
+			fi
+		done
+}
+
 check_notes() {
 	check_same "the shared library has the documented probes, each in one place, and no other" \
 		"$(probes_with_counts "$shared")" "$(documented_probes)"
+	check_same "perf finds them: the base of the notes lies in the file as the code does" \
+		"$(distance_in_file .stapsdt.base)" "$(distance_in_file .text)"
 	local program
 	for program in life-static life-fully-static; do
 		if [ -e "$build/$program" ]; then
@@ -33,7 +45,8 @@ check_notes() {
 	done
 }
 
-# debugger_script SITUATION: prints each probe as `hit NAME ARGUMENT...` and goes on. The library is there after main() has begun.
+# debugger_script SITUATION: prints each probe as `hit NAME ARGUMENT...` and goes on. The library is there once main() has
+# begun.
 debugger_script() {
 	local name count arguments
 	printf '%s\n' 'set pagination off' 'set confirm off' 'handle SIGUSR1 nostop noprint pass' 'handle SIGALRM nostop noprint pass' \
@@ -53,7 +66,8 @@ signal SIGUSR1' 160 -1 1
 	fi
 }
 
-# check_situation LAYOUT SITUATION: runs a situation in the debugger, and compares what it expects with what was hit.
+# check_situation LAYOUT SITUATION: runs a situation in the debugger, and compares what it expects with what was hit. Each
+# pattern must match a hit, and no other probe may be hit.
 check_situation() {
 	local layout=$1 situation=$2 output told pattern line found missing="" expected allowed hit
 	local sentence="the probes tell of: $situation, $layout layout"
@@ -101,8 +115,8 @@ check_probes() {
 		skip "$sentence" "gdb may trace no process here: $(tail -n 1 <<<"$why")"
 		return
 	fi
-	for situation in ${SITUATIONS:-nobody_waits a_thread_holds a_reader_waits a_process_was_killed a_thread_vanished a_thread_is_exiting \
-		two_threads_deadlock a_segment_grows a_writer_drains libpod_holds a_wait_is_left a_claim_is_left}; do
+	for situation in nobody_waits a_thread_holds a_reader_waits a_process_was_killed a_thread_vanished a_thread_is_exiting \
+		two_threads_deadlock a_segment_grows a_writer_drains libpod_holds a_wait_is_left a_claim_is_left; do
 		check_situation native "$situation"
 	done
 	for situation in nobody_waits a_thread_holds; do

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Static probes: places on the slow paths that bpftrace, perf, gdb and SystemTap find by name (USDT). docs/diagnosing.md
-//! says for each when it is passed and what its arguments mean.
+//! Static probes: places on the slow paths that bpftrace, perf, gdb and SystemTap find by name (USDT).
+//! docs/diagnosing.md says for each when it is passed and what its arguments mean.
 //!
-//! A probe is a `nop` and a note in the file beside the code (`.note.stapsdt`), which says where the `nop` is and in which
-//! registers the arguments are. A tracer that attaches puts a breakpoint there. Until then a probe costs a call that does
-//! nothing, and nobody has to have asked for it when the program was started.
+//! A probe is a `nop` and a note (`.note.stapsdt`) in the file beside the code. The note says where the `nop` is and
+//! which registers have the arguments. A tracer that attaches puts a breakpoint there. Until then a probe costs a call
+//! that does nothing, and the program needs not have been started for it.
 //!
-//! Each probe is a function of its own that is never inlined: so it is one place in the file, however many callers it has,
-//! its arguments are where the calling convention puts them, and a caller has nothing to undo behind it. A caller hands
-//! over what it has in hand. It must not work anything out for a probe that costs more than a few loads.
+//! Each probe is a function of its own that is never inlined. So it is one place in the file, however many callers it
+//! has; the calling convention says where its arguments are; and a caller has nothing to undo after it. A caller passes
+//! what it has already, or what some loads find: it does not compute for a probe, and makes no system call.
 //!
-//! The arguments are numbers. Signed ones are results of calls; every other is unsigned.
+//! The arguments are numbers. Results of calls are signed, all others are unsigned.
 
 /// The `nop` and its note. The note is in the section group of its function, if that has one ("?"): a linker that leaves
-/// the function out leaves the note out. It names the address of the base as it was linked, by which a tracer sees how far
-/// the file was moved since.
+/// the function out leaves the note out. It has the address of the base as it was linked, from which a tracer sees how
+/// far the file was moved since.
 #[cfg(any(
     target_arch = "x86_64",
     target_arch = "aarch64",
@@ -55,8 +55,10 @@ macro_rules! site {
                 concat!(".asciz \"", site!(@described $first_kind), $(" ", site!(@described $kind),)* "\""),
                 concat!("774: .balign 4\n", ".popsection"),
                 // One base for the whole file, whoever else has probes in it; kept, although no code uses it ("R").
+                // It lies beside the code ("x"), because perf believes that the code is as far from its place in
+                // the file as the base is.
                 ".ifndef _.stapsdt.base",
-                ".pushsection .stapsdt.base, \"aGR\", \"progbits\", .stapsdt.base, comdat",
+                ".pushsection .stapsdt.base, \"axGR\", \"progbits\", .stapsdt.base, comdat",
                 concat!(".weak _.stapsdt.base\n", ".hidden _.stapsdt.base"),
                 "_.stapsdt.base: .space 1",
                 concat!(".size _.stapsdt.base, 1\n", ".popsection"),
@@ -118,8 +120,8 @@ probes! {
     drain_sleep(inode: u64, lock: u64, reader_word: u64, pid: u64, tid: u64);
     /// The drain is over.
     drain_end(inode: u64, lock: u64, outcome: u64);
-    /// The calling thread has a directory's lock, and is about to sleep because a program that knows only libpod's way has
-    /// the record lock beside it.
+    /// The calling thread has a directory's lock, and is about to sleep because a program that knows only libpod's way
+    /// has the record lock beside it.
     record_wait(inode: u64, lock: u64, waited_ns: u64);
     /// That wait is over. `result` is what the call returns.
     record_wait_end(inode: u64, lock: u64, waited_ns: u64, result: i64);
