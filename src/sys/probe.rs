@@ -4,11 +4,11 @@
 //!
 //! A probe is a `nop` and a note (`.note.stapsdt`) in the file beside the code. The note says where the `nop` is and
 //! which registers have the arguments. A tracer that attaches puts a breakpoint there. Until then a probe costs a call
-//! that does nothing, and the program needs not have been started for it.
+//! that does nothing, and the program need not have been started for it.
 //!
 //! Each probe is a function of its own that is never inlined. So it is one place in the file, however many callers it
 //! has; the calling convention says where its arguments are; and a caller has nothing to undo after it. A caller passes
-//! what it has already, or what some loads find: it does not compute for a probe, and makes no system call.
+//! what it has already, or what some loads find.
 //!
 //! The arguments are numbers. Results of calls are signed, all others are unsigned.
 
@@ -134,7 +134,7 @@ probes! {
 /// In the place of a lock: the mutex that guards the bitmaps of the libpod layout.
 pub(crate) const NO_LOCK: u64 = u64::MAX;
 
-/// What a judgement rests on. The numbers are in docs/diagnosing.md, and stay.
+/// What a judgement rests on. docs/diagnosing.md has the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Witness {
     /// Nothing says that the holder is gone.
