@@ -20,6 +20,7 @@ BASH_COMPLETIONS := $(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETIONS := $(PREFIX)/share/zsh/site-functions
 FISH_COMPLETIONS := $(PREFIX)/share/fish/vendor_completions.d
 DOCDIR := $(PREFIX)/share/doc/lock_manager
+DATADIR := $(PREFIX)/share/lock_manager
 BUILT := $(or $(CARGO_TARGET_DIR),target)/release
 # Where the tests and the demo install to: under the build directory, never into the system.
 STAGE := $(abspath $(or $(CARGO_TARGET_DIR),target))/stage
@@ -130,6 +131,9 @@ install: $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(PAGES)/made ##
 	install -m 644 docs/caveats.md docs/design.md docs/diagnosing.md docs/promises.md docs/segment-format.md docs/shared-locks.md \
 		"$(DESTDIR)$(DOCDIR)/docs/"
 	install -m 644 examples/counting.c examples/segment.c "$(DESTDIR)$(DOCDIR)/examples/"
+	install -d "$(DESTDIR)$(DATADIR)"
+	sed 's,/usr/local/lib/,$(LIBDIR)/,' tools/lock_manager.bt > "$(DESTDIR)$(DATADIR)/lock_manager.bt"
+	chmod 644 "$(DESTDIR)$(DATADIR)/lock_manager.bt"
 
 uninstall: ## what install put there, and nothing else
 	rm -f "$(DESTDIR)$(LIBDIR)/liblock_manager.so.$(VERSION)" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
@@ -138,7 +142,7 @@ uninstall: ## what install put there, and nothing else
 		"$(DESTDIR)$(BINDIR)/lockctl" $(MAN_PAGES:%="$(DESTDIR)$(MANDIR)/%") $(MAN3_PAGES:%="$(DESTDIR)$(MAN3DIR)/%") \
 		"$(DESTDIR)$(BASH_COMPLETIONS)/lockctl" "$(DESTDIR)$(ZSH_COMPLETIONS)/_lockctl" \
 		"$(DESTDIR)$(FISH_COMPLETIONS)/lockctl.fish"
-	rm -rf "$(DESTDIR)$(DOCDIR)"
+	rm -rf "$(DESTDIR)$(DOCDIR)" "$(DESTDIR)$(DATADIR)"
 
 clean: ## what building left
 	$(CARGO) clean

@@ -56,6 +56,18 @@ impl Deadline {
 /// The result of a step: the lock, or `None`: sleep, then take another step.
 pub(crate) type Progress<E = Reason> = std::result::Result<Option<Acquired>, E>;
 
+/// LOCK_MANAGER_OWNER_DIED of the C interface.
+const OWNER_DIED: i64 = 1;
+
+/// What a call returns to C for such a result, for probes.
+pub(crate) fn code(result: &Progress) -> i64 {
+    match result {
+        Ok(Some(Acquired::OwnerDied)) => OWNER_DIED,
+        Ok(_) => 0,
+        Err(reason) => -i64::from(reason.errno()),
+    }
+}
+
 /// An acquisition that may have to sleep. It is not moved from the first step to the last.
 ///
 /// Signals are blocked during a step, so no handler interrupts it. A handler may come in a sleep, and end the thread or

@@ -7,6 +7,7 @@
 //! - [`thread`]: what the library knows of the calling thread: its identity, its waits, its end, its signal mask.
 //! - [`liveness`]: whether another thread or process still lives, as the kernel and /proc tell.
 //! - [`mutex`]: the libc's robust mutexes.
+//! - [`probe`]: static probes, for bpftrace, perf and gdb.
 
 #![allow(
     unsafe_code,
@@ -17,6 +18,7 @@ pub(crate) mod descriptor;
 pub(crate) mod liveness;
 pub(crate) mod mutex;
 pub(crate) mod popcount;
+pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod syscall;
 pub(crate) mod thread;

@@ -9,11 +9,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::acquisition::{Acquisition, Progress};
+use crate::acquisition::{self, Acquisition, Progress};
 use crate::backend::{self, Backend, FastAcquire, Mode, Release, Request, Spin};
 use crate::cancel::{self, Cancel};
 use crate::manager::Acquired;
 use crate::shm::{Native, SlowPath};
+use crate::sys::probe;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::Thread;
 use crate::sys::thread::caller_state::with_errno_kept;
@@ -58,6 +59,7 @@ struct Polling<'m> {
     acquired: Acquired,
     thread: Thread,
     counted: waits::RecordedWait,
+    start: Instant,
     until: Instant,
 }
 
@@ -191,7 +193,19 @@ impl<'m> TwoSteps<'m> {
             }
             Stage::Record(polling) => (polling.table, polling.acquired),
         };
-        self.take_record(table, acquired)
+        let progress = self.take_record(table, acquired);
+        if !matches!(progress, Ok(None)) {
+            self.show_record_wait_end(acquisition::code(&progress));
+        }
+        progress
+    }
+
+    /// Tells probes of the end of a wait for the record lock, if the call is in one.
+    fn show_record_wait_end(&self, code: i64) {
+        if let Stage::Record(polling) = &self.stage {
+            let (inode, waited) = (polling.table.native.inode(), Instant::now().since(polling.start));
+            probe::record_wait_end(inode, self.request.id.into(), waited, code);
+        }
     }
 
     fn begin(&mut self) -> Progress {
@@ -227,6 +241,7 @@ impl<'m> TwoSteps<'m> {
         if self.rounds > ROUNDS {
             return Err(Reason::Unsettled { id: self.request.id, rounds: ROUNDS });
         }
+        self.show_record_wait_end(-i64::from(Reason::Removed.errno()));
         self.stage = Stage::Fresh;
         let table = self.manager.replaced(table).map_err(Error::into_reason)?;
         self.take_word(table)
@@ -275,10 +290,11 @@ impl<'m> TwoSteps<'m> {
         let until = cancel::next_look(self.request.cancel, now.after(RETRY_NS).min(deadline.at()));
         if let Stage::Record(polling) = &mut self.stage {
             polling.until = until;
+            probe::record_wait(table.native.inode(), id.into(), now.since(polling.start));
             return Ok(None);
         }
         let (thread, counted) = (Thread::calling(), waits::RecordedWait::default());
-        self.stage = Stage::Record(Polling { table, acquired, thread, counted, until });
+        self.stage = Stage::Record(Polling { table, acquired, thread, counted, start: now, until });
         if let Stage::Record(polling) = &mut self.stage {
             let (local_waiters, published_wait, cancel) = (None, None, self.request.cancel.map(Cancel::waits));
             let (waiting, futex) = (table.native.waiting(), table.native.futex(id));
@@ -290,6 +306,7 @@ impl<'m> TwoSteps<'m> {
                 .counted
                 .begin(thread, &WaitEffects { waiting, cancel, local_waiters, published_wait, futex, held_word });
         }
+        probe::record_wait(table.native.inode(), id.into(), 0);
         Ok(None)
     }
 

@@ -10,7 +10,7 @@ use crate::Reason;
 
 use super::super::Outcome;
 use super::Libpod;
-use super::judgement::{SLICE_NS, Verdict, Watch};
+use super::judgement::{SLICE_NS, Watch};
 use super::locking::refused;
 use super::pool::Pool;
 
@@ -54,9 +54,7 @@ impl Libpod {
                 // Go on: a death leaves the bitmaps whole.
                 Attempt::NotRecoverable => guard.make_recoverable(),
                 Attempt::Held => {
-                    if let Verdict::Gone(word) = watch.look(guard, &self.pool.segment) {
-                        watch.mark_owner_died(guard, word);
-                    }
+                    watch.judge(guard, &self.pool.segment, None);
                     if self.pool.segment.is_removed_lately() {
                         return Err(Reason::Removed);
                     }

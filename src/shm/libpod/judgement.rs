@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use crate::Reason;
 use crate::sys::liveness::{self, mapped_file};
 use crate::sys::mutex::{RobustMutex, Snapshot, word};
+use crate::sys::probe::{self, Witness};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::futex;
 
@@ -44,6 +45,18 @@ pub(super) enum Verdict {
     Doubt(mapped_file::Doubt),
 }
 
+impl Verdict {
+    /// What it rests on; `None`: it decides nothing.
+    fn witness(self) -> Option<Witness> {
+        match self {
+            Self::Free | Self::Suspect => None,
+            Self::Lives(_) => Some(Witness::Alive),
+            Self::Gone(_) => Some(Witness::Gone),
+            Self::Doubt(_) => Some(Witness::Unknown),
+        }
+    }
+}
+
 /// Repeated looks at a mutex.
 #[derive(Default)]
 pub(super) struct Watch {
@@ -52,7 +65,26 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn look(&mut self, mutex: RobustMutex<'_>, segment: &Segment) -> Verdict {
+    /// Judges the holder of a mutex, that of lock `id` or, `None`, the one that guards the bitmaps. If the holder is gone,
+    /// this does what the kernel would have done: it marks the mutex, if its word is still as judged, and wakes one waiter.
+    pub(super) fn judge(&mut self, mutex: RobustMutex<'_>, segment: &Segment, id: Option<u32>) -> Verdict {
+        let (inode, named) = (segment.metadata.inode, mutex.word().load(Ordering::Relaxed));
+        let verdict = self.look(mutex, segment);
+        if let Some(witness) = verdict.witness() {
+            probe::holder_judged(inode, named.into(), (named & word::TID).into(), witness as u64);
+        }
+        if let Verdict::Gone(judged) = verdict {
+            self.last = None;
+            let marked = (judged & word::WAITERS) | word::OWNER_DIED;
+            if mutex.word().compare_exchange(judged, marked, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                probe::takeover(inode, id.map_or(probe::NO_LOCK, u64::from), judged.into(), marked.into());
+                futex::wake_one(mutex.word());
+            }
+        }
+        verdict
+    }
+
+    fn look(&mut self, mutex: RobustMutex<'_>, segment: &Segment) -> Verdict {
         let snapshot = mutex.snapshot();
         let word = mutex.word_in(&snapshot);
         let tid = word & word::TID;
@@ -81,15 +113,6 @@ impl Watch {
             }
         }
     }
-
-    /// Does what the kernel would have done: marks the mutex, if its word is still as judged, and wakes one waiter.
-    pub(super) fn mark_owner_died(&mut self, mutex: RobustMutex<'_>, judged: u32) {
-        let marked = (judged & word::WAITERS) | word::OWNER_DIED;
-        if mutex.word().compare_exchange(judged, marked, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            futex::wake_one(mutex.word());
-        }
-        self.last = None;
-    }
 }
 
 impl Libpod {
@@ -101,17 +124,13 @@ impl Libpod {
         let mut watch = Watch::default();
         // This ends: each round either decides, or finds that the mutex was used since the last.
         loop {
-            match watch.look(mutex, &self.pool.segment) {
-                Verdict::Free => break,
+            match watch.judge(mutex, &self.pool.segment, Some(id)) {
+                Verdict::Free | Verdict::Gone(_) => break,
                 Verdict::Lives(holder) => {
                     return Err(Reason::HolderLives { id, holder });
                 }
                 Verdict::Doubt(why) => {
                     return Err(Reason::CannotJudge { id, holder: mutex.holder(), why });
-                }
-                Verdict::Gone(word) => {
-                    watch.mark_owner_died(mutex, word);
-                    break;
                 }
                 Verdict::Suspect => {
                     let word = mutex.word().load(Ordering::Relaxed);

@@ -5,13 +5,14 @@
 use std::sync::atomic::Ordering;
 
 use crate::Reason;
-use crate::acquisition::{Acquisition, Deadline, Progress};
+use crate::acquisition::{self, Acquisition, Deadline, Progress};
 use crate::backend::{Mode, Release, Request};
 use crate::cancel::{self, Cancel};
 use crate::manager::Acquired;
 use crate::sys::Errno;
 use crate::sys::liveness;
 use crate::sys::mutex::{Attempt, RobustMutex};
+use crate::sys::probe;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::waits::{self, WaitEffects};
 use crate::sys::thread::{LOCAL_ID_MASK, NotEntered, Thread};
@@ -19,7 +20,7 @@ use crate::sys::thread::{LOCAL_ID_MASK, NotEntered, Thread};
 use super::super::Outcome;
 use super::super::native::watch_thread_end;
 use super::fast::MOST_HELD;
-use super::judgement::{SLICE_NS, Verdict, Watch};
+use super::judgement::{SLICE_NS, Watch};
 use super::{Libpod, NO_READERS};
 
 /// An acquisition that has come to the slow path: first calls, waits, refusals.
@@ -52,6 +53,7 @@ struct Waiting<'m> {
     thread: Thread,
     counted: waits::RecordedWait,
     watch: Watch,
+    start: Instant,
     /// When to judge next. Two judgements have to be a slice apart, and a wait with a cancel object wakes more often.
     judgement: Instant,
     /// When this sleep ends.
@@ -70,7 +72,12 @@ impl Acquisition for SlowPath<'_> {
                 if !matches!(attempt, Ok(Attempt::Held)) {
                     waiting.counted.end(waiting.thread);
                 }
-                attempt.and_then(|attempt| self.call.finish(attempt))
+                let progress = attempt.and_then(|attempt| self.call.finish(attempt));
+                if !matches!(progress, Ok(None)) {
+                    let waited = Instant::now().since(waiting.start);
+                    probe::wait_end(self.call.inode(), self.call.id.into(), waited, acquisition::code(&progress));
+                }
+                progress
             }
         }
     }
@@ -85,6 +92,11 @@ impl Acquisition for SlowPath<'_> {
 impl<'m> LockCall<'m> {
     fn mutex(self) -> RobustMutex<'m> {
         self.libpod.pool.mutex(self.id)
+    }
+
+    /// The file of the segment, as probes name it.
+    fn inode(self) -> u64 {
+        self.libpod.pool.segment.metadata.inode
     }
 
     fn begin(self, place: &mut Option<Waiting<'m>>) -> Progress {
@@ -113,6 +125,7 @@ impl<'m> LockCall<'m> {
             thread,
             counted: waits::RecordedWait::default(),
             watch: Watch::default(),
+            start: now,
             judgement: now.after(SLICE_NS),
             until: now,
             answer: None,
@@ -130,6 +143,7 @@ impl<'m> LockCall<'m> {
             };
             waiting.counted.begin(thread, &marks);
         }
+        probe::wait_begin(self.inode(), id.into(), Mode::Exclusive as u64, mutex.word().load(Ordering::Relaxed).into());
         if cancel.is_some() {
             // A call with a cancel object has not taken the mid path.
             mutex.spin();
@@ -161,10 +175,10 @@ impl<'m> LockCall<'m> {
             return Err(Reason::Removed);
         }
         if Instant::now() >= waiting.judgement {
-            waiting.judgement = Instant::now().after(SLICE_NS);
-            if let Verdict::Gone(word) = waiting.watch.look(mutex, segment) {
-                waiting.watch.mark_owner_died(mutex, word);
-            }
+            let now = Instant::now();
+            probe::slice_end(self.inode(), self.id.into(), now.since(waiting.start), 0, mutex.holder().into());
+            waiting.judgement = now.after(SLICE_NS);
+            waiting.watch.judge(mutex, segment, Some(self.id));
         }
         self.sleep_on(waiting);
         Ok(Attempt::Held)

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Reason;
+use crate::sys::probe;
 use crate::sys::syscall::futex;
 
 use super::cells::{self, CellRelease, Cells, Seen};
@@ -198,7 +199,9 @@ impl Pool {
         };
         if word::has_owner(seen) && judge(seen) {
             has_mended = true;
-            if lock.compare_exchange(seen, word::found_dead(seen), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            let next = word::found_dead(seen);
+            if lock.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                probe::takeover(self.segment.metadata.inode, id.into(), seen, next);
                 wake_any(lock);
             }
         }

@@ -160,4 +160,10 @@ impl Pool {
         let tid = self.record_of(named).filter(|_| word::serial(named) != 0).map_or(0, |record| record.thread().tid);
         Some((info.pid, tid))
     }
+
+    /// The same for probes, which know numbers only; 0: unknown, or nobody.
+    pub(super) fn shown_thread(&self, named: u64) -> (u64, u64) {
+        let known = word::has_owner(named).then(|| self.named_thread(named)).flatten();
+        known.map_or((0, 0), |(pid, tid)| (pid as u64, tid as u64))
+    }
 }

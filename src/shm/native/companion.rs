@@ -137,6 +137,11 @@ impl Native {
         self.view.waiting()
     }
 
+    /// The segment's file, as probes name it.
+    pub(crate) fn inode(&self) -> u64 {
+        self.pool().segment.metadata.inode
+    }
+
     /// The futex of a lock.
     pub(crate) fn futex(&self, id: u32) -> &AtomicU32 {
         waiting::futex_of(self.pool().word(id))

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use crate::Reason;
 use crate::error::Waits;
+use crate::sys::probe;
 
 use super::cells::Seen;
 use super::judgement::{Effort, Verdict};
@@ -63,6 +64,8 @@ impl Graph for Pool {
 impl Pool {
     /// Why the wait of `me` for `wanted` would never end. If so, the published wait in `record` was cleared.
     pub(super) fn deadlock(&self, me: u64, wanted: u32, record: &Record<'_>) -> Option<Reason> {
+        let (inode, lock) = (self.segment.metadata.inode, u64::from(wanted));
+        probe::deadlock_walk(inode, lock, me);
         if waits_for::search(self, me, wanted).is_none() || !self.try_detector(me) {
             return None;
         }
@@ -70,7 +73,8 @@ impl Pool {
         // that is alive now was alive at both searches.
         let lives = |link: &Link| link.holder == me || self.judge(link.holder, Effort::Thorough) != Verdict::Dead;
         let cycle = waits_for::confirm(self, me, wanted).filter(|links| links.iter().all(lives));
-        if cycle.is_some() {
+        if let Some(links) = &cycle {
+            probe::deadlock_found(inode, lock, me, links.len() as u64);
             // Clear the wait before the detector is released: the next victim then finds this cycle broken.
             record.clear_wait();
         }

@@ -13,6 +13,7 @@ use crate::sys::Errno;
 use crate::sys::descriptor::record_lock;
 use crate::sys::liveness::ThreadRef;
 use crate::sys::liveness::file_locks;
+use crate::sys::probe::{self, Witness};
 use crate::sys::process::namespaces;
 use crate::sys::syscall::clock::Instant;
 
@@ -27,6 +28,16 @@ pub(super) enum Verdict {
     Dead,
     /// The kernel could not be asked.
     Unknown,
+}
+
+impl Verdict {
+    fn of(witness: Witness) -> Self {
+        match witness {
+            Witness::Alive => Self::Alive,
+            Witness::Unknown => Self::Unknown,
+            Witness::Entry | Witness::Byte | Witness::Gone | Witness::Exiting => Self::Dead,
+        }
+    }
 }
 
 /// How much a check may cost.
@@ -105,65 +116,78 @@ impl Pool {
     /// Judges the holder that `named` names. The caller has read that word before (J1). If the byte of the entry is free, this
     /// marks the entry dead, so that the next caller need not ask.
     pub(super) fn judge(&self, named: u64, effort: Effort) -> Verdict {
-        self.examine(named, effort, |entry, state| entry.mark_dead(state))
+        let witness = self.examine(named, effort, |entry, state| entry.mark_dead(state));
+        let entry = self.entry(word::entry(named)).ok().flatten().filter(|_| witness != Witness::Entry);
+        let pid = entry.map_or(0, |entry| entry.process_info().pid as u64);
+        probe::holder_judged(self.segment.metadata.inode, named, pid, witness as u64);
+        Verdict::of(witness)
     }
 
     /// The same without writing anything.
     pub(super) fn judge_unmarked(&self, named: u64) -> Verdict {
-        self.examine(named, Effort::Thorough, |_, _| ())
+        Verdict::of(self.examine(named, Effort::Thorough, |_, _| ()))
     }
 
-    fn examine(&self, named: u64, effort: Effort, on_unlocked: impl FnOnce(&Entry<'_>, State)) -> Verdict {
+    fn examine(&self, named: u64, effort: Effort, on_unlocked: impl FnOnce(&Entry<'_>, State)) -> Witness {
         let index = word::entry(named);
         let entry = match self.entry(index) {
             // No process ever had the entry.
-            Ok(None) => return Verdict::Dead,
-            Err(()) => return Verdict::Unknown,
+            Ok(None) => return Witness::Entry,
+            Err(()) => return Witness::Unknown,
             Ok(Some(entry)) => entry,
         };
         let state = entry.state();
         if !state.is_named_by(named) {
-            return Verdict::Dead;
+            return Witness::Entry;
         }
         let own = self.attachment.peek();
         let is_own = own.is_some_and(|own| own.process_word == word::process(named));
-        let mut verdict = Verdict::Alive;
+        let mut witness = Witness::Alive;
         if !is_own {
             match self.is_entry_locked(index) {
                 Ok(true) => {}
                 Ok(false) => {
                     on_unlocked(&entry, state);
-                    return Verdict::Dead;
+                    return Witness::Byte;
                 }
-                Err(_) => verdict = Verdict::Unknown,
+                Err(_) => witness = Witness::Unknown,
             }
         } else if word::serial(named) == 0 || self.is_calling_thread(named) {
-            return Verdict::Alive;
+            return Witness::Alive;
         }
         let info = entry.process_info();
         // A process knows its own threads, even if it cannot see its own namespaces.
         let may_ask = is_own || self.shares_pid_namespace(&info);
-        if may_ask && self.is_ended(&entry, state, &info, named, effort) { Verdict::Dead } else { verdict }
+        let ended = may_ask.then(|| self.how_it_ended(&entry, state, &info, named, effort)).flatten();
+        ended.unwrap_or(witness)
     }
 
-    /// What the kernel says of the thread, or of the process if that is the holder.
-    fn is_ended(&self, entry: &Entry<'_>, state: State, info: &ProcessInfo, named: u64, effort: Effort) -> bool {
+    /// What the kernel says of the thread, or of the process if that is the holder. `None`: it has not ended.
+    fn how_it_ended(
+        &self,
+        entry: &Entry<'_>,
+        state: State,
+        info: &ProcessInfo,
+        named: u64,
+        effort: Effort,
+    ) -> Option<Witness> {
         let record = self.record_of(named).filter(|_| word::serial(named) != 0);
         let ended = match record {
             Some(record) => {
                 let thread = record.thread();
                 let thread_ref = |started_by| ThreadRef { pid: info.pid, tid: thread.tid, started_by };
                 let started_by = || (thread.started_by != 0 && times_compare(info)).then_some(thread.started_by);
-                let ended = is_over(effort, || thread_ref(None).is_gone(), || thread_ref(started_by()).is_exiting());
+                let ended =
+                    look_for_end(effort, || thread_ref(None).is_gone(), || thread_ref(started_by()).is_exiting());
                 // If the record changed hands meanwhile, the answer was about another thread.
-                ended && record.key() == named & word::OWNER
+                ended.filter(|_| record.key() == named & word::OWNER)
             }
             None => {
                 let thread_ref = ThreadRef { pid: info.pid, tid: 0, started_by: None };
-                is_over(effort, || thread_ref.process_is_gone(), || thread_ref.process_is_exiting())
+                look_for_end(effort, || thread_ref.process_is_gone(), || thread_ref.process_is_exiting())
             }
         };
-        ended && entry.state() == state
+        ended.filter(|_| entry.state() == state)
     }
 
     /// Whether the byte of an entry is locked. `Err`: the kernel could not be asked.
@@ -196,10 +220,12 @@ impl Pool {
     }
 }
 
-/// Whether a thread or process is gone, or, in a thorough check, exiting. It checks "gone" twice: if the thread exits
-/// during the check, /proc shows nothing.
-fn is_over(effort: Effort, is_gone: impl Fn() -> bool, is_exiting: impl Fn() -> bool) -> bool {
-    is_gone() || (effort == Effort::Thorough && (is_exiting() || is_gone()))
+/// How a thread or process has ended, if it has: it is gone or, in a thorough check, exiting. This asks "gone" twice: if
+/// the thread exits during the check, /proc shows nothing.
+fn look_for_end(effort: Effort, is_gone: impl Fn() -> bool, is_exiting: impl Fn() -> bool) -> Option<Witness> {
+    let gone = || is_gone().then_some(Witness::Gone);
+    let thoroughly = || is_exiting().then_some(Witness::Exiting).or_else(gone);
+    gone().or_else(|| (effort == Effort::Thorough).then(thoroughly).flatten())
 }
 
 /// Whether start times compare with those of the process (J7). Ask each time: the calling process may have entered another

@@ -7,10 +7,11 @@
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::Reason;
-use crate::acquisition::{Acquisition, Deadline, Progress};
+use crate::acquisition::{self, Acquisition, Deadline, Progress};
 use crate::backend::{FastAcquire, Mode, Request};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Ownership};
+use crate::sys::probe::{self, DrainEnd};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::futex::{self, WakeReason};
 use crate::sys::thread::waits::{self, WaitEffects};
@@ -75,6 +76,8 @@ pub(super) struct Waiting<'m> {
     /// The word of another thread's drain that made no progress when the last slice ended; 0: there was none.
     pub(super) stuck: u64,
     pub(super) reading: Reading<'m>,
+    /// Whether probes were told of the wait: it has come to its first sleep.
+    is_shown: bool,
 }
 
 /// One sleep, on a lock's word or on a cell.
@@ -124,6 +127,21 @@ impl Acquisition for SlowPath<'_> {
 impl<'m> LockCall<'m> {
     pub(super) fn lock(self) -> &'m AtomicU64 {
         self.native.pool().word(self.id)
+    }
+
+    /// The file of the segment, as probes name it.
+    pub(super) fn inode(self) -> u64 {
+        self.native.pool().segment.metadata.inode
+    }
+
+    /// Tells probes of the end of a slice, and whom the word or cell `named` names.
+    pub(super) fn show_slice_end(self, start: Instant, now: Instant, named: u64) {
+        let (pid, tid) = self.native.pool().shown_thread(named);
+        probe::slice_end(self.inode(), self.id.into(), now.since(start), pid, tid);
+    }
+
+    pub(super) fn show_drain_end(self, outcome: DrainEnd) {
+        probe::drain_end(self.inode(), self.id.into(), outcome as u64);
     }
 
     fn begin(self, place: &mut Option<Waiting<'m>>) -> Progress {
@@ -202,6 +220,7 @@ impl<'m> LockCall<'m> {
             drain: None,
             stuck: 0,
             reading: Reading::default(),
+            is_shown: false,
         }
     }
 
@@ -210,6 +229,15 @@ impl<'m> LockCall<'m> {
         if matches!(outcome, Ok(None)) {
             return Ok(None);
         }
+        let result = self.conclude(waiting, outcome);
+        if waiting.is_shown {
+            let waited = Instant::now().since(waiting.start);
+            probe::wait_end(self.inode(), self.id.into(), waited, acquisition::code(&result));
+        }
+        result
+    }
+
+    fn conclude(self, waiting: &mut Waiting<'m>, outcome: Progress<Leaving>) -> Progress {
         // Clear the published wait after the swap, or without one: a search that runs meanwhile finds that there is no
         // cycle.
         waiting.counted.end(waiting.caller.thread);
@@ -231,6 +259,7 @@ impl<'m> LockCall<'m> {
     fn leave(self, waiting: &mut Waiting<'m>, leaving: Leaving) -> Progress {
         let lock = waiting.lock;
         if waiting.drain.take().is_some() {
+            self.show_drain_end(DrainEnd::GaveUp);
             self.end_own_drain(waiting.caller.owner);
             return Err(leaving.reason);
         }
@@ -258,7 +287,8 @@ impl<'m> LockCall<'m> {
             Mode::Exclusive => classes(Instant::now().since(waiting.start)),
             Mode::Shared => 1 | READERS,
         };
-        waiting.sleep = self.sleep(waiting, waiting.lock, seen, classes);
+        let lock = waiting.lock;
+        waiting.sleep = self.sleep(waiting, lock, seen, classes);
     }
 
     /// Prepares a sleep on a cell.
@@ -266,7 +296,10 @@ impl<'m> LockCall<'m> {
         waiting.sleep = self.sleep(waiting, cell, seen, 1);
     }
 
-    fn sleep(self, waiting: &Waiting<'m>, word: &'m AtomicU64, seen: u64, classes: u32) -> Sleep<'m> {
+    fn sleep(self, waiting: &mut Waiting<'m>, word: &'m AtomicU64, seen: u64, classes: u32) -> Sleep<'m> {
+        if !std::mem::replace(&mut waiting.is_shown, true) {
+            probe::wait_begin(self.inode(), self.id.into(), self.mode as u64, seen);
+        }
         let until = waiting.slices.end.min(self.deadline.at());
         let until = match self.mode {
             // Wake a reader when it begins to starve, however long its slice is: only the reader itself can ask to be let
@@ -289,6 +322,7 @@ impl<'m> LockCall<'m> {
         if now >= waiting.slices.end {
             waiting.slices.next(now, waiting.local_waiters.size());
             let seen = lock.load(Ordering::Acquire);
+            self.show_slice_end(waiting.start, now, seen);
             let note = pool.note(self.id);
             let was_reserved = !word::has_owner(sleep.seen);
             waiter.saw_reserved = was_reserved && !word::has_owner(seen) && seen & RESERVED != 0 && note == sleep.note;

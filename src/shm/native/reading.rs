@@ -9,6 +9,7 @@ use crate::Reason;
 use crate::acquisition::Progress;
 use crate::backend::{Mode, Release};
 use crate::manager::{Acquired, Ownership};
+use crate::sys::probe;
 use crate::sys::thread::waits::HeldWord;
 
 use super::Native;
@@ -167,7 +168,12 @@ impl<'m> LockCall<'m> {
 
     /// Swaps a dead owner's word for one that readers may enter, and keeps the death in it (S5).
     fn swap_dead_owner(self, seen: u64) -> bool {
-        self.lock().compare_exchange(seen, word::found_dead(seen), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        let next = word::found_dead(seen);
+        let is_swapped = self.lock().compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if is_swapped {
+            probe::takeover(self.inode(), self.id.into(), seen, next);
+        }
+        is_swapped
     }
 
     pub(super) fn clear_dead_owner(self, seen: u64, effort: Effort) {

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::{FastAcquire, Release, Spin};
 use crate::manager::Acquired;
+use crate::sys::probe;
 use crate::sys::thread::Thread;
 use crate::sys::thread::waits;
 
@@ -46,6 +47,7 @@ pub(super) fn sweep_claim(thread: Thread) {
     if waits::read_own_memory(cell).is_some_and(|found| found & OWNER == owner) {
         // SAFETY: a cell of a segment that is mapped, see above; accessed as an atomic everywhere.
         leave(unsafe { AtomicU64::from_ptr(cell.cast_mut()) }, owner);
+        probe::claim_undone(address, owner);
     }
     thread.forget_claim(address);
 }

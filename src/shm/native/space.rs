@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::Errno;
 use crate::sys::popcount;
+use crate::sys::probe;
 use crate::sys::process::namespaces;
 use crate::sys::process::once_box::OnceBox;
 use crate::sys::syscall::file::{self, Access, FileSystem, Metadata};
@@ -118,7 +119,7 @@ impl Space {
         self.room_for(size)?.extend(size).map_err(mapping_more)?;
         // First set the bits of the new last word that are no locks, then clear those of the old one that are locks now.
         self.bitmap_of(num_locks).keep_tail(num_locks);
-        self.num_locks.fetch_max(num_locks, Ordering::AcqRel);
+        self.use_more(num_locks);
         self.bitmap().release_tail(there, num_locks);
         Ok(())
     }
@@ -275,7 +276,16 @@ impl Space {
         }
         self.geometry.check_count(published)?;
         self.reach(published)?;
-        Ok(self.num_locks.fetch_max(published, Ordering::AcqRel).max(published))
+        Ok(self.use_more(published))
+    }
+
+    /// Counts locks that this process can use now. Returns how many there are then.
+    fn use_more(&self, num_locks: u32) -> u32 {
+        let before = self.num_locks.fetch_max(num_locks, Ordering::AcqRel);
+        if before < num_locks {
+            probe::grown(self.segment.metadata.inode, before.into(), num_locks.into());
+        }
+        before.max(num_locks)
     }
 
     /// Maps the slots of the first `num_locks`, if the file is long enough.
@@ -322,7 +332,7 @@ impl Space {
         }
         self.reach(num_locks)?;
         self.published().fetch_max(num_locks, Ordering::AcqRel);
-        self.num_locks.fetch_max(num_locks, Ordering::AcqRel);
+        self.use_more(num_locks);
         Ok(())
     }
 

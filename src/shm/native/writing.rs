@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::Reason;
 use crate::acquisition::Progress;
 use crate::manager::Acquired;
+use crate::sys::probe::{self, DrainEnd};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::waits::HeldWord;
 
@@ -90,6 +91,9 @@ impl<'m> LockCall<'m> {
                 _ => break,
             };
             if lock.compare_exchange(seen, next, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+                if word::has_owner(seen) {
+                    probe::takeover(self.inode(), self.id.into(), seen, next);
+                }
                 return match word::is_draining(next) {
                     false => Ok(Some(left_by(seen))),
                     true if is_try => self.try_drain(caller),
@@ -205,6 +209,7 @@ impl<'m> LockCall<'m> {
         if !is_dead || self.lock().compare_exchange(seen, next, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             return Ok(None);
         }
+        probe::takeover(self.inode(), self.id.into(), seen, next);
         if word::is_draining(next) { self.begin_drain(waiting, Reserved::No) } else { Ok(Some(Acquired::OwnerDied)) }
     }
 
@@ -253,13 +258,16 @@ impl<'m> LockCall<'m> {
         };
         let held_word = HeldWord { word: waiting.lock, owner: waiting.caller.owner, release: END_LEFT_DRAIN };
         waiting.counted.set_held_word(waiting.caller.thread, Some(held_word));
+        probe::drain_begin(self.inode(), self.id.into(), held_word.owner);
         waiting.drain = Some(Drain { extent: cells.extent(), next: 0, reserved, is_known: false, has_slept: false });
         self.go_on_draining(waiting, &cells)
     }
 
     /// Goes back to waiting for the word: another waiter has ended the caller's drain.
     fn lose_place(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
-        waiting.drain = None;
+        if waiting.drain.take().is_some() {
+            self.show_drain_end(DrainEnd::Revoked);
+        }
         waiting.counted.set_held_word(waiting.caller.thread, None);
         waiting.waiter = WaitState { slept: true, woken: false, saw_reserved: false, ..waiting.waiter };
         self.before_sleep(waiting)
@@ -278,6 +286,7 @@ impl<'m> LockCall<'m> {
         if now >= waiting.slices.end {
             waiting.slices.next(now, waiting.local_waiters.size());
             let (cell, seen) = (waiting.sleep.word, waiting.sleep.word.load(Ordering::SeqCst));
+            self.show_slice_end(waiting.start, now, seen);
             if word::is_reader(seen) && seen & OWNER == waiting.sleep.seen & OWNER {
                 let effort =
                     if pool.claim_thorough_check(self.id, seen, now) { Effort::Thorough } else { Effort::Quick };
@@ -313,6 +322,8 @@ impl<'m> LockCall<'m> {
                         next == seen || cell.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
                     self.check_wait()?;
                     if is_marked {
+                        let (pid, tid) = pool.shown_thread(seen);
+                        probe::drain_sleep(self.inode(), self.id.into(), seen, pid, tid);
                         self.sleep_on_cell(waiting, cell, next);
                         return Ok(None);
                     }
@@ -336,6 +347,7 @@ impl<'m> LockCall<'m> {
         match self.end_drain(&waiting.caller) {
             Some(acquired) => {
                 waiting.drain = None;
+                self.show_drain_end(DrainEnd::Locked);
                 Ok(Some(acquired))
             }
             None => self.lose_place(waiting),

@@ -12,6 +12,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::object::WAIT_WORDS;
+use crate::sys::probe;
 use crate::sys::process;
 use crate::sys::syscall::futex;
 use crate::sys::thread::Thread;
@@ -196,6 +197,7 @@ fn undo_where(thread: Thread, is_over: impl Fn(&UndoRecord, Stack) -> bool) {
         unsafe {
             if !(*record).frame.is_null() && is_over(&*record, stack) {
                 let sleeper = (*record).futex;
+                probe::wait_undone(sleeper.addr() as u64, (*record).held_word.addr() as u64, (*record).owner);
                 undo(record);
                 futex::wake_one(&*sleeper);
             }
