@@ -130,6 +130,12 @@ impl Cancel {
         wait.set_place(thread, || self.places.enter(address))
     }
 
+    /// How many waits it knows to sleep, or to be about to.
+    #[cfg(test)]
+    pub(crate) fn sleepers(&self) -> u64 {
+        self.places.waits()
+    }
+
     /// The number of waits that use it.
     pub(crate) fn waits(&self) -> &AtomicU32 {
         &self.waits
@@ -175,5 +181,28 @@ pub(crate) fn next_look(cancel: Option<&Cancel>, otherwise: Instant) -> Instant 
     match cancel {
         Some(_) => otherwise.min(Instant::now().after(LOOK_INTERVAL_NS)),
         None => otherwise,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_of_a_process_are_of_all_classes_in_turn_and_of_none_of_the_waiters() {
+        let classes: u32 = (0..CLASSES).map(|_| Cancel::new().class()).fold(0, |all, class| all | class);
+        assert_eq!(classes & ((1 << FIRST_CLASS) - 1), 0);
+        // Other tests may take some of them.
+        assert!(classes.count_ones() > CLASSES / 2, "{classes:#x}");
+    }
+
+    #[test]
+    fn an_object_is_in_use_while_a_trigger_runs() {
+        let cancel = Cancel::new();
+        cancel.triggers.store(1, Ordering::Relaxed);
+        assert!(cancel.check_unused().is_err());
+        cancel.triggers.store(0, Ordering::Relaxed);
+        cancel.trigger();
+        cancel.check_unused().unwrap();
     }
 }

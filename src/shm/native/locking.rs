@@ -388,3 +388,6 @@ impl<'m> LockCall<'m> {
         leaving.last_try
     }
 }
+
+#[cfg(test)]
+mod tests;

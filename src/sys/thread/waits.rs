@@ -386,6 +386,30 @@ mod tests {
         assert_eq!(world.counted(), TAKEN_BACK);
     }
 
+    #[test]
+    fn a_cancel_object_counts_a_wait_in_one_place_at_a_time() {
+        let (world, thread, mut wait) = (World::new(), Thread::calling(), RecordedWait::default());
+        let places = [const { AtomicU64::new(0) }; 2];
+        let counted = || places.each_ref().map(|place| place.load(ORDER));
+        let enter = |wait: &RecordedWait, index: usize| {
+            wait.set_place(thread, || {
+                places[index].fetch_add(1, ORDER);
+                Some(&places[index])
+            })
+        };
+        assert!(!enter(&wait, 0), "a wait without a record would leave its count behind");
+        assert!(wait.begin(thread, &world.effects()));
+        assert!(enter(&wait, 0) && enter(&wait, 1));
+        assert_eq!((counted(), own_sleepers(thread, &world.cancel)), ([0, 1], 1));
+        assert!(!wait.set_place(thread, || None));
+        assert_eq!((counted(), own_sleepers(thread, &world.cancel)), ([0, 0], 0));
+        assert!(enter(&wait, 0));
+        undo_all(thread);
+        assert_eq!(counted(), [0, 0]);
+        wait.end(thread);
+        assert_eq!(counted(), [0, 0]);
+    }
+
     /// Leaves a wait as siglongjmp(3) does: without a word.
     #[inline(never)]
     fn leave_a_wait(world: &World) {
