@@ -160,7 +160,8 @@ impl RecordedWait {
 
     fn record(&self, thread: Thread) -> Option<*mut UndoRecord> {
         // SAFETY: as in begin().
-        let is_its = |record: &*mut UndoRecord| unsafe { !(**record).frame.is_null() && (**record).canary == self.canary };
+        let is_its =
+            |record: &*mut UndoRecord| unsafe { !(**record).frame.is_null() && (**record).canary == self.canary };
         records(thread).into_iter().find(is_its).filter(|_| self.canary != 0)
     }
 

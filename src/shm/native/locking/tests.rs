@@ -24,7 +24,12 @@ fn hold(native: &Native, mode: Mode) {
 }
 
 /// Waits for lock 0 in one slice. Says its thread's id before it sleeps to the end of it, and how that sleep ended.
-fn wait_for_one_slice(native: &Native, mode: Mode, cancel: &Cancel, asleep: &AtomicU64) -> (WakeReason, Option<Reason>) {
+fn wait_for_one_slice(
+    native: &Native,
+    mode: Mode,
+    cancel: &Cancel,
+    asleep: &AtomicU64,
+) -> (WakeReason, Option<Reason>) {
     let deadline = Deadline::of(Wait::Forever);
     let request = Request { id: 0, mode, deadline, cancel: Some(cancel), missed: FastAcquire::GoSlow };
     let mut path = SlowPath::new(native, request);
