@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A wait ends within 10 ms of its cancel object's being triggered, from a signal handler too.
 
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,120 @@ fn waits_of_one_and_of_many_threads_end_within_milliseconds() {
                     waits.into_iter().map(|wait| wait.join().unwrap() - start).max().unwrap()
                 })
             });
+        }
+    });
+}
+
+/// More than an object has room for.
+#[test]
+fn one_object_ends_waits_for_a_hundred_locks() {
+    const LOCKS: u32 = 100;
+    alone!({
+        let segment = Segment::native(128);
+        let manager = segment.open();
+        let _holder = segment.holder_of(&(0..LOCKS).collect::<Vec<_>>());
+        mostly_within(ENDED, "waits for many locks end after the object was triggered", |_| {
+            let (cancel, tids) = (Cancel::new(), board(LOCKS as usize));
+            thread::scope(|scope| {
+                let waits: Vec<_> = (0..LOCKS)
+                    .map(|id| {
+                        let (manager, cancel) = (&manager, &cancel);
+                        scope.spawn(move || {
+                            tids[id as usize].store(own_tid() as u32, Ordering::Release);
+                            assert_eq!(errno_of(manager.cancellable_lock(id, None, cancel)), libc::ECANCELED);
+                            Instant::now()
+                        })
+                    })
+                    .collect();
+                for tid in tids {
+                    eventually("the waiter is there", || tid.load(Ordering::Acquire) != 0);
+                    until_thread_waits(tid.load(Ordering::Acquire) as i32);
+                }
+                let start = Instant::now();
+                cancel.trigger();
+                waits.into_iter().map(|wait| wait.join().unwrap() - start).max().unwrap()
+            })
+        });
+    });
+}
+
+/// What a wait of the storm below does.
+#[derive(Clone, Copy)]
+enum Part {
+    Writer,
+    Reader,
+    PlainWriter,
+}
+
+/// Triggers come while holders die, waits begin and locks change hands. Each wait ends, and a triggered one soon.
+#[test]
+fn a_storm_of_cancels_and_deaths_loses_nobody_and_ends_every_wait() {
+    const ROUNDS: u32 = 60;
+    const PARTS: [Part; 9] = [
+        Part::Writer,
+        Part::Reader,
+        Part::PlainWriter,
+        Part::Writer,
+        Part::Reader,
+        Part::PlainWriter,
+        Part::Writer,
+        Part::Reader,
+        Part::Writer,
+    ];
+    alone!({
+        let segment = Segment::native(64);
+        let manager = segment.open();
+        for round in 0..ROUNDS {
+            let holder = segment.holder_of(&[3]);
+            // The first object is of several waits, the last is never triggered.
+            let cancels: Vec<Cancel> = (0..4).map(|_| Cancel::new()).collect();
+            let (inside, told) = (AtomicU32::new(0), AtomicU32::new(0));
+            thread::scope(|scope| {
+                let waits: Vec<_> = PARTS
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, part)| {
+                        let (manager, inside, told) = (&manager, &inside, &told);
+                        let object = (index % 6).saturating_sub(2);
+                        let cancel = &cancels[object];
+                        scope.spawn(move || {
+                            let acquired = match part {
+                                Part::PlainWriter => manager.lock(3),
+                                Part::Writer => manager.cancellable_lock(3, None, cancel),
+                                Part::Reader => manager.cancellable_lock_shared(3, None, cancel),
+                            };
+                            let Ok(acquired) = acquired else {
+                                assert!(object < 3 && !matches!(part, Part::PlainWriter), "not triggered");
+                                assert_eq!(errno_of(acquired), libc::ECANCELED);
+                                return;
+                            };
+                            if acquired == Acquired::OwnerDied {
+                                told.fetch_add(1, Ordering::Relaxed);
+                            }
+                            if matches!(part, Part::Reader) {
+                                assert_eq!(inside.load(Ordering::Relaxed), 0);
+                                manager.unlock_shared(3).unwrap();
+                            } else {
+                                assert_eq!(inside.fetch_add(1, Ordering::Relaxed), 0);
+                                inside.fetch_sub(1, Ordering::Relaxed);
+                                manager.unlock(3).unwrap();
+                            }
+                        })
+                    })
+                    .collect();
+                // In turn: while waits begin, when they sleep, and while the death is found.
+                let pause = Duration::from_micros(u64::from(round % 3) * 1500);
+                thread::sleep(pause);
+                let [first, second, third, _never] = &cancels[..] else { unreachable!() };
+                first.trigger();
+                holder.signal(libc::SIGKILL);
+                second.trigger();
+                thread::sleep(pause);
+                third.trigger();
+                drop(waits);
+            });
+            assert!(told.load(Ordering::Relaxed) >= 1, "a writer is told of the death");
+            assert_eq!(taken_once(&manager, 3), Acquired::Clean);
         }
     });
 }

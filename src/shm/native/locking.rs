@@ -70,6 +70,8 @@ pub(super) struct Waiting<'m> {
     /// The lock's note when the last slice ended: it tells whether the lock has changed hands since.
     looked_at: u64,
     pub(super) sleep: Sleep<'m>,
+    /// The futex on which the cancel object knows the wait to sleep.
+    entered: Option<usize>,
     awake: WakeReason,
     /// Of a writer that has the word and drains.
     pub(super) drain: Option<Drain>,
@@ -88,6 +90,18 @@ pub(super) struct Sleep<'m> {
     note: u64,
     until: Instant,
     classes: u32,
+}
+
+impl Waiting<'_> {
+    /// Tells the cancel object that this wait is about to sleep on `word`, unless it knows. Whether its trigger will wake the
+    /// wait.
+    fn can_be_woken_by(&mut self, cancel: &Cancel, word: &AtomicU64) -> bool {
+        let address = futex_of(word).as_ptr().addr();
+        if self.entered != Some(address) {
+            self.entered = cancel.enter(&self.counted, self.caller.thread, address).then_some(address);
+        }
+        self.entered.is_some()
+    }
 }
 
 impl<'m> SlowPath<'m> {
@@ -119,6 +133,11 @@ impl Acquisition for SlowPath<'_> {
 
     extern "C" fn sleep(&mut self) {
         if let Some(Waiting { sleep, awake, .. }) = &mut self.waiting {
+            // A signal handler may have triggered the object since the step.
+            if self.call.cancel.is_some_and(Cancel::is_triggered) {
+                *awake = WakeReason::ValueChanged;
+                return;
+            }
             *awake = futex::wait_for_classes(futex_of(sleep.word), word::futex(sleep.seen), sleep.until, sleep.classes);
         }
     }
@@ -216,6 +235,7 @@ impl<'m> LockCall<'m> {
             slices: Slices::new(start, local_waiters.place),
             looked_at,
             sleep: Sleep { word: self.lock(), seen: 0, note: looked_at, until: start, classes: 0 },
+            entered: None,
             awake: WakeReason::ValueChanged,
             drain: None,
             stuck: 0,
@@ -282,33 +302,51 @@ impl<'m> LockCall<'m> {
     }
 
     /// Prepares a sleep on the word as it was seen. WAITERS is set in it.
-    pub(super) fn sleep_on_word(self, waiting: &mut Waiting<'m>, seen: u64) {
+    pub(super) fn sleep_on_word(self, waiting: &mut Waiting<'m>, seen: u64) -> std::result::Result<(), Leaving> {
         let classes = match self.mode {
             Mode::Exclusive => classes(Instant::now().since(waiting.start)),
             Mode::Shared => 1 | READERS,
         };
         let lock = waiting.lock;
-        waiting.sleep = self.sleep(waiting, lock, seen, classes);
+        self.sleep(waiting, lock, seen, classes)
     }
 
     /// Prepares a sleep on a cell.
-    pub(super) fn sleep_on_cell(self, waiting: &mut Waiting<'m>, cell: &'m AtomicU64, seen: u64) {
-        waiting.sleep = self.sleep(waiting, cell, seen, 1);
+    pub(super) fn sleep_on_cell(
+        self,
+        waiting: &mut Waiting<'m>,
+        cell: &'m AtomicU64,
+        seen: u64,
+    ) -> std::result::Result<(), Leaving> {
+        self.sleep(waiting, cell, seen, 1)
     }
 
-    fn sleep(self, waiting: &mut Waiting<'m>, word: &'m AtomicU64, seen: u64, classes: u32) -> Sleep<'m> {
+    /// Prepares a sleep. Looks at the cancel object last, after the object knows of the sleep.
+    fn sleep(
+        self,
+        waiting: &mut Waiting<'m>,
+        word: &'m AtomicU64,
+        seen: u64,
+        classes: u32,
+    ) -> std::result::Result<(), Leaving> {
         if !std::mem::replace(&mut waiting.is_shown, true) {
             probe::wait_begin(self.inode(), self.id.into(), self.mode as u64, seen);
         }
-        let until = waiting.slices.end.min(self.deadline.at());
+        let (until, classes) = match self.cancel {
+            None => (Instant::NEVER, classes),
+            Some(cancel) if waiting.can_be_woken_by(cancel, word) => (Instant::NEVER, classes | cancel.class()),
+            Some(_) => (cancel::next_look(self.cancel, Instant::NEVER), classes),
+        };
+        self.check_wait()?;
+        let until = until.min(waiting.slices.end).min(self.deadline.at());
         let until = match self.mode {
             // Wake a reader when it begins to starve, however long its slice is: only the reader itself can ask to be let
             // in.
             Mode::Shared if !waiting.waiter.starves => until.min(waiting::starves_at(waiting.start)),
             _ => until,
         };
-        let until = cancel::next_look(self.cancel, until);
-        Sleep { word, seen, note: self.native.pool().note(self.id), until, classes }
+        waiting.sleep = Sleep { word, seen, note: self.native.pool().note(self.id), until, classes };
+        Ok(())
     }
 
     fn after_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
@@ -385,3 +423,6 @@ impl<'m> LockCall<'m> {
         leaving.last_try
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -247,8 +247,7 @@ impl<'m> LockCall<'m> {
                 // The word may let it in by now.
                 continue;
             }
-            self.check_wait()?;
-            self.sleep_on_word(waiting, seen);
+            self.sleep_on_word(waiting, seen)?;
             return Ok(None);
         }
     }

@@ -240,8 +240,7 @@ impl<'m> LockCall<'m> {
                 }
                 Step::Sleep => {}
             }
-            self.check_wait()?;
-            self.sleep_on_word(waiting, seen);
+            self.sleep_on_word(waiting, seen)?;
             return Ok(None);
         }
     }
@@ -320,13 +319,13 @@ impl<'m> LockCall<'m> {
                     let next = seen | WAITERS;
                     let is_marked =
                         next == seen || cell.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-                    self.check_wait()?;
                     if is_marked {
                         let (pid, tid) = pool.shown_thread(seen);
                         probe::drain_sleep(self.inode(), self.id.into(), seen, pid, tid);
-                        self.sleep_on_cell(waiting, cell, next);
+                        self.sleep_on_cell(waiting, cell, next)?;
                         return Ok(None);
                     }
+                    self.check_wait()?;
                 }
                 // Never wait for a starving reader: it waits for this writer. If it did not come when it was let in, it
                 // is dead or stopped, and claims again if it goes on.

@@ -31,20 +31,29 @@ pub(crate) fn wake_all_of(word: &AtomicU32, classes: u32) -> bool {
     wake(word, libc::c_int::MAX, classes)
 }
 
+/// Wakes all waiters on the futex at `address` that sleep with a bit of `classes`; how many there were. If no memory is
+/// there any more, there is none.
+pub(crate) fn wake_all_at(address: usize, classes: u32) -> u64 {
+    u64::try_from(wake_at(address, libc::c_int::MAX, classes)).unwrap_or(0)
+}
+
 fn wake(word: &AtomicU32, count: libc::c_int, classes: u32) -> bool {
-    // SAFETY: FUTEX_WAKE_BITSET uses the address only, which is that of a live word.
-    let woken = unsafe {
+    wake_at(word.as_ptr().addr(), count, classes) > 0
+}
+
+fn wake_at(address: usize, count: libc::c_int, classes: u32) -> libc::c_long {
+    // SAFETY: FUTEX_WAKE_BITSET uses the address only, to look for sleepers; it touches no memory of the caller's.
+    unsafe {
         libc::syscall(
             libc::SYS_futex,
-            word.as_ptr(),
+            address,
             libc::FUTEX_WAKE_BITSET,
             count,
             ptr::null::<libc::timespec>(),
             ptr::null::<u32>(),
             classes,
         )
-    };
-    woken > 0
+    }
 }
 
 /// How a sleep ended.

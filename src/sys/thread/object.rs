@@ -39,13 +39,13 @@ pub(super) mod field {
     /// The undo records of `waits`.
     pub(in super::super) const WAITS: usize = 112;
     /// See [`Thread::last_error`](super::Thread::last_error).
-    pub(in super::super) const LAST_ERROR: usize = 288;
+    pub(in super::super) const LAST_ERROR: usize = 304;
     /// How the thread backs off from locks that others want all the time.
-    pub(in super::super) const PACE: usize = 416;
+    pub(in super::super) const PACE: usize = 432;
 }
 
 /// How many words the undo records take.
-pub(super) const WAIT_WORDS: usize = 22;
+pub(super) const WAIT_WORDS: usize = 24;
 /// How many words the last error takes.
 pub(crate) const LAST_ERROR_WORDS: usize = 16;
 

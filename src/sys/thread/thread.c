@@ -29,7 +29,7 @@ struct lock_manager_thread {
 	uint64_t claimed_as;
 	uint64_t met;
 	/* What waits.rs and last_error.rs keep here, zeros at first. */
-	uint64_t waits[2][11];
+	uint64_t waits[2][12];
 	uint64_t last_error[16];
 	/* How the thread backs off from busy locks: see waiting.rs. */
 	uint64_t pace;
@@ -39,8 +39,8 @@ extern __thread struct lock_manager_thread lock_manager_this_thread;
 struct lock_manager_thread *lock_manager_this_thread_address(void);
 
 _Static_assert(offsetof(struct lock_manager_thread, waits) == 112, "as object.rs has it");
-_Static_assert(offsetof(struct lock_manager_thread, last_error) == 288, "as object.rs has it");
-_Static_assert(offsetof(struct lock_manager_thread, pace) == 416, "as object.rs has it");
+_Static_assert(offsetof(struct lock_manager_thread, last_error) == 304, "as object.rs has it");
+_Static_assert(offsetof(struct lock_manager_thread, pace) == 432, "as object.rs has it");
 
 __thread struct lock_manager_thread lock_manager_this_thread
 	__attribute__((tls_model("initial-exec"), visibility("hidden"))) = { .epoch = 1, .identified = 1, .last_attachment = 1 };
