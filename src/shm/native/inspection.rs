@@ -19,7 +19,7 @@ use super::word::{self, OWNER, OWNER_DIED, STARVING};
 struct Judged<'p> {
     pool: &'p Pool,
     last: (u64, bool),
-    /// Not a hash map: that needs random numbers, for which the standard library may keep a descriptor open.
+    /// A hash map would need random numbers, for which the standard library may keep a descriptor open.
     known: BTreeMap<u64, bool>,
 }
 
@@ -137,8 +137,8 @@ impl Pool {
         }
     }
 
-    /// The readers in the cells of a lock whose word is `seen`, dead or alive. While a writer holds the lock, a cell is a
-    /// claim that comes to nothing.
+    /// The readers in the cells of a lock whose word is `seen`, dead or alive. While a writer holds the lock, a cell is only a
+    /// claim, and its reader steps back.
     fn readers(&self, id: u32, seen: u64) -> Vec<u64> {
         let may_be_read = word::is_shared(seen) || word::is_draining(seen);
         let Some(cells) = self.cells(id).filter(|_| may_be_read) else { return Vec::new() };
