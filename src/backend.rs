@@ -5,7 +5,7 @@
 //!
 //! A lock call goes down three paths, each only where the one before has missed:
 //!
-//! | path | what it does | what it may not do |
+//! | path | what it does | what it must not do |
 //! | --- | --- | --- |
 //! | *fast* | takes a free lock, or releases one, with one swap | fail, panic, allocate, make a system call that sets errno |
 //! | *mid* | waits a few microseconds without sleeping; wakes a waiter; refuses a try | fail, panic, allocate, sleep |

@@ -195,7 +195,7 @@ impl Pool {
         waiting.collect()
     }
 
-    /// Whether a thread drains a lock, which this process may not know yet.
+    /// Whether a thread drains a lock. This process need not know the lock yet.
     fn is_drained_by(&self, id: u32, thread: u64) -> bool {
         let seen = if id < self.num_locks_now() { self.word(id).load(Ordering::Acquire) } else { 0 };
         word::is_draining(seen) && seen & OWNER == thread & OWNER
