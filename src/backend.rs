@@ -18,8 +18,9 @@
 //!
 //! It is one folder that implements [`Backend`] and [`Manager`], and one line in `backends!`, below. The doors need no change.
 //!
-//! - *It hears of an unlock by notification*: the sleep is the backend's. Its [`Acquisition::sleep`] waits for whatever
-//!   tells it, a futex or a descriptor, until its own deadline or the next look at the cancel object. Nothing else polls.
+//! - *It hears of an unlock by notification*: the sleep is the backend's. Its [`Acquisition::sleep`] waits for the
+//!   notification, by a futex or a descriptor, until its own deadline or the next look at the cancel object. Nothing else
+//!   polls.
 //! - *It may lose a lock that is held*: it says so at the unlock, from [`Backend::release_slow`], with a [`Reason`] of its own
 //!   and an errno for it in `error`. The fast path must answer [`Release::GoSlow`] then. A fast path is optional.
 //! - *It lives in another crate*: the line names a type of this crate that calls the other by a table of functions, and

@@ -209,7 +209,7 @@ impl<'m> TwoSteps<'m> {
     }
 
     fn begin(&mut self) -> Progress {
-        // Do this first: even if the call fails, it must not keep a word that it took in vain.
+        // Do this first: even if the call fails, it must not keep the word that the fast path took.
         if self.request.missed == FastAcquire::BackOut
             && let Some(table) = self.manager.tables.present()
         {

@@ -153,7 +153,7 @@ impl Space {
         self.mapped_slots().u64_at(self.geometry.slot(id) + offset)
     }
 
-    /// The first `count` locks but for those whose slots nobody has touched yet: reading the slots of a million
+    /// The first `count` locks, without those whose slots nobody has touched yet: reading the slots of a million
     /// locks takes some milliseconds, and brings them all into memory.
     pub(super) fn touched_ids(&self, count: u32) -> impl Iterator<Item = u32> + use<> {
         self.touched_ranges(count).into_iter().flatten()
