@@ -101,7 +101,7 @@ models-all: setup-models ## the same with the largest models: an hour and a half
 check-libpod: setup-build stage ## build and vet the libpod of PODMAN_SOURCE with its imports switched to the Go module
 	go/check-libpod $(STAGE)
 
-header: ## write include/lock_manager.h anew from src/ffi.rs
+header: ## write include/lock_manager.h anew from src/ffi.rs and src/ffi/
 	LOCK_MANAGER_WRITE_HEADER=1 $(CARGO) test --locked --test header
 
 lint: ## formatting, clippy, rustdoc: a warning is an error

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The slow path of an acquisition, whatever the backend: steps, with sleeps between them, until a deadline.
+//! The slow path of an acquisition, the same for every backend: steps, with sleeps between them, until a deadline.
 
 use crate::Reason;
 use crate::manager::{Acquired, Wait};

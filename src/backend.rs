@@ -5,7 +5,7 @@
 //!
 //! A lock call goes down three paths, each only where the one before has missed:
 //!
-//! | path | what it does | what it may not do |
+//! | path | what it does | what it must not do |
 //! | --- | --- | --- |
 //! | *fast* | takes a free lock, or releases one, with one swap | fail, panic, allocate, make a system call that sets errno |
 //! | *mid* | waits a few microseconds without sleeping; wakes a waiter; refuses a try | fail, panic, allocate, sleep |
@@ -18,9 +18,9 @@
 //!
 //! It is one folder that implements [`Backend`] and [`Manager`], and one line in `backends!`, below. The doors need no change.
 //!
-//! - *It hears of an unlock by notification*: the sleep is the backend's. Its [`Acquisition::sleep`] waits for whatever
-//!   tells it, a futex or a descriptor, until its own deadline, and for the cancel object's trigger. If a trigger cannot
-//!   end its sleeps, it looks at the object every few milliseconds. Nothing else polls.
+//! - *It hears of an unlock by notification*: the sleep is the backend's. Its [`Acquisition::sleep`] waits for the
+//!   notification, by a futex or a descriptor, until its own deadline, or until the trigger of the cancel object ends it. If
+//!   a trigger cannot end its sleeps, it looks at the object every few milliseconds. Nothing else polls.
 //! - *It may lose a lock that is held*: it says so at the unlock, from [`Backend::release_slow`], with a [`Reason`] of its own
 //!   and an errno for it in `error`. The fast path must answer [`Release::GoSlow`] then. A fast path is optional.
 //! - *It lives in another crate*: the line names a type of this crate that calls the other by a table of functions, and

@@ -71,7 +71,7 @@ impl Backend for FileManager {
     }
 
     /// Takes the word of a free lock, and the record lock if its descriptor is kept. A signal handler may come anywhere,
-    /// and may not return: then the thread either has the word or does not.
+    /// and perhaps never return: then the thread either has the word or does not.
     #[inline(always)]
     fn acquire_fast(&self, id: u32, mode: Mode) -> FastAcquire {
         if mode == Mode::Shared || !self.ownership.is_fixed() {
@@ -209,7 +209,7 @@ impl<'m> TwoSteps<'m> {
     }
 
     fn begin(&mut self) -> Progress {
-        // Do this first: even if the call fails, it must not keep a word that it took in vain.
+        // Do this first: even if the call fails, it must not keep the word that the fast path took.
         if self.request.missed == FastAcquire::BackOut
             && let Some(table) = self.manager.tables.present()
         {

@@ -91,7 +91,7 @@ impl RecordLocks {
 
     /// Takes the record lock by one or two system calls, if a descriptor of the id's file is kept, or if the id had no
     /// file and the directory has not changed since. `false`: [`try_lock`](Self::try_lock) decides. A signal handler may
-    /// come anywhere here and may not return: it leaves at most a descriptor in use, which goes with the word.
+    /// come anywhere here, and perhaps never return: it leaves at most a descriptor in use, which is put down with the word.
     pub(super) fn try_lock_fast(&self, id: u32) -> bool {
         let Some(descriptor) = self.known_descriptor(id) else { return false };
         if let Some(file) = descriptor.take_up_unused() {

@@ -118,7 +118,7 @@ pub(super) fn is_before_boot(candidate: &Candidate, start: &[u8]) -> bool {
     is_ours(start) && matches!(Geometry::read(start).and_then(check), Err(Reason::BeforeBoot))
 }
 
-/// Checks that a segment was made since the boot. If a living process uses it, it was, whatever the boot id says: a
+/// Checks that a segment was made since the boot. A segment that a living process uses was, even if its boot id differs: a
 /// container may have an id of its own mounted over the kernel's.
 fn check_boot(candidate: &Candidate, start: &[u8], geometry: Geometry) -> std::result::Result<(), Reason> {
     // A file in memory was made since the boot.

@@ -254,7 +254,7 @@ impl<'m> RobustMutex<'m> {
         }
     }
 
-    /// Unlocks the mutex. `false`: its word does not name the caller, whatever the caller remembers.
+    /// Unlocks the mutex. `false`: its word does not name the caller, although the caller took it.
     ///
     /// # Safety
     /// The caller holds the mutex through this mapping.

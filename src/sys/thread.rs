@@ -37,7 +37,7 @@ static NEXT_LOCAL_ID: AtomicU64 = AtomicU64::new(1);
 /// The caller is a child made behind the libc's back, which must not lock in its parent's name.
 pub(crate) struct ClonedChild;
 
-/// Why a thread may not take robust mutexes.
+/// Why a thread must not take robust mutexes.
 pub(crate) enum NotEntered {
     /// See [`ClonedChild`].
     ClonedChild,

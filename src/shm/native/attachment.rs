@@ -53,8 +53,8 @@ pub(super) struct Attachment {
 impl Attachment {
     /// Takes a place for the calling process. The caller excludes its other threads.
     pub(super) fn make(space: &Space) -> Result<Self, Reason> {
-        // 0 means no attachment, 1 is the value in a thread that has entered none. Children inherit the counter, so they
-        // get other ids.
+        // 0 means "no attachment", and a thread that has entered none has 1. Children inherit the counter, so they get other
+        // ids.
         static NEXT_ID: AtomicU64 = AtomicU64::new(2);
         if space.access == Access::ReadOnly {
             return Err(Reason::ReadOnly);
@@ -87,8 +87,8 @@ impl Attachment {
         let (namespaces, has_published_identity) = (Default::default(), AtomicBool::new(false));
         let made =
             Self { id, entry: index, generation, process_word, namespaces, has_published_identity, _witness: witness };
-        // Only now, with the byte locked. A remover of an unused segment either sees the lock, or has already set the
-        // mark that this sees.
+        // Look for a remover only now, with the byte locked. A remover of an unused segment either sees the lock, or has
+        // already set the mark, and this look finds it.
         space.await_removal().inspect_err(|_| made.detach(space))?;
         Ok(made)
     }
@@ -145,7 +145,7 @@ const MOVES: u32 = 1000;
 /// Finds an entry whose byte is free, and locks the byte.
 fn lock_free_entry(space: &Space) -> Result<(u32, Pinned), Reason> {
     for _ in 0..MOVES {
-        // A file description of its own: the kernel does not report a description's locks to itself.
+        // Open a file description for this alone: the kernel does not report a description's locks to that description.
         let file = open_again(space)?;
         let index = match find(space, &file) {
             Ok(index) => index,
@@ -207,7 +207,7 @@ fn is_locked(space: &Space, byte: Range) -> Result<bool, Reason> {
 /// Locks the byte of a free entry through `file`.
 fn find(space: &Space, file: &GuardedFd) -> Result<u32, Reason> {
     let mut first = None;
-    // Why no further page can be reserved. Then every entry has to be tried.
+    // The reason why no further page can be reserved, if there is one. Then every entry has to be tried.
     let mut no_room = None;
     loop {
         let mut pages = 0;

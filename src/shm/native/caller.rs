@@ -27,7 +27,7 @@ use super::word;
 pub(super) struct Caller<'p> {
     pub(super) thread: Thread,
     pub(super) ownership: Ownership,
-    /// The word that names the thread, whether or not it owns what it takes.
+    /// The word that names the thread, even if the process owns the locks that it takes.
     pub(super) owner: u64,
     /// The word of the locks that it takes: the thread's, or the process's.
     pub(super) word: u64,
@@ -44,8 +44,8 @@ pub(super) struct OwnWords {
 }
 
 impl Native {
-    /// Attaches the process and names the calling thread, if that is still to be done. From here on the thread may use
-    /// the fast path.
+    /// Attaches the process and names the calling thread, if neither was done yet. From here on the thread may use the fast
+    /// path.
     pub(super) fn enter(&self) -> Result<Caller<'_>, Reason> {
         let thread = Thread::identified(self.process).map_err(|_| Reason::ClonedChild)?;
         let attachment = self.pool().attached()?;
@@ -56,21 +56,21 @@ impl Native {
             let serial = arena::serials().and_then(|serials| serials.claim().ok_or(Errno(libc::EAGAIN)));
             thread.set_serial_bits(word::of_thread(0, serial.map_err(failed)?));
         }
-        // Undo the waits that the thread left by a jump out of a signal handler.
+        // Undo the waits that a signal handler of the thread has jumped out of.
         waits::undo_abandoned(thread);
         sharing::sweep_claim(thread);
         let owner = attachment.process_word | thread.serial_bits();
         let record = self.pool().claim_record(owner, || {
             let times_compare =
                 attachment.namespaces().is_some_and(|then| then.time_namespace == namespaces::time_namespace());
-            // A program of format version 1 would take any time but the start itself for another thread's.
+            // A program of format version 1 compares for equality: it would take any time but the start for another thread's.
             let started_by =
                 if times_compare && self.pool().table().is_some() { clock::ticks_since_boot() as u32 } else { 0 };
             ThreadId { tid: thread.id() as i32, started_by }
         });
         if let Some(record) = record.filter(|record| record.waits_for().is_some()) {
-            // From a wait that the thread left. If it is from a wait that a signal handler interrupts, that wait
-            // publishes it again after its slice.
+            // It is from a wait that a signal handler has jumped out of. Or this call runs in a handler that interrupts the
+            // wait: then the wait publishes it again after its slice.
             record.clear_wait();
         }
         let ownership = self.ownership.fix();
@@ -100,8 +100,8 @@ pub(in crate::shm) fn watch_thread_end(thread: Thread) -> Result<(), Errno> {
     on_exit::arm(thread, ExitHook::Locks, thread_ended)
 }
 
-/// The calling thread ends: its locks become abandoned, and it waits for nothing. If destructors of the program are still
-/// to run, they may unlock, so the locks stay; waiters find the thread dead once it is gone.
+/// Runs when the calling thread ends. Its locks become abandoned, and its waits are undone. If destructors of the program are
+/// still to run, they may unlock. Then the locks stay held, and waiters find the thread dead once it is gone.
 fn thread_ended(thread: Thread, destructors: Destructors) {
     waits::undo_all(thread);
     sharing::sweep_claim(thread);
@@ -137,8 +137,8 @@ impl Pool {
         self.release_record(owner);
     }
 
-    /// Whether a word names a thread of this process that sleeps in the kernel: then it is not in the middle of a lock
-    /// call's swap.
+    /// Whether a word names a thread of this process that sleeps in the kernel. Such a thread is not between the swap of a
+    /// lock call and its note.
     pub(super) fn sleeps(&self, named: u64) -> bool {
         let record = self.record_of(named).filter(|_| word::serial(named) != 0);
         record.is_some_and(|record| liveness::own_thread_sleeps(record.thread().tid))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! What the file manager needs of the engine. Its locks are words of a native segment, and each word has a companion: the
+//! What the file manager needs from the engine. Its locks are words of a native segment, and each word has a companion: the
 //! record lock that libpod sees. The file manager holds a word while it waits for the companion, and it must know whether
 //! another thread of the process uses the lock before it releases the companion.
 
@@ -13,7 +13,7 @@ use crate::sys::thread::waits::HeldWord;
 
 use super::{Native, format, note, releasing, waiting, word};
 
-/// The second half of each lock of a storage, for programs that do not know words.
+/// The second half of each lock of a storage: it keeps out programs that do not know words.
 pub(crate) trait Companion: Send + Sync {
     fn release(&self, id: u32);
 }
@@ -54,7 +54,7 @@ impl Native {
         word::has_owner(seen) || word::is_shared(seen)
     }
 
-    /// Backs out of a word that the fast or the mid path took in vain.
+    /// Backs out of a word that the fast or the mid path took without coming to hold the lock.
     pub(crate) fn back_out(&self, id: u32) {
         self.view.back_out(id);
     }
@@ -69,8 +69,8 @@ impl Native {
         }
     }
 
-    /// The word of a lock that was just taken, and how to release it if the caller leaves the wait for the companion. No
-    /// unlock releases the word until [`hold`](Self::hold) is called.
+    /// The word of a lock that was just taken, and how to release it if a signal handler jumps out of the wait for the
+    /// companion. No unlock releases the word until [`hold`](Self::hold) is called.
     pub(crate) fn word_to_release(&self, id: u32, acquired: Acquired) -> HeldWord<'_> {
         self.view.note_manager(id, 0);
         let word = self.pool().word(id);
@@ -83,7 +83,7 @@ impl Native {
         self.view.note_manager(id, self.view.manager);
     }
 
-    /// Says what releases the companions of locks that a thread still holds when it ends. Only the first call counts.
+    /// Sets what releases the companions of locks that a thread still holds when it ends. Only the first call counts.
     pub(crate) fn set_companion(&self, companion: Arc<dyn Companion>) {
         let _as_before = self.pool().companion.get_or_make(|| Ok::<_, ()>(companion));
     }
@@ -113,8 +113,8 @@ impl Native {
         matches!((cells, own), (Some(cells), Some((own, _))) if !self.pool().is_read_here_beside(&cells, own))
     }
 
-    /// Whether a thread of this process reads the lock, or is about to, or holds it exclusively. It reads the word first:
-    /// a downgrade claims its cell before it changes the word.
+    /// Whether a thread of this process reads the lock, has claimed a cell to read it, or holds it exclusively. It reads the
+    /// word before the cells: a downgrade claims its cell before it changes the word.
     pub(crate) fn is_used_here(&self, id: u32) -> bool {
         let word = self.pool().word(id).load(Ordering::Acquire);
         let is_held = self.own_words().is_some_and(|holder| word::process(word) == holder.process_word);
@@ -152,7 +152,7 @@ impl Native {
         self.pool().is_retired()
     }
 
-    /// Whether the segment's file has lost its name, whoever removed it.
+    /// Whether the segment's file has lost its name, also by another program.
     pub(crate) fn has_lost_its_name(&self) -> bool {
         self.pool().segment.is_removed()
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
 //! The mid path between shared and exclusive: a writer that finds a lock shared whose readers are about to leave, and a
-//! downgrade. As in `view` and `sharing`, nothing here can fail or panic, and a signal handler may come anywhere, and may
-//! not return.
+//! downgrade. As in `view` and `sharing`, nothing here can fail or panic, and a signal handler may come anywhere, and perhaps
+//! never return.
 
 use std::sync::atomic::Ordering;
 

@@ -19,7 +19,7 @@ use super::word::{self, OWNER, OWNER_DIED, STARVING};
 struct Judged<'p> {
     pool: &'p Pool,
     last: (u64, bool),
-    /// Not a hash map: that needs random numbers, for which the standard library may keep a descriptor open.
+    /// A hash map would need random numbers, for which the standard library may keep a descriptor open.
     known: BTreeMap<u64, bool>,
 }
 
@@ -137,8 +137,8 @@ impl Pool {
         }
     }
 
-    /// The readers in the cells of a lock whose word is `seen`, dead or alive. While a writer holds the lock, a cell is a
-    /// claim that comes to nothing.
+    /// The readers in the cells of a lock whose word is `seen`, dead or alive. While a writer holds the lock, a cell is only a
+    /// claim, and its reader steps back.
     fn readers(&self, id: u32, seen: u64) -> Vec<u64> {
         let may_be_read = word::is_shared(seen) || word::is_draining(seen);
         let Some(cells) = self.cells(id).filter(|_| may_be_read) else { return Vec::new() };
@@ -195,7 +195,7 @@ impl Pool {
         waiting.collect()
     }
 
-    /// Whether a thread drains a lock, which this process may not know yet.
+    /// Whether a thread drains a lock. This process need not know the lock yet.
     fn is_drained_by(&self, id: u32, thread: u64) -> bool {
         let seen = if id < self.num_locks_now() { self.word(id).load(Ordering::Acquire) } else { 0 };
         word::is_draining(seen) && seen & OWNER == thread & OWNER

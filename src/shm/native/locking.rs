@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
 //! The slow path: first calls, waits, dead holders, refusals. It is a series of steps with sleeps between them. No signal
-//! handler comes within a step. One may come in a sleep and end the thread or jump away; for that case, whatever a wait
-//! has counted is recorded in `waits`. Writers and readers differ in `writing` and `reading`.
+//! handler comes within a step. One may come in a sleep, and end the thread or jump away. For that case, `waits` records
+//! everything that a wait has counted. Writers and readers differ in `writing` and `reading`.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -115,7 +115,7 @@ impl Acquisition for SlowPath<'_> {
     fn step(&mut self) -> Progress {
         match &mut self.waiting {
             None => {
-                // Do this first: even if the call fails, it must not keep a word that it took in vain.
+                // Do this first: even if the call fails, it must not keep the word that a faster path took.
                 if self.missed == FastAcquire::BackOut {
                     self.call.native.view.back_out(self.call.id);
                 }

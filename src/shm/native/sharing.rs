@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![allow(unsafe_code, reason = "a claim that was left is noted by its cell's address")]
 //! The fast path and the mid path of readers. One compare-and-swap claims a cell, one releases it, and the word is only
-//! read. As in `view`, nothing here can fail or panic, and a signal handler may come anywhere, and may not return.
+//! read. As in `view`, nothing here can fail or panic, and a signal handler may come anywhere, and perhaps
+//! never return.
 //!
 //! A claim is no hold until the word was read again. A handler may come between the two and jump away. So the thread
 //! notes the cell before it claims it, and takes the note away once it holds the lock. A later call of the thread that

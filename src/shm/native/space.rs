@@ -153,16 +153,16 @@ impl Space {
         self.mapped_slots().u64_at(self.geometry.slot(id) + offset)
     }
 
-    /// The first `count` locks but for those whose slots nobody has touched yet: reading the slots of a million
+    /// The first `count` locks, without those whose slots nobody has touched yet: reading the slots of a million
     /// locks takes some milliseconds, and brings them all into memory.
     pub(super) fn touched_ids(&self, count: u32) -> impl Iterator<Item = u32> + use<> {
         self.touched_ranges(count).into_iter().flatten()
     }
 
     fn touched_ranges(&self, count: u32) -> Vec<Range<u32>> {
-        /// Of fewer locks, reading them is quicker than asking.
+        /// With fewer locks than this, reading the slots is quicker than asking which were touched.
         const MANY: u32 = 16_384;
-        /// So many ranges are asked for: behind them every lock counts as touched.
+        /// How many ranges are asked for. Behind the last one every lock counts as touched.
         const MOST_RANGES: usize = 64;
         let size = size::SLOT as u64;
         let first = self.geometry.slot(0) as u64;
@@ -307,7 +307,7 @@ impl Space {
         self.grown.get_or_make(|| self.segment.map.once_more(size, most)).map_err(mapping_more)
     }
 
-    /// Whether there is a lock `id`, also if others have added it just now.
+    /// Whether there is a lock `id`, even if another process has added it just now.
     #[inline]
     pub(super) fn has_lock(&self, id: u32) -> bool {
         id < self.num_locks() || id < self.num_locks_now()

@@ -2,8 +2,8 @@
 #![allow(unsafe_code, reason = "the fast path: addresses checked once, when the manager is made, not at each call")]
 //! The fast path and the mid path of writers, with what they need of a pool one load away. On the fast path, one compare-and-swap takes a
 //! free lock and one releases it. The mid path waits a few microseconds for a held lock without sleeping, and releases a
-//! lock that others wait for. Neither path can fail or panic. A signal handler may come anywhere in them, and may not
-//! return. The slow path, in `locking` and `releasing`, does all the rest.
+//! lock that others wait for. Neither path can fail or panic. A signal handler may come anywhere in them, and
+//! perhaps never return. The slow path, in `locking` and `releasing`, does all the rest.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
