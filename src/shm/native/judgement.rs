@@ -61,25 +61,29 @@ const GOOD_FOR_NS: u64 = 1_000_000;
 const QUICK_GOOD_FOR_NS: u64 = 20_000;
 
 impl Pool {
-    /// Whether a check of the last microseconds found the holder that `named` names alive. Makes no system call.
-    pub(super) fn is_surely_alive(&self, named: u64) -> bool {
-        let LastFoundAlive { holder, quick_until, .. } = &self.last_found_alive;
-        holder.load(Ordering::Relaxed) == named & word::OWNER
-            && Instant::now().nanoseconds() < quick_until.load(Ordering::Relaxed)
+    /// The thread id, 0 if it is unknown, of the holder that `named` names, if a check of the last microseconds found it
+    /// alive. Makes no system call, and cannot panic: the mid path asks it.
+    #[inline]
+    pub(super) fn found_alive(&self, named: u64) -> Option<u32> {
+        let LastFoundAlive { holder, quick_until, thread, .. } = &self.last_found_alive;
+        let is_alive = holder.load(Ordering::Relaxed) == named & word::OWNER
+            && Instant::now().nanoseconds() < quick_until.load(Ordering::Relaxed);
+        is_alive.then(|| thread.load(Ordering::Relaxed))
     }
 
     /// Whether the holder that `named` names is dead, for a call that does not wait. It finds a holder that is gone within
     /// 20 µs of its end, and looks once in a millisecond whether the holder is exiting.
     pub(super) fn is_dead_now(&self, named: u64) -> bool {
-        if self.is_surely_alive(named) {
+        if self.found_alive(named).is_some() {
             return false;
         }
-        let LastFoundAlive { holder, until, quick_until } = &self.last_found_alive;
+        let LastFoundAlive { holder, until, quick_until, thread } = &self.last_found_alive;
         let (owner, now) = (named & word::OWNER, Instant::now());
         let is_known = holder.load(Ordering::Relaxed) == owner && now.nanoseconds() < until.load(Ordering::Relaxed);
         let effort = if is_known { Effort::Quick } else { Effort::Thorough };
         let verdict = self.judge(named, effort);
         if verdict == Verdict::Alive {
+            thread.store(self.holder_thread(named), Ordering::Relaxed);
             quick_until.store(now.after(QUICK_GOOD_FOR_NS).nanoseconds(), Ordering::Relaxed);
             if effort == Effort::Thorough {
                 until.store(now.after(GOOD_FOR_NS).nanoseconds(), Ordering::Relaxed);

@@ -5,7 +5,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use crate::sys::Errno;
 use crate::sys::process::Process;
@@ -46,6 +46,8 @@ pub(super) struct LastFoundAlive {
     pub(super) holder: AtomicU64,
     pub(super) until: AtomicU64,
     pub(super) quick_until: AtomicU64,
+    /// The thread id of the holder, 0: unknown.
+    pub(super) thread: AtomicU32,
 }
 
 impl Deref for Pool {

@@ -333,9 +333,9 @@ impl View {
         let (thread, seen) = (Thread::calling(), self.slot(id).0.load(Ordering::Relaxed));
         let Some(me) = self.owner_here(thread) else { return FastAcquire::GoSlow };
         let is_held = word::has_owner(seen) && !word::is_draining(seen) && word::process(seen) != word::process(me);
-        match is_held && self.pool.is_surely_alive(seen) {
-            true => FastAcquire::Held { holder: self.pool.holder_thread(seen) },
-            false => FastAcquire::GoSlow,
+        match self.pool.found_alive(seen).filter(|_| is_held) {
+            Some(holder) => FastAcquire::Held { holder },
+            None => FastAcquire::GoSlow,
         }
     }
 
