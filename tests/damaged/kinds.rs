@@ -33,7 +33,7 @@ const OTHERWISE: [(u32, &str); 10] = [
 ];
 
 /// Longer than anything here takes.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = super::support::timing::scaled(Duration::from_secs(20));
 
 /// A segment every mutex of which, the one that guards the bitmaps too, is of the kind that `kind` gives for its number.
 fn with_kinds(kind: impl Fn(u32) -> u32) -> Segment {

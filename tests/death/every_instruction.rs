@@ -11,7 +11,7 @@ use super::support::step::{Stepped, at_every_instruction, opened_and_used};
 use super::support::{Segment, fork, layout};
 
 /// Where the waits below would be lost.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = super::support::timing::scaled(Duration::from_secs(20));
 
 fn lock_and_unlock(manager: &ShmManager) {
     let _ = manager.lock(0).unwrap();

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::wait::eventually;
 
 /// After this many seconds a child is hung, and ends by SIGALRM.
-const LIMIT_SECONDS: u32 = 60;
+const LIMIT_SECONDS: u32 = 60 * super::timing::FACTOR;
 
 /// What a child's body that panicked exits with, as Rust programs do.
 const PANICKED: i32 = 101;
