@@ -6,9 +6,19 @@
 const SONAME: &str = "liblock_manager.so.0";
 
 fn main() {
+    // glibc alone finds room for initial-exec objects of libraries that a program loads later; musl does not load them.
+    let initial_exec = std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|libc| libc == "gnu");
+    println!("cargo:rustc-check-cfg=cfg(initial_exec)");
+    if initial_exec {
+        println!("cargo:rustc-cfg=initial_exec");
+    }
     println!("cargo:rustc-env=LOCK_MANAGER_SONAME={SONAME}");
     println!("cargo:rerun-if-changed=src/sys/thread/thread.c");
-    cc::Build::new()
+    let mut thread = cc::Build::new();
+    if initial_exec {
+        thread.define("INITIAL_EXEC", None);
+    }
+    thread
         .file("src/sys/thread/thread.c")
         .std("c11")
         .warnings(true)

@@ -9,11 +9,6 @@
 //! Start with [`ShmManager`] and [`Lock`]. C programs include `lock_manager.h`. `docs/caveats.md` says what cannot be
 //! promised.
 
-#[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
-compile_error!(
-    "lock-manager needs 64-bit Linux with glibc: it waits by futex(2), and the libpod layout's locks are glibc's robust mutexes"
-);
-
 mod acquisition;
 mod backend;
 mod cancel;

@@ -8,6 +8,7 @@
 //! - [`liveness`]: whether another thread or process still lives, as the kernel and /proc tell.
 //! - [`mutex`]: the libc's robust mutexes.
 //! - [`probe`]: static probes, for bpftrace, perf and gdb.
+//! - [`platform`]: what differs between libcs and processors.
 
 #![allow(
     unsafe_code,
@@ -17,6 +18,7 @@
 pub(crate) mod descriptor;
 pub(crate) mod liveness;
 pub(crate) mod mutex;
+pub(crate) mod platform;
 pub(crate) mod popcount;
 pub(crate) mod probe;
 pub(crate) mod process;

@@ -3,6 +3,7 @@
 //! fields that the caller does not know. Fields that the library does not know must be zero in options, and are set to zero
 //! in infos.
 
+use std::mem::offset_of;
 use std::ptr;
 
 use crate::Result;
@@ -182,25 +183,26 @@ pub(super) fn ownership(number: u32) -> Result<Ownership> {
 /// # Safety
 /// `repr(C)`, first field `size: usize`, and any bytes are valid for every field.
 pub(super) unsafe trait Versioned {
-    /// The size in the first version that had it: what every caller has at least.
+    /// The size in the first version that had it, up to its last field then: what every caller has at least. It differs with
+    /// the width and the alignment of the machine's numbers.
     const FIRST_SIZE: usize;
 }
 
 // SAFETY: as the declarations above show.
 unsafe impl Versioned for lock_manager_shm_options_t {
-    const FIRST_SIZE: usize = 24;
+    const FIRST_SIZE: usize = offset_of!(Self, flags) + size_of::<u32>();
 }
 // SAFETY: as the declarations above show.
 unsafe impl Versioned for lock_manager_lock_info_t {
-    const FIRST_SIZE: usize = 64;
+    const FIRST_SIZE: usize = offset_of!(Self, waited_ns) + size_of::<u64>();
 }
 // SAFETY: as the declarations above show.
 unsafe impl Versioned for lock_manager_holder_t {
-    const FIRST_SIZE: usize = 32;
+    const FIRST_SIZE: usize = offset_of!(Self, pid_namespace) + size_of::<u64>();
 }
 // SAFETY: as the declarations above show.
 unsafe impl Versioned for lock_manager_info_t {
-    const FIRST_SIZE: usize = 32;
+    const FIRST_SIZE: usize = offset_of!(Self, retired) + size_of::<u32>();
 }
 // No field has been appended to these structs yet. A field that is appended fails the check; then look again at the
 // functions that read the struct or hand it out.

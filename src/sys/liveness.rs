@@ -53,7 +53,7 @@ impl ThreadRef {
     /// Whether there is no such process any more.
     pub(crate) fn process_is_gone(self) -> bool {
         // SAFETY: kill(2) with signal 0 sends nothing and touches no memory.
-        self.pid > 0 && is_unknown(unsafe { libc::kill(self.pid, 0) }.into())
+        self.pid > 0 && is_unknown(unsafe { libc::kill(self.pid, 0) })
     }
 
     /// Whether every thread of the process is exiting.
@@ -108,8 +108,8 @@ pub(crate) fn thread_lives(tid: u32) -> bool {
 }
 
 /// Whether a call that sends a signal, or signal 0, found no target. EPERM means that there is one.
-fn is_unknown(code: libc::c_long) -> bool {
-    code != 0 && Errno::last().0 == libc::ESRCH
+fn is_unknown(code: impl Into<i64>) -> bool {
+    code.into() != 0 && Errno::last().0 == libc::ESRCH
 }
 
 /// Whether `tid` is a thread of the calling process.

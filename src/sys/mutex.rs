@@ -41,6 +41,7 @@ pub(crate) mod word {
     pub(crate) const WAITERS: u32 = 0x8000_0000;
 }
 
+#[cfg(target_env = "gnu")]
 unsafe extern "C" {
     // glibc 2.30; not in the libc crate.
     fn pthread_mutex_clocklock(
@@ -48,6 +49,12 @@ unsafe extern "C" {
         clock: libc::clockid_t,
         deadline: *const libc::timespec,
     ) -> c_int;
+}
+
+/// musl has none. It is never called there: see [`platform::LIBPOD_LAYOUT`](crate::sys::platform::LIBPOD_LAYOUT).
+#[cfg(not(target_env = "gnu"))]
+unsafe fn pthread_mutex_clocklock(_: *mut pthread_mutex_t, _: libc::clockid_t, _: *const libc::timespec) -> c_int {
+    libc::ENOSYS
 }
 
 /// The result of an attempt to take a mutex.

@@ -7,5 +7,6 @@ pub(crate) mod errno;
 pub(crate) mod file;
 pub(in crate::sys) mod file_system;
 pub(crate) mod futex;
+pub(in crate::sys) mod large;
 pub(crate) mod mapping;
 pub(crate) mod random;

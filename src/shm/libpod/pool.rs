@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::mutex::{self, Attempt, MutexLayout, RobustMutex};
+use crate::sys::platform;
 use crate::sys::process::Process;
 use crate::sys::process::registry::{Registry, Shared};
 use crate::sys::syscall::clock::Instant;
@@ -116,6 +117,7 @@ pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Resul
 }
 
 fn mutex_layout() -> Outcome<&'static MutexLayout> {
+    platform::LIBPOD_LAYOUT.map_err(Reason::Unsupported)?;
     MutexLayout::of_this_libc().ok_or(Reason::Unsupported(
         "this library does not know the form of this libc's robust mutexes, so it could not tell who holds one; use the native \
          layout",

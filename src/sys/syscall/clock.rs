@@ -3,6 +3,9 @@
 
 use std::mem::MaybeUninit;
 
+/// The type of a timespec's seconds. By this name, since the libc crate deprecates its own on musl.
+type Seconds = libc::c_long;
+
 const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
 
 /// The wall clock.
@@ -74,7 +77,7 @@ impl Instant {
 
     pub(crate) fn timespec(self) -> libc::timespec {
         libc::timespec {
-            tv_sec: (self.0 / NANOSECONDS_PER_SECOND) as libc::time_t,
+            tv_sec: Seconds::try_from(self.0 / NANOSECONDS_PER_SECOND).unwrap_or(Seconds::MAX),
             tv_nsec: (self.0 % NANOSECONDS_PER_SECOND) as libc::c_long,
         }
     }

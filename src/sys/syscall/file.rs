@@ -12,7 +12,7 @@ use std::path::Path;
 use crate::sys::Errno;
 use crate::sys::descriptor::standard_fds;
 use crate::sys::process::effective_user;
-use crate::sys::syscall::mapping;
+use crate::sys::syscall::{large, mapping};
 
 pub(crate) use crate::sys::syscall::file_system::{FileSystem, file_system_of, is_on_overlay, write_in_place};
 
@@ -52,7 +52,7 @@ impl Metadata {
     #[inline(never)]
     pub(crate) fn of(file: &File) -> Result<Self, Errno> {
         // SAFETY: fstat(2) fills the struct it is given when it returns 0.
-        unsafe { Errno::filled_by(|metadata| libc::fstat(file.as_raw_fd(), metadata)) }.map(Self::from)
+        unsafe { Errno::filled_by(|metadata| large::fstat(file.as_raw_fd(), metadata)) }.map(Self::from)
     }
 
     /// Of the file that a path names now. A link is not followed.
@@ -72,7 +72,7 @@ impl Metadata {
 
     fn by_path(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<Self, Errno> {
         // SAFETY: fstatat(2) reads the path and fills the struct it is given when it returns 0.
-        let tell = |path| unsafe { Errno::filled_by(|metadata| libc::fstatat(directory, path, metadata, flags)) };
+        let tell = |path| unsafe { Errno::filled_by(|metadata| large::fstatat(directory, path, metadata, flags)) };
         with_c_string(path, tell)?.map(Self::from)
     }
 
@@ -93,12 +93,12 @@ impl Metadata {
     }
 }
 
-impl From<libc::stat> for Metadata {
-    #[allow(clippy::unnecessary_cast, reason = "the number of links is narrower on some processors")]
-    fn from(metadata: libc::stat) -> Self {
+impl From<large::stat> for Metadata {
+    #[allow(clippy::unnecessary_cast, reason = "the numbers are narrower on some processors")]
+    fn from(metadata: large::stat) -> Self {
         Self {
-            device: metadata.st_dev,
-            inode: metadata.st_ino,
+            device: metadata.st_dev as u64,
+            inode: metadata.st_ino as u64,
             owner: metadata.st_uid,
             size: metadata.st_size as u64,
             links: metadata.st_nlink as u64,
@@ -134,7 +134,7 @@ pub(super) fn open_at(directory: RawFd, path: &[u8], flags: libc::c_int) -> Resu
     const MODE: libc::c_uint = 0o600;
     let open = |path| loop {
         // SAFETY: openat(2) reads the path.
-        match unsafe { libc::openat(directory, path, flags | libc::O_CLOEXEC, MODE) } {
+        match unsafe { large::openat(directory, path, flags | libc::O_CLOEXEC, MODE) } {
             -1 if Errno::last().0 == libc::EINTR => {}
             -1 => return Err(Errno::last()),
             // SAFETY: the number is this call's own.
@@ -258,11 +258,11 @@ pub(crate) fn reserve(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     if end > file_size_limit() && Metadata::of(file)?.size < end {
         return Err(Errno(libc::EFBIG));
     }
-    let offset = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
-    let length = libc::off_t::try_from(end).map_err(|_| Errno(libc::EFBIG))? - offset;
+    let offset = large::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
+    let length = large::off_t::try_from(end).map_err(|_| Errno(libc::EFBIG))? - offset;
     loop {
         // SAFETY: fallocate(2) touches no memory.
-        if unsafe { libc::fallocate(file.as_raw_fd(), 0, offset, length) } == 0 {
+        if unsafe { large::fallocate(file.as_raw_fd(), 0, offset, length) } == 0 {
             return Ok(());
         }
         match Errno::last() {
@@ -289,23 +289,23 @@ fn reserve_by_touching(file: &File, start: u64, end: u64) -> Result<(), Errno> {
 /// The position of the description in the file. `None`: the descriptor is closed, or of something without positions.
 pub(crate) fn position(file: &File) -> Option<u64> {
     // SAFETY: lseek(2) touches no memory.
-    u64::try_from(unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR) }).ok()
+    u64::try_from(unsafe { large::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR) }).ok()
 }
 
 /// Sets the position of the description, which may lie behind the file's end. `None`: the file system has no such position.
 pub(crate) fn set_position(file: &File, position: u64) -> Option<u64> {
-    let offset = libc::off_t::try_from(position).ok()?;
+    let offset = large::off_t::try_from(position).ok()?;
     // SAFETY: as above.
-    u64::try_from(unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_SET) }).ok()
+    u64::try_from(unsafe { large::lseek(file.as_raw_fd(), offset, libc::SEEK_SET) }).ok()
 }
 
 /// The first range of a file, from a position on, that has been written to. The bytes before it read as zeros. Changes the
 /// position of the description. `None`: there is no such range.
 pub(crate) fn next_touched(file: &File, from: u64) -> Result<Option<Range<u64>>, Errno> {
     let seek = |from: u64, whence| {
-        let from = libc::off_t::try_from(from).map_err(|_| Errno(libc::EOVERFLOW))?;
+        let from = large::off_t::try_from(from).map_err(|_| Errno(libc::EOVERFLOW))?;
         // SAFETY: as above.
-        let found = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
+        let found = unsafe { large::lseek(file.as_raw_fd(), from, whence) };
         u64::try_from(found).map_err(|_| Errno::last())
     };
     match seek(from, libc::SEEK_DATA) {
@@ -318,7 +318,7 @@ pub(crate) fn next_touched(file: &File, from: u64) -> Result<Option<Range<u64>>,
 /// How long this process may make a file; a write beyond that is a SIGXFSZ.
 fn file_size_limit() -> u64 {
     // SAFETY: getrlimit(2) fills the struct it is given when it returns 0.
-    let limit = unsafe { Errno::filled_by(|limit: *mut libc::rlimit| libc::getrlimit(libc::RLIMIT_FSIZE, limit)) };
+    let limit = unsafe { Errno::filled_by(|limit: *mut large::rlimit| large::getrlimit(libc::RLIMIT_FSIZE, limit)) };
     limit.map_or(u64::MAX, |limit| limit.rlim_cur)
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::Errno;
 use crate::sys::syscall::file::Access;
+use crate::sys::syscall::large;
 
 /// The largest page that Linux uses on any processor.
 const LARGEST_PAGE: usize = 65536;
@@ -41,10 +42,10 @@ impl Pages {
         protection: libc::c_int,
         flags: libc::c_int,
         file: i32,
-        offset: libc::off_t,
+        offset: large::off_t,
     ) -> Result<Self, Errno> {
         // SAFETY: mmap(2) without MAP_FIXED replaces no mapping.
-        let start = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, file, offset) };
+        let start = unsafe { large::mmap(ptr::null_mut(), length, protection, flags, file, offset) };
         if start == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(Self { start: start.cast(), length }) }
     }
 
@@ -195,7 +196,7 @@ fn protection(access: Access) -> libc::c_int {
 /// each page would, but without writing. `ENOSPC`: there is no room. `EOPNOTSUPP`: the kernel is older than Linux 5.14.
 pub(super) fn populate(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     let size = |bytes| usize::try_from(bytes).map_err(|_| Errno(libc::EFBIG));
-    let offset = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
+    let offset = large::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
     let pages =
         Pages::map(size(end - start)?, protection(Access::ReadWrite), libc::MAP_SHARED, file.as_raw_fd(), offset)?;
     loop {

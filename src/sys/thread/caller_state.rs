@@ -8,8 +8,9 @@
 use std::ffi::c_int;
 
 use crate::sys::Errno;
+use crate::sys::platform::SIGNAL_OF_SETXID;
 
-/// PTHREAD_CANCEL_DISABLE of glibc, which the libc crate does not declare for Linux.
+/// PTHREAD_CANCEL_DISABLE of glibc and musl, which the libc crate does not declare for Linux.
 const CANCEL_DISABLE: c_int = 1;
 
 unsafe extern "C" {
@@ -32,9 +33,6 @@ const fn bit(signal: c_int) -> SignalSet {
     1 << (signal - 1)
 }
 
-/// glibc's own signal, by which it has each thread change its user: setuid(3) waits until every thread has handled it.
-const SIGSETXID: c_int = 33;
-
 /// The signals that are blocked: all but those that a fault of the thread itself raises. If such a signal is blocked, the
 /// kernel ends the process. The libc's cancellation signal is blocked, too: its handler may cancel a thread that has just
 /// disabled cancellation.
@@ -45,7 +43,7 @@ const BLOCKED: SignalSet = !(bit(libc::SIGSEGV)
     | bit(libc::SIGTRAP)
     | bit(libc::SIGSYS)
     | bit(libc::SIGABRT)
-    | bit(SIGSETXID));
+    | bit(SIGNAL_OF_SETXID));
 
 /// Changes the calling thread's mask and returns the old one. By the system call: the libc's function is several times as
 /// large, and every call of the library comes here. Where a sandbox forbids the call, the mask stays as it is.

@@ -12,19 +12,14 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::sys::Errno;
+use crate::sys::platform::{KEYS_IN_THE_THREAD, MOST_KEYS};
 use crate::sys::thread::{self, Thread};
 
-/// Rounds in which the libc calls destructors as long as there are values (PTHREAD_DESTRUCTOR_ITERATIONS of glibc).
+/// Rounds in which the libc calls destructors as long as there are values (PTHREAD_DESTRUCTOR_ITERATIONS of glibc and musl).
 const ROUNDS: u64 = 4;
 
 /// The key, plus one; 0: there is none yet.
 static KEY: AtomicU64 = AtomicU64::new(0);
-
-/// As many keys as a process can have (PTHREAD_KEYS_MAX of glibc).
-const MOST_KEYS: libc::pthread_key_t = 1024;
-
-/// The keys, from the first, whose values have their place in the thread itself (PTHREAD_KEY_2NDLEVEL_SIZE of glibc).
-const KEYS_IN_THE_THREAD: u64 = 32;
 
 /// Whether destructors of the program run after the hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +133,7 @@ extern "C" fn run_hooks(_value: *mut c_void) {
 /// that key's destructor once more.
 fn destructors() -> Destructors {
     let own = KEY.load(Ordering::Acquire) as libc::pthread_key_t;
-    // SAFETY: pthread_getspecific(3) of a number that is no key's is NULL in glibc and musl.
+    // SAFETY: pthread_getspecific(3) of a number below MOST_KEYS that is no key's is NULL in glibc and musl.
     let is_set = |key| unsafe { !libc::pthread_getspecific(key).is_null() };
     if (own..MOST_KEYS).any(is_set) { Destructors::Pending } else { Destructors::Done }
 }
