@@ -29,7 +29,7 @@ pub(super) struct Pool {
 impl Pool {
     pub(super) fn open(directory: Directory) -> Result<Shared<Self>> {
         let name = directory.name.clone();
-        let reserving = name.failed("reserving memory");
+        let reserving = |errno| name.error(Reason::of_reserving(errno));
         let process = Process::current().map_err(&reserving)?;
         let key =
             [directory.metadata.device, directory.metadata.inode, u64::from(directory.access == Access::ReadOnly)];

@@ -84,7 +84,7 @@ impl Libpod {
 
     fn new(name: &SegmentName, geometry: Geometry, segment: impl FnOnce() -> Result<Segment>) -> Result<Self> {
         static NEXT_MANAGER: AtomicU64 = AtomicU64::new(1);
-        let process = Process::current().map_err(name.failed("reserving memory"))?;
+        let process = Process::current().map_err(|errno| name.error(Reason::of_reserving(errno)))?;
         let waiting = CacheLine::claim().map_err(name.failed("reserving memory"))?;
         let pool = Pool::of(process, name, segment()?, geometry)?;
         let manager = NEXT_MANAGER.fetch_add(1, Ordering::Relaxed) << thread::LOCAL_ID_BITS;

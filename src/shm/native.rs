@@ -202,7 +202,7 @@ impl Native {
 
     /// `read`: the segment's id as it was read from the file, if it was read.
     fn new(name: &SegmentName, space: Space, read: Option<[u8; 16]>) -> Result<Self> {
-        let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
+        let no_memory = |errno: Errno| name.error(Reason::of_reserving(errno));
         let process = Process::current().map_err(no_memory)?;
         let pool = Pool::of(process, name, space, read)?;
         let number = note::managers().claim().ok_or_else(|| name.error(Reason::TooManyManagers))?;
@@ -225,7 +225,7 @@ impl Native {
     /// Makes exactly `num_locks` locks in this process's memory.
     pub(crate) fn in_memory(storage: &Arc<PathBuf>, num_locks: u32) -> Result<Self> {
         let refuse = |reason| Error::new(storage, reason);
-        let no_memory = |errno: Errno| refuse(Reason::System { doing: "reserving memory", errno });
+        let no_memory = |errno: Errno| refuse(Reason::of_reserving(errno));
         let process = Process::current().map_err(no_memory)?;
         let geometry = Geometry::for_locks(num_locks, MAX_LOCKS).map_err(refuse)?;
         let space = Space::create_nameless(geometry, num_locks).map_err(refuse)?;

@@ -7,6 +7,7 @@
 //! The memory that children do inherit is changed by single atomic stores only, because a fork may come at any instant.
 
 pub(crate) mod arena;
+mod fork_probe;
 pub(crate) mod namespaces;
 pub(crate) mod number_pool;
 pub(crate) mod once_box;

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::Errno;
+use crate::sys::process::fork_probe;
 use crate::sys::process::number_pool::{NumberPool, StaticNumberPool};
 use crate::sys::process::once_box::OnceBox;
 use crate::sys::syscall::mapping::WipedOnFork;
@@ -41,6 +42,7 @@ fn words(part: &Part) -> Result<&'static [AtomicU64], Errno> {
     static WHOLE: OnceBox<WipedOnFork> = OnceBox::new();
     let whole = WHOLE.get_or_make(|| {
         let fresh = WipedOnFork::new(WORDS)?;
+        fork_probe::check(&fresh)?;
         // Write before the first read: a read would map a page of zeros, which the first write would then replace.
         fresh.words()[PROCESS.start].store(0, Ordering::Relaxed);
         // Every manager passes here before any thread has something that its end must clean up.

@@ -224,6 +224,18 @@ impl WipedOnFork {
         Ok(Self(pages))
     }
 
+    /// Whether the system accepts an advice that does not exist, and so may not do what it accepts.
+    pub(in crate::sys) fn accepts_any_advice(&self) -> bool {
+        const NO_ADVICE: libc::c_int = libc::c_int::MAX;
+        self.0.advise(0, self.0.length, NO_ADVICE).is_ok()
+    }
+
+    /// Takes the advice back.
+    #[cfg(test)]
+    pub(in crate::sys) fn keep_on_fork(&self) -> Result<(), Errno> {
+        self.0.advise(0, self.0.length, libc::MADV_KEEPONFORK)
+    }
+
     #[inline(always)]
     pub(crate) fn words(&self) -> &[AtomicU64] {
         // SAFETY: the mapping, which is page aligned and lives as long as self; threads share it as atomics.
