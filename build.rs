@@ -14,6 +14,14 @@ fn main() {
     }
     println!("cargo:rustc-env=LOCK_MANAGER_SONAME={SONAME}");
     println!("cargo:rerun-if-changed=src/sys/thread/thread.c");
+    // Elsewhere nothing locks, and no linker knows the options of this one.
+    if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system == "linux") {
+        compile_thread_object(initial_exec);
+        name_the_library();
+    }
+}
+
+fn compile_thread_object(initial_exec: bool) {
     let mut thread = cc::Build::new();
     if initial_exec {
         thread.define("INITIAL_EXEC", None);
@@ -26,7 +34,9 @@ fn main() {
         .warnings_into_errors(true)
         .opt_level(2)
         .compile("lock_manager_thread");
+}
 
+fn name_the_library() {
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{SONAME}");
     // `nodelete`: thread-local state and the fork page outlive a dlclose, so their code must too.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");

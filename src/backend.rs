@@ -31,16 +31,10 @@ use std::sync::Arc;
 
 use crate::acquisition::{Acquisition, Deadline};
 use crate::file::FileManager;
+pub(crate) use crate::manager::Mode;
 use crate::manager::{Acquired, Manager, Wait};
 use crate::shm::{Libpod, Native};
 use crate::{Cancel, Error, Reason, Result};
-
-/// How a lock is to be held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    Exclusive,
-    Shared,
-}
 
 /// Whether the mid path waits for a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -397,6 +397,13 @@ pub trait Manager: sealed::Sealed + std::fmt::Debug + Send + Sync {
     fn grow(&self, num_locks: u32) -> Result<()>;
 }
 
+/// How a lock is to be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Exclusive,
+    Shared,
+}
+
 /// Implements [`Manager`] for a type that forwards each call. The macro `$serve` of that type names the manager to call.
 macro_rules! pass_on {
     ($kind:ty, $serve:ident) => {

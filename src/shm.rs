@@ -5,6 +5,7 @@
 mod libpod;
 mod name;
 mod native;
+mod options;
 mod removal;
 mod segment;
 
@@ -17,6 +18,7 @@ use crate::{Error, Reason, Result};
 pub(crate) use libpod::Libpod;
 pub(crate) use name::{SegmentName, TABLE};
 pub(crate) use native::{Companion, Native, SlowPath};
+pub use options::{MAX_LOCKS, SegmentOptions};
 use removal::Recognised;
 use segment::Candidate;
 pub(crate) use segment::check_trusted;
@@ -24,51 +26,12 @@ pub(crate) use segment::check_trusted;
 /// A result whose caller adds the storage to a failure.
 pub(crate) type Outcome<T> = std::result::Result<T, Reason>;
 
-/// The most locks that a segment may have.
-pub const MAX_LOCKS: u32 = 16_777_216;
-
 const DEFAULT_MODE: u32 = 0o600;
 const PERMISSION_BITS: u32 = 0o777;
 
 /// How often an opener tries again that has lost a race against a creator or remover. Each round means that another
 /// process has succeeded, so only a hostile one uses them up.
 const OPEN_ROUNDS: u32 = 1000;
-
-/// Options for a new segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct SegmentOptions {
-    /// The layout. `None` means the native layout for a new segment, and any layout for an existing one.
-    pub layout: Option<Layout>,
-    /// The number of locks that a native segment may grow to. 0 means 1,048,576, or the first number of locks if that is
-    /// more. The libpod layout cannot grow and ignores this field.
-    pub max_locks: u32,
-    /// The permission bits; 0 means 0600. The umask does not apply.
-    pub mode: u32,
-}
-
-impl SegmentOptions {
-    /// Sets the layout.
-    #[must_use]
-    pub fn layout(mut self, layout: Layout) -> Self {
-        self.layout = Some(layout);
-        self
-    }
-
-    /// Sets the number of locks that the segment may grow to.
-    #[must_use]
-    pub fn max_locks(mut self, max_locks: u32) -> Self {
-        self.max_locks = max_locks;
-        self
-    }
-
-    /// Sets the permission bits.
-    #[must_use]
-    pub fn mode(mut self, mode: u32) -> Self {
-        self.mode = mode;
-        self
-    }
-}
 
 /// The kinds of storage that this library reads and writes, each with its format version. A libpod segment has a magic
 /// number instead of a version.

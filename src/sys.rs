@@ -15,14 +15,33 @@
     reason = "system calls and shared memory cannot be had without; nothing above this module needs it"
 )]
 
+#[cfg(target_os = "linux")]
 pub(crate) mod descriptor;
+#[cfg(target_os = "linux")]
 pub(crate) mod liveness;
+#[cfg(target_os = "linux")]
 pub(crate) mod mutex;
+#[cfg(target_os = "linux")]
 pub(crate) mod platform;
+#[cfg(target_os = "linux")]
 pub(crate) mod popcount;
+#[cfg(target_os = "linux")]
 pub(crate) mod probe;
+#[cfg(target_os = "linux")]
 pub(crate) mod process;
+#[cfg(target_os = "linux")]
 pub(crate) mod syscall;
+#[cfg(target_os = "linux")]
 pub(crate) mod thread;
+
+/// What errors say needs no more than this.
+#[cfg(not(target_os = "linux"))]
+pub(crate) mod syscall {
+    pub(crate) mod errno;
+}
+#[cfg(not(target_os = "linux"))]
+pub(crate) mod mutex {
+    pub(crate) mod kind;
+}
 
 pub use syscall::errno::Errno;

@@ -5,8 +5,7 @@
 use std::marker::PhantomData;
 use std::mem;
 
-use crate::backend::Mode;
-use crate::manager::{Acquired, Manager};
+use crate::manager::{Acquired, Manager, Mode};
 use crate::{Error, Result};
 
 /// A lock that is held by a guard, and how its last exclusive holder left it. Either variant carries the guard, so a caller

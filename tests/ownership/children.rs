@@ -238,6 +238,7 @@ fn a_child_forked_while_other_threads_are_inside_the_library_can_use_it() {
 }
 
 #[test]
+#[cfg(target_pointer_width = "64")]
 fn a_process_whose_number_is_half_of_an_address_is_served_as_any() {
     alone_as_root!({
         // Not by this process, which must not find out anything yet that its children would inherit.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The kernel's error numbers.
 
+#[cfg(target_os = "linux")]
 use std::mem::MaybeUninit;
 use std::{fmt, io};
 
@@ -8,6 +9,7 @@ use std::{fmt, io};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Errno(pub i32);
 
+#[cfg(target_os = "linux")]
 impl Errno {
     /// The calling thread's errno: that of the system call that has just failed.
     #[inline]
