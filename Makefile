@@ -38,7 +38,7 @@ SONAME := liblock_manager.so.0
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 
 .DELETE_ON_ERROR:
-.PHONY: all help test test-podman test-fresh test-storm demo bench bench-quick models models-all check-libpod header lint install uninstall clean stage \
+.PHONY: all help test test-platforms test-platforms-ci test-podman test-fresh test-storm demo bench bench-quick models models-all check-libpod header lint install uninstall clean stage \
 	setup-test setup-demo setup-bench setup-build setup-fresh setup-models
 
 all: ## build the shared and the static library, lockctl with its completions, and the man pages
@@ -66,6 +66,12 @@ test: setup-test lint stage ## every test: lints, Rust, C, Go, the command line,
 	tools/code-blocks $(STAGE)
 	$(CARGO) build --locked --example counter
 	LOCK_MANAGER_RUST_COUNTER=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/examples/counter go/run-tests $(STAGE)
+
+test-platforms: ## other processors, libcs and widths: cross builds, emulated machines, neighbours; more than an hour
+	tools/test-platforms
+
+test-platforms-ci: ## the same in ten minutes: every build, and aarch64 with three suites
+	tools/test-platforms --ci
 
 test-podman: setup-test ## the tests beside real Podmans: the machine's own, and those of the Debian SUITES (trixie sid)
 	@for suite in $(SUITES); do tools/podman-root $$suite || exit 1; done
@@ -128,7 +134,8 @@ install: $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(PAGES)/made ##
 	install -D -m 644 $(PAGES)/completions/lockctl.fish "$(DESTDIR)$(FISH_COMPLETIONS)/lockctl.fish"
 	install -d "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)/examples"
 	install -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DOCDIR)/"
-	install -m 644 docs/caveats.md docs/design.md docs/diagnosing.md docs/promises.md docs/segment-format.md docs/shared-locks.md \
+	install -m 644 docs/caveats.md docs/design.md docs/diagnosing.md docs/platforms.md docs/promises.md \
+		docs/segment-format.md docs/shared-locks.md \
 		"$(DESTDIR)$(DOCDIR)/docs/"
 	install -m 644 examples/counting.c examples/segment.c "$(DESTDIR)$(DOCDIR)/examples/"
 	install -d "$(DESTDIR)$(DATADIR)"
