@@ -9,6 +9,12 @@ use super::Segment;
 use super::process::{Child, fork};
 use super::random::Random;
 
+/// A request of ptrace(2), as the libc has it.
+#[cfg(target_env = "gnu")]
+type Request = libc::c_uint;
+#[cfg(not(target_env = "gnu"))]
+type Request = libc::c_int;
+
 /// How many single steps and how many deaths a test may take. A death after the n-th instruction takes n of them, so
 /// that for long calls it is not each that is tried, but each so many, from a start that differs from run to run.
 const STEPS: u64 = 150_000;
@@ -65,7 +71,7 @@ impl Stepped {
         assert_eq!(self.go_on(libc::PTRACE_CONT), Step::Over);
     }
 
-    fn go_on(&self, request: libc::c_uint) -> Step {
+    fn go_on(&self, request: Request) -> Step {
         // SAFETY: the child is traced by this thread and stopped; no memory of ours is involved.
         let code = unsafe { libc::ptrace(request, self.child.pid(), ptr::null_mut::<u8>(), ptr::null_mut::<u8>()) };
         assert_eq!(code, 0, "{}", std::io::Error::last_os_error());
