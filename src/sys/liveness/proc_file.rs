@@ -182,7 +182,11 @@ fn read_all_by(path: &str, most: usize) -> Option<Vec<u8>> {
     loop {
         match file.read(chunk)? {
             0 => break,
-            count => bytes.extend_from_slice(&chunk[..count]),
+            // A list of mappings may be long because there is no room for another mapping.
+            count => {
+                bytes.try_reserve(count).ok()?;
+                bytes.extend_from_slice(&chunk[..count]);
+            }
         }
     }
     file.is_intact().then_some(bytes)
