@@ -57,7 +57,7 @@ run_in_machine() {
 		entries+=("bin/$name->busybox")
 	done
 	for library in libc.so.6 libm.so.6 libgcc_s.so.1; do
-		entries+=("${loader%/*}/$library=$libraries/$library")
+		entries+=("lib/$library=$libraries/$library")
 	done
 	for name in "$root"/lib/modules/*/kernel/fs/overlayfs/overlay.ko; do
 		entries+=("modules/overlay.ko=$name")

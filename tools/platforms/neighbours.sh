@@ -53,7 +53,8 @@ run_neighbours() {
 		told "$1" "32 and 64 bits on one segment" share "$segment" "$work/neighbour" "$program"
 		;;
 	musl)
-		told "$1" "a static program of musl" compile_neighbour "$program" musl-gcc -static "$built/liblock_manager.a"
+		told "$1" "a static program of musl" compile_neighbour "$program" musl-gcc -static "$built/liblock_manager.a" \
+			"$(unwinder)"
 		told "$1" "musl and glibc on one segment" share "$segment" "$work/neighbour" "$program"
 		told "$1" "the libpod layout is refused by name" refuses_libpod "$segment" "$program"
 		told "$1" "a program of musl loads the library" loads "$segment"
@@ -67,12 +68,15 @@ refuses_libpod() {
 	said=$("$2" "$1" layout) && echo "$said" && case $said in -95*glibc*) ;; *) return 1 ;; esac
 }
 
-# loads SEGMENT: a shared library for musl, which a program loads by dlopen. musl-gcc has no shared libgcc of its own; the
-# unwinder comes from the static one.
+# The unwinder that Rust brings for musl: the one of this machine's gcc is for glibc.
+unwinder() { echo "$(rustc --print sysroot)/lib/rustlib/$rust/lib/self-contained/libunwind.a"; }
+
+# loads SEGMENT: a shared library for musl, which a program loads by dlopen.
 loads() {
 	local shared=$work/musl-shared
 	mkdir -p "$shared"
-	echo 'INPUT(-lgcc_eh)' > "$shared/libgcc_s.so"
+	# Rust asks for a shared libgcc, which musl-gcc does not have.
+	echo "INPUT($(unwinder))" > "$shared/libgcc_s.so"
 	(cd "$work/tree" && CARGO_TARGET_DIR=$work/build/shared CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=musl-gcc \
 		CC_x86_64_unknown_linux_musl=musl-gcc CARGO_PROFILE_DEV_DEBUG=0 \
 		CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS="-C target-feature=-crt-static -L native=$shared" \
