@@ -185,6 +185,7 @@ fn has_robust_list() -> Result<bool, Errno> {
 
 /// The caller's thread id, as the kernel has it.
 pub(in crate::sys) fn kernel_thread_id() -> u32 {
+    // By the system call: musl's function says what it has noted, which in a child cloned behind its back is its parent's.
     // SAFETY: gettid(2) takes nothing and cannot fail.
-    unsafe { libc::gettid() as u32 }
+    unsafe { libc::syscall(libc::SYS_gettid) as u32 }
 }

@@ -198,7 +198,7 @@ pub fn state_of(tid: i32) -> Option<char> {
 /// The calling thread's id.
 pub fn own_tid() -> i32 {
     // SAFETY: gettid(2) takes nothing and cannot fail.
-    unsafe { libc::gettid() }
+    unsafe { libc::syscall(libc::SYS_gettid) as i32 }
 }
 
 /// Sleeps until a signal ends the process.
