@@ -579,7 +579,7 @@ int32_t lock_manager_set_ownership(lock_manager_t *manager,
 int32_t lock_manager_cancel_new(lock_manager_cancel_t **out);
 
 /**
- * Ends every wait that uses this cancel object within 10 ms, and every later one at once. The object stays
+ * Ends every wait that uses this cancel object, normally within 10 ms, and every later one at once. The object stays
  * triggered. This call is async-signal-safe. It wakes the waits, which takes some microseconds, and on a busy machine
  * some milliseconds.
  *

@@ -39,7 +39,7 @@ const SHORTEST_SLEEP_NS: u64 = 50_000;
 /// How long a call that frees an object waits for a trigger that runs: longer than one takes.
 const LONGEST_TRIGGER_NS: u64 = 100_000_000;
 
-/// A cancel object. Once triggered, it ends every wait that uses it within 10 ms, and every later one at once. It stays
+/// A cancel object. Once triggered, it ends every wait that uses it, normally within 10 ms, and every later one at once. It stays
 /// triggered.
 ///
 /// ```

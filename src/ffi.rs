@@ -456,7 +456,7 @@ pub unsafe extern "C" fn lock_manager_cancel_new(out: *mut *mut lock_manager_can
     })
 }
 
-/// Ends every wait that uses this cancel object within 10 ms, and every later one at once. The object stays
+/// Ends every wait that uses this cancel object, normally within 10 ms, and every later one at once. The object stays
 /// triggered. This call is async-signal-safe. It wakes the waits, which takes some microseconds, and on a busy machine
 /// some milliseconds.
 ///
