@@ -30,7 +30,7 @@ fn waits_of_one_and_of_many_threads_end_within_milliseconds() {
         let segment = Segment::native(64);
         let manager = segment.open();
         let _holder = segment.holder_of(&[3]);
-        // SAFETY: signal(2) installs a handler that makes one store.
+        // SAFETY: signal(2) installs a handler that may come at any instruction: a trigger may be called there.
         unsafe { libc::signal(libc::SIGUSR1, trigger as *const () as libc::sighandler_t) };
         for threads in [1, 40] {
             mostly_within(ENDED, "waits end after the object was triggered", |round| {
