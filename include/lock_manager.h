@@ -591,7 +591,7 @@ int32_t lock_manager_cancel_trigger(lock_manager_cancel_t *cancel);
  * Frees a cancel object. If cancel is NULL, it does nothing and returns 0. A thread whose wait was cancelled may free
  * the object although the call that triggered it has not returned yet.
  *
- * -EBUSY: a wait still uses the object.
+ * -EBUSY: a wait, or after 100 ms a trigger, still uses the object.
  */
 int32_t lock_manager_cancel_free(lock_manager_cancel_t *cancel);
 
