@@ -14,7 +14,7 @@ use super::AGAIN;
 use crate::contenders::{Contender, LIBPOD, Lock, NATIVE, Scope};
 use crate::method::{Contended, Effort, Entry, ROUNDS, Run, nanoseconds};
 use crate::peers;
-use crate::processes::{Board, Child, STOP, now, pin, spawn, turns_in, until};
+use crate::processes::{Board, Child, GO, STOP, now, pin, spawn, turns_in, until};
 use crate::results::Quantity;
 
 const TURNS: Quantity = Quantity::more("turns", "turns/s");
