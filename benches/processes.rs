@@ -150,6 +150,29 @@ pub fn in_child(work: impl FnOnce()) {
     spawn(work).join();
 }
 
+/// What a word says that workers wait for, and then look at.
+pub const GO: u64 = 1;
+pub const STOP: u64 = 2;
+
+/// Lets workers go that wait for `state`, and stops them. Returns what `turns` has gained within `slice`, and the nanoseconds
+/// that it took.
+pub fn turns_in(
+    state: &AtomicU64,
+    slice: Duration,
+    turns: impl Fn() -> u64,
+    workers: impl IntoIterator<Item = Child>,
+) -> (f64, f64) {
+    state.store(GO, Ordering::Release);
+    // What the first processor does before the others have woken up is nobody's contention.
+    std::thread::sleep(slice / 8);
+    let (start, before) = (now(), turns());
+    std::thread::sleep(slice);
+    let (end, after) = (now(), turns());
+    state.store(STOP, Ordering::Release);
+    workers.into_iter().for_each(Child::join);
+    ((after - before) as f64, (end - start) as f64)
+}
+
 /// Waits until the word has at least that value.
 pub fn until(word: &AtomicU64, value: u64) {
     while word.load(Ordering::Acquire) < value {

@@ -23,7 +23,7 @@ use crate::{Error, Reason, Result};
 use places::Places;
 
 /// The longest sleep of a wait that its cancel object cannot wake: half of the 10 ms within which it must end. That is a wait
-/// for a record lock or a mutex of the libpod layout, or one of many on different locks.
+/// for a record lock or a mutex of the libpod layout, or one for whose futex the object has no room.
 const LOOK_INTERVAL_NS: u64 = 5_000_000;
 
 /// The wake classes of cancel objects. Those below are the waiters' (see `waiting`).
@@ -39,8 +39,8 @@ const SHORTEST_SLEEP_NS: u64 = 50_000;
 /// How long a call that frees an object waits for a trigger that runs: longer than one takes.
 const LONGEST_TRIGGER_NS: u64 = 100_000_000;
 
-/// A cancel object. Once triggered, it ends every wait that uses it within 10 ms, and every later one at once. It stays
-/// triggered.
+/// A cancel object. Once triggered, it ends every wait that uses it, normally within 10 ms, and every later one at once.
+/// It stays triggered.
 ///
 /// ```
 /// use lock_manager::{Cancel, InMemoryManager, Manager};

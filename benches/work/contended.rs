@@ -14,7 +14,7 @@ use super::AGAIN;
 use crate::contenders::{Contender, LIBPOD, Lock, NATIVE, Scope};
 use crate::method::{Contended, Effort, Entry, ROUNDS, Run, nanoseconds};
 use crate::peers;
-use crate::processes::{Board, Child, now, pin, spawn, until};
+use crate::processes::{Board, Child, GO, STOP, now, pin, spawn, turns_in, until};
 use crate::results::Quantity;
 
 const TURNS: Quantity = Quantity::more("turns", "turns/s");
@@ -136,9 +136,6 @@ const READY: usize = 1;
 const COUNTER: usize = 2;
 const FIRST_WORKER: usize = 3;
 
-const GO: u64 = 1;
-const STOP: u64 = 2;
-
 /// Turns a second that all have together in that time.
 pub fn compete(contender: &Contender, workers: usize, inside: Inside, slice: Duration) -> f64 {
     // Measured before there are children.
@@ -158,24 +155,17 @@ pub fn compete(contender: &Contender, workers: usize, inside: Inside, slice: Dur
         })],
     };
     until(&board[READY], workers as u64);
-    board[STATE].store(GO, Ordering::Release);
     let turns = || (0..workers).map(|number| board[FIRST_WORKER + number].load(Ordering::Relaxed)).sum::<u64>();
-    // What the first processor does before the others have woken up is nobody's contention.
-    std::thread::sleep(slice / 8);
-    let (start, before) = (now(), turns());
-    std::thread::sleep(slice);
-    let (end, after) = (now(), turns());
-    board[STATE].store(STOP, Ordering::Release);
-    children.into_iter().for_each(Child::join);
+    let (taken, nanoseconds) = turns_in(&board[STATE], slice, turns, children);
     let counted = board[COUNTER].load(Ordering::Relaxed);
     assert_eq!(counted, turns(), "{} let two in at once", contender.name);
-    (after - before) as f64 * 1e9 / (end - start) as f64
+    taken * 1e9 / nanoseconds
 }
 
 fn worker(number: usize, lock: Lock, inside: Inside, board: &Board) {
     pin(number);
     board[READY].fetch_add(1, Ordering::AcqRel);
-    while board[STATE].load(Ordering::Acquire) == 0 {
+    while board[STATE].load(Ordering::Acquire) != GO {
         std::thread::sleep(Duration::from_micros(100));
     }
     let (state, counter, own): (&AtomicU64, &AtomicU64, &AtomicU64) =

@@ -9,7 +9,7 @@ use super::contended::Inside;
 use crate::contenders::{Contender, LIBPOD, NATIVE};
 use crate::method::{Contended, Entry, ROUNDS, Run, quantile};
 use crate::peers;
-use crate::processes::{Board, Child, Words, now, pin, spawn, until};
+use crate::processes::{Board, Child, GO, STOP, Words, now, pin, spawn, until};
 use crate::results::Quantity;
 
 const PROCESSES: usize = 50;
@@ -24,8 +24,6 @@ const QUANTITIES: [Quantity; 6] = [
 
 const READY: usize = 0;
 const STATE: usize = 1;
-const GO: u64 = 1;
-const STOP: u64 = 2;
 
 pub fn run(run: &mut Run) {
     let time = Duration::from_millis(run.effort.pick(150, 1500));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::library::{Layout, Manager, Segment, library};
 use crate::method::{Contended, Entry, ROUNDS, Run};
-use crate::processes::{Board, Child, now, pin, spawn, until};
+use crate::processes::{Board, GO, STOP, pin, spawn, turns_in, until};
 use crate::results::Quantity;
 
 const PAIR: Quantity = Quantity::less("lock + unlock", "ns");
@@ -16,8 +16,6 @@ const CASES: [(&str, [u32; 2]); 2] = [("neighbours", [5, 6]), ("far from each ot
 const READY: usize = 0;
 const STATE: usize = 1;
 const TURNS: usize = 2;
-const GO: u64 = 1;
-const STOP: u64 = 2;
 
 pub fn run(run: &mut Run) {
     let segments = Layout::BOTH.map(|layout| (layout, Segment::new(layout, 2048)));
@@ -47,13 +45,7 @@ fn pair(manager: Manager, ids: [u32; 2], slice: Duration) -> f64 {
     };
     let children = [spawn(|| worker(0)), spawn(|| worker(1))];
     until(&board[READY], 2);
-    board[STATE].store(GO, Ordering::Release);
     let turns = || board[TURNS].load(Ordering::Relaxed) + board[TURNS + 1].load(Ordering::Relaxed);
-    std::thread::sleep(slice / 8);
-    let (start, before) = (now(), turns());
-    std::thread::sleep(slice);
-    let (end, after) = (now(), turns());
-    board[STATE].store(STOP, Ordering::Release);
-    children.into_iter().for_each(Child::join);
-    2.0 * (end - start) as f64 / (after - before) as f64
+    let (taken, nanoseconds) = turns_in(&board[STATE], slice, turns, children);
+    2.0 * nanoseconds / taken
 }

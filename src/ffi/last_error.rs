@@ -56,10 +56,9 @@ fn own() -> *mut LastError {
     Thread::calling().last_error().cast()
 }
 
-/// Records a failure.
+/// Records a failure. The caller holds signals back.
 pub(super) fn set(error: Error) {
     let _forgotten_with_the_process = on_exit::arm(Thread::calling(), ExitHook::LastError, forget);
-    let signals = BlockedSignals::block();
     // SAFETY: the calling thread's own memory, in which no handler comes meanwhile.
     unsafe {
         let own = &mut *own();
@@ -67,15 +66,13 @@ pub(super) fn set(error: Error) {
         own.boxed = Some(error);
         own.latest = Latest::Boxed;
     }
-    signals.restore();
 }
 
-/// Records a failure of `storage`, without an allocation unless it has text of its own.
+/// Records a failure of `storage`, without an allocation unless it has text of its own. The caller holds signals back.
 pub(super) fn set_at(storage: &Arc<PathBuf>, reason: Reason) {
     if !reason.is_plain() {
         return set(Error::new(storage, reason));
     }
-    let signals = BlockedSignals::block();
     // SAFETY: as in set().
     unsafe {
         let own = &mut *own();
@@ -89,7 +86,6 @@ pub(super) fn set_at(storage: &Arc<PathBuf>, reason: Reason) {
         own.latest = Latest::Plain;
     }
     on_exit::arm_without_allocation(Thread::calling(), ExitHook::LastError, forget);
-    signals.restore();
 }
 
 /// Remembers that a lock of `storage` is held, without holding signals back. `false`: the thread's last failures were of

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lock_manager::{Acquired, Cancel, Manager};
+use lock_manager::{Acquired, Cancel, Manager, ShmManager};
 
 use super::LONG;
 use super::support::alone::alone;
@@ -24,13 +24,27 @@ extern "C" fn trigger(_signal: i32) {
     unsafe { &*CANCEL.load(Ordering::Acquire) }.trigger();
 }
 
+/// Says in `tid` who waits, and waits for a lock until it is cancelled. When that was.
+fn cancelled_at(manager: &ShmManager, id: u32, timeout: Option<Duration>, cancel: &Cancel, tid: &AtomicU32) -> Instant {
+    tid.store(own_tid() as u32, Ordering::Release);
+    assert_eq!(errno_of(manager.cancellable_lock(id, timeout, cancel)), libc::ECANCELED);
+    Instant::now()
+}
+
+fn until_all_wait(tids: &[AtomicU32]) {
+    for tid in tids {
+        eventually("the waiter is there", || tid.load(Ordering::Acquire) != 0);
+        until_thread_waits(tid.load(Ordering::Acquire) as i32);
+    }
+}
+
 #[test]
 fn waits_of_one_and_of_many_threads_end_within_milliseconds() {
     alone!({
         let segment = Segment::native(64);
         let manager = segment.open();
         let _holder = segment.holder_of(&[3]);
-        // SAFETY: signal(2) installs a handler that makes one store.
+        // SAFETY: signal(2) installs a handler that may come at any instruction: a trigger may be called there.
         unsafe { libc::signal(libc::SIGUSR1, trigger as *const () as libc::sighandler_t) };
         for threads in [1, 40] {
             mostly_within(ENDED, "waits end after the object was triggered", |round| {
@@ -42,19 +56,11 @@ fn waits_of_one_and_of_many_threads_end_within_milliseconds() {
                         .iter()
                         .map(|tid| {
                             let manager = &manager;
-                            scope.spawn(move || {
-                                tid.store(own_tid() as u32, Ordering::Release);
-                                let timeout = [None, Some(LONG)][round as usize % 2];
-                                let ended = manager.cancellable_lock(3, timeout, cancel);
-                                assert_eq!(errno_of(ended), libc::ECANCELED);
-                                Instant::now()
-                            })
+                            let timeout = [None, Some(LONG)][round as usize % 2];
+                            scope.spawn(move || cancelled_at(manager, 3, timeout, cancel, tid))
                         })
                         .collect();
-                    for tid in tids {
-                        eventually("the waiter is there", || tid.load(Ordering::Acquire) != 0);
-                        until_thread_waits(tid.load(Ordering::Acquire) as i32);
-                    }
+                    until_all_wait(tids);
                     let start = Instant::now();
                     // SAFETY: tgkill(2) touches no memory; the thread waits, so the number is its own.
                     let code = unsafe {
@@ -82,17 +88,10 @@ fn one_object_ends_waits_for_a_hundred_locks() {
                 let waits: Vec<_> = (0..LOCKS)
                     .map(|id| {
                         let (manager, cancel) = (&manager, &cancel);
-                        scope.spawn(move || {
-                            tids[id as usize].store(own_tid() as u32, Ordering::Release);
-                            assert_eq!(errno_of(manager.cancellable_lock(id, None, cancel)), libc::ECANCELED);
-                            Instant::now()
-                        })
+                        scope.spawn(move || cancelled_at(manager, id, None, cancel, &tids[id as usize]))
                     })
                     .collect();
-                for tid in tids {
-                    eventually("the waiter is there", || tid.load(Ordering::Acquire) != 0);
-                    until_thread_waits(tid.load(Ordering::Acquire) as i32);
-                }
+                until_all_wait(tids);
                 let start = Instant::now();
                 cancel.trigger();
                 waits.into_iter().map(|wait| wait.join().unwrap() - start).max().unwrap()

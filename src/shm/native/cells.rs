@@ -126,7 +126,9 @@ impl<'s> Cells<'s> {
     /// The place of the table that an owner tries at its `probe`th try.
     #[inline(always)]
     fn place(&self, owner: u64, window: usize, probe: usize) -> usize {
-        (window_start(self.id) + ((spread(owner) * ON_A_LINE + probe * STRIDE) & (window - 1))) % PLACES
+        // A writer that means harm may have made the window 0 since the caller looked.
+        let mask = window.wrapping_sub(1);
+        (window_start(self.id) + ((spread(owner) * ON_A_LINE + probe * STRIDE) & mask)) % PLACES
     }
 
     /// The four cells of the slot, in the order in which an owner tries them.

@@ -155,31 +155,38 @@ impl Space {
 
     /// The first `count` locks, without those whose slots nobody has touched yet: reading the slots of a million
     /// locks takes some milliseconds, and brings them all into memory.
-    pub(super) fn touched_ids(&self, count: u32) -> impl Iterator<Item = u32> + use<> {
-        self.touched_ranges(count).into_iter().flatten()
-    }
-
-    fn touched_ranges(&self, count: u32) -> Vec<Range<u32>> {
+    ///
+    /// Allocates nothing: the end of a thread comes here, also if a handler ends it in the midst of malloc(3).
+    pub(super) fn touched_ids(&self, count: u32) -> impl Iterator<Item = u32> + '_ {
         /// With fewer locks than this, reading the slots is quicker than asking which were touched.
         const MANY: u32 = 16_384;
         /// How many ranges are asked for. Behind the last one every lock counts as touched.
-        const MOST_RANGES: usize = 64;
-        let size = size::SLOT as u64;
-        let first = self.geometry.slot(0) as u64;
-        let mut ranges: Vec<Range<u32>> = Vec::new();
-        let mut next = 0;
-        while count >= MANY && next < count && ranges.len() < MOST_RANGES {
-            let from = first + u64::from(next) * size;
-            let Ok(found) = self.segment.file.with_file(|file| file::next_touched(file, from)) else { break };
-            let id_at =
-                |offset: u64| u32::try_from(offset.saturating_sub(first) / size).map_or(count, |id| id.min(count));
-            let Some(found) = found else { return ranges };
-            let range = id_at(found.start).max(next)..id_at(found.end + size - 1);
-            next = range.end.max(next + 1);
-            ranges.push(range);
+        const MOST_RANGES: u32 = 64;
+        let mut left = if count < MANY { 0 } else { MOST_RANGES };
+        let mut range = 0..0u32;
+        std::iter::from_fn(move || {
+            while range.is_empty() && range.end < count {
+                let rest = range.end..count;
+                range = if left == 0 { rest } else { self.first_touched(rest) };
+                left = left.saturating_sub(1);
+            }
+            range.next()
+        })
+    }
+
+    /// The first of these locks that were touched, until one was not; empty, at their end, if none was. All of them if that
+    /// cannot be said.
+    fn first_touched(&self, ids: Range<u32>) -> Range<u32> {
+        let (size, first) = (size::SLOT as u64, self.geometry.slot(0) as u64);
+        let from = first + u64::from(ids.start) * size;
+        let id_at = |offset: u64| {
+            u32::try_from(offset.saturating_sub(first) / size).unwrap_or(ids.end).clamp(ids.start, ids.end)
+        };
+        match self.segment.file.with_file(|file| file::next_touched(file, from)) {
+            Err(_) => ids,
+            Ok(None) => ids.end..ids.end,
+            Ok(Some(bytes)) => id_at(bytes.start)..id_at(bytes.end + size - 1),
         }
-        ranges.push(next..count.max(next));
-        ranges
     }
 
     pub(super) fn mapped_slots(&self) -> &Mapping {
