@@ -21,6 +21,7 @@ BASH_COMPLETIONS := $(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETIONS := $(PREFIX)/share/zsh/site-functions
 FISH_COMPLETIONS := $(PREFIX)/share/fish/vendor_completions.d
 DOCDIR := $(PREFIX)/share/doc/lock_manager
+DATADIR := $(PREFIX)/share/lock_manager
 BUILT := $(or $(CARGO_TARGET_DIR),target)/release
 # Where the tests and the demo install to: under the build directory, never into the system.
 STAGE := $(abspath $(or $(CARGO_TARGET_DIR),target))/stage
@@ -32,6 +33,8 @@ MAN_PAGES := lockctl.1 $(patsubst %,lockctl-%.1,list graph watch check run repai
 MAN3_PAGES := $(patsubst %,%.3,$(sort lock_manager $(shell \
 	sed -n 's/^typedef struct [a-z_]* //; /^[a-z}].*lock_manager_/p' include/lock_manager.h | grep -o 'lock_manager_[a-z_]*')))
 STAGED_PC := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig
+BENCH := $(BUILT)/lock-manager-bench
+BENCH_QUICK := $(dir $(STAGE))bench-quick
 SONAME := liblock_manager.so.0
 ETCD_SONAME := liblock_manager_etcd.so.0
 # The locks in etcd call the core in its shared library, so they are built without its crate.
@@ -42,17 +45,18 @@ PC_OF = sed -e "s,@VERSION@,$(VERSION),; s,@PREFIX_FROM_PC@,$$(realpath -m --rel
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 
 .DELETE_ON_ERROR:
-.PHONY: all help test test-etcd demo-etcd bench-etcd setup-etcd test-podman test-fresh test-storm demo bench models models-all check-libpod header lint install uninstall clean stage \
-	setup-test setup-demo setup-build setup-fresh setup-models
+.PHONY: all help test test-etcd test-platforms test-platforms-ci test-podman test-fresh test-storm demo demo-etcd bench \
+	bench-quick bench-etcd models models-all check-libpod header lint install uninstall clean stage \
+	setup-test setup-demo setup-etcd setup-bench setup-build setup-fresh setup-models
 
-all: ## build the shared and the static library, and lockctl with its man pages and completions
-	$(CARGO) build --release --locked --workspace
+all: ## build the shared and the static libraries, lockctl with its completions, and the man pages
+	$(CARGO) build --release --locked
 	$(BUILD_ETCD)
 	@$(MAKE) --no-print-directory $(PAGES)/made
 
 # For `sudo make install` after `make`: root may have no cargo, and what is built needs none.
 $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(BUILT)/lockctl $(BUILT)/lock-manager-man:
-	$(CARGO) build --release --locked --workspace
+	$(CARGO) build --release --locked
 
 $(BUILT)/liblock_manager_etcd.so: $(BUILT)/liblock_manager.so
 	$(BUILD_ETCD)
@@ -74,6 +78,12 @@ test: setup-test lint stage ## every test: lints, Rust, C, Go, the command line,
 	tools/code-blocks $(STAGE)
 	$(CARGO) build --locked --example counter
 	LOCK_MANAGER_RUST_COUNTER=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/examples/counter go/run-tests $(STAGE)
+
+test-platforms: ## other processors, libcs and widths: cross builds, emulated machines, neighbours; more than an hour
+	tools/test-platforms
+
+test-platforms-ci: ## the same in ten minutes: every build, and aarch64 with three suites
+	tools/test-platforms --ci
 
 test-podman: setup-test ## the tests beside real Podmans: the machine's own, and those of the Debian SUITES (trixie sid)
 	@for suite in $(SUITES); do tools/podman-root $$suite || exit 1; done
@@ -103,8 +113,13 @@ test-etcd: setup-etcd ## faults of etcd's members, of clients and of the network
 bench-etcd: setup-etcd ## figures of the locks in etcd, beside etcd's own lock
 	$(CARGO) bench --locked -p lock-manager-etcd --bench etcd
 
-bench: setup-build all ## speed beside a raw robust mutex and libpod's way, as ratios within one run
-	$(CARGO) bench --locked --bench figures
+bench: setup-bench stage ## speed beside the locks one could take instead: benches/results/, docs/benchmarks.md; ten minutes
+	$(CARGO) build --release --locked -p lock-manager-benches
+	$(BENCH) measure full $(STAGE) .
+
+bench-quick: setup-bench stage ## the same in a minute, too coarse to quote: under the build directory, in bench-quick/
+	$(CARGO) build --release --locked -p lock-manager-benches
+	$(BENCH) measure quick $(STAGE) $(BENCH_QUICK)
 
 models: setup-models ## the models of the protocol and, with a rule broken each, their mutants; twenty minutes, see models/README.md
 	models/run
@@ -115,7 +130,7 @@ models-all: setup-models ## the same with the largest models: an hour and a half
 check-libpod: setup-build stage ## build and vet the libpod of PODMAN_SOURCE with its imports switched to the Go module
 	go/check-libpod $(STAGE)
 
-header: ## write the headers anew from src/ffi.rs and etcd/src/ffi.rs
+header: ## write the headers anew from src/ffi.rs, src/ffi/ and etcd/src/ffi.rs
 	LOCK_MANAGER_WRITE_HEADER=1 $(CARGO) test --locked -p lock-manager -p lock-manager-etcd --test header
 
 lint: ## formatting, clippy, rustdoc: a warning is an error
@@ -147,9 +162,13 @@ install: $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(BUILT)/liblock
 	install -D -m 644 $(PAGES)/completions/lockctl.fish "$(DESTDIR)$(FISH_COMPLETIONS)/lockctl.fish"
 	install -d "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)/examples"
 	install -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DOCDIR)/"
-	install -m 644 docs/caveats.md docs/design.md docs/diagnosing.md docs/etcd.md docs/promises.md docs/segment-format.md docs/shared-locks.md \
+	install -m 644 docs/caveats.md docs/design.md docs/diagnosing.md docs/etcd.md docs/platforms.md docs/promises.md \
+		docs/segment-format.md docs/shared-locks.md \
 		"$(DESTDIR)$(DOCDIR)/docs/"
 	install -m 644 examples/counting.c examples/etcd.c examples/segment.c "$(DESTDIR)$(DOCDIR)/examples/"
+	install -d "$(DESTDIR)$(DATADIR)"
+	sed 's,/usr/local/lib/,$(LIBDIR)/,' tools/lock_manager.bt > "$(DESTDIR)$(DATADIR)/lock_manager.bt"
+	chmod 644 "$(DESTDIR)$(DATADIR)/lock_manager.bt"
 
 uninstall: ## what install put there, and nothing else
 	rm -f "$(DESTDIR)$(LIBDIR)/liblock_manager.so.$(VERSION)" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
@@ -161,7 +180,7 @@ uninstall: ## what install put there, and nothing else
 		"$(DESTDIR)$(BINDIR)/lockctl" $(MAN_PAGES:%="$(DESTDIR)$(MANDIR)/%") $(MAN3_PAGES:%="$(DESTDIR)$(MAN3DIR)/%") \
 		"$(DESTDIR)$(BASH_COMPLETIONS)/lockctl" "$(DESTDIR)$(ZSH_COMPLETIONS)/_lockctl" \
 		"$(DESTDIR)$(FISH_COMPLETIONS)/lockctl.fish"
-	rm -rf "$(DESTDIR)$(DOCDIR)"
+	rm -rf "$(DESTDIR)$(DOCDIR)" "$(DESTDIR)$(DATADIR)"
 
 clean: ## what building left
 	$(CARGO) clean
@@ -179,6 +198,8 @@ setup-demo:
 
 setup-etcd:
 	@tools/setup etcd
+setup-bench:
+	@tools/setup bench
 
 setup-build:
 	@tools/setup build

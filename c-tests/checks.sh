@@ -67,6 +67,9 @@ run_tests() {
 	code=$?
 	grep -v '^tests: ' <<<"$output"
 	failures=$(grep -c '^    FAILED  ' <<<"$output")
+	if grep -qx 'tests: 0' <<<"$output"; then
+		fail "$name runs a test" "$name has none"
+	fi
 	passed=$((passed + $(grep -c '^    ok      ' <<<"$output")))
 	skipped=$((skipped + $(grep -c '^    skipped ' <<<"$output")))
 	failed=$((failed + failures))

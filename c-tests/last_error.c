@@ -5,7 +5,7 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 
-#include "child.h"
+#include "holder.h"
 #include "segment.h"
 
 static void *look_before_the_first_failure(void *nothing)
@@ -109,6 +109,33 @@ static void the_lock_and_the_number_that_disagree_are_named(void)
 	CHECK_INT(lock_manager_close(manager), 0);
 }
 
+/* Tries that follow each other are refused by what the first has seen. */
+static void a_refused_try_names_the_lock_and_its_holder_however_often(void)
+{
+	const char *name = new_name();
+	lock_manager_t *manager = new_segment(name, 64), *another = new_segment(new_name(), 64);
+	pid_t holder = fork_holder(manager, 7, 2);
+	char of_holder[32];
+	snprintf(of_holder, sizeof of_holder, "%d", (int)holder);
+	for (int i = 0; i < 1000; i++) {
+		CHECK_FAILURE(lock_manager_try_lock(manager, 7), -EBUSY, name);
+		CHECK(strstr(lock_manager_last_error(), "lock 7 ") != NULL);
+		CHECK(strstr(lock_manager_last_error(), of_holder) != NULL);
+		CHECK_FAILURE(lock_manager_try_lock(manager, 8), -EBUSY, name);
+		CHECK(strstr(lock_manager_last_error(), "lock 8 ") != NULL);
+		/* The failure of another storage in between. */
+		if (i % 10 == 0)
+			CHECK_FAILURE(lock_manager_unlock(another, 3), -EPERM, "3");
+	}
+	kill_child(holder);
+	CHECK_INT(lock_manager_try_lock(manager, 7), LOCK_MANAGER_OWNER_DIED);
+	CHECK_INT(lock_manager_try_lock(manager, 8), LOCK_MANAGER_OWNER_DIED);
+	CHECK_INT(lock_manager_unlock(manager, 7), 0);
+	CHECK_INT(lock_manager_unlock(manager, 8), 0);
+	CHECK_INT(lock_manager_close(another), 0);
+	CHECK_INT(lock_manager_close(manager), 0);
+}
+
 static void a_child_keeps_its_parents_words(void)
 {
 	CHECK_FAILURE(lock_manager_lock(NULL, 0), -EINVAL, "NULL");
@@ -129,6 +156,7 @@ int main(void)
 	RUN_TEST(the_next_failure_takes_its_place);
 	RUN_TEST(a_path_cannot_break_the_line);
 	RUN_TEST(the_lock_and_the_number_that_disagree_are_named);
+	RUN_TEST(a_refused_try_names_the_lock_and_its_holder_however_often);
 	RUN_TEST(a_child_keeps_its_parents_words);
 	return end_of_tests();
 }

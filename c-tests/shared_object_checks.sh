@@ -21,16 +21,32 @@ writable_code() {
 	LC_ALL=C readelf -lW "$shared" | awk '$1 == "LOAD" && /RWE/'
 }
 
+# Functions of the fast and the mid path by what their symbols contain. Those that are inlined everywhere have none.
+readonly LOCK_FUNCTIONS=(
+	'lock_manager_((try_|timed_|cancellable_)?lock(_shared)?|unlock(_shared)?|downgrade_lock|allocate_lock|free_lock|available_locks)$'
+	'.*3ffi7locking'
+	'.*3ffi8boundary(7acquire|7release)17'
+	'.*6native7sharing'
+	'.*6native10converting'
+	'.*6native4view4View(8back_out|10refuse_mid)17'
+	'.*6libpod4fast(12undo_refused17|[0-9]+_)'
+)
+
 # The functions of lock and unlock, either way, of allocate, free and counting, by their names and addresses, that have a
 # table of what is to be undone when they are unwound (an LSDA). A signal handler that ends its thread in such a function, at
 # an instruction that can itself not unwind, ends the process.
 lock_functions_with_cleanup() {
+	local symbols pattern
+	symbols=$(nm "$shared")
+	for pattern in "${LOCK_FUNCTIONS[@]}"; do
+		grep -qE " $pattern" <<<"$symbols" || echo "no function is called $pattern"
+	done
 	LC_ALL=C readelf -wf "$shared" | awk '
 		/ CIE$/ { cie = $1 }
 		/^ +Augmentation:/ { augmentation[cie] = $2 }
 		/ FDE / { split($5, from, "="); split($6, pc, /[=.]+/); print pc[2], augmentation[from[2]] }' |
 		awk 'NR == FNR { if ($2 ~ /L/) has_cleanup[$1] = 1; next } ($1 in has_cleanup) { print $3 }' - \
-			<(nm "$shared" | grep -E ' (lock_manager_((try_|timed_|cancellable_)?lock(_shared)?|unlock(_shared)?|downgrade_lock|allocate_lock|free_lock|available_locks)$|.*3ffi7(locking|sharing)|.*6native(7sharing|10converting)|.*6libpod7at_once(6settle17|[0-9]+_)|.*6native4view4View9hand_back17|.*8boundary7(acquire|release)17)')
+			<(grep -E " ($(IFS='|'; echo "${LOCK_FUNCTIONS[*]}"))" <<<"$symbols")
 }
 
 check_shared_object() {

@@ -255,6 +255,8 @@ static lock_manager_lock_info_t info_of_long_wait(void)
 		CHECK_INT(lock_manager_lock_info(manager, 0, &info), 0);
 	} while (info.waited_ns < 2 * starving_ns);
 	await_sleep(atomic_load(&ready));
+	/* Once more: the word and the waiters are not read at one time. */
+	CHECK_INT(lock_manager_lock_info(manager, 0, &info), 0);
 	return info;
 }
 
@@ -286,10 +288,33 @@ static void a_jump_out_of_a_wait_leaves_no_drain_and_no_cell(void)
 	}
 }
 
+/* Its mutexes have one holder each. */
+static void the_libpod_layout_refuses_every_shared_call(void)
+{
+	lock_manager_cancel_t *cancel = NULL;
+	lock_manager_holder_t holder = { .size = sizeof holder };
+	size_t count;
+	make_homes();
+	REQUIRE(lock_manager_cancel_new(&cancel) == 0);
+	CHECK_INT(lock_manager_lock_shared(manager, 0), -EOPNOTSUPP);
+	CHECK_INT(lock_manager_try_lock_shared(manager, 0), -EOPNOTSUPP);
+	CHECK_INT(lock_manager_timed_lock_shared(manager, 0, patience_ns), -EOPNOTSUPP);
+	CHECK_INT(lock_manager_cancellable_lock_shared(manager, 0, patience_ns, cancel), -EOPNOTSUPP);
+	CHECK_INT(lock_manager_lock(manager, 0), 0);
+	CHECK_INT(lock_manager_downgrade_lock(manager, 0), -EOPNOTSUPP);
+	CHECK_INT(lock_manager_unlock_shared(manager, 0), -EOPNOTSUPP);
+	CHECK_INT(lock_manager_lock_holders(manager, 0, &holder, 1, &count), -EOPNOTSUPP);
+	CHECK_INT(lock_manager_unlock(manager, 0), 0);
+	CHECK_INT(lock_manager_cancel_free(cancel), 0);
+	close_homes();
+}
+
 int main(void)
 {
-	if (home_under_test() == HOME_LIBPOD)
+	if (home_under_test() == HOME_LIBPOD) {
+		RUN_TEST(the_libpod_layout_refuses_every_shared_call);
 		return end_of_tests();
+	}
 	RUN_TEST(a_handler_shares_other_locks_whatever_it_interrupts);
 	RUN_TEST(a_thread_that_ends_in_a_shared_call_keeps_nobody_out);
 	RUN_TEST(a_thread_that_ends_among_readers_and_writers_keeps_nobody_out);

@@ -61,7 +61,7 @@ func BenchmarkPair(b *testing.B) {
 	const rounds, calls = 201, 10_000
 	onLibpod, _ := libpod.fresh(b)
 	onNative, _ := native.fresh(b)
-	inMemory, _ := freshInMemory(b)
+	inMemory, _ := memory.fresh(b)
 	inLibpod, inNative, ofMemory := allocated(b, onLibpod), allocated(b, onNative), allocated(b, inMemory)
 	readNative := allocated(b, onNative)
 	mutex := ctest.NewMutex()
@@ -125,7 +125,7 @@ func onEveryLayout(b *testing.B, measure func(b *testing.B, s storage)) {
 }
 
 func BenchmarkPairFile(b *testing.B) {
-	m, _ := freshFile(b)
+	m, _ := files.fresh(b)
 	l := allocated(b, m)
 	b.Run("exclusive", func(b *testing.B) { benchmarkPair(b, l, libpodFilePair) })
 	b.Run("shared", func(b *testing.B) { benchmarkPair(b, l.RLocker(), 0) })
@@ -134,7 +134,7 @@ func BenchmarkPairFile(b *testing.B) {
 // Of all goroutines at once, on one lock; "RWMutex" is Go's own, of one process.
 func BenchmarkReadersAtOnce(b *testing.B) {
 	m, _ := native.fresh(b)
-	inMemory, _ := freshInMemory(b)
+	inMemory, _ := memory.fresh(b)
 	for _, kind := range []struct {
 		name   string
 		locker sync.Locker

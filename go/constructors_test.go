@@ -171,7 +171,7 @@ func TestGrowMakesRoomWhereTheNumberIsNotFixed(t *testing.T) {
 	if id := allocated(t, m).ID(); id != 1 {
 		t.Fatalf("got lock %d", id)
 	}
-	fixed, _ := freshSHM(lockmanager.Libpod)(t)
+	fixed, _ := libpod.fresh(t)
 	err = fixed.Grow(128)
 	wantError(t, err, syscall.EOPNOTSUPP)
 }

@@ -25,17 +25,46 @@ func TestALoneAllocatorCountsUpFromZero(t *testing.T) {
 	})
 }
 
-func TestAllocationFailsWithENOLCKOnceAllAreAllocated(t *testing.T) {
+// What is asked for and is there is there; what is not is refused.
+func wantIf(t *testing.T, there bool, err error) {
+	t.Helper()
+	if there {
+		must(t, err)
+	} else {
+		wantError(t, err, syscall.EOPNOTSUPP)
+	}
+}
+
+func TestAStorageHasWhatItsLineSaysAndNothingElse(t *testing.T) {
 	onEveryStorage(t, func(t *testing.T, s storage) {
+		m, place := s.fresh(t)
+		free, err := m.AvailableLocks()
+		must(t, err)
+		if (free != nil) != s.limited {
+			t.Errorf("limited is %v, and %v are available", s.limited, free)
+		}
+		wantIf(t, s.grows, m.Grow(128))
+		l := allocated(t, m)
+		wantIf(t, s.readers, l.RLockErr())
+		if s.readers {
+			must(t, l.RUnlockErr())
+		}
+		owned, _, err := s.try(t, lockmanager.WithProcessOwnership())
+		wantIf(t, s.processOwned, err)
+		if err == nil {
+			must(t, owned.(extendedManager).Close())
+		}
+		if (place != "") != (s.open != nil) {
+			t.Errorf("place %q can be opened: %v", place, s.open != nil)
+		}
+	})
+}
+
+func TestAllocationFailsWithENOLCKOnceAllAreAllocated(t *testing.T) {
+	onLimitedStorages(t, func(t *testing.T, s storage) {
 		m, _ := s.fresh(t)
 		free, err := m.AvailableLocks()
 		must(t, err)
-		if !s.limited {
-			if free != nil {
-				t.Fatalf("%d are available where there is no maximum", *free)
-			}
-			return
-		}
 		if *free != 64 {
 			t.Fatalf("%d of 64 are available", *free)
 		}
@@ -81,11 +110,8 @@ func TestFreeAllLocksStartsAllocationAnew(t *testing.T) {
 }
 
 func TestALockBeyondTheRangeIsEINVAL(t *testing.T) {
-	onEveryStorage(t, func(t *testing.T, s storage) {
+	onLimitedStorages(t, func(t *testing.T, s storage) {
 		m, _ := s.fresh(t)
-		if !s.limited {
-			return
-		}
 		_, err := m.RetrieveLock(64)
 		wantError(t, err, syscall.EINVAL)
 		_, err = m.AllocateAndRetrieveLock(64)

@@ -64,7 +64,7 @@ func TestAGoroutineIsPinnedFromLockToUnlock(t *testing.T) {
 
 // A table that cannot grow up to the id is an error of the lock call, after which nothing must stay behind.
 func TestALockThatFindsNoRoomInTheTableLeavesNothingPinned(t *testing.T) {
-	m, _ := freshFile(t)
+	m, _ := files.fresh(t)
 	far := retrieved(t, m, 100_000)
 	elsewhere(t, func() {
 		var limit syscall.Rlimit
@@ -256,13 +256,7 @@ func TestAGoroutineThatEndsWithTheLockHeldIsAnOwnerThatDied(t *testing.T) {
 }
 
 func TestLocksOfTheProcessCanBeHandedOver(t *testing.T) {
-	onEveryStorage(t, func(t *testing.T, s storage) {
-		if !s.processOwned {
-			_, err := lockmanager.NewSHMLockManager(newSHMName(t), 64,
-				lockmanager.WithLayout(lockmanager.Libpod), lockmanager.WithProcessOwnership())
-			wantError(t, err, syscall.EOPNOTSUPP)
-			return
-		}
+	onProcessOwnedStorages(t, func(t *testing.T, s storage) {
 		m, _ := s.fresh(t, lockmanager.WithProcessOwnership())
 		l := allocated(t, m)
 		elsewhere(t, func() {
@@ -285,10 +279,7 @@ func TestLocksOfTheProcessCanBeHandedOver(t *testing.T) {
 }
 
 func TestALockOfTheProcessDoesNotMakeItsThreadAHolder(t *testing.T) {
-	onEveryStorage(t, func(t *testing.T, s storage) {
-		if !s.processOwned {
-			return
-		}
+	onProcessOwnedStorages(t, func(t *testing.T, s storage) {
 		m, _ := s.fresh(t, lockmanager.WithProcessOwnership())
 		l := allocated(t, m)
 		done := make(chan struct{})

@@ -44,39 +44,50 @@ type extended interface {
 
 type extendedManager = lockmanager.ExtendedManager
 
-// storage is one kind of manager under test. A line in storages runs every test of the contract on it.
+// storage is one kind of manager under test. A line in storages runs every test of the contract on it: those of what it
+// has, and of what it lacks TestAStorageHasWhatItsLineSaysAndNothingElse.
 type storage struct {
 	name string
-	// fresh makes a manager of 64 locks on storage of its own.
-	fresh func(t testing.TB, opts ...lockmanager.Option) (extendedManager, string)
+	// try makes a manager of 64 locks on storage of its own.
+	try func(t testing.TB, opts ...lockmanager.Option) (lockmanager.Manager, string, error)
 	// open opens the same storage once more; nil: it is this manager's own.
 	open func(place string) (lockmanager.Manager, error)
 	// limited: it has 64 locks and no more.
 	limited bool
+	// grows: there can come to be more.
+	grows bool
 	// processOwned: its locks can belong to the process.
 	processOwned bool
 	// readers: its locks can be held shared.
 	readers bool
 }
 
+// Podman's format is an array of POSIX mutexes: its length is fixed, and a mutex belongs to one thread. A directory has room
+// for every id, so that there is nothing to grow. The locks in memory are of one process.
 var storages = []storage{
-	{name: "shm-libpod", fresh: freshSHM(lockmanager.Libpod), open: openSHM, limited: true},
-	{name: "shm-native", fresh: freshSHM(lockmanager.Native), open: openSHM, limited: true, processOwned: true, readers: true},
-	{name: "file", fresh: freshFile, open: openFile, processOwned: true, readers: true},
-	{name: "in-memory", fresh: freshInMemory, limited: true, processOwned: true, readers: true},
+	{name: "shm-libpod", try: trySHM(lockmanager.Libpod), open: openSHM, limited: true},
+	{name: "shm-native", try: trySHM(lockmanager.Native), open: openSHM, limited: true, grows: true, processOwned: true, readers: true},
+	{name: "file", try: tryFile, open: openFile, processOwned: true, readers: true},
+	{name: "in-memory", try: tryInMemory, limited: true, grows: true, processOwned: true, readers: true},
 }
 
-var libpod, native = storages[0], storages[1]
+// fresh is what try makes, which has to go well.
+func (s storage) fresh(t testing.TB, opts ...lockmanager.Option) (extendedManager, string) {
+	t.Helper()
+	m, place, err := s.try(t, opts...)
+	must(t, err)
+	return m.(extendedManager), place
+}
+
+var libpod, native, files, memory = storages[0], storages[1], storages[2], storages[3]
 
 var names atomic.Uint32
 
-func freshSHM(layout lockmanager.Layout) func(testing.TB, ...lockmanager.Option) (extendedManager, string) {
-	return func(t testing.TB, opts ...lockmanager.Option) (extendedManager, string) {
-		t.Helper()
+func trySHM(layout lockmanager.Layout) func(testing.TB, ...lockmanager.Option) (lockmanager.Manager, string, error) {
+	return func(t testing.TB, opts ...lockmanager.Option) (lockmanager.Manager, string, error) {
 		path := newSHMName(t)
 		m, err := lockmanager.NewSHMLockManager(path, 64, append(opts, lockmanager.WithLayout(layout))...)
-		must(t, err)
-		return m.(extendedManager), path
+		return m, path, err
 	}
 }
 
@@ -91,26 +102,23 @@ func openSHM(place string) (lockmanager.Manager, error) {
 	return lockmanager.OpenOrNewSHMLockManager(place, 0)
 }
 
-func freshFile(t testing.TB, opts ...lockmanager.Option) (extendedManager, string) {
+func tryFile(t testing.TB, opts ...lockmanager.Option) (lockmanager.Manager, string, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "locks")
 	m, err := lockmanager.NewFileLockManager(path, opts...)
 	if errors.Is(err, syscall.EOPNOTSUPP) {
 		t.Skip("skipped: files cannot be locked there: ", err)
 	}
-	must(t, err)
-	return m.(extendedManager), path
+	return m, path, err
 }
 
 func openFile(place string) (lockmanager.Manager, error) {
 	return lockmanager.OpenFileLockManager(place)
 }
 
-func freshInMemory(t testing.TB, opts ...lockmanager.Option) (extendedManager, string) {
-	t.Helper()
+func tryInMemory(_ testing.TB, opts ...lockmanager.Option) (lockmanager.Manager, string, error) {
 	m, err := lockmanager.NewInMemoryManager(64, opts...)
-	must(t, err)
-	return m.(extendedManager), ""
+	return m, "", err
 }
 
 func onEveryStorage(t *testing.T, test func(t *testing.T, s storage)) {
@@ -120,6 +128,16 @@ func onEveryStorage(t *testing.T, test func(t *testing.T, s storage)) {
 // onSharedStorages is for tests that open the storage twice.
 func onSharedStorages(t *testing.T, test func(t *testing.T, s storage)) {
 	onStorages(t, func(s storage) bool { return s.open != nil }, test)
+}
+
+// onLimitedStorages is for tests of a number of locks.
+func onLimitedStorages(t *testing.T, test func(t *testing.T, s storage)) {
+	onStorages(t, func(s storage) bool { return s.limited }, test)
+}
+
+// onProcessOwnedStorages is for tests of locks that belong to the process.
+func onProcessOwnedStorages(t *testing.T, test func(t *testing.T, s storage)) {
+	onStorages(t, func(s storage) bool { return s.processOwned }, test)
 }
 
 // onStoragesWithReaders is for tests of locks that are held shared.

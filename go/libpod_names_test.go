@@ -160,7 +160,7 @@ func TestLockingAFreedNumberDoesNotAllocateIt(t *testing.T) {
 }
 
 func TestFreeAllLocksLeavesFilesThatAreNoLocks(t *testing.T) {
-	m, path := freshFile(t)
+	m, path := files.fresh(t)
 	allocated(t, m)
 	stranger := filepath.Join(path, "notes")
 	must(t, os.WriteFile(stranger, nil, 0o600))

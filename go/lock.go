@@ -45,7 +45,7 @@ func (l *lock) LockErr() error {
 // so that it is inlined: beside a foreign call, each call within Go costs noticeable time.
 func (m *manager) try(id uint32) clib.Answer { return m.c().TryLock(id, m.owner) }
 
-// LockContext waits as LockErr does, until ctx is done; then it returns within 10 ms. If ctx is already done, it fails even if
+// LockContext waits as LockErr does, until ctx is done; then it returns, normally within 10 ms. If ctx is already done, it fails even if
 // the lock is free. Its error unwraps to the error of ctx, and to ECANCELED, or ETIMEDOUT if the deadline has passed.
 func (l *lock) LockContext(ctx context.Context) error { return l.holdContext(&exclusively, ctx) }
 

@@ -228,7 +228,7 @@ func TestGoroutinesAndThreadsOfCAndRustExcludeEachOther(t *testing.T) {
 
 func countInThreeLanguages(t *testing.T, program string, layout lockmanager.Layout) {
 	const rounds, counting = 20_000, 5
-	m, path := freshSHM(layout)(t)
+	m, path := storage{try: trySHM(layout)}.fresh(t)
 	l := allocated(t, m)
 	file, counter := newCounter(t)
 

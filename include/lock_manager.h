@@ -786,17 +786,19 @@ int32_t lock_manager_set_ownership(lock_manager_t *manager,
 int32_t lock_manager_cancel_new(lock_manager_cancel_t **out);
 
 /**
- * Ends every wait that uses this cancel object within 10 ms, and every later one at once. The object stays
- * triggered. This call is async-signal-safe.
+ * Ends every wait that uses this cancel object, normally within 10 ms, and every later one at once. The object stays
+ * triggered. This call is async-signal-safe. It wakes the waits, which takes some microseconds, and on a busy machine
+ * some milliseconds.
  *
  * -EINVAL: cancel is NULL.
  */
 int32_t lock_manager_cancel_trigger(lock_manager_cancel_t *cancel);
 
 /**
- * Frees a cancel object. If cancel is NULL, it does nothing and returns 0.
+ * Frees a cancel object. If cancel is NULL, it does nothing and returns 0. A thread whose wait was cancelled may free
+ * the object although the call that triggered it has not returned yet.
  *
- * -EBUSY: a wait still uses the object.
+ * -EBUSY: a wait, or after 100 ms a trigger, still uses the object.
  */
 int32_t lock_manager_cancel_free(lock_manager_cancel_t *cancel);
 

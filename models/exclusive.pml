@@ -8,6 +8,7 @@
  *     PROCESSES, CALLS    so many processes, so many pairs of lock and unlock of each
  *     SLICES              a sleep may end by itself, and its end is used to judge
  *     DEATHS, TIMEOUTS    so many in all, at any step; a timeout ends a sleep
+ *     IN_VAIN             so many in all are woken for nothing: in the class of a cancel object of another
  *     REPAIR              somebody marks a dead holder's lock, and may die before the wake-up
  */
 #ifndef PROCESSES
@@ -22,11 +23,14 @@
 #ifndef TIMEOUTS
 #define TIMEOUTS 0
 #endif
+#ifndef IN_VAIN
+#define IN_VAIN 0
+#endif
 #define MOST 4
 
 byte owner; bit W, D, R, S;
 bit asleep[MOST]; bit woke[MOST]; bit dead[MOST];
-byte deaths, timeouts;
+byte deaths, timeouts, in_vain;
 
 /* The truth, whatever the word says. */
 byte holders;
@@ -115,6 +119,10 @@ look:
 	if :: !ok -> goto look :: else fi;
 	if
 	:: atomic { woke[me] -> woke[me] = 0; woken = 1; slept = 1; starves = 1; saw_reserved = 0 }
+	:: atomic {
+			in_vain < IN_VAIN && asleep[me] -> in_vain++;
+			asleep[me] = 0; woken = 1; slept = 1; starves = 1; saw_reserved = 0
+		}
 	:: atomic {
 			timeouts < TIMEOUTS -> timeouts++;
 			if :: woke[me] -> woken = 1 :: else fi; asleep[me] = 0; woke[me] = 0

@@ -17,6 +17,7 @@
  *     CELLS               cells of the lock; a reader that finds all taken goes away (-EAGAIN)
  *     SLICES              a sleep may end by itself, and its end is used to judge
  *     DEATHS, TIMEOUTS    so many in all, at any step; a timeout ends a sleep
+ *     IN_VAIN             so many in all are woken on the word for nothing: in the class of a cancel object of another
  *     ENDS                so many threads end in the middle of a call, and sweep what names them; at any step with
  *                         ENDS_ANYWHERE, else where they hold or drain
  *     TAKE_AWAY           a drain without readers may be ended by others: its thread may be a stopped one
@@ -37,6 +38,9 @@
 #endif
 #ifndef TIMEOUTS
 #define TIMEOUTS 0
+#endif
+#ifndef IN_VAIN
+#define IN_VAIN 0
 #endif
 #ifndef ENDS
 #define ENDS 0
@@ -104,6 +108,10 @@ w_look:
 	if :: !ok -> goto w_look :: else fi;
 	if
 	:: atomic { woke[me] -> woke[me] = 0; woken = 1; slept = 1; saw_reserved = 0; starves = 1 }
+	:: atomic {
+			in_vain < IN_VAIN && asleep[me] -> in_vain++;
+			asleep[me] = 0; woken = 1; slept = 1; saw_reserved = 0; starves = 1
+		}
 	:: atomic {
 			timeouts < TIMEOUTS -> timeouts++;
 			if :: woke[me] -> woken = 1 :: else fi; asleep[me] = 0; woke[me] = 0

@@ -76,6 +76,10 @@ second_look:
 	if
 	:: atomic { woke[me] -> woke[me] = 0; woken = 1; slept = 1; saw_reserved = 0; starves = 1 }
 	:: atomic {
+			in_vain < IN_VAIN && asleep[me] -> in_vain++;
+			asleep[me] = 0; woken = 1; slept = 1; saw_reserved = 0; starves = 1
+		}
+	:: atomic {
 			timeouts < TIMEOUTS -> timeouts++;
 			if :: woke[me] -> woken = 1 :: else fi; asleep[me] = 0; woke[me] = 0
 		};

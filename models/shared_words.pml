@@ -8,7 +8,7 @@ byte cell[CELLS]; bit cell_w[CELLS]; bit cell_s[CELLS];
 /* The kernel: who sleeps on the word, who was woken, who sleeps on which cell (counted from 1). */
 bit asleep[MOST]; bit woke[MOST]; byte on_cell[MOST];
 bit is_reader[MOST]; bit dead[MOST];
-byte deaths, timeouts, ends;
+byte deaths, timeouts, ends, in_vain;
 
 /* The truth, whatever the words say. */
 byte writers_in, readers_in;

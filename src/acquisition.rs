@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The slow path of an acquisition, whatever the backend: steps, with sleeps between them, until a deadline.
+//! The slow path of an acquisition, the same for every backend: steps, with sleeps between them, until a deadline.
 
 use crate::Reason;
 use crate::manager::{Acquired, Wait};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::caller_state::CallerState;
 
-/// Until when a call waits. The door makes it once, when the faster paths have missed; all that the call passes through
-/// goes by it.
+/// The instant until which a call waits. The door makes it once, when the faster paths have missed, and every part of the
+/// call uses it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     at: Instant,
@@ -16,7 +16,7 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// Of a call that waits like that, from now on.
+    /// The deadline of a wait that begins now.
     pub(crate) fn of(wait: Wait) -> Self {
         let at = match wait {
             Wait::Try | Wait::Nanoseconds(0) => Instant::BOOT,
@@ -40,7 +40,7 @@ impl Deadline {
         self.wait.is_try()
     }
 
-    /// What a call is told whose time is over while `holder` has lock `id`; 0: it is not known.
+    /// Why a call fails whose time is over. `holder` has lock `id`; 0: the holder is unknown.
     pub(crate) fn missed(self, id: u32, holder: u32) -> Reason {
         match self.wait {
             Wait::Try => Reason::Held { id, holder },
@@ -49,7 +49,7 @@ impl Deadline {
         }
     }
 
-    /// What a call is told that asks for what its own thread, `holder`, has.
+    /// Why a call fails that asks for a lock of its own thread, which is `holder`.
     pub(crate) fn held_by_caller(self, id: u32, holder: u32) -> Reason {
         match self.wait {
             Wait::Try => Reason::Held { id, holder },
@@ -58,22 +58,34 @@ impl Deadline {
     }
 }
 
-/// What a step came to: the lock, or, if there is none yet, a sleep, after which there is another step.
+/// The result of a step: the lock, or `None`: sleep, then take another step.
 pub(crate) type Progress<E = Reason> = std::result::Result<Option<Acquired>, E>;
 
-/// An acquisition that may have to sleep. It stays in its place from the first step to the last.
+/// LOCK_MANAGER_OWNER_DIED of the C interface.
+const OWNER_DIED: i64 = 1;
+
+/// What a call returns to C for such a result, for probes.
+pub(crate) fn code(result: &Progress) -> i64 {
+    match result {
+        Ok(Some(Acquired::OwnerDied)) => OWNER_DIED,
+        Ok(_) => 0,
+        Err(reason) => -i64::from(reason.errno()),
+    }
+}
+
+/// An acquisition that may have to sleep. It is not moved from the first step to the last.
 ///
-/// A step runs with signals held back: no signal handler comes in its midst. One may come in a sleep, and end the thread there or jump
-/// away. Then neither of the two is called again, and nothing is dropped: what the wait has counted elsewhere is noted in
-/// the thread's own memory, see `waits`.
+/// Signals are blocked during a step, so no handler interrupts it. A handler may come in a sleep, and end the thread or
+/// jump away. Then neither function is called again, and nothing is dropped. So whatever the wait has counted is recorded
+/// in the thread's own memory (see `waits`).
 pub(crate) trait Acquisition {
     fn step(&mut self) -> Progress;
 
-    /// Sleeps as the last step said. Does nothing that is to be undone, and nothing that could panic: by the C convention,
-    /// so that its caller has nothing to be undone, either.
+    /// Sleeps as the last step has prepared. It does nothing that would have to be undone, and cannot panic. It has the C
+    /// calling convention, so its caller has nothing to undo either.
     extern "C" fn sleep(&mut self);
 
-    /// All of it, for callers in Rust.
+    /// Runs all steps, for callers in Rust.
     fn run(&mut self) -> std::result::Result<Acquired, Reason> {
         let caller = Restored(Some(CallerState::save_and_block()));
         loop {
@@ -85,7 +97,7 @@ pub(crate) trait Acquisition {
     }
 }
 
-/// Ends what it has, also where a step panics.
+/// Restores the caller's state, also if a step panics.
 struct Restored(Option<CallerState>);
 
 impl Restored {

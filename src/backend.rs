@@ -5,21 +5,22 @@
 //!
 //! A lock call goes down three paths, each only where the one before has missed:
 //!
-//! | path | what it does | what it may not do |
+//! | path | what it does | what it must not do |
 //! | --- | --- | --- |
-//! | *fast* | takes a free lock, or gives one back, with one swap | fail, panic, allocate, make a system call that sets errno |
-//! | *mid* | waits a few microseconds without sleeping; wakes a waiter | fail, panic, allocate, sleep |
+//! | *fast* | takes a free lock, or releases one, with one swap | fail, panic, allocate, make a system call that sets errno |
+//! | *mid* | waits a few microseconds without sleeping; wakes a waiter; refuses a try | fail, panic, allocate, sleep |
 //! | *slow* | everything else: first calls, sleeps, dead holders, refusals | let a signal handler into a [step](Acquisition::step) |
 //!
 //! On the fast and the mid path a signal handler may come at any instruction, and jump away. So these paths take a lock
-//! whole or not at all, and what they took in vain the slow path backs out of.
+//! whole or not at all. If they took a word but cannot hold the lock, the slow path [backs out](FastAcquire::BackOut).
 //!
 //! # A backend of one's own
 //!
-//! It is one folder that implements [`Backend`] and [`Manager`], and one line in [`backends!`]. The doors need no change.
+//! It is one folder that implements [`Backend`] and [`Manager`], and one line in `backends!`, below. The doors need no change.
 //!
-//! - *It hears of an unlock by notification*: the sleep is the backend's. Its [`Acquisition::sleep`] waits for whatever
-//!   tells it, a futex or a descriptor, until its own deadline or the next look at the cancel object. Nothing else polls.
+//! - *It hears of an unlock by notification*: the sleep is the backend's. Its [`Acquisition::sleep`] waits for the
+//!   notification, by a futex or a descriptor, until its own deadline, or until the trigger of the cancel object ends it. If
+//!   a trigger cannot end its sleeps, it looks at the object every few milliseconds. Nothing else polls.
 //! - *It may lose a lock that is held*: it says so at the unlock, from [`Backend::release_slow`], with a [`Reason`] of its own
 //!   and an errno for it in `error`. The fast path must answer [`Release::GoSlow`] then. A fast path is optional.
 //! - *It lives in another library*: `plugged` calls it by a table of functions that C declares (`lock_manager_backend_t`), so
@@ -30,29 +31,30 @@ use std::sync::Arc;
 
 use crate::acquisition::{Acquisition, Deadline};
 use crate::file::FileManager;
+pub(crate) use crate::manager::Mode;
 use crate::manager::{Acquired, Manager, Wait};
 use crate::plugged::PluggedManager;
 use crate::shm::{Libpod, Native};
 use crate::{Cancel, Error, Reason, Result};
 
-/// How a lock is to be held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    Exclusive,
-    Shared,
-}
-
 /// Whether the mid path waits for a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spin {
+    /// No: the call is a try, and may be refused by the mid path.
+    Try,
+    /// No: the call's time is over already.
     Never,
     Briefly,
 }
 
 impl Spin {
-    /// In a call that waits like that.
+    /// What the mid path does in a call with this `wait`.
     pub(crate) fn of(wait: Wait) -> Self {
-        if wait.is_try() { Self::Never } else { Self::Briefly }
+        match wait {
+            Wait::Try => Self::Try,
+            Wait::Nanoseconds(0) => Self::Never,
+            _ => Self::Briefly,
+        }
     }
 }
 
@@ -62,8 +64,13 @@ pub(crate) enum FastAcquire {
     Acquired(Acquired),
     /// Nothing was done.
     GoSlow,
-    /// The lock's word was taken in vain, because the storage is removed or what the lock needs beside its word is not at
-    /// hand. The slow path backs out of it first.
+    /// Nothing was done: the call is a try, and a living holder has the lock.
+    Held {
+        /// The thread id of the holder, 0: unknown.
+        holder: u32,
+    },
+    /// The lock's word was taken, but the lock cannot be held: the storage was removed, or the record lock beside the word
+    /// could not be taken at once. The slow path first backs out of the word.
     BackOut,
 }
 
@@ -73,7 +80,7 @@ pub(crate) enum Release {
     Done,
     /// The calling thread does not hold the lock through this manager, or there is no such lock.
     NotHolder,
-    /// The thread held it until now, but its mutex was written over, so that the libc would not unlock it.
+    /// The thread held it until now. Its mutex was overwritten, so the libc refused to unlock it.
     Overwritten,
     /// Nothing was done.
     GoSlow,
@@ -151,12 +158,12 @@ pub(crate) trait Backend: Manager + Sized {
     }
 }
 
-/// A call by C on a backend, whichever it is.
+/// A call from C that works on every backend.
 pub(crate) trait Call {
-    /// Of the backend whose fast path is inlined.
+    /// Makes the call on the first backend of the list, inlined.
     fn inlined<B: Backend>(self, backend: &B) -> i32;
 
-    /// Of any other: out of that one's way.
+    /// Makes the call on any other backend, by a function of its own: that keeps the first backend's path short.
     fn apart<B: Backend>(self, backend: &B) -> i32;
 }
 
@@ -176,14 +183,14 @@ macro_rules! backends {
             /// Hands a call to the backend.
             #[inline(always)]
             pub(crate) fn take(&self, call: impl Call) -> i32 {
+                // The first backend costs one comparison.
+                if let Self::$hot(backend) = self {
+                    return call.inlined(backend);
+                }
+                std::hint::cold_path();
                 match self {
-                    Self::$hot(backend) => call.inlined(backend),
-                    $(Self::$name(backend) => {
-                        // Not rare. Only out of the first one's way: there, a jump taken in each of lock and unlock is one
-                        // cycle in twenty.
-                        std::hint::cold_path();
-                        call.apart(backend)
-                    })*
+                    Self::$hot(backend) => call.apart(backend),
+                    $(Self::$name(backend) => call.apart(backend),)*
                 }
             }
         }
@@ -218,7 +225,7 @@ impl AnyBackend {
     }
 }
 
-/// The mid path, if the fast path has missed so that it may help.
+/// Takes the mid path after the fast path has missed, unless that result goes to the slow path at once.
 #[inline(always)]
 pub(crate) fn acquire_after<B: Backend>(
     backend: &B,
@@ -250,8 +257,10 @@ pub(crate) fn acquire<B: Backend>(
             return Ok(acquired);
         }
         missed = acquire_after(backend, id, mode, wait, missed);
-        if let FastAcquire::Acquired(acquired) = missed {
-            return Ok(acquired);
+        match missed {
+            FastAcquire::Acquired(acquired) => return Ok(acquired),
+            FastAcquire::Held { holder } => return Err(Error::new(backend.storage(), Reason::Held { id, holder })),
+            _ => {}
         }
     }
     acquire_slow(backend, id, mode, wait, cancel, missed)
@@ -270,7 +279,7 @@ fn acquire_slow<B: Backend>(
     backend.acquire_slow(request).run().map_err(|reason| Error::new(backend.storage(), reason))
 }
 
-/// Gives a lock back for a caller in Rust.
+/// Releases a lock for a caller in Rust.
 #[inline(always)]
 pub(crate) fn release<B: Backend>(backend: &B, id: u32, mode: Mode) -> Result<()> {
     release_within(backend, id, mode).map_err(|reason| Error::new(backend.storage(), reason))

@@ -376,6 +376,17 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The reason for a failure to have memory that no child inherits. `EOPNOTSUPP` comes from the library's own probe.
+    pub(crate) fn of_reserving(errno: Errno) -> Self {
+        match errno.0 {
+            libc::EOPNOTSUPP => Self::Unsupported(
+                "this system accepts madvise(MADV_WIPEONFORK) and does not do it, as qemu-user does, so a child would take its \
+                 parent's locks for its own; run the program on a real kernel, which may be one in qemu-system",
+            ),
+            _ => Self::System { doing: "reserving memory", errno },
+        }
+    }
+
     /// The reason for a failure of fcntl(2) on an open descriptor. File permissions play no part there, so `EPERM` comes from
     /// a sandbox.
     pub(crate) fn of_fcntl(doing: &'static str, errno: Errno) -> Self {

@@ -459,8 +459,9 @@ pub unsafe extern "C" fn lock_manager_cancel_new(out: *mut *mut lock_manager_can
     })
 }
 
-/// Ends every wait that uses this cancel object within 10 ms, and every later one at once. The object stays
-/// triggered. This call is async-signal-safe.
+/// Ends every wait that uses this cancel object, normally within 10 ms, and every later one at once. The object stays
+/// triggered. This call is async-signal-safe. It wakes the waits, which takes some microseconds, and on a busy machine
+/// some milliseconds.
 ///
 /// -EINVAL: cancel is NULL.
 #[unsafe(no_mangle)]
@@ -476,9 +477,10 @@ pub unsafe extern "C" fn lock_manager_cancel_trigger(cancel: *mut lock_manager_c
     }
 }
 
-/// Frees a cancel object. If cancel is NULL, it does nothing and returns 0.
+/// Frees a cancel object. If cancel is NULL, it does nothing and returns 0. A thread whose wait was cancelled may free
+/// the object although the call that triggered it has not returned yet.
 ///
-/// -EBUSY: a wait still uses the object.
+/// -EBUSY: a wait, or after 100 ms a trigger, still uses the object.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_cancel_free(cancel: *mut lock_manager_cancel_t) -> i32 {
     // SAFETY: the module's contract; after a successful check nobody else uses the object.

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The file manager: one directory, one file for each allocated lock, named by its decimal id. libpod's file manager
-//! uses the same files, so both can work on one directory at a time; the locks themselves are those of the native engine,
-//! whose words are in the directory's table file.
+//! The file manager: a directory with one file for each allocated lock, named by its decimal id. libpod's file manager
+//! uses the same files, so both can work on one directory at the same time. The locks themselves are those of the native
+//! engine, whose words are in the directory's table.
 
 mod directory;
 mod ids;
 mod inspection;
-mod kept;
+mod kept_fd;
 mod locking;
 mod pool;
+mod record_locks;
 mod tables;
 
 use std::fs::DirBuilder;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use crate::backend::{self, Mode};
 use crate::cancel::Cancel;
+use crate::manager::sealed::Sealed;
 use crate::manager::{Acquired, Holder, Info, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
 use crate::ownership::OwnershipCell;
 use crate::shm::{self, MAX_LOCKS};
@@ -75,7 +77,7 @@ impl FileManager {
             return Err(name.error(Reason::Exists));
         }
         let manager = Self::new(directory)?;
-        // Of two creators that found it empty, one makes the table.
+        // If two creators find the directory empty, one of them makes the table.
         manager.tables.create(&manager.pool)?;
         Ok(manager)
     }
@@ -132,10 +134,10 @@ impl FileManager {
                 "it has no file .lock_manager, but it has files that are not locks",
             )));
         }
-        // First: who uses it is told, and makes no other.
+        // Remove the table first: its users are told, and make no other.
         match shm::remove_named(&name) {
             Err(error) if matches!(error.reason(), Reason::NotFound) => {}
-            // Damaged beyond recognition, or another's: it goes with the rest.
+            // It is damaged beyond recognition, or not a table: remove it with the rest.
             Err(error) if matches!(error.reason(), Reason::NotASegment(_)) => {
                 directory.remove_file(TABLE).map_err(located)?;
             }
@@ -159,18 +161,18 @@ impl FileManager {
 
     fn over(directory: Directory) -> Result<Self> {
         let manager = Self::new(directory)?;
-        // To say now, not at the first lock, that it does not fit; and to be known in it while there is the right to.
+        // Open the table now and not at the first lock, to fail early, and to attach while the process has the right to.
         manager.tables.open(&manager.pool)?;
         Ok(manager)
     }
 
-    /// The present table, as a manager that takes locks has it.
+    /// The present table, for a manager that takes locks.
     fn table(&self) -> Result<&Table> {
         let table = self.tables.open(&self.pool)?.ok_or_else(|| self.error(Reason::ReadOnly))?;
         self.tell_owner(table)
     }
 
-    /// The table that came in the place of one that has lost its name, if that was not its remover's doing.
+    /// The table that has replaced `table`, which has lost its name. Fails if a remover has removed the directory.
     fn replaced<'t>(&'t self, table: &'t Table) -> Result<&'t Table> {
         if table.native.is_retired() || self.pool.directory.is_removed() {
             return Err(self.error(Reason::Removed));
@@ -179,7 +181,7 @@ impl FileManager {
         self.tell_owner(table)
     }
 
-    /// Has the locks of a table belong to whom this manager's do, from here on for good.
+    /// Fixes the ownership of the manager, and passes it on to a table.
     fn tell_owner<'t>(&self, table: &'t Table) -> Result<&'t Table> {
         Self::tell(table, self.ownership.fix());
         Ok(table)
@@ -207,7 +209,7 @@ impl FileManager {
         Error::new(&self.storage, reason)
     }
 
-    /// The same, of a call that one lock is the matter of.
+    /// The same, for a call that concerns one lock.
     fn error_at(&self, id: u32) -> impl Fn(Reason) -> Error {
         move |reason| self.error(reason.at_lock(id))
     }
@@ -223,7 +225,7 @@ impl FileManager {
         }
     }
 
-    /// What each call begins with that is about one id, or none, and changes something.
+    /// Begins a call that changes something. `id`: the lock that it concerns, if it concerns one.
     fn begin(&self, id: Option<u32>) -> Result<()> {
         id.map_or(Ok(()), |id| self.check_id(id)).map_err(|reason| self.error(reason))?;
         self.is_writable().map_err(|reason| self.error(reason))?;
@@ -231,7 +233,7 @@ impl FileManager {
         Ok(())
     }
 
-    /// Has this process, if it is a forked child, known in the table, whatever call it makes first.
+    /// Attaches a forked child to the table. Every call begins with this, so the child's first call does it, whichever that is.
     fn ensure_attached(&self) {
         if let Some(table) = self.tables.present() {
             let _as_well_later = table.native.retrieve_lock(0);
@@ -244,6 +246,8 @@ impl std::fmt::Debug for FileManager {
         f.debug_struct("FileManager").field("storage", &self.storage).finish_non_exhaustive()
     }
 }
+
+impl Sealed for FileManager {}
 
 impl Manager for FileManager {
     fn allocate_lock(&self) -> Result<u32> {
@@ -309,7 +313,7 @@ impl Manager for FileManager {
     fn set_ownership(&self, ownership: Ownership) -> Result<()> {
         self.begin(None)?;
         self.ownership.choose(ownership).map_err(|reason| self.error(reason))?;
-        // At once: what the process reads through another manager may be the first that this one gives back.
+        // Pass it on now: this manager's first call may be an unlock of what the process reads through another manager.
         self.tables.all().try_for_each(|table| table.native.set_ownership(ownership))
     }
 
@@ -342,9 +346,9 @@ impl Manager for FileManager {
         self.begin(Some(id))?;
         let info = self.lock_info(id)?;
         match self.tables.present() {
-            // Held by its word, or left so.
+            // A word holds it, or did until its holder died.
             Some(table) if id < table.native.known_locks() && table.native.is_taken(id) => table.native.repair_lock(id),
-            // libpod's. The kernel gives a dead holder's record locks back by itself, so whoever has one lives.
+            // libpod holds it. The kernel releases a dead process's record locks, so this process is alive.
             _ if info.held => Err(self.error(Reason::ProcessHolds { id, pid: info.pid as u32 })),
             _ => Ok(()),
         }
@@ -361,7 +365,7 @@ impl Manager for FileManager {
 
 impl Drop for FileManager {
     fn drop(&mut self) {
-        // The locks stay held, as the caller never gave them back; the process's end is what frees them.
+        // The caller has not released its locks, so they stay held until the process ends.
         if self.check_idle().is_err() {
             self.pool.keep_forever();
         }

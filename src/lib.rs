@@ -8,33 +8,53 @@
 //!
 //! Start with [`ShmManager`] and [`Lock`]. C programs include `lock_manager.h`. `docs/caveats.md` says what cannot be
 //! promised.
+//!
+//! The locks need Linux. Elsewhere the crate compiles, and each constructor answers `EOPNOTSUPP`.
 
-#[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
-compile_error!(
-    "lock-manager needs 64-bit Linux with glibc: it waits by futex(2), and the libpod layout's locks are glibc's robust mutexes"
-);
+#![cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, unused_macros, reason = "much of what errors say is said on Linux only")
+)]
 
+#[cfg(target_os = "linux")]
 mod acquisition;
+#[cfg(target_os = "linux")]
 mod backend;
+#[cfg(target_os = "linux")]
 mod cancel;
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
 mod error;
+#[cfg(target_os = "linux")]
 mod ffi;
+#[cfg(target_os = "linux")]
 mod file;
 mod lock;
 mod manager;
+#[cfg(target_os = "linux")]
 mod memory;
+#[cfg(target_os = "linux")]
 mod ownership;
+#[cfg(target_os = "linux")]
 mod plugged;
+#[cfg(target_os = "linux")]
 mod shm;
 mod sys;
 
+#[cfg(target_os = "linux")]
 pub use cancel::Cancel;
+#[cfg(not(target_os = "linux"))]
+pub use elsewhere::{Cancel, FileManager, InMemoryManager, MAX_LOCKS, SegmentOptions, ShmManager, formats};
 pub use error::{Error, Reason, Result, Waits};
+#[cfg(target_os = "linux")]
 pub use file::FileManager;
-pub use lock::{Guard, Held, HeldShared, Lock, SharedGuard};
+pub use lock::{Guard, Held, HeldBy, HeldShared, Lock, SharedGuard};
 pub use manager::{Acquired, Holder, Info, Kind, Layout, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
+#[cfg(target_os = "linux")]
 pub use memory::InMemoryManager;
+#[cfg(target_os = "linux")]
 pub use plugged::PluggedManager;
+#[cfg(target_os = "linux")]
 pub use shm::{MAX_LOCKS, SegmentOptions, ShmManager, formats};
 pub use sys::Errno;
 

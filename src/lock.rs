@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! A lock of a manager as a value, and the guards that unlock it when they go out of scope.
+//! A lock of a manager as a value.
 
-mod shared;
+mod guard;
 
-use std::marker::PhantomData;
-use std::mem;
 use std::time::Duration;
 
-use crate::manager::{Acquired, Manager, Wait};
-use crate::{Cancel, Error, LockInfo, Result};
+use crate::manager::{Manager, Wait};
+use crate::{Cancel, LockInfo, Result};
 
-pub use shared::{HeldShared, SharedGuard};
+pub use guard::{Guard, Held, HeldBy, HeldShared, SharedGuard};
 
 /// One numbered lock of a manager. Cheap to copy; dropping it neither unlocks nor frees anything.
 ///
@@ -100,6 +98,50 @@ impl<'m> Lock<'m> {
         self.acquire(timeout.map_or(Wait::Forever, Wait::at_most), Some(cancel))
     }
 
+    /// Waits without limit until the lock can be held shared.
+    ///
+    /// ```
+    /// use lock_manager::{HeldShared, InMemoryManager, Lock};
+    ///
+    /// let manager = InMemoryManager::new(1)?;
+    /// let lock = Lock::allocate(&manager)?;
+    /// match lock.lock_shared()? {
+    ///     HeldShared::Clean(_guard) => { /* what the lock protects is whole, and nobody changes it */ }
+    ///     HeldShared::OwnerDied(_guard) => { /* a writer died inside: check the data, or lock exclusively and repair it */ }
+    /// }
+    /// # Ok::<(), lock_manager::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Manager::acquire_shared`].
+    pub fn lock_shared(&self) -> Result<HeldShared<'m>> {
+        self.acquire_shared(Wait::Forever, None)
+    }
+
+    /// Takes the lock shared if no writer holds it or is next.
+    ///
+    /// # Errors
+    /// As [`Manager::acquire_shared`]; `EBUSY` if a writer holds it or is next.
+    pub fn try_lock_shared(&self) -> Result<HeldShared<'m>> {
+        self.acquire_shared(Wait::Try, None)
+    }
+
+    /// Waits for at most `timeout` until the lock can be held shared.
+    ///
+    /// # Errors
+    /// As [`Manager::acquire_shared`]; `ETIMEDOUT` if writers had it all the time.
+    pub fn timed_lock_shared(&self, timeout: Duration) -> Result<HeldShared<'m>> {
+        self.acquire_shared(Wait::at_most(timeout), None)
+    }
+
+    /// Waits for at most `timeout`, if one is given, and until `cancel` is triggered, until the lock can be held shared.
+    ///
+    /// # Errors
+    /// As [`Manager::acquire_shared`]; `ECANCELED` if it was triggered first.
+    pub fn cancellable_lock_shared(&self, timeout: Option<Duration>, cancel: &Cancel) -> Result<HeldShared<'m>> {
+        self.acquire_shared(timeout.map_or(Wait::Forever, Wait::at_most), Some(cancel))
+    }
+
     /// Frees the id, so that it can be allocated again. The lock itself can still be used.
     ///
     /// # Errors
@@ -118,92 +160,11 @@ impl<'m> Lock<'m> {
 
     fn acquire(&self, wait: Wait, cancel: Option<&Cancel>) -> Result<Held<'m>> {
         let acquired = self.manager.acquire(self.id, wait, cancel)?;
-        let guard = Guard { manager: self.manager, id: self.id, not_send: PhantomData };
-        Ok(match acquired {
-            Acquired::Clean => Held::Clean(guard),
-            Acquired::OwnerDied => Held::OwnerDied(guard),
-        })
-    }
-}
-
-/// A lock that is held, and how its last holder left it. Either variant carries the guard, so a caller can neither overlook
-/// an owner that died nor lose the lock.
-#[derive(Debug)]
-#[must_use = "dropping it unlocks at once"]
-pub enum Held<'m> {
-    /// What the lock protects is as the last holder left it.
-    Clean(Guard<'m>),
-    /// The last holder died holding it: what it protects may be half written.
-    OwnerDied(Guard<'m>),
-}
-
-impl<'m> Held<'m> {
-    /// The guard, for callers that do not care whether the owner died.
-    pub fn into_guard(self) -> Guard<'m> {
-        match self {
-            Self::Clean(guard) | Self::OwnerDied(guard) => guard,
-        }
+        Ok(HeldBy::by(acquired, Guard::of(self.manager, self.id)))
     }
 
-    /// Whether the last holder died holding the lock.
-    #[must_use]
-    pub fn owner_died(&self) -> bool {
-        matches!(self, Self::OwnerDied(_))
-    }
-}
-
-/// Holds a lock, and unlocks it when dropped. A guard is not `Send`, because the lock belongs to the thread that took it.
-/// Programs that hand locks from thread to thread use the calls of [`Manager`] instead.
-///
-/// ```compile_fail
-/// fn send<T: Send>() {}
-/// send::<lock_manager::Guard<'static>>();
-/// ```
-#[derive(Debug)]
-#[must_use = "dropping it unlocks at once"]
-pub struct Guard<'m> {
-    manager: &'m dyn Manager,
-    id: u32,
-    not_send: PhantomData<*const ()>,
-}
-
-impl<'m> Guard<'m> {
-    /// The lock that is held.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// Unlocks, and reports a failure. Dropping the guard also unlocks, but ignores a failure.
-    ///
-    /// # Errors
-    /// As [`Manager::unlock`].
-    pub fn unlock(self) -> Result<()> {
-        let (manager, id) = (self.manager, self.id);
-        mem::forget(self);
-        manager.unlock(id)
-    }
-
-    /// Turns the exclusive hold into a shared one. Nobody else can hold the lock exclusively in between.
-    ///
-    /// # Errors
-    /// As [`Manager::downgrade_lock`]. The error gives the guard back.
-    pub fn downgrade(self) -> std::result::Result<SharedGuard<'m>, (Self, Error)> {
-        let (manager, id) = (self.manager, self.id);
-        match manager.downgrade_lock(id) {
-            Ok(()) => {
-                mem::forget(self);
-                Ok(SharedGuard::of(manager, id))
-            }
-            Err(error) => Err((self, error)),
-        }
-    }
-}
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        // This fails only if the thread no longer holds the lock: in a forked child, which holds nothing, or after the
-        // segment was overwritten. There is nobody to tell and nothing to unlock.
-        let _ = self.manager.unlock(self.id);
+    fn acquire_shared(&self, wait: Wait, cancel: Option<&Cancel>) -> Result<HeldShared<'m>> {
+        let acquired = self.manager.acquire_shared(self.id, wait, cancel)?;
+        Ok(HeldBy::by(acquired, SharedGuard::of(self.manager, self.id)))
     }
 }

@@ -170,17 +170,24 @@ pub struct Info {
     pub retired: bool,
 }
 
+/// Keeps [`Manager`] to the types of this crate.
+pub(crate) mod sealed {
+    pub trait Sealed {}
+}
+
 /// A pool of numbered locks in some storage that several processes may share.
 ///
 /// A lock is named by its id. All managers that are open on one storage, in any process, mean the same lock by the same id.
 /// A lock has one exclusive holder, by default the thread that took it, or any number of readers. These are the plain
 /// calls; [`Lock`](crate::Lock) has guards that unlock when they go out of scope.
 ///
+/// Only this crate implements the trait, so a later version can add a call to it.
+///
 /// # Errors
 ///
 /// Any call may return `EINVAL` for an id out of range, `EACCES` if it would change something and the manager was opened read
 /// only, and `ESTALE` if the storage was removed while the manager had it open.
-pub trait Manager: std::fmt::Debug + Send + Sync {
+pub trait Manager: sealed::Sealed + std::fmt::Debug + Send + Sync {
     /// Allocates a lock: an id that nobody else gets until it is freed.
     ///
     /// # Errors
@@ -413,6 +420,13 @@ pub trait Manager: std::fmt::Debug + Send + Sync {
     fn grow(&self, num_locks: u32) -> Result<()>;
 }
 
+/// How a lock is to be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Exclusive,
+    Shared,
+}
+
 /// Implements [`Manager`] for a type that forwards each call. The macro `$serve` of that type names the manager to call.
 macro_rules! pass_on {
     ($kind:ty, $serve:ident) => {
@@ -442,6 +456,8 @@ macro_rules! pass_on {
         }
     };
     ($kind:ty, $serve:ident: $($call:ident($($name:ident: $value:ty),*) -> $result:ty;)*) => {
+        impl $crate::manager::sealed::Sealed for $kind {}
+
         impl $crate::Manager for $kind {
             $(
                 #[inline]

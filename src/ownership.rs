@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Who owns the locks of a manager whose user may choose: chosen before its first lock, fixed by it.
+//! Who owns the locks of a manager. The user may choose before the first lock; the first lock fixes it.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -14,7 +14,7 @@ const FIXED: u8 = 2;
 pub(crate) struct OwnershipCell(AtomicU8);
 
 impl OwnershipCell {
-    /// Says who is to own the locks.
+    /// Chooses who owns the locks.
     pub(crate) fn choose(&self, ownership: Ownership) -> Result<(), Reason> {
         let chosen = match ownership {
             Ownership::Thread => 0,
@@ -27,17 +27,17 @@ impl OwnershipCell {
         }
     }
 
-    /// Whether a lock was taken.
+    /// Whether the first lock was taken.
     pub(crate) fn is_fixed(&self) -> bool {
         self.0.load(Ordering::Acquire) & FIXED != 0
     }
 
-    /// Who owns, or would own, what is taken.
+    /// Who owns the locks, or would own them.
     pub(crate) fn chosen(&self) -> Ownership {
         if self.0.load(Ordering::Acquire) & BY_PROCESS == 0 { Ownership::Thread } else { Ownership::Process }
     }
 
-    /// Who owns the lock that is about to be taken; from here on nobody can say otherwise.
+    /// Who owns the lock that is about to be taken. From here on this cannot be changed.
     pub(crate) fn fix(&self) -> Ownership {
         let now = self.0.load(Ordering::Acquire);
         let now = if now & FIXED == 0 { self.0.fetch_or(FIXED, Ordering::AcqRel) } else { now };

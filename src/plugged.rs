@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::backend::{self, Mode};
+use crate::manager::sealed::Sealed;
 use crate::manager::{Acquired, Holder, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::shm::{self, Native, Outcome, SegmentName};
 use crate::{Cancel, Error, Reason, Result};
@@ -124,6 +125,8 @@ impl fmt::Debug for PluggedManager {
         f.debug_struct("PluggedManager").field("storage", &self.storage).finish_non_exhaustive()
     }
 }
+
+impl Sealed for PluggedManager {}
 
 impl Manager for PluggedManager {
     fn allocate_lock(&self) -> Result<u32> {

@@ -5,6 +5,7 @@
 mod libpod;
 mod name;
 mod native;
+mod options;
 mod removal;
 mod segment;
 
@@ -17,58 +18,20 @@ use crate::{Error, Reason, Result};
 pub(crate) use libpod::Libpod;
 pub(crate) use name::{SegmentName, TABLE};
 pub(crate) use native::{Companion, Native, SlowPath};
+pub use options::{MAX_LOCKS, SegmentOptions};
 use removal::Recognised;
 use segment::Candidate;
 pub(crate) use segment::check_trusted;
 
-/// What leaves it to the caller to name the storage.
+/// A result whose caller adds the storage to a failure.
 pub(crate) type Outcome<T> = std::result::Result<T, Reason>;
-
-/// The most locks that a segment may have.
-pub const MAX_LOCKS: u32 = 16_777_216;
 
 const DEFAULT_MODE: u32 = 0o600;
 const PERMISSION_BITS: u32 = 0o777;
 
-/// How often an opener that lost a race against a creator or remover looks again. Each round means that somebody else
-/// got through, so running out takes malice.
+/// How often an opener tries again that has lost a race against a creator or remover. Each round means that another
+/// process has succeeded, so only a hostile one uses them up.
 const OPEN_ROUNDS: u32 = 1000;
-
-/// Options for a new segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct SegmentOptions {
-    /// The layout. `None` means the native layout for a new segment, and any layout for an existing one.
-    pub layout: Option<Layout>,
-    /// The number of locks that a native segment may grow to. 0 means 1,048,576, or the first number of locks if that is
-    /// more. The libpod layout cannot grow and ignores this field.
-    pub max_locks: u32,
-    /// The permission bits; 0 means 0600. The umask does not apply.
-    pub mode: u32,
-}
-
-impl SegmentOptions {
-    /// Sets the layout.
-    #[must_use]
-    pub fn layout(mut self, layout: Layout) -> Self {
-        self.layout = Some(layout);
-        self
-    }
-
-    /// Sets the number of locks that the segment may grow to.
-    #[must_use]
-    pub fn max_locks(mut self, max_locks: u32) -> Self {
-        self.max_locks = max_locks;
-        self
-    }
-
-    /// Sets the permission bits.
-    #[must_use]
-    pub fn mode(mut self, mode: u32) -> Self {
-        self.mode = mode;
-        self
-    }
-}
 
 /// The kinds of storage that this library reads and writes, each with its format version. A libpod segment has a magic
 /// number instead of a version.
@@ -80,8 +43,8 @@ pub fn formats() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// How often the mid path waits for a lock, at most. Again, where somebody else was faster: it costs less than the slow
-/// path's system calls.
+/// How often the mid path waits for a lock. If another thread was faster, waiting again costs less than the slow path's
+/// system calls.
 const SHORT_WAITS: u32 = 2;
 
 /// A manager whose locks are in a shared memory segment, named by a POSIX shm name (`"/name"`: one slash, first) or
@@ -167,7 +130,7 @@ impl ShmManager {
         Self::open_or_create_named(&name, num_locks, num_locks, options)
     }
 
-    /// Opens a segment of `num_locks`, or makes one of `new_locks`.
+    /// Opens a segment of `num_locks`, or creates one of `new_locks`.
     fn open_or_create_named(
         name: &SegmentName,
         num_locks: u32,
@@ -181,7 +144,7 @@ impl ShmManager {
                 opened => return opened.and_then(|manager| manager.in_layout(name, options.layout)),
             }
             match Self::create_named(name, new_locks, options) {
-                // Somebody else was faster, or removed it before this process was in.
+                // Another process was faster, or removed the segment before this one had attached.
                 Err(error) if matches!(error.reason(), Reason::Exists | Reason::Removed) => {}
                 created => return created,
             }
@@ -189,7 +152,7 @@ impl ShmManager {
         Self::open_named(name, num_locks, Access::ReadWrite)
     }
 
-    /// The manager, if its layout will do.
+    /// The manager, if it has the layout that was asked for.
     fn in_layout(self, name: &SegmentName, asked: Option<Layout>) -> Result<Self> {
         match asked {
             Some(asked) if asked != self.layout() => {
@@ -236,7 +199,7 @@ impl ShmManager {
     fn open_named(name: &SegmentName, num_locks: u32, access: Access) -> Result<Self> {
         for _ in 0..OPEN_ROUNDS {
             match Self::open_once(name, num_locks, access) {
-                // Removed while it was opened; or it has another name, which leads to nothing any more.
+                // It was removed while it was opened; or it was removed before and has a second name.
                 Err(error) if matches!(error.reason(), Reason::Removed) => remove_if(name, native::is_removed)?,
                 opened => return opened,
             }

@@ -66,6 +66,7 @@ macro_rules! promises {
             cancelling::triggering_ends_a_wait,
             cancelling::a_wait_that_is_not_cancelled_ends_as_others_do,
             death::a_thread_that_ends_holding_is_told_once,
+            death::a_destructor_of_the_programs_may_unlock,
             looking::held_locks_are_listed_with_their_holders,
             looking::a_death_can_be_looked_at_without_being_told,
             looking::the_storage_says_what_it_is,

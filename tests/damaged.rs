@@ -69,7 +69,7 @@ fn numbers_of_locks_that_are_not_32_a_bitmap_are_named() {
         segment.write_word_at(layout::AT_NUM_LOCKS, locks);
         assert_eq!(refusal(&segment), disagree("the number of locks", locks.into(), LOCKS.into()));
         let error = ShmManager::open(&segment.name, 0).unwrap_err().to_string();
-        assert!(error.contains(&format!("is {locks}, {LOCKS} was expected")), "{error}");
+        assert!(error.contains(&format!("is {locks}, but should be {LOCKS}")), "{error}");
     }
 }
 

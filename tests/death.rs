@@ -24,7 +24,7 @@ use support::raw_mutex::RawMutex;
 use support::{Exit, Segment, board, errno_of, eventually, fork, layout, namespace, taken_once};
 
 /// Where a lock that is lost would be waited for in vain.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = support::timing::scaled(Duration::from_secs(20));
 
 /// Becomes a program that does nothing until it is killed. Returns only if that fails.
 fn exec_sleep() {

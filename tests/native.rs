@@ -47,4 +47,4 @@ mod wrapping;
 use std::time::Duration;
 
 /// Where a lock that is lost would be waited for in vain.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = support::timing::scaled(Duration::from_secs(20));

@@ -30,7 +30,7 @@ use support::{Random, Segment};
 
 /// What a call may take beyond its own time, on a machine that is busy with other things: one that stood still for three
 /// seconds, with all processes on it, was seen.
-const MARGIN: Duration = Duration::from_secs(10);
+const MARGIN: Duration = support::timing::scaled(Duration::from_secs(10));
 
 fn options() -> SegmentOptions {
     SegmentOptions::default().layout(Layout::Native).max_locks(damage::MOST as u32)

@@ -19,7 +19,7 @@ use support::process::{own_tid, until_thread_waits};
 use support::{Segment, errno_of, eventually, fork, namespace, taken_once};
 
 /// Where a lock that is lost would be waited for in vain.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = support::timing::scaled(Duration::from_secs(20));
 
 #[test]
 fn a_thread_that_holds_a_lock_is_told_instead_of_waiting_for_itself() {

@@ -45,8 +45,8 @@ static uint64_t *find_record(uint64_t owner, bool claim)
 	return NULL;
 }
 
-/* In the caller's PID namespace: a thread, or a process where tid is 0. A start of 0 is not known. */
-static bool never_runs_again(int pid, int tid, uint64_t start, uint64_t start_mask)
+/* In the caller's PID namespace: a thread, or a process where tid is 0. It had started by that time; 0 is not known. */
+static bool never_runs_again(int pid, int tid, uint64_t started_by, bool is_low_half)
 {
 	char path[64], state;
 	long threads;
@@ -59,7 +59,9 @@ static bool never_runs_again(int pid, int tid, uint64_t start, uint64_t start_ma
 		snprintf(path, sizeof path, "/proc/%d/stat", pid);
 	if (!segment.sees_proc || !read_stat(path, &state, &threads, &began))
 		return false;
-	if (start != 0 && (began & start_mask) != start)
+	if (started_by != 0 && is_low_half && (int32_t)((uint32_t)began - (uint32_t)started_by) > 0)
+		return true;
+	if (started_by != 0 && !is_low_half && began > started_by)
 		return true;
 	/* A process whose main thread has ended may live on in its others. */
 	return (state == 'Z' || state == 'X') && (tid || threads <= 1);
@@ -85,21 +87,20 @@ static bool holder_is_dead(uint64_t word)
 	if (segment.pid_namespace == 0 || LOAD(state + 3) != segment.pid_namespace)
 		return false;
 	uint32_t pid = LOAD(at32(ENTRY_TABLE + UINT64_C(64) * entry + 8)), tid = 0;
-	uint64_t start = LOAD(state + 2), start_mask = UINT64_MAX;
+	uint64_t started_by = LOAD(state + 2);
 	uint64_t *record = word >> 32 & 0x3fffff ? find_record(word & OWNER, false) : NULL;
 	if (record != NULL) {
 		uint64_t thread = LOAD(record + 1);
 		tid = (uint32_t)thread;
-		start = thread >> 32;
-		start_mask = UINT32_MAX;
+		started_by = thread >> 32;
 	}
 	if (pid == 0 || (record != NULL && tid == 0))
 		return false;
-	/* Each time namespace has starts of its own. */
+	/* Each time namespace has times of its own. */
 	if (segment.time_namespace == 0 || LOAD(state + 4) != segment.time_namespace)
-		start = 0;
+		started_by = 0;
 	/* Who was asked about was the holder all the while. */
-	return never_runs_again((int)pid, (int)tid, start, start_mask) && LOAD(state) == seen &&
+	return never_runs_again((int)pid, (int)tid, started_by, record != NULL) && LOAD(state) == seen &&
 	       (record == NULL || LOAD(record) == (word & OWNER));
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The line between C and Rust: NULL and panics become codes, failures become codes and a last error.
+//! The boundary between C and Rust: NULL and panics become codes; failures become codes and a last error.
 
 use std::any::Any;
 use std::ffi::{CStr, OsStr, c_char};
@@ -20,7 +20,7 @@ use super::{LOCK_MANAGER_OWNER_DIED, last_error, lock_manager_t};
 /// Runs an exported function's body. No panic passes, and none is printed; the thread is not cancelled inside, no signal
 /// handler comes, and errno is as it was.
 ///
-/// The exported function itself has nothing to be undone: a handler that comes before or after the body may end the thread.
+/// The exported function itself has nothing to undo: a handler that comes before or after the body may end the thread.
 #[inline(always)]
 pub(super) fn call<B: FnOnce() -> Result<i32>>(body: B) -> i32 {
     let caller = CallerState::save_and_block();
@@ -39,22 +39,22 @@ extern "C" fn guarded<B: FnOnce() -> Result<i32>>(body: B) -> i32 {
     }
 }
 
-/// What a body comes to that may panic.
+/// The result of a body that may panic.
 #[inline(always)]
 fn outcome_of<T>(body: impl FnOnce() -> T) -> std::thread::Result<T> {
     let thread = Thread::calling();
     thread.note_inside_library();
-    // AssertUnwindSafe: what a body may leave half done is shared memory, whose every intermediate state is valid
-    // because its writer may be killed there just as well.
+    // AssertUnwindSafe: a body may leave only shared memory half written. Every intermediate state there is valid,
+    // because its writer may be killed at any point.
     let outcome = panic::catch_unwind(AssertUnwindSafe(body));
     thread.note_outside_library();
     outcome
 }
 
-/// What a step of an acquisition says that is to sleep: no function's answer.
+/// The code of a step after which to sleep. No function returns it.
 const SLEEP: i32 = i32::MIN;
 
-/// Acquires a lock of `storage` in steps and sleeps.
+/// Acquires a lock of `storage` by steps with sleeps between them.
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called in the library alone: the convention says that nothing unwinds")]
@@ -81,7 +81,7 @@ extern "C" fn step<A: Acquisition>(acquisition: &mut A, storage: &Arc<PathBuf>) 
     }
 }
 
-/// Does something to a lock of `storage` that a signal handler may do, too.
+/// Runs a body for a lock of `storage`. A signal handler may call it, too: a failure allocates nothing.
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
@@ -123,12 +123,22 @@ fn failed(error: Error) -> i32 {
     code
 }
 
-/// The same without an allocation, for what may fail in a signal handler.
+/// The same without an allocation, for calls that may fail in a signal handler.
 #[cold]
 fn failed_at(storage: &Arc<PathBuf>, reason: Reason) -> i32 {
     let code = -reason.errno();
     last_error::set_at(storage, reason);
     code
+}
+
+/// Refuses a try: the lock is held. If the thread has recorded a failure of this storage before, two stores record this
+/// one, and no signal has to be blocked.
+#[allow(improper_ctypes_definitions, reason = "as above")]
+pub(super) extern "C" fn held(storage: &Arc<PathBuf>, id: u32, holder: u32) -> i32 {
+    if last_error::set_held(storage, id, holder) {
+        return -libc::EBUSY;
+    }
+    release(storage, || Err(Reason::Held { id, holder }))
 }
 
 #[cold]
@@ -143,10 +153,10 @@ fn panicked(panic: Box<dyn Any + Send>) -> Error {
     Error::without_storage(Reason::Panicked(message))
 }
 
-/// Keeps the panic hook from printing what becomes a last error. Other panics of a Rust program that links this
-/// library go to the hook that was there.
+/// Keeps the panic hook from printing a panic that becomes a last error. All other panics of a Rust program go to the
+/// hook that was there.
 pub(super) fn silence_panics() {
-    // No Once: a child forked while another thread is inside would wait for it for ever.
+    // Not a Once: a child that is forked while another thread is inside would wait for ever.
     static INSTALLED: AtomicBool = AtomicBool::new(false);
     if INSTALLED.swap(true, Ordering::AcqRel) {
         return;
@@ -159,7 +169,7 @@ pub(super) fn silence_panics() {
     }));
 }
 
-/// An argument that no storage could accept.
+/// Refuses an argument that is invalid for every storage.
 #[cold]
 pub(super) fn refuse(what: &'static str) -> Error {
     Error::without_storage(Reason::BadArgument(what))
@@ -182,7 +192,7 @@ pub(super) unsafe fn manager<'a>(handle: *const lock_manager_t) -> Result<&'a dy
 /// # Safety
 /// `path` is NULL or a NUL-terminated string that lives during `'a`.
 pub(super) unsafe fn input_path<'a>(path: *const c_char) -> Result<&'a Path> {
-    // Every way to a manager begins with a path, so this is early enough.
+    // Every manager in shared memory or files begins with a path, so this is early enough.
     silence_panics();
     if path.is_null() {
         return Err(refuse("the path is NULL; give the name of a segment or the path of a lock directory"));

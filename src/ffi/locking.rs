@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Lock calls at the boundary: the three paths of `backend`, as C takes them. The fast path has nothing around it: it cannot
-//! fail or panic. Every other path ends in a call by the C convention, out of which nothing unwinds, so that the fast path
-//! keeps nothing and needs no way out. A signal handler that ends the thread, wherever it comes, finds nothing to be undone
-//! on its way through these functions.
+//! fail or panic. Every other path ends in a function with the C calling convention. Nothing unwinds out of such a function,
+//! so the fast path saves no registers and needs no landing pad. A signal handler may end the thread anywhere here: these
+//! functions have nothing to undo.
 //!
 //! Each function asks of its caller what the parent module asks of C.
 
@@ -27,7 +27,7 @@ unsafe fn on_backend(manager: *mut lock_manager_t, call: impl Call) -> i32 {
     }
 }
 
-/// By the C convention, and not inlined: see the module.
+/// Fails because there is no manager. With the C calling convention, and not inlined: see the module.
 #[cold]
 #[inline(never)]
 extern "C" fn no_manager() -> i32 {
@@ -35,7 +35,8 @@ extern "C" fn no_manager() -> i32 {
     call(|| unsafe { opened(std::ptr::null()).map(|_| 0) })
 }
 
-/// Makes functions of a backend calls: the first is inlined for one backend, and stands apart for the others.
+/// Makes a call from C of a function that is generic over the backend. The call is inlined for the first backend, and goes
+/// to a function of its own for each other.
 macro_rules! call {
     ($(#[$of:meta])* $name:ident($($field:ident: $kind:ty),*) by $function:ident) => {
         $(#[$of])*
@@ -75,7 +76,7 @@ call! {
 }
 
 call! {
-    /// Gives a lock back.
+    /// Releases a lock.
     release(id: u32, mode: Mode) by release_in
 }
 
@@ -92,12 +93,13 @@ fn acquire_in<B: Backend>(backend: &B, id: u32, mode: Mode, wait: Wait) -> i32 {
     }
 }
 
-/// Takes a lock that the fast path has missed.
+/// Takes a lock after the fast path has missed.
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone: the convention says that nothing unwinds")]
 extern "C" fn acquire_after<B: Backend>(backend: &B, id: u32, mode: Mode, wait: Wait, missed: FastAcquire) -> i32 {
     match backend::acquire_after(backend, id, mode, wait, missed) {
         FastAcquire::Acquired(acquired) => code(acquired),
+        FastAcquire::Held { holder } => boundary::held(backend.storage(), id, holder),
         missed => {
             let request = Request { id, mode, deadline: Deadline::of(wait), cancel: None, missed };
             boundary::acquire(&mut backend.acquire_slow(request), backend.storage())
@@ -136,7 +138,7 @@ fn release_in<B: Backend>(backend: &B, id: u32, mode: Mode) -> i32 {
     }
 }
 
-/// Gives back a lock that the fast path has not.
+/// Releases a lock after the fast path has missed.
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn release_after<B: Backend>(backend: &B, id: u32, mode: Mode, missed: Release) -> i32 {

@@ -3,6 +3,7 @@
 //! fields that the caller does not know. Fields that the library does not know must be zero in options, and are set to zero
 //! in infos.
 
+use std::mem::offset_of;
 use std::ptr;
 
 use crate::Result;
@@ -169,7 +170,7 @@ impl From<Info> for lock_manager_info_t {
     }
 }
 
-/// Understands an ownership that C handed in.
+/// The ownership that a number from C names.
 pub(super) fn ownership(number: u32) -> Result<Ownership> {
     match number {
         LOCK_MANAGER_OWNED_BY_THREAD => Ok(Ownership::Thread),
@@ -183,32 +184,34 @@ pub(super) fn ownership(number: u32) -> Result<Ownership> {
 /// # Safety
 /// `repr(C)`, first field `size: usize`, and any bytes are valid for every field.
 pub(super) unsafe trait Versioned {
-    /// The size in the first version that had it: what every caller has at least.
+    /// The size in the first version that had it, up to its last field then: what every caller has at least. It differs with
+    /// the width and the alignment of the machine's numbers.
     const FIRST_SIZE: usize;
 }
 
 // SAFETY: as the declarations above show.
 unsafe impl Versioned for lock_manager_shm_options_t {
-    const FIRST_SIZE: usize = 24;
+    const FIRST_SIZE: usize = offset_of!(Self, flags) + size_of::<u32>();
 }
 // SAFETY: as the declarations above show.
 unsafe impl Versioned for lock_manager_lock_info_t {
-    const FIRST_SIZE: usize = 64;
+    const FIRST_SIZE: usize = offset_of!(Self, waited_ns) + size_of::<u64>();
 }
 // SAFETY: as the declarations above show.
 unsafe impl Versioned for lock_manager_holder_t {
-    const FIRST_SIZE: usize = 32;
+    const FIRST_SIZE: usize = offset_of!(Self, pid_namespace) + size_of::<u64>();
 }
 // SAFETY: as the declarations above show.
 unsafe impl Versioned for lock_manager_info_t {
-    const FIRST_SIZE: usize = 32;
+    const FIRST_SIZE: usize = offset_of!(Self, retired) + size_of::<u32>();
 }
-// While nothing has been appended to the options; what reads them has to be looked at again when something is.
+// No field has been appended to these structs yet. A field that is appended fails the check; then look again at the
+// functions that read the struct or hand it out.
 const _: () = assert!(size_of::<lock_manager_shm_options_t>() == lock_manager_shm_options_t::FIRST_SIZE);
 const _: () = assert!(size_of::<lock_manager_holder_t>() == lock_manager_holder_t::FIRST_SIZE);
 const _: () = assert!(size_of::<lock_manager_info_t>() == lock_manager_info_t::FIRST_SIZE);
 
-/// No struct of any version comes near it: a size beyond is memory that was never set.
+/// More than any version's struct has. A larger size means that the caller did not set it.
 const LARGEST_STRUCT: usize = 4096;
 
 /// How large the caller says its struct is: at least as large as the first version's.
@@ -264,7 +267,7 @@ pub(super) unsafe fn hand_out_all<T: Versioned>(address: *mut T, capacity: usize
     Ok(())
 }
 
-/// Understands the options that C handed in; NULL means the defaults.
+/// The options that C handed in; NULL means the defaults.
 ///
 /// # Safety
 /// `options` is NULL or points to as many readable bytes as its `size` says.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The directory that the locks are in: found without following a link, trusted by its owner, and the same one for
-//! good, whatever its name comes to mean.
+//! The directory of the locks. It is opened without following a link, and its owner is checked. It stays the same directory
+//! even if its name leads to another one later.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -16,10 +16,10 @@ use crate::sys::syscall::directory;
 use crate::sys::syscall::file::{Access, Metadata};
 use crate::{Reason, Result};
 
-/// Of the files of ids, as libpod makes them.
+/// The mode of an id's file, as libpod makes it.
 const ID_MODE: u32 = 0o600;
 
-/// A directory, open.
+/// An open directory.
 #[derive(Debug)]
 pub(super) struct Directory {
     pub(super) name: SegmentName,
@@ -41,12 +41,13 @@ impl Directory {
         })?;
         let metadata = Metadata::of(&file).map_err(name.failed("fstat"))?;
         shm::check_trusted(name, access, &file, &metadata, opener)?;
-        // Read only: there is nothing else that a directory can be opened for.
+        // A directory can be opened for reading only.
         let file = GuardedFile::new(file, metadata.id(), name.directory().to_owned(), Access::ReadOnly);
         Ok(Self { name: name.clone(), metadata, access, opened_by: effective_user(), file })
     }
 
-    /// Asks something by the directory's descriptor, which is opened anew if the program has closed it (closefrom).
+    /// Runs `question` on the directory's descriptor. If the program has closed that (closefrom), the directory is opened
+    /// again.
     fn ask<T>(&self, question: impl Fn(&File) -> T) -> Outcome<T> {
         self.file.with_file(|file| Ok(question(file))).map_err(|_| match directory::open(self.name.directory()) {
             Ok(_) | Err(Errno(libc::ENOENT | libc::ENOTDIR)) => Reason::Removed,
@@ -54,7 +55,7 @@ impl Directory {
         })
     }
 
-    /// The same, of what is not to be done twice, though the descriptor be lost while it is done.
+    /// The same for a change. It is not made twice, even if the descriptor is lost meanwhile.
     fn change(
         &self,
         change: impl Fn(&File) -> std::result::Result<(), Errno>,
@@ -68,7 +69,8 @@ impl Directory {
         effective_user() == self.opened_by
     }
 
-    /// When a name in the directory changed last, by one system call; `None` where more is to be looked at.
+    /// When a name in the directory last changed, by one system call. `None`: the descriptor is lost, or the directory is
+    /// removed.
     pub(super) fn changed_last(&self) -> Option<u64> {
         self.file.metadata().filter(|metadata| metadata.links > 0).map(|metadata| metadata.changed)
     }
@@ -79,7 +81,7 @@ impl Directory {
         matches!(links, Err(Reason::Removed) | Ok(Ok(0)))
     }
 
-    /// Whether its name is another directory's, or nobody's, as far as this process may know.
+    /// Whether its name leads to another directory, or to none, as far as this process may know.
     pub(super) fn has_lost_its_name(&self) -> bool {
         match Metadata::of_path(self.name.directory()) {
             Ok(metadata) => metadata.id() != self.metadata.id(),
@@ -87,7 +89,7 @@ impl Directory {
         }
     }
 
-    /// Opens the file of an id, to lock it. `None`: there is none.
+    /// Opens the file of an id to lock it. `None`: there is none.
     pub(super) fn open_id(&self, id: u32) -> Outcome<Option<(File, Metadata)>> {
         let name = IdName::new(id);
         let opened = self.ask(|directory| directory::open_at(directory, name.as_str()))?;
@@ -98,27 +100,27 @@ impl Directory {
             }
             Err(Errno(libc::ENOENT)) => Ok(None),
             Err(Errno(libc::ELOOP)) => Err(Reason::StrayFile { name: id.to_string(), is_link: true }),
-            // Directories, sockets, devices: whatever they are, they are no locks.
+            // A directory, a socket or a device, not a lock.
             Err(Errno(libc::EISDIR | libc::ENXIO)) => Err(stray(id)),
-            // The process has given up its rights since, so that it cannot know; nor could it lock beside libpod.
+            // The process has given up its rights since. It cannot see whether the file is there, nor lock it against libpod.
             Err(Errno(libc::EACCES)) if !self.is_opener() => Ok(None),
             Err(errno) => Err(Reason::System { doing: "opening a file in the directory", errno }),
         }
     }
 
-    /// What the file of an id is. `None`: there is none.
+    /// The metadata of an id's file. `None`: there is none.
     pub(super) fn metadata_of_id(&self, id: u32) -> Outcome<Option<Metadata>> {
         let name = IdName::new(id);
         match self.ask(|directory| Metadata::at(directory, name.as_str()))? {
             Ok(metadata) if metadata.is_regular => Ok(Some(metadata)),
             Ok(_) | Err(Errno(libc::ENOENT)) => Ok(None),
-            // As to who locks.
+            // As for opening.
             Err(Errno(libc::EACCES)) if !self.is_opener() => Ok(None),
             Err(errno) => Err(Reason::System { doing: "reading the status of a file in the directory", errno }),
         }
     }
 
-    /// Makes the file of an id; `false`: there is one.
+    /// Creates the file of an id. `false`: there is one.
     pub(super) fn make_id(&self, id: u32) -> Outcome<bool> {
         let name = IdName::new(id);
         match self.change(|directory| directory::make_at(directory, name.as_str(), ID_MODE))? {
@@ -129,12 +131,12 @@ impl Directory {
         }
     }
 
-    /// Removes the file of an id; `false`: there was none.
+    /// Removes the file of an id. `false`: there was none.
     pub(super) fn remove_id(&self, id: u32) -> Outcome<bool> {
         self.remove_file(IdName::new(id).as_str())
     }
 
-    /// Removes a file of the directory; `false`: there was none, or it is a directory, which no lock is.
+    /// Removes a file of the directory. `false`: there was none, or it is a directory, which is not a lock.
     pub(super) fn remove_file(&self, name: &str) -> Outcome<bool> {
         match self.change(|directory| directory::remove_at(directory, name))? {
             Ok(()) => Ok(true),
@@ -163,7 +165,7 @@ fn stray(id: u32) -> Reason {
     Reason::StrayFile { name: id.to_string(), is_link: false }
 }
 
-/// The name of an id's file, on the stack: a lock call looks it up.
+/// The name of an id's file. On the stack, because a lock call looks it up.
 struct IdName([u8; Self::MOST]);
 
 impl IdName {
@@ -187,7 +189,7 @@ pub(super) struct Contents {
     /// The allocated ids, in no order.
     pub(super) ids: Vec<u32>,
     pub(super) has_table: bool,
-    /// Whether there are names that are neither ids nor the table's.
+    /// Whether there are other names than ids and the table's.
     pub(super) has_others: bool,
 }
 

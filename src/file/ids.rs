@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Which ids this process believes to be free. Only a belief: other processes allocate and free as well, and the
-//! exclusive creation of a file decides.
+//! Which ids this process thinks are free. It is only a guess: other processes allocate and free as well. The exclusive
+//! creation of a file decides.
 
 use crate::shm::MAX_LOCKS;
 
-/// How many ids that turn out to be taken are tried before the directory is read.
+/// After this many wrong guesses, read the directory.
 pub(super) const SURPRISES_BEFORE_LOOK: u32 = 16;
 
-/// The ids known taken: a bit each, up to the highest of them.
+/// The ids that are thought to be taken: a bit each, up to the highest of them.
 #[derive(Debug, Default)]
 pub(super) struct KnownIds {
     taken: Vec<u64>,
-    /// Whether they come from having looked.
+    /// Whether the directory was read.
     pub(super) looked: bool,
 }
 
 impl KnownIds {
-    /// Of a directory in which those were found.
+    /// What is known of a directory in which the ids `taken` were found: all other ids are free.
     pub(super) fn all_but(taken: &[u32]) -> Self {
         let mut known = Self { looked: true, ..Self::default() };
         taken.iter().for_each(|&id| known.taken(id));
         known
     }
 
-    /// The lowest that is known free, and is no more. `None`: none is left.
+    /// Takes the lowest id that is thought to be free. `None`: there is none.
     pub(super) fn take_lowest(&mut self) -> Option<u32> {
         let index = self.taken.iter().position(|&bits| bits != u64::MAX).unwrap_or(self.taken.len());
         let bit = self.taken.get(index).map_or(0, |bits| bits.trailing_ones());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Who holds what, without touching a lock and without opening a file of an id: to close it would give up what this process
-//! has on it. Who holds a lock by its word is seen there; whom libpod's record locks belong to, in /proc/locks.
+//! Reading the state of locks without changing anything, and without opening the file of an id: closing it would release
+//! this process's lock on it. The table shows the holders of words, /proc/locks the processes with record locks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,20 +13,20 @@ use super::FileManager;
 use super::directory::Outcome;
 use super::tables::Table;
 
-/// Processes that have record locks on files beside a table, by inode.
+/// The processes that have record locks on files in the table's directory, by inode.
 fn record_locks(table: &Table) -> BTreeMap<u64, i32> {
     let locks = table.native.as_mapped().and_then(|file| file.process_locks_beside());
     locks.unwrap_or_default().into_iter().collect()
 }
 
-/// Adds to what a lock's word says that a process has the record lock on its file.
+/// Adds to the state of a lock's word that process `pid` has the record lock.
 fn add_record(info: &mut LockInfo, pid: i32, table: &Table) {
     if !info.held {
         (info.held, info.pid) = (true, pid);
         return;
     }
-    // Whoever has the word, or stands in a cell, and not the record lock waits for that. Unless the word went from hand to
-    // hand meanwhile.
+    // Another process has the record lock. So the threads with the word or the cells wait for it, unless the word has changed
+    // hands since it was read.
     let is_another = pid != 0 && info.pid != 0 && pid != info.pid;
     let is_as_before = || {
         let again = table.native.lock_info(info.id);
@@ -49,7 +49,7 @@ impl FileManager {
                         replaced.into_iter().for_each(|table| Self::tell(table, self.ownership.chosen()));
                         Ok(replaced)
                     }
-                    // The directory went, and the table with it: that one says who holds what.
+                    // The directory was removed. The old table still says who holds what.
                     Err(error) if *error.reason() == Reason::Removed => Ok(Some(table)),
                     Err(error) => Err(error),
                 }
@@ -58,7 +58,7 @@ impl FileManager {
         }
     }
 
-    /// Every lock that somebody holds, ascending.
+    /// The locks that are held, ascending.
     pub(super) fn held_ids(&self) -> Result<Vec<u32>> {
         let Some(table) = self.table_to_look()? else { return Ok(Vec::new()) };
         let mut held: BTreeSet<u32> = table.native.locks_held()?.into_iter().collect();
@@ -72,7 +72,7 @@ impl FileManager {
     fn ids_locked_in(&self, records: &BTreeMap<u64, i32>) -> Outcome<Vec<u32>> {
         let mut locked = Vec::new();
         let ids = match self.pool.directory.contents() {
-            // It gave up the right to know: to this process they are none.
+            // This process has given up the right to read the directory: it sees no ids.
             Err(Reason::System { errno: Errno(libc::EACCES), .. }) if !self.pool.directory.is_opener() => Vec::new(),
             contents => contents?.ids,
         };
@@ -112,7 +112,8 @@ impl FileManager {
         infos.collect::<Outcome<_>>().map_err(|reason| self.error(reason))
     }
 
-    /// Who holds a lock, by its word and cells, or by libpod's record lock, for which those wait.
+    /// The holders of a lock. If another process has the record lock, it is the holder, and the threads that the word and
+    /// the cells name wait for it.
     pub(super) fn holders(&self, id: u32) -> Result<Vec<Holder>> {
         self.check_id(id).map_err(|reason| self.error(reason))?;
         let Some(table) = self.table_to_look()? else { return Ok(Vec::new()) };
@@ -120,7 +121,7 @@ impl FileManager {
         let holders = if is_known { table.native.lock_holders(id)? } else { Vec::new() };
         let metadata = self.pool.directory.metadata_of_id(id).map_err(|reason| self.error(reason))?;
         let record = metadata.and_then(|metadata| record_locks(table).get(&metadata.inode).copied());
-        // As for a look at the lock: whom no number tells apart may be the same.
+        // Holders without a process id may be the same process.
         let is_its = |holder: &Holder, pid| holder.pid == pid || holder.pid == 0 || pid == 0;
         Ok(match record {
             Some(pid) if !holders.iter().any(|holder| is_its(holder, pid)) => {
@@ -133,7 +134,7 @@ impl FileManager {
     pub(super) fn describe(&self) -> Result<Info> {
         let attached = match self.table_to_look() {
             Ok(Some(table)) => table.native.info()?.attached,
-            // What was removed has nobody.
+            // A removed directory has no users.
             Ok(None) | Err(Error { .. }) => 0,
         };
         let retired =

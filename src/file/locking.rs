@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Taking a lock in two steps: its word in the directory's table, which excludes all users of this library, and then, for
-//! libpod's sake, the record lock on the id's file if there is one. Where libpod has that, its taker tries again every few
-//! milliseconds, with the word in hand, since nobody tells of an unlock; so one process does, however many wait. Who shares
-//! has a cell in the table instead, and the record lock for reading.
+//! A lock of a directory is taken in two steps. The first is its word in the directory's table, which excludes all users
+//! of this library. The second is the record lock on the id's file, if there is one, which excludes libpod. While libpod
+//! holds the record lock, the thread with the word tries again every few milliseconds, because libpod's unlock wakes nobody.
+//! So only one thread polls, however many wait. A reader has a cell in the table instead of the word, and takes the record
+//! lock for reading.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::acquisition::{Acquisition, Progress};
+use crate::acquisition::{self, Acquisition, Progress};
 use crate::backend::{self, Backend, FastAcquire, Mode, Release, Request, Spin};
 use crate::cancel::{self, Cancel};
 use crate::manager::Acquired;
 use crate::shm::{Native, SlowPath};
+use crate::sys::probe;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::Thread;
 use crate::sys::thread::caller_state::with_errno_kept;
@@ -21,17 +23,17 @@ use crate::{Error, Reason};
 
 use super::FileManager;
 use super::directory::Outcome;
-use super::kept::RecordAttempt;
+use super::record_locks::RecordAttempt;
 use super::tables::Table;
 
-/// How long to wait before another try for what libpod has: half of the 5 ms within which an unlock is to be noticed.
+/// The time between two tries for the record lock: half of the 5 ms within which an unlock by libpod is noticed.
 const RETRY_NS: u64 = 2_500_000;
 
-/// How often a table that has lost its name is replaced in one call. Each round means that somebody removed it just then:
-/// who removes all the time is not to make a slow process fail.
+/// How often a call replaces a table that has lost its name. Each round means that another process has just removed it.
+/// There are many rounds, so that a process that keeps removing tables does not make a slow one fail.
 const ROUNDS: u32 = 1000;
 
-/// An acquisition of a lock of a directory.
+/// An acquisition of a directory's lock.
 pub(crate) struct TwoSteps<'m> {
     manager: &'m FileManager,
     request: Request<'m>,
@@ -39,16 +41,16 @@ pub(crate) struct TwoSteps<'m> {
     stage: Stage<'m>,
 }
 
-/// Never moved while it waits: what it counts is noted where it stands.
+/// It is never moved while it waits: a record in the thread points to it.
 #[allow(
     clippy::large_enum_variant,
     reason = "one in a frame that waits; a signal handler may come where it would be allocated"
 )]
 enum Stage<'m> {
     Fresh,
-    /// For the word.
+    /// Waits for the word.
     Word(&'m Table, SlowPath<'m>),
-    /// For what libpod has.
+    /// Waits for the record lock.
     Record(Polling<'m>),
 }
 
@@ -57,6 +59,7 @@ struct Polling<'m> {
     acquired: Acquired,
     thread: Thread,
     counted: waits::RecordedWait,
+    start: Instant,
     until: Instant,
 }
 
@@ -67,8 +70,8 @@ impl Backend for FileManager {
         &self.storage
     }
 
-    /// Takes the word of a free lock, and what is at hand of its file. A signal handler may come anywhere, and stay: then the
-    /// thread has the word, or has not.
+    /// Takes the word of a free lock, and the record lock if its descriptor is kept. A signal handler may come anywhere,
+    /// and perhaps never return: then the thread either has the word or does not.
     #[inline(always)]
     fn acquire_fast(&self, id: u32, mode: Mode) -> FastAcquire {
         if mode == Mode::Shared || !self.ownership.is_fixed() {
@@ -76,7 +79,9 @@ impl Backend for FileManager {
         }
         let Some(table) = self.tables.present() else { return FastAcquire::GoSlow };
         match table.native.acquire_fast(id, mode) {
-            FastAcquire::Acquired(_) if !with_errno_kept(|| self.pool.kept.try_lock_fast(id)) => FastAcquire::BackOut,
+            FastAcquire::Acquired(_) if !with_errno_kept(|| self.pool.record_locks.try_lock_fast(id)) => {
+                FastAcquire::BackOut
+            }
             attempt => attempt,
         }
     }
@@ -87,14 +92,15 @@ impl Backend for FileManager {
 
     #[inline(always)]
     fn release_fast(&self, id: u32, mode: Mode) -> Release {
-        // A wait for libpod that a handler left has the word, and no lock: the slow path gives it back first.
+        // A signal handler may have jumped out of a wait for libpod, and left the word held. The slow path releases that
+        // word first.
         if mode == Mode::Shared || waits::any_recorded(Thread::calling()) {
             return Release::GoSlow;
         }
         let Some(table) = self.tables.present().filter(|table| table.native.holds_surely(id)) else {
             return Release::GoSlow;
         };
-        if !with_errno_kept(|| self.pool.kept.unlock_fast(id)) {
+        if !with_errno_kept(|| self.pool.record_locks.unlock_fast(id)) {
             return Release::GoSlow;
         }
         table.native.release_mid(id, mode)
@@ -114,7 +120,7 @@ impl Backend for FileManager {
 }
 
 impl FileManager {
-    /// The table in which a lock was taken that is to be given back, as `has` knows it.
+    /// The table in which the caller holds the lock, as `has` says.
     fn table_of(&self, id: u32, has: impl Fn(&Native) -> bool) -> Outcome<&Table> {
         waits::undo_abandoned(Thread::calling());
         self.check_id(id)?;
@@ -122,31 +128,31 @@ impl FileManager {
         self.tables.all().find(|table| has(&table.native)).ok_or(Reason::NotHolder { id })
     }
 
-    /// Gives a shared hold back.
+    /// Releases a shared hold.
     fn release_cell_and_record(&self, id: u32) -> Outcome<()> {
         let table = self.table_of(id, |native| native.reads(id))?;
         let is_last = || table.native.is_last_reader_here(id);
-        self.pool.kept.unshare(id, is_last, || backend::release_within(&table.native, id, Mode::Shared))
+        self.pool.record_locks.unshare(id, is_last, || backend::release_within(&table.native, id, Mode::Shared))
     }
 
     /// Makes an exclusive hold a shared one.
     fn downgrade_word_and_record(&self, id: u32) -> Outcome<()> {
         let table = self.table_of(id, |native| native.holds(id))?;
-        // While the word is the caller's: once it reads, another thread may give back what the process owns, and the record
-        // lock with it, which nobody would give back a second time.
-        self.pool.kept.weaken(id);
+        // Do this while the caller has the word. Once it is a reader, another thread may release a hold of the process
+        // together with its record lock, and a record lock taken after that would never be released.
+        self.pool.record_locks.weaken(id);
         let downgraded = backend::downgrade_within(&table.native, id);
         if downgraded.is_err() && table.native.holds(id) {
-            self.pool.kept.strengthen(id);
+            self.pool.record_locks.strengthen(id);
         }
         downgraded
     }
 
-    /// Gives a lock back.
+    /// Releases an exclusive hold.
     fn release_word_and_record(&self, id: u32) -> Outcome<()> {
         let table = self.table_of(id, |native| native.holds(id))?;
-        // First: whoever takes the word takes that next.
-        self.pool.kept.unlock(id);
+        // Release the record lock first: the thread that takes the word takes it next.
+        self.pool.record_locks.unlock(id);
         backend::release_within(&table.native, id, Mode::Exclusive)
     }
 }
@@ -173,7 +179,7 @@ impl<'m> TwoSteps<'m> {
                 let (table, id) = (*table, self.request.id);
                 let step = path.step();
                 if let (Mode::Shared, Ok(None) | Err(_)) = (self.request.mode, &step) {
-                    self.manager.pool.kept.close_unless_read(id, || table.native.is_used_here(id));
+                    self.manager.pool.record_locks.close_unless_read(id, || table.native.is_used_here(id));
                 }
                 match step {
                     Ok(None) => return Ok(None),
@@ -187,11 +193,23 @@ impl<'m> TwoSteps<'m> {
             }
             Stage::Record(polling) => (polling.table, polling.acquired),
         };
-        self.take_record(table, acquired)
+        let progress = self.take_record(table, acquired);
+        if !matches!(progress, Ok(None)) {
+            self.show_record_wait_end(acquisition::code(&progress));
+        }
+        progress
+    }
+
+    /// Tells probes of the end of a wait for the record lock, if the call is in one.
+    fn show_record_wait_end(&self, code: i64) {
+        if let Stage::Record(polling) = &self.stage {
+            let (inode, waited) = (polling.table.native.inode(), Instant::now().since(polling.start));
+            probe::record_wait_end(inode, self.request.id.into(), waited, code);
+        }
     }
 
     fn begin(&mut self) -> Progress {
-        // First: whatever this call comes to, it is not to keep what it took in vain.
+        // Do this first: even if the call fails, it must not keep the word that the fast path took.
         if self.request.missed == FastAcquire::BackOut
             && let Some(table) = self.manager.tables.present()
         {
@@ -217,34 +235,35 @@ impl<'m> TwoSteps<'m> {
         self.advance()
     }
 
-    /// The same in the table that came in the place of one that lost its name.
+    /// Begins again in the table that has replaced `table`.
     fn begin_anew(&mut self, table: &'m Table) -> Progress {
         self.rounds += 1;
         if self.rounds > ROUNDS {
             return Err(Reason::Unsettled { id: self.request.id, rounds: ROUNDS });
         }
+        self.show_record_wait_end(-i64::from(Reason::Removed.errno()));
         self.stage = Stage::Fresh;
         let table = self.manager.replaced(table).map_err(Error::into_reason)?;
         self.take_word(table)
     }
 
-    /// The second step, with the word in hand.
+    /// The second step. The caller has the word.
     fn take_record(&mut self, table: &'m Table, acquired: Acquired) -> Progress {
-        let kept = &self.manager.pool.kept;
+        let record_locks = &self.manager.pool.record_locks;
         let changed = self.manager.pool.directory.changed_last();
-        let beheld = match self.request.mode {
-            Mode::Exclusive => kept.try_lock(self.request.id),
-            Mode::Shared => kept.try_share(self.request.id),
+        let attempt = match self.request.mode {
+            Mode::Exclusive => record_locks.try_lock(self.request.id),
+            Mode::Shared => record_locks.try_share(self.request.id),
         };
-        match beheld {
+        match attempt {
             Ok(RecordAttempt::Locked) => Ok(Some(self.hold(table, acquired))),
-            // libpod may have removed all files of the directory, the table with them.
+            // libpod may have removed all files of the directory, also the table.
             Ok(RecordAttempt::NoFile) if table.native.has_lost_its_name() => {
                 self.back_out_of_word(table, acquired);
                 self.begin_anew(table)
             }
             Ok(RecordAttempt::NoFile) => {
-                kept.note_no_file(self.request.id, changed);
+                record_locks.note_no_file(self.request.id, changed);
                 Ok(Some(self.hold(table, acquired)))
             }
             Ok(RecordAttempt::Held) => {
@@ -257,7 +276,7 @@ impl<'m> TwoSteps<'m> {
         }
     }
 
-    /// `Err`: it is not to be waited for any longer.
+    /// Prepares a sleep until the next try. `Err`: the wait is over.
     fn go_on_polling(&mut self, table: &'m Table, acquired: Acquired) -> Progress {
         let Request { id, deadline, .. } = self.request;
         let now = Instant::now();
@@ -271,10 +290,11 @@ impl<'m> TwoSteps<'m> {
         let until = cancel::next_look(self.request.cancel, now.after(RETRY_NS).min(deadline.at()));
         if let Stage::Record(polling) = &mut self.stage {
             polling.until = until;
+            probe::record_wait(table.native.inode(), id.into(), now.since(polling.start));
             return Ok(None);
         }
         let (thread, counted) = (Thread::calling(), waits::RecordedWait::default());
-        self.stage = Stage::Record(Polling { table, acquired, thread, counted, until });
+        self.stage = Stage::Record(Polling { table, acquired, thread, counted, start: now, until });
         if let Stage::Record(polling) = &mut self.stage {
             let (local_waiters, published_wait, cancel) = (None, None, self.request.cancel.map(Cancel::waits));
             let (waiting, futex) = (table.native.waiting(), table.native.futex(id));
@@ -286,10 +306,11 @@ impl<'m> TwoSteps<'m> {
                 .counted
                 .begin(thread, &WaitEffects { waiting, cancel, local_waiters, published_wait, futex, held_word });
         }
+        probe::record_wait(table.native.inode(), id.into(), 0);
         Ok(None)
     }
 
-    /// The word was in hand if libpod was waited for.
+    /// Holds the lock now. If the call waited for libpod, no unlock could release the word meanwhile; from here on one can.
     fn hold(&mut self, table: &Table, acquired: Acquired) -> Acquired {
         if matches!(self.stage, Stage::Record(_)) {
             self.end_polling();
@@ -306,12 +327,12 @@ impl<'m> TwoSteps<'m> {
         }
     }
 
-    /// Gives the word, or the cell, back as it was.
+    /// Backs out of the word, or releases the cell.
     fn back_out_of_word(&mut self, table: &Table, acquired: Acquired) {
         self.end_polling();
         match self.request.mode {
             Mode::Exclusive => table.native.back_out_of(self.request.id, acquired),
-            // It is there, or a hostile writer has taken it: there is nobody to tell.
+            // This fails only if a hostile writer has emptied the cell: there is nobody to tell.
             Mode::Shared => _ = backend::release_within(&table.native, self.request.id, Mode::Shared),
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! One directory as this process has it open: once, however many managers are open on it. Which ids are allocated is what
-//! files there are.
+//! A directory as this process has it open: once, however many managers are open on it. An id is allocated if its file
+//! exists.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,23 +13,23 @@ use crate::{Reason, Result};
 
 use super::directory::{Directory, Outcome};
 use super::ids::{KnownIds, SURPRISES_BEFORE_LOOK};
-use super::kept::Kept;
+use super::record_locks::RecordLocks;
 
 static POOLS: Registry<Pool> = Registry::new();
 
-/// A directory and what this process knows of it.
+/// A directory, and what this process knows of it.
 pub(super) struct Pool {
     pub(super) directory: Arc<Directory>,
-    pub(super) kept: Arc<Kept>,
+    pub(super) record_locks: Arc<RecordLocks>,
     process: &'static Process,
-    /// Not a child's, because its parent's threads may be changing it.
+    /// A child starts with none: threads of its parent may have been changing the parent's.
     ids: PerProcess<Mutex<KnownIds>>,
 }
 
 impl Pool {
     pub(super) fn open(directory: Directory) -> Result<Shared<Self>> {
         let name = directory.name.clone();
-        let reserving = name.failed("reserving memory");
+        let reserving = |errno| name.error(Reason::of_reserving(errno));
         let process = Process::current().map_err(&reserving)?;
         let key =
             [directory.metadata.device, directory.metadata.inode, u64::from(directory.access == Access::ReadOnly)];
@@ -41,8 +41,8 @@ impl Pool {
             || {
                 let ids = PerProcess::new().map_err(&reserving)?;
                 let directory = Arc::new(directory);
-                let kept = Arc::new(Kept::new(process, Arc::clone(&directory)));
-                Ok(Self { directory, kept, process, ids })
+                let record_locks = Arc::new(RecordLocks::new(process, Arc::clone(&directory)));
+                Ok(Self { directory, record_locks, process, ids })
             },
         )
     }
@@ -50,11 +50,11 @@ impl Pool {
     fn ids(&self) -> Outcome<MutexGuard<'_, KnownIds>> {
         self.process.begin_epoch();
         let ids = self.ids.get(|| Ok::<_, Reason>(Mutex::default()))?;
-        // Only a belief: it is as good as any, whoever panicked over it.
+        // Use it even after a panic: the file system decides, and this is only a guess.
         Ok(ids.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes the file of an id that has none. Which one: the lowest that is known to be free.
+    /// Makes the file of the lowest id that is thought to be free.
     pub(super) fn allocate(&self) -> Outcome<u32> {
         let mut ids = self.ids()?;
         let mut surprises = 0;
@@ -96,7 +96,7 @@ impl Pool {
 
     pub(super) fn free_all(&self) -> Outcome<()> {
         let mut ids = self.ids()?;
-        // What has lost its name is empty, but not free.
+        // A removed directory is empty, but its ids are not free.
         if self.directory.is_removed() {
             return Err(Reason::Removed);
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The table of a directory, in which the words of its locks are: a native segment of its own. libpod's free-all removes
-//! it with the rest; then the next call makes a new one, and what was taken in the old one is given back there.
+//! The table of a directory: a native segment with the words of its locks. When libpod frees all locks, it also removes
+//! the table. The next call then makes a new one. A lock that was taken in the old table is released there.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::{Reason, Result};
 use super::directory::Directory;
 use super::pool::Pool;
 
-/// The tables that a manager has used: none of them goes before the manager does.
+/// The tables that a manager has used. They all stay until the manager is dropped.
 pub(super) struct Tables {
     first: OnceBox<Table>,
 }
 
-/// One table, and the one that came in its place.
+/// A table, and the one that has replaced it.
 pub(super) struct Table {
     pub(super) native: Native,
     next: OnceBox<Table>,
@@ -25,7 +25,7 @@ pub(super) struct Table {
 
 impl Table {
     fn new(pool: &Pool, native: Native) -> Self {
-        native.set_companion(Arc::clone(&pool.kept) as Arc<dyn Companion>);
+        native.set_companion(Arc::clone(&pool.record_locks) as Arc<dyn Companion>);
         Self { native, next: OnceBox::new() }
     }
 }
@@ -35,12 +35,12 @@ impl Tables {
         Self { first: OnceBox::new() }
     }
 
-    /// Makes the first table of a directory that has none: `EEXIST` if it has.
+    /// Makes the first table of a directory. `EEXIST`: it has one.
     pub(super) fn create(&self, pool: &Pool) -> Result<()> {
         self.first.get_or_make(|| Ok(Table::new(pool, shm::create_table(&pool.directory.name)?))).map(|_| ())
     }
 
-    /// The present table, opened, or made where there is none. A manager that only looks makes none: `None` then.
+    /// The present table. It is opened if need be, and made if there is none. A read-only manager makes none: `None`.
     pub(super) fn open(&self, pool: &Pool) -> Result<Option<&Table>> {
         match self.present() {
             Some(table) => Ok(Some(table)),
@@ -48,7 +48,7 @@ impl Tables {
         }
     }
 
-    /// The table that came in the place of one that has lost its name.
+    /// The table that has replaced `table`, which has lost its name.
     pub(super) fn replace<'t>(&self, table: &'t Table, pool: &Pool) -> Result<Option<&'t Table>> {
         open_in(&table.next, pool)
     }
@@ -69,7 +69,7 @@ fn open_in<'p>(place: &'p OnceBox<Table>, pool: &Pool) -> Result<Option<&'p Tabl
         return Ok(Some(table));
     }
     let Directory { name, access, .. } = &*pool.directory;
-    // By its name, which may be another directory's by now: whose locks are not ours.
+    // The table is opened by its name, which may lead to another directory by now.
     let check = || if pool.directory.has_lost_its_name() { Err(name.error(Reason::Removed)) } else { Ok(()) };
     check()?;
     let Some(native) = shm::open_table(name, *access)? else { return Ok(None) };

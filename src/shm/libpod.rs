@@ -2,9 +2,9 @@
 #![deny(unsafe_code)]
 //! The libpod layout: Podman's own segments, byte for byte, with POSIX robust mutexes that a real Podman understands.
 //!
-//! A *pool* is one segment as this process has it mapped; a [`Libpod`] is a manager on it. What a thread holds is
-//! remembered in the pool, in memory that no child inherits, and never read off a mutex, whose thread id may be that
-//! of a stranger in another PID namespace.
+//! A *pool* is a segment as this process has it mapped; a [`Libpod`] is a manager on it. The pool records which thread
+//! holds what, in memory that no child inherits. A mutex is never asked for its holder: the thread id in it may be of
+//! another PID namespace.
 
 mod allocation;
 mod bitmaps;
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::{self, Backend, FastAcquire, Mode, Release, Request, Spin};
+use crate::manager::sealed::Sealed;
 use crate::manager::{Acquired, Holder, Info, Kind, Layout, LockInfo, Manager, Ownership, Wait};
 use crate::sys::mutex::MutexLayout;
 use crate::sys::process::Process;
@@ -38,25 +39,25 @@ pub(super) use format::{MAGIC, is_ours};
 use locking::SlowPath;
 use pool::Pool;
 
-/// A manager on a segment in the libpod layout. What lock and unlock need of its pool is one load away: between two locked
-/// instructions the processor hides nothing, so each further pointer to follow would be paid in full.
+/// A manager on a segment in the libpod layout. All that lock and unlock need of the pool is one load away: between two
+/// locked instructions the processor hides nothing, so every further load costs its full time.
 pub(crate) struct Libpod {
     /// The mutex of lock 0.
     mutexes: *mut u8,
     /// The one that guards the bitmaps.
     guard: *mut u8,
-    /// As many locks as may be taken through the manager: all, or none if it was opened to look.
+    /// How many locks may be taken through the manager: all, or none if it was opened read only.
     lockable: u32,
     mutex_layout: MutexLayout,
-    /// One word for each lock: who of this process holds it, as the manager's manager and the thread's local id.
+    /// A word for each lock: which thread of this process holds it, as the manager's number and the thread's local id.
     holders: *const AtomicU64,
-    /// Names the manager among those of the process, above the bits of a local id.
+    /// The manager's number in this process, above the bits of a local id.
     manager: u64,
     process: &'static Process,
-    /// Keeps everything above alive and in place.
+    /// Keeps all that the pointers above point to.
     pool: Shared<Pool>,
     storage: Arc<PathBuf>,
-    /// One word: how many threads wait in calls on this manager.
+    /// One word: the number of threads that wait in calls on the manager.
     waiting: CacheLine,
 }
 
@@ -67,7 +68,7 @@ impl Libpod {
         Self::new(name, geometry, || pool::create(name, geometry, mode))
     }
 
-    /// Opens what `candidate` found, whose first bytes are `start`.
+    /// Opens the file of `candidate`, whose first bytes are `start`.
     pub(super) fn open(candidate: Candidate, start: &[u8], num_locks: u32) -> Result<Self> {
         let geometry = Geometry::read(start, candidate.metadata.size).map_err(|reason| candidate.name.error(reason))?;
         if num_locks != 0 {
@@ -83,7 +84,7 @@ impl Libpod {
 
     fn new(name: &SegmentName, geometry: Geometry, segment: impl FnOnce() -> Result<Segment>) -> Result<Self> {
         static NEXT_MANAGER: AtomicU64 = AtomicU64::new(1);
-        let process = Process::current().map_err(name.failed("reserving memory"))?;
+        let process = Process::current().map_err(|errno| name.error(Reason::of_reserving(errno)))?;
         let waiting = CacheLine::claim().map_err(name.failed("reserving memory"))?;
         let pool = Pool::of(process, name, segment()?, geometry)?;
         let manager = NEXT_MANAGER.fetch_add(1, Ordering::Relaxed) << thread::LOCAL_ID_BITS;
@@ -98,7 +99,7 @@ impl Libpod {
         Error::new(&self.storage, reason)
     }
 
-    /// What was found, where the storage is named.
+    /// Adds the storage to a failure.
     fn told<T>(&self, found: Outcome<T>) -> Result<T> {
         found.map_err(|reason| self.error(reason))
     }
@@ -112,7 +113,7 @@ impl Libpod {
         if self.pool.segment.access == Access::ReadWrite { Ok(()) } else { Err(Reason::ReadOnly) }
     }
 
-    /// Whether a lock may be changed through the manager.
+    /// Checks that a lock may be changed through the manager.
     fn may_change(&self, id: u32) -> Outcome<()> {
         self.is_in_range(id)?;
         self.is_writable()
@@ -202,6 +203,8 @@ impl Backend for Libpod {
         self.pool.geometry.lock_at(offset)
     }
 }
+
+impl Sealed for Libpod {}
 
 impl Manager for Libpod {
     fn allocate_lock(&self) -> Result<u32> {
@@ -300,8 +303,8 @@ impl Manager for Libpod {
 
 impl Drop for Libpod {
     fn drop(&mut self) {
-        // The registry drops the pool with its last manager. What a robust list may still point into must stay
-        // mapped, so a manager that is dropped busy gives its part up for good.
+        // The registry drops the pool with its last manager. A robust list may still point into the segment of a busy
+        // manager, so its part in the pool is never dropped.
         if self.is_idle().is_err() {
             self.pool.keep_forever();
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! What a segment may be called, and where it is then.
+//! The names of segments, and the files that they mean.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,16 +9,17 @@ use std::sync::Arc;
 
 use crate::{Errno, Error, Reason, Result};
 
-/// Where POSIX shared memory lives on Linux, for glibc as for libpod (which removes its segment there).
+/// The directory of POSIX shared memory on Linux, for glibc and for libpod.
 const SHM_DIRECTORY: &str = "/dev/shm";
 
-/// NAME_MAX of Linux: the most bytes that one component of a path may have.
+/// NAME_MAX of Linux: the most bytes in a component of a path.
 const LONGEST_COMPONENT: usize = 255;
 
-/// The file of a directory that the words of its locks are in: a native segment.
+/// The table of a lock directory: a native segment with the words of its locks.
 pub(crate) const TABLE: &str = ".lock_manager";
 
-/// A segment's name as the caller wrote it, and the file that it means. Of a directory's table: how the directory is called.
+/// A segment's name as the caller wrote it, and the file that it means. For the table of a directory, the name is the
+/// directory's.
 #[derive(Debug, Clone)]
 pub(crate) struct SegmentName {
     shown: Arc<PathBuf>,
@@ -26,7 +27,7 @@ pub(crate) struct SegmentName {
 }
 
 impl SegmentName {
-    /// Understands a POSIX name (one slash, first) or the absolute path of a file.
+    /// Parses a POSIX name (one slash, first) or the absolute path of a file.
     pub(crate) fn parse(path: &Path) -> Result<Self> {
         let shown: Arc<PathBuf> = Arc::new(path.to_path_buf());
         let bytes = path.as_os_str().as_bytes();
@@ -52,10 +53,10 @@ impl SegmentName {
         Ok(Self { shown, file })
     }
 
-    /// Of the table of a directory of locks.
+    /// The table of a lock directory.
     pub(crate) fn of_table_in(directory: &Path) -> Result<Self> {
         let shown: Arc<PathBuf> = Arc::new(directory.to_path_buf());
-        // Without a slash at the end, which would have a link followed.
+        // Without a slash at the end, which would make the kernel follow a link.
         match std::path::absolute(directory) {
             Ok(absolute) => Ok(Self { shown, file: absolute.components().collect::<PathBuf>().join(TABLE) }),
             Err(_) => Err(Error::new(

@@ -1,11 +1,39 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![deny(unsafe_code)]
-//! The native layout: locks that need no list of the kernel's and in which no thread id decides.
+//! The native engine. Its locks need no robust list of the kernel, and no thread id decides who holds them.
 //!
-//! Every process that uses a segment has an entry in it, and a record lock on the entry's byte for as long as it lives.
-//! A lock word names its holder whole: entry, generation of the entry, serial of the thread. One compare-and-swap takes
-//! it, one gives it back; whoever finds the named holder dead swaps exactly the word that was judged. Nothing that
-//! decides ownership is written anywhere else.
+//! A process that uses a segment has an entry in it, and a record lock on the entry's byte for as long as it lives. A lock
+//! word names its holder completely: entry, generation of the entry, serial of the thread. One compare-and-swap takes a
+//! lock, and one releases it. If the named holder is dead, a waiter swaps exactly the word that it judged. Nothing else
+//! that is written decides who holds a lock.
+//!
+//! # The words of this engine
+//!
+//! | term | meaning |
+//! | --- | --- |
+//! | segment | a file of shared memory with locks in it, or the same in memory of one process |
+//! | space, pool, view | a mapped segment; the segment as this process uses it; what a manager needs of the pool to lock |
+//! | entry | the place of a process in the segment's attach table; a process *attaches* to get one |
+//! | generation | how often an entry was used: with it, no two processes ever have the same name |
+//! | serial | a thread's number in its process; 0 stands for the process itself |
+//! | owner | entry, generation and serial: the name of a thread, or of a process, in words and cells |
+//! | word | 64 bits for each lock: its owner and four flags (`word` has the table of states) |
+//! | cell | a word in which one reader has its name |
+//! | claim | a reader's name in a cell, before the reader has looked at the lock's word again |
+//! | drain | what a writer does that has the word and waits for the readers to leave: it does not hold the lock yet |
+//! | note | how often a lock was taken, and through which manager of the holder's process |
+//! | slot | 64 bytes for each lock: word, note, four cells |
+//! | table | the cells that all locks share, for readers that find no room in the slot |
+//! | record | which thread a name means, and which lock it waits for |
+//! | judge | decide whether a holder is dead; a holder that cannot be judged is not dead |
+//! | take over | swap the word of a dead holder for one's own name |
+//! | abandoned | of a lock: its last holder died, and nobody has taken it since |
+//! | slice | one sleep of a wait, at most 5 ms unless many threads of the process wait |
+//! | starve | have waited for 2 ms |
+//! | companion | the record lock that a lock of a directory has beside its word |
+//!
+//! A lock call takes the *fast path* (`view`, `sharing`), the *mid path* (there, and in `converting`), the *slow path*
+//! (`locking`, with `writing` and `reading`): `backend` says which function is which.
 
 mod abandoning;
 mod attachment;
@@ -39,12 +67,12 @@ mod waits_for;
 mod word;
 mod writing;
 
-/// What the bitmap and the cells are made of; the models put another in its place.
+/// The atomics of the bitmap and the cells. The models replace this module.
 mod atomic {
     pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-    /// What was changed before, and is read behind, is in the one order of all that is sequentially consistent: the accesses
-    /// say so themselves. The models' do not know it, and have a fence here.
+    /// Orders the accesses before it and after it, which are all sequentially consistent, so nothing is to be done here.
+    /// The models' atomics do not have that order, so theirs is a fence.
     #[inline(always)]
     pub(super) const fn in_sequence() {}
 }
@@ -56,7 +84,7 @@ use std::sync::Arc;
 use crate::manager::Manager;
 use crate::ownership::OwnershipCell;
 use crate::sys::Errno;
-use crate::sys::liveness;
+use crate::sys::process::namespaces;
 use crate::sys::process::{Process, effective_user};
 use crate::sys::syscall::file::{Access, FileSystem};
 use crate::{Error, Reason, Result};
@@ -74,30 +102,30 @@ use pool::Pool;
 use space::Space;
 use view::View;
 
-/// What a remover is told of a file that starts with these bytes.
+/// What a file that starts with these bytes is to a remover.
 pub(super) fn recognise(start: &[u8]) -> Recognised {
     if is_ours(start) { Recognised::WithRetiredWord(format::header::RETIRED as u64) } else { Recognised::No }
 }
 
-/// Whether a native segment that starts with these bytes was removed for good; if it has a name, that is another one.
+/// Whether the native segment that starts with these bytes was removed. It may still have a second name.
 pub(super) fn is_removed(_: &Candidate, start: &[u8]) -> bool {
     is_ours(start) && format::is_removed(start)
 }
 
-/// Whether a native segment that starts with these bytes is known to be from before this boot.
+/// Whether the native segment that starts with these bytes was made before this boot.
 pub(super) fn is_before_boot(candidate: &Candidate, start: &[u8]) -> bool {
     let check = |geometry| check_boot(candidate, start, geometry);
     is_ours(start) && matches!(Geometry::read(start).and_then(check), Err(Reason::BeforeBoot))
 }
 
-/// Whether a segment may be used as far as the boot is concerned. The living prove that it is of this one, whatever its id
-/// says: containers may have an id of their own mounted over the kernel's.
+/// Checks that a segment was made since the boot. A segment that a living process uses was, even if its boot id differs: a
+/// container may have an id of its own mounted over the kernel's.
 fn check_boot(candidate: &Candidate, start: &[u8], geometry: Geometry) -> std::result::Result<(), Reason> {
-    // What is in memory was made since the boot.
+    // A file in memory was made since the boot.
     if candidate.file_system == FileSystem::Memory {
         return Ok(());
     }
-    let boot = liveness::boot_id();
+    let boot = namespaces::boot_id();
     if boot.is_ok_and(|boot| format::boot(start) == Some(boot))
         || removal::is_in_use(candidate, entries::bytes(geometry))?
     {
@@ -106,16 +134,16 @@ fn check_boot(candidate: &Candidate, start: &[u8], geometry: Geometry) -> std::r
     Err(boot.map_or_else(space::no_boot, |_| Reason::BeforeBoot))
 }
 
-/// Where the locks of a manager are at backing.
+/// Where the locks of a manager are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Backing {
-    /// In a segment that has a name.
+    /// In a segment with a name.
     Segment,
-    /// In memory of the process of that epoch.
+    /// In memory of the process with this epoch.
     Memory { epoch: u64 },
 }
 
-/// A manager of locks of the library's own.
+/// A manager of native locks.
 pub(crate) struct Native {
     backing: Backing,
     view: View,
@@ -128,7 +156,7 @@ impl Native {
     /// Creates a segment and opens it.
     pub(super) fn create(name: &SegmentName, num_locks: u32, max_locks: u32, mode: u32) -> Result<Self> {
         let geometry = Geometry::for_locks(num_locks, max_locks).map_err(|reason| name.error(reason))?;
-        // Whoever uses it opens it for both, its creator first; what that one could not open it could not remove.
+        // Every user opens the segment for reading and writing. A creator that cannot open it could not remove it either.
         if mode & 0o600 != 0o600 && effective_user() != 0 {
             let what = "the mode does not let the owner read and write, which the native layout needs";
             return Err(name.error(Reason::BadArgument(what)));
@@ -136,27 +164,29 @@ impl Native {
         let space = Space::create(name, geometry, mode)?;
         let inode = space.segment.metadata.inode;
         let made = Self::new(name, space, None).inspect_err(|error| {
-            // What cannot be used, for want of a descriptor to attach with, is not left behind.
+            // Do not leave a segment behind that cannot be used, for example because there is no descriptor to attach
+            // with.
             if !matches!(error.reason(), Reason::Removed) {
                 let is_it = |_: &Candidate, start: &[u8]| is_ours(start) && format::inode(start) == Some(inode);
                 let _gone_already = super::remove_if(name, is_it);
             }
         })?;
-        // From here on it has somebody living in it.
+        // From here on a living process is attached.
         made.pool().segment.allow_removal();
         Ok(made)
     }
 
-    /// Opens what `candidate` found, whose first bytes are `start`. `ESTALE` where the name is to be looked up again.
+    /// Opens the file of `candidate`, whose first bytes are `start`. On `ESTALE` the caller looks the name up again.
     pub(super) fn open(candidate: Candidate, start: &[u8], num_locks: u32) -> Result<Self> {
         let name = candidate.name.clone();
         let refuse = |reason| name.error(reason);
         let geometry = Geometry::read(start).map_err(refuse)?;
-        // The boot first: after one, a device may have another number, and what was copied then is as old.
+        // Check the boot before the device: after a boot, a device may have another number.
         check_boot(&candidate, start, geometry).map_err(refuse)?;
         format::check_file(start, candidate.metadata.device, candidate.metadata.inode).map_err(refuse)?;
         let there = geometry.check_count(format::num_locks(start).unwrap_or(0)).map_err(refuse)?;
-        // After the number was read: whoever grows the file makes it longer before saying so.
+        // Map after the number of locks was read: a process that grows the file makes it longer before it raises the
+        // number.
         let space = Space::open(candidate, geometry, there)?;
         if num_locks != 0 {
             let asked = format::rounded(num_locks);
@@ -170,9 +200,9 @@ impl Native {
         Self::new(&name, space, format::identity(start))
     }
 
-    /// `read`: the segment's id as it was read from the file, if it was.
+    /// `read`: the segment's id as it was read from the file, if it was read.
     fn new(name: &SegmentName, space: Space, read: Option<[u8; 16]>) -> Result<Self> {
-        let no_memory = |errno: Errno| name.error(Reason::System { doing: "reserving memory", errno });
+        let no_memory = |errno: Errno| name.error(Reason::of_reserving(errno));
         let process = Process::current().map_err(no_memory)?;
         let pool = Pool::of(process, name, space, read)?;
         let number = note::managers().claim().ok_or_else(|| name.error(Reason::TooManyManagers))?;
@@ -184,7 +214,7 @@ impl Native {
         let native = Self { backing: Backing::Segment, view, process, storage, ownership };
         if native.pool().access == Access::ReadWrite {
             native.pool().attached().map_err(|reason| native.error(reason))?;
-            // A remover that came before is not to leave anybody behind in what it removed.
+            // If a remover was faster, this process must not stay in what it removed.
             if native.pool().is_retired() {
                 return Err(native.error(Reason::Removed));
             }
@@ -192,10 +222,10 @@ impl Native {
         Ok(native)
     }
 
-    /// Makes just as many locks in memory of this process's own.
+    /// Makes exactly `num_locks` locks in this process's memory.
     pub(crate) fn in_memory(storage: &Arc<PathBuf>, num_locks: u32) -> Result<Self> {
         let refuse = |reason| Error::new(storage, reason);
-        let no_memory = |errno: Errno| refuse(Reason::System { doing: "reserving memory", errno });
+        let no_memory = |errno: Errno| refuse(Reason::of_reserving(errno));
         let process = Process::current().map_err(no_memory)?;
         let geometry = Geometry::for_locks(num_locks, MAX_LOCKS).map_err(refuse)?;
         let space = Space::create_nameless(geometry, num_locks).map_err(refuse)?;
@@ -229,10 +259,10 @@ impl fmt::Debug for Native {
 
 impl Drop for Native {
     fn drop(&mut self) {
-        // A child may close what it inherited as its first call.
+        // A forked child may close an inherited manager in its first call.
         self.process.begin_epoch();
-        // What is held stays held as long as the process lives, and a child that shares its parent's memory takes
-        // nothing of the parent's down.
+        // Held locks stay held while the process lives, and a child that shares its parent's memory must not unmap
+        // anything of its parent.
         if !self.process.is_caller() || self.check_idle().is_err() {
             self.view.pool.keep_forever();
         } else {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Removing a segment: either its name goes, and its users are told, or nothing happens, wherever the remover dies.
+//! Removing a segment. Wherever the remover dies, either the name is gone and the users are told, or nothing has
+//! happened.
 //!
-//! A remover holds a record lock on the segment's first byte. A layout that has a word for it is marked before the name
-//! goes, so that nobody begins to use the segment while others make a new one elsewhere. That mark alone says nothing:
-//! it counts once the file has lost its name. If the remover fails, it takes the mark back; if it dies, whoever meets the
-//! mark does.
+//! A remover holds a record lock on the segment's first byte. If the layout has a word for it, the remover sets a mark
+//! there before it removes the name, so that no process starts to use the segment while others make a new one. The mark
+//! alone means nothing: it counts once the file has lost its name. If the remover fails, it takes the mark back. If it
+//! dies, the next process that sees the mark does.
 
 use std::fs::{self, File};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,39 +24,40 @@ use super::Outcome;
 use super::name::SegmentName;
 use super::segment::{Candidate, START, Segment};
 
-/// What the word says by which the users of a segment learn of its removal.
+/// The values of the word by which users learn of a removal.
 pub(super) mod mark {
     pub(crate) const IN_USE: u32 = 0;
-    /// A remover is about to take the name away, or died when it was: ask the file.
+    /// A remover is about to remove the name, or died then: ask the file.
     pub(crate) const REMOVING: u32 = 1;
-    /// Whatever else stands there: the name is gone, for good.
+    /// This or any other value: the name is gone for good.
     pub(crate) const REMOVED: u32 = 2;
 }
 
-/// How long another remover is waited for. It takes microseconds, but anybody who can read the file may lock the byte.
+/// How long to wait for another remover. A removal takes microseconds, but any process that can read the file can lock
+/// the byte.
 const PATIENCE_NS: u64 = 2_000_000_000;
 
-/// How often it is looked whether another remover has ended.
+/// The time between two looks whether another remover has finished.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// What a remover has locked.
+/// The byte that a remover locks.
 fn removal_byte() -> Range {
     Range::between(0, 1)
 }
 
-/// What the first bytes of a file tell its remover.
+/// What the first bytes of a file are to its remover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recognised {
-    /// No segment of ours, or not one that is to go.
+    /// Not a segment of this library, or not one that may be removed.
     No,
-    /// One whose users find out by themselves.
+    /// A segment whose users notice the removal by themselves.
     Yes,
-    /// One that has a word for them, at that offset.
+    /// A segment with a word for the mark, at that offset.
     WithRetiredWord(u64),
 }
 
-/// Removes the name of a segment that `recognise` knows, by its first bytes and what else it asks of the file. It is asked
-/// again when nobody else can remove the segment any more and its users have been warned.
+/// Removes the name of a segment that `recognise` accepts, by its first bytes and by what it asks of the file. It is
+/// asked again once no other process can remove the segment, and once its users are warned.
 pub(super) fn remove(name: &SegmentName, recognise: impl Fn(&Candidate, &[u8]) -> Recognised) -> Result<()> {
     let candidate = Candidate::open(name, Access::ReadWrite)?;
     let recognised = || {
@@ -67,23 +69,23 @@ pub(super) fn remove(name: &SegmentName, recognise: impl Fn(&Candidate, &[u8]) -
             known => Ok((known, start)),
         }
     };
-    // Before it is locked, which is not for a file of others.
+    // Ask before locking: a file that is not a segment must not be locked.
     recognised()?;
-    // Two removers and a creator: without this, the second remover would take away the new segment.
+    // Without this, the second of two removers would remove a segment that was created between them.
     let _alone = exclude_other_removers(&candidate)?;
     let (known, start) = recognised()?;
     match Metadata::of_path(name.file()) {
         Ok(metadata) if metadata.id() == candidate.metadata.id() => {}
         _ => return Err(name.error(Reason::NotFound)),
     }
-    // Before the name is gone: nobody is to live on in it while others begin anew elsewhere.
+    // Mark it before the name is gone: no process may go on using it while others create a new one.
     let mark = match known {
         Recognised::WithRetiredWord(offset) if offset < candidate.metadata.size => {
             Some(Mark::set(&candidate, &start, offset as usize)?)
         }
         _ => None,
     };
-    // After the mark: whoever attaches from here on sees it, and waits for what comes of it.
+    // Ask again after the mark: a process that attaches from here on sees the mark, and waits for the end of the removal.
     recognised()?;
     match fs::remove_file(name.file()).map_err(Errno::from) {
         Ok(()) => {
@@ -93,7 +95,7 @@ pub(super) fn remove(name: &SegmentName, recognise: impl Fn(&Candidate, &[u8]) -
             Ok(())
         }
         Err(Errno(libc::ENOENT)) => {
-            // Unlinked behind the library's back, or renamed: then it stays in use.
+            // Another program has unlinked it, or renamed it: then it stays in use.
             if let Some(mark) = mark
                 && Metadata::of(&candidate.file).is_ok_and(|metadata| metadata.links == 0)
             {
@@ -105,23 +107,23 @@ pub(super) fn remove(name: &SegmentName, recognise: impl Fn(&Candidate, &[u8]) -
     }
 }
 
-/// The mark of a removal that has not come to its end: taken back when dropped.
+/// The mark of a removal that is not finished. It is taken back when dropped.
 struct Mark {
     map: Mapping,
     offset: usize,
 }
 
 impl Mark {
-    /// What stands before the word, of which `start` was read, never changes.
+    /// `start`: what was read of the file. The bytes before the word never change.
     fn set(candidate: &Candidate, start: &[u8], offset: usize) -> Result<Self> {
         let failed = |errno| candidate.name.error(Reason::System { doing: "marking the segment as removed", errno });
-        // Not by its number, which may be a file of the program's by now; so may what was mapped by it.
+        // The descriptor may be of a file of the program by now, and so may the mapping: check both.
         let map = Mapping::new(&candidate.file, Access::ReadWrite, START).map_err(failed)?;
         if !candidate.file.is_intact() || !map.holds(0, start.get(..offset).unwrap_or_default()) {
             return Err(failed(Errno(libc::EBADF)));
         }
         let set = Self { map, offset };
-        // What was removed for good stays so, though it has another name.
+        // A removed segment stays removed, even if it has a second name.
         let _was_marked = set.change(mark::IN_USE, mark::REMOVING);
         Ok(set)
     }
@@ -143,12 +145,12 @@ impl Drop for Mark {
     }
 }
 
-/// No other remover, for as long as it lives.
+/// Keeps other removers away while it exists.
 struct Exclusion<'c>(&'c Candidate);
 
 impl Drop for Exclusion<'_> {
     fn drop(&mut self) {
-        // Not by closing the file: a child that was forked meanwhile has it open, too.
+        // Unlock explicitly: closing is not enough if a child that was forked meanwhile has the file open.
         if self.0.file.is_intact() {
             let _closed_meanwhile = record_lock::unlock_all(&self.0.file);
         }
@@ -162,7 +164,7 @@ fn exclude_other_removers(candidate: &Candidate) -> Result<Exclusion<'_>> {
     Ok(Exclusion(candidate))
 }
 
-/// Asks until there is an answer, as long as another remover is waited for.
+/// Asks until there is an answer, at most for the time that another remover is waited for.
 fn within_patience<T>(mut ask: impl FnMut() -> Outcome<Option<T>>) -> Outcome<T> {
     let deadline = Instant::now().after(PATIENCE_NS);
     loop {
@@ -176,8 +178,8 @@ fn within_patience<T>(mut ask: impl FnMut() -> Outcome<Option<T>>) -> Outcome<T>
     }
 }
 
-/// Keeps removers away from a segment in the making, until [`Segment::allow_removal`]: nobody lives in it yet, so that it
-/// could be taken for one from before the boot. In memory there are none such.
+/// Keeps removers away from a segment that is being created, until [`Segment::allow_removal`]: no process is attached
+/// yet, so it could be taken for a segment from before the boot. In memory there are no such segments.
 pub(super) fn keep_removers_away(file: &File, file_system: FileSystem) -> Outcome<()> {
     if file_system == FileSystem::Memory {
         return Ok(());
@@ -188,8 +190,8 @@ pub(super) fn keep_removers_away(file: &File, file_system: FileSystem) -> Outcom
     }
 }
 
-/// Whether somebody has a write lock on a byte of the range. If nobody has, whoever removes or makes the segment is waited
-/// for first, and it is looked again.
+/// Whether any process has a write lock on a byte of the range. If none has, this waits for a process that removes or
+/// creates the segment, and looks again.
 pub(super) fn is_in_use(candidate: &Candidate, range: Range) -> Outcome<bool> {
     let is_locked = |range| {
         let failed = |errno| Reason::System { doing: "looking for processes that use the segment", errno };
@@ -206,18 +208,18 @@ pub(super) fn is_in_use(candidate: &Candidate, range: Range) -> Outcome<bool> {
     })
 }
 
-/// What has become of the removal of a segment.
+/// The state of a segment's removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Removal {
-    /// There is none, or it came to nothing.
+    /// There is none, or it failed.
     None,
-    /// The segment still has its name, and a remover is about to take that away.
+    /// The segment still has its name, and a remover is about to remove it.
     Underway,
     Done,
 }
 
 impl Segment {
-    /// Lets removers come, after [`keep_removers_away`].
+    /// Ends [`keep_removers_away`].
     pub(super) fn allow_removal(&self) {
         if self.file_system == FileSystem::Memory {
             return;
@@ -226,15 +228,15 @@ impl Segment {
         let _closed_meanwhile = self.file.with_file(record_lock::unlock_all);
     }
 
-    /// Whether the segment was removed, of which the word at `offset` is marked. As long as it has its name, the caller
-    /// comes before the removal.
+    /// Whether the segment, whose word at `offset` is marked, was removed. While it has its name, the caller came before
+    /// the removal.
     #[cold]
     pub(super) fn is_removed_for_good(&self, offset: usize) -> bool {
         self.removal(offset) == Removal::Done
     }
 
-    /// Waits for what comes of a removal that is underway. To be asked by a process that has just begun to use the segment:
-    /// the remover may have seen that nobody did.
+    /// Waits for the end of a removal. A process that has just started to use the segment calls this: the remover may
+    /// have seen no user.
     pub(super) fn await_removal(&self, offset: usize) -> Outcome<()> {
         within_patience(|| match self.removal(offset) {
             Removal::None => Ok(Some(())),
@@ -263,13 +265,13 @@ impl Segment {
         }
     }
 
-    /// Takes back the mark of a remover that is dead, unless it was through.
+    /// Takes back the mark of a dead remover, unless it had removed the name.
     fn take_back(&self, word: &AtomicU32) {
         let Ok(file) = self.file.open_again() else { return };
         if record_lock::try_lock(&file, removal_byte()) != Ok(Attempt::Taken) {
             return;
         }
-        // Nobody else takes the name away from here on, or the mark back.
+        // From here on no other process removes the name or changes the mark.
         let outcome = match Metadata::of(&file) {
             Ok(metadata) if metadata.id() != self.metadata.id() => None,
             Ok(metadata) if metadata.links == 0 => Some(mark::REMOVED),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! A segment's file, whatever its layout: made whole before it gets its name, opened without trusting anything,
-//! noticed when it is removed.
+//! A segment's file, whatever its layout. It is complete before it gets its name, it is opened without trusting anything
+//! in it, and its removal is noticed.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys::Errno;
 use crate::sys::descriptor::{GuardedFd, GuardedFile};
-use crate::sys::liveness::procfs;
+use crate::sys::liveness::mapped_file::MappedFile;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::file::{self, Access, FileSystem, Metadata, Opener};
 use crate::sys::syscall::mapping::Mapping;
@@ -20,10 +20,10 @@ use crate::{Reason, Result};
 use super::Outcome;
 use super::name::SegmentName;
 
-/// How many bytes of a segment's start are read to recognise it.
+/// How many bytes are read to recognise a segment.
 pub(super) const START: usize = 512;
 
-/// A file that was opened and whose owner is trusted, but of whose contents nothing is known yet.
+/// A file that was opened and whose owner is trusted. Nothing is known about its contents yet.
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub(super) name: SegmentName,
@@ -39,7 +39,7 @@ impl Candidate {
         let (opened, opener) = file::open_as_owner(name.file(), access).map_err(|errno| match errno.0 {
             libc::ENOENT => name.error(Reason::NotFound),
             libc::ELOOP => name.error(Reason::SymbolicLink),
-            // Directories and sockets: whatever else they are, they are no segment.
+            // A directory or a socket, not a segment.
             libc::EISDIR | libc::ENXIO => name.error(Reason::NotASegment("it is not a regular file")),
             _ => name.error(Reason::System { doing: "opening the segment", errno }),
         })?;
@@ -53,8 +53,8 @@ impl Candidate {
         Ok(Self { name: name.clone(), access, metadata, file_system, file })
     }
 
-    /// The file's first bytes, fewer if it is shorter. Read once, and not through a mapping: a file that shrinks
-    /// meanwhile gives a short read, not a signal.
+    /// The file's first bytes, fewer if it is shorter. They are read once and not through a mapping: if the file shrinks
+    /// meanwhile, that gives a short read and not a signal.
     pub(super) fn start(&self) -> Result<Vec<u8>> {
         let mut buffer = vec![0; START];
         let count = file::read_start(&self.file, &mut buffer).map_err(self.name.failed("reading the segment"))?;
@@ -62,16 +62,16 @@ impl Candidate {
         Ok(buffer)
     }
 
-    /// Maps the first `length` bytes. The file has them if what says so was read before this.
+    /// Maps the first `length` bytes. The caller has read before this that the file is that long.
     pub(super) fn map(self, length: usize, look_interval_ns: u64) -> Result<Segment> {
         let failed = self.name.failed("mapping the segment");
         let map = Mapping::new(&self.file, self.access, length).map_err(&failed)?;
         let metadata = Metadata::of(&self.file).map_err(&failed)?;
-        // Of this file, and not of one that the program opened after it had closed all descriptors.
+        // Check that this is still the file: the program may have closed all descriptors and opened another.
         if metadata.id() != self.metadata.id() {
             return Err(failed(Errno(libc::EBADF)));
         }
-        // A remover that came before is not to leave anybody behind in what it removed.
+        // If a remover was faster, this process must not stay in what it removed.
         if metadata.links == 0 && self.access == Access::ReadWrite {
             return Err(self.name.error(Reason::Removed));
         }
@@ -95,9 +95,9 @@ pub(super) struct Segment {
     pub(super) access: Access,
     pub(super) file_system: FileSystem,
     pub(super) file: GuardedFile,
-    /// When removal was last looked for, by CLOCK_MONOTONIC.
+    /// When a removal was last looked for, by CLOCK_MONOTONIC.
     looked: AtomicU64,
-    /// How long an answer about removal is good for.
+    /// How long an answer about removal is believed.
     look_interval_ns: u64,
 }
 
@@ -109,15 +109,15 @@ impl Segment {
         }
         match self.file.metadata() {
             Some(metadata) => metadata.links == 0,
-            // The program closed the descriptor, which is its right (closefrom). What still has the name is not removed;
-            // of anything else only the mapping can tell, and a draft's is shown as deleted from the start.
+            // The program has closed the descriptor, as it may (closefrom). If the file still has its name, it is not
+            // removed. Otherwise only the mapping can tell; it shows the file of a creator as deleted from the start.
             None => !self.file.has_its_name() && self.as_mapped().is_some_and(|file| file.is_deleted()),
         }
     }
 
-    /// The file as it is seen in /proc, if it is.
-    pub(super) fn as_mapped(&self) -> Option<procfs::MappedFile> {
-        procfs::MappedFile::at(self.address())
+    /// The file as /proc shows it, if it does.
+    pub(super) fn as_mapped(&self) -> Option<MappedFile> {
+        MappedFile::at(self.address())
     }
 
     /// Where the file is mapped.
@@ -133,36 +133,36 @@ impl Segment {
         }
         let removed = self.is_removed();
         if !removed {
-            // A removed segment stays removed, so that answer is never to be skipped.
+            // Only "not removed" is believed for a while: a removed segment stays removed.
             self.looked.store(now.nanoseconds(), Ordering::Relaxed);
         }
         removed
     }
 
-    /// Whether it has to be asked anew if the file was removed. Always so once it was.
+    /// Whether it is time to ask again. It always is once the file was removed.
     #[inline]
     pub(super) fn is_look_due(&self, now: Instant) -> bool {
         now.since(Instant::from_nanoseconds(self.looked.load(Ordering::Relaxed))) >= self.look_interval_ns
     }
 }
 
-/// What a segment is made of.
+/// How to create a segment.
 pub(super) struct Blueprint<'b> {
     /// Permission bits.
     pub(super) mode: u32,
-    /// The bytes that are reserved, from where to where; the last of them end the file.
+    /// The ranges of bytes to reserve. The last one ends the file.
     pub(super) reserved: &'b [(u64, u64)],
     /// How long an answer about removal is good for.
     pub(super) look_interval_ns: u64,
 }
 
-/// Makes a segment, has `fill` write it, and only then gives it its name.
+/// Creates a segment, has `fill` write it, and only then gives it its name.
 pub(super) fn create(
     name: &SegmentName,
     blueprint: &Blueprint<'_>,
     fill: impl FnOnce(&Mapping, &File, &Metadata, FileSystem) -> Outcome<()>,
 ) -> Result<Segment> {
-    // To say so before anything is written; link() below decides.
+    // Fail early. The link below decides.
     if Metadata::of_path(name.file()).is_ok() {
         return Err(name.error(Reason::Exists));
     }
@@ -170,7 +170,7 @@ pub(super) fn create(
     let failed = |doing| move |errno: Errno| name.error(system(doing, errno, size));
     let draft = Draft::new(name).map_err(failed("creating the segment"))?;
     let file_system = local_file_system(name, &draft.file)?;
-    // Before anything is in it: later it comes too late.
+    // Do this while the file is empty: later it has no effect.
     if file_system != FileSystem::Memory {
         draft.file().and_then(file::write_in_place).map_err(|errno| name.error(copying(errno)))?;
     }
@@ -189,7 +189,7 @@ pub(super) fn create(
     Ok(Segment { map, metadata, access, file_system, file, looked, look_interval_ns })
 }
 
-/// Makes a segment that has no name and is this process's alone.
+/// Creates a segment without a name, for this process alone.
 pub(super) fn create_nameless(reserved: &[(u64, u64)], fill: impl FnOnce(&Mapping, &Metadata)) -> Outcome<Segment> {
     let failed = |errno| Reason::System { doing: "making a file in memory (memfd_create)", errno };
     let file = file::create_in_memory(c"lock_manager").and_then(|file| GuardedFd::created(file, 0)).map_err(failed)?;
@@ -199,7 +199,7 @@ pub(super) fn create_nameless(reserved: &[(u64, u64)], fill: impl FnOnce(&Mappin
     fill(&map, &metadata);
     let file = GuardedFile::new(draft.file.into_file(), metadata.id(), PathBuf::new(), Access::ReadWrite);
     let (access, file_system, looked) = (Access::ReadWrite, FileSystem::Nameless, AtomicU64::new(0));
-    // It cannot be removed, so that nobody need ever look.
+    // It cannot be removed, so there is never anything to look for.
     Ok(Segment { map, metadata, access, file_system, file, looked, look_interval_ns: u64::MAX })
 }
 
@@ -235,13 +235,13 @@ fn system(doing: &'static str, errno: Errno, bytes: u64) -> Reason {
     }
 }
 
-/// A segment in the making, which vanishes unless it is published.
+/// A segment that is being created. It vanishes unless it is published.
 struct Draft {
     file: GuardedFd,
     temporary: TemporaryName,
 }
 
-/// The name of a draft on file systems where a file cannot be without one.
+/// The name of a draft on file systems that have no files without a name.
 struct TemporaryName(Option<PathBuf>);
 
 impl Draft {
@@ -273,26 +273,26 @@ impl Draft {
         }
     }
 
-    /// The file, for what is not to be done to a file of the program's, which may have the number by now.
+    /// The file, if the descriptor is still of it.
     fn file(&self) -> std::result::Result<&File, Errno> {
         if self.file.is_intact() { Ok(&self.file) } else { Err(Errno(libc::EBADF)) }
     }
 
-    /// Reserves those bytes, and maps the file to the end of the last of them.
+    /// Reserves these bytes, and maps the file up to the end of the last of them.
     fn map(&self, reserved: &[(u64, u64)], doing: [&'static str; 2]) -> Outcome<Mapping> {
         let size = reserved.iter().map(|(start, end)| end - start).sum();
         let failed = |doing| move |errno| unreserved(doing, errno, size);
-        // The end first: what is reserved before then has the length that it keeps.
+        // Reserve the end first, so that the file has its final length.
         for &(start, end) in reserved.iter().rev() {
             self.file().and_then(|file| file::reserve(file, start, end)).map_err(failed(doing[0]))?;
         }
         let length = reserved.iter().map(|&(_, end)| end).max().unwrap_or(0) as usize;
         let mapped = Mapping::new(&self.file, Access::ReadWrite, length);
-        // Nothing is written before the number is known to have been the draft's to here: it does not become so again.
+        // Check the descriptor after all of this: if it is the draft's now, it was so all the time.
         self.file().and(mapped).map_err(failed(doing[1]))
     }
 
-    /// Gives the segment its name; from here on others see it, whole.
+    /// Gives the segment its name. From here on others see it, complete.
     fn publish(self, name: &SegmentName) -> std::result::Result<File, Errno> {
         match &self.temporary.0 {
             None => file::link_unnamed(self.file()?, name.file())?,
@@ -310,7 +310,7 @@ impl Drop for TemporaryName {
     }
 }
 
-/// Whether what was opened may be used, by its owner and the file system that it is on, which is told.
+/// Checks the owner and the file system of an opened file. Returns the file system.
 pub(crate) fn check_trusted(
     name: &SegmentName,
     access: Access,
@@ -324,7 +324,7 @@ pub(crate) fn check_trusted(
     }
 }
 
-/// The file system that a segment is on, where one can be.
+/// The file system of a segment. Fails if a segment cannot be on it.
 fn local_file_system(name: &SegmentName, file: &File) -> Result<FileSystem> {
     match file::file_system_of(file) {
         Ok(FileSystem::Network(magic)) => Err(name.error(Reason::NetworkFileSystem { magic })),

@@ -9,13 +9,13 @@
 //!
 //! # What goes wrong
 //!
-//! A number that outlives such a call is closed, or it is the number of a file of the program's. Then
+//! After such a call, a number that the library has kept is closed, or it is the number of one of the program's files. Then
 //!
 //! - a read, or a question such as F_OFD_GETLK, is answered about another file: "nobody has a lock there" would make every
 //!   live holder look dead;
-//! - a write, a lock or fallocate(2) changes the program's file, and close(2) closes it. To drop a [`File`] is worse: where
+//! - a write, a lock or fallocate(2) changes the program's file, and close(2) closes it. Dropping a [`File`] is worse: if
 //!   its number is closed, the standard library may abort the process;
-//! - the record locks of the closed description are gone, also those that tell others that this process lives.
+//! - the record locks of the closed description are gone, including the one that shows that this process lives.
 //!
 //! # The defence
 //!
@@ -26,28 +26,29 @@
 //!    [`GuardedFile`].
 //! 5. What must survive has no descriptor at all. A segment is a mapping, and so is the lock that shows that this process
 //!    lives: [`Pinned`].
-//! 6. The program may take the number between open(2) and the first fstat(2), too. So what is opened here has a mark that
-//!    hardly any file of a program has: a regular file that does not block, a file that is empty and has so many names, or,
-//!    in /proc, a file that is read only and opened to append. See [`GuardedFd::opened`], [`GuardedFd::created`] and
+//! 6. The program may take the number even between open(2) and the first fstat(2). So each file that is opened here has a
+//!    mark that hardly any file of a program has: it is a regular file opened with O_NONBLOCK; or it is empty and has the
+//!    expected number of links; or, in /proc, it is opened read only and with O_APPEND. See [`GuardedFd::opened`], [`GuardedFd::created`] and
 //!    [`proc_file`](super::liveness::proc_file).
-//! 7. Numbers 0, 1 and 2 are never ours: a program writes to them without asking what is there. See [`standard_fds`].
+//! 7. The library never keeps numbers 0, 1 and 2: a program writes to them without asking what is there. See [`standard_fds`].
 //!
 //! | type | for | when the number is lost |
 //! | --- | --- | --- |
 //! | [`CheckedFd`] | one step: a number from a table, and what it must be of | forgotten |
 //! | [`GuardedFd`] | one call; closes itself | forgotten |
 //! | [`GuardedFile`] | as long as a segment or directory is open | opened again |
-//! | [`Pinned`] | a record lock, for the life of the process | cannot be lost, but on overlayfs |
+//! | [`Pinned`] | a record lock, for the life of the process | cannot be lost, except on overlayfs |
 //!
 //! # What it cannot do
 //!
-//! - The kernel knows no close, fallocate, fchmod or linkat "if it still is that file". If one thread closes all descriptors
+//! - The kernel has no close, fallocate, fchmod or linkat "if it still is that file". If one thread closes all descriptors
 //!   and another opens a file between the check and the call, the call meets that file.
-//! - The same file that the program opens itself under the same number passes for ours. So nothing is mapped by a
-//!   descriptor unless its contents tell what it is.
-//! - Device and inode may become another file's once nothing holds the file any more. A mapping holds that of a segment.
+//! - If the program opens the same file under the same number, the number passes for ours. So a descriptor is mapped only
+//!   if the contents tell what the file is.
+//! - The kernel may give the device and inode numbers to another file once nothing keeps the file alive. The mapping of a
+//!   segment keeps its file alive.
 //!
-//! `docs/caveats.md` tells programs what remains of this for them.
+//! `docs/caveats.md` tells programs what remains for them to do.
 
 mod guarded_file;
 mod pinned;
@@ -73,11 +74,11 @@ pub(crate) struct CheckedFd {
 }
 
 impl CheckedFd {
-    /// The number may be closed, or another file's, by now.
+    /// Takes a number that may be closed, or another file's, by now.
     #[inline]
     pub(crate) fn new(number: RawFd, id: FileId) -> Self {
-        // A number is never negative, and the mask shows that to the compiler: a File of -1 is a panic, for which there is
-        // no place in the fast path of a lock of a directory.
+        // A number is never negative, and the mask shows that to the compiler. Without it the compiler would keep the panic
+        // of a File of -1, and the fast path of a directory's lock must not contain a panic.
         let number = number & RawFd::MAX;
         // SAFETY: the File is never dropped, and its owner knows that the number may be anybody's.
         Self { file: ManuallyDrop::new(unsafe { File::from_raw_fd(number) }), id }
@@ -93,7 +94,7 @@ impl CheckedFd {
         self.metadata().is_some()
     }
 
-    /// Closes the number if it still is of the file, and says whether it is. The caller uses it for the last time.
+    /// Closes the number if it still is of the file, and returns whether it was. The caller does not use it again.
     pub(crate) fn close_if_intact(&self) -> bool {
         let is_intact = self.is_intact();
         if is_intact {
@@ -104,7 +105,7 @@ impl CheckedFd {
     }
 }
 
-/// For a system call. What it answers counts only if [`is_intact`](CheckedFd::is_intact) afterwards.
+/// The file for a system call. The answer counts only if the number [`is_intact`](CheckedFd::is_intact) afterwards.
 impl Deref for CheckedFd {
     type Target = File;
 
@@ -126,7 +127,7 @@ impl GuardedFd {
         Self::new_if(file, |file, _| file::is_by_open(file))
     }
 
-    /// Guards a file that was created just now, which is empty and has so many names. `EBADF`: as above.
+    /// Guards a file that was created just now: it is empty and has `links` names. `EBADF`: as above.
     pub(crate) fn created(file: File, links: u64) -> Result<Self, Errno> {
         Self::new_if(file, |_, metadata| Ok(metadata.size == 0 && metadata.links == links))
     }
@@ -137,7 +138,7 @@ impl GuardedFd {
     }
 
     fn new_if(file: File, is_ours: impl FnOnce(&File, &Metadata) -> Result<bool, Errno>) -> Result<Self, Errno> {
-        // Not dropped where it is another file's.
+        // If the number is another file's by now, it must not be closed.
         let file = ManuallyDrop::new(file);
         let metadata = Metadata::of(&file)?;
         if is_ours(&file, &metadata)? { Ok(Self::new(file, metadata)) } else { Err(Errno(libc::EBADF)) }

@@ -1,55 +1,37 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the kernel says of the end of a thread or process whose numbers are of this PID namespace. Only what cannot be
-//! otherwise is an end: a missing file of /proc is nothing, since /proc may be hidden, missing, or another namespace's.
+//! Whether another thread or process still lives, as the kernel and /proc tell.
+//!
+//! A thread is called dead only if nothing else is possible. A file that is missing in /proc proves nothing: /proc may be hidden,
+//! not mounted, or another PID namespace's. So a check sends signal 0 first: ESRCH says "gone". It believes /proc only if
+//! that shows this process's own PID namespace.
 
-pub(crate) mod proc_file;
-pub(crate) mod procfs;
+pub(crate) mod file_locks;
+pub(crate) mod mapped_file;
+pub(in crate::sys) mod proc_file;
+mod stat;
 
 use crate::sys::Errno;
-use crate::sys::liveness::proc_file::ProcPath;
-use crate::sys::liveness::procfs::{Ids, Stat, is_unknown};
 use crate::sys::process;
-use crate::sys::process::once_box::OnceBox;
-use crate::sys::syscall::file;
+use crate::sys::process::namespaces::proc_shows_this_namespace;
+
+use proc_file::ProcPath;
+use stat::Stat;
 
 /// PF_EXITING and PF_SIGNALED of the kernel's sched.h: such a thread never runs code of its own again.
 const EXITING: u64 = 0x4 | 0x400;
 
-/// The most threads that are looked at one by one. A process of more is known by its end alone.
+/// The most threads of a process that are looked at. A process with more counts as dead only when it is gone.
 const MOST_THREADS: usize = 1024;
-
-/// Where this process looks from; 0 is what cannot be seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Namespaces {
-    /// Numbers of threads and processes compare only within it.
-    pub(crate) pid_namespace: u64,
-    /// Start times compare only within it.
-    pub(crate) time_namespace: u64,
-}
-
-impl Namespaces {
-    pub(crate) fn current() -> Self {
-        Self { pid_namespace: procfs::pid_namespace("self"), time_namespace: time_namespace() }
-    }
-}
-
-/// The time namespace of this process. Unlike that of its PIDs, a process of one thread may change it (setns).
-pub(crate) fn time_namespace() -> u64 {
-    procfs::namespace("self", "time")
-}
-
-/// Whether the files of /proc are the kernel's and number processes as this one's namespace does.
-pub(crate) fn proc_shows_this_namespace() -> bool {
-    file::is_procfs(c"/proc") && procfs::namespace_ids("self") == Some(Ids::only(process::pid()))
-}
 
 /// A thread, by numbers of this PID namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ThreadRef {
     pub(crate) pid: i32,
+    /// 0: only the process is asked about.
     pub(crate) tid: i32,
-    /// When it started, in clock ticks since boot, the low half. `None`: the times do not compare.
-    pub(crate) start: Option<u32>,
+    /// The thread had started by this time: the low half of clock ticks since boot. `None`: it is unknown, or the times do not
+    /// compare.
+    pub(crate) started_by: Option<u32>,
 }
 
 impl ThreadRef {
@@ -59,28 +41,28 @@ impl ThreadRef {
         self.pid > 0 && self.tid > 0 && is_unknown(unsafe { libc::syscall(libc::SYS_tgkill, self.pid, self.tid, 0) })
     }
 
-    /// Whether the thread can do nothing more than end, or another has its number by now.
+    /// Whether the thread is exiting and runs no more code of its own, or another thread has its number by now.
     pub(crate) fn is_exiting(self) -> bool {
         if self.pid <= 0 || self.tid <= 0 || !proc_shows_this_namespace() {
             return false;
         }
         let Some(stat) = stat(self.pid, self.tid) else { return false };
-        self.start.is_some_and(|then| then != stat.start as u32) || is_exiting(&stat)
+        self.started_by.is_some_and(|then| is_later(stat.start as u32, then)) || is_exiting(&stat)
     }
 
     /// Whether there is no such process any more.
     pub(crate) fn process_is_gone(self) -> bool {
         // SAFETY: kill(2) with signal 0 sends nothing and touches no memory.
-        self.pid > 0 && is_unknown(unsafe { libc::kill(self.pid, 0) }.into())
+        self.pid > 0 && is_unknown(unsafe { libc::kill(self.pid, 0) })
     }
 
-    /// Whether each thread of the process can do nothing more than end.
+    /// Whether every thread of the process is exiting.
     pub(crate) fn process_is_exiting(self) -> bool {
         if self.pid <= 0 || !proc_shows_this_namespace() {
             return false;
         }
-        // A list alone would bury a live process whose threads hand over to each other: all must still be there, and
-        // ending, after their number was confirmed.
+        // The list alone is not enough: a live thread may start another behind the reader's back and end. So all threads of
+        // the list must be exiting, then the process must have that many threads, and then all must still be exiting.
         let (mut threads, mut count) = ([0; MOST_THREADS], 0);
         let task = ProcPath::new(format_args!("/proc/{}/task", self.pid));
         let listed = proc_file::for_each_number(task.as_str(), |tid| {
@@ -90,11 +72,16 @@ impl ThreadRef {
             count += 1;
         });
         let Some(threads) = threads.get(..count).filter(|_| listed.is_some()) else { return false };
-        let ending = |tid: &i32| stat(self.pid, *tid).is_some_and(|stat| is_exiting(&stat));
-        let Some(first) = threads.first().filter(|_| threads.iter().all(ending)) else { return false };
+        let exiting = |tid: &i32| stat(self.pid, *tid).is_some_and(|stat| is_exiting(&stat));
+        let Some(first) = threads.first().filter(|_| threads.iter().all(exiting)) else { return false };
         let confirmed = stat(self.pid, *first).is_some_and(|stat| stat.num_threads == count as u64);
-        confirmed && threads.iter().all(ending)
+        confirmed && threads.iter().all(exiting)
     }
+}
+
+/// Whether one time is later than another, by their low halves: they are less than eight months apart.
+fn is_later(time: u32, than: u32) -> bool {
+    time.wrapping_sub(than).cast_signed() > 0
 }
 
 fn is_exiting(stat: &Stat) -> bool {
@@ -105,27 +92,36 @@ fn stat(pid: i32, tid: i32) -> Option<Stat> {
     Stat::read(format_args!("/proc/{pid}/task/{tid}/stat"), tid)
 }
 
-/// The id of this boot. A process that cannot read it, for want of a descriptor or of /proc, must not take it for another.
-pub(crate) fn boot_id() -> Result<[u8; 16], Errno> {
-    // Once a process: it does not change.
-    static KNOWN: OnceBox<[u8; 16]> = OnceBox::new();
-    let read = || {
-        let mut text = [0; 64];
-        let text =
-            proc_file::read("/proc/sys/kernel/random/boot_id", &mut text).ok_or_else(|| match Errno::last() {
-                short @ Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => short,
-                // Not as it is: what is missing is not the segment.
-                _ => Errno(libc::EOPNOTSUPP),
-            })?;
-        std::str::from_utf8(text).ok().and_then(uuid).ok_or(Errno(libc::EOPNOTSUPP))
-    };
-    KNOWN.get_or_make(read).copied()
+/// Whether thread `tid` of this PID namespace may hold a robust mutex: it can still run code of its own, or the kernel has not
+/// walked its list of held mutexes yet. Stopped, frozen and traced threads can run. Only a zombie cannot: an exiting thread
+/// is still about to give its mutexes up.
+pub(crate) fn thread_lives(tid: u32) -> bool {
+    let Some(id) = i32::try_from(tid).ok().filter(|&id| id != 0) else { return false };
+    // SAFETY: tkill(2) with signal 0 sends nothing and touches no memory.
+    let is_there = || !is_unknown(unsafe { libc::syscall(libc::SYS_tkill, id, 0) });
+    is_there()
+        && match Stat::read(format_args!("/proc/{id}/stat"), id) {
+            Some(stat) => !matches!(stat.state, b'Z' | b'X'),
+            // /proc may be hidden. Or the thread ended between the two questions: ask the first again.
+            None => is_there(),
+        }
 }
 
-fn uuid(text: &str) -> Option<[u8; 16]> {
-    let digits = text.trim_end().replace('-', "");
-    let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?;
-    Some(number.to_be_bytes())
+/// Whether a call that sends a signal, or signal 0, found no target. EPERM means that there is one.
+fn is_unknown(code: impl Into<i64>) -> bool {
+    code.into() != 0 && Errno::last().0 == libc::ESRCH
+}
+
+/// Whether `tid` is a thread of the calling process.
+pub(crate) fn is_own_thread(tid: u32) -> bool {
+    // SAFETY: tgkill(2) with signal 0 sends nothing and touches no memory.
+    unsafe { libc::syscall(libc::SYS_tgkill, process::pid(), tid as i32, 0) == 0 }
+}
+
+/// Whether a thread of this process sleeps in a system call, as far as can be seen.
+pub(crate) fn own_thread_sleeps(tid: i32) -> bool {
+    let stat = Stat::read(format_args!("/proc/self/task/{tid}/stat"), tid);
+    stat.is_some_and(|stat| matches!(stat.state, b'S' | b'D'))
 }
 
 #[cfg(test)]
@@ -135,22 +131,19 @@ mod tests {
     #[test]
     fn the_calling_thread_has_not_ended() {
         let (pid, tid) = (process::pid(), process::pid());
-        let me = ThreadRef { pid, tid, start: None };
+        let me = ThreadRef { pid, tid, started_by: None };
         assert!(!me.is_gone() && !me.is_exiting() && !me.process_is_gone() && !me.process_is_exiting());
     }
 
     #[test]
-    fn a_namespace_is_the_inode_of_its_file() {
-        use std::os::unix::fs::MetadataExt;
-        let inode = |kind| std::fs::metadata(format!("/proc/self/ns/{kind}")).unwrap().ino();
-        let here = Namespaces::current();
-        assert_eq!((here.pid_namespace, here.time_namespace), (inode("pid"), inode("time")));
-        assert_eq!(procfs::namespace("self", "no such kind"), 0);
-    }
-
-    #[test]
-    fn a_boot_has_an_id() {
-        assert_ne!(boot_id().unwrap(), [0; 16]);
-        assert_eq!(uuid("not an id"), None);
+    fn a_thread_that_started_later_is_another_one_of_that_number() {
+        let (pid, tid) = (process::pid(), process::pid());
+        let start = stat(pid, tid).unwrap().start as u32;
+        let known_from = |started_by| ThreadRef { pid, tid, started_by: Some(started_by) };
+        for by in [start, start + 1, crate::sys::syscall::clock::ticks_since_boot() as u32] {
+            assert!(!known_from(by).is_exiting(), "{by}");
+        }
+        assert!(known_from(start.wrapping_sub(1)).is_exiting());
+        assert!(is_later(0, u32::MAX) && !is_later(u32::MAX, 0));
     }
 }

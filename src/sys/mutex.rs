@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! POSIX robust process-shared mutexes, and what must be known of their inside to judge them without locking.
+//! POSIX robust process-shared mutexes. The library also reads those of their fields that show the state of a mutex without
+//! locking it.
 
 pub(crate) mod kind;
 mod layout;
@@ -23,8 +24,8 @@ pub(crate) const SIZE: usize = size_of::<pthread_mutex_t>();
 /// The alignment of a mutex.
 pub(crate) const ALIGN: usize = align_of::<pthread_mutex_t>();
 
-/// How often a held mutex is read before its waiter sleeps: some microseconds in all, as long as a short section takes.
-/// With long pauses: each read takes the cache line away from the holder, who needs it to unlock.
+/// How often a waiter reads a held mutex before it sleeps: some microseconds in all, as long as a short section takes. The
+/// pauses are long, because each read takes the cache line away from the holder, which needs it to unlock.
 const SPIN_READS: u32 = 8;
 const PAUSES_PER_READ: u32 = 60;
 
@@ -40,6 +41,7 @@ pub(crate) mod word {
     pub(crate) const WAITERS: u32 = 0x8000_0000;
 }
 
+#[cfg(target_env = "gnu")]
 unsafe extern "C" {
     // glibc 2.30; not in the libc crate.
     fn pthread_mutex_clocklock(
@@ -49,7 +51,13 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// What came of trying for a mutex.
+/// musl has none. It is never called there: see [`platform::LIBPOD_LAYOUT`](crate::sys::platform::LIBPOD_LAYOUT).
+#[cfg(not(target_env = "gnu"))]
+unsafe fn pthread_mutex_clocklock(_: *mut pthread_mutex_t, _: libc::clockid_t, _: *const libc::timespec) -> c_int {
+    libc::ENOSYS
+}
+
+/// The result of an attempt to take a mutex.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
     /// Held by the caller now.
@@ -58,16 +66,16 @@ pub(crate) enum Attempt {
     OwnerDied,
     /// Somebody holds it, or the deadline has passed.
     Held,
-    /// It was unlocked without having been made consistent; nobody can take it.
+    /// It was unlocked before it was made consistent; nobody can take it.
     NotRecoverable,
-    /// Its bytes are not those of a mutex that this libc locks as its own; it was not touched.
+    /// Its bytes are not those of a mutex that this libc locks as its own. It was not touched.
     Foreign {
         /// The word that says which kind of mutex it is.
         found: u32,
         /// What this libc writes there.
         expected: u32,
     },
-    /// The libc refused with an error that the specification does not provide for here.
+    /// The libc refused with an error that POSIX does not name for this call.
     Refused(c_int),
 }
 
@@ -79,7 +87,7 @@ pub(crate) struct RobustMutex<'m> {
     mapping: PhantomData<&'m Mapping>,
 }
 
-/// What stood in a mutex at one time.
+/// A mutex's words as they were at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Snapshot([u32; WORDS]);
 
@@ -117,7 +125,7 @@ impl<'m> RobustMutex<'m> {
         self.word().load(Ordering::Relaxed) & word::TID
     }
 
-    /// Reads until the mutex looks free or a short section would have ended; taking it is the caller's.
+    /// Reads the mutex until it looks free, or for as long as a short section takes. The caller then tries to take it.
     pub(crate) fn spin(self) {
         for _ in 0..SPIN_READS {
             if self.holder() == 0 {
@@ -135,36 +143,37 @@ impl<'m> RobustMutex<'m> {
         self.field(self.layout.word)
     }
 
-    /// The word that says which kind of mutex it is, and what this libc writes there, if that is a kind that locks
-    /// otherwise, or none: the libc would abort at it, or let two in.
+    /// `None` if the mutex is of a kind that locks as this libc's own. Otherwise the word that tells its kind, and the word
+    /// that this libc writes there. On a mutex of a foreign kind the libc would abort, or let two holders in.
     #[inline(always)]
     pub(crate) fn foreign_kind(self) -> Option<(u32, u32)> {
         let found = self.field(self.layout.kind).load(Ordering::Relaxed);
         if self.layout.is_compatible(found) { None } else { Some((found, self.layout.kind_value)) }
     }
 
-    /// Whether the libc has given it up: unlocked without having been made consistent.
+    /// Whether it was unlocked before it was made consistent. The libc then refuses it for good.
     #[inline(always)]
     pub(crate) fn is_not_recoverable(self) -> bool {
         self.field(self.layout.owner).load(Ordering::Relaxed) == self.layout.not_recoverable_value
     }
 
-    /// Makes a lost mutex one whose owner died, for the next to take.
+    /// Turns a mutex that is not recoverable into one whose owner died, for the next to take.
     pub(crate) fn make_recoverable(self) {
         let word = self.word();
         let old = word.load(Ordering::Relaxed);
         if old & word::TID != 0 {
             return;
         }
-        // The mark before the note: until the note is gone everybody still says "lost" and keeps off, so whoever takes
-        // the mutex is told. Dying in between leaves it to be revived again.
+        // Set the mark first, and clear the libc's note second. Until the note is cleared, the libc refuses everybody, so the
+        // next holder is told that the owner died. A death between the two leaves the mutex not recoverable, and the next
+        // call does this again.
         if word.compare_exchange(old, old | word::OWNER_DIED, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             let note = self.field(self.layout.owner);
             let _ = note.compare_exchange(self.layout.not_recoverable_value, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
-    /// All of the mutex's words, to be compared with a later look.
+    /// All of the mutex's words, to be compared with a later snapshot.
     pub(crate) fn snapshot(self) -> Snapshot {
         Snapshot(std::array::from_fn(|index| self.field(index * size_of::<u32>()).load(Ordering::Acquire)))
     }
@@ -181,8 +190,8 @@ impl<'m> RobustMutex<'m> {
         unsafe { AtomicU32::from_ptr(self.address.add(offset).cast()) }
     }
 
-    /// Takes the mutex if it is free. What the libc answers is still to be [interpreted](Self::conclude) unless it is 0; `None` if
-    /// the bytes are such that it must not be asked.
+    /// Takes the mutex if it is free, and returns the libc's code, which [`conclude`](Self::conclude) interprets unless it is 0.
+    /// `None`: the mutex is of a foreign kind, and the libc was not called.
     ///
     /// # Safety
     /// The mapping must be writable and stay mapped until the caller has unlocked, because the thread's robust list
@@ -192,7 +201,7 @@ impl<'m> RobustMutex<'m> {
         if self.foreign_kind().is_some() {
             return None;
         }
-        // SAFETY: a mutex that this libc (or one like it) initialised, by its kind; the rest is the caller's promise.
+        // SAFETY: its kind says that this libc, or one like it, initialised the mutex; the rest is the caller's promise.
         Some(unsafe { libc::pthread_mutex_trylock(self.address.cast()) })
     }
 
@@ -210,7 +219,7 @@ impl<'m> RobustMutex<'m> {
         Some(unsafe { pthread_mutex_clocklock(self.address.cast(), libc::CLOCK_MONOTONIC, &deadline) })
     }
 
-    /// Makes the mutex consistent, if that is what the libc's answer asks for. Whether the caller holds it.
+    /// Whether the caller holds the mutex after this code of the libc's. After an owner's death it is made consistent.
     #[inline(always)]
     pub(crate) fn is_acquired_by(self, code: c_int) -> bool {
         if code == libc::EOWNERDEAD {
@@ -220,8 +229,8 @@ impl<'m> RobustMutex<'m> {
         code == 0 || code == libc::EOWNERDEAD
     }
 
-    /// What the libc's answer means. After an owner's death the mutex is made consistent before anything else, so
-    /// that no way leads to "not recoverable".
+    /// What the libc's code means. After an owner's death the mutex is made consistent before anything else, so that it cannot
+    /// become not recoverable here.
     pub(crate) fn conclude(self, answer: Option<c_int>) -> Attempt {
         match answer {
             Some(0) => Attempt::Acquired,
@@ -235,13 +244,13 @@ impl<'m> RobustMutex<'m> {
                 Attempt::NotRecoverable
             }
             Some(other) => Attempt::Refused(other),
-            // Only its kind keeps the libc from being asked; if it is right by now, somebody plays with the bytes.
+            // The kind was foreign; if it is not any more, somebody is writing to the bytes.
             None => self.foreign_kind().map_or(Attempt::Held, |(found, expected)| Attempt::Foreign { found, expected }),
         }
     }
 
-    /// glibc's trylock, told that a mutex is lost, keeps the word that it has just taken (nptl/pthread_mutex_trylock.c);
-    /// nobody could ever make_recoverable it then. Its lock and clocklock give it back.
+    /// Releases a mutex that is not recoverable. glibc's trylock keeps the word that it has just taken then
+    /// (nptl/pthread_mutex_trylock.c), and nobody could make the mutex recoverable; its lock and clocklock release the word.
     fn release_not_recoverable(self) {
         let word = self.word();
         let held = word.load(Ordering::Relaxed);
@@ -252,7 +261,7 @@ impl<'m> RobustMutex<'m> {
         }
     }
 
-    /// Gives the mutex back. False if its word does not name the caller, whatever the caller remembers.
+    /// Unlocks the mutex. `false`: its word does not name the caller, although the caller took it.
     ///
     /// # Safety
     /// The caller holds the mutex through this mapping.

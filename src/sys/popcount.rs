@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Counting bits as fast as the processor can: the default target knows no POPCNT.
+//! Counting bits by the POPCNT instruction, if the processor has it. The compiler's default target does not use it.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// What the processor said, once it was asked.
+/// Whether the processor has the instruction.
 static POPCNT: AtomicU8 = AtomicU8::new(NOT_DETECTED);
 const NOT_DETECTED: u8 = 0;
 const AVAILABLE: u8 = 1;
 const MISSING: u8 = 2;
 
-/// Has the processor asked what it can, which takes 60 µs in a virtual machine, and may unwind: not done where a signal
-/// handler may end the thread, nor before somebody counts.
+/// Asks the processor, unless that was done. This takes 60 µs in a virtual machine, so only a call that counts does it. It may
+/// unwind, so no path does it on which a signal handler may end the thread.
 pub(crate) fn detect() {
     if is_detected() {
         return;
@@ -22,7 +22,7 @@ pub(crate) fn detect() {
     POPCNT.store(if knows { AVAILABLE } else { MISSING }, Ordering::Relaxed);
 }
 
-/// Whether it was asked.
+/// Whether the processor was asked.
 pub(crate) fn is_detected() -> bool {
     POPCNT.load(Ordering::Relaxed) != NOT_DETECTED
 }

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the library knows of the calling thread: who it is, and how many robust mutexes it holds.
 //!
-//! A thread has two numbers here. Its *id* is the kernel's. Its *local id* is given once in a process and its descendants and
-//! never again, so that no thread is taken for one that has ended. (The *serial* in a native lock word is a third number,
-//! which is given out again; see [`serial_bits`](Thread::serial_bits).)
+//! A thread has three numbers here.
+//!
+//! | number | what it is | used again |
+//! | --- | --- | --- |
+//! | *id* | the kernel's thread id | when the kernel likes |
+//! | *local id* | names the thread in tables of this process, for the libpod layout | never, not even in a child |
+//! | *serial* | names the thread in the words of native locks; see [`serial_bits`](Thread::serial_bits) | after the thread has said that it ends |
 
 pub(crate) mod caller_state;
 mod native;
@@ -33,7 +37,7 @@ static NEXT_LOCAL_ID: AtomicU64 = AtomicU64::new(1);
 /// The caller is a child made behind the libc's back, which must not lock in its parent's name.
 pub(crate) struct ClonedChild;
 
-/// Why a thread may not take robust mutexes.
+/// Why a thread must not take robust mutexes.
 pub(crate) enum NotEntered {
     /// See [`ClonedChild`].
     ClonedChild,
@@ -59,8 +63,8 @@ impl Thread {
     #[cold]
     fn enter_first(self, process: &Process) -> Result<Self, NotEntered> {
         self.identify(process).map_err(|ClonedChild| NotEntered::ClonedChild)?;
-        // The list is asked for before the libc is tried. In a raw clone the libc's list of held mutexes is a copy of the
-        // parent's, and even trying a robust mutex would write into the parent's mutex at its head.
+        // Ask for the list before the libc is tried. In a raw clone the libc's list of held mutexes is a copy of the parent's.
+        // Even a try of a robust mutex would write into the parent's mutex at the head of that list.
         match has_robust_list() {
             Ok(true) if u64::from(mutex::libc_thread_id()) == self.id() => {}
             Ok(_) => return Err(NotEntered::ClonedChild),
@@ -71,8 +75,8 @@ impl Thread {
         Ok(self)
     }
 
-    /// The calling thread, for locks that are no mutexes of the libc's: it has its id and local id. A child that was cloned
-    /// behind the libc's back will do, unless it shares its parent's memory.
+    /// The calling thread, with its id and local id, for locks that are not the libc's mutexes. A child that was cloned behind
+    /// the libc's back may take those, unless it shares its parent's memory.
     #[inline]
     pub(crate) fn identified(process: &Process) -> Result<Self, ClonedChild> {
         let thread = Self::calling();
@@ -181,6 +185,7 @@ fn has_robust_list() -> Result<bool, Errno> {
 
 /// The caller's thread id, as the kernel has it.
 pub(crate) fn kernel_thread_id() -> u32 {
+    // By the system call: musl's function says what it has noted, which in a child cloned behind its back is its parent's.
     // SAFETY: gettid(2) takes nothing and cannot fail.
-    unsafe { libc::gettid() as u32 }
+    unsafe { libc::syscall(libc::SYS_gettid) as u32 }
 }

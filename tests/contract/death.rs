@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Holders that die, by whatever means, and who is told.
 
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::thread;
 
 use lock_manager::Acquired;
 
+use super::door::{Opened, Outcome};
 use super::subject::Subject;
 use super::support::process::{own_tid, sleep_until_killed, until_thread_waits};
 use super::support::{Child, Exit, board, eventually, fork};
@@ -51,6 +55,51 @@ pub fn a_thread_that_ends_holding_is_told_once(subject: &Subject) {
         assert_eq!(manager.timed_lock(1, LONG_NS), Ok(Acquired::OwnerDied));
     });
     manager.unlock(1).unwrap();
+}
+
+/// What a destructor unlocks, and what came of it.
+struct Unlocks<'m> {
+    manager: &'m dyn Opened,
+    outcome: Mutex<Option<Outcome<()>>>,
+}
+
+extern "C" fn unlock(value: *mut c_void) {
+    // SAFETY: what the test sets, which outlives the thread.
+    let unlocks = unsafe { &*value.cast_const().cast::<Unlocks<'_>>() };
+    *unlocks.outcome.lock().unwrap() = Some(unlocks.manager.unlock(1));
+}
+
+/// The library's hook for a thread's end runs after the program's destructors, whatever their key: one is made before the
+/// library can have its own, one after.
+pub fn a_destructor_of_the_programs_may_unlock(subject: &Subject) {
+    let make_key = || {
+        let mut key: libc::pthread_key_t = 0;
+        // SAFETY: pthread_key_create(3) writes the key.
+        assert_eq!(unsafe { libc::pthread_key_create(&raw mut key, Some(unlock)) }, 0);
+        key
+    };
+    let before = make_key();
+    let manager = subject.make();
+    assert_eq!(manager.lock(1), Ok(Acquired::Clean));
+    manager.unlock(1).unwrap();
+    for key in [before, make_key()] {
+        let unlocks = Unlocks { manager: &*manager, outcome: Mutex::new(None) };
+        thread::scope(|scope| {
+            let unlocks = &unlocks;
+            scope.spawn(move || {
+                assert_eq!(unlocks.manager.lock(1), Ok(Acquired::Clean));
+                // SAFETY: pthread_setspecific(3) with a live key; the value outlives the destructor, which is waited for.
+                assert_eq!(unsafe { libc::pthread_setspecific(key, ptr::from_ref(unlocks).cast()) }, 0);
+            });
+        });
+        // A scope may end before its threads' destructors do.
+        eventually("the destructor has run", || unlocks.outcome.lock().unwrap().is_some());
+        assert_eq!(unlocks.outcome.into_inner().unwrap(), Some(Ok(())));
+        assert_eq!(manager.try_lock(1), Ok(Acquired::Clean));
+        manager.unlock(1).unwrap();
+        // SAFETY: pthread_key_delete(3) of a key that was made above and that no thread has a value for.
+        assert_eq!(unsafe { libc::pthread_key_delete(key) }, 0);
+    }
 }
 
 pub fn a_killed_process_is_told_once_to_the_waiter(subject: &Subject) {

@@ -29,11 +29,11 @@ const OTHERWISE: [(u32, &str); 10] = [
     (0x210, "private to a process (0x80 is missing)"),
     (0x190, "lock elision (0x100)"),
     (0x390, "lock elision (0x100)"),
-    (0x202, "error checking (0x2), so that it refuses its holder, and not robust (0x10 is missing)"),
+    (0x202, "error checking (0x2), so it refuses its holder, and not robust (0x10 is missing)"),
 ];
 
 /// Longer than anything here takes.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = super::support::timing::scaled(Duration::from_secs(20));
 
 /// A segment every mutex of which, the one that guards the bitmaps too, is of the kind that `kind` gives for its number.
 fn with_kinds(kind: impl Fn(u32) -> u32) -> Segment {

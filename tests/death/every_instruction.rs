@@ -7,21 +7,11 @@ use std::time::Duration;
 use lock_manager::{Manager, ShmManager};
 
 use super::support::alone::alone;
-use super::support::step::{Stepped, at_every_instruction};
+use super::support::step::{Stepped, at_every_instruction, opened_and_used};
 use super::support::{Segment, fork, layout};
 
 /// Where the waits below would be lost.
-const LONG: Duration = Duration::from_secs(20);
-
-/// Opens the segment and uses it once, so that what follows is no first call.
-fn opened_and_used(segment: &Segment) -> ShmManager {
-    let manager = segment.open();
-    let _ = manager.lock(1).unwrap();
-    manager.unlock(1).unwrap();
-    let id = manager.allocate_lock().unwrap();
-    manager.free_lock(id).unwrap();
-    manager
-}
+const LONG: Duration = super::support::timing::scaled(Duration::from_secs(20));
 
 fn lock_and_unlock(manager: &ShmManager) {
     let _ = manager.lock(0).unwrap();

@@ -15,7 +15,7 @@ use super::support::{Child, Random, board, fork};
 const PROCESSES: usize = 4;
 const LOCKS: u32 = 3;
 const KILLS: u32 = 1000;
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = super::support::timing::scaled(Duration::from_secs(30));
 
 /// Of each lock: two numbers that are equal while nobody is inside.
 fn numbers(words: &[AtomicU32], id: u32) -> [&AtomicU32; 2] {

@@ -56,7 +56,7 @@ struct InSharedMemory {
 }
 
 #[test]
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 fn a_child_that_shares_the_memory_but_has_tls_of_its_own_is_refused() {
     const STACK_BYTES: usize = 1 << 20;
     /// The TLS that the child is lent: on x86-64 the libc's handle of a thread is its thread pointer.

@@ -13,7 +13,7 @@ use super::support::board;
 use super::support::step::{Step, Stepped};
 
 /// Where a lock that is lost would be waited for in vain.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = super::support::timing::scaled(Duration::from_secs(20));
 
 /// Does `act` again and again, killed one stop later each time, until it gets to its end; `after` looks at each.
 fn killed_at_every_stop(start: impl Fn() -> Stepped, mut after: impl FnMut(u32)) {

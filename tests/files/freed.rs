@@ -16,7 +16,7 @@ use super::support::{Child, board, errno_of, eventually, fork, taken_once};
 /// The highest id that there can be.
 const LAST_ID: u32 = 16_777_215;
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = super::support::timing::scaled(Duration::from_secs(20));
 
 #[test]
 fn a_lock_that_is_not_allocated_works_and_is_not_allocated_by_it() {

@@ -12,7 +12,7 @@ use super::support::alone::alone_as_root;
 use super::support::process::sleep_until_killed;
 use super::support::{board, errno_of, eventually, fork, namespace, taken_once};
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = super::support::timing::scaled(Duration::from_secs(20));
 
 #[test]
 fn locks_exclude_and_deaths_are_told() {

@@ -12,6 +12,12 @@ use super::place::Place;
 use super::support::process::state_of;
 use super::support::{Child, board, eventually, fork};
 
+/// The number of the call that the libc makes of fcntl(3).
+#[cfg(target_pointer_width = "64")]
+const FCNTL: libc::c_long = libc::SYS_fcntl;
+#[cfg(target_pointer_width = "32")]
+const FCNTL: libc::c_long = libc::SYS_fcntl64;
+
 /// A lock that the process holds as long as this lives.
 pub struct PosixLock {
     _file: File,
@@ -85,7 +91,7 @@ impl PosixHolder {
     /// Waits until it sleeps in fcntl(2).
     pub fn until_it_waits(&self) {
         let pid = self.child.pid();
-        let fcntl = libc::SYS_fcntl.to_string();
+        let fcntl = FCNTL.to_string();
         eventually("the child waits in fcntl(2)", || {
             let call = fs::read_to_string(format!("/proc/{pid}/syscall"));
             state_of(pid) == Some('S') && call.map_or(true, |call| call.split(' ').next() == Some(&fcntl))

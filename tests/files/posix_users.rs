@@ -17,7 +17,7 @@ use super::support::namespace::new_pid_namespace_for_children;
 use super::support::{Child, board, errno_of, eventually, fork, taken_once};
 
 /// Far longer than anything here takes.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = super::support::timing::scaled(Duration::from_secs(20));
 
 fn allocated(place: &Place) -> (FileManager, u32) {
     let manager = place.open();

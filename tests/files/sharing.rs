@@ -15,7 +15,7 @@ use super::support::alone::alone;
 use super::support::process::sleep_until_killed;
 use super::support::{Child, board, errno_of, eventually, fork};
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = super::support::timing::scaled(Duration::from_secs(20));
 
 fn with_lock() -> (Place, FileManager, u32) {
     let place = Place::fresh();

@@ -16,7 +16,7 @@ use super::support::alone::alone;
 use super::support::disk::Disk;
 use super::support::{Child, board, errno_of, fork, taken_once};
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = super::support::timing::scaled(Duration::from_secs(20));
 
 /// Where the parts of a table stand that a test damages: as in any native segment, see docs/segment-format.md.
 const AT_VERSION: u64 = 8;

@@ -175,7 +175,7 @@ extern "C" fn try_all(shared: *mut c_void) -> libc::c_int {
 }
 
 #[test]
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 fn sharing_the_memory_with_tls_of_its_own_it_is_refused() {
     alone!({
         for ownership in [Ownership::Thread, Ownership::Process] {

@@ -45,7 +45,7 @@ fn crowd<'scope>(
 }
 
 /// How often the process's threads have gone to sleep.
-fn sleeps() -> i64 {
+fn sleeps() -> libc::c_long {
     // SAFETY: all-zero bytes are a valid rusage.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: getrusage(2) fills the struct, a local.

@@ -10,7 +10,7 @@ use lock_manager::{Acquired, Manager, ShmManager};
 use super::LONG;
 use super::support::alone::alone;
 use super::support::native_layout::{self, OWNER_DIED, WAITERS};
-use super::support::step::{Step, Stepped, at_every_instruction};
+use super::support::step::{Step, Stepped, at_every_instruction, opened_and_used};
 use super::support::{Segment, board, errno_of, fork};
 
 /// Where the stepped child is, as it says itself.
@@ -19,16 +19,6 @@ const INSIDE: u32 = 1;
 
 /// No errno.
 const UNKNOWN: u32 = u32::MAX;
-
-/// Opens the segment and uses it once, so that what follows is no first call.
-pub fn opened_and_used(segment: &Segment) -> ShmManager {
-    let manager = segment.open();
-    let _ = manager.lock(1).unwrap();
-    manager.unlock(1).unwrap();
-    let id = manager.allocate_lock().unwrap();
-    manager.free_lock(id).unwrap();
-    manager
-}
 
 fn lock_and_unlock(manager: &ShmManager, place: &AtomicU32) {
     let _ = manager.lock(0).unwrap();

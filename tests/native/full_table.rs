@@ -19,7 +19,7 @@ fn lock_bytes(segment: &Segment, ranges: impl IntoIterator<Item = (u64, u64)>) -
         // SAFETY: all-zero bytes are a valid flock.
         let mut lock: libc::flock = unsafe { std::mem::zeroed() };
         lock.l_type = libc::F_WRLCK as libc::c_short;
-        (lock.l_start, lock.l_len) = (start as i64, length as i64);
+        (lock.l_start, lock.l_len) = (start as libc::off_t, length as libc::off_t);
         // SAFETY: fcntl(2) reads the flock, a local.
         assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) }, 0);
     }

@@ -143,8 +143,10 @@ fn segment_holder_without_a_list(segment: &Segment) -> Child {
     prepared(|| {
         let manager = segment.open();
         let _ = manager.lock(3).unwrap();
+        // The head of a list is three words.
+        let size = 3 * size_of::<usize>();
         // SAFETY: set_robust_list(2) with no list: the kernel looks at none.
-        let code = unsafe { libc::syscall(libc::SYS_set_robust_list, 0, 24) };
+        let code = unsafe { libc::syscall(libc::SYS_set_robust_list, 0, size) };
         assert_eq!(code, 0);
         manager
     })

@@ -8,10 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use lock_manager::{Acquired, Manager, ShmManager};
 
 use super::LONG;
-use super::every_instruction::opened_and_used;
 use super::support::alone::alone;
 use super::support::native_layout::{self as layout, OWNER_DIED, RESERVED, STARVING};
-use super::support::step::{Stepped, at_every_instruction};
+use super::support::step::{Stepped, at_every_instruction, opened_and_used};
 use super::support::{Child, Segment, board, eventually, fork};
 
 /// What the stepped child is, as it says itself.

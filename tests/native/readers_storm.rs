@@ -19,7 +19,7 @@ const MOST_LIVES: usize = 1 << 16;
 const ID: u32 = 7;
 const TIMEOUT: Duration = Duration::from_micros(300);
 /// A lock that is lost would be waited for in vain.
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = super::support::timing::scaled(Duration::from_secs(10));
 
 /// How a storm blows.
 #[derive(Clone, Copy)]

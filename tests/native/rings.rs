@@ -11,7 +11,7 @@ use super::support::alone::alone;
 use super::support::{Child, Segment, board, eventually, fork};
 
 /// Three slices, and what the machine is busy with otherwise.
-const FOUND: Duration = Duration::from_millis(500);
+const FOUND: Duration = super::support::timing::scaled(Duration::from_millis(500));
 
 /// Processes that each hold one lock and wait for another.
 pub struct Waiters<'s> {

@@ -65,7 +65,7 @@ fn each_number_of_the_header_that_is_wrong_is_named_with_what_it_should_be() {
         write_at(&segment, at, &(found as u32).to_ne_bytes());
         assert_eq!(refusal(&segment), Reason::Damaged { what, found, expected });
         let said = ShmManager::open(&segment.name, 0).unwrap_err().to_string();
-        assert!(said.contains(what) && said.contains(&format!("{found}, {expected}")), "{said}");
+        assert!(said.contains(what) && said.contains(&format!("{found}, but should be {expected}")), "{said}");
         ShmManager::remove(&segment.name).unwrap();
         assert!(!segment.file().exists());
     }

@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 use lock_manager::{Acquired, Manager, ShmManager};
 
 use super::support::alone::alone;
-use super::support::{Segment, board, errno_of, fork, namespace, skip, taken_once};
+use super::support::process::sleep_until_killed;
+use super::support::{Segment, board, errno_of, eventually, fork, namespace, skip, taken_once};
 use super::{names_in, options};
 
 /// Where the segment is put.
@@ -169,6 +170,38 @@ fn use_when_full(path: &Path) {
     assert!((0..4096).all(|id| taken_once(&manager, id) == Acquired::Clean));
 }
 
+/// Most slots of a segment that is made for many locks have never been touched, and are passed over: those that are held
+/// must not be.
+fn see_held_among_many(path: &Path) {
+    const COUNT: u32 = 20_000;
+    const HELD: [u32; 5] = [0, 63, 6_000, 6_064, COUNT - 1];
+    const READ: u32 = 12_345;
+    let manager = ShmManager::create(path, COUNT, &options()).unwrap();
+    let is_held = &board(1)[0];
+    let holder = fork(|| {
+        let manager = ShmManager::open(path, 0).unwrap();
+        for id in HELD {
+            assert_eq!(manager.lock(id).unwrap(), Acquired::Clean);
+        }
+        assert_eq!(manager.lock_shared(READ).unwrap(), Acquired::Clean);
+        is_held.store(1, Ordering::Release);
+        sleep_until_killed();
+    });
+    eventually("the locks are held", || is_held.load(Ordering::Acquire) == 1);
+    let mut all = HELD.to_vec();
+    all.insert(HELD.len() - 1, READ);
+    for _ in 0..2 {
+        assert_eq!(manager.locks_held().unwrap(), all);
+        write_out();
+    }
+    let fresh = fork(|| assert_eq!(ShmManager::open_read_only(path).unwrap().locks_held().unwrap(), all));
+    fresh.succeeds();
+    holder.kill();
+    assert_eq!(manager.locks_held().unwrap(), [0; 0]);
+    drop(manager);
+    ShmManager::remove(path).unwrap();
+}
+
 fn use_on(on: On) {
     let place = Segment::directory();
     let path = place.file();
@@ -180,6 +213,7 @@ fn use_on(on: On) {
         let Some(directory) = mounted_or_skip(on, &path) else { return };
         let path = directory.join("locks");
         allocate_beside_growth(&path);
+        see_held_among_many(&path);
         // It takes whatever memory there is.
         if !matches!(on, On::Memory("ramfs", _)) {
             use_when_full(&path);

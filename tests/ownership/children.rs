@@ -105,7 +105,7 @@ struct InSharedMemory {
 }
 
 #[test]
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 fn a_child_that_shares_the_memory_but_has_tls_of_its_own_is_refused() {
     extern "C" fn try_all(shared: *mut libc::c_void) -> libc::c_int {
         // SAFETY: the address is that of the parent's leaked value.
@@ -155,7 +155,7 @@ fn a_child_that_shares_the_memory_but_has_tls_of_its_own_is_refused() {
 }
 
 /// Where the libc has noted the id of the thread whose handle that is.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 fn note_of(tid: i32, handle: usize) -> *mut i32 {
     /// Well within glibc's struct pthread.
     const WORDS: usize = 256;
@@ -238,6 +238,7 @@ fn a_child_forked_while_other_threads_are_inside_the_library_can_use_it() {
 }
 
 #[test]
+#[cfg(target_pointer_width = "64")]
 fn a_process_whose_number_is_half_of_an_address_is_served_as_any() {
     alone_as_root!({
         // Not by this process, which must not find out anything yet that its children would inherit.

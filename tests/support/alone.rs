@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::timing::FACTOR;
+
 /// Names the test that this process was started for.
 const TEST: &str = "LOCK_MANAGER_TEST_ALONE";
 /// How the names of that test's segments begin.
@@ -120,10 +122,10 @@ fn run_through(way: Vec<&str>, place: &str, env: Vec<(&str, String)>, body: impl
     assert!(status.success() && passed, "the test failed in its own process: {status}");
 }
 
-/// Gives the test that many seconds from here on.
+/// Gives the test that many seconds from here on, more on a slow machine.
 pub fn allow(seconds: u32) {
     // SAFETY: alarm(2) touches no memory.
-    unsafe { libc::alarm(seconds) };
+    unsafe { libc::alarm(seconds.saturating_mul(FACTOR)) };
 }
 
 /// How the names of this process's segments begin.

@@ -10,19 +10,21 @@ pub const GROUP: u32 = 32;
 
 pub const AT_MAGIC: u64 = 0;
 pub const AT_UNUSED: u64 = 2;
-pub const AT_GUARD: u64 = 8;
+pub const AT_GUARD: u64 = ALIGN;
 pub const AT_NUM_BITMAPS: u64 = AT_GUARD + MUTEX;
 pub const AT_NUM_LOCKS: u64 = AT_NUM_BITMAPS + 4;
 pub const AT_GROUPS: u64 = AT_NUM_LOCKS + 4;
 
+/// The alignment of a mutex, and so where one stands behind a magic number or a bitmap.
+const ALIGN: u64 = if cfg!(target_pointer_width = "64") { 8 } else { 4 };
 /// The size of a mutex.
 pub const MUTEX: u64 = size_of::<pthread_mutex_t>() as u64;
-const GROUP_SIZE: u64 = 8 + GROUP as u64 * MUTEX;
+const GROUP_SIZE: u64 = ALIGN + GROUP as u64 * MUTEX;
 
-/// Within a mutex of 64-bit glibc: the word that the kernel knows, the libc's note of the holder, and the kind.
+/// Within a mutex of glibc: the word that the kernel knows, the libc's note of the holder, and the kind.
 pub const WORD: u64 = 0;
 pub const OWNER: u64 = 8;
-pub const KIND: u64 = 16;
+pub const KIND: u64 = if cfg!(target_pointer_width = "64") { 16 } else { 12 };
 
 /// What the note of the holder says once a mutex was unlocked without having been made consistent.
 pub const LOST: u32 = 0x7fff_fffe;
@@ -33,7 +35,7 @@ pub const TID: u32 = 0x3fff_ffff;
 
 /// Where the mutex of a lock stands.
 pub fn mutex(id: u32) -> u64 {
-    bitmap(id / GROUP) + 8 + u64::from(id % GROUP) * MUTEX
+    bitmap(id / GROUP) + ALIGN + u64::from(id % GROUP) * MUTEX
 }
 
 /// Where the bitmap of a group stands.

@@ -2,14 +2,17 @@
 //! Children and threads that the libc does not make in its usual way, or that end in an unusual one.
 
 use std::ffi::c_void;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 use super::process::{self, Child};
 
 /// A child made by the system call itself, of which the libc knows nothing.
 pub fn raw_clone(body: impl FnOnce()) -> Child {
+    // s390x takes the stack before the flags.
+    let [first, second] = if cfg!(target_arch = "s390x") { [0, libc::SIGCHLD] } else { [libc::SIGCHLD, 0] };
     // SAFETY: clone(2) without flags is fork(2), on a copy of this stack; the libc's heap is idle in other threads.
-    match unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } {
+    match unsafe { libc::syscall(libc::SYS_clone, first, second, 0, 0, 0) } {
         0 => process::run(body),
         pid => Child::adopt(pid as i32),
     }
@@ -37,11 +40,12 @@ pub fn pthread(body: impl FnOnce() + 'static) -> Pthread {
         ptr::null_mut()
     }
     let body: *mut Body = Box::into_raw(Box::new(Box::new(body)));
-    let mut thread = 0;
+    let mut thread = MaybeUninit::uninit();
     // SAFETY: pthread_create(3) writes the handle; the body is given to the new thread.
-    let code = unsafe { libc::pthread_create(&raw mut thread, ptr::null(), start, body.cast()) };
+    let code = unsafe { libc::pthread_create(thread.as_mut_ptr(), ptr::null(), start, body.cast()) };
     assert_eq!(code, 0);
-    Pthread(thread)
+    // SAFETY: written, since it succeeded.
+    Pthread(unsafe { thread.assume_init() })
 }
 
 impl Pthread {

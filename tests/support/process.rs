@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::wait::eventually;
 
 /// After this many seconds a child is hung, and ends by SIGALRM.
-const LIMIT_SECONDS: u32 = 60;
+const LIMIT_SECONDS: u32 = 60 * super::timing::FACTOR;
 
 /// What a child's body that panicked exits with, as Rust programs do.
 const PANICKED: i32 = 101;
@@ -50,14 +50,20 @@ pub fn run(body: impl FnOnce()) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// The number of a resource, as the libc has it.
+#[cfg(target_env = "gnu")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
+
 /// Limits what this process may have of a resource. What the limit was.
-pub fn limit(resource: libc::__rlimit_resource_t, soft: u64) -> u64 {
+pub fn limit(resource: Resource, soft: u64) -> u64 {
     // SAFETY: getrlimit(2) and setrlimit(2) fill and read the struct, a local.
     unsafe {
-        let mut limit = std::mem::zeroed::<libc::rlimit>();
-        assert_eq!(libc::getrlimit(resource, &raw mut limit), 0);
+        let mut limit = std::mem::zeroed::<libc::rlimit64>();
+        assert_eq!(libc::getrlimit64(resource, &raw mut limit), 0);
         let before = std::mem::replace(&mut limit.rlim_cur, soft);
-        assert_eq!(libc::setrlimit(resource, &raw const limit), 0);
+        assert_eq!(libc::setrlimit64(resource, &raw const limit), 0);
         before
     }
 }
@@ -192,7 +198,7 @@ pub fn state_of(tid: i32) -> Option<char> {
 /// The calling thread's id.
 pub fn own_tid() -> i32 {
     // SAFETY: gettid(2) takes nothing and cannot fail.
-    unsafe { libc::gettid() }
+    unsafe { libc::syscall(libc::SYS_gettid) as i32 }
 }
 
 /// Sleeps until a signal ends the process.

@@ -3,8 +3,17 @@
 
 use std::ptr;
 
+use lock_manager::{Manager, ShmManager};
+
+use super::Segment;
 use super::process::{Child, fork};
 use super::random::Random;
+
+/// A request of ptrace(2), as the libc has it.
+#[cfg(target_env = "gnu")]
+type Request = libc::c_uint;
+#[cfg(not(target_env = "gnu"))]
+type Request = libc::c_int;
 
 /// How many single steps and how many deaths a test may take. A death after the n-th instruction takes n of them, so
 /// that for long calls it is not each that is tried, but each so many, from a start that differs from run to run.
@@ -62,7 +71,7 @@ impl Stepped {
         assert_eq!(self.go_on(libc::PTRACE_CONT), Step::Over);
     }
 
-    fn go_on(&self, request: libc::c_uint) -> Step {
+    fn go_on(&self, request: Request) -> Step {
         // SAFETY: the child is traced by this thread and stopped; no memory of ours is involved.
         let code = unsafe { libc::ptrace(request, self.child.pid(), ptr::null_mut::<u8>(), ptr::null_mut::<u8>()) };
         assert_eq!(code, 0, "{}", std::io::Error::last_os_error());
@@ -107,4 +116,14 @@ pub fn at_every_instruction(start: impl Fn() -> Stepped, mut die_after: impl FnM
         let _over = (0..count).any(|_| stepped.instruction() == Step::Over);
         die_after(stepped, count);
     }
+}
+
+/// Opens the segment and uses it once, so that what follows is no first call.
+pub fn opened_and_used(segment: &Segment) -> ShmManager {
+    let manager = segment.open();
+    let _ = manager.lock(1).unwrap();
+    manager.unlock(1).unwrap();
+    let id = manager.allocate_lock().unwrap();
+    manager.free_lock(id).unwrap();
+    manager
 }

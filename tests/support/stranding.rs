@@ -9,7 +9,7 @@ use lock_manager::Manager;
 use super::{Child, Exit, Random, Segment, board, eventually, fork};
 
 /// Longer than any wait of the scenario, and shorter than a test may take.
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = super::timing::scaled(Duration::from_secs(20));
 
 /// Kills such waiters in four hundred rounds, each on a segment that `fresh` makes.
 pub fn a_killed_waiter_strands_no_other(fresh: fn() -> Segment) {

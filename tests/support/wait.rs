@@ -4,8 +4,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::timing::scaled;
+
 /// Longer than anything here takes on a machine that is busy with other things.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = scaled(Duration::from_secs(30));
 
 /// Waits until `holds` does, and fails if that takes too long to be still going on.
 #[track_caller]

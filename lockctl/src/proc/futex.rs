@@ -11,10 +11,7 @@ use super::identity::FileId;
 use super::{Looked, process};
 
 /// The number of futex(2).
-#[cfg(target_arch = "x86_64")]
-const FUTEX: u64 = 202;
-#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
-const FUTEX: u64 = 98;
+const FUTEX: u64 = libc::SYS_futex as u64;
 
 /// The operations that wait, of futex(2): FUTEX_WAIT, _LOCK_PI, _WAIT_BITSET, _WAIT_REQUEUE_PI, _LOCK_PI2.
 const WAITING: [u64; 5] = [0, 6, 9, 11, 13];

@@ -183,8 +183,8 @@ pub fn take(set: Set, patience: Option<Duration>) -> Option<i32> {
             None => libc::sigwaitinfo(&raw const raw, ptr::null_mut()),
             Some(patience) => {
                 let time = libc::timespec {
-                    tv_sec: patience.as_secs().cast_signed(),
-                    tv_nsec: patience.subsec_nanos().into(),
+                    tv_sec: patience.as_secs().try_into().unwrap_or(libc::c_long::MAX),
+                    tv_nsec: patience.subsec_nanos() as libc::c_long,
                 };
                 libc::sigtimedwait(&raw const raw, ptr::null_mut(), &raw const time)
             }

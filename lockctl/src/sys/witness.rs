@@ -172,7 +172,7 @@ fn rename(words: Option<Words>) {
         let mut left = length;
         let mut text = NAME;
         while left > 0 {
-            let written = libc::pwrite(memory, text.as_ptr().cast(), text.len().min(left), start);
+            let written = libc::pwrite64(memory, text.as_ptr().cast(), text.len().min(left), start);
             let Ok(written @ 1..) = usize::try_from(written) else { break };
             left -= written;
             start += written as i64;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Allocating and freeing: the bitmaps are changed with the segment's one mutex held, which is taken over where its
-//! holder is gone.
+//! Allocating and freeing. The bitmaps are changed with the segment's one mutex held. If its holder is gone, the mutex is
+//! taken over.
 
 use crate::sys::mutex::{Attempt, RobustMutex};
 use crate::sys::syscall::clock::Instant;
@@ -10,12 +10,12 @@ use crate::Reason;
 
 use super::super::Outcome;
 use super::Libpod;
-use super::judgement::{SLICE_NS, Verdict, Watch};
+use super::judgement::{SLICE_NS, Watch};
 use super::locking::refused;
 use super::pool::Pool;
 
-/// How long the mutex of the bitmaps may stay taken. It is held for a microsecond, so whoever holds it longer is
-/// stopped, dead in a way that cannot be proven, or not there at all.
+/// How long to wait for the mutex of the bitmaps. It is held for a microsecond, so a holder that keeps it longer is
+/// stopped, dead without proof, or never existed.
 const GUARD_PATIENCE_NS: u64 = 2_000_000_000;
 
 impl Libpod {
@@ -39,7 +39,7 @@ impl Libpod {
         changed
     }
 
-    /// Waits for the guard, which `attempt` did not get.
+    /// Waits for the guard after `attempt` did not get it.
     #[cold]
     fn acquire_guard(&self, guard: RobustMutex<'_>, mut attempt: Attempt) -> Outcome<()> {
         let start = Instant::now();
@@ -51,12 +51,10 @@ impl Libpod {
                     return Err(Reason::ForeignMutex { id: None, found, expected });
                 }
                 Attempt::Refused(code) => return Err(refused(code)),
-                // The bitmaps are whole whoever left them, so there is nothing to lose by going on.
+                // Go on: a death leaves the bitmaps whole.
                 Attempt::NotRecoverable => guard.make_recoverable(),
                 Attempt::Held => {
-                    if let Verdict::Gone(word) = watch.look(guard, &self.pool.segment) {
-                        watch.mark_owner_died(guard, word);
-                    }
+                    watch.judge(guard, &self.pool.segment, None);
                     if self.pool.segment.is_removed_lately() {
                         return Err(Reason::Removed);
                     }

@@ -3,8 +3,8 @@
     unsafe_code,
     reason = "allocation is a fast path: a signal handler may end the thread in it, so nothing panics"
 )]
-//! Which ids are taken: a bit each, changed under the segment's one mutex as Podman does. Each change is one store of
-//! one word, so that a death leaves no bitmap half written and whoever comes next uses them as they are.
+//! The allocated ids: a bit each, changed with the segment's one mutex held, as Podman does. Each change is one store of
+//! one word, so a death leaves no bitmap half written.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,9 +14,9 @@ use super::super::Outcome;
 use super::format::{GROUP, Geometry};
 use super::pool::Pool;
 
-/// Counting needs no guard; all that changes the bitmaps does.
+/// Counting needs no guard; every change does.
 impl Pool {
-    /// The bitmap of a group that there is.
+    /// The bitmap of a group.
     fn bitmap(&self, group: u32) -> &AtomicU32 {
         debug_assert!(group < self.geometry.groups);
         // SAFETY: the pool has checked that the mapping is as large as its geometry says; callers stay below the number of
@@ -28,7 +28,7 @@ impl Pool {
         (self.bitmap(id / GROUP), 1 << (id % GROUP))
     }
 
-    /// Takes the lowest free id of the first group that has one, beginning where the last one was found.
+    /// Allocates the lowest free id of the first group that has one, beginning with the group of the last allocation.
     pub(super) fn allocate(&self) -> Outcome<u32> {
         let groups = self.geometry.groups;
         let first = self.next_group.load(Ordering::Relaxed).min(groups);

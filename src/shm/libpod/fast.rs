@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![allow(unsafe_code, reason = "the fast path: addresses checked once, when the manager is made, not at each call")]
-//! The short ways of lock, unlock and allocation: nothing in them can fail or panic.
+//! The fast and the mid path of lock, unlock and allocation: nothing here can fail or panic.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +18,7 @@ use super::format::Geometry;
 use super::pool::Pool;
 
 /// The most mutexes that a thread may hold. The kernel frees 2048 of a dead thread (ROBUST_LIST_LIMIT) and forgets the
-/// rest; the difference is for mutexes of others.
+/// rest. The difference is for mutexes of other libraries.
 pub(super) const MOST_HELD: u64 = 2000;
 
 // SAFETY: the pointers are into memory that the pool, itself Send and Sync, keeps mapped, and which is accessed as
@@ -43,7 +43,7 @@ impl Libpod {
         unsafe { &*self.holders.add(id as usize) }
     }
 
-    /// Takes the lock if nothing stands in the way; `None`, with nothing done, if anything does.
+    /// Takes a free lock. `None`: nothing was done.
     #[inline(always)]
     pub(super) fn try_mutex_of(&self, id: u32) -> Option<Acquired> {
         if id >= self.lockable {
@@ -66,8 +66,8 @@ impl Libpod {
         }
     }
 
-    /// [`with_bitmaps`](Self::with_bitmaps) if nothing stands in the way; `None`, with nothing changed, if anything
-    /// does. Never fails or panics, and makes no call that could be a cancellation point.
+    /// [`with_bitmaps`](Self::with_bitmaps) if the guard is free. `None`: nothing was changed. Never fails or panics, and
+    /// has no cancellation point.
     #[inline]
     pub(super) fn with_bitmaps_fast<T>(&self, change: impl FnOnce(&Pool) -> Outcome<T>) -> Option<T> {
         let segment = &self.pool.segment;
@@ -76,15 +76,15 @@ impl Libpod {
             return None;
         }
         let thread = Thread::calling();
-        // Before: a signal handler that comes anywhere behind it is not to wait for its own thread. Holding signals back
-        // would cost many times what the rest does.
+        // Count first: a signal handler that comes after this must not wait for its own thread. Blocking signals would
+        // cost many times as much.
         thread.count_inside_pool();
         // SAFETY: addresses() checked that it lies within the mapping, which lives as long as self.
         let guard = unsafe { RobustMutex::at_address(self.guard, &self.mutex_layout) };
         // SAFETY: as in try_mutex_of; it is given back below.
         let code = unsafe { guard.try_lock() };
         let changed = if code.is_some_and(|code| guard.is_acquired_by(code)) {
-            // What it refuses it leaves as it was, and the caller asks again for the reason.
+            // A refusal changes nothing, and the caller asks again for the reason.
             let changed = change(&self.pool).ok();
             self.unlock_guard(guard);
             changed
@@ -96,7 +96,7 @@ impl Libpod {
         changed
     }
 
-    /// Gives back the mutex that guards the bitmaps, which the calling thread has taken through this mapping.
+    /// Unlocks the mutex that guards the bitmaps. The calling thread has taken it through this mapping.
     #[inline]
     pub(super) fn unlock_guard(&self, guard: RobustMutex<'_>) {
         // SAFETY: taken by the caller, through a mapping that stayed since.
@@ -105,7 +105,7 @@ impl Libpod {
         }
     }
 
-    /// The mid path: waits for a moment, without sleeping, for a lock that somebody else holds.
+    /// The mid path: waits for a held lock for a few microseconds, without sleeping.
     #[inline]
     pub(super) fn spin_for_mutex_of(&self, id: u32) -> Option<Acquired> {
         (0..SHORT_WAITS).find_map(|_| {
@@ -129,28 +129,28 @@ impl Libpod {
         Some(Acquired::OwnerDied)
     }
 
-    /// Notes that the calling thread holds the lock now. Nothing between the mutex and this can fail.
+    /// Records that the calling thread holds the lock. Nothing between the mutex and this can fail.
     #[inline(always)]
     pub(super) fn remember(&self, id: u32) {
-        // Asked for anew: a register kept across the call of the libc would be one more store before a locked
-        // instruction, which waits for every store.
+        // Ask for the thread again: keeping it across the libc's call takes one more store, and a locked instruction
+        // waits for every store.
         let thread = Thread::calling();
         self.lockable_holder(id).store(self.manager | thread.local_id(), Ordering::Relaxed);
         thread.count_acquired();
     }
 
-    /// Gives the lock back if the calling thread holds it through this manager.
+    /// Releases the lock if the calling thread holds it through this manager.
     #[inline(always)]
     pub(super) fn unlock_mutex_of(&self, id: u32) -> Release {
         if id >= self.lockable {
             return Release::NotHolder;
         }
         let (thread, holder) = (Thread::calling(), self.lockable_holder(id));
-        // Whether or not the thread has entered since a fork: a child's table is empty, and serials are not used again.
+        // This needs no check for a fork: a child's table is empty, and local ids are never used again.
         if holder.load(Ordering::Relaxed) != self.manager | thread.local_id() {
             return Release::NotHolder;
         }
-        // Before the mutex is free: after it, another thread of this process may write its own.
+        // Clear this before the mutex is free: after that, another thread of this process may write here.
         holder.store(0, Ordering::Relaxed);
         thread.count_released();
         // SAFETY: the thread took it through this mapping, which stayed mapped since.
@@ -158,8 +158,8 @@ impl Libpod {
     }
 }
 
-/// Undoes what the libc may have done to a mutex that it has not given. Its callers have signals coming, one of which may
-/// end the thread: like them it has nothing to be undone, and holds them back from what has.
+/// Undoes what the libc may have done to a mutex that it has not given to the caller. Signals are let in here, and one
+/// may end the thread; so this function has nothing to undo, and blocks them for the part that has.
 #[cold]
 #[inline(never)]
 fn undo_refused(mutex: RobustMutex<'_>, code: Option<i32>) {

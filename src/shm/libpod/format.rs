@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The bytes of Podman's segment (x86-64 glibc; a mutex has 40 bytes there):
+//! The bytes of Podman's segment. As many as on x86-64, where a mutex has 40 bytes and is aligned to 8:
 //!
 //! ```text
 //!   0  u16  magic, 0x87D1
@@ -12,6 +12,9 @@
 //!        0  u32  bitmap, bit i set: lock i of the group is allocated
 //!        8  32 × pthread_mutex_t
 //! ```
+//!
+//! On aarch64 a mutex has 48 bytes, so a group has 1544. On 32 bits it has 24 bytes and is aligned to 4: it follows the magic
+//! number at 4, and a bitmap at 4, and a group has 772.
 //!
 //! All numbers in the machine's byte order. The file ends with the last group.
 
@@ -32,7 +35,7 @@ pub(super) mod offset {
 
     pub(crate) const MAGIC: usize = 0;
     pub(crate) const UNUSED: usize = 2;
-    pub(crate) const GUARD: usize = 8;
+    pub(crate) const GUARD: usize = (UNUSED + size_of::<u16>()).next_multiple_of(mutex::ALIGN);
     pub(crate) const NUM_BITMAPS: usize = GUARD + mutex::SIZE;
     pub(crate) const NUM_LOCKS: usize = NUM_BITMAPS + 4;
     pub(crate) const GROUPS: usize = NUM_LOCKS + 4;
@@ -40,7 +43,7 @@ pub(super) mod offset {
     pub(crate) const FIRST_MUTEX: usize = GROUPS + MUTEXES;
 
     /// Within a group.
-    pub(crate) const MUTEXES: usize = 8;
+    pub(crate) const MUTEXES: usize = size_of::<u32>().next_multiple_of(mutex::ALIGN);
     pub(crate) const GROUP_SIZE: usize = MUTEXES + GROUP as usize * mutex::SIZE;
 }
 
@@ -51,6 +54,10 @@ const _: () = assert!(offset::GROUPS == 56 && offset::GROUP_SIZE == 1288);
 const _: () = assert!(Geometry::mutex_offset(GROUP) == offset::GROUPS + offset::GROUP_SIZE + offset::MUTEXES);
 #[cfg(target_arch = "x86_64")]
 const _: () = assert!(Geometry::for_locks(2048).size() == 82_488);
+#[cfg(all(target_arch = "aarch64", target_env = "gnu"))]
+const _: () = assert!(offset::GROUPS == 64 && offset::GROUP_SIZE == 1544);
+#[cfg(target_pointer_width = "32")]
+const _: () = assert!(offset::GROUPS == 36 && offset::GROUP_SIZE == 772);
 
 /// Whether a file that starts with these bytes carries libpod's magic number.
 pub(crate) fn is_ours(start: &[u8]) -> bool {

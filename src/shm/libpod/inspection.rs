@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Looking without touching: a diagnosis must not clear an owner-died mark or make anyone wait.
+//! Reading the state of locks without changing anything: a diagnosis must not clear an owner-died mark or make a thread
+//! wait.
 
 use std::sync::atomic::Ordering;
 
 use crate::manager::LockInfo;
-use crate::sys::liveness::procfs;
+use crate::sys::liveness;
 use crate::sys::mutex::word;
+use crate::sys::process::namespaces;
 
 use super::Libpod;
 
@@ -26,18 +28,18 @@ impl Libpod {
         };
         if info.held {
             let tid = word & word::TID;
-            let pid = procfs::process_of(tid);
+            let pid = namespaces::process_of(tid);
             let process = pid.to_string();
-            // A thread of that number that does not map the segment is a stranger: the number was used again, or
-            // another PID namespace gave it.
+            // A thread with that id that does not map the segment is another one: the id was used again, or is of another
+            // PID namespace.
             let is_stranger = || {
                 let file = self.pool.segment.as_mapped();
                 file.is_some_and(|file| file.is_mapped_by(&process) == Some(false))
             };
-            if pid != 0 && procfs::thread_lives(tid) && !is_stranger() {
+            if pid != 0 && liveness::thread_lives(tid) && !is_stranger() {
                 info.pid = pid;
                 info.tid = tid as i32;
-                info.pid_namespace = procfs::pid_namespace(&process);
+                info.pid_namespace = namespaces::pid_namespace(&process);
             }
         }
         info

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Whether the thread that a mutex names can be said to be gone, and what is done then.
+//! Decides whether the thread that a mutex names is gone, and marks the mutex then.
 //!
-//! The kernel marks the mutexes of a thread that dies before it gives the thread id away. So where the id is gone and
-//! the mutex still names it, the kernel has missed it (it looks at 2048 at most, and at none of a thread that calls
-//! exec beside the process's first) and will never touch it again. That is proven only where the id was given by this
-//! PID namespace, and believed only when two looks, a while apart, find the mutex unchanged in every word.
+//! The kernel marks the mutexes of a dying thread before it frees the thread id. So if the id is free and the mutex still
+//! names it, the kernel has missed that mutex and will never touch it: it marks at most 2048, and none of a thread that
+//! calls exec while it is not the process's first. This is a proof only if the id is of this PID namespace. It is
+//! believed only if two looks, some time apart, find every word of the mutex unchanged.
 
 use std::sync::atomic::Ordering;
 
 use crate::Reason;
-use crate::sys::liveness::procfs;
+use crate::sys::liveness::{self, mapped_file};
 use crate::sys::mutex::{RobustMutex, Snapshot, word};
+use crate::sys::probe::{self, Witness};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::futex;
 
@@ -19,33 +20,44 @@ use super::super::Outcome;
 use super::super::segment::Segment;
 use super::Libpod;
 
-/// The longest sleep in one go. A plain wait can be stranded for ever on a free mutex when another waiter is killed
-/// between its wake-up and its turn, because the kernel then wakes nobody else; and whether the storage was removed
-/// must be noticed within 100 ms.
+/// The longest single sleep. A plain wait can sleep for ever on a free mutex: if another waiter is killed between its
+/// wake-up and its turn, the kernel wakes nobody else. And a removal must be noticed within 100 ms.
 pub(super) const SLICE_NS: u64 = 50_000_000;
 
-/// How long a repair waits between its two looks.
+/// The time between the two looks of a repair.
 const SECOND_LOOK_NS: u64 = 10_000_000;
 
-/// How many looks are skipped after one that could not be judged: reading all of /proc is not for every slice.
+/// How many looks to skip after one that left a doubt: reading all of /proc in every slice is too expensive.
 const LOOKS_SKIPPED_IN_DOUBT: u32 = 20;
 
-/// What a look found.
+/// The result of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nobody holds it.
+    /// No thread holds the mutex.
     Free,
-    /// The thread of that id lives.
+    /// The thread with that id is alive.
     Lives(u32),
-    /// The id is gone, or there is none where one should be; one more look decides.
+    /// The id is gone, or the word has none although it is not free. One more look decides.
     Suspect,
     /// Proven: the holder is gone and the word is this.
     Gone(u32),
-    /// The id is gone here, but it may be one of another PID namespace.
-    Doubt(procfs::Doubt),
+    /// The id is gone here, but may be of another PID namespace.
+    Doubt(mapped_file::Doubt),
 }
 
-/// Looks at one mutex again and again.
+impl Verdict {
+    /// What it rests on; `None`: it decides nothing.
+    fn witness(self) -> Option<Witness> {
+        match self {
+            Self::Free | Self::Suspect => None,
+            Self::Lives(_) => Some(Witness::Alive),
+            Self::Gone(_) => Some(Witness::Gone),
+            Self::Doubt(_) => Some(Witness::Unknown),
+        }
+    }
+}
+
+/// Repeated looks at a mutex.
 #[derive(Default)]
 pub(super) struct Watch {
     last: Option<Snapshot>,
@@ -53,7 +65,26 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn look(&mut self, mutex: RobustMutex<'_>, segment: &Segment) -> Verdict {
+    /// Judges the holder of a mutex, that of lock `id` or, `None`, the one that guards the bitmaps. If the holder is gone,
+    /// this does what the kernel would have done: it marks the mutex, if its word is still as judged, and wakes one waiter.
+    pub(super) fn judge(&mut self, mutex: RobustMutex<'_>, segment: &Segment, id: Option<u32>) -> Verdict {
+        let (inode, named) = (segment.metadata.inode, mutex.word().load(Ordering::Relaxed));
+        let verdict = self.look(mutex, segment);
+        if let Some(witness) = verdict.witness() {
+            probe::holder_judged(inode, named.into(), (named & word::TID).into(), witness as u64);
+        }
+        if let Verdict::Gone(judged) = verdict {
+            self.last = None;
+            let marked = (judged & word::WAITERS) | word::OWNER_DIED;
+            if mutex.word().compare_exchange(judged, marked, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                probe::takeover(inode, id.map_or(probe::NO_LOCK, u64::from), judged.into(), marked.into());
+                futex::wake_one(mutex.word());
+            }
+        }
+        verdict
+    }
+
+    fn look(&mut self, mutex: RobustMutex<'_>, segment: &Segment) -> Verdict {
         let snapshot = mutex.snapshot();
         let word = mutex.word_in(&snapshot);
         let tid = word & word::TID;
@@ -61,8 +92,8 @@ impl Watch {
             self.last = None;
             return Verdict::Free;
         }
-        // A word that names nobody and yet is not free (the waiters bit alone) is one that no libc writes.
-        if tid != 0 && procfs::thread_lives(tid) {
+        // No libc writes a word that names no thread and is not free (the waiters bit alone).
+        if tid != 0 && liveness::thread_lives(tid) {
             self.last = None;
             return Verdict::Lives(tid);
         }
@@ -74,22 +105,13 @@ impl Watch {
             self.skip -= 1;
             return Verdict::Suspect;
         }
-        match procfs::only_this_namespace_maps(segment.address()) {
+        match mapped_file::only_this_namespace_maps(segment.address()) {
             Ok(()) => Verdict::Gone(word),
             Err(doubt) => {
                 self.skip = LOOKS_SKIPPED_IN_DOUBT;
                 Verdict::Doubt(doubt)
             }
         }
-    }
-
-    /// Does what the kernel would have done: marks the mutex, if it still is as judged, and wakes one waiter.
-    pub(super) fn mark_owner_died(&mut self, mutex: RobustMutex<'_>, judged: u32) {
-        let marked = (judged & word::WAITERS) | word::OWNER_DIED;
-        if mutex.word().compare_exchange(judged, marked, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            futex::wake_one(mutex.word());
-        }
-        self.last = None;
     }
 }
 
@@ -100,19 +122,15 @@ impl Libpod {
             return Err(Reason::ForeignMutex { id: Some(id), found, expected });
         }
         let mut watch = Watch::default();
-        // Ends: each round either decides or finds that the mutex was used since the last.
+        // This ends: each round either decides, or finds that the mutex was used since the last.
         loop {
-            match watch.look(mutex, &self.pool.segment) {
-                Verdict::Free => break,
+            match watch.judge(mutex, &self.pool.segment, Some(id)) {
+                Verdict::Free | Verdict::Gone(_) => break,
                 Verdict::Lives(holder) => {
                     return Err(Reason::HolderLives { id, holder });
                 }
                 Verdict::Doubt(why) => {
                     return Err(Reason::CannotJudge { id, holder: mutex.holder(), why });
-                }
-                Verdict::Gone(word) => {
-                    watch.mark_owner_died(mutex, word);
-                    break;
                 }
                 Verdict::Suspect => {
                     let word = mutex.word().load(Ordering::Relaxed);

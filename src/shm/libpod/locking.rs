@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Taking and giving back the locks.
+//! The slow path of lock and unlock.
 
 use std::sync::atomic::Ordering;
 
 use crate::Reason;
-use crate::acquisition::{Acquisition, Deadline, Progress};
+use crate::acquisition::{self, Acquisition, Deadline, Progress};
 use crate::backend::{Mode, Release, Request};
 use crate::cancel::{self, Cancel};
 use crate::manager::Acquired;
 use crate::sys::Errno;
-use crate::sys::liveness::procfs;
+use crate::sys::liveness;
 use crate::sys::mutex::{Attempt, RobustMutex};
+use crate::sys::probe;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::thread::waits::{self, WaitEffects};
 use crate::sys::thread::{LOCAL_ID_MASK, NotEntered, Thread};
@@ -19,14 +20,14 @@ use crate::sys::thread::{LOCAL_ID_MASK, NotEntered, Thread};
 use super::super::Outcome;
 use super::super::native::watch_thread_end;
 use super::fast::MOST_HELD;
-use super::judgement::{SLICE_NS, Verdict, Watch};
+use super::judgement::{SLICE_NS, Watch};
 use super::{Libpod, NO_READERS};
 
 /// An acquisition that has come to the slow path: first calls, waits, refusals.
 pub(crate) struct SlowPath<'m> {
     call: LockCall<'m>,
     mode: Mode,
-    /// Never moved once it is there: it is noted where it stands.
+    /// It is never moved: a record in the thread points to it.
     waiting: Option<Waiting<'m>>,
 }
 
@@ -52,11 +53,12 @@ struct Waiting<'m> {
     thread: Thread,
     counted: waits::RecordedWait,
     watch: Watch,
-    /// When to judge next: not at each look for a cancellation, since two judgements are to be a slice apart.
+    start: Instant,
+    /// When to judge next. Two judgements have to be a slice apart, and a wait with a cancel object wakes more often.
     judgement: Instant,
-    /// Of this sleep.
+    /// When this sleep ends.
     until: Instant,
-    /// What the libc said at its end.
+    /// What the libc returned at its end.
     answer: Option<i32>,
 }
 
@@ -70,7 +72,12 @@ impl Acquisition for SlowPath<'_> {
                 if !matches!(attempt, Ok(Attempt::Held)) {
                     waiting.counted.end(waiting.thread);
                 }
-                attempt.and_then(|attempt| self.call.finish(attempt))
+                let progress = attempt.and_then(|attempt| self.call.finish(attempt));
+                if !matches!(progress, Ok(None)) {
+                    let waited = Instant::now().since(waiting.start);
+                    probe::wait_end(self.call.inode(), self.call.id.into(), waited, acquisition::code(&progress));
+                }
+                progress
             }
         }
     }
@@ -85,6 +92,11 @@ impl Acquisition for SlowPath<'_> {
 impl<'m> LockCall<'m> {
     fn mutex(self) -> RobustMutex<'m> {
         self.libpod.pool.mutex(self.id)
+    }
+
+    /// The file of the segment, as probes name it.
+    fn inode(self) -> u64 {
+        self.libpod.pool.segment.metadata.inode
     }
 
     fn begin(self, place: &mut Option<Waiting<'m>>) -> Progress {
@@ -113,11 +125,12 @@ impl<'m> LockCall<'m> {
             thread,
             counted: waits::RecordedWait::default(),
             watch: Watch::default(),
+            start: now,
             judgement: now.after(SLICE_NS),
             until: now,
             answer: None,
         });
-        // What has no room to note its end counts nothing that would have to be taken back.
+        // If the library cannot hear of the thread's end, count nothing that would have to be undone then.
         if watch_thread_end(thread).is_ok() {
             let (local_waiters, published_wait, cancel) = (None, None, cancel.map(Cancel::waits));
             let marks = WaitEffects {
@@ -130,8 +143,9 @@ impl<'m> LockCall<'m> {
             };
             waiting.counted.begin(thread, &marks);
         }
+        probe::wait_begin(self.inode(), id.into(), Mode::Exclusive as u64, mutex.word().load(Ordering::Relaxed).into());
         if cancel.is_some() {
-            // It has not come by the mid path.
+            // A call with a cancel object has not taken the mid path.
             mutex.spin();
         }
         self.sleep_on(waiting);
@@ -142,7 +156,7 @@ impl<'m> LockCall<'m> {
         waiting.until = cancel::next_look(self.cancel, Instant::now().after(SLICE_NS)).min(self.deadline.at());
     }
 
-    /// What came of the sleep, `Held` if there is to be another.
+    /// The result of the sleep; `Held`: there will be another.
     fn after_sleep(self, waiting: &mut Waiting<'m>) -> Outcome<Attempt> {
         let (segment, mutex) = (&self.libpod.pool.segment, waiting.mutex);
         let attempt = mutex.conclude(waiting.answer);
@@ -150,7 +164,7 @@ impl<'m> LockCall<'m> {
             return Ok(attempt);
         }
         if Instant::now() >= self.deadline.at() {
-            // Once more: the wake-up may be one of those that get lost.
+            // Try once more: a wake-up may have been lost.
             return match self.libpod.pool.try_mutex(mutex) {
                 Attempt::Held => Err(self.deadline.missed(self.id, mutex.holder())),
                 attempt => Ok(attempt),
@@ -161,10 +175,10 @@ impl<'m> LockCall<'m> {
             return Err(Reason::Removed);
         }
         if Instant::now() >= waiting.judgement {
-            waiting.judgement = Instant::now().after(SLICE_NS);
-            if let Verdict::Gone(word) = waiting.watch.look(mutex, segment) {
-                waiting.watch.mark_owner_died(mutex, word);
-            }
+            let now = Instant::now();
+            probe::slice_end(self.inode(), self.id.into(), now.since(waiting.start), 0, mutex.holder().into());
+            waiting.judgement = now.after(SLICE_NS);
+            waiting.watch.judge(mutex, segment, Some(self.id));
         }
         self.sleep_on(waiting);
         Ok(Attempt::Held)
@@ -191,7 +205,7 @@ pub(super) fn refused(code: i32) -> Reason {
 }
 
 impl Libpod {
-    /// The calling thread, in whose name mutexes may be taken.
+    /// The calling thread, checked so that it may take mutexes.
     pub(super) fn enter(&self) -> Outcome<Thread> {
         Thread::enter(self.process).map_err(|refusal| match refusal {
             NotEntered::ClonedChild => Reason::ClonedChild,
@@ -199,7 +213,7 @@ impl Libpod {
         })
     }
 
-    /// Why an unlock did nothing, or could not end as it should.
+    /// Why an unlock failed.
     #[cold]
     pub(super) fn refuse_release(&self, id: u32, missed: Release) -> Outcome<()> {
         self.may_change(id)?;
@@ -207,7 +221,7 @@ impl Libpod {
             Release::Done => return Ok(()),
             Release::NotHolder | Release::GoSlow => Reason::NotHolder { id },
             Release::Overwritten => {
-                // The thread's robust list still points there.
+                // The thread's robust list still points into the segment.
                 self.pool.keep_forever();
                 let found = u64::from(self.pool.mutex(id).word().load(Ordering::Relaxed));
                 Reason::Damaged { what: "the word in the mutex of a lock that this thread holds", found, expected: 0 }
@@ -216,11 +230,11 @@ impl Libpod {
     }
 
     fn is_held_by(&self, thread: Thread, id: u32) -> bool {
-        // Through whichever manager: the manager is left out.
+        // Through any manager: its number is left out.
         self.pool.holder(id).load(Ordering::Relaxed) & LOCAL_ID_MASK == thread.local_id()
     }
 
-    /// Whether no thread waits in a call on the manager, and this process holds nothing through it.
+    /// Checks that no thread waits in a call on the manager, and that this process holds nothing through it.
     pub(super) fn is_idle(&self) -> Outcome<()> {
         waits::undo_abandoned(Thread::calling());
         match self.waiting.word(0).load(Ordering::Relaxed) {
@@ -232,9 +246,9 @@ impl Libpod {
             if holder & !LOCAL_ID_MASK != self.manager {
                 continue;
             }
-            // A thread that ended with the lock left its entry behind; then the kernel has marked the mutex.
+            // A thread that ended with the lock left this word behind; then the kernel has marked the mutex.
             let tid = self.pool.mutex(id).holder();
-            if tid != 0 && procfs::is_own_thread(tid) {
+            if tid != 0 && liveness::is_own_thread(tid) {
                 return Err(Reason::StillHeld { id });
             }
         }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![allow(unsafe_code, reason = "only here is known that a mutex stays mapped while it is held")]
-//! One segment as this process has it mapped: once, however many managers are open on it, because a thread's robust
-//! list holds addresses.
+//! A segment as this process has it mapped: once, however many managers are open on it, because a thread's robust list
+//! has addresses.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::mutex::{self, Attempt, MutexLayout, RobustMutex};
+use crate::sys::platform;
 use crate::sys::process::Process;
 use crate::sys::process::registry::{Registry, Shared};
 use crate::sys::syscall::clock::Instant;
@@ -17,24 +18,24 @@ use super::super::name::SegmentName;
 use super::super::segment::{self, Blueprint, Segment};
 use super::format::{self, Geometry, offset};
 
-/// How long an answer about removal is good for: less than a slice of a wait, so that a waiter asks at the end of each.
+/// How long an answer about removal is believed: less than a slice, so a waiter asks at the end of each.
 pub(super) const REMOVAL_LOOK_INTERVAL_NS: u64 = 25_000_000;
 
 static POOLS: Registry<Pool> = Registry::new();
 
-/// A segment, mapped, with what this process remembers of it.
+/// A mapped segment, and what this process records about it.
 pub(super) struct Pool {
     pub(super) segment: Segment,
     pub(super) geometry: Geometry,
     pub(super) mutex_layout: MutexLayout,
-    /// For each lock that a thread of this process holds: the manager's manager and the thread's local id.
+    /// For each lock that a thread of this process holds: the manager's number and the thread's local id.
     holders: WipedOnFork,
-    /// The group in which allocation looks first.
+    /// The group with which allocation begins.
     pub(super) next_group: AtomicU32,
 }
 
 impl Pool {
-    /// The pool of a segment that was mapped just now, or the one that this process has of it already.
+    /// The pool of a segment that was just mapped, or the pool that this process already has of it.
     pub(super) fn of(
         process: &'static Process,
         name: &SegmentName,
@@ -63,8 +64,8 @@ impl Pool {
         )
     }
 
-    /// Where the mutex of lock 0 is mapped, and all behind it as the geometry says, the one that guards the bitmaps, and the
-    /// table of holders.
+    /// The addresses of lock 0's mutex, which the others follow as the geometry says, of the mutex that guards the
+    /// bitmaps, and of the table of holders.
     pub(super) fn addresses(&self) -> (*mut u8, *mut u8, *const AtomicU64) {
         let map = &self.segment.map;
         let rest = self.geometry.size() - offset::FIRST_MUTEX;
@@ -100,14 +101,14 @@ impl Pool {
         unsafe { mutex.wait_until(deadline) }
     }
 
-    /// Who of this process holds a lock; 0: nobody.
+    /// Which thread of this process holds a lock; 0: none.
     #[inline(always)]
     pub(super) fn holder(&self, id: u32) -> &AtomicU64 {
         &self.holders.words()[id as usize]
     }
 }
 
-/// Makes a segment and maps it.
+/// Creates a segment and maps it.
 pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Result<Segment> {
     let mutex_layout = mutex_layout().map_err(|reason| name.error(reason))?;
     let reserved = [(0, geometry.size() as u64)];
@@ -116,6 +117,7 @@ pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Resul
 }
 
 fn mutex_layout() -> Outcome<&'static MutexLayout> {
+    platform::LIBPOD_LAYOUT.map_err(Reason::Unsupported)?;
     MutexLayout::of_this_libc().ok_or(Reason::Unsupported(
         "this library does not know the form of this libc's robust mutexes, so it could not tell who holds one; use the native \
          layout",
@@ -135,13 +137,13 @@ fn write(map: &Mapping, geometry: Geometry, mutex_layout: &MutexLayout) -> Outco
     }
     map.u32_at(offset::NUM_BITMAPS).store(geometry.groups, Ordering::Relaxed);
     map.u32_at(offset::NUM_LOCKS).store(geometry.num_locks(), Ordering::Relaxed);
-    // Last, though nobody sees the file before it is linked: linkat(2) orders all of it.
+    // Write the magic last. Nobody sees the file before it is linked, and linkat(2) orders all of this before.
     map.u16_at(offset::MAGIC).store(format::MAGIC, Ordering::Release);
     Ok(())
 }
 
-/// Refuses mutexes that this libc would not lock as its own: musl's have the same size and keep their kind elsewhere, so
-/// that each would let the other in.
+/// Refuses mutexes that this libc would not lock as its own. Those of musl, for example, have the same size but keep
+/// their kind elsewhere, so the two libcs would not exclude each other.
 fn check_mutexes(map: &Mapping, geometry: Geometry, mutex_layout: &MutexLayout) -> Outcome<()> {
     let check = |id: Option<u32>| {
         let offset = id.map_or(offset::GUARD, Geometry::mutex_offset);

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Turning words and cells that name somebody into a dead holder's.
+//! Taking names out of words and cells: of dead holders, of threads that end, of entries that start again.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Reason;
+use crate::sys::probe;
 use crate::sys::syscall::futex;
 
 use super::cells::{self, CellRelease, Cells, Seen};
@@ -17,12 +18,11 @@ use super::space::Space;
 use super::waiting::futex_of;
 use super::word::{self, OWNER, WAITERS};
 
-/// How often a word is tried to be changed. Others only set bits, each of them once, or take the lock over: more is a
-/// writer that means harm.
+/// How often to try a swap. Other threads only set bits, each once, or take the lock over. More failures mean a hostile
+/// writer.
 pub(super) const ROUNDS: u32 = 16;
 
-/// Marks the lock as abandoned if its word names whom `is_meant` says, and gives the word that it had: waking is the
-/// caller's.
+/// Makes a lock abandoned if `is_meant` is true for its word. Returns the word that it had: the caller wakes.
 fn abandon(lock: &AtomicU64, is_meant: impl Fn(u64) -> bool) -> Option<u64> {
     for _ in 0..ROUNDS {
         let seen = lock.load(Ordering::Acquire);
@@ -36,8 +36,8 @@ fn abandon(lock: &AtomicU64, is_meant: impl Fn(u64) -> bool) -> Option<u64> {
     None
 }
 
-/// Empties a cell that names whom `is_meant` says, whether it is a hold, a starving claim or unfinished (S20). Nobody is told: a
-/// reader changed nothing.
+/// Empties a cell if `is_meant` is true for it, whether it is a hold, a starving claim or unfinished (S20). Nobody is told
+/// of a dead reader: it changed nothing.
 fn empty(cell: &AtomicU64, is_meant: impl Fn(u64) -> bool) {
     let seen = cell.load(Ordering::Acquire);
     if word::has_owner(seen) && is_meant(seen) && cells::release_cell(cell, seen & OWNER) == CellRelease::Awaited {
@@ -46,14 +46,14 @@ fn empty(cell: &AtomicU64, is_meant: impl Fn(u64) -> bool) {
 }
 
 impl Space {
-    /// Does that with every word and cell of the segment that names whom `is_meant` says.
+    /// Goes through the segment: makes every word abandoned, and empties every cell, for which `is_meant` is true.
     pub(super) fn forget_all(&self, is_meant: impl Fn(u64) -> bool) {
         let forget = |lock| {
             if abandon(lock, &is_meant).is_some() {
                 futex::wake_one(futex_of(lock));
             }
         };
-        for id in 0..self.num_locks_now() {
+        for id in self.touched_ids(self.num_locks_now()) {
             forget(self.word(id));
             let own = self.cells(id).into_iter().flat_map(|cells| cells.own);
             own.for_each(|cell| empty(cell, &is_meant));
@@ -62,7 +62,7 @@ impl Space {
         self.places().for_each(|(cell, _)| empty(cell, &is_meant));
     }
 
-    /// The places of the table that anybody ever needed, and that this process can touch.
+    /// The places of the table that were ever used and that this process can touch.
     pub(super) fn places(&self) -> impl Iterator<Item = (&AtomicU64, &AtomicU64)> {
         let table = self.table();
         let (places, ready) =
@@ -76,15 +76,15 @@ impl Space {
 }
 
 impl Pool {
-    /// Marks whatever a thread or process holds as a dead holder's. Other threads are excluded.
+    /// Makes every lock of a thread or process abandoned. The caller excludes other threads.
     pub(super) fn abandon_all_of(&self, owner: u64) {
         let is_its = |seen: u64| seen & OWNER == owner;
-        for id in 0..self.num_locks() {
+        for id in self.touched_ids(self.num_locks()) {
             let lock = self.word(id);
             if let Some(companion) = self.companion.get()
                 && is_its(lock.load(Ordering::Relaxed))
             {
-                // First: whoever takes the lock over takes that next.
+                // Release the companion first: a thread that takes the word over takes the companion next.
                 companion.release(id);
             }
             if abandon(lock, is_its).is_some_and(|seen| seen & WAITERS != 0) {
@@ -97,7 +97,7 @@ impl Pool {
         for (cell, lock) in self.places() {
             self.abandon_cell(cell, lock.load(Ordering::Relaxed) as u32, owner);
         }
-        // A victim that ends in the midst of its decision leaves the detector to the next.
+        // A thread may end while it has the detector.
         let _not_its = self.detector().compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed);
     }
 
@@ -116,8 +116,8 @@ impl Pool {
         empty(cell, |seen| seen & OWNER == owner);
     }
 
-    /// Claims a cell of a lock as `claim` (S1). Readers that died have one each until a writer comes, or somebody needs the
-    /// room: where nobody writes, the dead would fill the table for good.
+    /// Claims a cell of a lock as `claim` (S1). If there is no room, it empties the cell of a dead reader: without
+    /// writers, nobody else does.
     pub(super) fn claim_cell<'p>(
         &'p self,
         cells: &Cells<'p>,
@@ -129,8 +129,8 @@ impl Pool {
         claimed.ok_or_else(|| self.why_no_room(cells.id))
     }
 
-    /// Finds a dead reader, of any lock in the table, and empties its cell; of a dead process, all its cells can be had then.
-    /// Whether there was one.
+    /// Finds a dead reader in the lock's cells or in the table, and empties its cell. If its process is dead, all cells of
+    /// the process can be claimed then. Returns whether it found one.
     #[cold]
     fn clear_a_dead_reader(&self, cells: &Cells<'_>) -> bool {
         let mut living = BTreeSet::new();
@@ -149,12 +149,13 @@ impl Pool {
         })
     }
 
-    /// Whether this process reads a lock, or is about to, in another cell than that. Who starves is not about to: there is a
-    /// writer first.
+    /// Whether this process reads a lock, or has claimed a cell to read it, in another cell than `own`. A starving reader
+    /// does not count: a writer comes first.
     pub(super) fn is_read_here_beside(&self, cells: &Cells<'_>, own: &AtomicU64) -> bool {
         self.is_read_here(cells, |cell| !std::ptr::eq(cell, own))
     }
 
+    /// The same for the cells for which `is_meant` is true.
     pub(super) fn is_read_here(&self, cells: &Cells<'_>, is_meant: impl Fn(&AtomicU64) -> bool) -> bool {
         let Some(attachment) = self.attachment.peek() else { return false };
         let (extent, mut index) = (cells.extent(), 0);
@@ -172,8 +173,8 @@ impl Pool {
         }
     }
 
-    /// Marks a dead holder's lock, so that the next to take it is told, and empties dead readers' cells (S21). `Err`: somebody
-    /// who lives holds it, or cannot be judged, and nothing was mended.
+    /// Makes the lock of a dead holder abandoned, and empties the cells of dead readers (S21). `Err`: a holder is alive
+    /// or cannot be judged, and nothing was changed.
     pub(super) fn repair(&self, id: u32) -> std::result::Result<(), Reason> {
         let lock = self.word(id);
         let seen = lock.load(Ordering::Acquire);
@@ -181,7 +182,7 @@ impl Pool {
         if !word::has_owner(seen) && readers.is_none() {
             return Ok(());
         }
-        // A process that has no place of its own cannot tell whose answer "free" is.
+        // Attach first: without an entry of its own, a process cannot check that the answer "free" is about this file.
         self.attached()?;
         let mut refusal = None;
         let mut has_mended = false;
@@ -198,7 +199,9 @@ impl Pool {
         };
         if word::has_owner(seen) && judge(seen) {
             has_mended = true;
-            if lock.compare_exchange(seen, word::found_dead(seen), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            let next = word::found_dead(seen);
+            if lock.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                probe::takeover(self.segment.metadata.inode, id.into(), seen, next);
                 wake_any(lock);
             }
         }
@@ -224,7 +227,8 @@ impl Pool {
     }
 }
 
-/// Takes a dead reader's cell away, by a swap of exactly what was judged (S7): a blind store would free a living one's.
+/// Empties the cell of a dead reader, by a swap of exactly the value that was judged (S7). A plain store could empty a
+/// living reader's cell.
 pub(super) fn clear_dead(cell: &AtomicU64, judged: u64) {
     let is_cleared = cell.compare_exchange(judged, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
     if is_cleared && judged & WAITERS != 0 {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! A process's place in a segment: an entry, and a record lock on its byte for as long as the process lives. The lock's
-//! description is kept by a mapping that no child inherits, so that neither closing all descriptors nor a child changes
-//! what it says.
+//! A process's place in a segment: an entry, and a record lock on the entry's byte for as long as the process lives. A
+//! mapping that no child inherits keeps the file description of that lock, so neither a child nor closing all descriptors
+//! drops the lock.
 //!
-//! Dying at any step of this needs no repair: no word names an entry before it is live.
+//! A death at any step needs no repair: no word names an entry before it is live.
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -14,92 +14,87 @@ use crate::sys::Errno;
 use crate::sys::descriptor::GuardedFd;
 use crate::sys::descriptor::Pinned;
 use crate::sys::descriptor::record_lock::{self, Attempt, Range};
-use crate::sys::liveness::Namespaces;
-use crate::sys::liveness::procfs;
 use crate::sys::process;
+use crate::sys::process::namespaces::Namespaces;
+use crate::sys::syscall::clock;
 use crate::sys::syscall::file::{self, Access};
 
-use super::entries::{self, Entry, State};
+use super::entries::{self, Entry, KeptBy, State};
 use super::format;
 use super::space::Space;
 use super::word;
 
-/// Entries on a page.
+/// How many entries a page has.
 const ON_A_PAGE: u32 = format::ENTRIES / format::ENTRY_PAGES;
 
-/// How many taken entries are met before more room is made, as long as there is some to make: each costs a question to
-/// the kernel.
+/// After a search has met this many taken entries, it reserves another page of entries, if there is one left: each taken entry
+/// costs a system call.
 const PATIENCE: u32 = 32;
 
-/// The entry of a process whose segment is its own.
+/// The entry of a process in a segment without a name, which is its own alone.
 const ONLY_ENTRY: u32 = 1;
 
-/// This process's place.
+/// The place of this process.
 #[derive(Debug)]
 pub(super) struct Attachment {
-    /// Names it among all attachments that this process, and its ancestors, ever had.
+    /// A number that no other attachment of this process or its ancestors ever had.
     pub(super) id: u64,
     pub(super) entry: u32,
     generation: u64,
     /// The word of a lock that the process owns.
     pub(super) process_word: u64,
-    /// Where the process looked from when it was introduced.
+    /// The namespaces of the process when it published its identity.
     namespaces: [AtomicU64; 2],
-    /// When the process started, in clock ticks since boot; 0: unknown, or not introduced yet.
-    start: AtomicU64,
     has_published_identity: AtomicBool,
-    /// `None`: nobody else can ask.
+    /// Keeps the record lock. `None`: the segment is this process's alone.
     _witness: Option<Pinned>,
 }
 
 impl Attachment {
-    /// Takes a place for the calling process. Its other threads are excluded.
+    /// Takes a place for the calling process. The caller excludes its other threads.
     pub(super) fn make(space: &Space) -> Result<Self, Reason> {
-        // 0 is nowhere, 1 is what a thread remembers that was nowhere. Inherited, so that a child's are others.
+        // 0 means "no attachment", and a thread that has entered none has 1. Children inherit the counter, so they get other
+        // ids.
         static NEXT_ID: AtomicU64 = AtomicU64::new(2);
         if space.access == Access::ReadOnly {
             return Err(Reason::ReadOnly);
         }
-        let (index, witness, by_descriptor) = if space.is_nameless() {
-            (ONLY_ENTRY, None, false)
+        let (index, witness) = if space.is_nameless() {
+            (ONLY_ENTRY, None)
         } else {
-            let (index, witness, by_descriptor) = lock_free_entry(space)?;
-            (index, Some(witness), by_descriptor)
+            let (index, witness) = lock_free_entry(space)?;
+            (index, Some(witness))
+        };
+        let kept_by = match witness {
+            Some(Pinned::Descriptor(_)) => KeptBy::Descriptor,
+            Some(Pinned::Mapping(_)) | None => KeptBy::Mapping,
         };
         let entry = entry_of(space, index)?;
         let left = entry.state();
         if left.is_live() {
-            // Whoever lived here is dead: the byte was free.
+            // The last process of this entry is dead: the byte was free.
             entry.set_state(State::gone(left.generation()));
         }
         let generation = left.generation().wrapping_add(1) & (u64::MAX >> 1);
         if generation & word::GENERATION_MASK == 0 {
             forget_words_of(space, index);
         }
-        entry.reset_identity(process::pid(), by_descriptor);
+        entry.reset_identity(process::pid(), kept_by);
         entry.set_state(State::live(generation));
         fence(Ordering::SeqCst);
         let process_word = word::of_process(index, generation);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let (namespaces, start, has_published_identity) =
-            (Default::default(), AtomicU64::new(0), AtomicBool::new(false));
-        let made = Self {
-            id,
-            entry: index,
-            generation,
-            process_word,
-            namespaces,
-            start,
-            has_published_identity,
-            _witness: witness,
-        };
-        // With the byte locked: a remover of what nobody lives in either finds it so, or has marked the segment before.
+        let (namespaces, has_published_identity) = (Default::default(), AtomicBool::new(false));
+        let made =
+            Self { id, entry: index, generation, process_word, namespaces, has_published_identity, _witness: witness };
+        // Look for a remover only now, with the byte locked. A remover of an unused segment either sees the lock, or has
+        // already set the mark, and this look finds it.
         space.await_removal().inspect_err(|_| made.detach(space))?;
         Ok(made)
     }
 
-    /// Says of whom the entry is, in numbers by which others may judge it. Before the process's first lock: until then no
-    /// word names it, and asking /proc is dearer than all the rest of opening a segment.
+    /// Writes into the entry who this process is, so that others can judge it. It is done before the first lock, and not
+    /// on opening: no word names the entry until then, and reading /proc costs more than all the rest of opening.
     #[inline]
     pub(super) fn publish_identity(&self, space: &Space) {
         if !self.has_published_identity.load(Ordering::Acquire) {
@@ -109,23 +104,19 @@ impl Attachment {
 
     #[cold]
     fn publish_identity_now(&self, space: &Space) {
-        let (start, here) = (procfs::own_start_time(), Namespaces::current());
+        let here = Namespaces::current();
+        // As in a thread's record.
+        let started_by = if space.table().is_some() { clock::ticks_since_boot() } else { 0 };
         if let Ok(Some(entry)) = space.entry(self.entry) {
-            entry.publish_identity(process::command(), start, here);
+            entry.publish_identity(process::command(), started_by, here);
         }
-        self.start.store(start, Ordering::Relaxed);
         for (place, number) in self.namespaces.iter().zip([here.pid_namespace, here.time_namespace]) {
             place.store(number, Ordering::Relaxed);
         }
         self.has_published_identity.store(true, Ordering::Release);
     }
 
-    /// When the process, and so its first thread, started; 0: unknown.
-    pub(super) fn start(&self) -> u64 {
-        self.start.load(Ordering::Relaxed)
-    }
-
-    /// Where the process looked from when it was introduced, if it has been.
+    /// The namespaces of the process, if it has published its identity.
     pub(super) fn namespaces(&self) -> Option<Namespaces> {
         if !self.has_published_identity.load(Ordering::Acquire) {
             return None;
@@ -134,7 +125,7 @@ impl Attachment {
         Some(Namespaces { pid_namespace, time_namespace })
     }
 
-    /// Says that nobody lives in the entry any more; what is held there, if anything, is a dead holder's.
+    /// Marks the entry as left. If a word still names it, that word's holder is dead.
     pub(super) fn detach(&self, space: &Space) {
         if let Ok(Some(entry)) = space.entry(self.entry) {
             entry.mark_dead(State::live(self.generation));
@@ -147,14 +138,14 @@ fn entry_of(space: &Space, index: u32) -> Result<Entry<'_>, Reason> {
     space.entry(index).ok().flatten().ok_or(unusable)
 }
 
-/// How often a description is opened anew because the program closed all descriptors in the midst of this; more is a
-/// program that does nothing else.
+/// How often to open the file again because the program closed all descriptors meanwhile. Only a program that does nothing
+/// else exceeds this.
 const MOVES: u32 = 1000;
 
-/// Finds an entry whose byte is free and takes the byte.
-fn lock_free_entry(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
+/// Finds an entry whose byte is free, and locks the byte.
+fn lock_free_entry(space: &Space) -> Result<(u32, Pinned), Reason> {
     for _ in 0..MOVES {
-        // A description of its own: what holds a lock cannot be asked about it.
+        // Open a file description for this alone: the kernel does not report a description's locks to that description.
         let file = open_again(space)?;
         let index = match find(space, &file) {
             Ok(index) => index,
@@ -163,17 +154,17 @@ fn lock_free_entry(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
         };
         let byte = entries::byte(space.geometry, index);
         let witness = Pinned::by_mapping(&file);
-        // The number may have become another file's anywhere in this, or another description's of this file.
+        // The descriptor may meanwhile be of another file, or of another description of this file.
         let is_locked_by_it = is_holder(&file, byte);
         if !file.close() || !is_locked_by_it {
             continue;
         }
         let witness = witness.map_err(locking)?;
         if is_locked(space, byte)? {
-            return Ok((index, witness, false));
+            return Ok((index, witness));
         }
-        // overlayfs maps another file than the one that was opened, so the lock went with the descriptor. Elsewhere it was
-        // taken through another file's number.
+        // overlayfs maps another file than the one that was opened, so the lock went with the descriptor. On any other
+        // file system, the descriptor was of another file when the lock was taken.
         drop(witness);
         let file = open_again(space)?;
         if file::is_on_overlay(&file) != Ok(true) {
@@ -181,7 +172,7 @@ fn lock_free_entry(space: &Space) -> Result<(u32, Pinned, bool), Reason> {
         }
         let is_taken = record_lock::try_lock(&file, byte) == Ok(Attempt::Taken) && is_holder(&file, byte);
         if is_taken && file.is_intact() && is_locked(space, byte)? {
-            return Ok((index, Pinned::Descriptor(file), true));
+            return Ok((index, Pinned::Descriptor(file)));
         }
     }
     Err(locking(Errno(libc::EBADF)))
@@ -198,12 +189,13 @@ fn open_again(space: &Space) -> Result<GuardedFd, Reason> {
     })
 }
 
-/// Whether nobody but the file's own description can have the byte, which was taken by it: its own lock it does not see.
+/// Whether `file` holds the byte that was just locked: the kernel shows a description every lock but its own.
 fn is_holder(file: &File, byte: Range) -> bool {
     record_lock::is_write_locked(file, byte) == Ok(false)
 }
 
-/// Whether the byte is locked as others see it. Nobody is to begin in a segment that has lost its name meanwhile.
+/// Whether another description sees the byte as locked. Fails if the segment has lost its name: no process may start to
+/// use it then.
 fn is_locked(space: &Space, byte: Range) -> Result<bool, Reason> {
     let asked = space.segment.file.query(|asked| record_lock::is_write_locked(asked, byte));
     match asked.map_err(|errno| Reason::of_fcntl("checking the record lock of an entry", errno))? {
@@ -212,10 +204,10 @@ fn is_locked(space: &Space, byte: Range) -> Result<bool, Reason> {
     }
 }
 
-/// Takes the byte of a free entry through `file`.
+/// Locks the byte of a free entry through `file`.
 fn find(space: &Space, file: &GuardedFd) -> Result<u32, Reason> {
     let mut first = None;
-    // Why no more room can be made: then all that there is has to be looked through.
+    // The reason why no further page can be reserved, if there is one. Then every entry has to be tried.
     let mut no_room = None;
     loop {
         let mut pages = 0;
@@ -242,7 +234,7 @@ fn find(space: &Space, file: &GuardedFd) -> Result<u32, Reason> {
             return Err(no_room.unwrap_or(Reason::TooManyProcesses { most: format::ENTRIES - 1 }));
         }
         no_room = space.reserve_page(pages).err();
-        // Entry 0 is nobody's.
+        // Entry 0 is never used.
         first = Some(capacity.max(1));
     }
 }
@@ -255,19 +247,19 @@ fn take(space: &Space, file: &GuardedFd, index: u32) -> Result<bool, Reason> {
         if record_lock::is_write_locked(file, byte).map_err(locking)? {
             return Ok(false);
         }
-        // Of another file, whose the number is by now, each byte is free: that buries nobody.
+        // If the descriptor is of another file by now, every byte is free: mark nothing.
         if !file.is_intact() {
             return Err(locking(Errno(libc::EBADF)));
         }
-        // With the state that was read before asking: a newcomer's is another.
+        // Use the state that was read before the question: a new process of this entry has another state.
         entry.mark_dead(seen);
     }
     Ok(record_lock::try_lock(file, byte).map_err(locking)? == Attempt::Taken)
 }
 
-/// The generations begin again: nothing may name this entry any more, or it would come to mean a new tenant.
+/// The generations start again from 0. Remove every name of this entry, or it would mean the new process.
 fn forget_words_of(space: &Space, index: u32) {
     space.forget_all(|named| word::entry(named) == index);
-    // A thread of the new tenant's would take such a record for its own, and be judged by the number of a dead one.
+    // A thread of the new process would take such a record for its own, and be judged by the id of a dead thread.
     space.release_records_of(index);
 }

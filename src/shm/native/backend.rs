@@ -32,6 +32,7 @@ impl Backend for Native {
     fn acquire_mid(&self, id: u32, mode: Mode, spin: Spin) -> FastAcquire {
         match (mode, spin) {
             (Mode::Exclusive, Spin::Never) => FastAcquire::GoSlow,
+            (Mode::Exclusive, Spin::Try) => self.view.refuse_mid(id),
             (Mode::Exclusive, Spin::Briefly) => self.view.acquire_mid(id),
             (Mode::Shared, spin) => self.view.share_mid(id, spin),
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Which ids are taken: a bit each, and one atomic operation on it decides. The summary above only guides the search;
-//! where it is found wrong it is mended, so that a death between the two changes loses nothing.
+//! Which ids are taken. Each id has a bit, and one atomic operation on that bit decides. The summary above only guides the
+//! search. A search that finds it wrong mends it, so a process that dies between the two changes loses no id.
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -10,13 +10,13 @@ const BITS: u32 = u64::BITS;
 /// How often the whole bitmap is searched again because ids were freed meanwhile.
 const SEARCHES: u32 = 3;
 
-/// The bitmap as one process sees it, of as many locks as it knows of.
+/// The bitmap as one process sees it: it covers the locks that the process knows of.
 pub struct Bitmap<'s> {
     /// Set: allocated.
     pub words: &'s [AtomicU64],
     /// Set: that word of the bitmap is full, or was.
     pub summary: &'s [AtomicU64],
-    /// Counts what was freed, so that a search that found nothing knows whether it missed something.
+    /// Counts frees, so that a search that found nothing knows whether it missed an id.
     pub frees: &'s AtomicU64,
     /// The word in which this process looks first.
     pub hint: &'s AtomicU32,
@@ -27,7 +27,8 @@ pub struct Bitmap<'s> {
 pub struct Exhausted;
 
 impl Bitmap<'_> {
-    /// Takes a free id: the lowest of the first word that has one, from the word on where this process looked last.
+    /// Takes a free id. The search begins at the word where this process found one last, and takes the lowest id of the first
+    /// word that has one.
     pub fn allocate(&self) -> Result<u32, Exhausted> {
         let first = self.hint.load(Ordering::Relaxed);
         if let Some(id) = self.take_from(first) {
@@ -88,14 +89,14 @@ impl Bitmap<'_> {
         Some((self.summary.get((index / BITS) as usize)?, 1 << (index % BITS)))
     }
 
-    /// Searches where the summary says that there is something, from a word on and around.
+    /// Searches the words that may have a free id by the summary: from a word to the end, and then from the start.
     fn search_by_summary(&self, first: u32) -> Option<u32> {
         let count = self.summary.len() as u32;
         let start = (first / BITS).min(count);
         for index in (start..count).chain(0..start) {
             let mut candidates = !self.summary[index as usize].load(Ordering::Acquire);
             if index == start {
-                // From `first` on: what lies before it in this word comes with the round's end, or the search of all.
+                // Begin at `first`. search_all() finds what lies before it in this word of the summary.
                 candidates &= u64::MAX << (first % BITS);
             }
             while candidates != 0 {
@@ -113,7 +114,7 @@ impl Bitmap<'_> {
         None
     }
 
-    /// Searches everywhere, and mends the summary where it hides something.
+    /// Searches every word, and mends the summary if it hides a free id.
     fn search_all(&self) -> Option<u32> {
         for index in 0..self.words.len() as u32 {
             if self.words[index as usize].load(Ordering::Acquire) == u64::MAX {
@@ -129,7 +130,7 @@ impl Bitmap<'_> {
         None
     }
 
-    /// Takes that id; false if it is taken.
+    /// Takes the id; false if it is taken already.
     pub fn allocate_given(&self, id: u32) -> bool {
         let Some(word) = self.words.get((id / BITS) as usize) else { return false };
         let bit = 1 << (id % BITS);
@@ -143,7 +144,7 @@ impl Bitmap<'_> {
         true
     }
 
-    /// Gives an id back; false if it is not taken.
+    /// Frees an id; false if it is not taken.
     pub fn free(&self, id: u32) -> bool {
         let Some(word) = self.words.get((id / BITS) as usize) else { return false };
         let bit = 1 << (id % BITS);
@@ -161,7 +162,7 @@ impl Bitmap<'_> {
         true
     }
 
-    /// Gives every id back. Nobody else allocates meanwhile.
+    /// Frees every id. Nobody else allocates meanwhile.
     pub fn free_all(&self) {
         for word in self.words {
             word.store(0, Ordering::Release);
@@ -173,14 +174,15 @@ impl Bitmap<'_> {
         self.hint.store(0, Ordering::Relaxed);
     }
 
-    /// Takes what is no lock in the last word, where there are just `num_locks`.
+    /// Takes the bits of the last word that stand for no lock, in a segment of `num_locks`.
     pub fn keep_tail(&self, num_locks: u32) {
         if let (Some(word), Some(tail)) = (self.words.get((num_locks / BITS) as usize), tail(num_locks)) {
             word.fetch_or(tail, Ordering::AcqRel);
         }
     }
 
-    /// Gives back what was no lock where there were just `before`, and is one now that there are `num_locks`.
+    /// Frees the bits that `keep_tail` took when there were `before` locks, and that stand for locks now that there are
+    /// `num_locks`.
     pub fn release_tail(&self, before: u32, num_locks: u32) {
         let Some(old) = tail(before) else { return };
         let still = if before / BITS == num_locks / BITS { tail(num_locks).unwrap_or(0) } else { 0 };
@@ -202,7 +204,7 @@ impl Bitmap<'_> {
     }
 }
 
-/// The bits of the last word that are no locks, where there are just `num_locks`; `None`: it has none such.
+/// The bits of the last word that stand for no lock, in a segment of `num_locks`. `None`: there are none.
 fn tail(num_locks: u32) -> Option<u64> {
     (!num_locks.is_multiple_of(BITS)).then(|| u64::MAX << (num_locks % BITS))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The calling thread as a segment knows it: its word, its record, and what becomes of both when it ends.
+//! The calling thread as a segment knows it: its word, its record, and what happens to both when the thread ends.
 
 use std::sync::atomic::Ordering;
 
@@ -8,9 +8,10 @@ use crate::Reason;
 use crate::manager::Ownership;
 use crate::sys::Errno;
 use crate::sys::liveness;
-use crate::sys::liveness::procfs;
+use crate::sys::process::Process;
 use crate::sys::process::arena;
-use crate::sys::process::{self, Process};
+use crate::sys::process::namespaces;
+use crate::sys::syscall::clock;
 use crate::sys::thread::Thread;
 use crate::sys::thread::on_exit::{self, Destructors, ExitHook};
 use crate::sys::thread::waits;
@@ -26,24 +27,25 @@ use super::word;
 pub(super) struct Caller<'p> {
     pub(super) thread: Thread,
     pub(super) ownership: Ownership,
-    /// The thread's word, whoever owns what it takes.
+    /// The word that names the thread, even if the process owns the locks that it takes.
     pub(super) owner: u64,
-    /// The word that the locks it takes are to have.
+    /// The word of the locks that it takes: the thread's, or the process's.
     pub(super) word: u64,
-    /// `None`: there was no room for one.
+    /// Its thread record. `None`: there was no room for one.
     pub(super) record: Option<Record<'p>>,
 }
 
-/// What the calling thread may give back.
+/// The words by which the calling thread may hold a lock.
 pub(super) struct OwnWords {
     pub(super) thread: Thread,
-    /// `None`: it has never taken any lock of a native segment.
+    /// `None`: the thread has never taken a lock in a native segment.
     pub(super) thread_word: Option<u64>,
     pub(super) process_word: u64,
 }
 
 impl Native {
-    /// The calling thread, attached and named. From here on it may use the fast path.
+    /// Attaches the process and names the calling thread, if neither was done yet. From here on the thread may use the fast
+    /// path.
     pub(super) fn enter(&self) -> Result<Caller<'_>, Reason> {
         let thread = Thread::identified(self.process).map_err(|_| Reason::ClonedChild)?;
         let attachment = self.pool().attached()?;
@@ -54,24 +56,21 @@ impl Native {
             let serial = arena::serials().and_then(|serials| serials.claim().ok_or(Errno(libc::EAGAIN)));
             thread.set_serial_bits(word::of_thread(0, serial.map_err(failed)?));
         }
-        // What it left by jumping out of a signal handler it waits for no more.
+        // Undo the waits that a signal handler of the thread has jumped out of.
         waits::undo_abandoned(thread);
         sharing::sweep_claim(thread);
         let owner = attachment.process_word | thread.serial_bits();
         let record = self.pool().claim_record(owner, || {
-            let tid = thread.id() as i32;
-            let start = if tid == process::pid() {
-                attachment.start() as u32
-            } else if attachment.namespaces().is_some_and(|then| then.time_namespace == liveness::time_namespace()) {
-                procfs::own_thread_start_time()
-            } else {
-                // By another clock than that which the entry names.
-                0
-            };
-            ThreadId { tid, start }
+            let times_compare =
+                attachment.namespaces().is_some_and(|then| then.time_namespace == namespaces::time_namespace());
+            // A program of format version 1 compares for equality: it would take any time but the start for another thread's.
+            let started_by =
+                if times_compare && self.pool().table().is_some() { clock::ticks_since_boot() as u32 } else { 0 };
+            ThreadId { tid: thread.id() as i32, started_by }
         });
         if let Some(record) = record.filter(|record| record.waits_for().is_some()) {
-            // Of a wait that it left, or is in the midst of, whose next slice says it again.
+            // It is from a wait that a signal handler has jumped out of. Or this call runs in a handler that interrupts the
+            // wait: then the wait publishes it again after its slice.
             record.clear_wait();
         }
         let ownership = self.ownership.fix();
@@ -87,7 +86,7 @@ impl Native {
         Ok(Caller { thread, ownership, owner, word, record })
     }
 
-    /// What the calling thread may give back. `None`: nothing, since this process has taken nothing here.
+    /// The words by which the calling thread may hold a lock. `None`: this process has taken no lock here.
     pub(super) fn own_words(&self) -> Option<OwnWords> {
         let thread = Thread::identified(self.process).ok()?;
         let process_word = self.pool().attachment.peek()?.process_word;
@@ -96,13 +95,13 @@ impl Native {
     }
 }
 
-/// Has the library hear of the calling thread's end.
+/// Has [`thread_ended`] called when the calling thread ends.
 pub(in crate::shm) fn watch_thread_end(thread: Thread) -> Result<(), Errno> {
     on_exit::arm(thread, ExitHook::Locks, thread_ended)
 }
 
-/// The calling thread ends: what it holds is a dead holder's from now on, and it waits for nothing. Unless the program's
-/// own destructors come yet, and may unlock: then the lock is found to be a dead holder's when the thread is gone.
+/// Runs when the calling thread ends. Its locks become abandoned, and its waits are undone. If destructors of the program are
+/// still to run, they may unlock. Then the locks stay held, and waiters find the thread dead once it is gone.
 fn thread_ended(thread: Thread, destructors: Destructors) {
     waits::undo_all(thread);
     sharing::sweep_claim(thread);
@@ -116,8 +115,8 @@ fn thread_ended(thread: Thread, destructors: Destructors) {
 }
 
 fn give_up_all_of(thread: Thread, process: &'static Process) {
-    // A child that shares its parent's memory ends no thread of the parent's, and a forked child's first thread knows
-    // itself by its parent's numbers until it makes a call.
+    // A child that shares its parent's memory must not end a thread of the parent. The first thread of a forked child has
+    // its parent's name until its first call.
     if !process.is_caller() || !thread.is_identified_in(process) || thread.serial_bits() == 0 {
         return;
     }
@@ -138,19 +137,20 @@ impl Pool {
         self.release_record(owner);
     }
 
-    /// Whether a word names a thread of this process that sleeps in the kernel, so that it is in the midst of nothing here.
+    /// Whether a word names a thread of this process that sleeps in the kernel. Such a thread is not between the swap of a
+    /// lock call and its note.
     pub(super) fn sleeps(&self, named: u64) -> bool {
         let record = self.record_of(named).filter(|_| word::serial(named) != 0);
-        record.is_some_and(|record| procfs::own_thread_sleeps(record.thread().tid))
+        record.is_some_and(|record| liveness::own_thread_sleeps(record.thread().tid))
     }
 
-    /// The thread that a word names, by its number; 0: it names none, or one of another PID namespace.
+    /// The id of the thread that a word names; 0: it names none, or one in another PID namespace.
     pub(super) fn holder_thread(&self, named: u64) -> u32 {
         self.named_thread(named).map_or(0, |(_, tid)| tid as u32)
     }
 
-    /// Process and thread that a word names, by numbers of this PID namespace; the thread is 0 where the process owns
-    /// the lock or the thread has no record. `None`: they are of another one.
+    /// The ids of the process and the thread that a word names. The thread is 0 if the process owns the lock or the
+    /// thread has no record. `None`: they are in another PID namespace.
     pub(super) fn named_thread(&self, named: u64) -> Option<(i32, i32)> {
         let entry = self.entry(word::entry(named)).ok()??;
         let info = entry.process_info();
@@ -159,5 +159,11 @@ impl Pool {
         }
         let tid = self.record_of(named).filter(|_| word::serial(named) != 0).map_or(0, |record| record.thread().tid);
         Some((info.pid, tid))
+    }
+
+    /// The same for probes, which know numbers only; 0: unknown, or nobody.
+    pub(super) fn shown_thread(&self, named: u64) -> (u64, u64) {
+        let known = word::has_owner(named).then(|| self.named_thread(named)).flatten();
+        known.map_or((0, 0), |(pid, tid)| (pid as u64, tid as u64))
     }
 }

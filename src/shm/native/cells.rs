@@ -1,36 +1,36 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Where the readers of a lock stand: a reader holds it because its owner's word stands in a cell, and by nothing else.
-//! There is no count that could be wrong after a death.
+//! The cells of readers. A reader holds a lock because its word is in one of the lock's cells, and by nothing else. There
+//! is no count that could be wrong after a death.
 //!
-//! Four cells are in the lock's slot. Others are places of a table that all locks share: a lock's window begins at a place
-//! of its own, and its `level`, which only grows, says how long it is. A place belongs to the lock whose number stands
-//! behind its cell.
+//! Four cells are in the lock's slot. All others are in a table that all locks share. A place of the table has a cell and
+//! the id of the lock that the cell belongs to. A lock uses a window of the table: where it begins depends on the lock's
+//! id, and how long it is on the lock's `level`, which only grows.
 
 use super::atomic::{AtomicU64, Ordering, in_sequence};
 use super::format::{self, PLACES};
 use super::word::{self, OWNER, STARVING, UNFINISHED};
 
-/// Places that a reader looks at before it makes its lock's window longer (S17).
+/// How many places a reader tries before it makes the window of its lock longer (S17).
 const PROBES: usize = 16;
-/// Odd, so that they are all different in a window whose length is a power of two.
+/// The distance between two of these places. It is odd, so they all differ: a window's length is a power of two.
 const STRIDE: usize = 5;
-/// Places on a cache line: readers begin a line apart.
+/// How many places are on a cache line. Readers begin a line apart.
 const ON_A_LINE: usize = 4;
 
-/// The window of a lock on whose cells readers keep meeting: eight lines (S18a).
+/// The level of a lock whose readers keep meeting: a window of eight cache lines (S18a).
 pub const LEVEL_OF_A_BUSY_LOCK: u64 = 3;
 
-/// One place of the table: a cell, and the lock's number.
+/// A place of the table: a cell, and the id of its lock.
 pub type Place = [AtomicU64; 2];
 
-/// The table, as this process may touch it.
+/// The table of cells.
 #[derive(Clone, Copy)]
 pub struct Table<'s> {
     pub places: &'s [Place; PLACES],
     /// The pages that this process may touch, a bit each.
     pub usable: &'s AtomicU64,
-    /// The pages that somebody has needed.
+    /// The pages that any process has needed, a bit each.
     pub ready: &'s AtomicU64,
 }
 
@@ -44,39 +44,39 @@ pub struct Cells<'s> {
     pub id: u32,
 }
 
-/// What a claim asks of the segment.
+/// What a claim needs from the segment.
 pub trait Surroundings {
-    /// Whether a page of the table can be touched, reserved if need be.
+    /// Makes a page of the table usable. `false`: that is not possible.
     fn make_usable(&self, page: u32) -> bool;
 
-    /// Whether the entry that a cell names has another tenant by now, or none.
+    /// Whether the process that a cell names has lost its entry, and so is dead or detached.
     fn is_past(&self, cell: u64) -> bool;
 
     /// Wakes the writer that sleeps on a cell.
     fn wake(&self, cell: &AtomicU64);
 }
 
-/// What stands where a writer looks.
+/// What is at an index, for a look at all cells of a lock.
 pub enum Seen<'s> {
-    /// A cell of the lock, and what is in it; 0 also where it is another lock's or not valid yet.
+    /// A cell and its value: 0 also if the cell belongs to another lock or is unfinished.
     Cell(&'s AtomicU64, u64),
-    /// Nobody ever was there: look on at that one.
+    /// A page that was never used: continue at this index.
     Nothing(usize),
-    /// Somebody was, but this process cannot touch that page yet.
+    /// A page that this process has to make usable first.
     Unusable(u32),
-    /// That was all.
+    /// There are no more cells.
     End,
 }
 
-/// How far a look at all cells goes. Taken behind the swap that keeps new readers out: the level first, then the pages, as
-/// a reader raises the one and then makes the other ready, before it claims (S7, S17).
+/// How far a look at all cells goes. A writer reads this after the swap that keeps new readers out, the level before the
+/// pages: a reader raises the level, then makes the page ready, then claims (S7, S17).
 #[derive(Clone, Copy)]
 pub struct Extent {
     end: usize,
     ready: u64,
 }
 
-/// How many places of the table belong to a lock of that level.
+/// The length of the window of a lock with this level.
 const fn window(level: u64) -> usize {
     const LAST_DOUBLED: u64 = 10;
     match level {
@@ -91,20 +91,20 @@ const fn window_start(id: u32) -> usize {
     id.wrapping_mul(0x9E37_79B1) as usize % PLACES
 }
 
-/// Spreads readers over cells and lines: owners whose entries or whose serials follow each other, as those of a program's
-/// processes and of a process's threads do, never begin on one line.
+/// Spreads readers over cells and cache lines. Owners with consecutive entries or consecutive serials, as the processes of a
+/// program and the threads of a process have, never begin on the same line.
 #[inline(always)]
 const fn spread(owner: u64) -> usize {
     const SERIAL_STRIDE: u32 = 3;
     word::entry(owner).wrapping_add(word::serial(owner).wrapping_mul(SERIAL_STRIDE)) as usize
 }
 
-/// A reader's cell is somebody's hold if it is neither starving nor being written.
+/// Whether a cell is a hold, or a claim, of `owner`: neither starving nor unfinished.
 const fn is_of(cell: u64, owner: u64) -> bool {
     cell & OWNER == owner && word::is_reader(cell)
 }
 
-/// Whether an owner starves in a cell.
+/// Whether `owner` starves in a cell.
 pub const fn is_starving_claim_of(cell: u64, owner: u64) -> bool {
     cell & (OWNER | STARVING) == owner | STARVING
 }
@@ -123,13 +123,15 @@ impl<'s> Table<'s> {
 }
 
 impl<'s> Cells<'s> {
-    /// The place of the table at which an owner looks, for the `probe`th time.
+    /// The place of the table that an owner tries at its `probe`th try.
     #[inline(always)]
     fn place(&self, owner: u64, window: usize, probe: usize) -> usize {
-        (window_start(self.id) + ((spread(owner) * ON_A_LINE + probe * STRIDE) & (window - 1))) % PLACES
+        // A writer that means harm may have made the window 0 since the caller looked.
+        let mask = window.wrapping_sub(1);
+        (window_start(self.id) + ((spread(owner) * ON_A_LINE + probe * STRIDE) & mask)) % PLACES
     }
 
-    /// The four cells of the slot, the owner's own first.
+    /// The four cells of the slot, in the order in which an owner tries them.
     #[inline(always)]
     fn own_from(&self, owner: u64) -> impl Iterator<Item = &'s AtomicU64> {
         let (own, first) = (self.own, word::entry(owner).wrapping_add(word::serial(owner)) as usize);
@@ -142,7 +144,7 @@ impl<'s> Cells<'s> {
         &self.own[word::entry(owner).wrapping_add(word::serial(owner)) as usize % format::CELLS]
     }
 
-    /// The place that an owner tries first, if it is the lock's and can be had without more ado.
+    /// The place that an owner tries first, if it already belongs to the lock and can be touched.
     #[inline(always)]
     pub fn first_place(&self, owner: u64) -> Option<&'s AtomicU64> {
         let place = self.place(owner, window(self.level.load(Ordering::Relaxed)), 0);
@@ -153,8 +155,9 @@ impl<'s> Cells<'s> {
         (lock.load(Ordering::Relaxed) == u64::from(self.id)).then_some(cell)
     }
 
-    /// Whether a cell of those that [`first_place`](Self::first_place) and [`claimable`](Self::claimable) gave is of this lock still, now
-    /// that it is claimed: a place may have been another lock's in between (S17).
+    /// Whether a cell that was just claimed, of those that [`first_place`](Self::first_place) and
+    /// [`claimable`](Self::claimable) give, still belongs to this lock: its place may have gone to another lock in
+    /// between (S17).
     #[inline(always)]
     pub fn has(&self, cell: &AtomicU64) -> bool {
         if self.has_in_slot(cell) {
@@ -165,22 +168,22 @@ impl<'s> Cells<'s> {
         self.table.at(place).1.load(Ordering::Relaxed) == u64::from(self.id)
     }
 
-    /// Whether a cell is one of the slot's.
+    /// Whether a cell is one of the four in the slot.
     #[inline(always)]
     pub fn has_in_slot(&self, cell: &AtomicU64) -> bool {
         let distance = std::ptr::from_ref(cell).addr().wrapping_sub(self.own.as_ptr().addr());
         distance < size_of_val(self.own)
     }
 
-    /// Whether others stand in the slot's cells beside `owner`.
+    /// Whether another owner than `owner` is in the slot's cells.
     #[inline(always)]
     pub fn has_others(&self, owner: u64) -> bool {
         let all = self.own.iter().fold(0, |all, cell| all | cell.load(Ordering::Relaxed));
         all & OWNER != 0 && all & OWNER != owner
     }
 
-    /// The cells that an owner may claim, if they are empty, by a swap and no more: those of the slot, or, once the lock has
-    /// places, those that are its already.
+    /// The empty cells that an owner can claim by one swap: those of the slot or, once the lock has a window, the places
+    /// in it that already belong to the lock.
     pub fn claimable(&self, owner: u64) -> impl Iterator<Item = &'s AtomicU64> {
         let (cells, window) = (*self, window(self.level.load(Ordering::Acquire)));
         let own = self.own_from(owner).filter(move |_| window == 0);
@@ -195,8 +198,8 @@ impl<'s> Cells<'s> {
         own.chain(places).filter(|cell| cell.load(Ordering::Relaxed) == 0)
     }
 
-    /// Claims a cell as `claim`: an owner, with STARVING if its reader starves (S1, S17). `None`: there is no room for one more.
-    /// The caller is not interrupted by a signal handler of its own.
+    /// Claims a cell as `claim`: an owner, with STARVING if its reader starves (S1, S17). `None`: there is no room. No
+    /// signal handler may interrupt the caller.
     pub fn claim(&self, claim: u64, around: &impl Surroundings) -> Option<&'s AtomicU64> {
         if self.level.load(Ordering::Acquire) == 0
             && let Some(cell) = self.claim_own(claim, around)
@@ -216,7 +219,8 @@ impl<'s> Cells<'s> {
             if window == PLACES {
                 return self.claim_own(claim, around);
             }
-            // Before the claim, and never back: a writer that has drained would miss the reader that has just read it (S18).
+            // Raise the level before the claim, and never lower it: a writer that read a lower level would miss the
+            // reader (S18).
             let _by_another = self.level.compare_exchange(level, level + 1, Ordering::SeqCst, Ordering::Relaxed);
         }
     }
@@ -224,7 +228,7 @@ impl<'s> Cells<'s> {
     fn claim_own(&self, claim: u64, around: &impl Surroundings) -> Option<&'s AtomicU64> {
         self.own_from(claim).find(|cell| {
             let seen = cell.load(Ordering::Relaxed);
-            // What a dead reader left is as good as free.
+            // A cell of a past process is as good as free.
             (seen == 0 || around.is_past(seen))
                 && cell.compare_exchange(seen, claim, Ordering::SeqCst, Ordering::Relaxed).is_ok()
         })
@@ -243,7 +247,7 @@ impl<'s> Cells<'s> {
             if lock.load(Ordering::Relaxed) == u64::from(self.id) {
                 return Some(cell);
             }
-            // Another lock's by now, whose writer took the claim for a reader's.
+            // The place belongs to another lock by now, and its writer may have taken the claim for a reader.
             if release_cell(cell, claim & OWNER) == CellRelease::Awaited {
                 around.wake(cell);
             }
@@ -252,7 +256,7 @@ impl<'s> Cells<'s> {
         if seen != 0 && !around.is_past(seen) {
             return None;
         }
-        // UNFINISHED until the number is written: nobody takes the claim for one of another lock.
+        // The cell is UNFINISHED until the id is written: no writer takes the claim for a reader of another lock.
         if cell.compare_exchange(seen, claim | UNFINISHED, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             return None;
         }
@@ -267,7 +271,7 @@ impl<'s> Cells<'s> {
         if let Some(cell) = self.own_from(owner).find(is_its) {
             return Some(cell);
         }
-        // Where it may have stood when the window was shorter, too.
+        // Try every shorter window as well: the cell may have been claimed then.
         let level = self.level.load(Ordering::Relaxed).min(MOST_LEVELS);
         (1..=level).rev().find_map(|level| {
             let window = window(level);
@@ -276,7 +280,8 @@ impl<'s> Cells<'s> {
         })
     }
 
-    /// The same of a process, each of whose threads has claimed its cell where that thread looks.
+    /// The cell in which a process holds the lock. Each of its threads claims where that thread looks, so all cells are
+    /// tried.
     pub fn find_of_process(&self, owner: u64) -> Option<&'s AtomicU64> {
         let is_its = |cell: &&AtomicU64| is_of(cell.load(Ordering::Relaxed), owner);
         self.own.iter().find(is_its).or_else(|| {
@@ -285,7 +290,7 @@ impl<'s> Cells<'s> {
         })
     }
 
-    /// A place of the lock's that an owner of this process has, which then may touch it.
+    /// The cell at a place if `owner`, of this process, holds the lock by it. This process can touch the page then.
     fn mine_at(&self, place: usize, owner: u64) -> Option<&'s AtomicU64> {
         let place = place % PLACES;
         if !self.table.can_touch(place) {
@@ -296,7 +301,7 @@ impl<'s> Cells<'s> {
         is_its.then_some(cell)
     }
 
-    /// What there is to be looked at now.
+    /// How far a look at all cells goes now.
     #[inline]
     pub fn extent(&self) -> Extent {
         in_sequence();
@@ -305,7 +310,7 @@ impl<'s> Cells<'s> {
         Extent { end: format::CELLS + window, ready }
     }
 
-    /// What stands at the `index`th cell.
+    /// What is at `index`.
     #[inline]
     pub fn at(&self, extent: &Extent, index: usize) -> Seen<'s> {
         if let Some(cell) = self.own.get(index) {
@@ -328,12 +333,12 @@ impl<'s> Cells<'s> {
         Seen::Cell(cell, if counts { seen } else { 0 })
     }
 
-    /// Whether a reader starves, as far as this process can look. `Err`: a page that it cannot touch yet.
+    /// Whether a reader of the lock starves. `Err`: a page that this process has to make usable first.
     pub fn has_starving(&self) -> Result<bool, u32> {
         self.any(|seen| word::has_owner(seen) && seen & STARVING != 0)
     }
 
-    /// Whether a cell is such. `Err`: a page that this process cannot touch yet.
+    /// Whether `is_such` is true for any cell. `Err`: a page that this process has to make usable first.
     pub fn any(&self, is_such: impl Fn(u64) -> bool) -> Result<bool, u32> {
         let (extent, mut index) = (self.extent(), 0);
         loop {
@@ -347,11 +352,11 @@ impl<'s> Cells<'s> {
         }
     }
 
-    /// Looks at the word behind a claim: the word as it was when its reader came in, if it is. What made it wait it finds
-    /// out anew.
+    /// Looks at the word again after a claim. `Some`: the reader holds the lock; the value is the word before that. `None`:
+    /// the reader does not hold it.
     pub fn look_again(&self, waiter: word::WaitState) -> Option<u64> {
-        // S1: the claim first, then the word again, both sequentially consistent, as are a writer's swap and its look at the
-        // cells: of the two at least one sees the other (S2).
+        // S1: first the claim, then the word, both sequentially consistent. So are a writer's swap and its look at the
+        // cells. Of the reader and the writer, at least one sees the other (S2).
         in_sequence();
         for _ in 0..super::abandoning::ROUNDS {
             let seen = self.word.load(Ordering::SeqCst);
@@ -370,29 +375,30 @@ impl<'s> Cells<'s> {
     }
 }
 
-/// Levels beyond that mean the same.
+/// Every level above this one means the whole table.
 const MOST_LEVELS: u64 = 11;
 
-/// What came of giving a cell back.
+/// What a change of a cell met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CellRelease {
-    /// A writer sleeps on it, and is to be woken.
+    /// Done. A writer sleeps on the cell and has to be woken.
     Awaited,
+    /// Done. No writer sleeps on the cell.
     Unnoticed,
-    /// It was not that owner's.
+    /// Nothing was done: the cell was not the owner's.
     NotIts,
 }
 
-/// Gives back a cell that an owner has, whatever else is in it (S3). Not a blind store: it may be another's by now.
+/// Empties the cell of an owner, by a swap (S3). A plain store could empty a cell that another reader has by now.
 #[inline(always)]
 pub fn release_cell(cell: &AtomicU64, owner: u64) -> CellRelease {
     change(cell, owner, Ordering::Release, |_| 0)
 }
 
-/// Swaps what an owner has in a cell for what `next` makes of it.
+/// Swaps the value of an owner's cell for what `next` makes of it.
 #[inline(always)]
 pub fn change(cell: &AtomicU64, owner: u64, order: Ordering, next: impl Fn(u64) -> u64) -> CellRelease {
-    // Others only set WAITERS, once, or take the cell away: more is a writer that means harm.
+    // Other threads only set WAITERS, once, or empty the cell. More failures mean a hostile writer.
     for _ in 0..super::abandoning::ROUNDS {
         let seen = cell.load(Ordering::Relaxed);
         if seen & OWNER != owner {

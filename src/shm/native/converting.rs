@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The short ways from readers to a writer, and back: a writer that finds a lock shared and its readers about to leave, and a
-//! downgrade. As in `view` and `sharing`, nothing here can fail or panic, and a signal handler may come anywhere, and stay.
+//! The mid path between shared and exclusive: a writer that finds a lock shared whose readers are about to leave, and a
+//! downgrade. As in `view` and `sharing`, nothing here can fail or panic, and a signal handler may come anywhere, and perhaps
+//! never return.
 
 use std::sync::atomic::Ordering;
 
@@ -19,16 +20,16 @@ use super::waiting;
 use super::word::{self, OWNER, OWNER_DIED, RESERVED, WaitState};
 
 impl View {
-    /// The mid path of a writer that finds a lock shared: takes it as one that drains, and holds it if the readers leave
-    /// within a moment. Otherwise it goes on draining on the slow path, which finds the word as it is left here. The caller
-    /// counts the word as the thread's, whose name a drain is in.
+    /// The mid path of a writer that finds a lock shared: takes the word to drain it, and holds the lock if the readers
+    /// leave within a few microseconds. Otherwise the slow path finds the word as it is left here, and goes on draining.
+    /// The caller counts the word as the thread's, since a drain is in the thread's name.
     pub(super) fn take_from_readers(&self, id: u32, thread: Thread) -> FastAcquire {
         let (Some(sharer), Some(cells)) = (self.sharer(thread), self.cells(id)) else {
             return FastAcquire::GoSlow;
         };
         let (lock, owner) = (cells.word, sharer.owner);
         let seen = lock.load(Ordering::Relaxed);
-        // What is reserved is for others, and a death is told of by the slow path.
+        // A reserved lock is for others, and only the slow path tells of a death.
         if !word::is_shared(seen) || seen & (RESERVED | OWNER_DIED) != 0 || thread.is_reading() {
             return FastAcquire::GoSlow;
         }
@@ -53,7 +54,7 @@ impl View {
         FastAcquire::GoSlow
     }
 
-    /// Makes an exclusive hold a shared one, without a gap (S15): the cell is claimed first.
+    /// Makes an exclusive hold a shared one. It claims the cell first, so there is no gap (S15).
     pub(super) fn downgrade_mid(&self, id: u32) -> Release {
         if !self.is_lockable(id) {
             return Release::GoSlow;
@@ -74,7 +75,7 @@ impl View {
         let Some(cell) = cells.claimable(owner).find(|cell| try_claim(cell, owner, thread)) else {
             return Release::GoSlow;
         };
-        // Who holds the lock exclusively is in as soon as its cell stands.
+        // No second look at the word is needed: this thread holds the lock.
         if !cells.has(cell) || !thread.end_claim(cell) {
             withdraw(&cells, cell, owner, thread);
             return Release::GoSlow;
@@ -98,7 +99,7 @@ impl View {
     }
 }
 
-/// Swaps the word of an exclusive hold for a shared one, and wakes whom an unlock would.
+/// Swaps the word of an exclusive hold for a shared one, and wakes the threads that an unlock would wake.
 pub(super) fn downgrade_word(cells: &Cells<'_>, is_its: impl Fn(u64) -> bool) -> Release {
     for _ in 0..ROUNDS {
         let seen = cells.word.load(Ordering::Relaxed);
@@ -114,7 +115,7 @@ pub(super) fn downgrade_word(cells: &Cells<'_>, is_its: impl Fn(u64) -> bool) ->
     Release::GoSlow
 }
 
-/// Whether all readers leave within a moment. Behind a writer's swap none comes in.
+/// Whether all readers leave within a few microseconds. After the writer's swap no new reader gets in.
 fn are_left(cells: &Cells<'_>) -> bool {
     let (extent, mut index) = (cells.extent(), 0);
     loop {

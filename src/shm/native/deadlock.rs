@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Deadlocks of a segment: the walk through its words and records, and who of a cycle gives way.
+//! The detector of deadlocks: the graph that `waits_for` searches, made of the segment's words and records, and which
+//! thread of a cycle gives way.
 
 use std::sync::atomic::Ordering;
 
 use crate::Reason;
 use crate::error::Waits;
+use crate::sys::probe;
 
 use super::cells::Seen;
 use super::judgement::{Effort, Verdict};
@@ -20,7 +22,7 @@ impl Graph for Pool {
             return;
         }
         let seen = self.word(lock).load(Ordering::Acquire);
-        // A process that owns a lock may unlock it from any thread: there the way ends.
+        // A lock of a process ends the way: any thread of the process may unlock it.
         let is_threads = |seen: u64| word::has_owner(seen) && word::serial(seen) != 0 && !self.is_past(seen);
         if seen & OWNER != waiter {
             if is_threads(seen) {
@@ -33,8 +35,8 @@ impl Graph for Pool {
         loop {
             match cells.at(&extent, index) {
                 Seen::Cell(_, seen) => {
-                    // Who waits for the lock itself is only looking whether it may be read: who reads a lock does not wait
-                    // for it (S24).
+                    // A thread that waits for this same lock does not read it: its cell is a claim that may come to
+                    // nothing (S24).
                     let is_hold = word::is_reader(seen)
                         && is_threads(seen)
                         && seen & OWNER != waiter
@@ -60,17 +62,20 @@ impl Graph for Pool {
 }
 
 impl Pool {
-    /// Why the wait of `me` for `wanted` would never end. Then its wait, which is in `record`, has been cleared.
+    /// Why the wait of `me` for `wanted` would never end. If so, the published wait in `record` was cleared.
     pub(super) fn deadlock(&self, me: u64, wanted: u32, record: &Record<'_>) -> Option<Reason> {
+        let (inode, lock) = (self.segment.metadata.inode, u64::from(wanted));
+        probe::deadlock_walk(inode, lock, me);
         if waits_for::search(self, me, wanted).is_none() || !self.try_detector(me) {
             return None;
         }
-        // The dead wait for nobody, though until somebody has found them dead their words and records say so. Asked last:
-        // whoever lives now lived at both looks.
+        // A dead thread waits for nobody, but its word and record stay until it is found dead. Check this last: a thread
+        // that is alive now was alive at both searches.
         let lives = |link: &Link| link.holder == me || self.judge(link.holder, Effort::Thorough) != Verdict::Dead;
         let cycle = waits_for::confirm(self, me, wanted).filter(|links| links.iter().all(lives));
-        if cycle.is_some() {
-            // Before the detector is free: the next victim finds that this cycle is broken.
+        if let Some(links) = &cycle {
+            probe::deadlock_found(inode, lock, me, links.len() as u64);
+            // Clear the wait before the detector is released: the next victim then finds this cycle broken.
             record.clear_wait();
         }
         let _taken_over = self.detector().compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed);
@@ -85,7 +90,7 @@ impl Pool {
         Waits { id: link.lock, pid, tid }
     }
 
-    /// Takes the detector if nobody who lives has it; never waits, since whoever has it may be about to give way.
+    /// Takes the detector if no living thread has it. Never waits: the thread that has it may be about to give way.
     fn try_detector(&self, me: u64) -> bool {
         let detector = self.detector();
         let seen = detector.load(Ordering::Acquire);

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The attach table: an entry for each process that uses the segment. Whoever lives in one has a record lock on its
-//! first byte.
+//! The attach table: an entry for each process that uses the segment. The process holds a record lock on the first byte
+//! of its entry.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::descriptor::record_lock::Range;
-use crate::sys::liveness::Namespaces;
+use crate::sys::process::namespaces::Namespaces;
 use crate::sys::syscall::mapping::Mapping;
 
 use super::format::{self, entry};
 use super::geometry::Geometry;
 use super::word;
 
-/// Generation and whether somebody lives there, in one number that is read and written whole.
+/// The generation of an entry, and whether a process has it: one number, always read and written whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State(u64);
 
@@ -36,25 +36,30 @@ impl State {
         self.0 >> 1
     }
 
-    /// Whether it is the one that a word names.
+    /// Whether a word names this generation, and it is live.
     pub(super) fn is_named_by(self, word: u64) -> bool {
         self.is_live() && self.generation() & word::GENERATION_MASK == word::generation(word)
     }
 }
 
-/// Who lives in an entry.
+/// What keeps the file description open that holds the record lock of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeptBy {
+    /// A mapping, or nothing: no other process can ask.
+    Mapping = 0,
+    /// A descriptor, which closefrom(3) would close.
+    Descriptor = 1,
+}
+
+/// The process that has an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ProcessInfo {
     pub(super) pid: i32,
-    /// In clock ticks since boot.
-    pub(super) start: u64,
     pub(super) pid_namespace: u64,
     pub(super) time_namespace: u64,
-    /// Its description is kept by a descriptor, which closefrom(3) would close.
-    pub(super) is_kept_by_descriptor: bool,
 }
 
-/// One entry.
+/// One entry of the table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry<'m> {
     map: &'m Mapping,
@@ -82,48 +87,46 @@ impl<'m> Entry<'m> {
         self.u64(entry::STATE).store(state.0, Ordering::Release);
     }
 
-    /// Marks as gone whoever lived there as `state`.
+    /// Marks the process that had the entry in `state` as dead.
     pub(super) fn mark_dead(&self, state: State) {
         let gone = State::gone(state.generation()).0;
         let _another_did = self.u64(entry::STATE).compare_exchange(state.0, gone, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     pub(super) fn process_info(&self) -> ProcessInfo {
-        // First: it was written last, and says that the rest was written.
+        // Read this first: it is written last, so all the rest is there.
         let pid_namespace = self.u64(entry::PID_NAMESPACE).load(Ordering::Acquire);
         ProcessInfo {
             pid: self.u32(entry::PID).load(Ordering::Relaxed) as i32,
-            start: self.u64(entry::START).load(Ordering::Relaxed),
             pid_namespace,
             time_namespace: self.u64(entry::TIME_NAMESPACE).load(Ordering::Relaxed),
-            is_kept_by_descriptor: self.u32(entry::FLAGS).load(Ordering::Relaxed) != 0,
         }
     }
 
-    /// Writes who moves in. Nobody lives there yet, and what a former tenant said of itself is not to be taken for its.
-    pub(super) fn reset_identity(&self, pid: i32, is_kept_by_descriptor: bool) {
+    /// Writes the process's id, and takes away what the entry's last process published of itself.
+    pub(super) fn reset_identity(&self, pid: i32, kept_by: KeptBy) {
         self.publish_identity([0, 0], 0, Namespaces { pid_namespace: 0, time_namespace: 0 });
         self.u32(entry::PID).store(pid as u32, Ordering::Relaxed);
-        self.u32(entry::FLAGS).store(is_kept_by_descriptor.into(), Ordering::Relaxed);
+        self.u32(entry::FLAGS).store(kept_by as u32, Ordering::Relaxed);
     }
 
-    /// Writes the tenant's command and what its numbers mean.
-    pub(super) fn publish_identity(&self, command: [u64; 2], start: u64, from: Namespaces) {
+    /// Writes the process's command, and what its numbers mean.
+    pub(super) fn publish_identity(&self, command: [u64; 2], started_by: u64, from: Namespaces) {
         for (part, half) in command.into_iter().enumerate() {
             self.u64(entry::COMMAND + part * 8).store(half, Ordering::Relaxed);
         }
-        self.u64(entry::START).store(start, Ordering::Relaxed);
+        self.u64(entry::STARTED_BY).store(started_by, Ordering::Relaxed);
         self.u64(entry::TIME_NAMESPACE).store(from.time_namespace, Ordering::Relaxed);
         self.u64(entry::PID_NAMESPACE).store(from.pid_namespace, Ordering::Release);
     }
 }
 
-/// What is locked somewhere if anybody lives in the segment.
+/// The bytes of all entries: one of them is locked if any process uses the segment.
 pub(super) fn bytes(geometry: Geometry) -> Range {
     Range::between(geometry.entry(1) as u64, geometry.entry(format::ENTRIES) as u64)
 }
 
-/// What to lock to live in an entry.
+/// The byte that the process of an entry locks.
 pub(super) fn byte(geometry: Geometry, index: u32) -> Range {
     let start = geometry.entry(index) as u64;
     Range::between(start, start + 1)

@@ -141,7 +141,7 @@ pub(super) mod entry {
     pub(crate) const PID: usize = 8;
     pub(crate) const FLAGS: usize = 12;
     /// Of the process, in clock ticks since boot.
-    pub(crate) const START: usize = 16;
+    pub(crate) const STARTED_BY: usize = 16;
     pub(crate) const PID_NAMESPACE: usize = 24;
     pub(crate) const TIME_NAMESPACE: usize = 32;
     pub(crate) const COMMAND: usize = 40;

@@ -22,13 +22,13 @@ pub(super) struct Geometry {
 /// Whether a segment has cells for readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Readers {
-    /// It is of a version that knows none.
+    /// It has none: its format version knows no shared locks.
     Unknown,
     InCells,
 }
 
 impl Geometry {
-    /// Of a segment that is made for `num_locks` and may grow to `max_locks`; 0: as far as usual.
+    /// The geometry of a new segment with `num_locks` locks that may grow to `max_locks`; 0: the usual maximum.
     pub(super) fn for_locks(num_locks: u32, max_locks: u32) -> Result<Self, Reason> {
         let first_locks = rounded(num_locks);
         let max_locks = match max_locks {
@@ -42,7 +42,7 @@ impl Geometry {
         Ok(Self { first_locks, max_locks, readers: Readers::InCells })
     }
 
-    /// Of the segment that starts with `start`, if its numbers are those of this format.
+    /// The geometry of the segment that starts with the bytes `start`, if its numbers are those of this format.
     pub(super) fn read(start: &[u8]) -> Result<Self, Reason> {
         let short = || too_short(start);
         let number = |offset| word32(start, offset).ok_or_else(short);
@@ -106,7 +106,7 @@ impl Geometry {
         }
     }
 
-    /// The numbers that a new header has for good, by their offsets; the magic number is not among them.
+    /// The numbers of a new header that never change, with their offsets. The magic number is not among them.
     pub(super) fn numbers(self) -> (Numbers<u32, 12>, Numbers<u64, 7>) {
         (
             [
@@ -135,7 +135,7 @@ impl Geometry {
         )
     }
 
-    /// The present number of locks, as `found` in the segment, if it can be one.
+    /// Checks the present number of locks, as `found` in the segment.
     pub(super) fn check_count(self, found: u32) -> Result<u32, Reason> {
         if found < self.first_locks || found > self.max_locks || !found.is_multiple_of(GROUP) {
             return Err(damaged("the number of locks", found.into(), self.first_locks.into()));
@@ -151,7 +151,8 @@ impl Geometry {
         self.max_locks
     }
 
-    /// Right behind the header: who attaches touches both, and the kernel maps neighbouring pages together.
+    /// Where the attach table stands: right behind the header. A process that attaches touches both, and the kernel maps
+    /// neighbouring pages together.
     pub(super) const fn entries(self) -> usize {
         size::HEADER
     }
@@ -160,7 +161,7 @@ impl Geometry {
         self.entries() + ENTRIES as usize * size::ENTRY
     }
 
-    /// The cell table, or, where there is none, what would be behind it.
+    /// Where the cell table stands. If there is none, it is where the next part stands.
     pub(super) const fn table(self) -> usize {
         self.records() + RECORDS as usize * size::RECORD
     }

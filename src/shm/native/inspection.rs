@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Looking without touching.
+//! Reading the state of locks without changing anything.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -15,11 +15,11 @@ use super::note;
 use super::pool::Pool;
 use super::word::{self, OWNER, OWNER_DIED, STARVING};
 
-/// Holders that were judged already: each is asked about once in a look.
+/// The holders that were judged so far: each is judged once in a call.
 struct Judged<'p> {
     pool: &'p Pool,
     last: (u64, bool),
-    /// Not hashed: that would take random numbers, and may take a descriptor that stays open.
+    /// A hash map would need random numbers, for which the standard library may keep a descriptor open.
     known: BTreeMap<u64, bool>,
 }
 
@@ -45,17 +45,20 @@ fn add(info: &mut LockInfo, waiter: &Waiter) {
 }
 
 impl Pool {
-    /// The locks that somebody holds who is not known to be dead.
+    /// The locks with a holder that is not known to be dead.
     pub(super) fn held_ids(&self) -> Vec<u32> {
         let mut judged = Judged::new(self);
         let is_held = |&id: &u32| {
             let seen = self.word(id).load(Ordering::Acquire);
+            if !word::has_owner(seen) && !word::is_shared(seen) {
+                return false;
+            }
             if word::has_owner(seen) && !word::is_draining(seen) {
                 return !judged.is_dead(seen);
             }
             self.readers(id, seen).into_iter().any(|reader| !judged.is_dead(reader))
         };
-        (0..self.num_locks_now()).filter(is_held).collect()
+        self.touched_ids(self.num_locks_now()).filter(is_held).collect()
     }
 
     pub(super) fn inspect(&self, id: u32) -> LockInfo {
@@ -66,8 +69,8 @@ impl Pool {
         info
     }
 
-    /// As [`inspect`](Self::inspect) of each. Every record is read once, however many locks there are: their product
-    /// is minutes for the largest segments.
+    /// [`inspect`](Self::inspect) for each lock, but with every record read once. Reading all records for each lock takes
+    /// minutes in the largest segments.
     pub(super) fn inspect_all(&self, ids: &[u32]) -> Vec<LockInfo> {
         let mut judged = Judged::new(self);
         let mut waiting: BTreeMap<u32, Vec<Waiter>> = BTreeMap::new();
@@ -82,7 +85,7 @@ impl Pool {
         ids.iter().map(inspect).collect()
     }
 
-    /// All but who waits.
+    /// All but the waiters.
     fn inspect_word(&self, id: u32, judged: &mut Judged<'_>) -> LockInfo {
         let seen = self.word(id).load(Ordering::Acquire);
         let has_owner = word::has_owner(seen);
@@ -97,7 +100,7 @@ impl Pool {
             id,
             allocated: self.bitmap().is_allocated(id),
             held: holder.is_some(),
-            // A writer that died while it drained held nothing.
+            // A writer that died while it drained did not hold the lock.
             owner_died: seen & OWNER_DIED != 0 || (is_dead && !is_draining),
             acquisitions: note::acquisitions(self.note(id)),
             readers: readers.len() as u32,
@@ -112,7 +115,7 @@ impl Pool {
         info
     }
 
-    /// Everybody who holds a lock, either way, and is not known to be dead.
+    /// All holders of a lock, exclusive or shared, that are not known to be dead.
     pub(super) fn holders(&self, id: u32) -> Vec<Holder> {
         let (mut judged, seen) = (Judged::new(self), self.word(id).load(Ordering::Acquire));
         if word::has_owner(seen) && !word::is_draining(seen) {
@@ -134,7 +137,8 @@ impl Pool {
         }
     }
 
-    /// Who stands in the cells of a lock whose word that is, dead or alive. Who looks for a moment beside a writer is none.
+    /// The readers in the cells of a lock whose word is `seen`, dead or alive. While a writer holds the lock, a cell is only a
+    /// claim, and its reader steps back.
     fn readers(&self, id: u32, seen: u64) -> Vec<u64> {
         let may_be_read = word::is_shared(seen) || word::is_draining(seen);
         let Some(cells) = self.cells(id).filter(|_| may_be_read) else { return Vec::new() };
@@ -155,10 +159,10 @@ impl Pool {
         }
     }
 
-    /// One lock that a process reads.
+    /// A lock that a process reads.
     pub(super) fn read_by(&self, process_word: u64) -> Option<u32> {
         let is_its = |cell: &u64| *cell != 0 && cell & STARVING == 0 && word::process(*cell) == process_word;
-        let in_slot = (0..self.num_locks()).find(|&id| {
+        let in_slot = self.touched_ids(self.num_locks()).find(|&id| {
             let own = self.cells(id).into_iter().flat_map(|cells| cells.own);
             own.map(|cell| cell.load(Ordering::Acquire)).any(|cell| is_its(&cell))
         });
@@ -169,7 +173,7 @@ impl Pool {
         })
     }
 
-    /// The threads that have waited for longer than a slice.
+    /// The threads that have waited for longer than their first slice.
     pub(super) fn waiters(&self) -> Vec<Waiter> {
         let mut judged = Judged::new(self);
         let waiting = self.records().filter_map(|record| {
@@ -191,7 +195,7 @@ impl Pool {
         waiting.collect()
     }
 
-    /// Whether that thread drains that lock. The lock may be one that this process does not know of yet.
+    /// Whether a thread drains a lock. This process need not know the lock yet.
     fn is_drained_by(&self, id: u32, thread: u64) -> bool {
         let seen = if id < self.num_locks_now() { self.word(id).load(Ordering::Acquire) } else { 0 };
         word::is_draining(seen) && seen & OWNER == thread & OWNER
@@ -210,7 +214,7 @@ impl Pool {
 
     fn is_attached(&self, index: u32) -> bool {
         let is_own = || self.attachment.peek().is_some_and(|own| own.entry == index);
-        // Who cannot be asked may well be there.
+        // A process that cannot be judged may be alive.
         matches!(self.entry(index), Ok(Some(entry)) if entry.state().is_live())
             && (is_own() || self.is_entry_locked(index).unwrap_or(true))
     }

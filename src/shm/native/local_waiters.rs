@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! How many threads of this process wait for one and the same lock: of many, not all need look after its holder. Counted
-//! apart for each lock, or one that only few wait for would be looked after as seldom as if they were many.
+//! The number of threads of this process that wait for the same lock. Many of them can share the checks of its holder.
+//! Each lock has a counter of its own: otherwise a lock with few waiters would be checked as seldom as one with many.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many counters are looked at for one that is free or the lock's already.
+/// How many counters to try, for one that the lock has already, or a free one.
 const PROBES: usize = 8;
 
-/// A counter has the lock's key above that, and the number of its waiters below; 0: it is free.
+/// A counter has the lock's key above this bit and the number of its waiters below. 0: the counter is free.
 const KEY_SHIFT: u32 = u32::BITS;
 const COUNT_MASK: u64 = (1 << KEY_SHIFT) - 1;
 
-/// The calling thread as one of those that wait for a lock. `waits` counts it off when its wait ends.
+/// The calling thread, counted as a waiter. `waits` takes it off the counter when its wait ends.
 #[derive(Clone, Copy)]
 pub(super) struct LocalWaiters<'c> {
-    /// `None`: there was no counter to be had, so that the thread looks as if it were alone.
+    /// `None`: there was no counter, so the thread checks as if it waited alone.
     counter: Option<&'c AtomicU64>,
     key: u32,
-    /// How many waited already.
+    /// How many threads waited before it.
     pub(super) place: u64,
 }
 
 impl<'c> LocalWaiters<'c> {
-    /// Counts the calling thread among those that wait for the lock of that key.
+    /// Counts the calling thread as one that waits for the lock with that key.
     pub(super) fn join(counters: &'c [AtomicU64], key: u32) -> Self {
         let joined = (0..PROBES.min(counters.len())).find_map(|probe| {
             let counter = &counters[(key as usize).wrapping_add(probe) % counters.len()];
@@ -39,12 +39,12 @@ impl<'c> LocalWaiters<'c> {
         Self { counter: joined.map(|(counter, _)| counter), key, place }
     }
 
-    /// The counter, and the lock's key in it.
+    /// The counter, and the key of the lock in it.
     pub(super) fn counter(&self) -> Option<(&'c AtomicU64, u32)> {
         self.counter.map(|counter| (counter, self.key))
     }
 
-    /// How many wait now, this one among them.
+    /// How many threads wait now, with this one.
     pub(super) fn size(&self) -> u64 {
         self.counter.map_or(1, |counter| counter.load(Ordering::Relaxed) & COUNT_MASK)
     }

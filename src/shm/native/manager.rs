@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The native engine as a manager: what each call checks before it does anything.
+//! The native engine as a manager: the checks that each call begins with.
 
 use std::sync::atomic::Ordering;
 
 use crate::backend::{self, Mode};
+use crate::manager::sealed::Sealed;
 use crate::manager::{Acquired, Holder, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
 use crate::sys::popcount;
 use crate::sys::syscall::clock::Instant;
@@ -45,24 +46,24 @@ impl Native {
         if self.pool().access == Access::ReadWrite { Ok(()) } else { Err(Reason::ReadOnly) }
     }
 
-    /// Whether a lock may be taken, or given back, through the manager.
+    /// Checks that a lock may be taken or released through the manager.
     pub(super) fn may_lock(&self, id: u32) -> std::result::Result<(), Reason> {
         self.ensure_attached()?;
         self.is_in_range(id)?;
         self.is_writable()
     }
 
-    /// One lock that this process holds through this manager.
+    /// A lock that this process holds through this manager.
     fn held_through(&self) -> Option<u32> {
         if !self.ownership.is_fixed() {
             return None;
         }
         let process_word = self.pool().attachment.peek()?.process_word;
-        (0..self.pool().num_locks()).find(|&id| self.is_held_through(id, process_word))
+        self.pool().touched_ids(self.pool().num_locks()).find(|&id| self.is_held_through(id, process_word))
     }
 
-    /// Whether a lock is held by this process through this manager. In the instant in which another manager has taken it,
-    /// but has not noted so, the note is still that of the last.
+    /// Whether this process holds a lock through this manager. A lock's word and its note are written one after the
+    /// other, so the note may for a moment still name the last manager.
     fn is_held_through(&self, id: u32, process_word: u64) -> bool {
         let (pool, deadline) = (self.pool(), Instant::now().after(NOTED_WITHIN_NS));
         loop {
@@ -71,7 +72,7 @@ impl Native {
                 return false;
             }
             let is_fixed = pool.is_calling_thread(word) || pool.sleeps(word) || Instant::now() >= deadline;
-            // Of one and the same acquisition, of whose taker it was asked.
+            // The answer counts only if word and note are still those that it was about.
             if is_fixed && pool.word(id).load(Ordering::Acquire) & word::OWNER == word && pool.note(id) == note {
                 return true;
             }
@@ -79,7 +80,8 @@ impl Native {
         }
     }
 
-    /// One lock that this process reads, if this is its last manager on the storage: a cell says nothing of managers.
+    /// A lock that this process reads, if this is its last manager on the storage. A cell does not say through which
+    /// manager its lock is read.
     fn read_at_last(&self) -> Option<u32> {
         if !self.view.pool.is_last() {
             return None;
@@ -88,8 +90,8 @@ impl Native {
         self.pool().read_by(process_word)
     }
 
-    /// What each call begins with. Takes a place in the segment if this process, a forked child, has none yet: whatever call
-    /// it makes first. When it has given up its rights it may not be able to any more.
+    /// Every call begins with this. A forked child attaches in its first call, whichever that is: later it may have given
+    /// up the rights to open the segment.
     #[inline]
     pub(super) fn ensure_attached(&self) -> std::result::Result<(), Reason> {
         match self.backing {
@@ -104,20 +106,22 @@ impl Native {
         }
     }
 
-    /// The same, for those who name the storage.
+    /// The same, with the storage in the error.
     pub(super) fn begin(&self) -> Result<()> {
         self.ensure_attached().map_err(|reason| self.error(reason))
     }
 }
 
-/// How long a thread that has taken a lock may need until it has noted through which manager, at most.
+/// The longest time between taking a lock and noting the manager.
 const NOTED_WITHIN_NS: u64 = 100_000_000;
+
+impl Sealed for Native {}
 
 impl Manager for Native {
     fn allocate_lock(&self) -> Result<u32> {
         self.check_allocation()?;
         let first = self.pool().bitmap().allocate();
-        // Others may have made room since this process looked last.
+        // Another process may have grown the segment meanwhile.
         first.or_else(|_| {
             let num_locks = self.pool().num_locks_now();
             self.pool().bitmap().allocate().map_err(|_| self.error(Reason::Exhausted { num_locks }))
@@ -237,7 +241,7 @@ impl Manager for Native {
     }
 
     fn check_idle(&self) -> Result<()> {
-        // A child holds nothing of its parent's.
+        // A child holds none of its parent's locks.
         if self.ensure_attached() == Err(Reason::ForkedChild) {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! What a holder notes in a slot: the manager by which it took the lock, in the low 16 bits, and above them how often the
-//! lock was taken. Only the holder writes it, and it decides nothing that another process rests on.
+//! The note in a slot: the low 16 bits say through which manager the lock was taken, the others how often the lock was
+//! taken. Only the holder writes it. No other process depends on it.
 
 use crate::sys::process::number_pool::{NumberPool, StaticNumberPool};
 
@@ -20,7 +20,7 @@ pub(super) const fn with_manager(note: u64, manager: u64) -> u64 {
     (note & !MANAGER_MASK) | manager
 }
 
-/// By which manager of the holder's process the lock was taken.
+/// The manager, by its number in the holder's process, through which the lock was taken.
 #[inline(always)]
 pub(super) const fn manager(note: u64) -> u64 {
     note & MANAGER_MASK
@@ -31,7 +31,7 @@ pub(super) const fn acquisitions(note: u64) -> u64 {
     note >> MANAGER_BITS
 }
 
-/// The numbers of this process's managers. A child has them with the managers.
+/// The numbers of this process's managers. A child inherits them with the managers.
 pub(super) fn managers() -> NumberPool<'static> {
     static MANAGERS: StaticNumberPool<{ (1 << MANAGER_BITS) / u64::BITS as usize }> = StaticNumberPool::new();
     MANAGERS.pool()

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! One segment as this process uses it: one mapping, and one more once it has grown, and one place in its attach table,
-//! however many managers are open on it.
+//! A segment as this process uses it. However many managers are open on it, there is one mapping (and one more once the
+//! segment has grown) and one place in the attach table.
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use crate::sys::Errno;
-use crate::sys::liveness::procfs;
 use crate::sys::process::Process;
 use crate::sys::process::arena;
+use crate::sys::process::namespaces;
 use crate::sys::process::once_box::OnceBox;
 use crate::sys::process::per_process::PerProcess;
 use crate::sys::process::registry::{Registry, Shared};
@@ -26,25 +26,28 @@ use super::word;
 
 pub(super) static POOLS: Registry<Pool> = Registry::new();
 
-/// A segment, mapped, with what this process is in it.
+/// A mapped segment, and the place of this process in it.
 pub(super) struct Pool {
     space: Space,
     process: &'static Process,
-    /// This process's place in the segment. A child has none until its first call.
+    /// The place of this process. A forked child has none until its first call.
     pub(super) attachment: PerProcess<Attachment>,
     pub(super) last_found_alive: LastFoundAlive,
-    /// What locks are held by beside their words, if by anything.
+    /// What releases the companions of locks, if they have any.
     pub(super) companion: OnceBox<Arc<dyn Companion>>,
-    /// Whether a thread has ever taken locks here that it was to own itself.
+    /// Whether a thread of this process has ever taken a lock here that the thread owns.
     pub(super) has_owning_threads: AtomicBool,
 }
 
-/// The holder that a thorough look of this process found alive last, and until when that is good. Two who store at the
-/// same time may leave the one's holder with the other's time, which is as good for as long.
+/// The holder that a thorough check by this process last found alive, how long that is believed, and how long a quick check
+/// is. Two threads that store at the same time may mix holder and times. That is harmless: all are good for as long.
 #[derive(Debug, Default)]
 pub(super) struct LastFoundAlive {
     pub(super) holder: AtomicU64,
     pub(super) until: AtomicU64,
+    pub(super) quick_until: AtomicU64,
+    /// The thread id of the holder, 0: unknown.
+    pub(super) thread: AtomicU32,
 }
 
 impl Deref for Pool {
@@ -62,8 +65,8 @@ impl Pool {
         Self { space, process, attachment, last_found_alive, companion: OnceBox::new(), has_owning_threads }
     }
 
-    /// The pool of a segment that was mapped just now, or the one that this process has of it already. `read`: the id that
-    /// was read from the file, if it was.
+    /// The pool of a segment that was just mapped, or the pool that this process already has of it. `read`: the segment's
+    /// id as it was read from the file, if it was read.
     pub(super) fn of(
         process: &'static Process,
         name: &SegmentName,
@@ -86,7 +89,8 @@ impl Pool {
                 if same { Ok(()) } else { Err(name.error(reason)) }
             },
             || {
-                // What is mapped is what was read, whatever a descriptor's number was of in between.
+                // Check that the mapped file is the file that was read: the descriptor may have been of another file in
+                // between.
                 if read.is_some_and(|read| !space.is(&read)) {
                     let reason = Reason::System { doing: "mapping the segment", errno: Errno(libc::EBADF) };
                     return Err(name.error(reason));
@@ -97,7 +101,7 @@ impl Pool {
         )
     }
 
-    /// The pool of a segment of this process's own.
+    /// The pool of a segment that is this process's alone.
     pub(super) fn of_nameless(process: &'static Process, space: Space) -> std::result::Result<Shared<Self>, Reason> {
         let no_memory = |errno: Errno| Reason::System { doing: "reserving memory", errno };
         let metadata = &space.segment.metadata;
@@ -106,7 +110,7 @@ impl Pool {
         POOLS.get_or_make(
             &alone,
             key,
-            // An inode of memory is nobody else's as long as it is mapped.
+            // No other segment has this inode while it is mapped.
             |_| Err(Reason::System { doing: "reserving memory", errno: Errno(libc::EEXIST) }),
             || {
                 let attachment = PerProcess::new().map_err(no_memory)?;
@@ -115,15 +119,15 @@ impl Pool {
         )
     }
 
-    /// Counts the calling thread among those of this process that wait for that lock.
+    /// Counts the calling thread as one that waits for the lock.
     pub(super) fn join_local_waiters(&self, id: u32) -> LocalWaiters<'static> {
-        // The process has its arena since the pool was made.
+        // The arena exists since the pool was made.
         let counters = arena::wait_counters().unwrap_or_default();
-        // Inodes are often neighbours, as ids are.
+        // Spread the inodes: like ids, they are often consecutive.
         LocalWaiters::join(counters, id.wrapping_add((self.segment.metadata.inode as u32).wrapping_mul(0x9E37_79B1)))
     }
 
-    /// The place of this process, taken now if it has none.
+    /// The place of this process; it is taken now if there is none.
     pub(super) fn attached(&self) -> std::result::Result<&Attachment, Reason> {
         if let Some(attachment) = self.attachment.peek() {
             return Ok(attachment);
@@ -135,21 +139,21 @@ impl Pool {
     /// Whether a word of this process names the calling thread.
     pub(super) fn is_calling_thread(&self, named: u64) -> bool {
         let thread = Thread::calling();
-        // What a forked child's first thread remembers before it is named anew is its parent's.
+        // In a forked child, the first thread still has its parent's name until it gets a new one.
         thread.is_identified_in(self.process) && thread.serial_bits() == word::of_thread(0, word::serial(named))
     }
 
-    /// The PID namespace that this process looks from.
+    /// The PID namespace of this process.
     pub(super) fn pid_namespace(&self) -> u64 {
         let published = self.attachment.peek().and_then(Attachment::namespaces);
-        published.map_or_else(|| procfs::pid_namespace("self"), |here| here.pid_namespace)
+        published.map_or_else(|| namespaces::pid_namespace("self"), |here| here.pid_namespace)
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // In that order: whoever finds the entry's byte free finds it given up, not dead. The registry drops a pool only
-        // when nothing is held and no thread is inside.
+        // Detach before the byte is unlocked: a process that finds the byte free then sees an entry that was left, not a
+        // dead process. The registry drops a pool only when nothing is held and no thread is inside.
         if let Some(attachment) = self.attachment.peek() {
             attachment.detach(&self.space);
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The slow path of readers. A cell is claimed in the name of the thread, then the word is looked at again; a reader that
-//! starves keeps its cell, marked STARVING, while it sleeps: "not in, but let me in next".
+//! The slow path of readers. A reader claims a cell in the name of its thread, then looks at the word again. A reader
+//! that starves keeps a cell marked STARVING while it sleeps: it does not hold the lock, and asks to be let in next.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,6 +9,7 @@ use crate::Reason;
 use crate::acquisition::Progress;
 use crate::backend::{Mode, Release};
 use crate::manager::{Acquired, Ownership};
+use crate::sys::probe;
 use crate::sys::thread::waits::HeldWord;
 
 use super::Native;
@@ -23,27 +24,27 @@ use super::releasing::{RELEASE_LEFT_CLAIM, wake_any, wake_cell, wake_oldest};
 use super::sharing::{hand_to_process, leave};
 use super::word::{self, OWNER, OWNER_DIED, RESERVED, STARVING, Step, WaitState};
 
-/// What a wait has come to as a reader's.
+/// What a reader's wait has come to.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Reading<'m> {
-    /// Its cell, in which it starves or, at the end, stands.
+    /// The cell in which it starves or, at the end, holds the lock.
     cell: Option<&'m AtomicU64>,
-    /// Whether it starved in a cell: whoever did, and is the last of them, wakes a writer.
+    /// Whether it has starved in a cell. The last reader that did wakes a writer.
     has_starved: bool,
-    /// The word by which it came in.
+    /// The word as it was when the reader took the lock.
     entered: u64,
 }
 
 impl<'m> Reading<'m> {
-    /// The cell in which it starves as `owner`, if that stands yet: a writer that took a reservation which none came for has
-    /// taken such cells away (S13), and a signal handler may have claimed that very one for another lock since.
+    /// The cell in which it starves as `owner`, if the cell is still its own. A writer may have emptied the cell after a
+    /// read phase for which no reader came (S13). A signal handler may then have claimed the cell for another lock.
     fn starving_claim(&self, owner: u64) -> Option<&'m AtomicU64> {
         self.cell.filter(|cell| cells::is_starving_claim_of(cell.load(Ordering::Relaxed), owner))
     }
 }
 
-/// How often a hold of the process is looked for: each time that it was not found though it is there, others of its threads
-/// have locked and unlocked in the midst of the search.
+/// How often to search for a hold of the process. A search misses a hold only if other threads of the process lock and
+/// unlock meanwhile.
 const SEARCHES: u32 = 16;
 
 const NO_READERS: Reason = Reason::Unsupported(
@@ -51,7 +52,7 @@ const NO_READERS: Reason = Reason::Unsupported(
 );
 
 impl Native {
-    /// Whether a lock may be had in that way.
+    /// Checks that the segment has this kind of hold.
     pub(super) fn may_share(&self, mode: Mode) -> Result<(), Reason> {
         match mode {
             Mode::Shared if self.pool().table().is_none() => Err(NO_READERS),
@@ -59,7 +60,7 @@ impl Native {
         }
     }
 
-    /// Gives back what the calling thread, or this process, holds shared.
+    /// Releases a lock that the calling thread or this process holds shared.
     #[cold]
     pub(super) fn release_cell(&self, id: u32) -> Result<(), Reason> {
         self.may_lock(id)?;
@@ -68,7 +69,8 @@ impl Native {
         super::sharing::sweep_claim(holder.thread);
         let cells = self.pool().cells(id).ok_or(NO_READERS)?;
         let thread_word = holder.thread_word.filter(|_| self.ownership.chosen() == Ownership::Thread);
-        // Of the process: other threads give back what was just found, and their holds move to cells that the search has passed.
+        // Repeat this for a hold of the process: another thread may release the cell that was just found, and claim one
+        // that the search has passed.
         let has_left = match thread_word {
             Some(owner) => cells.find(owner).is_some_and(|cell| leave(cell, owner)),
             None => (0..SEARCHES).any(|_| {
@@ -97,7 +99,7 @@ impl Native {
         if !is_its(cells.word.load(Ordering::Relaxed)) || note::manager(pool.note(id)) != self.view.manager {
             return Err(Reason::NotHolder { id });
         }
-        // Behind the swap of the word a writer might come before the cell.
+        // Claim before the swap of the word: a writer could come between the two.
         let cell = pool.claim_cell(&cells, caller.owner)?;
         pool.next_after(STARVING, id);
         match downgrade_word(&cells, is_its) {
@@ -126,11 +128,11 @@ impl<'m> LockCall<'m> {
         self.native.pool().cells(self.id).ok_or(NO_READERS)
     }
 
-    /// Holds the lock shared if no writer has it who lives, or is next.
+    /// Takes the lock shared if no living writer holds it or is next.
     pub(super) fn contend_shared(self, caller: &Caller<'m>) -> Progress {
         let (pool, cells) = (self.native.pool(), self.cells()?);
         let is_try = self.deadline.is_try();
-        // Nobody reads a lock twice: behind a writer that waits the second would wait for ever (S14).
+        // No thread reads a lock twice: if a writer waits, the second call would wait for ever (S14).
         if caller.thread.is_reading() && cells.find(caller.owner).is_some() {
             return Err(self.own(caller));
         }
@@ -164,9 +166,14 @@ impl<'m> LockCall<'m> {
         self.native.pool().claim_cell(cells, claim)
     }
 
-    /// A dead owner's word becomes one that may be entered, with the death that was due (S5).
+    /// Swaps a dead owner's word for one that readers may enter, and keeps the death in it (S5).
     fn swap_dead_owner(self, seen: u64) -> bool {
-        self.lock().compare_exchange(seen, word::found_dead(seen), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        let next = word::found_dead(seen);
+        let is_swapped = self.lock().compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if is_swapped {
+            probe::takeover(self.inode(), self.id.into(), seen, next);
+        }
+        is_swapped
     }
 
     pub(super) fn clear_dead_owner(self, seen: u64, effort: Effort) {
@@ -175,44 +182,45 @@ impl<'m> LockCall<'m> {
         }
     }
 
-    /// What comes once a reader is in. It cannot fail but by giving the cell back.
+    /// Finishes once a reader holds the lock. If the segment was removed, it releases the cell.
     pub(super) fn finish_shared(self, caller: &Caller<'_>, reading: Reading<'_>, waiter: WaitState) -> Progress {
-        let Reading { cell: Some(cell), has_starved, entered } = reading else { return Ok(None) };
-        // After the second look at the word, as a writer looks after its swap: a removed segment gives no new holds (S22).
+        let Some(cell) = reading.cell else { return Ok(None) };
+        // Check this after the second look at the word, as a writer checks it after its swap: a removed segment gives no new
+        // holds (S22).
         let checked = self.native.pool().check_not_retired();
         if checked.is_err() {
             leave(cell, caller.owner);
         }
-        self.pass_on(entered, waiter, has_starved);
+        self.pass_on(reading, waiter);
         checked?;
         match caller.ownership {
             Ownership::Thread => caller.thread.count_shared_lock(),
             Ownership::Process => hand_to_process(cell, caller.owner, caller.word),
         }
-        Ok(Some(if entered & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied }))
+        Ok(Some(if reading.entered & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied }))
     }
 
-    /// A reader does not use a wake-up up, as a writer does, whose unlock wakes the next (S4). The last of those that starved
-    /// ends the read phase (S12).
-    fn pass_on(self, entered: u64, waiter: WaitState, has_starved: bool) {
-        if entered & RESERVED == 0 {
+    /// Passes a wake-up on: a writer uses it up, because its unlock wakes the next, but a reader does not (S4). The last
+    /// reader that starved ends the read phase (S12).
+    fn pass_on(self, reading: Reading<'_>, waiter: WaitState) {
+        if reading.entered & RESERVED == 0 {
             if waiter.woken {
                 wake_any(self.lock());
             }
-        } else if (waiter.woken || has_starved)
+        } else if (waiter.woken || reading.has_starved)
             && self.native.pool().next_after(STARVING, self.id) == super::releasing::Next::Anybody
         {
             wake_oldest(self.lock());
         }
     }
 
-    /// The owner may be one that died long ago.
+    /// Judges the owner once before the first sleep: it may have died long ago.
     pub(super) fn before_first_shared_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
         self.clear_dead_owner(self.lock().load(Ordering::Acquire), Effort::Quick);
         self.before_shared_sleep(waiting)
     }
 
-    /// Comes in, or shows that it waits and says how to sleep.
+    /// Takes the lock, or sets WAITERS in the word and prepares a sleep.
     pub(super) fn before_shared_sleep(self, waiting: &mut Waiting<'m>) -> Progress<Leaving> {
         let cells = self.cells().map_err(Leaving::at_once)?;
         loop {
@@ -236,16 +244,15 @@ impl<'m> LockCall<'m> {
             }
             let has_claim = waiting.reading.starving_claim(waiting.caller.owner).is_some();
             if waiting.waiter.starves && !has_claim && self.starve(waiting, &cells) {
-                // By now it may enter.
+                // The word may let it in by now.
                 continue;
             }
-            self.check_wait()?;
-            self.sleep_on_word(waiting, seen);
+            self.sleep_on_word(waiting, seen)?;
             return Ok(None);
         }
     }
 
-    /// Claims a cell in which to starve, if there is room for it (S12).
+    /// Claims a cell marked STARVING, if there is room (S12).
     fn starve(self, waiting: &mut Waiting<'m>, cells: &Cells<'m>) -> bool {
         let Ok(cell) = self.claim(cells, waiting.caller.owner | STARVING) else { return false };
         waiting.reading = Reading { cell: Some(cell), has_starved: true, entered: 0 };
@@ -253,14 +260,15 @@ impl<'m> LockCall<'m> {
         true
     }
 
-    /// Notes a cell for whoever finds the wait left.
+    /// Records the cell, so that it is released if the wait is left.
     fn hold(self, waiting: &Waiting<'m>, cell: Option<&'m AtomicU64>) {
         let owner = waiting.caller.owner;
         let held_word = cell.map(|word| HeldWord { word, owner, release: RELEASE_LEFT_CLAIM });
         waiting.counted.set_held_word(waiting.caller.thread, held_word);
     }
 
-    /// Claims a cell, or turns the one in which it starved into a claim, and looks at the word again (S1). Whether it is in.
+    /// Claims a cell, or turns the one in which it starves into a claim, and looks at the word again (S1). Returns whether
+    /// it holds the lock now.
     fn come_in(self, waiting: &mut Waiting<'m>, cells: &Cells<'m>) -> Result<bool, Reason> {
         let owner = waiting.caller.owner;
         let kept = waiting.reading.starving_claim(owner).filter(|cell| {
@@ -291,6 +299,7 @@ impl<'m> LockCall<'m> {
         Ok(false)
     }
 
+    /// Leaves the wait, perhaps with the lock after all: see [`Leaving::last_try`].
     pub(super) fn leave_shared(self, waiting: &mut Waiting<'m>, leaving: Leaving) -> Progress {
         let cells = self.cells()?;
         if Self::is_last_try(&leaving) {
@@ -304,7 +313,7 @@ impl<'m> LockCall<'m> {
         if let Some(cell) = waiting.reading.starving_claim(waiting.caller.owner) {
             leave(cell, waiting.caller.owner);
         }
-        // What it was woken for is another's, and it may have been the last that starved.
+        // Pass the wake-up on. This may also have been the last reader that starved.
         if waiting.waiter.woken || waiting.reading.has_starved {
             wake_any(cells.word);
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Giving locks back: by who holds them, or, of those who died, by who finds out.
+//! Releasing a lock, and whom to wake.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,7 +20,7 @@ use super::waiting::{CLASSES, READERS, futex_of};
 use super::word::{self, OWNER, STARVING, WAITERS};
 
 impl Native {
-    /// Gives back what the calling thread, or this process, holds.
+    /// Releases a lock that the calling thread or this process holds exclusively.
     #[cold]
     pub(super) fn release_word(&self, id: u32) -> std::result::Result<(), Reason> {
         self.may_lock(id)?;
@@ -33,7 +33,7 @@ impl Native {
             if !is_threads && owner != holder.process_word {
                 return Err(Reason::NotHolder { id });
             }
-            // Who drains, or drained when a signal handler jumped away, holds nothing.
+            // A thread that drains does not hold the lock. That includes a drain that a signal handler jumped out of.
             if word::is_draining(seen) || note::manager(self.pool().note(id)) != self.view.manager {
                 return Err(Reason::NotHolder { id });
             }
@@ -51,18 +51,18 @@ impl Native {
     }
 }
 
-/// Whose turn it is when a lock is given back.
+/// Whose turn it is after an unlock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Whoever comes first; of those who starve, a writer.
+    /// Any thread. If a waiter starves, a writer.
     Anybody,
-    /// All readers: one of them starves, and keeps its cell meanwhile.
+    /// All readers, because one of them starves.
     Readers,
 }
 
 impl Next {
-    /// Whose turn it is after the holder of that word, by the lock's cells, if there are any. `Err`: a page that this process
-    /// has to make usable first.
+    /// Whose turn it is after an unlock of the word `seen`, by the lock's cells. `Err`: the page of the table that this
+    /// process has to make usable first.
     pub(super) fn after(seen: u64, cells: Option<&Cells<'_>>) -> std::result::Result<Self, u32> {
         match cells {
             Some(cells) if seen & STARVING != 0 && cells.has_starving()? => Ok(Self::Readers),
@@ -70,7 +70,7 @@ impl Next {
         }
     }
 
-    /// What an unlock leaves.
+    /// The word after the unlock.
     pub(super) fn released(self, seen: u64) -> u64 {
         match self {
             Self::Anybody => word::released(seen),
@@ -79,7 +79,7 @@ impl Next {
     }
 }
 
-/// Whether the word was that owner's, and is not any more.
+/// Backs out of a word. Returns whether it named `me`.
 fn back_out(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
     for _ in 0..ROUNDS {
         let seen = lock.load(Ordering::Relaxed);
@@ -98,7 +98,7 @@ fn back_out(lock: &AtomicU64, me: u64, acquired: Acquired) -> bool {
     false
 }
 
-/// How a word that the calling thread took is given back from a wait that was left.
+/// How to back out of a word that a thread has while it waits for the companion, if a signal handler jumps out of that wait.
 pub(super) fn back_out_of_left_wait(acquired: Acquired) -> ReleaseWord {
     fn give_back(lock: &AtomicU64, owner: u64, acquired: Acquired) {
         if back_out(lock, owner, acquired) && word::serial(owner) != 0 {
@@ -112,20 +112,20 @@ pub(super) fn back_out_of_left_wait(acquired: Acquired) -> ReleaseWord {
 }
 
 impl Pool {
-    /// Whose turn it is after the holder of a word.
+    /// Whose turn it is after an unlock of the word `seen`.
     pub(super) fn next_after(&self, seen: u64, id: u32) -> Next {
         let cells = self.cells(id);
         loop {
             match Next::after(seen, cells.as_ref()) {
                 Ok(next) => return next,
                 Err(page) if self.make_table_page_usable(page).is_ok() => {}
-                // Readers that cannot be seen are not starved for good: the next unlock looks again.
+                // The cells cannot be read. Starving readers are not lost: the next unlock reads them again.
                 Err(_) => return Next::Anybody,
             }
         }
     }
 
-    /// Gives a lock back that was taken though the segment was retired.
+    /// Backs out of a lock that was just taken.
     #[cold]
     #[inline(never)]
     pub(super) fn back_out(&self, id: u32, me: u64, acquired: Acquired) {
@@ -133,10 +133,10 @@ impl Pool {
     }
 }
 
-/// Wakes whoever is to have the lock that was unlocked from `seen`.
+/// Wakes the threads whose turn it is after an unlock of the word `seen`.
 pub(super) fn wake(lock: &AtomicU64, seen: u64, next: Next) {
     match next {
-        // If none sleeps, they are awake, and the last of them wakes the oldest writer.
+        // If no reader sleeps, the starving readers are awake, and the last of them wakes the oldest writer.
         Next::Readers => _ = futex::wake_all_of(futex_of(lock), READERS),
         Next::Anybody if seen & STARVING != 0 => wake_oldest(lock),
         Next::Anybody if seen & WAITERS != 0 => futex::wake_one(futex_of(lock)),
@@ -144,7 +144,7 @@ pub(super) fn wake(lock: &AtomicU64, seen: u64, next: Next) {
     }
 }
 
-/// Wakes one of those who have waited longest.
+/// Wakes one of the threads that have waited longest. If none sleeps, withdraws the reservation.
 pub(super) fn wake_oldest(lock: &AtomicU64) {
     let found = CLASSES.into_iter().any(|class| futex::wake_one_of(futex_of(lock), class));
     if !found {
@@ -152,7 +152,7 @@ pub(super) fn wake_oldest(lock: &AtomicU64) {
     }
 }
 
-/// Wakes one sleeper; where there is none, nobody is there for whom the lock could be reserved.
+/// Wakes one thread. If none sleeps, withdraws the reservation.
 pub(super) fn wake_any(lock: &AtomicU64) {
     if !futex::wake_one_of(futex_of(lock), futex::ALL_CLASSES) {
         unreserve(lock);
@@ -165,6 +165,7 @@ pub(super) fn wake_cell(cell: &AtomicU64) {
     futex::wake_all_of(futex_of(cell), futex::ALL_CLASSES);
 }
 
+/// Withdraws a reservation that no woken waiter can use (L9).
 fn unreserve(lock: &AtomicU64) {
     let seen = lock.load(Ordering::Relaxed);
     if let Some(next) = word::unreserved(seen)
@@ -174,8 +175,7 @@ fn unreserve(lock: &AtomicU64) {
     }
 }
 
-/// Ends the drain of `owner` without the lock (S9). `Next` as the cells say; whoever cannot look at them wakes readers, and
-/// where none sleeps a writer.
+/// Ends the drain of `owner` without the lock (S9).
 pub(super) fn undrain(lock: &AtomicU64, owner: u64, next_after: impl Fn(u64) -> Next) {
     for _ in 0..ROUNDS {
         let seen = lock.load(Ordering::Relaxed);
@@ -189,7 +189,7 @@ pub(super) fn undrain(lock: &AtomicU64, owner: u64, next_after: impl Fn(u64) -> 
     }
 }
 
-/// How a drain is given up by a wait that was left.
+/// How to end a drain if a signal handler jumps out of its wait.
 pub(super) const END_LEFT_DRAIN: ReleaseWord = |lock, owner| {
     for _ in 0..ROUNDS {
         let seen = lock.load(Ordering::Relaxed);
@@ -197,7 +197,7 @@ pub(super) const END_LEFT_DRAIN: ReleaseWord = |lock, owner| {
             return;
         }
         if lock.compare_exchange(seen, word::undrained(seen), Ordering::Release, Ordering::Relaxed).is_ok() {
-            // Nothing is known of the cells here: whoever of the readers is woken, and finds none that starves, wakes a writer.
+            // The cells are unknown here, so wake readers first: a reader that finds no starving one wakes a writer.
             if seen & STARVING == 0 || !futex::wake_all_of(futex_of(lock), READERS) {
                 wake(lock, seen, Next::Anybody);
             }
@@ -206,15 +206,15 @@ pub(super) const END_LEFT_DRAIN: ReleaseWord = |lock, owner| {
     }
 };
 
-/// How a shared hold is given back by a wait, for something else, that was left.
+/// How to release a shared hold if a signal handler jumps out of the wait for its companion.
 pub(super) const RELEASE_LEFT_CELL: ReleaseWord = |cell, owner| {
     if sharing::leave(cell, owner) && word::serial(owner) != 0 {
         Thread::calling().count_shared_unlock();
     }
 };
 
-/// How the cell in which a reader starved is given back by a wait that was left. It may be another's by now, or what a
-/// handler of the same thread has claimed since.
+/// How to release the cell of a starving reader if a signal handler jumps out of its wait. By then the cell may be another
+/// thread's, or a hold that a signal handler of the same thread has claimed.
 pub(super) const RELEASE_LEFT_CLAIM: ReleaseWord = |cell, owner| {
     if cells::is_starving_claim_of(cell.load(Ordering::Relaxed), owner) {
         sharing::leave(cell, owner);

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![allow(unsafe_code, reason = "a claim that was left is noted by its cell's address")]
-//! The short ways of readers: one compare-and-swap claims a cell, one gives it back, and the word is only read. As in
-//! `view`, nothing here can fail or panic, and a signal handler may come anywhere, and stay.
+//! The fast path and the mid path of readers. One compare-and-swap claims a cell, one releases it, and the word is only
+//! read. As in `view`, nothing here can fail or panic, and a signal handler may come anywhere, and perhaps
+//! never return.
 //!
-//! What is claimed is no hold until the word was looked at again, and a handler may come between the two, and jump away. So
-//! the thread notes the cell before the claim, and takes the note away when it holds the lock: what call of the thread's
-//! finds a note gives the cell back (S14).
+//! A claim is no hold until the word was read again. A handler may come between the two and jump away. So the thread
+//! notes the cell before it claims it, and takes the note away once it holds the lock. A later call of the thread that
+//! finds the note releases the cell (S14).
 
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::{FastAcquire, Release, Spin};
 use crate::manager::Acquired;
+use crate::sys::probe;
 use crate::sys::thread::Thread;
 use crate::sys::thread::waits;
 
@@ -23,10 +25,10 @@ use super::view::View;
 use super::waiting;
 use super::word::{self, OWNER, OWNER_DIED, SHARED, WaitState};
 
-/// Readers that meet each other that often in a lock's cells are sent to the table (S18a).
+/// After a thread has met other readers this often in the slots' cells, the lock's readers use the table (S18a).
 const MEETINGS: u64 = 64;
 
-/// Gives a cell back, and wakes the writer that sleeps on it.
+/// Releases a cell, and wakes the writer that sleeps on it. Returns whether the cell was the owner's.
 #[inline(always)]
 pub(super) fn leave(cell: &AtomicU64, owner: u64) -> bool {
     let given_back = cells::release_cell(cell, owner);
@@ -36,21 +38,22 @@ pub(super) fn leave(cell: &AtomicU64, owner: u64) -> bool {
     given_back != CellRelease::NotIts
 }
 
-/// Gives back what the calling thread has claimed, and jumped away from before it knew whether it holds the lock; or what
-/// this call interrupts it in the midst of claiming, which begins anew then.
+/// Releases an unfinished claim of the calling thread. Either a signal handler jumped away from the claim. Or this call
+/// runs in a handler that interrupts the claim; then the interrupted call repeats it.
 pub(super) fn sweep_claim(thread: Thread) {
     let Some((address, owner)) = thread.claim() else { return };
     let cell = ptr::with_exposed_provenance::<u64>(address as usize);
-    // Asked of the kernel: of a claim that was left before its swap, the segment may be gone. With the owner in it, it is
-    // not: a process does not unmap what a cell says that it reads.
+    // Read the cell through the kernel: if the claim was left before its swap, the segment may be unmapped by now. A cell
+    // that names the owner is mapped: a process does not unmap a segment while a cell in it names the process.
     if waits::read_own_memory(cell).is_some_and(|found| found & OWNER == owner) {
         // SAFETY: a cell of a segment that is mapped, see above; accessed as an atomic everywhere.
         leave(unsafe { AtomicU64::from_ptr(cell.cast_mut()) }, owner);
+        probe::claim_undone(address, owner);
     }
     thread.forget_claim(address);
 }
 
-/// Claims a cell that is empty, with the note that lets a claim be found which was left. `false`: it was not empty.
+/// Notes a claim, then claims an empty cell. `false`: the cell was not empty.
 #[inline(always)]
 pub(super) fn try_claim(cell: &AtomicU64, owner: u64, thread: Thread) -> bool {
     thread.begin_claim(cell, owner);
@@ -61,18 +64,18 @@ pub(super) fn try_claim(cell: &AtomicU64, owner: u64, thread: Thread) -> bool {
     is_claimed
 }
 
-/// Who shares: the thread, in whose name cells are claimed (S11), and whose the hold is then.
+/// A thread that takes a lock shared. It claims cells in its own name (S11), even if the hold will be the process's.
 #[derive(Clone, Copy)]
 pub(super) struct Sharer {
     pub(super) thread: Thread,
     /// The thread's word.
     pub(super) owner: u64,
-    /// The word of the process, where that owns what it locks.
+    /// The word of the process, if the process owns the locks.
     pub(super) process: Option<u64>,
 }
 
 impl View {
-    /// Takes a lock shared that others read, or have read, and no writer has; does nothing if anything stands in the way.
+    /// The fast path: takes a lock shared that is shared already, or does nothing.
     #[inline(always)]
     pub(super) fn share_fast(&self, id: u32) -> FastAcquire {
         if !self.is_lockable(id) {
@@ -85,7 +88,7 @@ impl View {
         let Some(cells) = self.cells(id) else {
             return FastAcquire::GoSlow;
         };
-        // Who reads a lock already may read this one, which takes a search.
+        // A thread that already reads a lock may read this one. Only a search would tell, and the mid path searches.
         if thread.is_reading() || !is_open(cells.word.load(Ordering::Relaxed)) {
             return FastAcquire::GoSlow;
         }
@@ -93,7 +96,7 @@ impl View {
             return self.share_in_table(id);
         }
         let cell = cells.first_own(owner);
-        // Before the swap, behind which the processor begins anew: nothing is left to be looked up there.
+        // Load all addresses before the swap: the processor starts nothing new until the swap is done.
         let (word, retired, meets) = (cells.word, self.retired(), cells.has_others(owner));
         if !try_claim(cell, owner, thread) {
             return FastAcquire::GoSlow;
@@ -110,8 +113,8 @@ impl View {
         FastAcquire::Acquired(Acquired::Clean)
     }
 
-    /// The same of a lock whose readers stand in the table. The caller has seen that the thread has entered, reads nothing, and
-    /// that the word lets it in.
+    /// The same for a lock whose readers use the table. The caller has checked that the thread has entered and reads
+    /// nothing, and that the word lets it in.
     #[inline(never)]
     #[allow(
         improper_ctypes_definitions,
@@ -147,8 +150,9 @@ impl View {
         Some(Sharer { thread, owner: process | thread.serial_bits(), process: Some(process) })
     }
 
-    /// The mid path: the first reader, one of several locks, or of one that is held for a moment.
-    pub(super) fn share_mid(&self, id: u32, haste: Spin) -> FastAcquire {
+    /// The mid path: for the first reader of a lock, for a reader of several locks, and for a lock that a writer holds
+    /// for a moment.
+    pub(super) fn share_mid(&self, id: u32, spin: Spin) -> FastAcquire {
         if !self.is_lockable(id) {
             return FastAcquire::GoSlow;
         }
@@ -157,13 +161,13 @@ impl View {
             return FastAcquire::GoSlow;
         };
         sweep_claim(thread);
-        // What the thread holds itself it does not take again (S14).
+        // A thread does not take a lock twice (S14).
         if thread.is_reading() && cells.find(sharer.owner).is_some() {
             return FastAcquire::GoSlow;
         }
         for _ in 0..SHORT_WAITS {
-            let is_open = match haste {
-                Spin::Never => word::may_enter(cells.word.load(Ordering::Relaxed), WaitState::default()),
+            let is_open = match spin {
+                Spin::Never | Spin::Try => word::may_enter(cells.word.load(Ordering::Relaxed), WaitState::default()),
                 Spin::Briefly => waiting::spin_to_share(self.slot(id), thread),
             };
             if !is_open || cells.word.load(Ordering::Relaxed) & OWNER == sharer.owner {
@@ -174,7 +178,7 @@ impl View {
                 return attempt;
             }
         }
-        FastAcquire::GoSlow
+        if spin == Spin::Try { self.refuse_mid(id) } else { FastAcquire::GoSlow }
     }
 
     fn come_in(&self, cells: &Cells<'_>, sharer: Sharer) -> FastAcquire {
@@ -199,7 +203,7 @@ impl View {
         FastAcquire::Acquired(if seen & OWNER_DIED == 0 { Acquired::Clean } else { Acquired::OwnerDied })
     }
 
-    /// Gives a shared hold back if the calling thread has it where it looks first.
+    /// The fast path: releases a shared hold in the cell that the thread tries first.
     #[inline(always)]
     pub(super) fn unshare_fast(&self, id: u32) -> Release {
         if !self.is_lockable(id) {
@@ -226,7 +230,7 @@ impl View {
         Release::Done
     }
 
-    /// The mid path: gives a shared hold back wherever it stands.
+    /// The mid path: releases a shared hold in any cell.
     pub(super) fn unshare_mid(&self, id: u32) -> Release {
         if !self.is_lockable(id) {
             return Release::GoSlow;
@@ -240,8 +244,8 @@ impl View {
             if let Some(cell) = cells.find_of_process(process) {
                 return if leave(cell, process) { Release::Done } else { Release::GoSlow };
             }
-            // A thread may have it yet that a handler took away before it handed it over to the process. Or it is the thread's
-            // own, through a manager whose locks threads own: that one gives it back.
+            // The hold may still be in a thread's name: a handler may have ended the thread before it handed the hold to
+            // the process. Or the thread owns it through another manager, which has to release it. The slow path decides.
             if self.pool.has_owning_threads.load(Ordering::Relaxed) {
                 return Release::GoSlow;
             }
@@ -256,19 +260,19 @@ impl View {
     }
 }
 
-/// The process has what one of its threads took: S11. Whoever sleeps on the cell does so yet.
+/// Hands the hold of a thread to its process (S11). WAITERS stays in the cell.
 pub(super) fn hand_to_process(cell: &AtomicU64, owner: u64, process: u64) {
     let _its_until_now = cells::change(cell, owner, Ordering::Release, |seen| process | (seen & !OWNER));
 }
 
-/// Whether a word lets any reader in that is to be told nothing.
+/// Whether a word lets every reader in, and there is no death to tell.
 #[inline(always)]
 fn is_open(seen: u64) -> bool {
     !word::has_owner(seen) && seen & (SHARED | OWNER_DIED) == SHARED
 }
 
-/// A claim that comes to nothing. A handler that swept it away may have come before its swap, so that the cell is the
-/// thread's yet; or after it, and the place may be what the handler has claimed for a lock of its own, and kept.
+/// Withdraws a claim. A signal handler may have released it already. If the handler came before the swap, the cell is
+/// still the thread's. If it came after, the cell may be a hold that the handler has claimed for a lock of its own.
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
@@ -280,8 +284,7 @@ pub(super) extern "C" fn withdraw(cells: &Cells<'_>, cell: &AtomicU64, owner: u6
     FastAcquire::GoSlow
 }
 
-/// Sends readers that meet each other often to the table, where each has a line of its own: those of a slot's cells share
-/// one.
+/// Sends readers that often meet to the table, where each has a cache line of its own: the slot's cells share one.
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]

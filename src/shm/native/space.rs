@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! A segment's memory as this process has it mapped. Everything is reached through offsets of the private geometry, by
-//! numbers that were compared with private counts.
+//! A segment's memory as this process has it mapped. Every offset comes from the private geometry, and every index was
+//! compared with a private count.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::Errno;
-use crate::sys::liveness;
 use crate::sys::popcount;
+use crate::sys::probe;
+use crate::sys::process::namespaces;
 use crate::sys::process::once_box::OnceBox;
 use crate::sys::syscall::file::{self, Access, FileSystem, Metadata};
 use crate::sys::syscall::mapping::Mapping;
@@ -18,19 +20,19 @@ use super::super::removal::{self, mark};
 use super::super::segment::{self, Blueprint, Candidate, Segment};
 use super::bitmap::Bitmap;
 use super::entries::Entry;
-use super::format::{self, header, slot};
+use super::format::{self, header, size, slot};
 use super::geometry::Geometry;
 
-/// How long an answer about removal is good for. A slice later at most, and so within 100 ms, a waiter knows.
+/// How long an answer about removal is believed. A waiter notices a removal at most one slice later, so within 100 ms.
 const REMOVAL_LOOK_INTERVAL_NS: u64 = 90_000_000;
 
-/// How many locks are free, by the bitmap of just those. What is no lock in the last word counts as taken.
+/// The number of free locks, by the bitmap of exactly these locks. Bits of the last word that are no locks are set.
 pub(super) fn free_of(bitmap: &Bitmap<'_>) -> u32 {
     let words = bitmap.words;
     words.len() as u32 * u64::BITS - popcount::count_ones(words) as u32
 }
 
-/// Why it cannot be told whether a segment is from before this boot.
+/// Why it is unknown whether a segment was made before this boot.
 pub(super) fn no_boot(errno: Errno) -> Reason {
     match errno.0 {
         libc::EOPNOTSUPP => Reason::Unsupported(
@@ -45,35 +47,35 @@ fn mapping_more(errno: Errno) -> Reason {
     Reason::System { doing: "mapping more locks", errno }
 }
 
-/// A segment, mapped.
+/// A mapped segment.
 pub(super) struct Space {
-    /// Mapped as long as it was when this process came to it.
+    /// Its file and its first mapping, as long as the file was when it was opened.
     pub(super) segment: Segment,
-    /// Mapped once more with room for all that may come to be, if it has grown since, or was about to: the first mapping
-    /// stays, since others are on their way into it. A segment that does not grow takes no room for it.
+    /// A second mapping with room for the largest number of locks, made when the segment grows. The first mapping stays,
+    /// because other threads may be using it. A segment that never grows takes no address space for this.
     grown: OnceBox<Mapping>,
     pub(super) geometry: Geometry,
     pub(super) access: Access,
-    /// How many locks this process knows of; it may touch the slots of those.
+    /// How many locks this process knows. It may touch their slots.
     num_locks: AtomicU32,
-    /// The pages reserved when needed that this process may touch.
+    /// The pages reserved on demand that this process may touch, a bit each.
     pub(super) usable: [AtomicU64; format::READY_WORDS],
     hint: AtomicU32,
 }
 
 impl Space {
-    /// Makes a segment and maps it.
+    /// Creates a segment and maps it.
     pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Result<Self> {
         let [bitmap, slots] = geometry.reserved_at_first();
-        // The header and room for the first processes to attach: the creator is one of them, and it would be too late for
-        // it to find none once the segment has its name.
+        // Reserve the header and the first entries at once: the creator attaches as well, and must find room before the
+        // segment has its name.
         let head = (0, geometry.lazy_page(1));
         let blueprint =
             Blueprint { mode, reserved: &[head, bitmap, slots], look_interval_ns: REMOVAL_LOOK_INTERVAL_NS };
         let segment = segment::create(name, &blueprint, |map, file, metadata, file_system| {
             removal::keep_removers_away(file, file_system)?;
-            let boot = match liveness::boot_id() {
-                // In memory nobody asks for it.
+            let boot = match namespaces::boot_id() {
+                // Nobody checks the boot id of a file in memory.
                 Err(_) if file_system == FileSystem::Memory => [0; 16],
                 read => read.map_err(no_boot)?,
             };
@@ -83,7 +85,7 @@ impl Space {
         Ok(Self::new(segment, geometry, Access::ReadWrite, geometry.first_locks()))
     }
 
-    /// Makes a segment of this process's own, of just as many locks.
+    /// Makes a segment without a name, for this process alone, with exactly `num_locks` locks.
     pub(super) fn create_nameless(geometry: Geometry, num_locks: u32) -> std::result::Result<Self, Reason> {
         let [bitmap, slots] = geometry.reserved_beyond(0, num_locks);
         let reserved =
@@ -95,13 +97,12 @@ impl Space {
         Ok(space)
     }
 
-    /// Whether it is this process's alone.
+    /// Whether the segment is this process's alone.
     pub(super) fn is_nameless(&self) -> bool {
         self.segment.file_system == FileSystem::Nameless
     }
 
-    /// Makes room for just `num_locks`, which are more than there are, in a segment of this process's own. The caller
-    /// excludes other threads.
+    /// Grows a segment that is this process's alone to exactly `num_locks`. The caller excludes other threads.
     pub(super) fn grow_nameless(&self, num_locks: u32) -> std::result::Result<(), Reason> {
         let there = self.num_locks();
         if num_locks <= there {
@@ -116,9 +117,9 @@ impl Space {
             reserved.map_err(|errno| segment::unreserved("reserving memory for more locks", errno, end - start))?;
         }
         self.room_for(size)?.extend(size).map_err(mapping_more)?;
-        // What is no lock in the new last word first, then what has become one in the old.
+        // First set the bits of the new last word that are no locks, then clear those of the old one that are locks now.
         self.bitmap_of(num_locks).keep_tail(num_locks);
-        self.num_locks.fetch_max(num_locks, Ordering::AcqRel);
+        self.use_more(num_locks);
         self.bitmap().release_tail(there, num_locks);
         Ok(())
     }
@@ -133,7 +134,7 @@ impl Space {
     fn new(segment: Segment, geometry: Geometry, access: Access, num_locks: u32) -> Self {
         let (num_locks, hint) = (AtomicU32::new(num_locks), AtomicU32::new(0));
         let usable: [AtomicU64; format::READY_WORDS] = Default::default();
-        // The first page was reserved when the segment was made.
+        // The first page is reserved at creation.
         usable[0].store(1, Ordering::Relaxed);
         Self { segment, grown: OnceBox::new(), geometry, access, num_locks, usable, hint }
     }
@@ -142,14 +143,50 @@ impl Space {
         self.segment.map.u32_at(offset)
     }
 
-    /// Whether it is the segment of that id.
+    /// Whether the segment has that id.
     pub(super) fn is(&self, identity: &[u8; 16]) -> bool {
         self.segment.map.holds(self.geometry.identity(), identity)
     }
 
-    /// A word of the slot of a lock that this process knows of.
+    /// A word in the slot of a lock that this process knows.
     pub(super) fn slot(&self, id: u32, offset: usize) -> &AtomicU64 {
         self.mapped_slots().u64_at(self.geometry.slot(id) + offset)
+    }
+
+    /// The first `count` locks, without those whose slots nobody has touched yet: reading the slots of a million
+    /// locks takes some milliseconds, and brings them all into memory.
+    ///
+    /// Allocates nothing: the end of a thread comes here, also if a handler ends it in the midst of malloc(3).
+    pub(super) fn touched_ids(&self, count: u32) -> impl Iterator<Item = u32> + '_ {
+        /// With fewer locks than this, reading the slots is quicker than asking which were touched.
+        const MANY: u32 = 16_384;
+        /// How many ranges are asked for. Behind the last one every lock counts as touched.
+        const MOST_RANGES: u32 = 64;
+        let mut left = if count < MANY { 0 } else { MOST_RANGES };
+        let mut range = 0..0u32;
+        std::iter::from_fn(move || {
+            while range.is_empty() && range.end < count {
+                let rest = range.end..count;
+                range = if left == 0 { rest } else { self.first_touched(rest) };
+                left = left.saturating_sub(1);
+            }
+            range.next()
+        })
+    }
+
+    /// The first of these locks that were touched, until one was not; empty, at their end, if none was. All of them if that
+    /// cannot be said.
+    fn first_touched(&self, ids: Range<u32>) -> Range<u32> {
+        let (size, first) = (size::SLOT as u64, self.geometry.slot(0) as u64);
+        let from = first + u64::from(ids.start) * size;
+        let id_at = |offset: u64| {
+            u32::try_from(offset.saturating_sub(first) / size).unwrap_or(ids.end).clamp(ids.start, ids.end)
+        };
+        match self.segment.file.with_file(|file| file::next_touched(file, from)) {
+            Err(_) => ids,
+            Ok(None) => ids.end..ids.end,
+            Ok(Some(bytes)) => id_at(bytes.start)..id_at(bytes.end + size - 1),
+        }
     }
 
     pub(super) fn mapped_slots(&self) -> &Mapping {
@@ -161,17 +198,17 @@ impl Space {
         self.slot(id, slot::WORD)
     }
 
-    /// What the holder of a lock has noted.
+    /// The note of a lock.
     pub(super) fn note(&self, id: u32) -> u64 {
         self.slot(id, slot::NOTE).load(Ordering::Relaxed)
     }
 
-    /// When a waiter last had a thorough look at the holder of a lock.
+    /// When a waiter last checked the holder of a lock thoroughly.
     pub(super) fn looked(&self, id: u32) -> &AtomicU64 {
         self.slot(id, slot::LOOKED)
     }
 
-    /// Where the slots of the first `count` locks are mapped, of which this process knows.
+    /// The address of the slots of the first `count` locks, which this process knows.
     pub(super) fn slots(&self, count: u32) -> *mut u8 {
         let bytes = count as usize * format::size::SLOT;
         self.mapped_slots().address(self.geometry.slots(), bytes, format::size::SLOT)
@@ -187,7 +224,7 @@ impl Space {
         self.u32(header::RETIRED)
     }
 
-    /// The lock that a deadlock's victim has to have, so that there is one at a time.
+    /// The lock word that the victim of a deadlock has to take, so that there is one victim at a time.
     pub(super) fn detector(&self) -> &AtomicU64 {
         self.segment.map.u64_at(header::DETECTOR)
     }
@@ -196,13 +233,13 @@ impl Space {
         self.u32(header::ROTOR)
     }
 
-    /// Whether the segment was removed, as far as its remover has marked it.
+    /// Whether a remover has removed the segment.
     #[inline]
     pub(super) fn is_retired(&self) -> bool {
         self.retired().load(Ordering::Relaxed) != mark::IN_USE && self.segment.is_removed_for_good(header::RETIRED)
     }
 
-    /// To be asked by a process that has just attached. `ESTALE`: it attached to what was being removed.
+    /// A process that has just attached waits here for the end of a removal. `ESTALE`: the segment was removed.
     pub(super) fn await_removal(&self) -> std::result::Result<(), Reason> {
         match self.retired().load(Ordering::SeqCst) {
             mark::IN_USE => Ok(()),
@@ -210,34 +247,34 @@ impl Space {
         }
     }
 
-    /// The segment is not to be begun with any more.
+    /// Fails if the segment was removed by a remover.
     #[inline]
     pub(super) fn check_not_retired(&self) -> std::result::Result<(), Reason> {
         if self.is_retired() { Err(Reason::Removed) } else { Ok(()) }
     }
 
-    /// The same, asked as [`is_removed_lately`](Self::is_removed_lately).
+    /// Fails if [`is_removed_lately`](Self::is_removed_lately).
     pub(super) fn check_not_removed_lately(&self) -> std::result::Result<(), Reason> {
         if self.is_removed_lately() { Err(Reason::Removed) } else { Ok(()) }
     }
 
-    /// Whether it was removed, by its remover's word or, asked now and then, because its file has lost its name.
+    /// Whether a remover has removed the segment, or its file has lost its name. The file is asked now and then only.
     pub(super) fn is_removed_lately(&self) -> bool {
         self.is_retired() || self.segment.is_removed_lately()
     }
 
-    /// How many locks this process knows of.
+    /// How many locks this process knows.
     #[inline(always)]
     pub(super) fn num_locks(&self) -> u32 {
         self.num_locks.load(Ordering::Acquire)
     }
 
-    /// How many locks there are now, as far as this process can use them.
+    /// How many locks there are now that this process can use.
     pub(super) fn num_locks_now(&self) -> u32 {
         self.keep_up().unwrap_or_else(|_| self.num_locks())
     }
 
-    /// Lets this process use what others have grown, as far as the file reaches. How many locks there are now.
+    /// Lets this process use the locks that others have added. Returns how many locks there are now.
     fn keep_up(&self) -> std::result::Result<u32, Reason> {
         let known = self.num_locks();
         let published = self.published().load(Ordering::Acquire);
@@ -246,10 +283,19 @@ impl Space {
         }
         self.geometry.check_count(published)?;
         self.reach(published)?;
-        Ok(self.num_locks.fetch_max(published, Ordering::AcqRel).max(published))
+        Ok(self.use_more(published))
     }
 
-    /// Lets this process touch the slots of the first `num_locks`, if the file has them.
+    /// Counts locks that this process can use now. Returns how many there are then.
+    fn use_more(&self, num_locks: u32) -> u32 {
+        let before = self.num_locks.fetch_max(num_locks, Ordering::AcqRel);
+        if before < num_locks {
+            probe::grown(self.segment.metadata.inode, before.into(), num_locks.into());
+        }
+        before.max(num_locks)
+    }
+
+    /// Maps the slots of the first `num_locks`, if the file is long enough.
     fn reach(&self, num_locks: u32) -> std::result::Result<(), Reason> {
         let size = self.geometry.size(num_locks);
         let asked = self.segment.file.query(|_| Ok(()));
@@ -262,47 +308,48 @@ impl Space {
         self.room_for(size)?.extend(size).map_err(mapping_more)
     }
 
-    /// Where there is room for all that may come to be. If that is mapped only now, with access to the first `size` bytes.
+    /// The mapping with room for the largest number of locks. If it is made now, its first `size` bytes are accessible.
     fn room_for(&self, size: usize) -> std::result::Result<&Mapping, Reason> {
         let most = self.geometry.size(self.geometry.max_locks());
         self.grown.get_or_make(|| self.segment.map.once_more(size, most)).map_err(mapping_more)
     }
 
-    /// Whether there is a lock of that id, be it that others have made it since this process looked last.
+    /// Whether there is a lock `id`, even if another process has added it just now.
     #[inline]
     pub(super) fn has_lock(&self, id: u32) -> bool {
         id < self.num_locks() || id < self.num_locks_now()
     }
 
-    /// Makes room for `num_locks`, a whole number of groups.
+    /// Grows the segment to `num_locks`, a whole number of groups.
     pub(super) fn grow(&self, num_locks: u32) -> std::result::Result<(), Reason> {
         let there = self.keep_up()?;
         if num_locks <= there {
-            // Somebody else has grown it meanwhile.
+            // Another process has grown the segment meanwhile.
             return Ok(());
         }
-        // What this process could not use itself it does not make, and what is refused has reserved nothing.
+        // Map first: a process must not make room that it could not use itself, and a refused call must have reserved
+        // nothing.
         self.room_for(self.geometry.size(there))?;
         let bytes = u64::from(num_locks - there) * format::size::SLOT as u64;
-        // The most first, for the same reason.
+        // Reserve the largest part first, for the same reason.
         for (start, end) in self.geometry.reserved_beyond(there, num_locks).into_iter().rev() {
-            // Nothing is taken back where it fails: somebody else may have grown over it already.
+            // Take nothing back if this fails: another process may use it already.
             let reserved = self.segment.file.with_file(|file| file::reserve(file, start, end));
             reserved.map_err(|errno| segment::unreserved("reserving space for more locks", errno, bytes))?;
         }
         self.reach(num_locks)?;
         self.published().fetch_max(num_locks, Ordering::AcqRel);
-        self.num_locks.fetch_max(num_locks, Ordering::AcqRel);
+        self.use_more(num_locks);
         Ok(())
     }
 
-    /// The bitmap of the locks that this process knows of.
+    /// The bitmap of the locks that this process knows.
     #[inline]
     pub(super) fn bitmap(&self) -> Bitmap<'_> {
         self.bitmap_of(self.num_locks())
     }
 
-    /// The bitmap of the first `count` locks, which this process knows of.
+    /// The bitmap of the first `count` locks, which this process knows.
     #[inline]
     fn bitmap_of(&self, count: u32) -> Bitmap<'_> {
         let map = &self.segment.map;
@@ -314,29 +361,29 @@ impl Space {
         }
     }
 
-    /// The word of the bitmap in which this process looks first.
+    /// The word of the bitmap at which this process starts to search.
     #[inline]
     pub(super) fn hint(&self) -> &AtomicU32 {
         &self.hint
     }
 
-    /// The bitmap of as many locks as there may come to be: its pages are reserved as far as there are locks.
+    /// The bitmap of the largest number of locks. Its pages are reserved only as far as there are locks.
     pub(super) fn whole_bitmap(&self) -> Bitmap<'_> {
         self.bitmap_of(self.geometry.max_locks())
     }
 
     pub(super) fn count_free(&self) -> u32 {
-        // Of one number of locks: another thread may grow the segment in between, and what it added be taken at once.
+        // Use one number of locks: another thread may grow the segment meanwhile, and its new locks may be taken at once.
         free_of(&self.bitmap_of(self.num_locks_now()))
     }
 
-    /// Whether this process has reserved a page of those that are reserved when needed, and may touch it.
+    /// Whether this process has reserved a page on demand, and may touch it.
     pub(super) fn has_reserved(&self, page: u32) -> bool {
         let (index, bit) = place_of(page);
         self.usable[index].load(Ordering::Relaxed) & bit != 0
     }
 
-    /// Whether a page that is reserved when needed can be touched. `None`: nobody has needed it yet.
+    /// Whether a page that is reserved on demand can be touched. `None`: no process has needed it yet.
     pub(super) fn page_is_usable(&self, page: u32) -> Option<bool> {
         if self.has_reserved(page) {
             return Some(true);
@@ -345,8 +392,8 @@ impl Space {
         if self.segment.map.u64_at(header::READY + index * 8).load(Ordering::Acquire) & bit == 0 {
             return None;
         }
-        // Whoever writes the bit may lie, and a page that is not reserved can be a SIGBUS on a full file system. Who
-        // only looks cannot reserve, and has to believe it.
+        // Reserve the page again: a hostile writer may have set the bit, and touching a page that is not reserved raises
+        // SIGBUS on a full file system. A read-only opener cannot reserve and has to believe the bit.
         Some(self.access == Access::ReadOnly || self.reserve_page(page).is_ok())
     }
 
@@ -355,7 +402,7 @@ impl Space {
         self.usable[index].fetch_or(bit, Ordering::Relaxed);
     }
 
-    /// Reserves a page that is needed now.
+    /// Reserves a page on demand.
     pub(super) fn reserve_page(&self, page: u32) -> std::result::Result<(), Reason> {
         let start = self.geometry.lazy_page(page);
         let end = self.geometry.lazy_page(page + 1);
@@ -363,12 +410,12 @@ impl Space {
         reserved.map_err(|errno| segment::unreserved("reserving a page of the segment", errno, end - start))?;
         self.note_usable(page);
         let (index, bit) = place_of(page);
-        // Sequentially consistent, for a reader that is about to claim a cell there: a writer looks which pages are ready.
+        // Sequentially consistent, because a reader may claim a cell there next: a writer reads which pages are ready.
         self.segment.map.u64_at(header::READY + index * 8).fetch_or(bit, Ordering::SeqCst);
         Ok(())
     }
 
-    /// An entry of the attach table. `None`: nobody was ever there. `Err`: it cannot be looked at.
+    /// An entry of the attach table. `None`: no process ever had it. `Err`: it cannot be read.
     pub(super) fn entry(&self, index: u32) -> std::result::Result<Option<Entry<'_>>, ()> {
         match self.page_is_usable(format::page_of_entry(index)) {
             None => Ok(None),
@@ -378,7 +425,7 @@ impl Space {
     }
 }
 
-/// Writes all that a new segment has.
+/// Writes the header of a new segment.
 fn write_header(map: &Mapping, geometry: Geometry, metadata: &Metadata, boot: [u8; 16]) {
     let (small, large) = geometry.numbers();
     for (offset, number) in small {
@@ -398,11 +445,11 @@ fn write_header(map: &Mapping, geometry: Geometry, metadata: &Metadata, boot: [u
     }
     map.u32_at(header::NUM_LOCKS).store(geometry.first_locks(), Ordering::Relaxed);
     map.u64_at(header::READY).store(1, Ordering::Relaxed);
-    // Last, though nobody sees the file before it is linked: linkat(2) orders all of it.
+    // Write the magic last. Nobody sees the file before it is linked, and linkat(2) orders all of this before.
     map.u64_at(header::MAGIC).store(format::MAGIC, Ordering::Release);
 }
 
-/// Where a page that is reserved when needed has its bit: the word's index, and the bit.
+/// The bit of a page that is reserved on demand: the index of its word, and the bit in it.
 pub(super) fn place_of(page: u32) -> (usize, u64) {
     ((page / u64::BITS) as usize, 1 << (page % u64::BITS))
 }

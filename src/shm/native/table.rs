@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The cells of a segment as this process has them mapped: those of the slots, and the pages of the table.
+//! The cells of a segment as this process has them mapped: those in the slots, and the table of cells.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +13,7 @@ use crate::Reason;
 use crate::sys::syscall::file::Access;
 
 impl Space {
-    /// The table of cells, if the segment has readers.
+    /// The table of cells. `None`: the segment has no shared locks.
     pub(super) fn table(&self) -> Option<Table<'_>> {
         let (word, _) = place_of(format::FIRST_TABLE_PAGE);
         match self.geometry.readers() {
@@ -27,7 +27,7 @@ impl Space {
         }
     }
 
-    /// Of which lock the place of the table is that has its cell at that byte of the file.
+    /// The lock whose cell is at that byte of the file, in the table.
     pub(super) fn lock_of_place(&self, offset: u64) -> Option<u32> {
         let index = self.geometry.place_at(offset)?;
         let Table { places, ready, .. } = self.table()?;
@@ -39,7 +39,7 @@ impl Space {
         (id < self.num_locks_now()).then_some(id)
     }
 
-    /// The cells of a lock that this process knows of. `None`: the segment has no readers.
+    /// The cells of a lock that this process knows. `None`: the segment has no shared locks.
     pub(super) fn cells(&self, id: u32) -> Option<Cells<'_>> {
         let own = self.mapped_slots().u64s_at(self.geometry.slot(id) + slot::CELLS, format::CELLS);
         Some(Cells {
@@ -51,25 +51,25 @@ impl Space {
         })
     }
 
-    /// Whether a page of the table that somebody has needed can be touched by this process.
+    /// Whether this process can touch a page of the table that was used before.
     pub(super) fn can_touch_table_page(&self, page: u32) -> bool {
         self.page_is_usable(format::FIRST_TABLE_PAGE + page) == Some(true)
     }
 
-    /// Why a reader has found no room in all of the table: it is full, or a page of it is not to be had.
+    /// Why a reader has found no room in the table: it is full, or a page of it cannot be reserved.
     #[cold]
     pub(super) fn why_no_room(&self, id: u32) -> Reason {
         let reserved = (0..format::TABLE_PAGES).try_for_each(|page| self.make_table_page_usable(page));
         reserved.err().unwrap_or(Reason::TooManyReaders { id })
     }
 
-    /// Lets this process touch a page of the table.
+    /// Makes a page of the table usable for this process.
     pub(super) fn make_table_page_usable(&self, page: u32) -> std::result::Result<(), Reason> {
         let page = format::FIRST_TABLE_PAGE + page;
         match self.access {
             _ if self.has_reserved(page) => Ok(()),
             Access::ReadWrite => self.reserve_page(page),
-            // Who only looks cannot reserve, and has to believe that somebody did.
+            // A read-only opener cannot reserve the page, and has to believe that another process did.
             Access::ReadOnly => {
                 self.note_usable(page);
                 Ok(())

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![allow(unsafe_code, reason = "the fast path: addresses checked once, when the manager is made, not at each call")]
-//! What lock and unlock need of a pool, one load away from the manager. On the fast path one compare-and-swap takes a free
-//! lock, one gives it back. On the mid path a lock that is held for a moment is waited for without sleeping, and one that
-//! is waited for is given back. Neither can fail or panic, and a signal handler may come anywhere in them, and stay. What
-//! else there is to do is the slow path's, in `locking` and `releasing`.
+//! The fast path and the mid path of writers, with what they need of a pool one load away. On the fast path, one compare-and-swap takes a
+//! free lock and one releases it. The mid path waits a few microseconds for a held lock without sleeping, and releases a
+//! lock that others wait for. Neither path can fail or panic. A signal handler may come anywhere in them, and
+//! perhaps never return. The slow path, in `locking` and `releasing`, does all the rest.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -28,22 +28,23 @@ use super::releasing::{Next, wake};
 use super::word::{self, OWNER};
 use super::{note, space, waiting};
 
-/// Words of a manager that no child inherits.
+/// Words of a manager that no child inherits: it finds zeros.
 mod private {
-    /// The attachment that a thread must have entered last to use the fast path; 0: none, or the process owns what it
-    /// locks.
+    /// The number of the attachment that a thread must have entered last to use the fast path. 0: the process has not
+    /// attached, or it owns the locks itself.
     pub(super) const THREAD_ATTACHMENT: usize = 0;
-    /// The word of a lock that the process owns; with a thread's name, that of one which the thread owns.
+    /// The word of a lock that the process owns. With a thread's serial added, it is the word of a lock that the thread
+    /// owns.
     pub(super) const PROCESS_WORD: usize = 1;
-    /// The attachment as in THREAD_ATTACHMENT, where the process owns what it locks.
+    /// As THREAD_ATTACHMENT, if the process owns the locks.
     pub(super) const PROCESS_ATTACHMENT: usize = 2;
-    /// How many threads wait in calls on the manager.
+    /// The number of threads that wait in calls on the manager.
     pub(super) const WAITING: usize = 3;
 }
 
 /// A manager's view of its pool.
 pub(super) struct View {
-    /// The slot of lock 0, with those of all lockable ones behind it.
+    /// The slot of lock 0. The slots of all lockable locks follow it.
     slots: AtomicPtr<u8>,
     retired: *const AtomicU32,
     attachment_word: *const AtomicU64,
@@ -52,13 +53,13 @@ pub(super) struct View {
     summary: *const AtomicU64,
     frees: *const AtomicU64,
     published: *const AtomicU32,
-    /// Null: the segment has no readers.
+    /// Null: the segment has no shared locks.
     places: *const [Place; format::PLACES],
     usable_places: *const AtomicU64,
     ready_places: *const AtomicU64,
-    /// The manager's number among those of the process; see `note`.
+    /// The manager's number in this process; see `note`.
     pub(super) manager: u64,
-    /// As many locks as may be taken through the manager, as far as it has heard: none if it was opened to look.
+    /// How many locks may be taken through the manager: those that it has learnt of, or none if it was opened read only.
     lockable: AtomicU32,
     private: CacheLine,
     /// Keeps everything above alive and in place.
@@ -108,25 +109,25 @@ impl View {
         Ok(view)
     }
 
-    /// Lets the fast path reach all locks that the process knows of.
+    /// Lets the fast path reach every lock that the process knows.
     pub(super) fn hear_of_more(&self) {
         let count = self.pool.num_locks();
         if self.pool.access == Access::ReadWrite && count > self.lockable.load(Ordering::Acquire) {
-            // Whoever gets here after the manager was made stores the same address: a segment that has grown is mapped
-            // once more, for good.
+            // Every thread stores the same address here: a segment that grows is mapped once more, and that mapping
+            // stays.
             self.slots.store(self.pool.slots(count), Ordering::Relaxed);
             self.lockable.fetch_max(count, Ordering::Release);
         }
     }
 
-    /// Lets threads that have entered an attachment use the short ways.
+    /// Lets threads that have entered an attachment use the fast and the mid path.
     pub(super) fn let_in(&self, attachment: &Attachment, ownership: Ownership) {
         self.process_word().store(attachment.process_word, Ordering::Relaxed);
         let attachment_word = match ownership {
             Ownership::Thread => self.attachment_word(),
             Ownership::Process => self.private.word(private::PROCESS_ATTACHMENT),
         };
-        // Behind the process_word, which whoever sees the attachment_word takes for the attachment's.
+        // Store this after the process's word: a thread that sees the attachment uses that word.
         attachment_word.store(attachment.id, Ordering::Release);
     }
 
@@ -146,21 +147,22 @@ impl View {
         unsafe { &*self.process_word }
     }
 
-    /// How the calling thread is named in the words here, if it has entered and owns what it locks. Its name is the same
-    /// everywhere and never changes: a signal handler that comes between the reads, and locks elsewhere, changes nothing.
+    /// The word that names the calling thread here, if it has entered and owns its locks. A thread's name is the same in
+    /// every segment and never changes, so a signal handler that comes between the loads and locks elsewhere does no
+    /// harm.
     #[inline(always)]
     pub(super) fn thread_word(&self, thread: Thread) -> Option<u64> {
         let is_at = thread.last_entered(self.attachment_word().load(Ordering::Acquire));
         if is_at { Some(self.process_word().load(Ordering::Relaxed) | thread.serial_bits()) } else { None }
     }
 
-    /// Whether the calling thread has entered, and the process owns what it locks.
+    /// Whether the calling thread has entered, and its locks belong to the process.
     #[inline(always)]
     pub(super) fn lets_process_in(&self, thread: Thread) -> bool {
         thread.last_entered(self.private.word(private::PROCESS_ATTACHMENT).load(Ordering::Acquire))
     }
 
-    /// How the holder is named in the words here if the calling thread locks something, if it has entered.
+    /// The word of a lock that the calling thread takes here, if it has entered.
     #[inline(always)]
     fn owner_here(&self, thread: Thread) -> Option<u64> {
         match self.thread_word(thread) {
@@ -169,8 +171,8 @@ impl View {
         }
     }
 
-    /// Whether the calling thread has entered and holds the lock through this manager, or its process does that owns what it
-    /// locks.
+    /// Whether the calling thread has entered, and holds the lock through this manager (or its process does, if locks belong
+    /// to the process). `false` may also mean that only the slow path can tell.
     #[inline(always)]
     pub(super) fn holds_surely(&self, id: u32) -> bool {
         self.is_lockable(id)
@@ -181,7 +183,7 @@ impl View {
             })
     }
 
-    /// Whether a remover has been at the segment, which may still have its name.
+    /// Whether a remover has marked the segment. The segment may still have its name.
     #[inline]
     pub(super) fn is_marked_as_retired(&self) -> bool {
         self.retired().load(Ordering::Relaxed) != mark::IN_USE
@@ -193,31 +195,31 @@ impl View {
         unsafe { &*self.retired }
     }
 
-    /// Whether that lock may be taken through the manager.
+    /// Whether the lock may be taken through the manager.
     #[inline(always)]
     pub(super) fn is_lockable(&self, id: u32) -> bool {
-        // Acquire: with the address behind which its slot is.
+        // Acquire: the address of the slots was stored before the count.
         id < self.lockable.load(Ordering::Acquire)
     }
 
-    /// The lock word and the note of a lock that is lockable.
+    /// The word and the note of a lockable lock.
     #[inline(always)]
     pub(super) fn slot(&self, id: u32) -> (&AtomicU64, &AtomicU64) {
         debug_assert!(self.is_lockable(id));
-        // SAFETY: the caller has seen that the lock is lockable, and with it an address behind which slots() has checked
-        // that the slots of all lockable ones lie, in a mapping that lives as long as self.
+        // SAFETY: the caller has seen that the lock is lockable, and so loads an address that was stored before. slots()
+        // has checked that the slots of all lockable locks follow it, in a mapping that lives as long as self.
         unsafe {
             let slot = self.slots.load(Ordering::Relaxed).add(id as usize * format::size::SLOT);
             (AtomicU64::from_ptr(slot.add(slot::WORD).cast()), AtomicU64::from_ptr(slot.add(slot::NOTE).cast()))
         }
     }
 
-    /// The cells of a lock that is lockable. `None`: the segment has no readers.
+    /// The cells of a lockable lock. `None`: the segment has no shared locks.
     #[inline(always)]
     pub(super) fn cells(&self, id: u32) -> Option<Cells<'_>> {
         debug_assert!(self.is_lockable(id));
-        // SAFETY: as in slot(); the table is null, or a part of the header's mapping, of which pages are touched that
-        // `usable_places` says.
+        // SAFETY: as in slot(). The table is null, or a part of the header's mapping. Only those of its pages are touched
+        // whose bits are set in `usable_places`.
         unsafe {
             let places = self.places.as_ref()?;
             let slot = self.slots.load(Ordering::Relaxed).add(id as usize * format::size::SLOT);
@@ -231,14 +233,14 @@ impl View {
         }
     }
 
-    /// The bitmap of all lockable locks, got at without a check that could panic: a signal handler may end the thread in
-    /// the midst of an allocation.
+    /// The bitmap of all lockable locks. Nothing here can panic: a signal handler may end the thread in the middle of an
+    /// allocation.
     #[inline]
     pub(super) fn bitmap(&self) -> Bitmap<'_> {
         let count = self.lockable.load(Ordering::Acquire);
         let (words, summary) = (format::bitmap_words(count), format::summary_words(count));
-        // SAFETY: whole_bitmap() has checked that the words of as many locks as there may come to be lie there, in a mapping
-        // that lives as long as self; those of the lockable ones are reserved.
+        // SAFETY: whole_bitmap() has checked that the words of max_locks locks lie there, in a mapping that lives as long as
+        // self. The space of the lockable locks' words is reserved.
         unsafe {
             Bitmap {
                 words: std::slice::from_raw_parts(self.bitmap, words),
@@ -249,8 +251,8 @@ impl View {
         }
     }
 
-    /// How many locks are free, if all that there are have been heard of, and how to count is known. Got at as
-    /// [`bitmap`](Self::bitmap).
+    /// The number of free locks, if the manager has learnt of every lock and the processor was asked for its instruction. As
+    /// [`bitmap`](Self::bitmap), nothing here can panic.
     #[inline]
     pub(super) fn count_free(&self) -> Option<u32> {
         let count = self.lockable.load(Ordering::Acquire);
@@ -259,7 +261,7 @@ impl View {
         (is_all && popcount::is_detected()).then(|| space::free_of(&self.bitmap()))
     }
 
-    /// Takes the lock if nothing stands in the way; does nothing if anything does.
+    /// The fast path: takes a free lock, or does nothing.
     #[inline(always)]
     pub(super) fn acquire_fast(&self, id: u32) -> FastAcquire {
         if !self.is_lockable(id) {
@@ -272,10 +274,11 @@ impl View {
         self.take(id, me, thread)
     }
 
-    /// Takes a lock that is free for the calling thread.
+    /// Takes a free lock for the calling thread.
     #[inline(always)]
     fn take(&self, id: u32, me: u64, thread: Thread) -> FastAcquire {
-        // Before the swap: a thread that ends behind it, in a signal handler or cancelled, knows that it holds something.
+        // Count before the swap: if the thread ends just after the swap, in a signal handler or by cancellation, its end
+        // knows that it holds a lock.
         thread.count_native_lock();
         let attempt = self.swap(id, me);
         if attempt == FastAcquire::GoSlow {
@@ -284,10 +287,10 @@ impl View {
         attempt
     }
 
-    /// Swaps the word of a lock that is free.
+    /// Swaps the word of a free lock.
     #[inline(always)]
     fn swap(&self, id: u32, me: u64) -> FastAcquire {
-        // Before the swap, behind which the processor begins anew: nothing is left to be looked up there.
+        // Load all addresses before the swap: the processor starts nothing new until the swap is done.
         let ((lock, note), manager) = (self.slot(id), self.manager);
         let retired = self.retired();
         if lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
@@ -300,7 +303,7 @@ impl View {
         FastAcquire::Acquired(Acquired::Clean)
     }
 
-    /// The mid path: waits for a moment, without sleeping, for a lock that somebody else holds.
+    /// The mid path: waits for a held lock for a few microseconds, without sleeping.
     #[inline(always)]
     pub(super) fn acquire_mid(&self, id: u32) -> FastAcquire {
         if !self.is_lockable(id) {
@@ -312,17 +315,31 @@ impl View {
         if is_threads && lock.load(Ordering::Relaxed) & OWNER == me {
             return FastAcquire::GoSlow;
         }
-        // As in take(), but for all of it: between what is seen and the swap, somebody else may be faster.
+        // Count as in take(), once for all attempts: another thread may be faster between a look and the swap.
         thread.count_native_lock();
         let attempt = self.take_with_spins(id, me, thread);
-        // What is held for the process is not the thread's.
+        // A lock of the process is not counted as the thread's.
         if attempt == FastAcquire::GoSlow || !is_threads {
             thread.count_native_unlock();
         }
         attempt
     }
 
-    /// Takes a lock for `me` as soon as it is free, or its readers leave, within a moment.
+    /// The mid path of a try: refuses it if the holder was found alive just now.
+    pub(super) fn refuse_mid(&self, id: u32) -> FastAcquire {
+        if !self.is_lockable(id) || self.is_marked_as_retired() {
+            return FastAcquire::GoSlow;
+        }
+        let (thread, seen) = (Thread::calling(), self.slot(id).0.load(Ordering::Relaxed));
+        let Some(me) = self.owner_here(thread) else { return FastAcquire::GoSlow };
+        let is_held = word::has_owner(seen) && !word::is_draining(seen) && word::process(seen) != word::process(me);
+        match self.pool.found_alive(seen).filter(|_| is_held) {
+            Some(holder) => FastAcquire::Held { holder },
+            None => FastAcquire::GoSlow,
+        }
+    }
+
+    /// Takes a lock for `me` when it becomes free, or its readers leave, within a few microseconds.
     #[inline(always)]
     fn take_with_spins(&self, id: u32, me: u64, thread: Thread) -> FastAcquire {
         let (lock, _) = self.slot(id);
@@ -341,7 +358,7 @@ impl View {
         FastAcquire::GoSlow
     }
 
-    /// Gives a lock back that was taken though the segment was retired.
+    /// Backs out of a lock that was taken although the segment was retired.
     pub(super) fn back_out(&self, id: u32) {
         let thread = Thread::calling();
         match self.thread_word(thread) {
@@ -353,21 +370,21 @@ impl View {
         }
     }
 
-    /// Notes who has the lock now: none of it decides.
+    /// Notes that the lock is held through this manager. The note decides nothing.
     #[inline(always)]
     pub(super) fn remember(&self, id: u32) {
         let (_, note) = self.slot(id);
         note.store(note::taken(note.load(Ordering::Relaxed), self.manager), Ordering::Relaxed);
     }
 
-    /// Notes through which manager the lock is held whose word the caller has: through none, 0, while it may yet come to
-    /// nothing, so that nobody gives it back.
+    /// Notes the manager through which a lock is held. The caller has the lock's word. 0: through none, so no unlock
+    /// releases the lock.
     pub(super) fn note_manager(&self, id: u32, manager: u64) {
         let (_, note) = self.slot(id);
         note.store(note::with_manager(note.load(Ordering::Relaxed), manager), Ordering::Relaxed);
     }
 
-    /// Gives the lock back if the calling thread holds it through this manager and nobody waits.
+    /// The fast path: releases the lock if the calling thread holds it through this manager and nobody waits.
     #[inline(always)]
     pub(super) fn release_fast(&self, id: u32) -> Release {
         if !self.is_lockable(id) {
@@ -387,7 +404,7 @@ impl View {
         Release::Done
     }
 
-    /// The mid path: gives back what others wait for, or what the process holds.
+    /// The mid path: releases a lock that others wait for, or that the process owns.
     #[inline(always)]
     pub(super) fn release_mid(&self, id: u32) -> Release {
         if !self.is_lockable(id) {
@@ -401,11 +418,11 @@ impl View {
         }
         for _ in 0..ROUNDS {
             let seen = lock.load(Ordering::Relaxed);
-            // Who drains holds nothing.
+            // A thread that drains does not hold the lock.
             if seen & OWNER != me || word::is_draining(seen) {
                 return Release::GoSlow;
             }
-            // Before the swap: a reader that starves keeps its cell while it sleeps (S12).
+            // Look at the cells before the swap: a starving reader keeps its cell while it sleeps (S12).
             let Ok(next) = Next::after(seen, self.cells(id).as_ref()) else {
                 return Release::GoSlow;
             };

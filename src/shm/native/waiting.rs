@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![allow(unsafe_code, reason = "the kernel's half of a lock word")]
-//! How a lock word is waited for: a few looks first, then slices of sleep with absolute deadlines.
+//! The times of a wait. First the waiter spins: it looks at the word for some microseconds, with pauses between the looks.
+//! Then it sleeps, in slices with absolute deadlines.
 
 use std::hint;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -10,41 +11,44 @@ use crate::sys::thread::Thread;
 
 use super::word::{self, RESERVED};
 
-/// The pause between two looks at a lock that is held, at first and at most: each look takes the cache line away from the
-/// holder, who needs it to unlock, so that the pauses double.
+/// The shortest and the longest pause between two looks at a held lock. The pauses double, because each look takes the cache
+/// line away from the holder, which needs it to unlock.
 const FIRST_PAUSE_NS: u64 = 150;
 const LONGEST_PAUSE_NS: u64 = 2_400;
 
-/// A waiter looks for that long before it sleeps: as long as a sleep and its wake-up take. It looks longer where the lock
-/// changes hands meanwhile.
+/// A waiter spins for this time before it sleeps: as long as a sleep and its wake-up take. If the lock changes hands
+/// meanwhile, it spins for the longer time.
 const SPIN_NS: u64 = 7_000;
 const BUSY_SPIN_NS: u64 = 20_000;
-/// A thread that backs off looks that often.
+/// A thread whose first pause has grown still looks at least this often.
 const FEWEST_LOOKS: u64 = 3;
 
-/// A thread that has to wait again so soon after its last wait doubles its first pause; one that did not wait for that long,
-/// and half as long again as it pauses, halves it.
+/// A wait that begins sooner than this after the thread's last one doubles the thread's first pause.
 const SOON_NS: u64 = 2_000;
+/// A wait that begins later than this, plus one and a half first pauses, halves it.
 const LATE_NS: u64 = 3_000;
 const MOST_DOUBLINGS: u64 = 6;
 
 const MILLISECOND_NS: u64 = 1_000_000;
 
-/// Slices grow to that: a dead holder is found within 10 ms.
+/// Slices grow to this length: a dead holder is found within 10 ms.
 const LONGEST_SLICE_NS: u64 = 5 * MILLISECOND_NS;
 
-/// Of many waiters of one process on one lock, one looks that often.
+/// If many threads of a process wait for a lock, one of them ends its slice, and judges the holder, this often.
 const LOOK_APART_NS: u64 = 2 * MILLISECOND_NS;
+/// But no slice becomes longer than this.
 const LONGEST_STRETCH_NS: u64 = 100 * MILLISECOND_NS;
 
-/// Whoever has waited that long has the lock reserved for those who slept.
+/// A waiter starves after this time: it asks the next unlock to reserve the lock.
 const STARVING_NS: u64 = 2 * MILLISECOND_NS;
 
-/// The classes of the longest waiters, woken before others: a slice that ends puts its sleeper at the queue's tail.
+/// A waiter enters the next wake class each time it has waited this much longer.
 const CLASS_STEP_NS: u64 = 20 * MILLISECOND_NS;
+/// The wake classes, in the order in which a starving waiter is woken: the longest waiters first. The futex's queue does
+/// not tell who has waited longest, because each new slice puts a sleeper at its tail.
 pub(super) const CLASSES: [u32; 5] = [16, 8, 4, 2, 1];
 
-/// The class of readers, all of whom are woken at once, beside the first that anybody is in.
+/// The wake class of readers: all of them are woken at once. They are also in class 1, as every waiter is.
 pub(super) const READERS: u32 = 32;
 
 /// The half of a lock word that the kernel compares and wakes on.
@@ -54,20 +58,20 @@ pub(super) fn futex_of(lock: &AtomicU64) -> &AtomicU32 {
     unsafe { AtomicU32::from_ptr(lock.as_ptr().cast::<u32>().add(half)) }
 }
 
-/// Looks until the lock is free, or changes hands in a way that only a sleeper may take part in, or a short section
-/// would have ended. Whether to try.
+/// Spins until the lock has no owner, or for as long as a short section takes. Returns whether to try the lock: it has no
+/// owner, and is not reserved for waiters that slept.
 pub(super) fn spin(slot: (&AtomicU64, &AtomicU64), thread: Thread) -> bool {
     back_off(slot, thread) && slot.0.load(Ordering::Relaxed) & RESERVED == 0
 }
 
-/// The same for a reader, whom a read phase lets in.
+/// The same for a reader: a read phase lets it in, although the word is reserved.
 pub(super) fn spin_to_share(slot: (&AtomicU64, &AtomicU64), thread: Thread) -> bool {
     back_off(slot, thread) && word::may_enter(slot.0.load(Ordering::Relaxed), word::WaitState::default())
 }
 
-/// Looks until nobody owns the lock. Threads on two processors that both want it all the time take its cache line from each
-/// other at every turn; so a thread that meets another again and again stays away for longer, up to some microseconds, while
-/// the other has the line for itself and takes many turns at the price of one.
+/// Spins until the lock has no owner, and returns whether it has none. Two threads that want one lock all the time take its
+/// cache line from each other at every turn. So a thread that often meets another pauses longer before its first look, up to
+/// some microseconds. Meanwhile the other has the line to itself, and takes many turns at the price of one.
 fn back_off((lock, note): (&AtomicU64, &AtomicU64), thread: Thread) -> bool {
     let is_free = |now| !word::has_owner(now);
     if is_free(lock.load(Ordering::Relaxed)) {
@@ -87,7 +91,7 @@ fn back_off((lock, note): (&AtomicU64, &AtomicU64), thread: Thread) -> bool {
         if now >= end {
             let is_busy = note.load(Ordering::Relaxed) != turns;
             if !is_busy || now >= start.after(BUSY_SPIN_NS) {
-                // For a lock that is held for long it is no use to stay away.
+                // A long first pause is of no use for a lock that is held for long.
                 let doublings = if is_busy { MOST_DOUBLINGS } else { 0 };
                 Pace { end: now, doublings }.keep(thread);
                 return false;
@@ -96,7 +100,7 @@ fn back_off((lock, note): (&AtomicU64, &AtomicU64), thread: Thread) -> bool {
     }
 }
 
-/// Looks until a word is such, as long as a short section takes. Whether it is.
+/// Spins until `is_such` is true for a word, for as long as a short section takes. Returns whether it is.
 pub(super) fn spin_until(word: &AtomicU64, is_such: impl Fn(u64) -> bool) -> bool {
     if is_such(word.load(Ordering::Relaxed)) {
         return true;
@@ -114,7 +118,7 @@ pub(super) fn spin_until(word: &AtomicU64, is_such: impl Fn(u64) -> bool) -> boo
     }
 }
 
-/// Looks with pauses that double. By the clock: a processor's own pause takes 3 to 140 cycles.
+/// The pauses between looks, which double. They go by the clock: a processor's own pause takes 3 to 140 cycles.
 struct Looks {
     pause_ns: u64,
     next: Instant,
@@ -125,7 +129,7 @@ impl Looks {
         Self { pause_ns: first_ns, next: start.after(first_ns) }
     }
 
-    /// Waits for the next look. When that is.
+    /// Pauses until it is time for the next look. Returns the time.
     fn pause(&mut self) -> Instant {
         /// Cheaper than a look at the clock.
         const HINTS: u32 = 8;
@@ -163,7 +167,7 @@ impl Pace {
         thread.set_pace(self.end.nanoseconds() << Self::DOUBLINGS_BITS | self.doublings);
     }
 
-    /// How it backs off in a wait that begins now.
+    /// The pace of a wait that begins now.
     fn at(self, now: Instant) -> Self {
         let apart = now.since(self.end);
         let doublings = if apart < SOON_NS {
@@ -181,7 +185,7 @@ impl Pace {
     }
 }
 
-/// The classes to sleep in after that much waiting.
+/// The wake classes of a waiter that has waited for this long.
 pub(super) fn classes(waited_ns: u64) -> u32 {
     1 | match waited_ns / CLASS_STEP_NS {
         0 => 0,
@@ -192,12 +196,12 @@ pub(super) fn classes(waited_ns: u64) -> u32 {
     }
 }
 
-/// Whether a waiter starves after that much waiting.
+/// Whether a waiter that has waited for this long starves.
 pub(super) fn starves(waited_ns: u64) -> bool {
     waited_ns >= STARVING_NS
 }
 
-/// When a waiter that began then starves.
+/// The instant at which a waiter that began at `start` starves.
 pub(super) fn starves_at(start: Instant) -> Instant {
     start.after(STARVING_NS)
 }
@@ -205,7 +209,7 @@ pub(super) fn starves_at(start: Instant) -> Instant {
 /// The slices of one wait.
 pub(super) struct Slices {
     length_ns: u64,
-    /// The waiter's place among those of its process, as they came.
+    /// The waiter's place among those of its process, in the order in which they came.
     place: u64,
     pub(super) end: Instant,
 }
@@ -226,8 +230,9 @@ impl Slices {
         };
     }
 
-    /// When it is next this waiter's turn to look, in rounds in which each has one. By the clock and its place: those who
-    /// came together would otherwise all look together, and nobody in between.
+    /// The next instant at which it is this waiter's turn to look. In each round of this length every waiter has one turn. The
+    /// clock and the waiter's place decide, and not the time at which it came: waiters that came together would otherwise all
+    /// look at the same time.
     fn turn(&self, earliest: Instant, round: u64) -> Instant {
         let place = self.place.wrapping_mul(LOOK_APART_NS) % round;
         let past = (earliest.nanoseconds() + round - place) % round;
@@ -269,7 +274,7 @@ mod tests {
             assert_eq!(pace.doublings, doublings.min(MOST_DOUBLINGS));
             now = now.after(SOON_NS);
         }
-        // Others stay away that long, too: that they are met again behind their pause does not mean that they are gone.
+        // The others pause as long. So a meeting after such a pause does not show that they were gone.
         pace = Pace { end: now, ..pace }.at(now.after(pace.first_pause()));
         assert_eq!(pace.doublings, MOST_DOUBLINGS);
         for doublings in (0..MOST_DOUBLINGS).rev() {

@@ -1,37 +1,37 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Who waits for whom: from a thread to the lock it wants, from that to whoever has it, and on. A waiter wants one lock. A
-//! lock that is held exclusively has one holder; a writer that drains waits for every reader, so that the way forks. Who is
-//! blocked by all is blocked by each: any way that comes around is a deadlock (S23).
+//! The graph of waits: from a thread to the lock that it waits for, from the lock to its holder, and on. A thread waits
+//! for one lock. An exclusive lock has one holder. A writer that drains waits for every reader, so the path forks there. It
+//! waits for all of them, so any path that comes back is a deadlock (S23).
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// The most threads that one search goes through; a longer way is no cycle that can be told.
+/// The most threads that a search visits. A longer cycle is not found.
 const MOST_STEPS: usize = 8192;
 
-/// One step: a lock that is waited for, one of those who block it, and what that one waits for.
+/// One link: a lock that a thread waits for, a thread that keeps it from that lock, and what that other thread waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     pub lock: u32,
     pub holder: u64,
-    /// The holder's wait with its sequence number, so that one that was cleared and published again is another.
+    /// The holder's published wait with its number, so a wait that was cleared and published again differs.
     pub wait: u64,
 }
 
-/// What is walked through, while others change it.
+/// The graph that a search walks, while other threads change it.
 pub trait Graph {
-    /// The threads that keep `waiter` from a lock: its owner, or, of a lock that the waiter drains, its readers. Not a process,
-    /// which may unlock in any thread, and nobody who is dead.
+    /// Visits the threads that keep `waiter` from a lock: its owner or, if the waiter drains the lock, its readers.
+    /// Processes that own a lock and dead threads are left out.
     fn blockers(&self, waiter: u64, lock: u32, visit: &mut dyn FnMut(u64));
 
-    /// What a thread waits for: the lock, and its wait with its sequence number.
+    /// What a thread waits for: the lock, and the published wait with its number.
     fn waits_for(&self, holder: u64) -> Option<(u32, u64)>;
 }
 
-/// The links from `wanted` back to `me`, if there is such a way. Looks at each step only once, so what it finds may have
-/// been true at no one instant.
+/// The links from `wanted` back to `me`, if there are any. Each link is read once, so the whole cycle may never have existed
+/// at one instant.
 pub fn search(graph: &impl Graph, me: u64, wanted: u32) -> Option<Vec<Link>> {
-    // By whom each thread was found, and in which lock's place. Who was seen once is not followed again.
+    // From which thread, and by which lock, each thread was found. A thread is followed once.
     let mut parents: BTreeMap<u64, (u64, u32, u64)> = BTreeMap::new();
     let mut next = VecDeque::from([(me, wanted)]);
     while let Some((waiter, lock)) = next.pop_front() {
@@ -41,7 +41,7 @@ pub fn search(graph: &impl Graph, me: u64, wanted: u32) -> Option<Vec<Link>> {
                 return;
             }
             if holder == me {
-                // A thread does not wait for itself.
+                // A thread that waits for itself is no deadlock of two.
                 found = (waiter != me).then_some(waiter);
             } else if !parents.contains_key(&holder)
                 && let Some((wait, raw)) = graph.waits_for(holder)
@@ -64,21 +64,22 @@ pub fn search(graph: &impl Graph, me: u64, wanted: u32) -> Option<Vec<Link>> {
     None
 }
 
-/// Whether each link is as it was: the one before still waits for that lock with that wait, and the holder still blocks it.
+/// Whether each link still stands: the thread before still waits for that lock by the same wait, and the holder still
+/// keeps it from the lock.
 fn stands(graph: &impl Graph, me: u64, links: &[Link]) -> bool {
     let mut waiter = me;
     links.iter().all(|link| {
         let mut blocks = false;
         graph.blockers(waiter, link.lock, &mut |holder| blocks |= holder == link.holder);
         waiter = link.holder;
-        // The last is me, whose wait stands as long as it is here.
+        // The last holder is `me`, whose wait stands while it is here.
         blocks && (link.holder == me || graph.waits_for(link.holder).is_some_and(|(_, raw)| raw == link.wait))
     })
 }
 
-/// The cycle through `wanted` and `me`, if it stands at both of two looks, of which the search is one (S25): who waits with
-/// one and the same wait neither takes nor gives back, so that there was an instant between them at which all of it was
-/// true. The caller keeps every other victim from deciding meanwhile.
+/// The cycle through `wanted` and `me`, if it is found twice: by a search, and by a second look at each link (S25). A
+/// thread with one and the same wait neither takes nor releases a lock, so between the two there was an instant at which
+/// the whole cycle existed. The caller keeps other victims from deciding meanwhile.
 pub fn confirm(graph: &impl Graph, me: u64, wanted: u32) -> Option<Vec<Link>> {
     let links = search(graph, me, wanted)?;
     stands(graph, me, &links).then_some(links)

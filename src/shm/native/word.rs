@@ -47,8 +47,8 @@
 //! owner may be taken unless RESERVED is set. A word with SHARED is taken as draining.
 //!
 //! A reader's cell (see `cells`) has the same bits: 0 is empty; OWNER, with WAITERS if a writer sleeps on the cell, is a
-//! reader that holds the lock or is about to look whether it may; OWNER + STARVING is a reader that starves and does not
-//! hold the lock; OWNER + UNFINISHED is being written, and not valid yet.
+//! reader that holds the lock, or that has claimed the cell and has not read the word again; OWNER + STARVING is a reader
+//! that starves and does not hold the lock; OWNER + UNFINISHED is being written, and not valid yet.
 
 /// Without an owner: the last holder died, and the next holder is told.
 pub const OWNER_DIED: u64 = 1 << 28;
@@ -60,7 +60,7 @@ pub const DRAINING: u64 = RESERVED;
 pub const STARVING: u64 = 1 << 30;
 /// The same bit without an owner: readers may hold the lock.
 pub const SHARED: u64 = STARVING;
-/// A thread may sleep on the word: whoever frees the lock must wake.
+/// A thread may sleep on the word: the thread that frees the lock must wake one.
 pub const WAITERS: u64 = 1 << 31;
 /// In a cell of the table: being written, not valid yet.
 pub const UNFINISHED: u64 = OWNER_DIED;
@@ -84,7 +84,7 @@ pub const GENERATION_MASK: u64 = (1 << (GENERATION_LOW_BITS + GENERATION_HIGH_BI
 pub const MAX_SERIAL: u32 = (1 << SERIAL_BITS) - 1;
 const SERIAL_MASK: u64 = (MAX_SERIAL as u64) << SERIAL_SHIFT;
 
-/// The word of a process that owns a lock.
+/// The word of a lock that a process owns.
 #[must_use]
 pub const fn of_process(entry: u32, generation: u64) -> u64 {
     let low = generation & ((1 << GENERATION_LOW_BITS) - 1);
@@ -92,25 +92,25 @@ pub const fn of_process(entry: u32, generation: u64) -> u64 {
     (entry & MAX_ENTRY) as u64 | low << GENERATION_LOW_SHIFT | high << GENERATION_HIGH_SHIFT
 }
 
-/// The word of one of its threads.
+/// The word of a lock that one of its threads owns.
 #[must_use]
 pub const fn of_thread(process: u64, serial: u32) -> u64 {
     process | ((serial & MAX_SERIAL) as u64) << SERIAL_SHIFT
 }
 
-/// The word of the process to which the thread of `owner` belongs.
+/// The word of the process whose thread `owner` names.
 #[must_use]
 pub const fn process(owner: u64) -> u64 {
     owner & OWNER & !SERIAL_MASK
 }
 
-/// The entry that a word names; 0: nobody.
+/// The entry that a word names; 0: none.
 #[must_use]
 pub const fn entry(word: u64) -> u32 {
     (word & MAX_ENTRY as u64) as u32
 }
 
-/// The generation that a word names, as far as it has bits for it.
+/// The low bits of the generation that a word names.
 #[must_use]
 pub const fn generation(word: u64) -> u64 {
     let low = (word >> GENERATION_LOW_SHIFT) & ((1 << GENERATION_LOW_BITS) - 1);
@@ -124,45 +124,45 @@ pub const fn serial(word: u64) -> u32 {
     ((word & SERIAL_MASK) >> SERIAL_SHIFT) as u32
 }
 
-/// Whether somebody is named as the holder. A word whose entry is 0 names nobody, whatever else is in it.
+/// Whether the word names an owner. A word whose entry is 0 names none, whatever else is in it.
 #[must_use]
 pub const fn has_owner(word: u64) -> bool {
     entry(word) != 0
 }
 
-/// The half that the kernel compares when a thread goes to sleep.
+/// The half that the kernel compares when a thread goes to sleep on the word.
 #[must_use]
 pub const fn futex(word: u64) -> u32 {
     word as u32
 }
 
-/// What a waiter knows of its own wait.
+/// What a waiter knows about its own wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WaitState {
-    /// It slept in this call, so that others may sleep, too.
+    /// It has slept in this call. So others may sleep, too, and it keeps WAITERS.
     pub slept: bool,
-    /// The futex woke it, and it has not slept since: the wake-up is its own to use or to pass on.
+    /// The futex woke it, and it has not slept since. It has to use the wake-up, or pass it on.
     pub woken: bool,
-    /// It has waited for so long that the next unlock is to reserve the lock for those who slept.
+    /// It has waited so long that the next unlock must reserve the lock.
     pub starves: bool,
-    /// It saw the lock reserved at both ends of a whole slice, and nobody took it meanwhile.
+    /// It saw the lock reserved at both ends of a slice, and no thread took the lock meanwhile.
     pub saw_reserved: bool,
-    /// Its time is over, so that it takes whatever nobody holds.
+    /// Its time is over: it takes any lock without an owner.
     pub is_leaving: bool,
 }
 
 /// What a waiter does with the word that it read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Nobody holds it: swap it for that word, and hold it.
+    /// Swap the word for this one, and hold the lock, or drain it.
     Take(u64),
-    /// It has to show that it waits: swap it for that word, and look again.
+    /// Swap the word for this one, which shows that a thread waits, and look again.
     Announce(u64),
     /// Sleep on the word as it is.
     Sleep,
 }
 
-/// The step of a waiter whose word as an owner is `me`.
+/// The step of a writer whose word as an owner is `me`.
 #[must_use]
 pub const fn step(word: u64, me: u64, waiter: WaitState) -> Step {
     if !has_owner(word) {
@@ -183,27 +183,27 @@ const fn announced(word: u64, waiter: WaitState) -> Step {
     if announced == word { Step::Sleep } else { Step::Announce(announced) }
 }
 
-/// The step of a reader, which has no cell yet, or one in which it starves. [`Step::Take`] is of the word that it would
-/// leave if it came in: it claims a cell first, and looks again (S1, S12).
+/// The step of a reader without a cell, or with one in which it starves. Before [`Step::Take`], it claims a cell and
+/// looks at the word again (S1, S12).
 #[must_use]
 pub const fn reader_step(word: u64, waiter: WaitState) -> Step {
     if may_enter(word, waiter) { Step::Take(opened(word)) } else { announced(word, waiter) }
 }
 
-/// Whether a reader may come in: nobody owns the lock, and it is not reserved for others. In a read phase anybody may.
+/// Whether a reader may take the lock: it has no owner, and is not reserved. In a read phase every reader may.
 #[must_use]
 pub const fn may_enter(word: u64, waiter: WaitState) -> bool {
     let is_reserved = word & RESERVED != 0 && word & SHARED == 0;
     !has_owner(word) && (!is_reserved || waiter.woken || waiter.is_leaving || (waiter.saw_reserved && waiter.slept))
 }
 
-/// Whether a reader whose cell stands is in.
+/// Whether a reader with a cell holds the lock.
 #[must_use]
 pub const fn is_shared(word: u64) -> bool {
     !has_owner(word) && word & SHARED != 0
 }
 
-/// What the first reader makes of a word that it may enter. A death stays due: a reader can mend nothing (S19).
+/// The word that the first reader leaves. OWNER_DIED stays: a reader can repair nothing (S19).
 #[must_use]
 pub const fn opened(word: u64) -> u64 {
     SHARED | (word & (OWNER_DIED | WAITERS))
@@ -215,62 +215,62 @@ pub const fn is_draining(word: u64) -> bool {
     has_owner(word) && word & DRAINING != 0
 }
 
-/// What ends a drain whose every cell is empty: `holder` holds (S8).
+/// The word that ends a drain when every cell is empty: `holder` holds the lock (S8).
 #[must_use]
 pub const fn drained(word: u64, holder: u64) -> u64 {
     holder | (word & (WAITERS | STARVING))
 }
 
-/// What a drain leaves that ends without the lock. Never 0: readers may be in (S9).
+/// The word that a drain leaves if it ends without the lock. Never 0: readers may hold the lock (S9).
 #[must_use]
 pub const fn undrained(word: u64) -> u64 {
     SHARED | (word & OWNER_DIED) | if word & STARVING != 0 { RESERVED | WAITERS } else { 0 }
 }
 
-/// What others make of the drain of one that does not come, though its readers are gone (S10).
+/// The word by which another waiter ends a drain that makes no progress although its readers are gone (S10).
 #[must_use]
 pub const fn revoked(word: u64) -> u64 {
     SHARED | WAITERS | (word & OWNER_DIED)
 }
 
-/// What takes a lock over from a holder that is dead, or its drain from a writer that is (S6).
+/// The word that takes a lock over from a dead holder, or a drain from a dead writer (S6).
 #[must_use]
 pub const fn taken_over(word: u64, me: u64) -> u64 {
     if is_draining(word) { me | DRAINING | WAITERS | (word & OWNER_DIED) } else { me | WAITERS }
 }
 
-/// What marks a lock as a dead holder's: those who wait are woken. One that drained held nothing, and readers may be in
-/// (S20).
+/// The word that a dead holder's lock gets; the caller wakes. A dead writer that drained did not hold the lock, and
+/// readers may (S20).
 #[must_use]
 pub const fn abandoned(word: u64) -> u64 {
     if is_draining(word) { SHARED | (word & (OWNER_DIED | WAITERS)) } else { OWNER_DIED | (word & WAITERS) }
 }
 
-/// The same by somebody who does not know whether others sleep (S5, S21).
+/// The same by a thread that does not know whether others sleep (S5, S21).
 #[must_use]
 pub const fn found_dead(word: u64) -> u64 {
     abandoned(word) | WAITERS
 }
 
-/// What an unlock leaves.
+/// The word that an unlock leaves.
 #[must_use]
 pub const fn released(word: u64) -> u64 {
     if word & STARVING != 0 { RESERVED | WAITERS } else { 0 }
 }
 
-/// The same where a reader starves: all such readers are let in (S12).
+/// The word that an unlock leaves if a reader starves: all such readers are let in (S12).
 #[must_use]
 pub const fn released_to_readers() -> u64 {
     RESERVED | SHARED | WAITERS
 }
 
-/// What a downgrade leaves (S15).
+/// The word that a downgrade leaves (S15).
 #[must_use]
 pub const fn downgraded(word: u64) -> u64 {
     if word & STARVING != 0 { RESERVED | SHARED | WAITERS } else { SHARED }
 }
 
-/// A reservation for those who slept, withdrawn, since none sleeps. `None`: there is none.
+/// The word without its reservation, for the case that no thread sleeps. `None`: it has none.
 #[must_use]
 pub const fn unreserved(word: u64) -> Option<u64> {
     if !has_owner(word) && word & RESERVED != 0 && word & WAITERS != 0 {
@@ -280,7 +280,8 @@ pub const fn unreserved(word: u64) -> Option<u64> {
     }
 }
 
-/// Whether a cell's reader is in, or may be about to come in: a writer waits for it.
+/// Whether a writer waits for the reader of this cell: the reader holds the lock, or has claimed the cell and may come to
+/// hold it.
 #[must_use]
 pub const fn is_reader(cell: u64) -> bool {
     has_owner(cell) && cell & (STARVING | UNFINISHED) == 0
@@ -292,7 +293,7 @@ pub const fn backed_out(word: u64) -> u64 {
     released(word)
 }
 
-/// The word stored when backing out of a lock whose last holder died: the next holder has to be told yet.
+/// The word stored when backing out of a lock whose last holder died: the next holder must still be told.
 #[must_use]
 pub const fn backed_out_untold(word: u64) -> u64 {
     OWNER_DIED | (word & WAITERS)
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reserved_is_for_those_who_slept() {
+    fn a_reserved_lock_is_for_waiters_that_slept() {
         let me = of_thread(of_process(1, 1), 1);
         let fresh = WaitState::default();
         assert_eq!(step(RESERVED | WAITERS, me, fresh), Step::Sleep);
@@ -353,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_enters_what_nobody_owns_but_no_place_kept_for_those_who_slept() {
+    fn a_reader_enters_a_word_without_an_owner_unless_it_is_reserved_for_waiters_that_slept() {
         let fresh = WaitState::default();
         let woken = WaitState { woken: true, slept: true, ..fresh };
         assert_eq!(reader_step(0, fresh), Step::Take(SHARED));

@@ -61,8 +61,8 @@ impl GuardedFile {
         self.call_if(is_intact, call).map(|(answer, _)| answer)
     }
 
-    /// The same for a call that changes nothing, and so may meet another file: its answer does not count then. With the
-    /// metadata after it.
+    /// The same for a call that changes nothing. It may meet another file; then its answer does not count. Returns the file's
+    /// metadata after the call, too.
     pub(crate) fn query<T>(&self, call: impl Fn(&File) -> Result<T, Errno>) -> Result<(T, Metadata), Errno> {
         self.call_if(|_| true, call)
     }
@@ -89,7 +89,7 @@ impl GuardedFile {
         Err(Errno(libc::EBADF))
     }
 
-    /// Puts a new descriptor in the place of `stale`, which is forgotten, not closed.
+    /// Replaces the descriptor `stale` by a new one. `stale` is forgotten and not closed.
     fn replace(&self, stale: Place) -> Result<(), Errno> {
         let file = self.open_again().map_err(|_| Errno(libc::EBADF))?;
         let fresh = place(file.as_raw_fd(), ((stale >> u32::BITS) as u32).wrapping_add(1));
@@ -112,8 +112,9 @@ impl GuardedFile {
         self.checked(file::open_following(path.as_ref(), self.access)?)
     }
 
-    /// What was opened, if it is this file. If it is not, there are two cases. The name is another file's by now, which was
-    /// opened: it is closed. Or the program has closed what was opened, and the number may be any file's: it is forgotten.
+    /// What was opened, if it is this file. If it is not, there are two cases. Either the name is another file's by now: then
+    /// the descriptor is closed. Or the program has closed the descriptor, and its number may be any file's: then it is
+    /// forgotten.
     fn checked(&self, file: File) -> Result<GuardedFd, Errno> {
         let file = ManuallyDrop::new(file);
         match Metadata::of(&file) {
@@ -124,7 +125,7 @@ impl GuardedFile {
         Err(Errno(libc::ESTALE))
     }
 
-    /// Whether the name can have been that file's when it was opened: it is now, or the file has lost its names since.
+    /// Whether the name can have been that file's when it was opened: it is that file's now, or that file has no name left.
     fn may_have_named(&self, file: &File, metadata: &Metadata) -> bool {
         Metadata::of_path(&self.path).is_ok_and(|named| named.id() == metadata.id())
             || (metadata.links == 0 && file::is_by_open(file).unwrap_or(false))

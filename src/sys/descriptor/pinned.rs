@@ -14,7 +14,7 @@ use crate::sys::syscall::mapping::Mapping;
 #[expect(dead_code, reason = "a mapping is kept for what its drop does")]
 pub(crate) enum Pinned {
     Mapping(Mapping),
-    /// By its descriptor: overlayfs maps another file than the one that was opened.
+    /// Kept by its descriptor, on overlayfs: that maps another file than the one that was opened.
     Descriptor(GuardedFd),
 }
 
@@ -30,8 +30,8 @@ impl Drop for Pinned {
         if let Self::Descriptor(file) = self
             && file.is_intact()
         {
-            // A forked child may have inherited the descriptor: if this process only closed its own, the child would keep
-            // the locks. It fails on no descriptor that is open.
+            // Unlock, and not only close: a forked child may have inherited the descriptor, and would keep the locks. An
+            // unlock fails on no open descriptor.
             let _ = record_lock::unlock_all(file);
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Keeping off the numbers 0, 1 and 2. A program writes to them without asking what is there, and where it has closed them,
-//! the next file that is opened gets one. To move the file to another number afterwards would be too late: another thread
-//! may write to it before. So placeholders take the free ones first.
+//! Keeping off the numbers 0, 1 and 2. A program writes to them without asking what is there. If it has closed one, the next
+//! file that is opened gets that number. Moving the file to another number afterwards would be too late: another thread may
+//! have written to it. So placeholders take the free numbers first.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -10,7 +10,7 @@ use crate::sys::Errno;
 
 const STANDARD: std::ops::RangeInclusive<libc::c_int> = libc::STDIN_FILENO..=libc::STDERR_FILENO;
 
-/// While it lives, no file that is opened gets the number of a standard file, unless the program closes one meanwhile.
+/// While this lives, no file that is opened gets the number of a standard file, unless the program closes one meanwhile.
 #[derive(Debug)]
 pub(in crate::sys) struct Placeholders {
     /// The numbers that were free and have a placeholder, a bit each.

@@ -1,31 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A look into a file of /proc, or at a directory's names. The program may close all descriptors at any instant
-//! (closefrom), and the number of the one that is looked through may be another file's a moment later, be it another
-//! file of /proc. So nothing that was read is believed unless it names whom it speaks of, or the descriptor still is of the
-//! file of that path afterwards.
+//! Reading a file or a directory of /proc. The program may close the descriptor meanwhile (see
+//! [`descriptor`](crate::sys::descriptor)), and the number may become another file's, even of /proc. So what was read counts only
+//! if it names its subject itself, or if the descriptor still is of the file of that path afterwards.
 //!
-//! What a lock call needs that does not wait is read onto the stack: a signal handler may be here, in the midst of
-//! malloc(3).
+//! A call that does not wait reads onto the stack: it may come from a signal handler that interrupted malloc(3).
 
 use std::ffi::CStr;
 use std::fmt::{self, Write as _};
-use std::os::fd::RawFd;
 
 use crate::sys::Errno;
 use crate::sys::descriptor::CheckedFd;
+use crate::sys::syscall::directory;
 use crate::sys::syscall::file::{Metadata, with_c_string};
 
 /// How much is read at a time.
 const CHUNK: usize = 4096;
 
-/// The longest beginning of a line that is looked at: that of NSpid has a number for each of at most 32 namespaces.
+/// How many bytes of a line are looked at. The line of NSpid has one number for each of at most 32 namespaces.
 const LONGEST_LINE: usize = 512;
 
-/// What is looked through is opened to append, too, which has no sense for who only reads: nobody else has such a
-/// descriptor, and to ask for its flags costs a fraction of asking what file it is.
+/// The mark by which a descriptor is known to be ours: O_APPEND. It makes no sense for a reader, so hardly any program has such
+/// a descriptor. Asking for the flags costs a fraction of asking for the file's identity.
 const FLAGS: libc::c_int = libc::O_RDONLY | libc::O_APPEND;
 
-/// A path, put together on the stack.
+/// A path, formatted on the stack.
 pub(crate) struct ProcPath {
     bytes: [u8; Self::MOST],
     length: usize,
@@ -34,7 +32,7 @@ pub(crate) struct ProcPath {
 impl ProcPath {
     const MOST: usize = 64;
 
-    /// Of what `format_args!` gives. What would be longer than any path that is asked for here names nothing.
+    /// Formats a path. One that is too long becomes the empty path, which names nothing.
     pub(crate) fn new(path: fmt::Arguments<'_>) -> Self {
         let mut fresh = Self { bytes: [0; Self::MOST], length: 0 };
         if fresh.write_fmt(path).is_err() {
@@ -57,7 +55,7 @@ impl fmt::Write for ProcPath {
     }
 }
 
-/// A descriptor to look through. Closed only if it still has the flags.
+/// An open file of /proc. It is closed only if the number still has the flags.
 struct ProcFile<'p> {
     number: libc::c_int,
     path: &'p str,
@@ -68,15 +66,15 @@ impl<'p> ProcFile<'p> {
         // SAFETY: open(2) reads the path.
         let open = |path| unsafe { libc::open(path, FLAGS | libc::O_CLOEXEC) };
         let number = with_c_string(path.as_bytes(), open).ok()?;
-        // Not made where there is none: its end would leave another error number.
+        // Constructed only on success: Drop would change errno.
         (number != -1).then(|| Self { number, path })
     }
 
     /// What one read(2) gives; 0 at the end.
     fn read(&self, buffer: &mut [u8]) -> Option<usize> {
         loop {
-            // SAFETY: read(2) writes into the buffer, within its length, and says how much. If the number is not ours any
-            // more, is_intact() finds out.
+            // SAFETY: read(2) writes into the buffer, within its length, and says how much. If the number is another file's by
+            // now, is_intact() finds out.
             match unsafe { libc::read(self.number, buffer.as_mut_ptr().cast(), buffer.len()) } {
                 -1 if Errno::last().0 == libc::EINTR => {}
                 -1 => return None,
@@ -85,7 +83,7 @@ impl<'p> ProcFile<'p> {
         }
     }
 
-    /// Whether what was read is of the file of that path: its number was not another file's in between.
+    /// Whether what was read is of the file of that path.
     fn is_intact(&self) -> bool {
         Metadata::of_path_followed(self.path.as_bytes())
             .is_ok_and(|named| CheckedFd::new(self.number, named.id()).is_intact())
@@ -97,7 +95,7 @@ impl Drop for ProcFile<'_> {
         // SAFETY: fcntl(2) with this command and close(2) touch no memory.
         unsafe {
             let is_own = match libc::fcntl(self.number, libc::F_GETFL) {
-                // In some sandboxes it cannot be asked.
+                // Some sandboxes forbid the question.
                 -1 => self.is_intact(),
                 flags => flags & (libc::O_ACCMODE | libc::O_APPEND) == FLAGS,
             };
@@ -116,14 +114,13 @@ pub(crate) fn read<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
     buffer.get(..length)
 }
 
-/// The same of a file whose contents say of whom they are: the caller believes them for that, and it is not asked again
-/// what file they are of.
+/// The same of a file whose contents name their subject. The caller checks that, so the descriptor is not checked.
 pub(super) fn read_self_describing<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
     let length = ProcFile::open(path)?.read(buffer)?;
     buffer.get(..length)
 }
 
-/// What `find` makes of the first line of which it makes anything. It sees of each line as much as [`LONGEST_LINE`].
+/// The first result of `find`, which sees the lines one by one, at most [`LONGEST_LINE`] bytes of each.
 pub(crate) fn find_line<T>(path: &str, mut find: impl FnMut(&[u8]) -> Option<T>) -> Option<T> {
     let file = ProcFile::open(path)?;
     let (mut line, mut length, mut found) = ([0; LONGEST_LINE], 0, None);
@@ -146,19 +143,19 @@ pub(crate) fn find_line<T>(path: &str, mut find: impl FnMut(&[u8]) -> Option<T>)
     found.filter(|_| file.is_intact())
 }
 
-/// A file that takes more than one read, read twice alike: its lines may change between two reads, and some be skipped
-/// then. `None` also if they do not stand still.
+/// A file that takes more than one read(2), read until two readings agree: its lines may change between two reads, and the
+/// kernel then skips some. `None` also if no two agree.
 pub(crate) fn read_stable(path: &str) -> Option<Vec<u8>> {
     let mut readings = read_until_stable(path)?;
     let last = readings.pop()?;
     (readings.last() == Some(&last)).then_some(last)
 }
 
-/// What each look at such a file showed. If two are alike, they are the last two.
+/// All readings of such a file. If two agree, they are the last two.
 pub(crate) fn read_until_stable(path: &str) -> Option<Vec<Vec<u8>>> {
     const MOST: usize = 16;
-    // A line is skipped where one read ends and the next begins. Each look's reads end elsewhere, so that no two skip the
-    // same one, and are alike for all that.
+    // A line is skipped where one read ends and the next begins. The reads of each reading end at other places, so that no
+    // two readings skip the same line and agree.
     const STEP: usize = 200;
     let mut readings = vec![read_all(path)?];
     while readings.len() < MOST {
@@ -172,12 +169,12 @@ pub(crate) fn read_until_stable(path: &str) -> Option<Vec<Vec<u8>>> {
     Some(readings)
 }
 
-/// All of a file, however many reads it takes.
+/// A whole file, however many reads it takes.
 pub(crate) fn read_all(path: &str) -> Option<Vec<u8>> {
     read_all_by(path, CHUNK)
 }
 
-/// The same by reads of at most so many bytes.
+/// The same by reads of at most `most` bytes.
 fn read_all_by(path: &str, most: usize) -> Option<Vec<u8>> {
     let file = ProcFile::open(path)?;
     let (mut bytes, mut chunk) = (Vec::new(), [0; CHUNK]);
@@ -185,13 +182,17 @@ fn read_all_by(path: &str, most: usize) -> Option<Vec<u8>> {
     loop {
         match file.read(chunk)? {
             0 => break,
-            count => bytes.extend_from_slice(&chunk[..count]),
+            // A list of mappings may be long because there is no room for another mapping.
+            count => {
+                bytes.try_reserve(count).ok()?;
+                bytes.extend_from_slice(&chunk[..count]);
+            }
         }
     }
     file.is_intact().then_some(bytes)
 }
 
-/// What a symbolic link says.
+/// The target of a symbolic link.
 pub(crate) fn read_link<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b str> {
     let (start, size) = (buffer.as_mut_ptr().cast(), buffer.len());
     // SAFETY: readlink(2) reads the path and writes at most as many bytes as the buffer has.
@@ -200,42 +201,15 @@ pub(crate) fn read_link<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b str>
     std::str::from_utf8(buffer.get(..length).filter(|_| length < size)?).ok()
 }
 
-/// Shows each number that is a name in a directory. `None` if it cannot be read to its end.
+/// Calls `show` with each name in a directory that is a number. `None` if the directory cannot be read to its end.
 pub(crate) fn for_each_number(path: &str, mut show: impl FnMut(i32)) -> Option<()> {
     let file = ProcFile::open(path)?;
     let number_in = |name: &CStr| name.to_str().ok()?.parse().ok();
-    for_each_entry(file.number, |name| _ = number_in(name).map(&mut show)).ok()?;
+    directory::for_each_entry(file.number, |name| _ = number_in(name).map(&mut show)).ok()?;
     file.is_intact().then_some(())
 }
 
-/// Shows each name in a directory, by a descriptor that has read nothing yet. Nothing of it is to be believed before the
-/// number is known to have been the directory's to here.
-pub(in crate::sys) fn for_each_entry(directory: RawFd, mut show: impl FnMut(&CStr)) -> Result<(), Errno> {
-    /// Of the fixed part of a linux_dirent64: inode, offset, length of the entry, kind; the name follows.
-    const LENGTH_AT: usize = 16;
-    const NAME_AT: usize = 19;
-    #[repr(align(8))]
-    struct Entries([u8; CHUNK]);
-    let mut entries = Entries([0; CHUNK]);
-    loop {
-        // SAFETY: getdents64(2) writes at most as many bytes as the buffer has, and says how many.
-        let count = unsafe { libc::syscall(libc::SYS_getdents64, directory, entries.0.as_mut_ptr(), CHUNK) };
-        let mut rest = match usize::try_from(count) {
-            Ok(0) => return Ok(()),
-            Ok(count) => entries.0.get(..count).unwrap_or_default(),
-            Err(_) => return Err(Errno::last()),
-        };
-        while let Some(length) = rest.get(LENGTH_AT..).and_then(|bytes| bytes.first_chunk()) {
-            let entry = rest.split_at_checked(u16::from_ne_bytes(*length).into());
-            let (entry, others) = entry.ok_or(Errno(libc::EIO))?;
-            let name = CStr::from_bytes_until_nul(entry.get(NAME_AT..).unwrap_or_default());
-            show(name.map_err(|_| Errno(libc::EIO))?);
-            rest = others;
-        }
-    }
-}
-
-/// The numbers that are names in a directory. `None` if it cannot be read to its end.
+/// The names in a directory that are numbers. `None` if the directory cannot be read to its end.
 pub(crate) fn list_numbers(path: &str) -> Option<Vec<i32>> {
     let mut numbers = Vec::new();
     for_each_number(path, |number| numbers.push(number))?;
@@ -247,8 +221,8 @@ mod tests {
     use super::*;
     use std::ffi::CString;
 
-    /// The program closes all descriptors while one is looked through, and opens a file of its own: that one stays open,
-    /// and nothing is believed.
+    /// The program closes all descriptors during a read and opens a file of its own: that one stays open, and nothing that
+    /// was read counts.
     #[test]
     fn a_descriptor_that_is_the_programs_by_now_is_neither_closed_nor_believed() {
         let path = format!("/tmp/lock_manager-proc-file-{}", std::process::id());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! The word that says which kind of mutex it is: glibc's bits, which of them change nothing in how a mutex locks, and
-//! what the others do.
+//! The word that tells the kind of a mutex: glibc's bits, which of them do not change how a mutex locks, and what the others
+//! do.
 //!
 //! One host's segment may be used by containers with another glibc, and glibc has not always written the same word for
 //! the same attributes: since `PTHREAD_MUTEX_NORMAL` came to mean "no lock elision", it wrote [`NO_ELISION`] where that
@@ -21,16 +21,16 @@ const NO_ELISION: u32 = 0x200;
 
 const ALL: u32 = TYPE | ROBUST | PRIORITY_INHERITANCE | PRIORITY_PROTECTION | SHARED | ELISION | NO_ELISION;
 
-/// Bits that change nothing in a robust mutex, unless trying shows otherwise.
+/// Bits that change nothing in a robust mutex, unless the probe shows otherwise.
 pub(super) const NEUTRAL: u32 = NO_ELISION;
 
-/// The type that glibc locks as it locks a normal one, if the mutex is robust: there is no spinning then.
+/// The type that glibc locks like a normal one if the mutex is robust, without spinning.
 pub(super) const LIKE_NORMAL: u32 = ADAPTIVE;
 
 /// What a flag, or its absence, does.
 type Fault = &'static str;
 
-/// What is wrong with a mutex of the kind `found`, each by the name of its flag; empty where the bits are not glibc's.
+/// What is wrong with a mutex of the kind `found`, flag by flag. Empty if the bits are not glibc's.
 pub(crate) fn faults(found: u32) -> impl Iterator<Item = Fault> {
     let known = found != 0 && found & !ALL == 0;
     let has = |flag| found & flag != 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The inside of this libc's robust mutexes, found out by trying on mutexes of the caller's own.
+//! Where this libc keeps the parts of a robust mutex. The library finds it out at run time, by trying mutexes of its own.
 
 use std::cell::UnsafeCell;
 use std::mem::{self, MaybeUninit};
@@ -12,35 +12,36 @@ use crate::sys::Errno;
 use crate::sys::process::once_box::OnceBox;
 use crate::sys::thread::kernel_thread_id;
 
-/// Where the parts of a mutex stand, found by trying at run time and never assumed.
+/// Where the parts of a mutex stand. Found at run time, never assumed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MutexLayout {
     /// Byte offset of the word that is shared with the kernel and names the holder.
     pub(crate) word: usize,
     /// Byte offset of the word that says which kind of mutex it is, the only one that initialisation sets.
     pub(super) kind: usize,
-    /// What stands there for a normal, robust, process-shared mutex that this libc made.
+    /// What this libc writes there for a normal, robust, process-shared mutex.
     pub(super) kind_value: u32,
     /// The bits of the kind that decide how a mutex locks.
     decisive: u32,
-    /// What they are in the kinds that lock as `kind_value` does; the first is its own.
+    /// The values of these bits in the kinds that lock as `kind_value` does. The first is its own.
     alike: [u32; 2],
     /// Byte offset of the libc's own note of the holder.
     pub(super) owner: usize,
-    /// What stands there when the mutex was unlocked without having been made consistent.
+    /// What stands there when the mutex was unlocked before it was made consistent.
     pub(super) not_recoverable_value: u32,
 }
 
 impl MutexLayout {
-    /// The layout of this libc's mutexes; `None` if it is none that this library understands.
+    /// The layout of this libc's mutexes. `None`: this library does not understand it.
     pub(crate) fn of_this_libc() -> Option<&'static Self> {
         static FOUND: OnceBox<MutexLayout> = OnceBox::new();
         // Every thread that probes finds the same.
         FOUND.get_or_make(|| Self::probe_where_it_tells().ok_or(())).ok()
     }
 
-    /// A mutex that is held has the holder's thread id in it and counters that are 1. The first thread of a PID namespace,
-    /// such as a container's, has that id: there another thread probes.
+    /// Probes from a thread whose id is not 1. A held mutex contains the holder's thread id, and counters that are 1, and the
+    /// probe must tell the two apart. The first thread of a PID namespace, such as a container's, has the id 1: there another
+    /// thread probes.
     fn probe_where_it_tells() -> Option<Self> {
         const COUNTED: u32 = 1;
         if kernel_thread_id() != COUNTED {
@@ -49,7 +50,7 @@ impl MutexLayout {
         std::thread::Builder::new().spawn(Self::probe).ok()?.join().ok()?
     }
 
-    /// Whether a mutex of that kind locks as one that this libc made. It is asked before each call of the libc.
+    /// Whether a mutex of that kind locks as this libc's own. Checked before each call of the libc.
     #[inline(always)]
     pub(super) fn is_compatible(&self, kind: u32) -> bool {
         let decisive = kind & self.decisive;
@@ -57,13 +58,14 @@ impl MutexLayout {
     }
 
     fn probe() -> Option<Self> {
-        // The kind: the one word that is not 0 in a fresh mutex.
+        // The kind is the one word that is not 0 in a fresh mutex.
         let fresh = Probe::new()?;
         let set: Vec<usize> = (0..WORDS).filter(|&index| fresh.load(index) != 0).collect();
         let &[kind_word] = set.as_slice() else { return None };
         let kind_value = fresh.load(kind_word);
 
-        // Candidates for the holder's word: those that name this thread while it holds the mutex.
+        // The holder's word is one of those that name this thread while it holds the mutex. glibc and the kernel agree about
+        // the thread's id, except in a raw clone, where the probe fails.
         if fresh.try_lock() != 0 {
             return None;
         }
@@ -73,8 +75,8 @@ impl MutexLayout {
             return None;
         }
 
-        // One is the kernel's, in which an owner's death is seen; one is the libc's own note; and half of an address in
-        // the list of held mutexes may happen to be the same number.
+        // One of them is the word that the kernel marks when the owner dies, and one is the libc's own note. Half of an
+        // address in the list of held mutexes may happen to be the same number.
         for &word in &named {
             let probe = Probe::new()?;
             probe.store(word, word::OWNER_DIED);
@@ -83,7 +85,7 @@ impl MutexLayout {
                 0 if probe.unlock() == 0 => continue,
                 _ => return None,
             }
-            // Unlocked without having been made consistent: what the note says now means "lost", and the list is left.
+            // It was unlocked before it was made consistent: the note now says "not recoverable", and the list is empty.
             probe.unlock();
             let notes: Vec<usize> = named.iter().copied().filter(|&index| probe.load(index) != 0).collect();
             let &[owner] = notes.as_slice() else { return None };
@@ -106,19 +108,19 @@ impl MutexLayout {
     }
 }
 
-/// The thread id under which the libc would take a mutex for the caller: the parent's, in a child that was cloned
-/// behind its back. 0 if it cannot be found out.
+/// The thread id under which the libc would take a mutex for the caller. In a child that was cloned behind the libc's back it
+/// is the parent's. 0: it cannot be found.
 pub(in crate::sys) fn libc_thread_id() -> u32 {
     let told = || {
         let (layout, probe) = (MutexLayout::of_this_libc()?, Probe::new()?);
         let id = (probe.try_lock() == 0).then(|| probe.load(layout.word / size_of::<u32>()) & word::TID)?;
-        // In a raw clone, too, the libc finds the id it wrote itself.
+        // This works in a raw clone, too: the libc finds the id that it wrote.
         (probe.unlock() == 0).then_some(id)
     };
     told().unwrap_or(0)
 }
 
-/// A mutex of the caller's own, for trying things out.
+/// A mutex of the caller's own, to try things on.
 struct Probe(Box<UnsafeCell<pthread_mutex_t>>);
 
 impl Probe {
@@ -145,7 +147,7 @@ impl Probe {
     }
 
     fn try_lock(&self) -> c_int {
-        // SAFETY: an initialised mutex that no other thread is_compatible.
+        // SAFETY: an initialised mutex that no other thread knows.
         unsafe { libc::pthread_mutex_trylock(self.0.get()) }
     }
 
@@ -154,8 +156,8 @@ impl Probe {
         unsafe { libc::pthread_mutex_unlock(self.0.get()) }
     }
 
-    /// Whether this mutex, given that kind, does what a normal and robust one does: it is taken once, given back, and
-    /// tells of a dead owner. Asked by calls that the probe makes anyway: others would be paid in pages of code.
+    /// Whether this mutex, given that kind, behaves as a normal robust one: it is taken once, unlocked, and reports a dead owner.
+    /// Uses only calls that the probe makes anyway: others would cost more pages of code.
     fn locks_as_normal(&self, kind_word: usize, kind: u32, word: usize) -> bool {
         self.store(kind_word, kind);
         if self.try_lock() != 0 {
@@ -188,7 +190,7 @@ pub(super) unsafe fn initialise(mutex: *mut pthread_mutex_t) -> Result<(), Errno
         checked(libc::pthread_mutexattr_init(attributes))?;
         let made = checked(libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED))
             .and_then(|()| checked(libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST)))
-            // The default type is normal as well, but glibc writes another word where it is asked for by name.
+            // The default type is the normal one, too, but glibc writes another word if the type is set by name.
             .and_then(|()| checked(libc::pthread_mutexattr_settype(attributes, libc::PTHREAD_MUTEX_NORMAL)))
             .and_then(|()| checked(libc::pthread_mutex_init(mutex, attributes)));
         libc::pthread_mutexattr_destroy(attributes);

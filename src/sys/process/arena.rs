@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The memory that every child of this process finds zeroed, in one mapping: each of its own would cost the first call of
-//! a process two system calls and a page. Less than 2 MiB, so that no huge page is cleared for a few words.
+//! The memory that every child of this process finds zeroed (see [`process`](super)). It is one mapping: a second one would
+//! cost the first call of a process two system calls and a page. It is smaller than 2 MiB, so that the kernel does not clear
+//! a huge page for a few words.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::Errno;
+use crate::sys::process::fork_probe;
 use crate::sys::process::number_pool::{NumberPool, StaticNumberPool};
 use crate::sys::process::once_box::OnceBox;
 use crate::sys::syscall::mapping::WipedOnFork;
@@ -19,16 +21,16 @@ struct Part {
     words: usize,
 }
 
-// What is used first stands last: the kernel maps downwards, so the end of the arena has neighbours that are in use, and
-// the first touch need not bring a page of page tables, too.
+// The parts that are used first are at the end. The kernel maps downwards, so the end of the arena lies beside memory that is
+// in use already, and the first access there needs no new page table.
 
-/// A bit for each thread's number.
+/// A bit for each serial of a thread.
 const SERIALS: Part = Part { start: 0, words: 1 << (22 - 6) };
-/// Counters of threads that wait.
+/// Counters of threads that wait for one lock.
 const WAIT_COUNTERS: Part = Part { start: SERIALS.start + SERIALS.words, words: 256 };
-/// Lines for one user each, the first of them last.
+/// Cache lines for one user each. They are given out from the end.
 const LINES: Part = Part { start: WAIT_COUNTERS.start + WAIT_COUNTERS.words, words: LINE_COUNT * LINE };
-/// What is known of the process itself.
+/// The process itself.
 const PROCESS: Part = Part { start: LINES.start + LINES.words, words: LINE };
 const WORDS: usize = PROCESS.start + PROCESS.words;
 
@@ -40,9 +42,10 @@ fn words(part: &Part) -> Result<&'static [AtomicU64], Errno> {
     static WHOLE: OnceBox<WipedOnFork> = OnceBox::new();
     let whole = WHOLE.get_or_make(|| {
         let fresh = WipedOnFork::new(WORDS)?;
-        // Written before it is read: reading first would map a page of zeros, only for the write to replace it.
+        fork_probe::check(&fresh)?;
+        // Write before the first read: a read would map a page of zeros, which the first write would then replace.
         fresh.words()[PROCESS.start].store(0, Ordering::Relaxed);
-        // Every way to a manager comes by here, and none to a thread that has something to be looked after at its end.
+        // Every manager passes here before any thread has something that its end must clean up.
         thread::stay_loaded();
         Ok::<_, Errno>(fresh)
     })?;
@@ -54,30 +57,30 @@ pub(super) fn process() -> Result<&'static [AtomicU64], Errno> {
     words(&PROCESS)
 }
 
-/// Short numbers for the threads of this process, none used by two at a time. A thread that ends by the raw system call
-/// keeps its number for good, so that what it held is never taken for another's.
+/// Serials for the threads of this process: short numbers that no two threads have at a time. A thread that ends by the raw
+/// `exit` system call keeps its serial for good, so that what it held is never taken for another thread's.
 pub(crate) fn serials() -> Result<NumberPool<'static>, Errno> {
-    // Inherited by children on purpose: a thread that was named before the fork may still remember its serial.
+    // Children inherit it on purpose: a thread that got its serial before the fork may still remember it.
     static NEXT: AtomicU32 = AtomicU32::new(1);
     Ok(NumberPool { in_use: words(&SERIALS)?, next: &NEXT })
 }
 
-/// Counters for whoever makes out among themselves which is whose.
+/// Counters of waiting threads. The users agree among themselves which counter is for which lock.
 pub(crate) fn wait_counters() -> Result<&'static [AtomicU64], Errno> {
     words(&WAIT_COUNTERS)
 }
 
-/// A few words of one user's own, on one cache line. A child inherits the user and finds the words zeroed.
+/// A cache line of words for one user. A child inherits the user and finds the words zeroed.
 #[derive(Debug)]
 pub(crate) struct CacheLine {
     words: &'static [AtomicU64; LINE],
-    /// 0: it has a mapping of its own, because all lines were taken.
+    /// Which line of the arena; 0: a mapping of its own, because all lines were taken.
     number: u32,
     _own: Option<WipedOnFork>,
 }
 
 impl CacheLine {
-    /// A line of zeros.
+    /// A line that nobody uses, of zeros.
     pub(crate) fn claim() -> Result<Self, Errno> {
         if let Some(number) = numbers().claim() {
             let start = (LINE_COUNT - number as usize) * LINE;
@@ -85,7 +88,7 @@ impl CacheLine {
             return Ok(Self { words: line, number, _own: None });
         }
         let own = WipedOnFork::new(LINE)?;
-        // SAFETY: as long as the mapping, which the value keeps; nobody has the slice for longer than the value.
+        // SAFETY: the value keeps the mapping, and nobody has the slice for longer than the value.
         let words = unsafe { &*own.words().as_ptr().cast::<[AtomicU64; LINE]>() };
         Ok(Self { words, number: 0, _own: Some(own) })
     }
@@ -107,7 +110,7 @@ impl Drop for CacheLine {
     }
 }
 
-/// Which lines are taken: inherited with their users.
+/// Which lines are taken. Children inherit it, with the users.
 fn numbers() -> NumberPool<'static> {
     static TAKEN: StaticNumberPool<{ LINE_COUNT / u64::BITS as usize }> = StaticNumberPool::new();
     TAKEN.pool()

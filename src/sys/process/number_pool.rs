@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Small numbers of which no two users have the same at a time.
+//! Small numbers that are given out and taken back. No two users have the same one at a time.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// A bit for each number: set while it is in use. 0 is never given.
+/// A bit for each number, set while the number is in use. 0 is never given.
 pub(crate) struct NumberPool<'n> {
     pub(crate) in_use: &'n [AtomicU64],
-    /// Where to look first: a number that was given back is not used again at once.
+    /// Where the search starts, so that a number is not used again right after it was given back.
     pub(crate) next: &'n AtomicU32,
 }
 
@@ -16,7 +16,7 @@ impl NumberPool<'_> {
         Some((self.in_use.get((number / u64::BITS) as usize)?, 1 << (number % u64::BITS)))
     }
 
-    /// A number that nobody uses; `None` if all are in use.
+    /// Takes a number that nobody uses. `None`: all are in use.
     pub(crate) fn claim(&self) -> Option<u32> {
         let count = self.in_use.len() as u32 * u64::BITS;
         (0..count).find_map(|_| {
@@ -26,7 +26,7 @@ impl NumberPool<'_> {
         })
     }
 
-    /// Gives a number back. Nothing names it any more.
+    /// Gives a number back. The caller guarantees that nothing names it any more.
     pub(crate) fn release(&self, number: u32) {
         if let Some((word, bit)) = self.place(number) {
             word.fetch_and(!bit, Ordering::AcqRel);
@@ -34,10 +34,10 @@ impl NumberPool<'_> {
     }
 }
 
-/// NumberPool that a child inherits with their users: made to be a static, of 64 for each word.
+/// A pool for a static, with 64 numbers for each word. Children inherit it, with the users.
 #[repr(C)]
 pub(crate) struct StaticNumberPool<const WORDS: usize> {
-    // Beside the first numbers: a process that needs few touches one page.
+    // It stands beside the first numbers, so a process that needs few numbers touches one page.
     next: AtomicU32,
     in_use: [AtomicU64; WORDS],
 }

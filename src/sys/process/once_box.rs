@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A value that is made when it is first needed, and stays. Nobody waits for another thread that makes it, as with a
-//! `OnceLock`: a child forked meanwhile would wait for ever. Of two who make it at the same time, one has done so in vain.
+//! A value that is made when it is first needed, and stays. No thread waits for another that makes it, as with a `OnceLock`:
+//! a child that is forked meanwhile would wait for ever. If two threads make it at the same time, one value is dropped.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 #[derive(Debug)]
 pub(crate) struct OnceBox<T>(AtomicPtr<T>);
 
-// SAFETY: what is shared is the value, which may be; whichever thread drops self drops the value.
+// SAFETY: as for the value: threads share it, and whichever drops self drops it.
 unsafe impl<T: Send + Sync> Sync for OnceBox<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync> Send for OnceBox<T> {}
@@ -18,7 +18,7 @@ impl<T> OnceBox<T> {
         Self(AtomicPtr::new(ptr::null_mut()))
     }
 
-    /// The value, if it was made.
+    /// The value, if there is one.
     #[inline]
     pub(crate) fn get(&self) -> Option<&T> {
         // SAFETY: null, or a leaked box, freed only with self.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A value that a child does not inherit, however it was made: it finds none and makes its own. The parent's may have
-//! been in the midst of a change, with a mutex held by a thread that the child does not have.
+//! A value that a child does not inherit, however the child was made: it finds none and makes its own. The parent's value may
+//! have been changing at the time of the fork, under a mutex whose holder the child does not have.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -8,22 +8,21 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use crate::sys::Errno;
 use crate::sys::process::arena::CacheLine;
 
-/// One value for each process that comes by.
+/// One value for each process that uses it.
 pub(crate) struct PerProcess<T> {
-    /// Where this process's value is. A child finds zeros.
+    /// Holds the pointer to this process's value. A child finds zeros.
     place: CacheLine,
-    /// The value that was made last, be it by an ancestor: so all are still reached, as far as a search for lost memory
-    /// can tell.
+    /// The value that was made last, perhaps by an ancestor. All values are reachable through it, so a leak checker finds them.
     last: AtomicPtr<Made<T>>,
 }
 
-/// A value, and the one that was made before it, by an ancestor.
+/// A value, and the one before it, which an ancestor made.
 struct Made<T> {
     value: T,
     before: *mut Made<T>,
 }
 
-// SAFETY: what is shared is the value, which may be; of the others nobody sees more than their memory.
+// SAFETY: as for the value, which threads share. Nobody looks into the values of ancestors.
 unsafe impl<T: Send + Sync> Sync for PerProcess<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync> Send for PerProcess<T> {}
@@ -34,8 +33,8 @@ impl<T> PerProcess<T> {
     }
 
     fn pointer(&self) -> &AtomicPtr<Made<T>> {
-        // SAFETY: the word is a pointer's worth of zeroed, aligned memory that lives as long as self and is used as
-        // this atomic only.
+        // SAFETY: the word is zeroed, aligned memory of the size of a pointer. It lives as long as self, and is used as this
+        // atomic only.
         unsafe { AtomicPtr::from_ptr(self.place.word(0).as_ptr().cast()) }
     }
 
@@ -74,7 +73,7 @@ impl<T> Drop for PerProcess<T> {
         let own = self.pointer().load(Ordering::Acquire);
         let mut others = self.last.load(Ordering::Acquire);
         if !own.is_null() {
-            // SAFETY: as for get; whoever drops self is the last to know it.
+            // SAFETY: as for get; self is being dropped, so nobody else has the value.
             let made = unsafe { Box::from_raw(own) };
             others = made.before;
         }
@@ -82,15 +81,15 @@ impl<T> Drop for PerProcess<T> {
     }
 }
 
-/// Keeps what is left of the values of ancestors. They stand for what is the ancestors', and what they own may be in the
-/// midst of a change, so nothing of it is dropped; but it is reached.
+/// Keeps the values of ancestors, chained so that a leak checker reaches them. They are not dropped: they may have been changing
+/// at the time of the fork, and what they stand for belongs to the ancestors.
 fn keep<T>(first: *mut Made<T>) {
     static LEFT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
     let mut oldest = first;
-    // SAFETY: leaked boxes, of which each is known to the next alone; nobody frees them.
+    // SAFETY: leaked boxes, each known only to the one behind it; nobody frees them.
     while let Some(made) = unsafe { oldest.as_mut() } {
         if made.before.is_null() {
-            // What another row begins with, whatever it is: nobody follows it.
+            // The head of another chain, of whatever type: nobody follows the pointer.
             made.before = LEFT.swap(first.cast(), Ordering::AcqRel).cast();
             return;
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One value a key for the whole process, shared by all who ask for it and dropped by the last. A child forked at any
-//! instant finds it whole: its only writes are single atomic stores, in an order in which each prefix is valid.
+//! One value for each key in the whole process. All users of a key share its value, and the last one drops it. A child may be
+//! forked at any instant and finds the registry whole: all writes are single atomic stores, and it is valid after each.
 
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use crate::sys::process::{Exclusion, Process};
 
-/// What makes two values the same.
+/// Two managers with the same key share a value.
 pub(crate) type Key = [u64; 3];
 
-/// Values by key. Made to be a static.
+/// Values by key, for a static.
 pub(crate) struct Registry<T: 'static> {
     head: AtomicPtr<Node<T>>,
 }
 
-/// Never freed, but used again: threads and forked children may hold on to it.
+/// A node is never freed but used again, because threads and forked children may still look at it.
 struct Node<T: 'static> {
     next: *mut Node<T>,
     key: [AtomicU64; 3],
@@ -30,7 +30,7 @@ impl<T: Send + Sync + 'static> Registry<T> {
         Self { head: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// The value of `key`, made by `make` if nobody has it. `check` sees a value that was there already.
+    /// The value of `key`, made by `make` if nobody has it. `check` may refuse a value that was there already.
     pub(crate) fn get_or_make<E>(
         &'static self,
         _alone: &Exclusion<'_>,
@@ -45,7 +45,7 @@ impl<T: Send + Sync + 'static> Registry<T> {
                 continue;
             };
             if node.key.each_ref().map(|part| part.load(Ordering::Relaxed)) == key {
-                // SAFETY: not null; its last user can only let go under the exclusion, which the caller has.
+                // SAFETY: not null; the last user drops it only under the exclusion, which the caller has.
                 check(unsafe { value.as_ref() })?;
                 node.users.fetch_add(1, Ordering::Relaxed);
                 return Ok(Shared { node, value });
@@ -61,9 +61,9 @@ impl<T: Send + Sync + 'static> Registry<T> {
         Ok(Shared { node, value })
     }
 
-    /// Shows every value that there is.
+    /// Calls `show` with every value.
     pub(crate) fn for_each(&'static self, _alone: &Exclusion<'_>, show: impl FnMut(&T)) {
-        // SAFETY: null or not dropped: its last user can only let go under the exclusion, which the caller has.
+        // SAFETY: null or alive: the last user drops it only under the exclusion, which the caller has.
         self.nodes().filter_map(|node| unsafe { node.value.load(Ordering::Acquire).as_ref() }).for_each(show);
     }
 
@@ -82,10 +82,10 @@ impl<T: Send + Sync + 'static> Registry<T> {
     }
 }
 
-/// A user's part in a value of a [`Registry`].
+/// A user's share in a value of a [`Registry`].
 pub(crate) struct Shared<T: Send + Sync + 'static> {
     node: &'static Node<T>,
-    /// What the node's value is as long as it has users: one step less to get there.
+    /// The node's value, which stays as long as the node has users. It is here to save a load.
     value: NonNull<T>,
 }
 
@@ -95,12 +95,12 @@ unsafe impl<T: Send + Sync> Send for Shared<T> {}
 unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 
 impl<T: Send + Sync> Shared<T> {
-    /// Whether nobody else has a part in it.
+    /// Whether nobody else has a share in it.
     pub(crate) fn is_last(&self) -> bool {
         self.node.users.load(Ordering::Acquire) == 1
     }
 
-    /// Keeps the value for the life of the process, because something may still point into it.
+    /// Keeps the value for as long as the process lives, because something may still point into it.
     pub(crate) fn keep_forever(&self) {
         self.node.users.fetch_add(1, Ordering::Relaxed);
     }
@@ -118,15 +118,15 @@ impl<T: Send + Sync> Deref for Shared<T> {
 
 impl<T: Send + Sync> Drop for Shared<T> {
     fn drop(&mut self) {
-        // Without the page there is no exclusion: leak rather than guess. It exists, since get_or_make made it.
+        // The arena exists, because get_or_make() needed it. Without it there would be no exclusion, and the value would have
+        // to leak.
         let Ok(process) = Process::current() else {
             return;
         };
         let _alone = process.exclude_other_threads();
         if self.node.users.fetch_sub(1, Ordering::AcqRel) == 1 {
             let value = self.node.value.swap(ptr::null_mut(), Ordering::AcqRel);
-            // SAFETY: leaked from a box in get_or_make; the last user has let go of it, and under the exclusion
-            // nobody can have become one.
+            // SAFETY: leaked from a box in get_or_make. This was the last user, and nobody becomes one under the exclusion.
             drop(unsafe { Box::from_raw(value) });
         }
     }

@@ -1,13 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! CLOCK_MONOTONIC: the clock of every deadline, because setting the wall clock must end no wait.
+//! CLOCK_MONOTONIC, the clock of every deadline: a change of the wall clock must not end a wait.
 
 use std::mem::MaybeUninit;
 
+/// The type of a timespec's seconds. By this name, since the libc crate deprecates its own on musl.
+type Seconds = libc::c_long;
+
 const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
 
-/// The wall clock, for people to read.
+/// The wall clock.
 pub(crate) fn nanoseconds_since_1970() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// The time since boot in the clock ticks of /proc, 100 a second on every architecture, as the time namespace counts it.
+/// Every thread that runs now has started by then.
+pub(crate) fn ticks_since_boot() -> u64 {
+    const TICK_NS: u64 = 10_000_000;
+    Instant::read(libc::CLOCK_BOOTTIME).0 / TICK_NS
 }
 
 /// An instant of CLOCK_MONOTONIC in nanoseconds.
@@ -15,17 +25,17 @@ pub(crate) fn nanoseconds_since_1970() -> u64 {
 pub(crate) struct Instant(u64);
 
 impl Instant {
-    /// Never reached: 584 years after boot.
+    /// Never reached: it is 584 years after boot.
     pub(crate) const NEVER: Self = Self(u64::MAX);
 
-    /// Long past: the boot.
+    /// The boot: it is always past.
     pub(crate) const BOOT: Self = Self(0);
 
     pub(crate) fn now() -> Self {
         Self::read(libc::CLOCK_MONOTONIC)
     }
 
-    /// As of the last timer tick: some milliseconds old, for a tenth of the price.
+    /// The time of the last timer tick: some milliseconds old, at a tenth of the price.
     pub(crate) fn now_coarse() -> Self {
         Self::read(libc::CLOCK_MONOTONIC_COARSE)
     }
@@ -41,7 +51,7 @@ impl Instant {
         Self((time.tv_sec as u64).wrapping_mul(NANOSECONDS_PER_SECOND).wrapping_add(time.tv_nsec as u64))
     }
 
-    /// Sleeps until then, or until a signal comes.
+    /// Sleeps until that instant, or until a signal comes.
     pub(crate) fn sleep_until(self) {
         let until = self.timespec();
         // SAFETY: clock_nanosleep(2) reads the timespec, which lives past the call.
@@ -52,7 +62,7 @@ impl Instant {
         Self(self.0.saturating_add(nanoseconds))
     }
 
-    /// Nanoseconds from `earlier` to here, 0 if it is later.
+    /// Nanoseconds from `earlier` to this instant; 0 if `earlier` is later.
     pub(crate) fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -67,7 +77,7 @@ impl Instant {
 
     pub(crate) fn timespec(self) -> libc::timespec {
         libc::timespec {
-            tv_sec: (self.0 / NANOSECONDS_PER_SECOND) as libc::time_t,
+            tv_sec: Seconds::try_from(self.0 / NANOSECONDS_PER_SECOND).unwrap_or(Seconds::MAX),
             tv_nsec: (self.0 % NANOSECONDS_PER_SECOND) as libc::c_long,
         }
     }

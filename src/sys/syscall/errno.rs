@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The kernel's error numbers.
 
+#[cfg(target_os = "linux")]
 use std::mem::MaybeUninit;
 use std::{fmt, io};
 
@@ -8,31 +9,32 @@ use std::{fmt, io};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Errno(pub i32);
 
+#[cfg(target_os = "linux")]
 impl Errno {
-    /// Of the system call that has just failed in this thread.
+    /// The calling thread's errno: that of the system call that has just failed.
     #[inline]
     pub(crate) fn last() -> Self {
         // SAFETY: the calling thread's own errno.
         Self(unsafe { *libc::__errno_location() })
     }
 
-    /// Makes it what [`last`](Self::last) gives.
+    /// Sets the calling thread's errno to it.
     #[inline]
     pub(in crate::sys) fn restore(self) {
         // SAFETY: as above.
         unsafe { *libc::__errno_location() = self.0 };
     }
 
-    /// What a system call returned, if that is not -1.
+    /// What a system call returned; an error if that is -1.
     #[inline]
     pub(crate) fn check(returned: i32) -> Result<i32, Self> {
         if returned == -1 { Err(Self::last()) } else { Ok(returned) }
     }
 
-    /// What a system call writes.
+    /// The value that a system call writes.
     ///
     /// # Safety
-    /// Where it does not return -1, it has filled the value that it was given.
+    /// `call` fills the value at the address that it is given, unless it returns -1.
     pub(super) unsafe fn filled_by<T>(call: impl FnOnce(*mut T) -> i32) -> Result<T, Self> {
         let mut value = MaybeUninit::uninit();
         Self::check(call(value.as_mut_ptr()))?;

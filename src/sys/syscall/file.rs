@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files: opened without following links or waiting, made whole before they get their name.
+//! Opening, creating and reserving files. An open follows no link and does not wait.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -11,9 +12,8 @@ use std::path::Path;
 use crate::sys::Errno;
 use crate::sys::descriptor::standard_fds;
 use crate::sys::process::effective_user;
-use crate::sys::syscall::mapping;
+use crate::sys::syscall::{large, mapping};
 
-pub(in crate::sys) use crate::sys::syscall::file_system::is_procfs;
 pub(crate) use crate::sys::syscall::file_system::{FileSystem, file_system_of, is_on_overlay, write_in_place};
 
 /// What a file is opened for.
@@ -25,7 +25,7 @@ pub(crate) enum Access {
     ReadOnly,
 }
 
-/// Which file it is, among all that there are at a time.
+/// Identifies a file, among all files that exist at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileId {
     pub(crate) device: u64,
@@ -47,37 +47,37 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    /// By fstat(2) itself: it is asked often, and costs a process's first call less than `File::metadata`. With a frame of its
-    /// own: in one of its callers', what a wait left on the stack could go unnoticed.
+    /// By fstat(2) itself, which costs a process's first call less than `File::metadata`. Never inlined: in a caller's larger
+    /// frame the canary of an abandoned wait could survive on the stack (see [`waits`](crate::sys::thread::waits)).
     #[inline(never)]
     pub(crate) fn of(file: &File) -> Result<Self, Errno> {
         // SAFETY: fstat(2) fills the struct it is given when it returns 0.
-        unsafe { Errno::filled_by(|metadata| libc::fstat(file.as_raw_fd(), metadata)) }.map(Self::from)
+        unsafe { Errno::filled_by(|metadata| large::fstat(file.as_raw_fd(), metadata)) }.map(Self::from)
     }
 
-    /// Of what a path names now, without following a link.
+    /// Of the file that a path names now. A link is not followed.
     pub(crate) fn of_path(path: &Path) -> Result<Self, Errno> {
-        Self::told(libc::AT_FDCWD, bytes_of(path), libc::AT_SYMLINK_NOFOLLOW)
+        Self::by_path(libc::AT_FDCWD, bytes_of(path), libc::AT_SYMLINK_NOFOLLOW)
     }
 
-    /// Of what a name in a directory is of now, without following a link.
+    /// Of the file that a name in a directory names now. A link is not followed.
     pub(crate) fn at(directory: &File, name: &str) -> Result<Self, Errno> {
-        Self::told(directory.as_raw_fd(), name.as_bytes(), libc::AT_SYMLINK_NOFOLLOW)
+        Self::by_path(directory.as_raw_fd(), name.as_bytes(), libc::AT_SYMLINK_NOFOLLOW)
     }
 
-    /// Of what a path names now, through whatever links.
+    /// Of the file that a path names now. Links are followed.
     pub(in crate::sys) fn of_path_followed(path: &[u8]) -> Result<Self, Errno> {
-        Self::told(libc::AT_FDCWD, path, 0)
+        Self::by_path(libc::AT_FDCWD, path, 0)
     }
 
-    fn told(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<Self, Errno> {
+    fn by_path(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<Self, Errno> {
         // SAFETY: fstatat(2) reads the path and fills the struct it is given when it returns 0.
-        let tell = |path| unsafe { Errno::filled_by(|metadata| libc::fstatat(directory, path, metadata, flags)) };
+        let tell = |path| unsafe { Errno::filled_by(|metadata| large::fstatat(directory, path, metadata, flags)) };
         with_c_string(path, tell)?.map(Self::from)
     }
 
-    /// Whether the calling process, which opened the file, may rely on what is in it: it is its own, or root's. If not, the
-    /// numbers of its owner and of the caller.
+    /// Whether the calling process, which opened the file, may trust its contents: the file is its own user's, or root's. `Err`:
+    /// the user ids of the owner and of the caller.
     pub(crate) fn check_owner(&self, opener: Opener) -> Result<(), (u32, u32)> {
         if self.owner == 0 {
             return Ok(());
@@ -93,12 +93,12 @@ impl Metadata {
     }
 }
 
-impl From<libc::stat> for Metadata {
-    #[allow(clippy::unnecessary_cast, reason = "the number of links is narrower on some processors")]
-    fn from(metadata: libc::stat) -> Self {
+impl From<large::stat> for Metadata {
+    #[allow(clippy::unnecessary_cast, reason = "the numbers are narrower on some processors")]
+    fn from(metadata: large::stat) -> Self {
         Self {
-            device: metadata.st_dev,
-            inode: metadata.st_ino,
+            device: metadata.st_dev as u64,
+            inode: metadata.st_ino as u64,
             owner: metadata.st_uid,
             size: metadata.st_size as u64,
             links: metadata.st_nlink as u64,
@@ -113,8 +113,8 @@ fn bytes_of(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
 
-/// Calls with a path as C has it, on the stack: through std it would cost a process's first call two more pages of code.
-/// What the call has to say of errno it says itself.
+/// Calls `call` with a path as a C string on the stack. The standard library's way would cost a process's first call two more
+/// pages of code. `call` itself reports its errno.
 pub(in crate::sys) fn with_c_string<T>(bytes: &[u8], call: impl FnOnce(*const libc::c_char) -> T) -> Result<T, Errno> {
     const SHORT: usize = 256;
     if bytes.len() >= SHORT {
@@ -129,12 +129,12 @@ pub(in crate::sys) fn with_c_string<T>(bytes: &[u8], call: impl FnOnce(*const li
     Ok(call(buffer.as_ptr().cast()))
 }
 
-/// Opens a file as openat(2) does, not to be inherited by what is executed.
+/// Opens a file by openat(2), to be closed at exec.
 pub(super) fn open_at(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<File, Errno> {
     const MODE: libc::c_uint = 0o600;
     let open = |path| loop {
         // SAFETY: openat(2) reads the path.
-        match unsafe { libc::openat(directory, path, flags | libc::O_CLOEXEC, MODE) } {
+        match unsafe { large::openat(directory, path, flags | libc::O_CLOEXEC, MODE) } {
             -1 if Errno::last().0 == libc::EINTR => {}
             -1 => return Err(Errno::last()),
             // SAFETY: the number is this call's own.
@@ -144,11 +144,12 @@ pub(super) fn open_at(directory: RawFd, path: &[u8], flags: libc::c_int) -> Resu
     with_c_string(path, open)?
 }
 
-/// The same, for what is not to be written to by mistake: by a number above those of the standard files.
+/// The same, under a number above 2, so that nobody writes to it by mistake (see [`standard_fds`]).
 pub(super) fn open_above_standard(directory: RawFd, path: &[u8], flags: libc::c_int) -> Result<File, Errno> {
     let _placeholders = standard_fds::Placeholders::open()?;
     let opened = open_at(directory, path, flags)?;
-    // Where the program has closed one since. What was made there is made, so an error would come too late.
+    // The program may have closed a standard file since. A created file keeps such a number: it exists already, so an error
+    // would come too late.
     match standard_fds::move_away(&opened) {
         Ok(moved) => Ok(moved.unwrap_or(opened)),
         Err(_) if flags & libc::O_EXCL != 0 => Ok(opened),
@@ -161,7 +162,7 @@ pub(super) fn open_with(path: &Path, flags: libc::c_int) -> Result<File, Errno> 
     open_above_standard(libc::AT_FDCWD, bytes_of(path), flags)
 }
 
-/// Without waiting for whoever else has the file.
+/// Flags for an open that does not wait.
 fn at_once(access: Access) -> libc::c_int {
     let flag = match access {
         Access::ReadWrite => libc::O_RDWR,
@@ -170,7 +171,7 @@ fn at_once(access: Access) -> libc::c_int {
     flag | libc::O_NONBLOCK | libc::O_NOCTTY
 }
 
-/// The same, of the file itself.
+/// The same, and a symbolic link is an error.
 pub(super) fn unfollowed(access: Access) -> libc::c_int {
     at_once(access) | libc::O_NOFOLLOW
 }
@@ -188,13 +189,13 @@ pub(crate) enum Opener {
     Other,
 }
 
-/// As [`open`], and says whether the file's owner is the caller. That the owner reads as the caller's number does not say
-/// so: in a user namespace each user that it does not know reads as the same one.
+/// As [`open`], and tells whether the caller is the file's owner. A comparison of user ids does not show it: in a user
+/// namespace, all users that are not mapped there have the same id.
 pub(crate) fn open_as_owner(path: &Path, access: Access) -> Result<(File, Opener), Errno> {
     as_owner(|flags| open_with(path, unfollowed(access) | flags))
 }
 
-/// Opens with flags that the kernel lets the owner alone have, or without.
+/// Opens with a flag that the kernel grants to the owner alone (O_NOATIME), or without it.
 pub(super) fn as_owner(open: impl Fn(libc::c_int) -> Result<File, Errno>) -> Result<(File, Opener), Errno> {
     match open(libc::O_NOATIME) {
         Err(Errno(libc::EPERM)) => Ok((open(0)?, Opener::Other)),
@@ -202,30 +203,30 @@ pub(super) fn as_owner(open: impl Fn(libc::c_int) -> Result<File, Errno>) -> Res
     }
 }
 
-/// Whether a file can have been opened by [`open`]: hardly anybody else has a regular file that does not block.
+/// Whether a file can have been opened by [`open`]: hardly any program opens a regular file with O_NONBLOCK.
 pub(in crate::sys) fn is_by_open(file: &File) -> Result<bool, Errno> {
     // SAFETY: fcntl(2) with this command touches no memory.
     Ok(Errno::check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) })? & libc::O_NONBLOCK != 0)
 }
 
-/// Opens an existing file through a link of /proc.
+/// Opens an existing file through a link in /proc.
 pub(in crate::sys) fn open_following(path: &Path, access: Access) -> Result<File, Errno> {
     open_with(path, at_once(access))
 }
 
-/// Makes a file without a name in `directory`; it vanishes with its last descriptor unless it is linked.
+/// Creates a file without a name in `directory`. It vanishes with its last descriptor unless it is linked.
 pub(crate) fn create_unnamed(directory: &Path) -> Result<File, Errno> {
     open_with(directory, libc::O_RDWR | libc::O_TMPFILE)
 }
 
-/// Makes a file in memory that has no name and is nobody else's. `name` is what /proc/PID/maps shows it as.
+/// Creates a file in memory that has no name and that nobody else can open. /proc/PID/maps shows it as `name`.
 pub(crate) fn create_in_memory(name: &CStr) -> Result<File, Errno> {
     let _placeholders = standard_fds::Placeholders::open()?;
     // SAFETY: memfd_create(2) reads the name; the number that it returns is this call's own.
     unsafe { Ok(File::from_raw_fd(Errno::check(libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC))?)) }
 }
 
-/// Makes a file under a name that must not exist.
+/// Creates a file under a name that must not exist.
 pub(crate) fn create_named(path: &Path) -> Result<File, Errno> {
     open_with(path, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW)
 }
@@ -240,27 +241,28 @@ pub(crate) fn link_unnamed(file: &File, path: &Path) -> Result<(), Errno> {
     with_c_string(from.as_bytes(), |from| with_c_string(bytes_of(path), |to| link(from, to)))??.map(drop)
 }
 
-/// Reserves the bytes from `start` up to but not including `end`, so that no later touch is a SIGBUS, and makes the file
-/// at least that long. What others write there meanwhile stays as it is, but for the last byte, which nobody may use: never
-/// posix_fallocate(3), which writes zeros over it where the file system cannot reserve. `EOPNOTSUPP`: neither the file
-/// system nor the kernel can.
+/// Reserves the bytes from `start` up to but not including `end`, so that no later access is a SIGBUS, and makes the file at
+/// least that long. What others write there meanwhile stays, except in the last byte, which nobody may use. `EOPNOTSUPP`:
+/// neither the file system nor the kernel can reserve.
+///
+/// posix_fallocate(3) will not do: if the file system cannot reserve, that function writes zeros over what others wrote.
 pub(crate) fn reserve(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     if start >= end {
         return Ok(());
     }
-    // A touch needs room for all of its page that the file has, whose blocks may be smaller.
+    // An access needs room for all of its page that the file has; the blocks of the file may be smaller.
     let page = mapping::page_size();
     let (start, whole) = (start / page * page, end.next_multiple_of(page));
     let end = if whole == end { end } else { whole.min(Metadata::of(file)?.size).max(end) };
-    // Past the limit the kernel would send SIGXFSZ, which ends the process, where the file had to become longer.
+    // Making the file longer than the limit is a SIGXFSZ, which ends the process.
     if end > file_size_limit() && Metadata::of(file)?.size < end {
         return Err(Errno(libc::EFBIG));
     }
-    let offset = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
-    let length = libc::off_t::try_from(end).map_err(|_| Errno(libc::EFBIG))? - offset;
+    let offset = large::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
+    let length = large::off_t::try_from(end).map_err(|_| Errno(libc::EFBIG))? - offset;
     loop {
         // SAFETY: fallocate(2) touches no memory.
-        if unsafe { libc::fallocate(file.as_raw_fd(), 0, offset, length) } == 0 {
+        if unsafe { large::fallocate(file.as_raw_fd(), 0, offset, length) } == 0 {
             return Ok(());
         }
         match Errno::last() {
@@ -271,11 +273,11 @@ pub(crate) fn reserve(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     }
 }
 
-/// The same on a file system without fallocate(2), such as ext3 or ramfs.
+/// [`reserve`] on a file system without fallocate(2), such as ext3 or ramfs.
 fn reserve_by_touching(file: &File, start: u64, end: u64) -> Result<(), Errno> {
-    // Not by ftruncate(2): of two who make it longer, one could make it shorter again.
+    // ftruncate(2) will not do: if two processes make the file longer, one could make it shorter again.
     if Metadata::of(file)?.size < end {
-        // The file may have become shorter since that was asked.
+        // The file may have become shorter since the check above.
         if end > file_size_limit() {
             return Err(Errno(libc::EFBIG));
         }
@@ -284,27 +286,43 @@ fn reserve_by_touching(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     mapping::populate(file, start, end)
 }
 
-/// Where the description stands in the file. `None`: the descriptor is of nothing that has such a place.
+/// The position of the description in the file. `None`: the descriptor is closed, or of something without positions.
 pub(crate) fn position(file: &File) -> Option<u64> {
     // SAFETY: lseek(2) touches no memory.
-    u64::try_from(unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR) }).ok()
+    u64::try_from(unsafe { large::lseek(file.as_raw_fd(), 0, libc::SEEK_CUR) }).ok()
 }
 
-/// Has the description stand somewhere, be it behind the file's end. `None`: the file system has no such place.
+/// Sets the position of the description, which may lie behind the file's end. `None`: the file system has no such position.
 pub(crate) fn set_position(file: &File, position: u64) -> Option<u64> {
-    let offset = libc::off_t::try_from(position).ok()?;
+    let offset = large::off_t::try_from(position).ok()?;
     // SAFETY: as above.
-    u64::try_from(unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_SET) }).ok()
+    u64::try_from(unsafe { large::lseek(file.as_raw_fd(), offset, libc::SEEK_SET) }).ok()
 }
 
-/// How long a file of this process may become; a write beyond is SIGXFSZ.
+/// The first range of a file, from a position on, that has been written to. The bytes before it read as zeros. Changes the
+/// position of the description. `None`: there is no such range.
+pub(crate) fn next_touched(file: &File, from: u64) -> Result<Option<Range<u64>>, Errno> {
+    let seek = |from: u64, whence| {
+        let from = large::off_t::try_from(from).map_err(|_| Errno(libc::EOVERFLOW))?;
+        // SAFETY: as above.
+        let found = unsafe { large::lseek(file.as_raw_fd(), from, whence) };
+        u64::try_from(found).map_err(|_| Errno::last())
+    };
+    match seek(from, libc::SEEK_DATA) {
+        Err(Errno(libc::ENXIO)) => Ok(None),
+        Err(errno) => Err(errno),
+        Ok(start) => Ok(Some(start..seek(start, libc::SEEK_HOLE)?)),
+    }
+}
+
+/// How long this process may make a file; a write beyond that is a SIGXFSZ.
 fn file_size_limit() -> u64 {
     // SAFETY: getrlimit(2) fills the struct it is given when it returns 0.
-    let limit = unsafe { Errno::filled_by(|limit: *mut libc::rlimit| libc::getrlimit(libc::RLIMIT_FSIZE, limit)) };
+    let limit = unsafe { Errno::filled_by(|limit: *mut large::rlimit| large::getrlimit(libc::RLIMIT_FSIZE, limit)) };
     limit.map_or(u64::MAX, |limit| limit.rlim_cur)
 }
 
-/// Fills `buffer` from the file's start; the number of bytes there were.
+/// Fills `buffer` from the file's start, and returns the number of bytes that there were.
 pub(crate) fn read_start(file: &File, buffer: &mut [u8]) -> Result<usize, Errno> {
     let mut filled = 0;
     while filled < buffer.len() {

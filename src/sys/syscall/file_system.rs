@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! File systems, as far as locks and shared memory are concerned.
+//! Which file systems can carry locks and shared memory.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -7,15 +7,15 @@ use std::os::fd::AsRawFd;
 
 use crate::sys::Errno;
 
-/// What kind of file system a file is on, as far as locks are concerned.
+/// The kind of file system that a file is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileSystem {
     /// In memory: no file of it outlives the boot.
     Memory,
-    /// The same, of a file that has no name and is this process's alone.
+    /// In memory, and the file has no name: nobody but this process can open it.
     Nameless,
     Local,
-    /// Of that type: neither memory mapped from it nor its locks are shared by all who open it.
+    /// Of that type. Its mappings and locks are not shared by all hosts that open a file.
     Network(u64),
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn file_system_of(file: &File) -> Result<FileSystem, Errno> {
         0x0102_1994, // tmpfs
         0x8584_58f6, // ramfs
     ];
-    // linux/magic.h and the file systems' own sources; most are not in the libc crate.
+    // From linux/magic.h and the sources of the file systems; most are not in the libc crate.
     const SHARED_BETWEEN_HOSTS: [u64; 26] = [
         0x6969,      // NFS
         0x517b,      // SMB
@@ -39,7 +39,7 @@ pub(crate) fn file_system_of(file: &File) -> Result<FileSystem, Errno> {
         0x7375_7245, // Coda
         0x0bd0_0bd0, // Lustre
         0x564c,      // NCP
-        // Of a cluster: some share memory and locks within one host only, some do it at a price.
+        // Cluster file systems: some share memory and locks within one host only, some do it at a price.
         0x7461_636f, // OCFS2
         0x0116_1970, // GFS2
         0x4750_4653, // GPFS
@@ -50,7 +50,7 @@ pub(crate) fn file_system_of(file: &File) -> Result<FileSystem, Errno> {
         0xbeef_dead, // StorNext
         0x0131_11a8, // IBRIX
         0xa501_fcf5, // VxFS
-        // Of a virtual machine's host.
+        // Shared folders of a virtual machine's host.
         0x786f_4256, // vboxsf
         0xbacb_acbc, // vmhgfs
         0x7c7c_6673, // prl_fs
@@ -66,14 +66,14 @@ pub(crate) fn file_system_of(file: &File) -> Result<FileSystem, Errno> {
 
 const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
 
-/// Whether the file is on overlayfs, where what is mapped is not what was opened.
+/// Whether the file is on overlayfs, which maps another file than the one that was opened.
 pub(crate) fn is_on_overlay(file: &File) -> Result<bool, Errno> {
     Ok(file_system(file)? == OVERLAYFS_SUPER_MAGIC)
 }
 
-/// Has the file, which is still empty, be written in place for good. Where each write of a page takes a new place instead,
-/// what is reserved is used up by the first, and the next is a SIGBUS if the file system is full. `EOPNOTSUPP`: the file
-/// system cannot.
+/// Makes every write to a file that is still empty go to the reserved place. A file system that copies on write puts each
+/// write elsewhere. The first write then uses up the reserved space, and on a full file system the next one is a SIGBUS.
+/// `EOPNOTSUPP`: the file system always copies.
 pub(crate) fn write_in_place(file: &File) -> Result<(), Errno> {
     const BTRFS_SUPER_MAGIC: u64 = 0x9123_683e;
     const ALWAYS_COPY_ON_WRITE: [u64; 2] = [
@@ -89,9 +89,9 @@ pub(crate) fn write_in_place(file: &File) -> Result<(), Errno> {
     }
 }
 
-/// By chattr's +C.
+/// As `chattr +C` does it.
 fn forbid_copy_on_write(file: &File) -> Result<(), Errno> {
-    // Of linux/fs.h; what is compressed is copied.
+    // From linux/fs.h. Compressed files are copied on write, too.
     const FS_COMPR_FL: libc::c_int = 0x4;
     const FS_NOCOW_FL: libc::c_int = 0x80_0000;
     let mut flags: libc::c_int = 0;
@@ -104,7 +104,7 @@ fn forbid_copy_on_write(file: &File) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Whether a path is on the kernel's own procfs. Without a descriptor, which the program could close meanwhile.
+/// Whether a path is on the kernel's procfs. By the path, because the program could close a descriptor.
 pub(in crate::sys) fn is_procfs(path: &CStr) -> bool {
     const PROC_SUPER_MAGIC: u64 = 0x9fa0;
     // SAFETY: statfs(2) reads the path and fills the struct it is given when it returns 0.

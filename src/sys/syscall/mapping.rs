@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Mapped memory, reached only by checked offsets and only as atomics: other processes write to it at any time.
+//! Mapped memory. It is reached by checked offsets and as atomics only, because other processes write to it at any time.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::Errno;
 use crate::sys::syscall::file::Access;
+use crate::sys::syscall::large;
 
-/// The largest page that Linux has on any processor that it runs on.
+/// The largest page that Linux uses on any processor.
 const LARGEST_PAGE: usize = 65536;
 
 /// How large a page is.
 pub(super) fn page_size() -> u64 {
-    // Where that is known, to ask the libc would cost a process's first call another page of code.
+    // The size is known here. Asking the libc would cost a process's first call another page of code.
     if cfg!(target_arch = "x86_64") {
         return 4096;
     }
@@ -22,15 +23,15 @@ pub(super) fn page_size() -> u64 {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(LARGEST_PAGE as u64)
 }
 
-/// Pages of this process, given back when dropped. By the system calls alone: a process's first call maps three times, and
-/// to ask the libc how large a page is would cost it as much as a fourth.
+/// Mapped pages, unmapped when dropped. It uses the system calls alone: a process's first call maps three times, and asking
+/// the libc for the page size would cost as much as a fourth mapping.
 #[derive(Debug)]
 struct Pages {
     start: *mut u8,
     length: usize,
 }
 
-// SAFETY: plain memory, which no thread owns; what is in it is shared as atomics only.
+// SAFETY: plain memory that no thread owns, accessed as atomics only.
 unsafe impl Send for Pages {}
 // SAFETY: as above.
 unsafe impl Sync for Pages {}
@@ -41,16 +42,16 @@ impl Pages {
         protection: libc::c_int,
         flags: libc::c_int,
         file: i32,
-        offset: libc::off_t,
+        offset: large::off_t,
     ) -> Result<Self, Errno> {
-        // SAFETY: mmap(2) without MAP_FIXED puts nothing in the place of anything.
-        let start = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, file, offset) };
+        // SAFETY: mmap(2) without MAP_FIXED replaces no mapping.
+        let start = unsafe { large::mmap(ptr::null_mut(), length, protection, flags, file, offset) };
         if start == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(Self { start: start.cast(), length }) }
     }
 
-    /// Says what children, or a dump of this process's memory, are to find there.
+    /// Says by madvise(2) what children, or a core dump, find in these pages.
     fn advise(&self, start: usize, length: usize, advice: libc::c_int) -> Result<(), Errno> {
-        // SAFETY: madvise(2) within these pages, as the callers count; the advices given here change nothing for this
+        // SAFETY: madvise(2) within these pages, as the callers see to; the advices used here change nothing for this
         // process.
         Errno::check(unsafe { libc::madvise(self.start.add(start).cast(), length, advice) })?;
         Ok(())
@@ -59,7 +60,7 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: mapped by map(), and nobody has an address in them for longer than the value. It fails on none.
+        // SAFETY: mapped by map(), and nobody has an address in them for longer than the value. It cannot fail.
         unsafe { libc::munmap(self.start.cast(), self.length) };
     }
 }
@@ -72,19 +73,18 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
-    /// Maps the first `length` bytes for what `access` says. The file must be that long, or touching it is SIGBUS.
+    /// Maps the first `length` bytes. The file must be that long: an access beyond its end is a SIGBUS.
     pub(crate) fn new(file: &File, access: Access, length: usize) -> Result<Self, Errno> {
         let range = Pages::map(length, protection(access), libc::MAP_SHARED, file.as_raw_fd(), 0)?;
         Ok(Self { range, access })
     }
 
-    /// The same file once more, elsewhere, at the start of a range of `most` bytes: so the file may grow, and what is mapped
-    /// stays where it is. What is beyond the file's end, but for the rest of a large page, cannot be accessed: whoever
-    /// scans memory would meet a SIGBUS on each page. Not by the file's descriptor, whose number may be another file's.
+    /// Maps the same file once more, at the start of a range of `most` bytes. So the file can grow while the mapped part stays
+    /// where it is. The pages beyond the file's end, except the rest of a large page, are protected: otherwise a program that
+    /// scans memory would get a SIGBUS on each. It uses the mapping, because the descriptor may be another file's.
     pub(crate) fn once_more(&self, length: usize, most: usize) -> Result<Self, Errno> {
         let size = most.max(length);
-        // SAFETY: mremap(2) of 0 bytes of a shared mapping leaves that as it is, and maps its file, from there on, where
-        // nothing is.
+        // SAFETY: mremap(2) of 0 bytes of a shared mapping leaves it as it is, and maps its file again in free addresses.
         let start = unsafe { libc::mremap(self.range.start.cast(), 0, size, libc::MREMAP_MAYMOVE) };
         if start == libc::MAP_FAILED {
             return Err(Errno::last());
@@ -93,30 +93,30 @@ impl Mapping {
         let end = length.next_multiple_of(LARGEST_PAGE);
         if end < most {
             mapping.protect(end, most - end, libc::PROT_NONE)?;
-            // Where the file has lost its name, the kernel would search all of it, and dump it as zeros.
+            // If the file has lost its name, a core dump would contain the whole range, as zeros.
             mapping.range.advise(end, most - end, libc::MADV_DONTDUMP).ok();
         }
         Ok(mapping)
     }
 
-    /// Gives access to the first `length` bytes, which the file has by now. Threads may do the same at the same time.
+    /// Gives access to the first `length` bytes. The file is that long by now. Several threads may do this at a time.
     pub(crate) fn extend(&self, length: usize) -> Result<(), Errno> {
         if length > self.range.length {
             return Err(Errno(libc::EINVAL));
         }
-        // Before: pages of the same kind are one mapping, of which a process may have so many.
+        // Before the protection changes: pages of the same kind stay one mapping, and a process may have only so many.
         self.range.advise(0, length, libc::MADV_DODUMP).ok();
         self.protect(0, length, protection(self.access))
     }
 
-    /// Of pages that lie within the range: either nobody may touch them yet, or they get what they have.
+    /// Protects pages of the range which nobody may access yet, or which keep the access that they have.
     fn protect(&self, start: usize, length: usize, protection: libc::c_int) -> Result<(), Errno> {
-        // SAFETY: the callers' pages are of this mapping only, and access to those that may be touched is not taken away.
+        // SAFETY: the pages are of this mapping, and no access is taken away from pages that have it.
         Errno::check(unsafe { libc::mprotect(self.range.start.add(start).cast(), length, protection) })?;
         Ok(())
     }
 
-    /// Maps the file's first page, never to be touched (the file may be empty), and not into any child.
+    /// Maps the file's first page, which is never accessed (the file may be empty) and which no child inherits.
     pub(in crate::sys) fn not_inherited(file: &File) -> Result<Self, Errno> {
         let mapping = Self::new(file, Access::ReadOnly, 1)?;
         mapping.range.advise(0, 1, libc::MADV_DONTFORK)?;
@@ -141,8 +141,8 @@ impl Mapping {
 
     /// The 16-bit word at `offset`.
     pub(crate) fn u16_at(&self, offset: usize) -> &AtomicU16 {
-        // SAFETY: address() checked bounds and alignment of memory that stays mapped as long as self; an atomic may
-        // be shared with any writer, and in a read-only mapping nobody above this module stores.
+        // SAFETY: address() checked bounds and alignment, and the memory stays mapped as long as self. An atomic may be
+        // shared with any writer; above this module nobody stores to a read-only mapping.
         unsafe { AtomicU16::from_ptr(self.address(offset, 2, 2).cast()) }
     }
 
@@ -192,17 +192,17 @@ fn protection(access: Access) -> libc::c_int {
     }
 }
 
-/// Has the file system find room for the bytes from `start`, where a page begins, up to `end`, which the file has, as a
-/// write to each page would, and writes nothing. `ENOSPC`: there is none. `EOPNOTSUPP`: the kernel (before Linux 5.14) cannot do it.
+/// Makes the file system find room for the bytes from `start` (the start of a page) to `end` (within the file), as a write to
+/// each page would, but without writing. `ENOSPC`: there is no room. `EOPNOTSUPP`: the kernel is older than Linux 5.14.
 pub(super) fn populate(file: &File, start: u64, end: u64) -> Result<(), Errno> {
     let size = |bytes| usize::try_from(bytes).map_err(|_| Errno(libc::EFBIG));
-    let offset = libc::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
+    let offset = large::off_t::try_from(start).map_err(|_| Errno(libc::EFBIG))?;
     let pages =
         Pages::map(size(end - start)?, protection(Access::ReadWrite), libc::MAP_SHARED, file.as_raw_fd(), offset)?;
     loop {
         match pages.advise(0, pages.length, libc::MADV_POPULATE_WRITE) {
             Err(Errno(libc::EINTR)) => {}
-            // A touch would be a SIGBUS, for which the kernel does not say why.
+            // An access would be a SIGBUS, and the kernel does not say why.
             Err(Errno(libc::EFAULT)) => return Err(Errno(libc::ENOSPC)),
             Err(Errno(libc::EINVAL)) => return Err(Errno(libc::EOPNOTSUPP)),
             done => return done,
@@ -215,13 +215,25 @@ pub(super) fn populate(file: &File, start: u64, end: u64) -> Result<(), Errno> {
 pub(crate) struct WipedOnFork(Pages);
 
 impl WipedOnFork {
-    /// Zeroed room for `words` 64-bit words; touched pages alone cost memory.
+    /// Zeroed room for `words` 64-bit words. Only pages that are accessed cost memory.
     pub(crate) fn new(words: usize) -> Result<Self, Errno> {
         let bytes = words.max(1).checked_mul(size_of::<u64>()).ok_or(Errno(libc::ENOMEM))?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let pages = Pages::map(bytes, protection(Access::ReadWrite), flags, -1, 0)?;
         pages.advise(0, bytes, libc::MADV_WIPEONFORK)?;
         Ok(Self(pages))
+    }
+
+    /// Whether the system accepts an advice that does not exist, and so may not do what it accepts.
+    pub(in crate::sys) fn accepts_any_advice(&self) -> bool {
+        const NO_ADVICE: libc::c_int = libc::c_int::MAX;
+        self.0.advise(0, self.0.length, NO_ADVICE).is_ok()
+    }
+
+    /// Takes the advice back.
+    #[cfg(test)]
+    pub(in crate::sys) fn keep_on_fork(&self) -> Result<(), Errno> {
+        self.0.advise(0, self.0.length, libc::MADV_KEEPONFORK)
     }
 
     #[inline(always)]

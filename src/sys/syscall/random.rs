@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Random numbers of the kernel's.
+//! Random numbers from the kernel.
 
-/// An id that no other is likely to have; zeros if the kernel has no random bytes to give yet.
+/// A random id; zeros if the kernel has no random bytes yet, early in the boot.
 pub(crate) fn id() -> [u8; 16] {
     let mut bytes = [0u8; 16];
     // SAFETY: getrandom(2) writes at most as many bytes as it is told there are.
@@ -9,7 +9,7 @@ pub(crate) fn id() -> [u8; 16] {
     if count == bytes.len() as isize { bytes } else { [0; 16] }
 }
 
-/// A number of at most that many bits that no other is likely to be; 0 if the kernel has no random bytes to give yet.
+/// A random number of at most `bits` bits; 0 as above.
 pub(crate) fn number(bits: u32) -> u64 {
     let id = id();
     u64::from_ne_bytes([id[0], id[1], id[2], id[3], id[4], id[5], id[6], id[7]]) >> (u64::BITS - bits)

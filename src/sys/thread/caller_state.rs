@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The state in which the caller's thread came: errno, its cancellation state and its signal mask.
+//! The state of the thread that calls: errno, its cancellation state and its signal mask.
 //!
-//! The library's system calls set errno, and many are cancellation points; the caller is to notice neither. While the
-//! library changes something, no signal handler of the program's may run: a handler may call the library, jump out of it, or
-//! end the thread, and the last two unwind frames through which Rust lets nothing but a panic pass.
+//! The library's system calls set errno, and many are cancellation points; the caller must notice neither. While the library
+//! changes something, no signal handler of the program may run. A handler may call the library, jump out of it, or end the
+//! thread. The last two unwind Rust frames, and Rust allows only a panic to do that.
 
 use std::ffi::c_int;
 
 use crate::sys::Errno;
+use crate::sys::platform::SIGNAL_OF_SETXID;
 
-/// PTHREAD_CANCEL_DISABLE of glibc, which the libc crate does not declare for Linux.
+/// PTHREAD_CANCEL_DISABLE of glibc and musl, which the libc crate does not declare for Linux.
 const CANCEL_DISABLE: c_int = 1;
 
 unsafe extern "C" {
@@ -32,12 +33,9 @@ const fn bit(signal: c_int) -> SignalSet {
     1 << (signal - 1)
 }
 
-/// glibc's own signal, by which it has each thread change its user: setuid(3) waits until every thread has handled it.
-const SIGSETXID: c_int = 33;
-
-/// The signals that are held back. Not those that a fault of the thread itself raises: the kernel ends the process if such a
-/// signal is blocked. The libc's cancellation signal is held back, too: its handler may cancel a thread that has disabled
-/// cancellation just before.
+/// The signals that are blocked: all but those that a fault of the thread itself raises. If such a signal is blocked, the
+/// kernel ends the process. The libc's cancellation signal is blocked, too: its handler may cancel a thread that has just
+/// disabled cancellation.
 const BLOCKED: SignalSet = !(bit(libc::SIGSEGV)
     | bit(libc::SIGBUS)
     | bit(libc::SIGFPE)
@@ -45,7 +43,7 @@ const BLOCKED: SignalSet = !(bit(libc::SIGSEGV)
     | bit(libc::SIGTRAP)
     | bit(libc::SIGSYS)
     | bit(libc::SIGABRT)
-    | bit(SIGSETXID));
+    | bit(SIGNAL_OF_SETXID));
 
 /// Changes the calling thread's mask and returns the old one. By the system call: the libc's function is several times as
 /// large, and every call of the library comes here. Where a sandbox forbids the call, the mask stays as it is.

@@ -101,17 +101,17 @@ impl Thread {
     /// Notes that the thread claims that cell from here on. Any earlier claim is over.
     ///
     /// The note stands until the thread has seen that it holds the lock. A signal handler may interrupt the claim, or jump out
-    /// of it. So every call of the thread that finds a note gives the cell back, and an interrupted claim learns that from
+    /// of it. So every call of the thread that finds a note releases the cell, and an interrupted claim learns that from
     /// [`end_claim`](Self::end_claim) and starts again.
     #[inline(always)]
     pub(crate) fn begin_claim(self, cell: &AtomicU64, owner: u64) {
-        // Counted first, so that whoever finds the note can take the count back.
+        // Count first, so that the call that finds the note can take the count back.
         self.count_shared_lock();
         self.store::<{ field::CLAIMED_AS }>(owner);
         self.store::<{ field::CLAIMING }>(address_of(cell));
     }
 
-    /// Ends the claim. `false`: another call has given the cell back meanwhile.
+    /// Ends the claim. `false`: a call in a signal handler has released the cell meanwhile.
     #[inline(always)]
     pub(crate) fn end_claim(self, cell: &AtomicU64) -> bool {
         let is_claimed = self.subtract::<{ field::CLAIMING }>(address_of(cell));
@@ -129,7 +129,7 @@ impl Thread {
         }
     }
 
-    /// Whether the thread claims that cell, and nobody has ended the claim.
+    /// Whether the thread claims that cell, and no other call of it has ended the claim.
     pub(crate) fn claims(self, cell: &AtomicU64) -> bool {
         self.load::<{ field::CLAIMING }>() == address_of(cell)
     }

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The calling thread's own object, which thread.c defines: where its fields stand, and access to them.
 //!
-//! On x86-64 each access is one instruction relative to the thread pointer, so that a signal handler of the same thread comes
-//! before it or after it, never in between.
+//! A signal handler of the same thread comes before an access or after it, never in between. On x86-64 with glibc each access
+//! is one instruction relative to the thread pointer. Elsewhere it is an atomic one at the object's address.
 
-#[cfg(not(target_arch = "x86_64"))]
-use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(all(target_arch = "x86_64", initial_exec)))]
+use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 /// Where the fields stand.
 pub(super) mod field {
-    /// The epoch of the process in which the thread entered: the libc knows the thread, too.
+    /// The epoch in which the thread entered for robust mutexes: the libc knows it as a thread of this process.
     pub(in super::super) const EPOCH: usize = 0;
     pub(in super::super) const LOCAL_ID: usize = 8;
     /// How many robust mutexes the thread holds through this library.
     pub(in super::super) const HELD: usize = 16;
     /// Whether the thread is inside an exported function.
     pub(in super::super) const INSIDE: usize = 24;
-    /// The epoch in which the thread got its local id and id. Unlike EPOCH it says nothing of the libc.
+    /// The epoch in which the thread got its id and local id. Unlike EPOCH, it says nothing about the libc.
     pub(in super::super) const IDENTIFIED: usize = 32;
     pub(in super::super) const ID: usize = 40;
     /// The attachment to a native segment that the thread entered last.
@@ -39,17 +39,17 @@ pub(super) mod field {
     /// The undo records of `waits`.
     pub(in super::super) const WAITS: usize = 112;
     /// See [`Thread::last_error`](super::Thread::last_error).
-    pub(in super::super) const LAST_ERROR: usize = 288;
+    pub(in super::super) const LAST_ERROR: usize = 304;
     /// How the thread backs off from locks that others want all the time.
-    pub(in super::super) const PACE: usize = 416;
+    pub(in super::super) const PACE: usize = 432;
 }
 
 /// How many words the undo records take.
-pub(super) const WAIT_WORDS: usize = 22;
+pub(super) const WAIT_WORDS: usize = 24;
 /// How many words the last error takes.
 pub(crate) const LAST_ERROR_WORDS: usize = 16;
 
-/// Keeps the code mapped for good. In a plugin that is unloaded, the end of a thread would call what is gone.
+/// Keeps the code mapped for good. Otherwise a thread that ends would call into a plugin that was unloaded.
 pub(in crate::sys) fn stay_loaded() {
     unsafe extern "C" {
         fn lock_manager_stay_loaded();
@@ -61,11 +61,11 @@ pub(in crate::sys) fn stay_loaded() {
 /// The calling thread's own object. Not `Send`: only the calling thread finds it at this place.
 #[derive(Clone, Copy)]
 pub(crate) struct Thread {
-    /// On x86-64 the object's distance from the thread pointer, elsewhere its address.
+    /// On x86-64 with glibc the object's distance from the thread pointer, elsewhere its address.
     place: *mut u64,
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", initial_exec))]
 impl Thread {
     /// The calling thread, as this library last knew it. That may have been before a fork.
     #[inline(always)]
@@ -119,8 +119,8 @@ impl Thread {
         }
     }
 
-    /// Subtracts `expected` and says whether the field is 0 now, that is, whether it was `expected`. Otherwise it is left as
-    /// something that is no address. One instruction, at half the price of an exchange.
+    /// Subtracts `expected`, and returns whether the field was `expected` (and is 0 now). If not, the field keeps a value that
+    /// is no address. It is one instruction, at half the price of an exchange.
     #[inline(always)]
     pub(super) fn subtract<const FIELD: usize>(self, expected: u64) -> bool {
         let is_zero: u8;
@@ -154,7 +154,7 @@ impl Thread {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(all(target_arch = "x86_64", initial_exec)))]
 impl Thread {
     /// The calling thread, as this library last knew it. That may have been before a fork.
     #[inline(always)]
@@ -162,32 +162,68 @@ impl Thread {
         Self { place: Self::object() }
     }
 
+    /// A field, as an atomic for a signal handler of the same thread: it comes between no two halves of it.
+    ///
+    /// The compiler must not move an access past others, since a handler may come between them. The fences of the callers
+    /// see to that and cost no instruction: they are to the compiler what each assembly block is on x86-64.
     #[inline(always)]
-    pub(super) fn load<const FIELD: usize>(self) -> u64 {
-        // SAFETY: a field of the calling thread's own object, which no other thread touches.
-        unsafe { self.place.byte_add(FIELD).read() }
+    fn field<'t, const FIELD: usize>(self) -> &'t AtomicU64 {
+        // SAFETY: a field of the calling thread's own object, which no other thread touches, and which lives as long as the
+        // thread. thread.c aligns it to 8 bytes.
+        unsafe { AtomicU64::from_ptr(self.place.byte_add(FIELD)) }
     }
 
-    /// Atomic for a signal handler of the same thread, which may come between a load and a store.
+    #[inline(always)]
+    pub(super) fn load<const FIELD: usize>(self) -> u64 {
+        compiler_fence(Ordering::SeqCst);
+        let value = self.field::<FIELD>().load(Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        value
+    }
+
+    #[cfg(not(target_arch = "aarch64"))]
     #[inline(always)]
     pub(super) fn add<const FIELD: usize, const VALUE: i64>(self) {
-        // SAFETY: as for load; the field has the alignment of its type.
-        let field = unsafe { AtomicU64::from_ptr(self.place.byte_add(FIELD)) };
-        field.fetch_add(VALUE.cast_unsigned(), Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        self.field::<FIELD>().fetch_add(VALUE.cast_unsigned(), Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// In place, where Rust's atomic would be a call. If a signal handler comes in between, the store fails and the addition
+    /// starts again: the processor gives the reservation up when it returns from the kernel.
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    pub(super) fn add<const FIELD: usize, const VALUE: i64>(self) {
+        // SAFETY: as for field.
+        unsafe {
+            std::arch::asm!(
+                "2: ldxr {value}, [{field}]",
+                "add {value}, {value}, {more}",
+                "stxr {failed:w}, {value}, [{field}]",
+                "cbnz {failed:w}, 2b",
+                field = in(reg) self.place.byte_add(FIELD),
+                more = in(reg) VALUE,
+                value = out(reg) _,
+                failed = out(reg) _,
+                options(nostack, preserves_flags),
+            );
+        }
     }
 
     /// As on x86-64.
     #[inline(always)]
     pub(super) fn subtract<const FIELD: usize>(self, expected: u64) -> bool {
-        // SAFETY: as for add.
-        let field = unsafe { AtomicU64::from_ptr(self.place.byte_add(FIELD)) };
-        field.fetch_sub(expected, Ordering::Relaxed) == expected
+        compiler_fence(Ordering::SeqCst);
+        let is_zero = self.field::<FIELD>().fetch_sub(expected, Ordering::Relaxed) == expected;
+        compiler_fence(Ordering::SeqCst);
+        is_zero
     }
 
     #[inline(always)]
     pub(super) fn store<const FIELD: usize>(self, value: u64) {
-        // SAFETY: as for load.
-        unsafe { self.place.byte_add(FIELD).write(value) }
+        compiler_fence(Ordering::SeqCst);
+        self.field::<FIELD>().store(value, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
     }
 }
 
@@ -202,6 +238,33 @@ impl Thread {
         Self::object().wrapping_byte_add(field::LAST_ERROR)
     }
 
+    /// The address of the calling thread's own object.
+    #[cfg(all(target_arch = "aarch64", initial_exec))]
+    #[inline(always)]
+    fn object() -> *mut u64 {
+        unsafe extern "C" {
+            static lock_manager_this_thread: u64;
+        }
+        let place;
+        // SAFETY: the initial-exec sequence of the AArch64 TLS ABI: the GOT entry holds the object's distance from the thread
+        // pointer, the same for all threads and fixed once the library is loaded.
+        unsafe {
+            std::arch::asm!(
+                "mrs {thread}, tpidr_el0",
+                "adrp {place}, :gottprel:{object}",
+                "ldr {place}, [{place}, #:gottprel_lo12:{object}]",
+                "add {place}, {place}, {thread}",
+                thread = out(reg) _,
+                place = out(reg) place,
+                object = sym lock_manager_this_thread,
+                options(nostack, preserves_flags),
+            );
+        }
+        place
+    }
+
+    /// The address of the calling thread's own object.
+    #[cfg(not(all(target_arch = "aarch64", initial_exec)))]
     fn object() -> *mut u64 {
         unsafe extern "C" {
             fn lock_manager_this_thread_address() -> *mut u64;

@@ -12,33 +12,28 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::sys::Errno;
+use crate::sys::platform::{KEYS_IN_THE_THREAD, MOST_KEYS};
 use crate::sys::thread::{self, Thread};
 
-/// Rounds in which the libc calls destructors as long as there are values (PTHREAD_DESTRUCTOR_ITERATIONS of glibc).
+/// Rounds in which the libc calls destructors as long as there are values (PTHREAD_DESTRUCTOR_ITERATIONS of glibc and musl).
 const ROUNDS: u64 = 4;
 
 /// The key, plus one; 0: there is none yet.
 static KEY: AtomicU64 = AtomicU64::new(0);
-
-/// As many keys as a process can have (PTHREAD_KEYS_MAX of glibc).
-const MOST_KEYS: libc::pthread_key_t = 1024;
-
-/// The keys, from the first, whose values have their place in the thread itself (PTHREAD_KEY_2NDLEVEL_SIZE of glibc).
-const KEYS_IN_THE_THREAD: u64 = 32;
 
 /// Whether destructors of the program run after the hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Destructors {
     /// None: all have run.
     Done,
-    /// At least one, which the program has set anew in every round. It may unlock what the thread holds.
+    /// At least one: it has set its value again in every round. It may unlock what the thread holds.
     Pending,
 }
 
 /// A function that is called when a thread ends.
 pub(crate) type OnThreadExit = fn(Thread, Destructors);
 
-/// Who wants to be called, in the order of the calls.
+/// The parts of the library that are called, in the order of the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitHook {
     /// The managers: what the thread holds, and what its waits have counted.
@@ -64,8 +59,8 @@ pub(crate) fn arm(thread: Thread, hook: ExitHook, function: OnThreadExit) -> Res
     Ok(())
 }
 
-/// The same for a caller that must not allocate, such as a signal handler. It does nothing, until another call arms the
-/// thread, where there is no key yet or the libc would allocate room for the key's value.
+/// The same for a caller that must not allocate, such as a signal handler. If there is no key yet, or the libc would allocate
+/// room for the key's value, it does nothing, and a later call arms the thread.
 pub(crate) fn arm_without_allocation(thread: Thread, hook: ExitHook, function: OnThreadExit) {
     register(hook, function);
     let known = KEY.load(Ordering::Acquire);
@@ -133,11 +128,12 @@ extern "C" fn run_hooks(_value: *mut c_void) {
     }
 }
 
-/// The libc goes through its keys upwards, in each round, and takes a key's value before it calls its destructor. So a
-/// destructor has set any value that stands at a higher key in the last round, and the libc calls that key's once more.
+/// Whether the libc still calls destructors after this one. In each round it goes through the keys upwards, and clears a key's
+/// value before it calls the key's destructor. So in the last round, a value at a higher key means that the libc will call
+/// that key's destructor once more.
 fn destructors() -> Destructors {
     let own = KEY.load(Ordering::Acquire) as libc::pthread_key_t;
-    // SAFETY: pthread_getspecific(3) of a number that is no key's is NULL in glibc and musl.
+    // SAFETY: pthread_getspecific(3) of a number below MOST_KEYS that is no key's is NULL in glibc and musl.
     let is_set = |key| unsafe { !libc::pthread_getspecific(key).is_null() };
     if (own..MOST_KEYS).any(is_set) { Destructors::Pending } else { Destructors::Done }
 }

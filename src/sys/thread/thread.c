@@ -3,6 +3,7 @@
  * What the library knows of the calling thread. C, because Rust has no stable way to ask for the initial-exec
  * model: with it the object is two instructions away, where thread_local! in a shared library costs a call to
  * __tls_get_addr in each lock and unlock. glibc keeps room for such small objects of libraries that come by dlopen.
+ * musl does not, and loads no library with that model: there build.rs leaves INITIAL_EXEC undefined.
  *
  * object.rs knows its fields by their offsets. No epoch and no attachment is ever 1, so that a new thread belongs
  * to none.
@@ -13,7 +14,8 @@
 #include <stdint.h>
 
 struct lock_manager_thread {
-	uint64_t epoch;
+	/* On i386 a uint64_t in a struct is aligned to 4 bytes only, but an atomic one to 8. */
+	_Alignas(8) uint64_t epoch;
 	uint64_t local_id;
 	uint64_t held;
 	uint64_t inside;
@@ -29,7 +31,7 @@ struct lock_manager_thread {
 	uint64_t claimed_as;
 	uint64_t met;
 	/* What waits.rs and last_error.rs keep here, zeros at first. */
-	uint64_t waits[2][11];
+	uint64_t waits[2][12];
 	uint64_t last_error[16];
 	/* How the thread backs off from busy locks: see waiting.rs. */
 	uint64_t pace;
@@ -39,11 +41,17 @@ extern __thread struct lock_manager_thread lock_manager_this_thread;
 struct lock_manager_thread *lock_manager_this_thread_address(void);
 
 _Static_assert(offsetof(struct lock_manager_thread, waits) == 112, "as object.rs has it");
-_Static_assert(offsetof(struct lock_manager_thread, last_error) == 288, "as object.rs has it");
-_Static_assert(offsetof(struct lock_manager_thread, pace) == 416, "as object.rs has it");
+_Static_assert(offsetof(struct lock_manager_thread, last_error) == 304, "as object.rs has it");
+_Static_assert(offsetof(struct lock_manager_thread, pace) == 432, "as object.rs has it");
+
+#ifdef INITIAL_EXEC
+#define MODEL tls_model("initial-exec"),
+#else
+#define MODEL
+#endif
 
 __thread struct lock_manager_thread lock_manager_this_thread
-	__attribute__((tls_model("initial-exec"), visibility("hidden"))) = { .epoch = 1, .identified = 1, .last_attachment = 1 };
+	__attribute__((MODEL visibility("hidden"))) = { .epoch = 1, .identified = 1, .last_attachment = 1 };
 
 __attribute__((visibility("hidden"))) struct lock_manager_thread *lock_manager_this_thread_address(void)
 {

@@ -12,6 +12,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::object::WAIT_WORDS;
+use crate::sys::probe;
 use crate::sys::process;
 use crate::sys::syscall::futex;
 use crate::sys::thread::Thread;
@@ -37,12 +38,12 @@ pub(crate) struct WaitEffects<'w> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeldWord<'w> {
     pub(crate) word: &'w AtomicU64,
-    /// The owner as whom it is released. If another owns the word by then, it stays.
+    /// The owner that the word must name to be released. If it names another by then, it stays.
     pub(crate) owner: u64,
     pub(crate) release: ReleaseWord,
 }
 
-/// Releases the word. The thread whose wait it was calls it.
+/// Releases the word. It is called with the word and its owner, by the thread whose wait it was.
 pub(crate) type ReleaseWord = fn(&AtomicU64, u64);
 
 /// [`WaitEffects`] as they stand in the thread's own memory; all zeros: no wait.
@@ -54,6 +55,8 @@ struct UndoRecord {
     canary: u64,
     waiting: *const AtomicU64,
     cancel: *const AtomicU32,
+    /// Where the cancel object counts the wait as a sleeper; null: it does not.
+    place: *const AtomicU64,
     local_waiters: *const AtomicU64,
     key: u64,
     published_wait: *const AtomicU64,
@@ -79,7 +82,7 @@ pub(crate) struct RecordedWait {
     canary: u64,
 }
 
-/// The stack that the caller runs on: it decides whether a wait can be seen to be abandoned.
+/// The stack that the caller runs on. Only from the thread's own stack can a call tell that a wait is abandoned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stack {
     /// The thread's own, with the address of a frame of the caller's.
@@ -118,6 +121,7 @@ impl RecordedWait {
             canary: self.canary,
             waiting: effects.waiting,
             cancel: effects.cancel.map_or(ptr::null(), ptr::from_ref),
+            place: ptr::null(),
             local_waiters,
             key: key.into(),
             published_wait: effects.published_wait.map_or(ptr::null(), ptr::from_ref),
@@ -133,16 +137,33 @@ impl RecordedWait {
 
     /// Records the word that the wait holds from here on.
     pub(crate) fn set_held_word(&self, thread: Thread, held_word: Option<HeldWord<'_>>) {
-        for record in records(thread) {
+        if let Some(record) = self.record(thread) {
             // SAFETY: as in begin().
             unsafe {
-                if self.canary != 0 && !(*record).frame.is_null() && (*record).canary == self.canary {
-                    (*record).held_word = held_word.map_or(ptr::null(), |held_word| held_word.word);
-                    (*record).owner = held_word.map_or(0, |held_word| held_word.owner);
-                    (*record).release = held_word.map(|held_word| held_word.release);
-                }
+                (*record).held_word = held_word.map_or(ptr::null(), |held_word| held_word.word);
+                (*record).owner = held_word.map_or(0, |held_word| held_word.owner);
+                (*record).release = held_word.map(|held_word| held_word.release);
             }
         }
+    }
+
+    /// Lets the cancel object count the wait as a sleeper in the place that `enter` returns, and in no other. Whether there is
+    /// one.
+    pub(crate) fn set_place<'w>(&self, thread: Thread, enter: impl FnOnce() -> Option<&'w AtomicU64>) -> bool {
+        let Some(record) = self.record(thread) else { return false };
+        // SAFETY: as in begin(); a place stays as long as the wait is counted in its cancel object.
+        unsafe {
+            leave_place(record);
+            (*record).place = enter().map_or(ptr::null(), ptr::from_ref);
+            !(*record).place.is_null()
+        }
+    }
+
+    fn record(&self, thread: Thread) -> Option<*mut UndoRecord> {
+        // SAFETY: as in begin().
+        let is_its =
+            |record: &*mut UndoRecord| unsafe { !(**record).frame.is_null() && (**record).canary == self.canary };
+        records(thread).into_iter().find(is_its).filter(|_| self.canary != 0)
     }
 
     /// Undoes everything but the held word, which stays with the caller.
@@ -161,6 +182,15 @@ impl RecordedWait {
             }
         }
     }
+}
+
+/// How many waits of the calling thread a cancel object with that number of waits counts as sleepers.
+pub(crate) fn own_sleepers(thread: Thread, cancel: &AtomicU32) -> u64 {
+    // SAFETY: as in begin().
+    let is_one = |record: &*mut UndoRecord| unsafe {
+        !(**record).frame.is_null() && ptr::eq((**record).cancel, cancel) && !(**record).place.is_null()
+    };
+    records(thread).iter().filter(|record| is_one(record)).count() as u64
 }
 
 /// Undoes the calling thread's abandoned waits.
@@ -196,6 +226,7 @@ fn undo_where(thread: Thread, is_over: impl Fn(&UndoRecord, Stack) -> bool) {
         unsafe {
             if !(*record).frame.is_null() && is_over(&*record, stack) {
                 let sleeper = (*record).futex;
+                probe::wait_undone(sleeper.addr() as u64, (*record).held_word.addr() as u64, (*record).owner);
                 undo(record);
                 futex::wake_one(&*sleeper);
             }
@@ -215,8 +246,8 @@ fn is_abandoned(record: &UndoRecord, stack: Stack) -> bool {
     }
 }
 
-/// Reads a word of this process through the kernel, because the address may be on another stack of the program's that is
-/// unmapped by now; then it is 0. `None`: the kernel refuses.
+/// Reads a word of this process through the kernel, because its address may be unmapped by now, such as another stack of the
+/// program's. `Some(0)`: it is unmapped. `None`: the kernel refuses to read.
 pub(crate) fn read_own_memory(address: *const u64) -> Option<u64> {
     let mut value = 0u64;
     let size = size_of::<u64>();
@@ -252,7 +283,7 @@ fn stack() -> Stack {
 unsafe fn undo(record: *mut UndoRecord) {
     // SAFETY: the caller's; what a record points to stays as long as the wait is counted there.
     unsafe {
-        let record = ptr::replace(record, std::mem::zeroed());
+        let mut record = ptr::replace(record, std::mem::zeroed());
         if let (Some(word), Some(release)) = (record.held_word.as_ref(), record.release) {
             release(word, record.owner);
         }
@@ -263,10 +294,25 @@ unsafe fn undo(record: *mut UndoRecord) {
         if let Some(local_waiters) = record.local_waiters.as_ref() {
             leave(local_waiters, record.key);
         }
+        leave_place(&mut record);
+        // After its place: the cancel object may be freed now.
         if let Some(cancel) = record.cancel.as_ref() {
             cancel.fetch_sub(1, Ordering::AcqRel);
         }
         (*record.waiting).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Takes a wait out of the place in which its cancel object counts it.
+///
+/// # Safety
+/// As for [`undo`].
+unsafe fn leave_place(record: *mut UndoRecord) {
+    // SAFETY: the caller's.
+    unsafe {
+        if let Some(place) = ptr::replace(&raw mut (*record).place, ptr::null()).as_ref() {
+            place.fetch_sub(1, Ordering::Release);
+        }
     }
 }
 
@@ -341,6 +387,30 @@ mod tests {
         assert_eq!(world.word.load(ORDER), OWNER, "who ends its wait has the word");
         wait.end(thread);
         assert_eq!(world.counted(), TAKEN_BACK);
+    }
+
+    #[test]
+    fn a_cancel_object_counts_a_wait_in_one_place_at_a_time() {
+        let (world, thread, mut wait) = (World::new(), Thread::calling(), RecordedWait::default());
+        let places = [const { AtomicU64::new(0) }; 2];
+        let counted = || places.each_ref().map(|place| place.load(ORDER));
+        let enter = |wait: &RecordedWait, index: usize| {
+            wait.set_place(thread, || {
+                places[index].fetch_add(1, ORDER);
+                Some(&places[index])
+            })
+        };
+        assert!(!enter(&wait, 0), "a wait without a record would leave its count behind");
+        assert!(wait.begin(thread, &world.effects()));
+        assert!(enter(&wait, 0) && enter(&wait, 1));
+        assert_eq!((counted(), own_sleepers(thread, &world.cancel)), ([0, 1], 1));
+        assert!(!wait.set_place(thread, || None));
+        assert_eq!((counted(), own_sleepers(thread, &world.cancel)), ([0, 0], 0));
+        assert!(enter(&wait, 0));
+        undo_all(thread);
+        assert_eq!(counted(), [0, 0]);
+        wait.end(thread);
+        assert_eq!(counted(), [0, 0]);
     }
 
     /// Leaves a wait as siglongjmp(3) does: without a word.

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * One program of several that share a native segment, each built for another libc or width. A driver runs two such builds
+ * at once: what they count together is exact, and what one leaves held when it dies, the other is told of.
+ *
+ *     neighbours NAME create            make the segment, with the count in its neighbour file NAME.count
+ *     neighbours NAME count N           N times: lock, add one, unlock
+ *     neighbours NAME check N           the count is N
+ *     neighbours NAME die ID            take a lock and die with it
+ *     neighbours NAME inherit ID        take it, and be told
+ *     neighbours NAME layout            create a segment of the libpod layout, or say why not
+ *     neighbours NAME remove
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <lock_manager.h>
+
+enum { LOCKS = 64, COUNTED = 3 };
+
+static const char *doing;
+
+static int32_t must(int32_t code)
+{
+	if (code < 0) {
+		fprintf(stderr, "neighbours: %s: %d: %s\n", doing, (int)code, lock_manager_last_error());
+		exit(EXIT_FAILURE);
+	}
+	return code;
+}
+
+static void fail(const char *why)
+{
+	fprintf(stderr, "neighbours: %s: %s\n", doing, why);
+	exit(EXIT_FAILURE);
+}
+
+/* The count, in a file beside the segment. Not atomic: the lock alone keeps it right. */
+static volatile uint64_t *counter(const char *segment)
+{
+	char path[256];
+	snprintf(path, sizeof path, "%s.count", segment);
+	int file = open(path, O_RDWR | O_CREAT, 0600);
+	if (file < 0 || ftruncate(file, sizeof(uint64_t)) < 0)
+		fail("the file of the count");
+	void *memory = mmap(NULL, sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	if (memory == MAP_FAILED)
+		fail("the memory of the count");
+	close(file);
+	return memory;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 3)
+		return 2;
+	const char *segment = argv[1];
+	doing = argv[2];
+	const unsigned long number = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
+	lock_manager_t *manager = NULL;
+
+	if (strcmp(doing, "create") == 0) {
+		must(lock_manager_new_shm(segment, LOCKS, NULL, &manager));
+		*counter(segment) = 0;
+		must(lock_manager_close(manager));
+		return 0;
+	}
+	if (strcmp(doing, "remove") == 0) {
+		must(lock_manager_remove_shm(segment));
+		return 0;
+	}
+	if (strcmp(doing, "layout") == 0) {
+		const lock_manager_shm_options_t options = { .size = sizeof options, .layout = LOCK_MANAGER_LAYOUT_LIBPOD };
+		const int32_t code = lock_manager_new_shm(segment, LOCKS, &options, &manager);
+		printf("%d %s\n", (int)code, code < 0 ? lock_manager_last_error() : "");
+		return 0;
+	}
+	must(lock_manager_open_shm(segment, 0, &manager));
+	if (strcmp(doing, "count") == 0) {
+		volatile uint64_t *count = counter(segment);
+		for (unsigned long turn = 0; turn < number; turn++) {
+			must(lock_manager_lock(manager, COUNTED));
+			*count = *count + 1;
+			must(lock_manager_unlock(manager, COUNTED));
+		}
+	} else if (strcmp(doing, "check") == 0) {
+		if (*counter(segment) != number)
+			fail("another count");
+	} else if (strcmp(doing, "die") == 0) {
+		must(lock_manager_lock(manager, (uint32_t)number));
+		_exit(0);
+	} else if (strcmp(doing, "inherit") == 0) {
+		if (must(lock_manager_lock(manager, (uint32_t)number)) != LOCK_MANAGER_OWNER_DIED)
+			fail("not told that the owner died");
+		must(lock_manager_unlock(manager, (uint32_t)number));
+	} else {
+		return 2;
+	}
+	must(lock_manager_close(manager));
+	return 0;
+}
