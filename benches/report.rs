@@ -26,14 +26,19 @@ pub fn write(results: &Results, into: &Path) -> Result<(), String> {
     fs::create_dir_all(&pictures).map_err(|error| format!("{}: {error}", pictures.display()))?;
     let states = States::of(results);
     let drawn = pictures::draw(results, &states, &pictures)?;
-    let page = page(results, &states, &drawn);
-    for (path, text) in
-        [("docs/benchmarks.md", page), ("docs/benchmarks/readme-rows.md", readme::rows(results, &states))]
-    {
-        let path = into.join(path);
-        fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-        crate::progress::line(&format!("written: {}", path.display()));
+    save(&into.join("docs/benchmarks.md"), &page(results, &states, &drawn))?;
+    let rows = readme::rows(results, &states);
+    let readme = into.join("README.md");
+    match fs::read_to_string(&readme) {
+        Ok(text) => save(&readme, &readme::with_rows(&text, &rows)?),
+        // Not in the tree of the project: what the README would get has a file of its own.
+        Err(_) => save(&pictures.join("readme-rows.md"), &rows),
     }
+}
+
+fn save(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    crate::progress::line(&format!("written: {}", path.display()));
     Ok(())
 }
 

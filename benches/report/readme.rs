@@ -75,10 +75,20 @@ fn chosen() -> [Row; 10] {
     ]
 }
 
+/// The README's lines around what is put there.
+const BEGIN: &str = "<!-- figures, made by `make bench` -->\n";
+const END: &str = "<!-- end of the figures -->\n";
+
+/// The README with other rows between its two marks.
+pub fn with_rows(readme: &str, rows: &str) -> Result<String, String> {
+    let parts = readme.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) =
+        parts.ok_or("README.md has no lines between which the figures go; see benches/report/readme.rs")?;
+    Ok([before, BEGIN, "\n", rows, "\n", END, after].concat())
+}
+
 pub fn rows(results: &Results, states: &States) -> String {
-    let mut text = String::from(
-        "<!-- SPDX-License-Identifier: MIT OR Apache-2.0 -->\n<!-- For the README; made by `make bench`. -->\n\n",
-    );
+    let mut text = String::new();
     text.push_str("![From the SIGKILL of a holder to the next holder](docs/benchmarks/recovery.svg)\n\n");
     let _ = writeln!(
         text,
@@ -127,4 +137,23 @@ fn line(results: &Results, states: &States, state: &str, row: &Row) -> Option<St
     let (here, there) = (value(&ours)?, value(&theirs)?);
     let there = there.replace("never ms", "never");
     Some(format!("| {}{how}{state} | {} | {} ({}) | {ratio} |\n", row.text, here.trim(), there.trim(), row.peer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_between_the_marks_becomes_other() {
+        let readme = format!("# Title\n{BEGIN}\nold\n\n{END}the rest\n");
+        let expected = format!("# Title\n{BEGIN}\nnew\n\n{END}the rest\n");
+        assert_eq!(with_rows(&readme, "new\n"), Ok(expected));
+        assert!(with_rows("# Title\n", "new\n").is_err());
+    }
+
+    #[test]
+    fn the_readme_has_the_marks() {
+        let readme = include_str!("../../README.md");
+        assert!(with_rows(readme, "").is_ok());
+    }
 }

@@ -25,7 +25,7 @@ const LONG: Duration = super::support::timing::scaled(Duration::from_secs(10));
 #[derive(Clone, Copy)]
 struct Weather {
     processes: usize,
-    /// Of a hundred turns.
+    /// Of a hundred turns. With [`WRITERS_ALONE`] nobody reads, and no writer becomes a reader.
     writers: u64,
     /// Where the readers' window begins: 0: in the slot.
     level: u64,
@@ -47,6 +47,8 @@ struct Arena {
     /// The longest wait, in microseconds.
     longest: &'static AtomicU32,
 }
+
+const WRITERS_ALONE: u64 = 100;
 
 const READ: usize = 0;
 const WRITE: usize = 1;
@@ -158,7 +160,7 @@ fn live(arena: Arena, segment: &Segment, weather: Weather, place: usize, life: u
         if random.below(100) < weather.writers {
             let Some(had) = acquired(arena, &mut random, |timeout| manager.timed_lock(ID, timeout)) else { continue };
             arena.write(life, had, &mut random);
-            if random.below(8) == 0 {
+            if weather.writers != WRITERS_ALONE && random.below(8) == 0 {
                 manager.downgrade_lock(ID).unwrap();
                 arena.assert_no_writer("of a downgrade");
                 manager.unlock_shared(ID).unwrap();
@@ -229,7 +231,14 @@ fn storm(weather: Weather) {
         "{kills} kills, {stops} stops: {read} shared, {written} exclusive; told {told_readers} readers, {told_writers} writers; \
          {timeouts} timeouts; longest wait {longest} us; {recipe}"
     ));
-    assert!(read > 1000 && written > 100 && kills > 50 && told_writers > 0, "the storm was none");
+    let has_read = read > 1000 || weather.writers == WRITERS_ALONE;
+    assert!(has_read && written > 100 && kills > 50 && told_writers > 0, "the storm was none");
+}
+
+/// The exclusive lock in the same storm. Its longest wait is the measure of the others'.
+#[test]
+fn of_writers_alone() {
+    alone!({ storm(Weather { processes: 16, writers: WRITERS_ALONE, level: 0 }) });
 }
 
 #[test]

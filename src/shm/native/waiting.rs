@@ -16,12 +16,11 @@ use super::word::{self, RESERVED};
 const FIRST_PAUSE_NS: u64 = 150;
 const LONGEST_PAUSE_NS: u64 = 2_400;
 
-/// A waiter spins for this time before it sleeps: as long as a sleep and its wake-up take. If the lock changes hands
-/// meanwhile, it spins for the longer time.
+/// A waiter spins for this time before it sleeps: as long as a sleep and its wake-up take. If the lock has changed hands
+/// meanwhile, it spins for as long again, up to the longer time: its look may have come while the lock was held ten times in
+/// a row, and the holder would pay for the wake-up.
 const SPIN_NS: u64 = 7_000;
-const BUSY_SPIN_NS: u64 = 20_000;
-/// A thread whose first pause has grown still looks at least this often.
-const FEWEST_LOOKS: u64 = 3;
+const BUSY_SPIN_NS: u64 = 100_000;
 
 /// A wait that begins sooner than this after the thread's last one doubles the thread's first pause.
 const SOON_NS: u64 = 2_000;
@@ -77,10 +76,10 @@ fn back_off((lock, note): (&AtomicU64, &AtomicU64), thread: Thread) -> bool {
     if is_free(lock.load(Ordering::Relaxed)) {
         return true;
     }
-    let (start, turns) = (Instant::now(), note.load(Ordering::Relaxed));
+    let (start, mut turns) = (Instant::now(), note.load(Ordering::Relaxed));
     let pace = Pace::of(thread).at(start);
     let first = pace.first_pause();
-    let end = start.after(SPIN_NS.max(first * FEWEST_LOOKS));
+    let mut end = start.after(SPIN_NS.max(first));
     let mut looks = Looks::new(start, first);
     loop {
         let now = looks.pause();
@@ -96,6 +95,8 @@ fn back_off((lock, note): (&AtomicU64, &AtomicU64), thread: Thread) -> bool {
                 Pace { end: now, doublings }.keep(thread);
                 return false;
             }
+            turns = note.load(Ordering::Relaxed);
+            end = now.after(SPIN_NS.max(first));
         }
     }
 }
