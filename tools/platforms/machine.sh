@@ -64,13 +64,21 @@ fetch() {
 	foreign_package "$kernel" && foreign_package busybox-static
 }
 
+# boot TARGET
+boot() {
+	# shellcheck disable=SC2086 # a list of packages
+	if ! install $emulator; then
+		report "$1" machine "skipped: $why"
+	elif ! fetch > "$work/logs/$1.fetch" 2>&1; then
+		report "$1" machine "skipped: $kernel cannot be had from Debian: $(last_line "$work/logs/$1.fetch")"
+	else
+		run_in_machine "$1"
+	fi
+}
+
 # run_in_machine TARGET
 run_in_machine() {
 	local entries=() name program library start log=$work/logs/$1.run
-	if ! fetch > "$work/logs/$1.fetch" 2>&1; then
-		report "$1" boot "skipped: $kernel cannot be had from Debian: $(last_line "$work/logs/$1.fetch")"
-		return
-	fi
 	entries+=("init=$platforms/init" "bin/busybox=$(busybox)" "$loader=$libraries/${loader##*/}")
 	for name in sh mount mkdir ln insmod timeout poweroff true sleep cat cp switch_root; do
 		entries+=("bin/$name->busybox")
