@@ -2,7 +2,7 @@
 //! A child holds nothing of its parent's and gets a place of its own in the segment, however it was made.
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -184,7 +184,7 @@ fn sharing_the_memory_with_tls_of_its_own_it_is_refused() {
             manager.set_ownership(ownership).unwrap();
             let _ = manager.lock(3).unwrap();
             // The TLS is lent by a thread that sleeps: on x86-64 the libc's handle of a thread is its thread pointer.
-            static LENT: AtomicUsize = AtomicUsize::new(0);
+            static LENT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
             LENT.store(0, Ordering::Release);
             thread::spawn(|| {
                 // SAFETY: pthread_self(3) takes nothing.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Children hold nothing of their parent's, however they were made; what they may do depends on how.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -125,7 +125,7 @@ fn a_child_that_shares_the_memory_but_has_tls_of_its_own_is_refused() {
         let _ = manager.lock(3).unwrap();
         // The TLS is lent by a thread that sleeps: on x86-64 the libc's handle of a thread is its thread pointer.
         static LENDER: AtomicI32 = AtomicI32::new(0);
-        static LENT: AtomicUsize = AtomicUsize::new(0);
+        static LENT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         thread::spawn(|| {
             LENDER.store(process::own_tid(), Ordering::Release);
             // SAFETY: pthread_self(3) takes nothing.

@@ -93,7 +93,7 @@ run_in_machine() {
 	: > "$work/$1.suites"
 	while read -r name program; do
 		entries+=("tests/$name=$program")
-		echo "$name --test-threads=2 $BEYOND_A_MACHINE" >> "$work/$1.suites"
+		echo "$name --test-threads=2 $WITHOUT_ETCD $BEYOND_A_MACHINE" >> "$work/$1.suites"
 	done < "$work/$1.programs"
 	printf 'export SECONDS_FOR_EACH=%s LOCK_MANAGER_STORM_SECONDS=30\n' "$SUITE_SECONDS" > "$work/$1.environment"
 	entries+=("suites=$work/$1.suites" "environment=$work/$1.environment" proc/ sys/ etc/)
