@@ -161,22 +161,21 @@ struct InSharedMemory {
     codes: [AtomicI32; 4],
 }
 
-extern "C" fn try_all(shared: *mut c_void) -> libc::c_int {
-    // SAFETY: the address is that of the parent's leaked value.
-    let InSharedMemory { manager, codes } = unsafe { &*shared.cast::<InSharedMemory>() };
-    let found = [
-        errno_of(manager.lock(4)),
-        errno_of(manager.try_lock(4)),
-        errno_of(manager.timed_lock(4, Duration::from_secs(20))),
-        errno_of(manager.unlock(3)),
-    ];
-    codes.iter().zip(found).for_each(|(code, found)| code.store(found, Ordering::Release));
-    0
-}
-
 #[test]
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 fn sharing_the_memory_with_tls_of_its_own_it_is_refused() {
+    extern "C" fn try_all(shared: *mut c_void) -> libc::c_int {
+        // SAFETY: the address is that of the parent's leaked value.
+        let InSharedMemory { manager, codes } = unsafe { &*shared.cast::<InSharedMemory>() };
+        let found = [
+            errno_of(manager.lock(4)),
+            errno_of(manager.try_lock(4)),
+            errno_of(manager.timed_lock(4, Duration::from_secs(20))),
+            errno_of(manager.unlock(3)),
+        ];
+        codes.iter().zip(found).for_each(|(code, found)| code.store(found, Ordering::Release));
+        0
+    }
     alone!({
         for ownership in [Ownership::Thread, Ownership::Process] {
             let segment = Segment::native(64);

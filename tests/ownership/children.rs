@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use lock_manager::{Acquired, Layout, Manager, SegmentOptions, ShmManager};
 
-use super::support::alone::{alone, alone_as_root};
+use super::support::alone::alone;
 use super::support::made::{raw_clone, stack};
 use super::support::process::{self, sleep_until_killed};
-use super::support::{self, Child, Segment, board, errno_of, eventually, fork, namespace, taken_once};
+use super::support::{Child, Segment, board, errno_of, eventually, fork, taken_once};
+#[cfg(target_pointer_width = "64")]
+use super::support::{alone::alone_as_root, namespace, skip};
 
 #[test]
 fn a_forked_child_holds_nothing_and_can_use_the_manager_at_once() {
@@ -254,7 +256,7 @@ fn a_process_whose_number_is_half_of_an_address_is_served_as_any() {
             namespace::new_pid_namespace_for_children();
             fork(|| {
                 if std::fs::write("/proc/sys/kernel/ns_last_pid", (number - 1).to_string()).is_err() {
-                    return support::skip("the number of a process cannot be chosen here");
+                    return skip("the number of a process cannot be chosen here");
                 }
                 let child = fork(|| assert_eq!(taken_once(&segment.open(), 3), Acquired::Clean));
                 assert_eq!(child.pid(), number);
