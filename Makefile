@@ -82,7 +82,7 @@ test: setup-test lint stage ## every test: lints, Rust, C, Go, the command line,
 test-platforms: ## other processors, libcs and widths: cross builds, emulated machines, neighbours; more than an hour
 	tools/test-platforms
 
-test-platforms-ci: ## the same in ten minutes: every build, and aarch64 with three suites
+test-platforms-ci: ## the part of it that CI runs, in at most ten minutes: every build, and aarch64 with three suites
 	tools/test-platforms --ci
 
 test-podman: setup-test ## the tests beside real Podmans: the machine's own, and those of the Debian SUITES (trixie sid)

@@ -30,6 +30,10 @@ mod exhaustion;
 /// Ids that are freed while they are in use.
 #[path = "files/freed.rs"]
 mod freed;
+/// Children in their parent's memory with thread-local storage that is another's.
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+#[path = "files/lent_tls.rs"]
+mod lent_tls;
 /// What directories are made, opened, refused and removed, and what may be in them.
 #[path = "files/opening.rs"]
 mod opening;

@@ -2,7 +2,7 @@
 //! A child holds nothing of its parent's and gets a place of its own in the segment, however it was made.
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -161,22 +161,21 @@ struct InSharedMemory {
     codes: [AtomicI32; 4],
 }
 
-extern "C" fn try_all(shared: *mut c_void) -> libc::c_int {
-    // SAFETY: the address is that of the parent's leaked value.
-    let InSharedMemory { manager, codes } = unsafe { &*shared.cast::<InSharedMemory>() };
-    let found = [
-        errno_of(manager.lock(4)),
-        errno_of(manager.try_lock(4)),
-        errno_of(manager.timed_lock(4, Duration::from_secs(20))),
-        errno_of(manager.unlock(3)),
-    ];
-    codes.iter().zip(found).for_each(|(code, found)| code.store(found, Ordering::Release));
-    0
-}
-
 #[test]
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 fn sharing_the_memory_with_tls_of_its_own_it_is_refused() {
+    extern "C" fn try_all(shared: *mut c_void) -> libc::c_int {
+        // SAFETY: the address is that of the parent's leaked value.
+        let InSharedMemory { manager, codes } = unsafe { &*shared.cast::<InSharedMemory>() };
+        let found = [
+            errno_of(manager.lock(4)),
+            errno_of(manager.try_lock(4)),
+            errno_of(manager.timed_lock(4, Duration::from_secs(20))),
+            errno_of(manager.unlock(3)),
+        ];
+        codes.iter().zip(found).for_each(|(code, found)| code.store(found, Ordering::Release));
+        0
+    }
     alone!({
         for ownership in [Ownership::Thread, Ownership::Process] {
             let segment = Segment::native(64);
@@ -184,7 +183,7 @@ fn sharing_the_memory_with_tls_of_its_own_it_is_refused() {
             manager.set_ownership(ownership).unwrap();
             let _ = manager.lock(3).unwrap();
             // The TLS is lent by a thread that sleeps: on x86-64 the libc's handle of a thread is its thread pointer.
-            static LENT: AtomicUsize = AtomicUsize::new(0);
+            static LENT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
             LENT.store(0, Ordering::Release);
             thread::spawn(|| {
                 // SAFETY: pthread_self(3) takes nothing.

@@ -262,7 +262,9 @@ fn a_waiter_that_cannot_see_the_holder_does_not_look_in_the_place_of_those_who_c
         let holder = segment.holder_of(&[3]);
         let looked = || segment.number_at(layout::looked(3));
         let manager = segment.open();
-        let waits = || assert_eq!(errno_of(manager.timed_lock(3, Duration::from_millis(40))), libc::ETIMEDOUT);
+        // Longer than it takes until a waiter has its turn to look.
+        const LOOKS: Duration = super::support::timing::scaled(Duration::from_millis(40));
+        let waits = || assert_eq!(errno_of(manager.timed_lock(3, LOOKS)), libc::ETIMEDOUT);
         fork(|| {
             namespace::new_pid_namespace_for_children();
             fork(waits).succeeds();

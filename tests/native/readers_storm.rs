@@ -9,6 +9,7 @@ use lock_manager::{Acquired, Manager, Result, ShmManager};
 
 use super::support::alone::{self, alone};
 use super::support::native_layout as layout;
+use super::support::timing::storm_goes_on;
 use super::support::{Child, Random, Segment, board, fork, note};
 
 /// How many seconds each storm lasts, if not as many as by default.
@@ -66,6 +67,13 @@ impl Arena {
             timeouts: &one[2],
             longest: &one[3],
         }
+    }
+
+    /// Whether enough has happened for the test to have shown something.
+    fn has_seen_a_storm(self, weather: Weather, kills: u32) -> bool {
+        let [read, written] = self.turns.map(|turns| turns.load(Ordering::Acquire));
+        let has_read = read > 1000 || weather.writers == WRITERS_ALONE;
+        has_read && written > 100 && kills > 50 && self.told[WRITE].load(Ordering::Acquire) > 0
     }
 
     fn assert_no_writer(self, why: &str) {
@@ -187,7 +195,8 @@ fn storm(weather: Weather) {
     let mut processes: Vec<Option<(u32, Child)>> = (0..weather.processes).map(|_| None).collect();
     let (mut kills, mut stops, mut life) = (0, 0, 0);
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(seconds) && (life as usize) + 1 < MOST_LIVES {
+    let goes_on = |kills| storm_goes_on(start, Duration::from_secs(seconds), || arena.has_seen_a_storm(weather, kills));
+    while goes_on(kills) && (life as usize) + 1 < MOST_LIVES {
         for (place, process) in processes.iter_mut().enumerate() {
             if let Some((life, child)) = process
                 && child.has_ended()
@@ -231,8 +240,7 @@ fn storm(weather: Weather) {
         "{kills} kills, {stops} stops: {read} shared, {written} exclusive; told {told_readers} readers, {told_writers} writers; \
          {timeouts} timeouts; longest wait {longest} us; {recipe}"
     ));
-    let has_read = read > 1000 || weather.writers == WRITERS_ALONE;
-    assert!(has_read && written > 100 && kills > 50 && told_writers > 0, "the storm was none");
+    assert!(arena.has_seen_a_storm(weather, kills), "the storm was none");
 }
 
 /// The exclusive lock in the same storm. Its longest wait is the measure of the others'.

@@ -12,6 +12,7 @@ use super::support::alone::{self, alone};
 use super::support::made::{leak, pthread, raw_exit};
 use super::support::native_layout::{self as layout, GENERATIONS};
 use super::support::process::sleep_until_killed;
+use super::support::timing::storm_goes_on;
 use super::support::{Child, Exit, Random, Segment, board, eventually, fork};
 
 /// How many seconds it lasts, if not as many as by default.
@@ -64,6 +65,15 @@ impl Arena {
 
     fn get(self, what: Count) -> u32 {
         self.count(what).load(Ordering::Acquire)
+    }
+
+    /// Whether enough has happened for the test to have shown something.
+    fn has_seen_a_storm(self, segment: &Segment, kills: u32) -> bool {
+        self.get(Count::Acquired) > 1000
+            && self.get(Count::OwnerDied) > 20
+            && self.get(Count::RawExits) > 5
+            && kills > 20
+            && begun_again(segment) > 5
     }
 
     fn is_dead(self, life: u32) -> bool {
@@ -179,6 +189,15 @@ fn segment() -> Segment {
     segment
 }
 
+/// Of how many entries the generations have begun again.
+fn begun_again(segment: &Segment) -> usize {
+    let has_begun_again = |&index: &u32| {
+        let generation = segment.number_at(layout::entry(index)) >> 1;
+        (GENERATIONS..2 * GENERATIONS).contains(&generation)
+    };
+    (1..ENTRIES).filter(has_begun_again).count()
+}
+
 /// Goes on as long as it is to: starts workers, kills some, stops some.
 fn rage(arena: Arena, segment: &Segment, random: &mut Random) -> (u32, u32) {
     let mut workers: Vec<Option<(u32, Child)>> = (0..WORKERS).map(|_| None).collect();
@@ -187,7 +206,8 @@ fn rage(arena: Arena, segment: &Segment, random: &mut Random) -> (u32, u32) {
     let mut started = 0;
     let seconds = std::env::var(SECONDS).ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(DEFAULT_SECONDS);
     alone::allow(100 + seconds as u32);
-    while start.elapsed() < Duration::from_secs(seconds) && started + 1 < MOST_WORKERS {
+    let goes_on = |kills| storm_goes_on(start, Duration::from_secs(seconds), || arena.has_seen_a_storm(segment, kills));
+    while goes_on(kills) && started + 1 < MOST_WORKERS {
         for place in &mut workers {
             if let Some((worker, child)) = place {
                 if child.has_ended() {
@@ -255,13 +275,7 @@ fn no_lock_has_two_holders_none_is_lost_and_each_death_inside_is_told() {
             "{workers} workers, {kills} kills, {own} by themselves, {stops} stops, {raw} raw ends: {acquired} locks, \
              {died} owner died, {timed_out} waits longer than 2 s"
         ));
-        // As many as the entries' generations have begun again.
-        let wrapped = (1..ENTRIES).filter(|&index| {
-            let generation = segment.number_at(layout::entry(index)) >> 1;
-            (GENERATIONS..2 * GENERATIONS).contains(&generation)
-        });
-        let wrapped = wrapped.count();
-        super::support::note(format_args!("{wrapped} entries have begun again"));
+        super::support::note(format_args!("{} entries have begun again", begun_again(&segment)));
         // New tenants of the entries must not bring back what their dead predecessors held.
         let ready = &board(1)[0];
         let crowd: Vec<Child> = (0..ENTRIES / 3)
@@ -287,6 +301,6 @@ fn no_lock_has_two_holders_none_is_lost_and_each_death_inside_is_told() {
         assert_eq!(manager.locks_held().unwrap(), [0; 0]);
         drop(crowd);
         assert_eq!(timed_out, 0, "a wait took longer than 2 s; {recipe}");
-        assert!(acquired > 1000 && died > 20 && kills > 20 && raw > 5 && wrapped > 5, "the storm was none");
+        assert!(arena.has_seen_a_storm(&segment, kills), "the storm was none");
     });
 }

@@ -12,7 +12,7 @@ use lock_manager::{Acquired, Manager, ShmManager};
 
 use super::LONG;
 use super::support::alone::{alone, alone_as_root};
-use super::support::made::{leak, pthread, raw_exit, stack};
+use super::support::made::{leak, pthread, raw_exit};
 use super::support::process::{own_tid, sleep_until_killed, until_thread_waits};
 use super::support::timing::{RECOVERED, mostly_within};
 use super::support::{Segment, board, errno_of, eventually, fork, taken_once};
@@ -110,9 +110,9 @@ fn by_cancellation() {
 }
 
 /// The main thread ends, others go on: what it held is free, and what they hold is not. musl has no contexts, and the libc
-/// crate none for arm.
+/// crate none for arm and riscv64.
 #[test]
-#[cfg(all(target_env = "gnu", not(target_arch = "arm")))]
+#[cfg(all(target_env = "gnu", not(any(target_arch = "arm", target_arch = "riscv64"))))]
 fn by_pthread_exit_of_the_main_thread() {
     static MANAGER: AtomicPtr<ShmManager> = AtomicPtr::new(ptr::null_mut());
     extern "C-unwind" fn end_main_thread() {
@@ -140,7 +140,7 @@ fn by_pthread_exit_of_the_main_thread() {
             // SAFETY: a context with a stack of its own, whose function does not return.
             unsafe {
                 libc::getcontext(&raw mut context);
-                let end = stack();
+                let end = super::support::made::stack();
                 context.uc_stack.ss_sp = end.byte_sub(1 << 20);
                 context.uc_stack.ss_size = 1 << 20;
                 context.uc_link = ptr::null_mut();

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Children hold nothing of their parent's, however they were made; what they may do depends on how.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use lock_manager::{Acquired, Layout, Manager, SegmentOptions, ShmManager};
 
-use super::support::alone::{alone, alone_as_root};
+use super::support::alone::alone;
 use super::support::made::{raw_clone, stack};
 use super::support::process::{self, sleep_until_killed};
-use super::support::{self, Child, Segment, board, errno_of, eventually, fork, namespace, taken_once};
+use super::support::{Child, Segment, board, errno_of, eventually, fork, taken_once};
+#[cfg(target_pointer_width = "64")]
+use super::support::{alone::alone_as_root, namespace, skip};
 
 #[test]
 fn a_forked_child_holds_nothing_and_can_use_the_manager_at_once() {
@@ -125,7 +127,7 @@ fn a_child_that_shares_the_memory_but_has_tls_of_its_own_is_refused() {
         let _ = manager.lock(3).unwrap();
         // The TLS is lent by a thread that sleeps: on x86-64 the libc's handle of a thread is its thread pointer.
         static LENDER: AtomicI32 = AtomicI32::new(0);
-        static LENT: AtomicUsize = AtomicUsize::new(0);
+        static LENT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         thread::spawn(|| {
             LENDER.store(process::own_tid(), Ordering::Release);
             // SAFETY: pthread_self(3) takes nothing.
@@ -254,7 +256,7 @@ fn a_process_whose_number_is_half_of_an_address_is_served_as_any() {
             namespace::new_pid_namespace_for_children();
             fork(|| {
                 if std::fs::write("/proc/sys/kernel/ns_last_pid", (number - 1).to_string()).is_err() {
-                    return support::skip("the number of a process cannot be chosen here");
+                    return skip("the number of a process cannot be chosen here");
                 }
                 let child = fork(|| assert_eq!(taken_once(&segment.open(), 3), Acquired::Clean));
                 assert_eq!(child.pid(), number);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Promises of time on a machine that is busy with other things.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How much slower than usual this machine is: LOCK_MANAGER_TEST_TIME_FACTOR at the time when the tests are compiled, else 1.
 /// An emulated machine is compiled for, and constants stay constants.
@@ -16,6 +16,13 @@ pub const FACTOR: u32 = match option_env!("LOCK_MANAGER_TEST_TIME_FACTOR") {
 /// What takes at most `usual` on a usual machine takes at most that here.
 pub const fn scaled(usual: Duration) -> Duration {
     usual.saturating_mul(FACTOR)
+}
+
+/// Whether a storm that began at `start` goes on: as long as it is to, and on a slow machine until it `was_one`, though not
+/// for ever.
+pub fn storm_goes_on(start: Instant, usual: Duration, was_one: impl FnOnce() -> bool) -> bool {
+    let elapsed = start.elapsed();
+    elapsed < usual || (elapsed < scaled(usual) && !was_one())
 }
 
 /// Within that, a dead holder's lock is somebody else's. The promise is 10 ms; the rest is for the machine's other work.
