@@ -230,7 +230,7 @@ fn storm(weather: Weather) {
         child.kill();
     }
     let manager = segment.open();
-    let _ = manager.timed_lock(ID, Duration::from_secs(1)).unwrap();
+    let _ = manager.timed_lock(ID, LONG).unwrap();
     manager.unlock(ID).unwrap();
     assert_eq!(manager.lock_holders(ID).unwrap(), []);
     let counts = [arena.turns[READ], arena.turns[WRITE], arena.told[READ], arena.told[WRITE], arena.timeouts];

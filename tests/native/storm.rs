@@ -12,12 +12,15 @@ use super::support::alone::{self, alone};
 use super::support::made::{leak, pthread, raw_exit};
 use super::support::native_layout::{self as layout, GENERATIONS};
 use super::support::process::sleep_until_killed;
-use super::support::timing::storm_goes_on;
+use super::support::timing::{scaled, storm_goes_on};
 use super::support::{Child, Exit, Random, Segment, board, eventually, fork};
 
 /// How many seconds it lasts, if not as many as by default.
 const SECONDS: &str = "LOCK_MANAGER_STORM_SECONDS";
 const DEFAULT_SECONDS: u64 = 6;
+
+/// Nobody holds a lock for long: one that is waited for like that is lost, or was.
+const TOO_LONG: Duration = scaled(Duration::from_secs(2));
 
 const WORKERS: usize = 8;
 const THREADS: u32 = 3;
@@ -114,7 +117,7 @@ fn live(arena: Arena, manager: &ShmManager, life: u32, random: &mut Random) {
             return;
         }
         let id = if random.below(2) == 0 { random.below(HOT) } else { random.below(LOCKS.into()) } as u32;
-        let acquired = match manager.timed_lock(id, Duration::from_secs(2)) {
+        let acquired = match manager.timed_lock(id, TOO_LONG) {
             Ok(acquired) => acquired,
             Err(error) => {
                 assert_eq!(error.errno(), libc::ETIMEDOUT, "{error}");
@@ -273,7 +276,7 @@ fn no_lock_has_two_holders_none_is_lost_and_each_death_inside_is_told() {
                 .map(|what| arena.get(what));
         super::support::note(format_args!(
             "{workers} workers, {kills} kills, {own} by themselves, {stops} stops, {raw} raw ends: {acquired} locks, \
-             {died} owner died, {timed_out} waits longer than 2 s"
+             {died} owner died, {timed_out} waits longer than {TOO_LONG:?}"
         ));
         super::support::note(format_args!("{} entries have begun again", begun_again(&segment)));
         // New tenants of the entries must not bring back what their dead predecessors held.
@@ -290,8 +293,7 @@ fn no_lock_has_two_holders_none_is_lost_and_each_death_inside_is_told() {
         eventually("all are there", || ready.load(Ordering::Acquire) == ENTRIES / 3);
         let manager = segment.open();
         for id in 0..LOCKS {
-            let acquired =
-                manager.timed_lock(id, Duration::from_secs(1)).unwrap_or_else(|error| panic!("lost: {error}"));
+            let acquired = manager.timed_lock(id, TOO_LONG).unwrap_or_else(|error| panic!("lost: {error}"));
             arena.enter(id, 1, acquired);
             arena.leave(id, 1);
             manager.unlock(id).unwrap();
@@ -300,7 +302,7 @@ fn no_lock_has_two_holders_none_is_lost_and_each_death_inside_is_told() {
         }
         assert_eq!(manager.locks_held().unwrap(), [0; 0]);
         drop(crowd);
-        assert_eq!(timed_out, 0, "a wait took longer than 2 s; {recipe}");
+        assert_eq!(timed_out, 0, "a wait took longer than {TOO_LONG:?}; {recipe}");
         assert!(arena.has_seen_a_storm(&segment, kills), "the storm was none");
     });
 }
