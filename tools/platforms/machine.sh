@@ -52,11 +52,13 @@ run_in_machine() {
 		report "$1" boot "skipped: $kernel cannot be had from Debian: $(tail -n 1 "$work/logs/$1.fetch")"
 		return
 	fi
-	entries+=("init=$platforms/init" "bin/busybox=$root/bin/busybox" "$loader=$libraries/${loader##*/}")
+	entries+=("init=$platforms/init" "bin/busybox=$root/bin/busybox")
 	for name in sh mount mkdir ln insmod timeout poweroff true sleep cat; do
 		entries+=("bin/$name->busybox")
 	done
-	for library in libc.so.6 libm.so.6 libgcc_s.so.1; do
+	# A static program brings its own.
+	[ -z "$libraries" ] || entries+=("$loader=$libraries/${loader##*/}")
+	for library in ${libraries:+libc.so.6 libm.so.6 libgcc_s.so.1}; do
 		entries+=("lib/$library=$libraries/$library")
 	done
 	for name in "$root"/lib/modules/*/kernel/fs/overlayfs/overlay.ko; do
