@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * One program of several that share a native segment, each built for another libc or width. A driver runs two such builds
- * at once: what they count together is exact, and what one leaves held when it dies, the other is told of.
+ * One program of several that share a segment, each built for another libc or width. A driver runs two such builds at once:
+ * what they count together is exact, and what one leaves held when it dies, the other is told of. libpod_neighbour.c is the
+ * same with libpod's own locks.
  *
- *     neighbours NAME create            make the segment, with the count in its neighbour file NAME.count
+ *     neighbours NAME create [libpod]   make the segment, native or libpod's, with the count in its neighbour file NAME.count
  *     neighbours NAME count N           N times: lock, add one, unlock
  *     neighbours NAME check N           the count is N
  *     neighbours NAME die ID            take a lock and die with it
  *     neighbours NAME inherit ID        take it, and be told
- *     neighbours NAME layout            create a segment of the libpod layout, or say why not
+ *     neighbours NAME allocate N        allocate N locks
+ *     neighbours NAME free N            N locks are free
+ *     neighbours NAME refused LIBC      the segment cannot be opened, because its mutexes are those of LIBC
  *     neighbours NAME remove
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -66,7 +70,10 @@ int main(int argc, char **argv)
 	lock_manager_t *manager = NULL;
 
 	if (strcmp(doing, "create") == 0) {
-		must(lock_manager_new_shm(segment, LOCKS, NULL, &manager));
+		lock_manager_shm_options_t options = { .size = sizeof options };
+		if (argc > 3)
+			options.layout = LOCK_MANAGER_LAYOUT_LIBPOD;
+		must(lock_manager_new_shm(segment, LOCKS, &options, &manager));
 		*counter(segment) = 0;
 		must(lock_manager_close(manager));
 		return 0;
@@ -75,10 +82,13 @@ int main(int argc, char **argv)
 		must(lock_manager_remove_shm(segment));
 		return 0;
 	}
-	if (strcmp(doing, "layout") == 0) {
-		const lock_manager_shm_options_t options = { .size = sizeof options, .layout = LOCK_MANAGER_LAYOUT_LIBPOD };
-		const int32_t code = lock_manager_new_shm(segment, LOCKS, &options, &manager);
-		printf("%d %s\n", (int)code, code < 0 ? lock_manager_last_error() : "");
+	if (strcmp(doing, "refused") == 0) {
+		char mutexes[64];
+		snprintf(mutexes, sizeof mutexes, "has the mutexes of %s", argc > 3 ? argv[3] : "?");
+		if (lock_manager_open_shm(segment, 0, &manager) != -EPROTO)
+			fail("not refused as another's");
+		if (strstr(lock_manager_last_error(), mutexes) == NULL)
+			fail(lock_manager_last_error());
 		return 0;
 	}
 	must(lock_manager_open_shm(segment, 0, &manager));
@@ -99,6 +109,16 @@ int main(int argc, char **argv)
 		if (must(lock_manager_lock(manager, (uint32_t)number)) != LOCK_MANAGER_OWNER_DIED)
 			fail("not told that the owner died");
 		must(lock_manager_unlock(manager, (uint32_t)number));
+	} else if (strcmp(doing, "allocate") == 0) {
+		for (unsigned long turn = 0; turn < number; turn++) {
+			uint32_t id;
+			must(lock_manager_allocate_lock(manager, &id));
+		}
+	} else if (strcmp(doing, "free") == 0) {
+		uint32_t count;
+		must(lock_manager_available_locks(manager, &count));
+		if (count != number)
+			fail("another number of free locks");
 	} else {
 		return 2;
 	}

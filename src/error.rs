@@ -158,6 +158,13 @@ pub enum Reason {
         /// The same word as this libc writes it.
         expected: u32,
     },
+    /// `EPROTO`: the mutexes of the segment are another libc's, as in a Podman of that libc.
+    OtherLibc {
+        /// The libc that initialised them.
+        made_by: &'static str,
+        /// The libc that this library was built for.
+        built_for: &'static str,
+    },
     /// `EACCES`: the last component of the path is a symbolic link.
     SymbolicLink,
     /// `EACCES`: the owner is neither the caller nor root.
@@ -424,6 +431,7 @@ impl Reason {
             Self::NotASegment(_)
             | Self::Damaged { .. }
             | Self::ForeignMutex { .. }
+            | Self::OtherLibc { .. }
             | Self::WrongLayout { .. }
             | Self::StrayFile { is_link: false, .. } => libc::EPROTO,
             Self::TooManyProcesses { .. } => libc::EUSERS,

@@ -167,7 +167,7 @@ fn after_an_unlink_allocation_and_waits_are_stale_but_unlock_and_reading_work() 
         let _ = manager.lock(3).unwrap();
         thread::scope(|scope| {
             let waiter = scope.spawn(|| errno_of(manager.lock(3)));
-            eventually("the waiter waits", || segment.word_at(layout::mutex(3)) & layout::WAITERS != 0);
+            eventually("the waiter waits", || segment.word_at(layout::word(3)) & layout::WAITERS != 0);
             fs::remove_file(segment.file()).unwrap();
             assert_eq!(waiter.join().unwrap(), libc::ESTALE);
         });

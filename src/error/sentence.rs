@@ -62,6 +62,12 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, storage: &Path, reason: &Reason)
             }
             write_foreign_kind(f, *found, *expected)
         }
+        Reason::OtherLibc { made_by, built_for } => write!(
+            f,
+            "has the mutexes of {made_by}, and this library was built for {built_for}; the two libcs on one segment would give a \
+             lock two holders: use it through a library that was built for {made_by}, or give programs of {built_for} a segment \
+             of their own (the native layout is the same for both)"
+        ),
         Reason::SymbolicLink => {
             write!(f, "is a symbolic link, which the library does not follow; name its target instead")
         }

@@ -70,7 +70,8 @@ impl Libpod {
 
     /// Opens the file of `candidate`, whose first bytes are `start`.
     pub(super) fn open(candidate: Candidate, start: &[u8], num_locks: u32) -> Result<Self> {
-        let geometry = Geometry::read(start, candidate.metadata.size).map_err(|reason| candidate.name.error(reason))?;
+        let geometry = format::check_libc(start).and_then(|()| Geometry::read(start, candidate.metadata.size));
+        let geometry = geometry.map_err(|reason| candidate.name.error(reason))?;
         if num_locks != 0 {
             let asked = Geometry::for_locks(num_locks).num_locks();
             if asked != geometry.num_locks() {

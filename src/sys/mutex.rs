@@ -4,6 +4,10 @@
 
 pub(crate) mod kind;
 mod layout;
+mod list;
+#[cfg_attr(target_env = "musl", path = "mutex/musl.rs")]
+#[cfg_attr(not(target_env = "musl"), path = "mutex/glibc.rs")]
+mod this_libc;
 
 use std::hint;
 use std::marker::PhantomData;
@@ -13,11 +17,10 @@ use libc::{c_int, pthread_mutex_t};
 
 use crate::sys::Errno;
 use crate::sys::syscall::clock::Instant;
-use crate::sys::syscall::futex;
 use crate::sys::syscall::mapping::Mapping;
 pub(crate) use layout::MutexLayout;
 use layout::initialise;
-pub(super) use layout::libc_thread_id;
+pub(in crate::sys) use this_libc::knows_caller;
 
 /// How many bytes a mutex takes.
 pub(crate) const SIZE: usize = size_of::<pthread_mutex_t>();
@@ -41,22 +44,6 @@ pub(crate) mod word {
     pub(crate) const WAITERS: u32 = 0x8000_0000;
 }
 
-#[cfg(target_env = "gnu")]
-unsafe extern "C" {
-    // glibc 2.30; not in the libc crate.
-    fn pthread_mutex_clocklock(
-        mutex: *mut pthread_mutex_t,
-        clock: libc::clockid_t,
-        deadline: *const libc::timespec,
-    ) -> c_int;
-}
-
-/// musl has none. It is never called there: see [`platform::LIBPOD_LAYOUT`](crate::sys::platform::LIBPOD_LAYOUT).
-#[cfg(not(target_env = "gnu"))]
-unsafe fn pthread_mutex_clocklock(_: *mut pthread_mutex_t, _: libc::clockid_t, _: *const libc::timespec) -> c_int {
-    libc::ENOSYS
-}
-
 /// The result of an attempt to take a mutex.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
@@ -77,6 +64,27 @@ pub(crate) enum Attempt {
     },
     /// The libc refused with an error that POSIX does not name for this call.
     Refused(c_int),
+}
+
+/// What the word of a mutex tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The next who asks gets it, or is told that it is not recoverable.
+    Free,
+    /// The next who asks gets it, and is told that its last holder died.
+    OwnerDied,
+    /// The thread with that id holds it, as far as the libc knows; 0: nobody, and yet nobody gets it.
+    Held(u32),
+}
+
+impl State {
+    pub(crate) fn of(word: u32) -> Self {
+        match this_libc::usable(word) {
+            usable if !this_libc::is_free(usable) => Self::Held(usable & word::TID),
+            usable if usable & word::OWNER_DIED != 0 => Self::OwnerDied,
+            _ => Self::Free,
+        }
+    }
 }
 
 /// A robust mutex in a mapping.
@@ -122,7 +130,18 @@ impl<'m> RobustMutex<'m> {
     /// The thread that the mutex names as its holder, 0 for none.
     #[inline(always)]
     pub(crate) fn holder(self) -> u32 {
-        self.word().load(Ordering::Relaxed) & word::TID
+        self.usable_word() & word::TID
+    }
+
+    /// The word that names the holder, or 0 if the mutex is not recoverable.
+    #[inline(always)]
+    fn usable_word(self) -> u32 {
+        this_libc::usable(self.word().load(Ordering::Relaxed))
+    }
+
+    /// The mutex as its word tells.
+    pub(crate) fn state(self) -> State {
+        State::of(self.word().load(Ordering::Relaxed))
     }
 
     /// Reads the mutex until it looks free, or for as long as a short section takes. The caller then tries to take it.
@@ -154,23 +173,13 @@ impl<'m> RobustMutex<'m> {
     /// Whether it was unlocked before it was made consistent. The libc then refuses it for good.
     #[inline(always)]
     pub(crate) fn is_not_recoverable(self) -> bool {
-        self.field(self.layout.owner).load(Ordering::Relaxed) == self.layout.not_recoverable_value
+        let note = self.field(self.layout.owner).load(Ordering::Relaxed);
+        this_libc::is_lost(note, self.layout.not_recoverable_value)
     }
 
     /// Turns a mutex that is not recoverable into one whose owner died, for the next to take.
     pub(crate) fn make_recoverable(self) {
-        let word = self.word();
-        let old = word.load(Ordering::Relaxed);
-        if old & word::TID != 0 {
-            return;
-        }
-        // Set the mark first, and clear the libc's note second. Until the note is cleared, the libc refuses everybody, so the
-        // next holder is told that the owner died. A death between the two leaves the mutex not recoverable, and the next
-        // call does this again.
-        if word.compare_exchange(old, old | word::OWNER_DIED, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            let note = self.field(self.layout.owner);
-            let _ = note.compare_exchange(self.layout.not_recoverable_value, 0, Ordering::AcqRel, Ordering::Relaxed);
-        }
+        this_libc::make_recoverable(self);
     }
 
     /// All of the mutex's words, to be compared with a later snapshot.
@@ -214,9 +223,8 @@ impl<'m> RobustMutex<'m> {
         if self.foreign_kind().is_some() {
             return None;
         }
-        let deadline = deadline.timespec();
-        // SAFETY: as in try_lock; the timespec is a local.
-        Some(unsafe { pthread_mutex_clocklock(self.address.cast(), libc::CLOCK_MONOTONIC, &deadline) })
+        // SAFETY: as in try_lock.
+        Some(unsafe { this_libc::lock_until(self, deadline) })
     }
 
     /// Whether the caller holds the mutex after this code of the libc's. After an owner's death it is made consistent.
@@ -240,24 +248,12 @@ impl<'m> RobustMutex<'m> {
             }
             Some(libc::EBUSY | libc::ETIMEDOUT) => Attempt::Held,
             Some(libc::ENOTRECOVERABLE) => {
-                self.release_not_recoverable();
+                this_libc::release_not_recoverable(self);
                 Attempt::NotRecoverable
             }
             Some(other) => Attempt::Refused(other),
             // The kind was foreign; if it is not any more, somebody is writing to the bytes.
             None => self.foreign_kind().map_or(Attempt::Held, |(found, expected)| Attempt::Foreign { found, expected }),
-        }
-    }
-
-    /// Releases a mutex that is not recoverable. glibc's trylock keeps the word that it has just taken then
-    /// (nptl/pthread_mutex_trylock.c), and nobody could make the mutex recoverable; its lock and clocklock release the word.
-    fn release_not_recoverable(self) {
-        let word = self.word();
-        let held = word.load(Ordering::Relaxed);
-        if held & word::TID == libc_thread_id()
-            && word.compare_exchange(held, 0, Ordering::Release, Ordering::Relaxed).is_ok()
-        {
-            futex::wake_one(word);
         }
     }
 

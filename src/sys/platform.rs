@@ -4,7 +4,8 @@
 //!
 //! | | glibc | musl |
 //! | --- | --- | --- |
-//! | libpod layout | the libc's robust mutexes | refused, [`LIBPOD_LAYOUT`] says why |
+//! | libpod layout | glibc's robust mutexes: `sys/mutex/glibc.rs` | musl's: `sys/mutex/musl.rs` |
+//! | where the kernel learns of a thread's robust mutexes | at its start, anew after a fork | at its first; a child keeps its parent's list |
 //! | the thread's object | initial-exec, which x86-64 and aarch64 reach without a call | global-dynamic: musl loads no library with initial-exec |
 //! | signal by which the libc has every thread change its user | 33 | 34 |
 //! | keys for thread-specific values | 1024, of which 32 take no allocation | 128, none of which takes one |
@@ -15,16 +16,6 @@
 //! | seconds | 64 bits | 31 bits: a deadline beyond is 68 years after boot |
 //!
 //! The page of the native layout is 4096 bytes everywhere. The machine's is 4096 bytes on x86-64 and is asked for elsewhere.
-
-/// Whether this libc's mutexes are those of the libpod layout. `Err`: why not, and what to do instead.
-pub(crate) const LIBPOD_LAYOUT: Result<(), &'static str> = if cfg!(target_env = "gnu") {
-    Ok(())
-} else {
-    Err(
-        "the mutexes of the libpod layout are those of glibc, and this library was built for another libc; use the native \
-         layout, or a build for glibc",
-    )
-};
 
 /// The signal by which the libc has each thread change its user: setuid(3) waits until every thread has handled it.
 pub(in crate::sys) const SIGNAL_OF_SETXID: i32 = if cfg!(target_env = "musl") { 34 } else { 33 };

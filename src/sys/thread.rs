@@ -63,11 +63,9 @@ impl Thread {
     #[cold]
     fn enter_first(self, process: &Process) -> Result<Self, NotEntered> {
         self.identify(process).map_err(|ClonedChild| NotEntered::ClonedChild)?;
-        // Ask for the list before the libc is tried. In a raw clone the libc's list of held mutexes is a copy of the parent's.
-        // Even a try of a robust mutex would write into the parent's mutex at the head of that list.
-        match has_robust_list() {
-            Ok(true) if u64::from(mutex::libc_thread_id()) == self.id() => {}
-            Ok(_) => return Err(NotEntered::ClonedChild),
+        match mutex::knows_caller(self.id() as u32) {
+            Ok(true) => {}
+            Ok(false) => return Err(NotEntered::ClonedChild),
             Err(Errno(_)) => return Err(NotEntered::Forbidden),
         }
         self.store::<{ field::HELD }>(0);
@@ -168,18 +166,6 @@ impl Thread {
 
     fn set_exit_round(self, round: u64) {
         self.store::<{ field::EXIT_ROUND }>(round);
-    }
-}
-
-/// Whether the kernel knows where the caller's list of robust mutexes is. The libc tells it at the start of each thread and
-/// after fork(3). A child made behind the libc's back has no list, and nobody would hear of its death. `Err`: the kernel does
-/// not say.
-fn has_robust_list() -> Result<bool, Errno> {
-    let (mut head, mut length) = (std::ptr::null_mut::<u8>(), 0usize);
-    // SAFETY: get_robust_list(2) writes the two values, both alive; 0 is the caller.
-    match unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut length) } {
-        0 => Ok(!head.is_null()),
-        _ => Err(Errno::last()),
     }
 }
 

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The two doors to a manager, behind one trait: failures are errno values, whichever way they came.
 
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CString, c_char};
 use std::ptr;
 use std::time::Duration;
 
 use lock_manager::{Acquired, Cancel, FileManager, InMemoryManager, Layout, LockInfo, Manager, Ownership};
 use lock_manager::{SegmentOptions, ShmManager, Wait};
-use lock_manager_etcd::EtcdManager;
 
 #[path = "sharing_door.rs"]
 mod sharing;
 
+use super::etcd;
 use super::subject::Storage;
 pub use sharing::{Held, Sharing};
 
@@ -83,7 +83,7 @@ struct Rust(Box<dyn Manager>);
 
 fn through_rust(storage: Storage, path: &str, num_locks: u32, making: Making) -> Outcome<Rust> {
     if storage == Storage::Etcd {
-        return etcd_through_rust(path, if making == Making::New { num_locks } else { 0 });
+        return etcd::open(path, if making == Making::New { num_locks } else { 0 }).map(Rust);
     }
     let options = |layout| SegmentOptions::default().layout(layout);
     let manager: lock_manager::Result<Box<dyn Manager>> = match (storage, making) {
@@ -101,12 +101,6 @@ fn through_rust(storage: Storage, path: &str, num_locks: u32, making: Making) ->
         (Storage::InMemory | Storage::Etcd, _) => InMemoryManager::new(num_locks).map(|it| Box::new(it) as _),
     };
     manager.map(Rust).map_err(|error| error.errno())
-}
-
-fn etcd_through_rust(address: &str, num_locks: u32) -> Outcome<Rust> {
-    let opened =
-        lock_manager_etcd::Options::of_address(address).and_then(|options| EtcdManager::open(options, num_locks));
-    opened.map(|manager| Rust(Box::new(manager.into_manager()))).map_err(|failure| failure.errno)
 }
 
 fn errno<T>(result: lock_manager::Result<T>) -> Outcome<T> {
@@ -239,7 +233,6 @@ unsafe extern "C" {
     fn lock_manager_new_file(directory: *const c_char, out: *mut *mut Handle) -> i32;
     fn lock_manager_open_file(directory: *const c_char, out: *mut *mut Handle) -> i32;
     fn lock_manager_new_in_memory(locks: u32, out: *mut *mut Handle) -> i32;
-    fn lock_manager_open_etcd(address: *const c_char, n: u32, options: *const c_void, out: *mut *mut Handle) -> i32;
     fn lock_manager_close(manager: *mut Handle) -> i32;
     fn lock_manager_last_error() -> *const c_char;
     fn lock_manager_allocate_lock(manager: *mut Handle, id: *mut u32) -> i32;
@@ -287,10 +280,8 @@ fn through_c(storage: Storage, path: &str, num_locks: u32, making: Making) -> Ou
             (Storage::Files, Making::New) => lock_manager_new_file(path.as_ptr(), &raw mut handle),
             (Storage::Files, Making::Existing) => lock_manager_open_file(path.as_ptr(), &raw mut handle),
             (Storage::InMemory, _) => lock_manager_new_in_memory(num_locks, &raw mut handle),
-            (Storage::Etcd, Making::New) => {
-                lock_manager_open_etcd(path.as_ptr(), num_locks, ptr::null(), &raw mut handle)
-            }
-            (Storage::Etcd, Making::Existing) => lock_manager_open_etcd(path.as_ptr(), 0, ptr::null(), &raw mut handle),
+            (Storage::Etcd, Making::New) => etcd::open_through_c(path.as_ptr(), num_locks, (&raw mut handle).cast()),
+            (Storage::Etcd, Making::Existing) => etcd::open_through_c(path.as_ptr(), 0, (&raw mut handle).cast()),
         }
     };
     done(code).map(|()| C(handle))

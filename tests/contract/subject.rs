@@ -168,8 +168,7 @@ impl Subject {
             Storage::Files => lock_manager::FileManager::remove(self.path()).unwrap(),
             Storage::InMemory => {}
             Storage::Etcd => {
-                let options = lock_manager_etcd::Options::of_address(&self.path()).unwrap();
-                lock_manager_etcd::remove(&options).unwrap();
+                super::etcd::remove(&self.path()).unwrap();
             }
         }
     }
@@ -179,7 +178,7 @@ impl Drop for Subject {
     /// The native locks of an etcd's host have no name that the tests know. A forked child is not the maker.
     fn drop(&mut self) {
         if self.storage == Storage::Etcd && self.maker == std::process::id() {
-            let _ = lock_manager_etcd::remove(&lock_manager_etcd::Options::of_address(&self.path()).unwrap());
+            let _ = super::etcd::remove(&self.path());
         }
     }
 }

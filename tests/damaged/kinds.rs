@@ -14,23 +14,34 @@ use crate::support::raw_mutex::RawMutex;
 use crate::support::{Segment, board, errno_of, fork, taken_once};
 use crate::{LOCKS, refusal};
 
-/// What glibc has written for a normal, robust, process-shared mutex: whether normal was asked for by name or not, by
+/// What the libc has written for a normal, robust, process-shared mutex. glibc: whether normal was asked for by name or not, by
 /// versions with lock elision and without; and with the adaptive type, which a robust mutex locks as normal.
-const ALIKE: [u32; 4] = [0x90, 0x290, 0x93, 0x293];
+const ALIKE: &[u32] = if layout::IS_MUSL { &[0x84] } else { &[0x90, 0x290, 0x93, 0x293] };
 
-/// Kinds of glibc that lock otherwise, and what each is called.
-const OTHERWISE: [(u32, &str); 10] = [
-    (0x91, "recursive (0x1)"),
-    (0x291, "recursive (0x1)"),
-    (0x92, "error checking (0x2)"),
-    (0xb0, "priority inheriting (0x20)"),
-    (0x2d0, "priority protecting (0x40)"),
-    (0x80, "not robust (0x10 is missing)"),
-    (0x210, "private to a process (0x80 is missing)"),
-    (0x190, "lock elision (0x100)"),
-    (0x390, "lock elision (0x100)"),
-    (0x202, "error checking (0x2), so it refuses its holder, and not robust (0x10 is missing)"),
-];
+/// Kinds of the libc that lock otherwise, and what each is called.
+const OTHERWISE: &[(u32, &str)] = if layout::IS_MUSL {
+    &[
+        (0x85, "recursive (0x1)"),
+        (0x86, "error checking (0x2)"),
+        (0x8c, "priority inheriting (0x8)"),
+        (0x80, "not robust (0x4 is missing)"),
+        (0x04, "private to a process (0x80 is missing)"),
+        (0x82, "error checking (0x2), so it refuses its holder, and not robust (0x4 is missing)"),
+    ]
+} else {
+    &[
+        (0x91, "recursive (0x1)"),
+        (0x291, "recursive (0x1)"),
+        (0x92, "error checking (0x2)"),
+        (0xb0, "priority inheriting (0x20)"),
+        (0x2d0, "priority protecting (0x40)"),
+        (0x80, "not robust (0x10 is missing)"),
+        (0x210, "private to a process (0x80 is missing)"),
+        (0x190, "lock elision (0x100)"),
+        (0x390, "lock elision (0x100)"),
+        (0x202, "error checking (0x2), so it refuses its holder, and not robust (0x10 is missing)"),
+    ]
+};
 
 /// Longer than anything here takes.
 const LONG: Duration = super::support::timing::scaled(Duration::from_secs(20));
@@ -83,7 +94,7 @@ fn go_round(segment: &Segment, id: u32) {
 #[test]
 fn a_segment_of_any_kind_that_locks_alike_is_used() {
     alone!({
-        for kind in ALIKE {
+        for &kind in ALIKE {
             let segment = with_kinds(|_| kind);
             go_round(&segment, 9);
             let manager = segment.open();
@@ -116,7 +127,7 @@ fn a_kind_that_turns_into_one_that_locks_alike_under_a_holder_is_of_no_moment() 
     alone!({
         let segment = Segment::of(LOCKS);
         let manager = segment.open();
-        for kind in ALIKE {
+        for &kind in ALIKE {
             let _ = manager.lock(7).unwrap();
             segment.write_word_at(layout::mutex(7) + KIND, kind);
             manager.unlock(7).unwrap();
@@ -149,27 +160,45 @@ fn kind_of_this_libc() -> u32 {
     }
 }
 
-#[test]
-fn mutexes_as_musl_initialises_them_are_refused() {
-    /// A normal, robust, process-shared mutex as musl marks it: in the first word, where glibc has the holder.
-    const MUSL: u32 = 4 | 128;
-    let segment = Segment::of(LOCKS);
-    let kind = segment.word_at(layout::AT_GUARD + KIND);
-    let make_musl = |at: u64| {
-        segment.write_word_at(at + WORD, MUSL);
-        segment.write_word_at(at + KIND, 0);
+/// Makes a mutex what the other libc makes, as it is while `holder` holds it.
+fn make_the_other_libc_s(segment: &Segment, at: u64, holder: u32) {
+    segment.write_word_at(at + KIND, 0);
+    let words = if layout::IS_MUSL {
+        [(layout::GLIBC_KIND, layout::GLIBC_NORMAL), (0, holder)]
+    } else {
+        [(layout::MUSL_KIND, layout::MUSL_NORMAL), (4, holder)]
     };
-    make_musl(layout::mutex(LOCKS - 1));
-    assert_eq!(refusal(&segment), Reason::ForeignMutex { id: Some(LOCKS - 1), found: 0, expected: kind });
-    make_musl(layout::AT_GUARD);
-    assert_eq!(refusal(&segment), Reason::ForeignMutex { id: None, found: 0, expected: kind });
+    words.iter().for_each(|&(word, value)| segment.write_word_at(at + word, value));
+}
+
+#[test]
+fn a_segment_of_the_other_libc_is_refused_by_its_name() {
+    let (this, other) = if layout::IS_MUSL { ("musl", "glibc") } else { ("glibc", "musl") };
+    // A holder whose id looks like musl's kind is a thread like others.
+    for holder in [0, 77, layout::MUSL_NORMAL, layout::MUSL_NORMAL | OWNER_DIED] {
+        let segment = Segment::of(LOCKS);
+        make_the_other_libc_s(&segment, layout::AT_GUARD, holder);
+        (0..LOCKS).for_each(|id| make_the_other_libc_s(&segment, layout::mutex(id), holder));
+        assert_eq!(refusal(&segment), Reason::OtherLibc { made_by: other, built_for: this }, "{holder:#x}");
+        let sentence = ShmManager::open(&segment.name, 0).unwrap_err().to_string();
+        assert!(sentence.contains(&format!("the mutexes of {other}")), "{sentence}");
+        assert!(sentence.contains(&format!("a library that was built for {other}")), "{sentence}");
+    }
+}
+
+#[test]
+fn a_lone_mutex_of_the_other_libc_is_refused() {
+    let segment = Segment::of(LOCKS);
+    let expected = segment.word_at(layout::AT_GUARD + KIND);
+    make_the_other_libc_s(&segment, layout::mutex(LOCKS - 1), 0);
+    assert_eq!(refusal(&segment), Reason::ForeignMutex { id: Some(LOCKS - 1), found: 0, expected });
 }
 
 #[test]
 fn mutexes_that_lock_otherwise_are_refused_by_the_name_of_what_they_do() {
     let segment = Segment::of(LOCKS);
     let expected = segment.word_at(layout::mutex(9) + KIND);
-    for (found, name) in OTHERWISE {
+    for &(found, name) in OTHERWISE {
         segment.write_word_at(layout::mutex(9) + KIND, found);
         assert_eq!(refusal(&segment), Reason::ForeignMutex { id: Some(9), found, expected });
         let sentence = ShmManager::open(&segment.name, 0).unwrap_err().to_string();

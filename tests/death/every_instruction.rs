@@ -80,7 +80,7 @@ fn of_an_unlock_with_a_waiter_the_waiter_gets_the_lock() {
                 manager.unlock(0).unwrap();
             });
             waiter.until_it_waits();
-            assert_ne!(segment.word_at(layout::mutex(0)) & layout::WAITERS, 0);
+            assert_ne!(segment.word_at(layout::word(0)) & layout::WAITERS, 0);
             waiters.borrow_mut().push(waiter);
             holder
         };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use lock_manager::{Acquired, Layout, Manager, SegmentOptions, ShmManager};
 
 use super::support::alone::alone;
+use super::support::layout;
 use super::support::made::{raw_clone, stack};
 use super::support::process::{self, sleep_until_killed};
 use super::support::{Child, Segment, board, errno_of, eventually, fork, taken_once};
@@ -39,6 +40,67 @@ fn a_forked_child_holds_nothing_and_can_use_the_manager_at_once() {
         assert_eq!(manager.locks_held().unwrap(), [3]);
         manager.unlock(3).unwrap();
         assert_eq!(taken_once(&manager, 3), Acquired::Clean);
+    });
+}
+
+/// A mutex that a thread holds has pointers to those that it took before and after. musl leaves a forked child its parent's list,
+/// so a mutex that the child takes would stand before the parent's.
+#[test]
+fn what_a_forked_child_takes_does_not_get_into_its_parents_list() {
+    alone!({
+        let segment = Segment::of(32);
+        let words = board(3);
+        let [holds, unlock, unlocked] = [&words[0], &words[1], &words[2]];
+        let parent = fork(|| {
+            let manager = segment.open();
+            let _ = manager.lock(1).unwrap();
+            let _ = manager.lock(2).unwrap();
+            let _child = fork(|| {
+                let _ = manager.lock(3).unwrap();
+                holds.store(1, Ordering::Release);
+                sleep_until_killed();
+            });
+            eventually("the main process has seen the child", || unlock.load(Ordering::Acquire) == 1);
+            manager.unlock(2).unwrap();
+            unlocked.store(1, Ordering::Release);
+            sleep_until_killed();
+        });
+        eventually("the child holds its lock", || holds.load(Ordering::Acquire) == 1);
+        unlock.store(1, Ordering::Release);
+        eventually("the parent has unlocked", || unlocked.load(Ordering::Acquire) == 1);
+        // In the list of another process by now.
+        let _heir = segment.holder_of(&[2]);
+        parent.kill();
+        // The kernel has walked the parent's list to its end.
+        assert_eq!(segment.word_at(layout::word(1)) & !layout::WAITERS, layout::OWNER_DIED);
+    });
+}
+
+/// When a thread ends, musl itself walks its list.
+#[cfg(target_env = "musl")]
+#[test]
+fn a_forked_child_whose_first_thread_ends_frees_nothing_of_its_parents() {
+    unsafe extern "C" {
+        fn pthread_exit(value: *mut libc::c_void) -> !;
+    }
+    alone!({
+        let segment = Segment::of(32);
+        let manager = segment.open();
+        let _ = manager.lock(1).unwrap();
+        let over = &board(1)[0];
+        let child = fork(|| {
+            thread::spawn(|| {
+                eventually("the main process has looked", || over.load(Ordering::Acquire) == 1);
+                std::process::exit(0);
+            });
+            // SAFETY: pthread_exit(3), which unwinds nothing in musl.
+            unsafe { pthread_exit(std::ptr::null_mut()) };
+        });
+        eventually("the first thread has ended", || process::state_of(child.pid()) == Some('Z'));
+        fork(|| assert_eq!(errno_of(segment.open().try_lock(1)), libc::EBUSY)).succeeds();
+        over.store(1, Ordering::Release);
+        child.succeeds();
+        manager.unlock(1).unwrap();
     });
 }
 

@@ -57,7 +57,7 @@ fn a_manager_is_busy_while_a_thread_waits_in_a_call_on_it() {
         let _ = holder.lock(3).unwrap();
         thread::scope(|scope| {
             let waiter = scope.spawn(|| manager.timed_lock(3, LONG).map(|_| manager.unlock(3)));
-            eventually("the waiter waits", || segment.word_at(layout::mutex(3)) & layout::WAITERS != 0);
+            eventually("the waiter waits", || segment.word_at(layout::word(3)) & layout::WAITERS != 0);
             let error = manager.check_idle().unwrap_err();
             assert_eq!((error.errno(), error.reason()), (libc::EBUSY, &Reason::StillWaiting { threads: 1 }));
             // The other manager has locks held, and nobody waiting.

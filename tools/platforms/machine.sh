@@ -79,12 +79,14 @@ boot() {
 # run_in_machine TARGET
 run_in_machine() {
 	local entries=() name program library start log=$work/logs/$1.run
-	entries+=("init=$platforms/init" "bin/busybox=$(busybox)" "$loader=$libraries/${loader##*/}")
+	entries+=("init=$platforms/init" "bin/busybox=$(busybox)")
 	for name in sh mount mkdir ln insmod timeout poweroff true sleep cat cp switch_root; do
 		entries+=("bin/$name->busybox")
 	done
 	entries+=("bin/unshare=$platforms/unshare")
-	for library in libc.so.6 libm.so.6 libgcc_s.so.1; do
+	# A static program brings its own.
+	[ -z "$libraries" ] || entries+=("$loader=$libraries/${loader##*/}")
+	for library in ${libraries:+libc.so.6 libm.so.6 libgcc_s.so.1}; do
 		entries+=("lib/$library=$libraries/$library")
 	done
 	while read -r name; do

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=bash
-# Sourced by tools/test-platforms: programs of another libc or width and of this machine's own on one native segment.
+# Sourced by tools/test-platforms: programs of another libc or width and of this machine's own on one native segment, and
+# libpod's own locks beside this library on one of libpod's.
+
+# The version of podman whose locks are taken.
+readonly PODMAN=github.com/containers/podman/v5@v5.4.2
 
 # compile_neighbour OUTPUT COMPILER ARGUMENT...
 compile_neighbour() {
@@ -18,16 +22,18 @@ own_library() {
 		compile_neighbour "$work/neighbour" cc -L"$own" -llock_manager -Wl,-rpath,"$own" && touch "$own/made"
 }
 
-# share SEGMENT PROGRAM OTHER: what both count at once is exact, and each is told of the other's death.
+# share SEGMENT PROGRAM OTHER [libpod]: what both count at once is exact, and each is told of the other's death.
 share() {
 	local segment=$1 one=$2 other=$3 turns=${NEIGHBOUR_TURNS:-20000} first second
-	"$one" "$segment" create || return
+	"$one" "$segment" create ${4:+"$4"} || return
 	"$one" "$segment" count "$turns" & first=$!
 	"$other" "$segment" count "$turns" & second=$!
 	wait "$first" && wait "$second" &&
 		"$one" "$segment" check $((2 * turns)) &&
 		"$one" "$segment" die 5 && "$other" "$segment" inherit 5 &&
 		"$other" "$segment" die 6 && "$one" "$segment" inherit 6 &&
+		"$one" "$segment" allocate 10 && "$other" "$segment" allocate 7 &&
+		"$one" "$segment" free 47 && "$other" "$segment" free 47 &&
 		"$other" "$segment" remove && rm -f "$segment.count"
 }
 
@@ -56,16 +62,63 @@ run_neighbours() {
 		told "$1" "a static program of musl" compile_neighbour "$program" musl-gcc -static "$built/liblock_manager.a" \
 			"$(unwinder)"
 		told "$1" "musl and glibc on one segment" share "$segment" "$work/neighbour" "$program"
-		told "$1" "the libpod layout is refused by name" refuses_libpod "$segment" "$program"
+		told "$1" "two programs of musl on a segment of the libpod layout" share "$segment" "$program" "$program" libpod
+		told "$1" "a segment of glibc's mutexes is refused" refuses "$segment" "$work/neighbour" "$program" glibc
+		told "$1" "a segment of musl's mutexes is refused" refuses "$segment" "$program" "$work/neighbour" musl
+		run_beside_libpod "$1" "$segment" "$program"
 		told "$1" "a program of musl loads the library" loads "$segment"
 		;;
 	esac
 	rm -f "$segment" "$segment.count"
 }
 
-refuses_libpod() {
+# refuses SEGMENT MAKER OTHER LIBC: what the one makes in the libpod layout, with the mutexes of LIBC, the other refuses.
+refuses() {
+	local segment=$1 maker=$2 other=$3
+	"$maker" "$segment" create libpod && "$other" "$segment" refused "$4" && "$maker" "$segment" remove
+}
+
+# libpod_source: the directory of libpod's C locks, in $libpod, or why it cannot be had.
+libpod_source() {
+	local source=${PODMAN_SOURCE:-}
+	if [ -z "$source" ]; then
+		source=$(cd / && PATH=$PATH:/usr/local/go/bin timeout 300 go mod download -json "$PODMAN" 2> "$work/logs/podman" |
+			sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p')
+	fi
+	libpod=$source/libpod/lock/shm
+	[ -e "$libpod/shm_lock.c" ] && return
+	echo "no libpod: neither PODMAN_SOURCE nor go mod download $PODMAN has it: $(tail -n 1 "$work/logs/podman" 2> /dev/null)"
+	return 1
+}
+
+# compile_libpod OUTPUT COMPILER: libpod's locks as a program. Warnings about its code are its own.
+compile_libpod() {
+	"$2" -O2 -w -D_GNU_SOURCE -c "$libpod/shm_lock.c" -o "$1.o" &&
+		"$2" -std=c11 -O2 -Wall -Wextra -isystem "$libpod" "$here/c-tests/libpod_neighbour.c" "$1.o" -static -o "$1"
+}
+
+# run_beside_libpod TARGET SEGMENT PROGRAM: musl's libpod and this library, on a segment of either.
+run_beside_libpod() {
+	local theirs=$work/libpod-$1
+	if ! libpod_source > "$work/logs/$1.libpod"; then
+		report "$1" "libpod's own locks" "skipped: $(cat "$work/logs/$1.libpod")"
+		return
+	fi
+	told "$1" "libpod's own locks, for musl" compile_libpod "$theirs" musl-gcc
+	told "$1" "libpod and the library on a segment of libpod" share "$2" "$theirs" "$3"
+	told "$1" "libpod and the library on a segment of the library" share "$2" "$3" "$theirs" libpod
+	told "$1" "a segment of musl's libpod is refused by glibc's library" refuses "$2" "$theirs" "$work/neighbour" musl
+	# Its crates would be half of what CI compiles.
+	[ "$ci" = yes ] || told "$1" "and by glibc's lockctl" lockctl_refuses "$2" "$theirs" musl
+}
+
+# lockctl_refuses SEGMENT MAKER LIBC
+lockctl_refuses() {
 	local said
-	said=$("$2" "$1" layout) && echo "$said" && case $said in -95*glibc*) ;; *) return 1 ;; esac
+	(cd "$here" && CARGO_TARGET_DIR=$work/build CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=0 \
+		cargo build --offline --locked -p lockctl) && "$2" "$1" create || return
+	if said=$("$work/build/debug/lockctl" list "$1" 2>&1); then said="not refused: $said"; fi
+	"$2" "$1" remove && echo "$said" && case $said in *"mutexes of $3"*) ;; *) return 1 ;; esac
 }
 
 # The unwinder that Rust brings for musl: the one of this machine's gcc is for glibc.

@@ -13,13 +13,26 @@
 //!        8  32 × pthread_mutex_t
 //! ```
 //!
-//! On aarch64 a mutex has 48 bytes, so a group has 1544. On 32 bits it has 24 bytes and is aligned to 4: it follows the magic
-//! number at 4, and a bitmap at 4, and a group has 772.
+//! On aarch64 glibc's mutex has 48 bytes, so a group has 1544. On 32 bits a mutex has 24 bytes and is aligned to 4: it follows
+//! the magic number at 4, and a bitmap at 4, and a group has 772.
+//!
+//! The layout has two forms, one for each libc: Podman's mutexes are those of the libc that it was built for.
+//!
+//! ```text
+//!               glibc, 64 bits      32 bits          musl
+//!   word        0                   0                4            holder, marks of the kernel
+//!   kind        16, 0x290 or 0x90   12               0, 0x84
+//!   lost        8 is 0x7ffffffe     8                4 is 0x7fffffff
+//! ```
+//!
+//! *Lost* is a mutex that was unlocked before it was made consistent. In the form of the other libc each would see other
+//! holders than it, so a segment of the other form is refused.
 //!
 //! All numbers in the machine's byte order. The file ends with the last group.
 
 use crate::Reason;
 use crate::sys::mutex;
+use crate::sys::mutex::kind::Libc;
 
 use super::super::MAX_LOCKS;
 
@@ -56,12 +69,27 @@ const _: () = assert!(Geometry::mutex_offset(GROUP) == offset::GROUPS + offset::
 const _: () = assert!(Geometry::for_locks(2048).size() == 82_488);
 #[cfg(all(target_arch = "aarch64", target_env = "gnu"))]
 const _: () = assert!(offset::GROUPS == 64 && offset::GROUP_SIZE == 1544);
+#[cfg(all(target_arch = "aarch64", target_env = "musl"))]
+const _: () = assert!(offset::GROUPS == 56 && offset::GROUP_SIZE == 1288);
 #[cfg(target_pointer_width = "32")]
 const _: () = assert!(offset::GROUPS == 36 && offset::GROUP_SIZE == 772);
 
 /// Whether a file that starts with these bytes carries libpod's magic number.
 pub(crate) fn is_ours(start: &[u8]) -> bool {
     word16(start, offset::MAGIC) == Some(MAGIC)
+}
+
+/// Refuses the segment that starts with these bytes if its mutexes are another libc's. Their sizes may differ, so this comes
+/// before the geometry.
+pub(super) fn check_libc(start: &[u8]) -> Result<(), Reason> {
+    let guard = start.get(offset::GUARD..).unwrap_or_default();
+    let words: Vec<u32> = guard.as_chunks().0.iter().map(|word| u32::from_ne_bytes(*word)).collect();
+    match Libc::maker_of(&words) {
+        Some(maker) if maker != Libc::THIS => {
+            Err(Reason::OtherLibc { made_by: maker.name(), built_for: Libc::THIS.name() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How many locks a segment has, and so where everything stands. Private to the process: made at creation or checked

@@ -3,31 +3,28 @@
 //! Reading the state of locks without changing anything: a diagnosis must not clear an owner-died mark or make a thread
 //! wait.
 
-use std::sync::atomic::Ordering;
-
 use crate::manager::LockInfo;
 use crate::sys::liveness;
-use crate::sys::mutex::word;
+use crate::sys::mutex::State;
 use crate::sys::process::namespaces;
 
 use super::Libpod;
 
 impl Libpod {
     pub(super) fn is_held(&self, id: u32) -> bool {
-        is_held(self.word(id))
+        matches!(self.pool.mutex(id).state(), State::Held(1..))
     }
 
     pub(super) fn inspect(&self, id: u32) -> LockInfo {
-        let word = self.word(id);
+        let state = self.pool.mutex(id).state();
         let mut info = LockInfo {
             id,
             allocated: self.pool.is_allocated(id),
-            held: is_held(word),
-            owner_died: word & word::OWNER_DIED != 0,
+            held: matches!(state, State::Held(1..)),
+            owner_died: state == State::OwnerDied,
             ..LockInfo::default()
         };
-        if info.held {
-            let tid = word & word::TID;
+        if let State::Held(tid @ 1..) = state {
             let pid = namespaces::process_of(tid);
             let process = pid.to_string();
             // A thread with that id that does not map the segment is another one: the id was used again, or is of another
@@ -44,12 +41,4 @@ impl Libpod {
         }
         info
     }
-
-    fn word(&self, id: u32) -> u32 {
-        self.pool.mutex(id).word().load(Ordering::Relaxed)
-    }
-}
-
-fn is_held(word: u32) -> bool {
-    word & word::TID != 0 && word & word::OWNER_DIED == 0
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use crate::Reason;
 use crate::sys::liveness::{self, mapped_file};
-use crate::sys::mutex::{RobustMutex, Snapshot, word};
+use crate::sys::mutex::{RobustMutex, Snapshot, State, word};
 use crate::sys::probe::{self, Witness};
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::futex;
@@ -87,11 +87,10 @@ impl Watch {
     fn look(&mut self, mutex: RobustMutex<'_>, segment: &Segment) -> Verdict {
         let snapshot = mutex.snapshot();
         let word = mutex.word_in(&snapshot);
-        let tid = word & word::TID;
-        if word == 0 || word & word::OWNER_DIED != 0 {
+        let State::Held(tid) = State::of(word) else {
             self.last = None;
             return Verdict::Free;
-        }
+        };
         // No libc writes a word that names no thread and is not free (the waiters bit alone).
         if tid != 0 && liveness::thread_lives(tid) {
             self.last = None;

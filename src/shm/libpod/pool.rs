@@ -6,7 +6,6 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::sys::mutex::{self, Attempt, MutexLayout, RobustMutex};
-use crate::sys::platform;
 use crate::sys::process::Process;
 use crate::sys::process::registry::{Registry, Shared};
 use crate::sys::syscall::clock::Instant;
@@ -117,7 +116,6 @@ pub(super) fn create(name: &SegmentName, geometry: Geometry, mode: u32) -> Resul
 }
 
 fn mutex_layout() -> Outcome<&'static MutexLayout> {
-    platform::LIBPOD_LAYOUT.map_err(Reason::Unsupported)?;
     MutexLayout::of_this_libc().ok_or(Reason::Unsupported(
         "this library does not know the form of this libc's robust mutexes, so it could not tell who holds one; use the native \
          layout",
@@ -142,8 +140,8 @@ fn write(map: &Mapping, geometry: Geometry, mutex_layout: &MutexLayout) -> Outco
     Ok(())
 }
 
-/// Refuses mutexes that this libc would not lock as its own. Those of musl, for example, have the same size but keep
-/// their kind elsewhere, so the two libcs would not exclude each other.
+/// Refuses mutexes that this libc would not lock as its own. [`format::check_libc`] has refused those of another libc; here a
+/// mutex is damaged, or was made with other attributes.
 fn check_mutexes(map: &Mapping, geometry: Geometry, mutex_layout: &MutexLayout) -> Outcome<()> {
     let check = |id: Option<u32>| {
         let offset = id.map_or(offset::GUARD, Geometry::mutex_offset);

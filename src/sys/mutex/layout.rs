@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{c_int, pthread_mutex_t};
 
-use super::{WORDS, kind, word};
+use super::kind::Libc;
+use super::{WORDS, this_libc, word};
 use crate::sys::Errno;
 use crate::sys::process::once_box::OnceBox;
 use crate::sys::thread::kernel_thread_id;
@@ -25,10 +26,13 @@ pub(crate) struct MutexLayout {
     decisive: u32,
     /// The values of these bits in the kinds that lock as `kind_value` does. The first is its own.
     alike: [u32; 2],
-    /// Byte offset of the libc's own note of the holder.
+    /// Byte offset of the libc's own note of the holder. glibc has a word of its own for it, musl the word itself.
     pub(super) owner: usize,
     /// What stands there when the mutex was unlocked before it was made consistent.
     pub(super) not_recoverable_value: u32,
+    /// Where a thread keeps its list of the mutexes that it holds.
+    #[cfg_attr(not(target_env = "musl"), allow(dead_code, reason = "glibc takes care of its lists itself"))]
+    pub(super) list: this_libc::ListPlace,
 }
 
 impl MutexLayout {
@@ -36,15 +40,20 @@ impl MutexLayout {
     pub(crate) fn of_this_libc() -> Option<&'static Self> {
         static FOUND: OnceBox<MutexLayout> = OnceBox::new();
         // Every thread that probes finds the same.
-        FOUND.get_or_make(|| Self::probe_where_it_tells().ok_or(())).ok()
+        let find = || {
+            let found = Self::probe_where_it_tells().ok_or(())?;
+            this_libc::take_care_of_children();
+            Ok::<_, ()>(found)
+        };
+        FOUND.get_or_make(find).ok()
     }
 
     /// Probes from a thread whose id is not 1. A held mutex contains the holder's thread id, and counters that are 1, and the
     /// probe must tell the two apart. The first thread of a PID namespace, such as a container's, has the id 1: there another
-    /// thread probes.
+    /// thread probes. So it does where the caller's list of held mutexes may be its parent's.
     fn probe_where_it_tells() -> Option<Self> {
         const COUNTED: u32 = 1;
-        if kernel_thread_id() != COUNTED {
+        if kernel_thread_id() != COUNTED && !this_libc::may_have_inherited_a_list() {
             return Self::probe();
         }
         std::thread::Builder::new().spawn(Self::probe).ok()?.join().ok()?
@@ -71,6 +80,7 @@ impl MutexLayout {
         }
         let me = kernel_thread_id();
         let named: Vec<usize> = (0..WORDS).filter(|&index| fresh.load(index) == me).collect();
+        let list = this_libc::ListPlace::find();
         if fresh.unlock() != 0 {
             return None;
         }
@@ -85,14 +95,21 @@ impl MutexLayout {
                 0 if probe.unlock() == 0 => continue,
                 _ => return None,
             }
-            // It was unlocked before it was made consistent: the note now says "not recoverable", and the list is empty.
+            // It was unlocked before it was made consistent: the note now says "not recoverable". An address in the list is
+            // gone, or what it was.
             probe.unlock();
-            let notes: Vec<usize> = named.iter().copied().filter(|&index| probe.load(index) != 0).collect();
+            let is_note = |&index: &usize| ![0, me].contains(&probe.load(index));
+            let notes: Vec<usize> = named.iter().copied().filter(is_note).collect();
             let &[owner] = notes.as_slice() else { return None };
+            let not_recoverable_value = probe.load(owner);
+            if !this_libc::is_understood(word == owner, not_recoverable_value) {
+                return None;
+            }
             let bytes = |index: usize| index * size_of::<u32>();
             let locks_alike = |value| Probe::new().is_some_and(|probe| probe.locks_as_normal(kind_word, value, word));
-            let decisive = if locks_alike(kind_value ^ kind::NEUTRAL) { !kind::NEUTRAL } else { !0 };
-            let other = kind_value | kind::LIKE_NORMAL;
+            let form = Libc::THIS.form();
+            let decisive = if locks_alike(kind_value ^ form.neutral) { !form.neutral } else { !0 };
+            let other = kind_value | form.like_normal;
             let other = if locks_alike(other) { other } else { kind_value };
             return Some(Self {
                 word: bytes(word),
@@ -101,30 +118,19 @@ impl MutexLayout {
                 decisive,
                 alike: [kind_value & decisive, other & decisive],
                 owner: bytes(owner),
-                not_recoverable_value: probe.load(owner),
+                not_recoverable_value,
+                list,
             });
         }
         None
     }
 }
 
-/// The thread id under which the libc would take a mutex for the caller. In a child that was cloned behind the libc's back it
-/// is the parent's. 0: it cannot be found.
-pub(in crate::sys) fn libc_thread_id() -> u32 {
-    let told = || {
-        let (layout, probe) = (MutexLayout::of_this_libc()?, Probe::new()?);
-        let id = (probe.try_lock() == 0).then(|| probe.load(layout.word / size_of::<u32>()) & word::TID)?;
-        // This works in a raw clone, too: the libc finds the id that it wrote.
-        (probe.unlock() == 0).then_some(id)
-    };
-    told().unwrap_or(0)
-}
-
 /// A mutex of the caller's own, to try things on.
-struct Probe(Box<UnsafeCell<pthread_mutex_t>>);
+pub(super) struct Probe(Box<UnsafeCell<pthread_mutex_t>>);
 
 impl Probe {
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         // SAFETY: all-zero bytes are a valid value of this plain C struct, about to be initialised in place.
         let probe = Self(Box::new(UnsafeCell::new(unsafe { mem::zeroed() })));
         // SAFETY: the box's own memory, in which no mutex lives yet.
@@ -138,7 +144,7 @@ impl Probe {
         unsafe { AtomicU32::from_ptr(self.0.get().cast::<u32>().add(index)) }
     }
 
-    fn load(&self, index: usize) -> u32 {
+    pub(super) fn load(&self, index: usize) -> u32 {
         self.word(index).load(Ordering::Relaxed)
     }
 
@@ -146,12 +152,12 @@ impl Probe {
         self.word(index).store(value, Ordering::Relaxed);
     }
 
-    fn try_lock(&self) -> c_int {
+    pub(super) fn try_lock(&self) -> c_int {
         // SAFETY: an initialised mutex that no other thread knows.
         unsafe { libc::pthread_mutex_trylock(self.0.get()) }
     }
 
-    fn unlock(&self) -> c_int {
+    pub(super) fn unlock(&self) -> c_int {
         // SAFETY: as for try_lock.
         unsafe { libc::pthread_mutex_unlock(self.0.get()) }
     }
