@@ -145,6 +145,8 @@ const TABLE: lock_manager_backend_t = lock_manager_backend_t {
     locks_held: Some(locks_held),
     fencing_token: Some(fencing_token),
     lost_fd: Some(lost_fd),
+    take_kept: None,
+    keep: None,
 };
 
 fn open(table: &lock_manager_backend_t) -> (&'static Fake, lock_manager::Result<PluggedManager>) {

@@ -4,20 +4,23 @@
 //! waits for as long as its own deadline lets it.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::acquiring::Acquiring;
 use crate::core::HostLocks;
+use crate::deleting::{Deleted, Deletion};
 use crate::failure::{Failure, Outcome};
 use crate::host::{Record, Records, State};
 use crate::http::{Cluster, NoAnswer};
-use crate::keeper::{Deleted, Keeper};
+use crate::keeper::Keeper;
 use crate::keys::Keys;
 use crate::options::Options;
 use crate::owner::Identity;
-use crate::shared::{Common, Hold, Job, Task, Wait};
+use crate::shared::{Common, Hold, Job, Shared, Task, Wait};
+use crate::slots::{Held, Slots};
 use crate::storage::{self, Found};
 use crate::sys::{self, Alarm, Bell};
 
@@ -136,23 +139,56 @@ impl Engine {
         let common = self.here()?;
         let mut wait = wait;
         wait.left = common.records.read(wait.id);
-        if let Some(hold) = kept_hold(common, &wait) {
-            let mut shared = common.lock();
-            let is_known = shared.leases.contains_key(&hold.record.lease);
-            shared.leases.entry(hold.record.lease).or_insert(hold.record.good_until);
-            shared.holds.insert(wait.id, hold);
-            common.set_alarm(&shared);
-            drop(shared);
-            if !is_known {
-                common.bell.ring();
-            }
-            let wait = Arc::new(wait);
+        let is_kept = take_over(common, &wait);
+        let wait = Arc::new(wait);
+        if is_kept {
             wait.tell(&mut wait.state(), Ok(false));
             return Ok(wait);
         }
-        let wait = Arc::new(wait);
-        common.leave_task(Task::Acquire(Arc::clone(&wait)));
+        let mut acquiring = Box::new(Acquiring::new(Arc::clone(&wait)));
+        if !acquiring.at_once(common) {
+            common.leave_task(Task::Acquire(acquiring));
+        }
         Ok(wait)
+    }
+
+    /// Takes a lock whose key is kept for whoever comes next on the host. The caller has the native lock, and nothing here
+    /// fails, waits or allocates: a process that has taken the key before asks nobody.
+    #[inline]
+    pub(crate) fn take_kept(&self, id: u32) -> bool {
+        // SAFETY: what the pointer leads to is freed when the engine is dropped, or never. A forked child finds its parent's,
+        // in which all slots are empty.
+        let common = unsafe { &(*self.live.load(Ordering::Acquire)).common };
+        let Some(slot) = common.slots.of(id) else { return false };
+        if State::of(common.records.state_word(id)) != State::Kept {
+            return false;
+        }
+        let Some(good_until) = slot.good_until_if_shared(common.records.revision(id)) else { return false };
+        if sys::boot_time().saturating_add(common.needed_to_take) > good_until {
+            return false;
+        }
+        slot.set_held(Held::Yes);
+        common.records.set_state(id, State::Held);
+        true
+    }
+
+    /// Keeps a key for whoever comes next on the host. As [`take_kept`](Self::take_kept).
+    #[inline]
+    pub(crate) fn keep(&self, id: u32) -> bool {
+        // SAFETY: as in take_kept().
+        let common = unsafe { &(*self.live.load(Ordering::Acquire)).common };
+        let Some(slot) = common.slots.of(id) else { return false };
+        if State::of(common.records.state_word(id)) != State::Held || !slot.is_held() {
+            return false;
+        }
+        let Some(good_until) = slot.good_until_if_shared(common.records.revision(id)) else { return false };
+        if !common.may_keep(common.records.since(id), good_until) {
+            return false;
+        }
+        common.records.set_good_until(id, good_until);
+        slot.set_held(Held::No);
+        common.records.set_state(id, State::Kept);
+        true
     }
 
     /// Goes on with an acquisition.
@@ -192,8 +228,8 @@ impl Engine {
         drop(state);
         let Ok(common) = self.here() else { return };
         if got_it {
-            let hold = common.lock().holds.remove(&wait.id);
-            common.records.write(wait.id, &Record::NONE);
+            let hold = common.forget(&mut common.lock(), wait.id);
+            common.records.set_state(wait.id, State::None);
             if let Some(hold) = hold {
                 common.leave_task(Task::GiveBack(wait.id, hold));
             }
@@ -206,30 +242,27 @@ impl Engine {
     pub(crate) fn release(&self, id: u32, is_wanted_here: bool) -> Outcome<()> {
         let common = self.here()?;
         let mut shared = common.lock();
-        let Some(hold) = shared.holds.remove(&id) else {
+        let Some(hold) = shared.holds.get(&id).cloned() else {
             return Err(Failure::lost(id, "this process has forgotten it"));
         };
-        let good_until = shared.leases.get(&hold.record.lease).copied().unwrap_or(0);
-        common.set_alarm(&shared);
-        let now = sys::boot_time();
-        let is_lost = hold.is_lost || now >= good_until;
-        let needed = common.options.renewal().as_nanos() as u64;
-        // A waiter of the host may not sleep yet: where one was handed the key, the next is not far.
-        let is_wanted_here = is_wanted_here || hold.is_handed_on;
-        let may_keep =
-            now.saturating_sub(hold.record.since) < LONGEST_KEPT_NS && good_until.saturating_sub(now) > needed;
-        if is_wanted_here && may_keep && !is_lost && !shared.is_closing {
-            let record = Record { state: State::Kept, good_until, ..hold.record };
-            if common.records.write(id, &record) {
-                shared.has_handed_on = true;
-                drop(shared);
-                common.leave_task(Task::Kept(id, record));
-                return Ok(());
-            }
+        if !common.slots.is_held(id) {
+            // It was kept, a moment ago.
+            return Ok(());
         }
+        let good_until = shared.good_until_of(&hold);
+        let is_lost = sys::boot_time() >= good_until;
+        // A waiter of the host may not sleep yet: where one was handed the key, the next is not far.
+        let is_wanted_here = is_wanted_here || hold.is_shared;
+        if is_wanted_here && !shared.is_closing && common.may_keep(hold.record.since, good_until) {
+            keep_first(common, &mut shared, id, good_until);
+            drop(shared);
+            common.leave_task(Task::Watch(id));
+            return Ok(());
+        }
+        common.forget(&mut shared, id);
         drop(shared);
         // First: while the record says that the host has the key, the key is not another host's.
-        common.records.write(id, &Record::NONE);
+        common.records.set_state(id, State::None);
         if is_lost {
             // What is left of it tells the next holder.
             common.leave_task(Task::GiveBack(id, Hold { died: true, ..hold }));
@@ -237,15 +270,7 @@ impl Engine {
                 "its lease was not renewed in time, because this process was paused, or no endpoint of etcd answered";
             return Err(Failure::lost(id, why));
         }
-        let record = hold.record;
-        let mut is_repeated = false;
-        let released = self.ask_for(2 * common.options.request_timeout(), move |keeper| {
-            let released = keeper.delete_key(id, &record, false);
-            // A key that is gone now was deleted by the first question.
-            let is_gone_by_us = std::mem::replace(&mut is_repeated, true);
-            released.map(|deleted| deleted != Deleted::Before || is_gone_by_us)
-        });
-        match released {
+        match self.delete(id, hold.record) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Failure::lost(id, "its key is gone, because somebody deleted it or revoked its lease")),
             // It was held until now, so this is no loss.
@@ -260,12 +285,30 @@ impl Engine {
         }
     }
 
+    /// Deletes a key, in this thread if that is quick. Whether the key was there until now.
+    fn delete(&self, id: u32, record: Record) -> Outcome<bool> {
+        let common = self.here()?;
+        let deletion = Deletion { id, record, is_death: false };
+        let mut is_repeated = false;
+        match common.ask_at_once("/v3/kv/txn", &deletion.question(common)) {
+            None => {}
+            Some(Ok(answer)) => return Ok(deletion.understood(common, answer) != Deleted::Before),
+            Some(Err(NoAnswer::Unreachable(_))) => is_repeated = true,
+            Some(Err(refused)) => return Err(refused.into_failure()),
+        }
+        self.ask_for(2 * common.options.request_timeout(), move |keeper| {
+            let deleted = keeper.delete_key(&deletion);
+            // A key that is gone now was deleted by the first question.
+            let is_gone_by_us = std::mem::replace(&mut is_repeated, true);
+            deleted.map(|deleted| deleted != Deleted::Before || is_gone_by_us)
+        })
+    }
+
     /// The hold on a lock that the caller holds, if it is not lost.
     pub(crate) fn held(&self, id: u32) -> Outcome<Record> {
         let shared = self.here()?.lock();
         let hold = shared.holds.get(&id).ok_or_else(|| Failure::lost(id, "this process has forgotten it"))?;
-        let good_until = shared.leases.get(&hold.record.lease).copied().unwrap_or(0);
-        if hold.is_lost || sys::boot_time() >= good_until {
+        if sys::boot_time() >= shared.good_until_of(hold) {
             return Err(Failure::lost(id, "its lease was not renewed in time"));
         }
         Ok(hold.record)
@@ -281,15 +324,51 @@ fn hand_in<T>(ticket: &(Mutex<Option<Outcome<T>>>, Condvar), answer: Outcome<T>)
     ticket.1.notify_all();
 }
 
-/// The hold on a key that the host has kept, if its lease is good for long enough.
-fn kept_hold(common: &Common, wait: &Wait) -> Option<Hold> {
-    let Record { state, good_until, .. } = wait.left;
-    let needed = common.options.renewal().as_nanos() as u64 / 2;
-    if state != State::Kept || good_until < sys::boot_time().saturating_add(needed) {
-        return None;
+/// Takes a key that the host has kept, if its lease is good for long enough.
+fn take_over(common: &Common, wait: &Wait) -> bool {
+    let (id, left) = (wait.id, wait.left);
+    let mut shared = common.lock();
+    if left.state == State::None && !shared.holds.contains_key(&id) {
+        return false;
     }
-    let record = Record { state: State::Held, ..wait.left };
-    common.records.write(wait.id, &record).then_some(Hold { is_handed_on: true, ..Hold::of(record, false) })
+    let known = shared.holds.get(&id).filter(|hold| hold.record.revision == left.revision);
+    let good_until = match known {
+        Some(hold) => shared.good_until_of(hold),
+        None => left.good_until.max(shared.good_until(left.lease)),
+    };
+    if left.state != State::Kept || sys::boot_time().saturating_add(common.needed_to_take) > good_until {
+        // A key that is not taken over is not this process's.
+        common.forget(&mut shared, id);
+        return false;
+    }
+    shared.leases.entry(left.lease).or_insert(good_until);
+    let record = Record { state: State::Held, ..left };
+    common.records.set_state(id, State::Held);
+    common.hold(&mut shared, id, Hold { is_shared: true, ..Hold::of(record, false) });
+    drop(shared);
+    common.leave_task(Task::Watch(id));
+    true
+}
+
+/// Keeps a key for the first time.
+fn keep_first(common: &Common, shared: &mut Shared, id: u32, good_until: u64) {
+    if let Some(hold) = shared.holds.get_mut(&id) {
+        hold.is_shared = true;
+    }
+    shared.has_handed_on = true;
+    common.slots.set_held(id, Held::No);
+    common.settle(shared);
+    common.records.set_good_until(id, good_until);
+    common.records.set_state(id, State::Kept);
+}
+
+impl Common {
+    /// Whether a key that the host has had since then may stay, so that other hosts get their turns.
+    #[inline]
+    fn may_keep(&self, since: u64, good_until: u64) -> bool {
+        let now = sys::boot_time();
+        now.saturating_sub(since) < LONGEST_KEPT_NS && now.saturating_add(self.needed_to_keep) < good_until
+    }
 }
 
 fn silence(common: &Common) -> Failure {
@@ -302,20 +381,26 @@ impl Live {
         let identity = Identity::new(options.host.as_deref());
         let segment = found.segment(options, &identity);
         let system = |error: std::io::Error| Failure::of_system("making a descriptor", &error);
+        let renewal = options.renewal().as_nanos() as u64;
         let common = Arc::new(Common {
             num_locks: found.num_locks,
             epoch: found.epoch,
-            records: Records::open(&segment)?,
+            records: Records::open(&segment, found.num_locks)?,
             host_locks: HostLocks::open(&segment, found.num_locks)?,
-            segment,
             options: options.clone(),
             keys: Keys::new(&options.prefix),
             identity,
             bell: Bell::new().map_err(system)?,
             alarm: Alarm::new().map_err(system)?,
+            slots: Slots::new(found.num_locks)?,
             shared: Mutex::default(),
+            cluster: Mutex::new(cluster),
+            last_answer: AtomicU64::new(0),
+            last_serial: AtomicU64::new(0),
+            needed_to_take: renewal / 2,
+            needed_to_keep: renewal,
         });
-        let keeper = Keeper::new(Arc::clone(&common), cluster);
+        let keeper = Keeper::new(Arc::clone(&common));
         let spawn = || std::thread::Builder::new().name("lock_manager".to_owned()).spawn(move || keeper.run());
         let keeper =
             sys::with_signals_blocked(spawn).map_err(|error| Failure::of_system("starting a thread", &error))?;

@@ -9,6 +9,7 @@
 mod acquiring;
 mod core;
 mod deadlock;
+mod deleting;
 mod engine;
 mod failure;
 mod ffi;
@@ -23,6 +24,7 @@ mod owner;
 #[cfg(feature = "rust")]
 mod rust;
 mod shared;
+mod slots;
 mod storage;
 mod sys;
 #[path = "../../src/plugged/table.rs"]

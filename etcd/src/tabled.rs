@@ -49,6 +49,8 @@ pub(crate) static TABLE: lock_manager_backend_t = lock_manager_backend_t {
     locks_held: Some(locks_held),
     fencing_token: Some(fencing_token),
     lost_fd: Some(lost_fd),
+    take_kept: Some(take_kept),
+    keep: Some(keep),
 };
 
 /// Remembers a failure, and makes it a code.
@@ -222,4 +224,15 @@ unsafe extern "C" fn fencing_token(state: *mut c_void, id: u32, token: *mut u64)
 
 unsafe extern "C" fn lost_fd(state: *mut c_void, descriptor: *mut i32) -> i32 {
     hand_out!(state, descriptor, |engine| engine.alarm())
+}
+
+// Neither panics: there is nothing in them that can.
+unsafe extern "C" fn take_kept(state: *mut c_void, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe { engine(state) }.take_kept(id).into()
+}
+
+unsafe extern "C" fn keep(state: *mut c_void, id: u32, _is_wanted_here: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe { engine(state) }.keep(id).into()
 }

@@ -55,12 +55,49 @@ impl Backend for PluggedManager {
         FastAcquire::GoSlow
     }
 
+    /// Takes a lock that the host has kept. If the host does not have it, the native lock stays taken: the slow path goes on
+    /// from there.
+    fn acquire_mid(&self, id: u32, mode: Mode, spin: Spin) -> FastAcquire {
+        if mode != Mode::Exclusive || id >= self.num_locks || !self.calls.keeps() {
+            return FastAcquire::GoSlow;
+        }
+        let native = match self.host.acquire_fast(id, mode) {
+            FastAcquire::GoSlow if spin == Spin::Briefly => self.host.acquire_mid(id, mode, spin),
+            attempt => attempt,
+        };
+        match native {
+            FastAcquire::Acquired(Acquired::Clean) if self.calls.take_kept(id) => native,
+            FastAcquire::Acquired(Acquired::Clean) => FastAcquire::BackOut,
+            FastAcquire::Acquired(acquired) => {
+                self.host.back_out_of(id, acquired);
+                FastAcquire::GoSlow
+            }
+            FastAcquire::BackOut => {
+                self.host.back_out(id);
+                FastAcquire::GoSlow
+            }
+            FastAcquire::GoSlow | FastAcquire::Held { .. } => FastAcquire::GoSlow,
+        }
+    }
+
     fn acquire_slow<'b>(&'b self, request: Request<'b>) -> HostFirst<'b> {
         HostFirst { manager: self, request, stage: Stage::Fresh }
     }
 
     fn release_fast(&self, _id: u32, _mode: Mode) -> Release {
         Release::GoSlow
+    }
+
+    /// Keeps a lock on the host that another thread or process of it wants.
+    fn release_mid(&self, id: u32, mode: Mode) -> Release {
+        let may_keep = mode == Mode::Exclusive && self.calls.keeps() && self.host.holds_surely(id);
+        if !may_keep || !self.calls.keep(id, self.host.is_waited_for(id).into()) {
+            return Release::GoSlow;
+        }
+        match self.host.release_fast(id, mode) {
+            Release::Done => Release::Done,
+            _ => self.host.release_mid(id, mode),
+        }
     }
 
     fn release_slow(&self, id: u32, mode: Mode, _missed: Release) -> Outcome<()> {
@@ -108,8 +145,12 @@ impl Acquisition for HostFirst<'_> {
 
 impl HostFirst<'_> {
     fn begin(&mut self) -> Progress {
-        let Request { id, mode, deadline, cancel, .. } = self.request;
+        let Request { id, mode, deadline, cancel, missed } = self.request;
         waits::undo_abandoned(Thread::calling());
+        if missed == FastAcquire::BackOut {
+            // The mid path has the native lock, and the host does not have the backend's.
+            return self.begin_in_backend(Acquired::Clean);
+        }
         self.manager.is_exclusive(mode)?;
         self.manager.is_in_range(id)?;
         cancel::check(cancel, id)?;
