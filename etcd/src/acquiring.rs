@@ -240,8 +240,8 @@ impl Acquiring {
     /// Takes a lock that nobody wants and nobody left, in the caller's own thread, if that is quick. Whether it did; if not,
     /// the keeper goes on. The smallest transaction that there is for it: nothing is looked at.
     pub(crate) fn at_once(&mut self, common: &Common) -> bool {
-        let is_time_left = self.wait.is_try || sys::monotonic() < self.wait.deadline_ns;
-        let lease = common.ready_lease().filter(|_| is_time_left && matches!(self.stage, Stage::Enter));
+        let left = if self.wait.is_try { u64::MAX } else { self.wait.deadline_ns.saturating_sub(sys::monotonic()) };
+        let lease = common.ready_lease().filter(|_| matches!(self.stage, Stage::Enter));
         let Some(lease) = lease else { return false };
         self.name_key(common, lease);
         let [is_there, not_void] = self.may_enter(common);
@@ -249,14 +249,11 @@ impl Acquiring {
         let none_left = wire::if_created(&common.keys.held(self.wait.id), 0);
         let question =
             wire::txn(&[is_there, not_void, nobody, none_left], &[self.put_own(), self.put_held(common, false)], &[]);
-        match common.ask_at_once::<TxnResponse>("/v3/kv/txn", &question) {
+        match common.ask_at_once::<TxnResponse>("/v3/kv/txn", &question, left) {
             Some(Ok(answer)) if answer.succeeded => {
                 self.revision = answer.header.revision;
-                match self.hold(common, false) {
-                    Ok(is_told) => is_told,
-                    // The keeper finds the key as its own, and gives it back.
-                    Err(_too_late) => false,
-                }
+                // Too late: the key goes with its lease, and the keeper makes another.
+                matches!(self.hold(common, false), Ok(true))
             }
             Some(Err(NoAnswer::Unreachable(_))) => {
                 self.is_unsure = true;

@@ -290,7 +290,7 @@ impl Engine {
         let common = self.here()?;
         let deletion = Deletion { id, record, is_death: false };
         let mut is_repeated = false;
-        match common.ask_at_once("/v3/kv/txn", &deletion.question(common)) {
+        match common.ask_at_once("/v3/kv/txn", &deletion.question(common), u64::MAX) {
             None => {}
             Some(Ok(answer)) => return Ok(deletion.understood(common, answer) != Deleted::Before),
             Some(Err(NoAnswer::Unreachable(_))) => is_repeated = true,

@@ -15,7 +15,6 @@ use crate::core::{self, lock_manager_t};
 use crate::engine::Engine;
 use crate::failure::{Failure, Outcome};
 use crate::keys::Party;
-use crate::looking;
 use crate::options::Options;
 use crate::storage;
 use crate::tabled::{self, TABLE};
@@ -192,6 +191,8 @@ pub unsafe extern "C" fn lock_manager_remove_etcd(
 ///
 /// count: receives how many there are, which may exceed capacity.
 /// parties: receives the first of them, capacity at most; NULL if capacity is 0. Set the size of the first before the call.
+///
+/// -EINVAL: there is no such lock, or the size of the first struct is another version's. -ETIMEDOUT: etcd does not answer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_etcd_parties(
     manager: *mut lock_manager_t,
@@ -230,7 +231,7 @@ fn handed_out(engine: &Engine, party: &Party, token: Option<u64>) -> lock_manage
         pid: party.pid,
         tid: party.tid,
         token: token.unwrap_or(0),
-        since_ns: looking::waited_ns(party),
+        since_ns: party.since_ns(),
         host: [0; LOCK_MANAGER_ETCD_HOST_SIZE],
         command: [0; LOCK_MANAGER_ETCD_COMMAND_SIZE],
     };

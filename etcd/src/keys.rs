@@ -101,6 +101,14 @@ pub struct Party {
 }
 
 impl Party {
+    /// For how long it has held the lock or waited for it, in nanoseconds, as far as the clocks of its host and this one
+    /// agree.
+    #[must_use]
+    pub fn since_ns(&self) -> u64 {
+        const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
+        crate::sys::since_1970_ms().saturating_sub(self.since_ms).saturating_mul(NANOSECONDS_PER_MILLISECOND)
+    }
+
     /// Whether both are the same thread.
     pub(crate) fn is_same_thread(&self, other: &Self) -> bool {
         let name = |party: &Self| (party.host_id.clone(), party.pid, party.start, party.tid);

@@ -139,9 +139,14 @@ impl Common {
     }
 
     /// Asks in the caller's own thread, if the connection is free and the cluster quick; `None`: that is for the keeper. So
-    /// an answer costs no hand-over between two threads.
-    pub(crate) fn ask_at_once<T: DeserializeOwned>(&self, path: &str, question: &Value) -> Option<Result<T, NoAnswer>> {
-        if self.last_answer.load(Ordering::Relaxed) > QUICK_ANSWER_NS {
+    /// an answer costs no hand-over between two threads. `left`: how long the caller may wait, in nanoseconds.
+    pub(crate) fn ask_at_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &Value,
+        left: u64,
+    ) -> Option<Result<T, NoAnswer>> {
+        if self.last_answer.load(Ordering::Relaxed) > QUICK_ANSWER_NS.min(left) {
             return None;
         }
         let mut cluster = match self.cluster.try_lock() {
@@ -149,7 +154,7 @@ impl Common {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        Some(self.timed(|| cluster.ask(path, question, QUICK)))
+        Some(self.timed(|| cluster.ask(path, question, QUICK.min(Duration::from_nanos(left)))))
     }
 
     fn timed<T>(&self, ask: impl FnOnce() -> T) -> T {

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use crate::engine::{Engine, Step};
 use crate::failure::{Failure, Outcome};
 use crate::host::Record;
-use crate::looking;
+use crate::keys::Party;
 use crate::shared::{Wait, WaitState};
 use crate::table::{
     LOCK_MANAGER_REQUEST_TRY, LOCK_MANAGER_SLEEP, lock_manager_backend_lock_t, lock_manager_backend_t,
@@ -195,7 +195,7 @@ unsafe extern "C" fn lock_info(state: *mut c_void, id: u32, info: *mut lock_mana
             here: holder.is_some_and(|party| engine.is_here(party)).into(),
             waiters: u32::try_from(known.waiters.len()).unwrap_or(u32::MAX),
             ownership: holder.is_some_and(|party| party.by_process).into(),
-            waited_ns: known.waiters.iter().map(looking::waited_ns).max().unwrap_or(0),
+            waited_ns: known.waiters.iter().map(Party::since_ns).max().unwrap_or(0),
         };
         // SAFETY: the module's contract.
         unsafe { info.write(found) };

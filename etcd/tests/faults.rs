@@ -70,7 +70,7 @@ test! {
         let mut scene = Scene::of(groups());
         for round in 0..rounds_of_all() {
             let killed: Vec<_> = scene.groups.iter_mut().map(Group::kill_a_holder).collect();
-            let is_at_once = |index: &usize| (round + index) % 2 == 0;
+            let is_at_once = |index: &usize| (round + index).is_multiple_of(2);
             (0..killed.len()).filter(is_at_once).for_each(|index| scene.groups[index].restart(killed[index]));
             scene.until_turns_go_on();
             let is_later = |index: &usize| !is_at_once(index);

@@ -16,6 +16,8 @@ use super::world::{CLIENTS, HOLDING, IDLE, Shared};
 const ORDER: Ordering = Ordering::SeqCst;
 pub const LIMIT_SECONDS: u32 = 86_400;
 pub const MEMBERS: usize = 3;
+/// Longer than a turn takes where many groups share a busy machine. What a fault strands, it strands for good.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// For how long a client pauses between two turns, for each group that there is beside its own.
 const PAUSE: Duration = Duration::from_millis(15);
 
@@ -55,10 +57,36 @@ impl Scene {
 
     pub fn until_all_take_turns(&self) {
         let before: Vec<_> = self.groups.iter().map(Group::turns_of_each).collect();
-        for (group, before) in self.groups.iter().zip(&before) {
-            eventually("each client gets a turn", || {
-                group.turns_of_each().iter().zip(before).all(|(turns, before)| turns > before)
-            });
+        self.until("each client gets a turn", |index, group| {
+            group.turns_of_each().iter().zip(&before[index]).all(|(turns, before)| turns > before)
+        });
+    }
+
+    /// Waits until something holds for each group. If it does not, says who holds the locks and who waits.
+    fn until(&self, what: &str, holds: impl Fn(usize, &Group) -> bool) {
+        let start = Instant::now();
+        for (index, group) in self.groups.iter().enumerate() {
+            while !holds(index, group) {
+                if start.elapsed() > PATIENCE {
+                    self.tell();
+                    panic!("not within {PATIENCE:?}: {what}, in group {index}");
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    fn tell(&self) {
+        let options = Options::of_address(&self.groups[0].turns.address).unwrap().host("looking").unwrap();
+        match lock_manager_etcd::EtcdManager::open(options, 0).and_then(|manager| manager.look_at_all()) {
+            Ok(known) => note(format_args!("{known:#?}")),
+            Err(failure) => note(format_args!("{failure}")),
+        }
+        for (index, group) in self.groups.iter().enumerate() {
+            let phase = |client: &super::world::Client| client.phase.load(ORDER);
+            let phases: Vec<_> = group.shared.world.clients.iter().map(phase).collect();
+            let failures = group.shared.world.failures.load(ORDER);
+            note(format_args!("group {index}: turns {:?}, phases {phases:?}, {failures} failed", group.turns_of_each()));
         }
     }
 
@@ -66,9 +94,7 @@ impl Scene {
     pub fn until_turns_go_on(&self) -> Duration {
         let start = Instant::now();
         let before: Vec<_> = self.groups.iter().map(Group::turns).collect();
-        for (group, before) in self.groups.iter().zip(&before) {
-            eventually("turns go on", || group.turns() > before + 1);
-        }
+        self.until("turns go on", |index, group| group.turns() > before[index] + 1);
         start.elapsed()
     }
 
