@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::deadlock;
 use crate::deleting::Deletion;
+use crate::engine::rewriting;
 use crate::failure::Failure;
 use crate::host::{Record, State, name_of};
 use crate::http::NoAnswer;
@@ -249,7 +250,7 @@ impl Acquiring {
         let none_left = wire::if_created(&common.keys.held(self.wait.id), 0);
         let question =
             wire::txn(&[is_there, not_void, nobody, none_left], &[self.put_own(), self.put_held(common, false)], &[]);
-        match common.ask_at_once::<TxnResponse>("/v3/kv/txn", &question, left) {
+        match common.ask_at_once::<TxnResponse>(wire::TXN, &question, left) {
             Some(Ok(answer)) if answer.succeeded => {
                 self.revision = answer.header.revision;
                 // Too late: the key goes with its lease, and the keeper makes another.
@@ -394,12 +395,39 @@ impl Acquiring {
         Ok(true)
     }
 
+    /// Tells etcd which keys the waiting thread has, of those that went from hand to hand. It gives none of them on while it
+    /// waits, and none to this host afterwards.
+    fn pin(&mut self, keeper: &mut Keeper) -> Result<(), NoAnswer> {
+        let common = Arc::clone(&keeper.common);
+        let mut pinned = Vec::new();
+        {
+            // While this is locked, the thread does not leave its wait, so it gives nothing on.
+            let state = self.wait.state();
+            if state.outcome.is_some() || state.is_abandoned {
+                return Ok(());
+            }
+            let mut shared = common.lock();
+            for (&id, hold) in shared.holds.iter_mut().filter(|(_, hold)| hold.is_shared) {
+                if common.slots.is_held(id) && common.host_locks.holder(id) == Some(self.wait.tid) {
+                    hold.is_pinned = true;
+                    pinned.push((id, hold.record));
+                }
+            }
+            common.settle(&shared);
+        }
+        for (id, record) in pinned {
+            keeper.ask_txn(&rewriting(&common, id, &record, &self.party))?;
+        }
+        Ok(())
+    }
+
     fn look_for_deadlock(&mut self, keeper: &mut Keeper) -> Result<bool, NoAnswer> {
         self.deadlock_look = (2 * self.deadlock_look).min(LONGEST_DEADLOCK_LOOK);
         self.look_for_deadlock_at = after(self.deadlock_look);
         if self.wait.by_process {
             return Ok(false);
         }
+        self.pin(keeper)?;
         let keys = keeper.common.keys.clone();
         let question = wire::txn(&[], &[wire::get_all(&keys.queues()), wire::get_all(&keys.held_all())], &[]);
         let mut ranges = keeper.ask_txn(&question)?.into_ranges();

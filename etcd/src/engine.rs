@@ -9,6 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::acquiring::Acquiring;
 use crate::core::HostLocks;
 use crate::deleting::{Deleted, Deletion};
@@ -16,13 +18,14 @@ use crate::failure::{Failure, Outcome};
 use crate::host::{Record, Records, State};
 use crate::http::{Cluster, NoAnswer};
 use crate::keeper::Keeper;
-use crate::keys::Keys;
+use crate::keys::{Keys, Party, json_of};
 use crate::options::Options;
 use crate::owner::Identity;
-use crate::shared::{Common, Hold, Job, Shared, Task, Wait};
+use crate::shared::{Common, Hold, Job, Shared, Task, Wait, key_of};
 use crate::slots::{Held, Slots};
 use crate::storage::{self, Found};
 use crate::sys::{self, Alarm, Bell};
+use crate::wire::{self, TXN, TxnResponse};
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
@@ -241,26 +244,21 @@ impl Engine {
     /// Gives a lock back.
     pub(crate) fn release(&self, id: u32, is_wanted_here: bool) -> Outcome<()> {
         let common = self.here()?;
-        let mut shared = common.lock();
-        let Some(hold) = shared.holds.get(&id).cloned() else {
+        let Some(hold) = common.lock().holds.get(&id).cloned() else {
             return Err(Failure::lost(id, "this process has forgotten it"));
         };
         if !common.slots.is_held(id) {
             // It was kept, a moment ago.
             return Ok(());
         }
-        let good_until = shared.good_until_of(&hold);
+        let good_until = common.lock().good_until_of(&hold);
         let is_lost = sys::boot_time() >= good_until;
         // A waiter of the host may not sleep yet: where one was handed the key, the next is not far.
-        let is_wanted_here = is_wanted_here || hold.is_shared;
-        if is_wanted_here && !shared.is_closing && common.may_keep(hold.record.since, good_until) {
-            keep_first(common, &mut shared, id, good_until);
-            drop(shared);
-            common.leave_task(Task::Watch(id));
+        let is_wanted_here = (is_wanted_here || hold.is_shared) && !hold.is_pinned;
+        if is_wanted_here && common.may_keep(hold.record.since, good_until) && self.hand_on(id, &hold) {
             return Ok(());
         }
-        common.forget(&mut shared, id);
-        drop(shared);
+        common.forget(&mut common.lock(), id);
         // First: while the record says that the host has the key, the key is not another host's.
         common.records.set_state(id, State::None);
         if is_lost {
@@ -285,12 +283,45 @@ impl Engine {
         }
     }
 
+    /// Keeps a key for whoever comes next on the host, for the first time. Whether it is kept. Other hosts are told first:
+    /// who looks for a circle must not take the thread in the key for the holder from here on.
+    fn hand_on(&self, id: u32, hold: &Hold) -> bool {
+        let Ok(common) = self.here() else { return false };
+        let party = Party { handed_on: true, ..common.identity.party(0, false) };
+        if !hold.is_shared && !self.rewrite(id, hold.record, &party) {
+            return false;
+        }
+        let mut shared = common.lock();
+        let good_until = shared.good_until_of(hold);
+        if shared.is_closing || !common.may_keep(hold.record.since, good_until) {
+            return false;
+        }
+        keep_first(common, &mut shared, id, good_until);
+        drop(shared);
+        common.leave_task(Task::Watch(id));
+        true
+    }
+
+    /// Writes who holds the lock of a key. Whether that is known to be done.
+    fn rewrite(&self, id: u32, record: Record, party: &Party) -> bool {
+        let Ok(common) = self.here() else { return false };
+        let question = rewriting(common, id, &record, party);
+        let understood = |answer: TxnResponse| answer.succeeded;
+        match common.ask_at_once(TXN, &question, u64::MAX) {
+            Some(answer) => answer.is_ok_and(understood),
+            None => {
+                let ask = move |keeper: &mut Keeper| keeper.ask_txn(&question).map(understood);
+                self.ask_for(common.options.request_timeout(), ask).unwrap_or(false)
+            }
+        }
+    }
+
     /// Deletes a key, in this thread if that is quick. Whether the key was there until now.
     fn delete(&self, id: u32, record: Record) -> Outcome<bool> {
         let common = self.here()?;
         let deletion = Deletion { id, record, is_death: false };
         let mut is_repeated = false;
-        match common.ask_at_once("/v3/kv/txn", &deletion.question(common), u64::MAX) {
+        match common.ask_at_once(TXN, &deletion.question(common), u64::MAX) {
             None => {}
             Some(Ok(answer)) => return Ok(deletion.understood(common, answer) != Deleted::Before),
             Some(Err(NoAnswer::Unreachable(_))) => is_repeated = true,
@@ -348,6 +379,12 @@ fn take_over(common: &Common, wait: &Wait) -> bool {
     drop(shared);
     common.leave_task(Task::Watch(id));
     true
+}
+
+/// The transaction that writes who holds the lock of a key, if it is still that key.
+pub(crate) fn rewriting(common: &Common, id: u32, record: &Record, party: &Party) -> Value {
+    let key = key_of(&common.keys, id, record);
+    wire::txn(&[wire::if_created(&key, record.revision)], &[wire::put(&key, &json_of(party), record.lease)], &[])
 }
 
 /// Keeps a key for the first time.

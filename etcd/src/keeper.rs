@@ -106,7 +106,7 @@ impl Keeper {
 
     /// Asks one endpoint.
     pub(crate) fn ask_txn(&mut self, question: &Value) -> Result<TxnResponse, NoAnswer> {
-        self.ask("/v3/kv/txn", question)
+        self.ask(wire::TXN, question)
     }
 
     pub(crate) fn ask<T: serde::de::DeserializeOwned>(&mut self, path: &str, question: &Value) -> Result<T, NoAnswer> {

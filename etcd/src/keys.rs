@@ -94,6 +94,8 @@ pub struct Party {
     pub tid: i32,
     /// Whether the process owns the lock, and not one of its threads.
     pub by_process: bool,
+    /// Whether the key goes from hand to hand on its host, so that another thread there may hold the lock than this one.
+    pub handed_on: bool,
     /// The process's command.
     pub command: String,
     /// When it asked for the lock, in milliseconds since 1970 by its own clock.
@@ -118,8 +120,10 @@ impl Party {
 
 impl std::fmt::Display for Party {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { host, pid, tid, command, by_process, .. } = self;
-        if *by_process {
+        let Self { host, pid, tid, command, by_process, handed_on, .. } = self;
+        if *handed_on {
+            write!(f, "a thread on {host}, such as one of process {pid} ({command})")
+        } else if *by_process {
             write!(f, "process {pid} ({command}) on {host}")
         } else {
             write!(f, "thread {tid} of process {pid} ({command}) on {host}")

@@ -40,12 +40,14 @@ pub(crate) struct Hold {
     pub(crate) is_lost: bool,
     /// Whether it goes from hand to hand on the host.
     pub(crate) is_shared: bool,
+    /// Whether it does no more: etcd was told which thread has it, so that a circle through that thread is found.
+    pub(crate) is_pinned: bool,
 }
 
 impl Hold {
     /// On a key that etcd has given.
     pub(crate) fn of(record: Record, died: bool) -> Self {
-        Self { record, died, is_lost: false, is_shared: false }
+        Self { record, died, is_lost: false, is_shared: false, is_pinned: false }
     }
 }
 
@@ -171,7 +173,7 @@ impl Common {
         for (&id, hold) in &shared.holds {
             let good_until = shared.good_until_of(hold);
             let Some(slot) = self.slots.of(id) else { continue };
-            let is_shared = if hold.is_shared { slots::Shared::Yes } else { slots::Shared::No };
+            let is_shared = if hold.is_shared && !hold.is_pinned { slots::Shared::Yes } else { slots::Shared::No };
             slot.know(hold.record.revision, good_until, is_shared);
             if slot.is_held() {
                 first = Some(first.map_or(good_until, |first: u64| first.min(good_until)));

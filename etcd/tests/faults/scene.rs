@@ -86,7 +86,10 @@ impl Scene {
             let phase = |client: &super::world::Client| client.phase.load(ORDER);
             let phases: Vec<_> = group.shared.world.clients.iter().map(phase).collect();
             let failures = group.shared.world.failures.load(ORDER);
-            note(format_args!("group {index}: turns {:?}, phases {phases:?}, {failures} failed", group.turns_of_each()));
+            note(format_args!(
+                "group {index}: turns {:?}, phases {phases:?}, {failures} failed",
+                group.turns_of_each()
+            ));
         }
     }
 

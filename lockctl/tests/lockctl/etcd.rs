@@ -60,7 +60,11 @@ fn holders_and_waiters_of_other_hosts_are_named_with_their_hosts() {
         let json = lockctl(["list", "--json", address]).with(0);
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let lock = &json["locks"][0];
-        assert_eq!((&lock["holder"]["host"], &lock["waiting"][0]["host"]), (&"host-b".into(), &"host-c".into()), "{json}");
+        assert_eq!(
+            (&lock["holder"]["host"], &lock["waiting"][0]["host"]),
+            (&"host-b".into(), &"host-c".into()),
+            "{json}"
+        );
         assert_eq!(lock["holder"]["pid"], pid, "{json}");
         cancel.trigger();
         assert_eq!(waiter.join().unwrap(), libc::ECANCELED);
