@@ -11,23 +11,20 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::deadlock;
+use crate::circles::FIRST_DEADLOCK_LOOK;
 use crate::deleting::Deletion;
-use crate::engine::rewriting;
 use crate::failure::Failure;
 use crate::host::{Record, State, name_of};
 use crate::http::NoAnswer;
 use crate::keeper::Keeper;
 use crate::keys::{Held, Party, json_of};
+use crate::seen::{Seen, has_found_left};
 use crate::shared::{Common, Hold, PAUSE, Wait};
 use crate::sys;
-use crate::wire::{self, KeyValue, RangeResponse, TxnResponse};
+use crate::wire::{self, TxnResponse};
 
 /// How often a waiter looks by itself, in case that a watch is silent.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a wait lasts before it is looked at for a deadlock, and then again after twice the time, to a limit.
-const FIRST_DEADLOCK_LOOK: Duration = Duration::from_millis(200);
-const LONGEST_DEADLOCK_LOOK: Duration = Duration::from_secs(5);
 
 enum Stage {
     /// What the host has left of the lock's key goes first.
@@ -41,21 +38,21 @@ enum Stage {
 }
 
 pub(crate) struct Acquiring {
-    wait: Arc<Wait>,
+    pub(crate) wait: Arc<Wait>,
     stage: Stage,
     lease: i64,
     serial: u64,
-    key: String,
+    pub(crate) key: String,
     /// The create revision of the key.
     revision: i64,
-    party: Party,
+    pub(crate) party: Party,
     /// The key that is to go first, and the revision from which on its end is to be told.
     before: Option<(String, i64)>,
     /// Whether a request to enter may still be on its way, and make the key anew when it is gone.
     is_unsure: bool,
     next: u64,
-    deadlock_look: Duration,
-    look_for_deadlock_at: u64,
+    pub(crate) deadlock_look: Duration,
+    pub(crate) look_for_deadlock_at: u64,
     /// When etcd answered last.
     heard_at: u64,
 }
@@ -63,17 +60,7 @@ pub(crate) struct Acquiring {
 /// The answer came too late to rely on it.
 struct TooLate;
 
-/// What a lock's keys are.
-struct Seen {
-    own: Option<KeyValue>,
-    /// In the order of their create revisions.
-    queue: Vec<KeyValue>,
-    held: Option<Held>,
-    has_config: bool,
-    revision: i64,
-}
-
-fn after(pause: Duration) -> u64 {
+pub(crate) fn after(pause: Duration) -> u64 {
     sys::monotonic() + pause.as_nanos() as u64
 }
 
@@ -395,58 +382,6 @@ impl Acquiring {
         Ok(true)
     }
 
-    /// Tells etcd which keys the waiting thread has, of those that went from hand to hand. It gives none of them on while it
-    /// waits, and none to this host afterwards.
-    fn pin(&mut self, keeper: &mut Keeper) -> Result<(), NoAnswer> {
-        let common = Arc::clone(&keeper.common);
-        let mut pinned = Vec::new();
-        {
-            // While this is locked, the thread does not leave its wait, so it gives nothing on.
-            let state = self.wait.state();
-            if state.outcome.is_some() || state.is_abandoned {
-                return Ok(());
-            }
-            let mut shared = common.lock();
-            for (&id, hold) in shared.holds.iter_mut().filter(|(_, hold)| hold.is_shared) {
-                if common.slots.is_held(id) && common.host_locks.holder(id) == Some(self.wait.tid) {
-                    hold.is_pinned = true;
-                    pinned.push((id, hold.record));
-                }
-            }
-            common.settle(&shared);
-        }
-        for (id, record) in pinned {
-            keeper.ask_txn(&rewriting(&common, id, &record, &self.party))?;
-        }
-        Ok(())
-    }
-
-    fn look_for_deadlock(&mut self, keeper: &mut Keeper) -> Result<bool, NoAnswer> {
-        self.deadlock_look = (2 * self.deadlock_look).min(LONGEST_DEADLOCK_LOOK);
-        self.look_for_deadlock_at = after(self.deadlock_look);
-        if self.wait.by_process {
-            return Ok(false);
-        }
-        self.pin(keeper)?;
-        let keys = keeper.common.keys.clone();
-        let question = wire::txn(&[], &[wire::get_all(&keys.queues()), wire::get_all(&keys.held_all())], &[]);
-        let mut ranges = keeper.ask_txn(&question)?.into_ranges();
-        let (queues, held) = (ranges.next().unwrap_or_default(), ranges.next().unwrap_or_default());
-        let Some(cycle) = deadlock::cycle_from(&keys, &self.key, &queues.kvs, &held.kvs) else { return Ok(false) };
-        if cycle.victim != self.key {
-            return Ok(false);
-        }
-        // A cycle in one revision was one; it still is, if none of its keys has changed.
-        let compare: Vec<_> = cycle.keys.iter().map(|(key, revision)| wire::if_created(key, *revision)).collect();
-        if !keeper.ask_txn(&wire::txn(&compare, &[wire::delete(&self.key)], &[]))?.succeeded {
-            return Ok(false);
-        }
-        let wait = Arc::clone(&self.wait);
-        let text = format!("waiting for lock {} would never end: {}", self.wait.id, cycle.text);
-        wait.tell(&mut wait.state(), Err(Failure::new(libc::EDEADLK, text)));
-        Ok(true)
-    }
-
     /// Deletes the key, and sees to it that no request on its way makes it anew. Whether that is done.
     fn withdraw(&mut self, keeper: &mut Keeper) -> Result<bool, NoAnswer> {
         let keys = keeper.common.keys.clone();
@@ -464,35 +399,5 @@ impl Acquiring {
         let record = Record { revision: own.create_revision, ..self.record(0) };
         keeper.delete_key(&Deletion { id, record, is_death: died })?;
         Ok(true)
-    }
-}
-
-/// Whether the transaction within found that a holder had left its mark.
-fn has_found_left(answer: &TxnResponse) -> bool {
-    answer.responses.iter().filter_map(|response| response.response_txn.as_ref()).any(|nested| !nested.succeeded)
-}
-
-impl Seen {
-    /// What the look operations found.
-    fn of(answer: TxnResponse, own: &str, epoch: i64) -> Self {
-        let revision = answer.header.revision;
-        let mut ranges = answer.into_ranges();
-        let mut next = || ranges.next().map(|RangeResponse { kvs, .. }| kvs).unwrap_or_default();
-        let (first, mut queue, held, config) = (next(), next(), next(), next());
-        queue.sort_by_key(|kv| kv.create_revision);
-        Self {
-            own: first.into_iter().find(|kv| kv.key == own),
-            queue,
-            held: held.first().and_then(|kv| serde_json::from_str(&kv.value).ok()),
-            has_config: config.first().is_some_and(|kv| kv.create_revision == epoch),
-            revision,
-        }
-    }
-
-    /// Who holds the lock.
-    fn holder(&self) -> Option<Party> {
-        let held = self.held.as_ref()?;
-        let holder = self.queue.iter().find(|kv| kv.key == held.key)?;
-        serde_json::from_str(&holder.value).ok()
     }
 }

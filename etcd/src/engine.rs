@@ -9,28 +9,22 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::acquiring::Acquiring;
 use crate::core::HostLocks;
 use crate::deleting::{Deleted, Deletion};
 use crate::failure::{Failure, Outcome};
+use crate::handing::take_over;
 use crate::host::{Record, Records, State};
 use crate::http::{Cluster, NoAnswer};
 use crate::keeper::Keeper;
-use crate::keys::{Keys, Party, json_of};
+use crate::keys::Keys;
 use crate::options::Options;
 use crate::owner::Identity;
-use crate::shared::{Common, Hold, Job, Shared, Task, Wait, key_of};
-use crate::slots::{Held, Slots};
+use crate::shared::{Common, Hold, Job, Task, Wait};
+use crate::slots::Slots;
 use crate::storage::{self, Found};
 use crate::sys::{self, Alarm, Bell};
-use crate::wire::{self, TXN, TxnResponse};
-
-const NANOSECONDS: u64 = 1_000_000_000;
-
-/// For how long a host may keep a key that others on it wait for, so that other hosts get their turn.
-const LONGEST_KEPT_NS: u64 = 100_000_000;
+use crate::wire::TXN;
 
 /// What a step of a wait came to.
 pub(crate) enum Step {
@@ -71,6 +65,13 @@ impl Engine {
         self.found.segment(&self.options, &Identity::new(self.options.host.as_deref()))
     }
 
+    /// What this process has, or in a forked child that has asked for nothing yet, what its parent had.
+    #[inline]
+    pub(crate) fn here_or_of_parent(&self) -> &Common {
+        // SAFETY: what the pointer leads to is freed when the engine is dropped, or never.
+        unsafe { &(*self.live.load(Ordering::Acquire)).common }
+    }
+
     /// What this process has.
     pub(crate) fn here(&self) -> Outcome<&Common> {
         let seen = self.live.load(Ordering::Acquire);
@@ -102,7 +103,7 @@ impl Engine {
         self.ask_for(self.options.patience, question)
     }
 
-    fn ask_for<T: Send + 'static>(
+    pub(crate) fn ask_for<T: Send + 'static>(
         &self,
         patience: Duration,
         mut question: impl FnMut(&mut Keeper) -> Result<T, NoAnswer> + Send + 'static,
@@ -153,45 +154,6 @@ impl Engine {
             common.leave_task(Task::Acquire(acquiring));
         }
         Ok(wait)
-    }
-
-    /// Takes a lock whose key is kept for whoever comes next on the host. The caller has the native lock, and nothing here
-    /// fails, waits or allocates: a process that has taken the key before asks nobody.
-    #[inline]
-    pub(crate) fn take_kept(&self, id: u32) -> bool {
-        // SAFETY: what the pointer leads to is freed when the engine is dropped, or never. A forked child finds its parent's,
-        // in which all slots are empty.
-        let common = unsafe { &(*self.live.load(Ordering::Acquire)).common };
-        let Some(slot) = common.slots.of(id) else { return false };
-        if State::of(common.records.state_word(id)) != State::Kept {
-            return false;
-        }
-        let Some(good_until) = slot.good_until_if_shared(common.records.revision(id)) else { return false };
-        if sys::boot_time().saturating_add(common.needed_to_take) > good_until {
-            return false;
-        }
-        slot.set_held(Held::Yes);
-        common.records.set_state(id, State::Held);
-        true
-    }
-
-    /// Keeps a key for whoever comes next on the host. As [`take_kept`](Self::take_kept).
-    #[inline]
-    pub(crate) fn keep(&self, id: u32) -> bool {
-        // SAFETY: as in take_kept().
-        let common = unsafe { &(*self.live.load(Ordering::Acquire)).common };
-        let Some(slot) = common.slots.of(id) else { return false };
-        if State::of(common.records.state_word(id)) != State::Held || !slot.is_held() {
-            return false;
-        }
-        let Some(good_until) = slot.good_until_if_shared(common.records.revision(id)) else { return false };
-        if !common.may_keep(common.records.since(id), good_until) {
-            return false;
-        }
-        common.records.set_good_until(id, good_until);
-        slot.set_held(Held::No);
-        common.records.set_state(id, State::Kept);
-        true
     }
 
     /// Goes on with an acquisition.
@@ -283,39 +245,6 @@ impl Engine {
         }
     }
 
-    /// Keeps a key for whoever comes next on the host, for the first time. Whether it is kept. Other hosts are told first:
-    /// who looks for a circle must not take the thread in the key for the holder from here on.
-    fn hand_on(&self, id: u32, hold: &Hold) -> bool {
-        let Ok(common) = self.here() else { return false };
-        let party = Party { handed_on: true, ..common.identity.party(0, false) };
-        if !hold.is_shared && !self.rewrite(id, hold.record, &party) {
-            return false;
-        }
-        let mut shared = common.lock();
-        let good_until = shared.good_until_of(hold);
-        if shared.is_closing || !common.may_keep(hold.record.since, good_until) {
-            return false;
-        }
-        keep_first(common, &mut shared, id, good_until);
-        drop(shared);
-        common.leave_task(Task::Watch(id));
-        true
-    }
-
-    /// Writes who holds the lock of a key. Whether that is known to be done.
-    fn rewrite(&self, id: u32, record: Record, party: &Party) -> bool {
-        let Ok(common) = self.here() else { return false };
-        let question = rewriting(common, id, &record, party);
-        let understood = |answer: TxnResponse| answer.succeeded;
-        match common.ask_at_once(TXN, &question, u64::MAX) {
-            Some(answer) => answer.is_ok_and(understood),
-            None => {
-                let ask = move |keeper: &mut Keeper| keeper.ask_txn(&question).map(understood);
-                self.ask_for(common.options.request_timeout(), ask).unwrap_or(false)
-            }
-        }
-    }
-
     /// Deletes a key, in this thread if that is quick. Whether the key was there until now.
     fn delete(&self, id: u32, record: Record) -> Outcome<bool> {
         let common = self.here()?;
@@ -353,59 +282,6 @@ impl Engine {
 fn hand_in<T>(ticket: &(Mutex<Option<Outcome<T>>>, Condvar), answer: Outcome<T>) {
     *ticket.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
     ticket.1.notify_all();
-}
-
-/// Takes a key that the host has kept, if its lease is good for long enough.
-fn take_over(common: &Common, wait: &Wait) -> bool {
-    let (id, left) = (wait.id, wait.left);
-    let mut shared = common.lock();
-    if left.state == State::None && !shared.holds.contains_key(&id) {
-        return false;
-    }
-    let known = shared.holds.get(&id).filter(|hold| hold.record.revision == left.revision);
-    let good_until = match known {
-        Some(hold) => shared.good_until_of(hold),
-        None => left.good_until.max(shared.good_until(left.lease)),
-    };
-    if left.state != State::Kept || sys::boot_time().saturating_add(common.needed_to_take) > good_until {
-        // A key that is not taken over is not this process's.
-        common.forget(&mut shared, id);
-        return false;
-    }
-    shared.leases.entry(left.lease).or_insert(good_until);
-    let record = Record { state: State::Held, ..left };
-    common.records.set_state(id, State::Held);
-    common.hold(&mut shared, id, Hold { is_shared: true, ..Hold::of(record, false) });
-    drop(shared);
-    common.leave_task(Task::Watch(id));
-    true
-}
-
-/// The transaction that writes who holds the lock of a key, if it is still that key.
-pub(crate) fn rewriting(common: &Common, id: u32, record: &Record, party: &Party) -> Value {
-    let key = key_of(&common.keys, id, record);
-    wire::txn(&[wire::if_created(&key, record.revision)], &[wire::put(&key, &json_of(party), record.lease)], &[])
-}
-
-/// Keeps a key for the first time.
-fn keep_first(common: &Common, shared: &mut Shared, id: u32, good_until: u64) {
-    if let Some(hold) = shared.holds.get_mut(&id) {
-        hold.is_shared = true;
-    }
-    shared.has_handed_on = true;
-    common.slots.set_held(id, Held::No);
-    common.settle(shared);
-    common.records.set_good_until(id, good_until);
-    common.records.set_state(id, State::Kept);
-}
-
-impl Common {
-    /// Whether a key that the host has had since then may stay, so that other hosts get their turns.
-    #[inline]
-    fn may_keep(&self, since: u64, good_until: u64) -> bool {
-        let now = sys::boot_time();
-        now.saturating_sub(since) < LONGEST_KEPT_NS && now.saturating_add(self.needed_to_keep) < good_until
-    }
 }
 
 fn silence(common: &Common) -> Failure {
@@ -464,5 +340,3 @@ impl Drop for Engine {
         }
     }
 }
-
-const _: () = assert!(LONGEST_KEPT_NS < NANOSECONDS);

@@ -225,3 +225,51 @@ impl Records {
         self.store(id, word::GOOD_UNTIL, good_until);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const KEY: Record =
+        Record { state: State::Held, is_doubtful: true, lease: 7, serial: 8, revision: 9, good_until: 10, since: 11 };
+
+    /// Records of a file that goes with the test.
+    fn records(name: &str, run: impl FnOnce(&Records)) {
+        let segment = format!("/lm-test-{}-{name}", std::process::id());
+        run(&Records::open(&segment, 3).unwrap());
+        std::fs::remove_file(Records::path(&segment)).unwrap();
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_put_and_a_state_changes_alone() {
+        records("put", |records| {
+            assert_eq!(records.read(2), Record::NONE);
+            records.put(2, &KEY);
+            assert_eq!((records.read(2), records.read(1)), (KEY, Record::NONE));
+            let before = records.state_word(2);
+            records.set_good_until(2, 12);
+            records.set_state(2, State::Kept);
+            assert_eq!(records.read(2), Record { state: State::Kept, good_until: 12, ..KEY });
+            // To and fro is a change.
+            records.set_state(2, State::Held);
+            assert_ne!(records.state_word(2), before);
+            records.set_state(2, State::None);
+            assert_eq!(records.read(2), Record::NONE);
+            assert_eq!(records.read(3), Record::NONE, "there is no such lock");
+        });
+    }
+
+    #[test]
+    fn one_that_was_half_put_is_none() {
+        records("half", |records| {
+            records.put(0, &KEY);
+            // The stores of a put, up to the last but one.
+            records.set_state(0, State::None);
+            for word in [word::LEASE, word::SERIAL, word::REVISION, word::GOOD_UNTIL, word::SINCE] {
+                records.store(0, word, 77);
+                assert_eq!(records.read(0), Record::NONE);
+            }
+        });
+    }
+}

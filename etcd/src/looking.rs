@@ -195,6 +195,7 @@ impl Engine {
     }
 
     /// What is known of all locks that are allocated, held, left by the dead, or waited for, at one revision.
+    #[cfg(feature = "rust")]
     pub(crate) fn look_at_all(&self) -> Outcome<BTreeMap<u32, Known>> {
         self.ask(|keeper| {
             let keys = keeper.common.keys.clone();

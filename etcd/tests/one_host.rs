@@ -38,21 +38,36 @@ impl Hosts {
         Self { _cluster: cluster, address, first, second, other }
     }
 
-    /// Has the first manager's thread, which is the caller's, hand a lock on to another thread through the second.
+    /// Has the first manager's thread, which is the caller's, hand a lock on to another thread through the second. A key is
+    /// handed on only soon after it was made, so on a busy machine that takes several attempts.
     fn hand_on<'s>(&'s self, scope: &'s thread::Scope<'s, '_>, then: impl FnOnce(&dyn Manager) + Send + 's) {
         let (first, second) = (self.first.manager(), self.second.manager());
-        let _clean = first.lock(HANDED_ON).unwrap();
-        let waiter = scope.spawn(move || {
-            let _clean = second.lock(HANDED_ON).unwrap();
-            then(second);
+        let (go, gone) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        let (again, once_more) = mpsc::channel::<bool>();
+        scope.spawn(move || {
+            loop {
+                gone.recv().unwrap();
+                let _clean = second.lock(HANDED_ON).unwrap();
+                tell.send(()).unwrap();
+                if !once_more.recv().unwrap() {
+                    return then(second);
+                }
+                second.unlock(HANDED_ON).unwrap();
+            }
         });
-        eventually("it waits", || first.lock_info(HANDED_ON).unwrap().waiters == 1);
-        // A waiter sleeps some time after it is counted.
-        thread::sleep(Duration::from_millis(50));
-        first.unlock(HANDED_ON).unwrap();
-        eventually("it was handed on", || {
+        eventually("it is handed on", || {
+            let _clean = first.lock(HANDED_ON).unwrap();
+            go.send(()).unwrap();
+            eventually("it waits", || self.first.manager().lock_info(HANDED_ON).unwrap().waiters == 1);
+            // A waiter sleeps some time after it is counted.
+            thread::sleep(Duration::from_millis(20));
+            first.unlock(HANDED_ON).unwrap();
+            told.recv().unwrap();
             let holder = self.other.look(HANDED_ON).unwrap().holder;
-            holder.is_some_and(|(party, _)| party.handed_on) || waiter.is_finished()
+            let is_handed_on = holder.is_some_and(|(party, _)| party.handed_on);
+            again.send(!is_handed_on).unwrap();
+            is_handed_on
         });
     }
 

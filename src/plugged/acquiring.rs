@@ -69,7 +69,7 @@ impl Backend for PluggedManager {
             FastAcquire::Acquired(Acquired::Clean) if self.calls.take_kept(id) => native,
             FastAcquire::Acquired(Acquired::Clean) => FastAcquire::BackOut,
             FastAcquire::Acquired(acquired) => {
-                self.host.back_out_of(id, acquired);
+                back_out_of(self, id, acquired);
                 FastAcquire::GoSlow
             }
             FastAcquire::BackOut => {
@@ -91,7 +91,7 @@ impl Backend for PluggedManager {
     /// Keeps a lock on the host that another thread or process of it wants.
     fn release_mid(&self, id: u32, mode: Mode) -> Release {
         let may_keep = mode == Mode::Exclusive && self.calls.keeps() && self.host.holds_surely(id);
-        if !may_keep || !self.calls.keep(id, self.host.is_waited_for(id).into()) {
+        if !may_keep || !self.calls.keep(id, is_waited_for(self, id).into()) {
             return Release::GoSlow;
         }
         match self.host.release_fast(id, mode) {
@@ -116,6 +116,22 @@ impl Backend for PluggedManager {
     fn downgrade_slow(&self, _id: u32) -> Outcome<()> {
         self.is_exclusive(Mode::Shared)
     }
+}
+
+/// Backs out of a native lock that was just taken. With the C calling convention, here and below: nothing unwinds out of it, so
+/// the mid path has nothing to undo.
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone")]
+extern "C" fn back_out_of(manager: &PluggedManager, id: u32, acquired: Acquired) {
+    manager.host.back_out_of(id, acquired);
+}
+
+/// Whether another thread of this host may sleep on the native lock, which the caller holds.
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone")]
+extern "C" fn is_waited_for(manager: &PluggedManager, id: u32) -> bool {
+    manager.host.is_waited_for(id)
 }
 
 impl Acquisition for HostFirst<'_> {

@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use lock_manager::{Cancel, Manager};
+use lock_manager::Cancel;
 use lock_manager_etcd::{EtcdManager, Options};
 
 use crate::stage::lockctl;
