@@ -158,8 +158,7 @@ pub unsafe extern "C" fn lock_manager_open_etcd(
         // SAFETY: the module's contract.
         let (options, out) = unsafe { (given(address, options)?, output(out)?) };
         let name = options.name();
-        let named = |failure: Failure| Failure::new(failure.errno, format!("{name}: {}", failure.text));
-        let engine = Box::new(Engine::open(options, num_locks).map_err(named)?);
+        let engine = Box::new(Engine::open(options, num_locks).map_err(|failure| failure.of_storage(&name))?);
         let segment = engine.segment();
         let state = Box::into_raw(engine);
         match core::open_backend(&TABLE, state.cast(), &name, &segment) {
@@ -182,8 +181,11 @@ pub unsafe extern "C" fn lock_manager_remove_etcd(
     address: *const c_char,
     options: *const lock_manager_etcd_options_t,
 ) -> i32 {
-    // SAFETY: the module's contract.
-    answer(|| storage::remove(&unsafe { given(address, options) }?).map(|()| 0))
+    answer(|| {
+        // SAFETY: the module's contract.
+        let options = unsafe { given(address, options) }?;
+        storage::remove(&options).map_err(|failure| failure.of_storage(&options.name())).map(|()| 0)
+    })
 }
 
 /// Lists who holds a lock and who waits for it, on all hosts. The holder comes first, and the waiters follow in the order in

@@ -28,14 +28,14 @@ impl Found {
     }
 }
 
-/// Asks the endpoints in turn, for as long as the options say.
+/// Asks the endpoints in turn, for as long as the options say, and each time for longer: one that is slow is waited for.
 pub(crate) fn ask_all<T>(
     cluster: &mut Cluster,
     options: &Options,
     mut question: impl FnMut(&mut Cluster, Duration) -> Result<T, NoAnswer>,
 ) -> Outcome<T> {
     let until = Instant::now() + options.patience;
-    let mut last = None;
+    let (mut last, mut longest) = (None, options.request_timeout());
     loop {
         for _ in 0..cluster.num_endpoints() {
             let left = until.saturating_duration_since(Instant::now());
@@ -44,11 +44,12 @@ pub(crate) fn ask_all<T>(
             {
                 return Err(failure);
             }
-            match question(cluster, options.request_timeout().min(left.max(PAUSE))) {
+            match question(cluster, longest.min(left.max(PAUSE))) {
                 Err(NoAnswer::Unreachable(failure)) => last = Some(failure),
                 answer => return answer.map_err(NoAnswer::into_failure),
             }
         }
+        longest *= 2;
         std::thread::sleep(PAUSE);
     }
 }

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use lock_manager::{Acquired, Manager};
 
 use client::TTL;
-use proxy::{Fault, Proxy};
+use proxy::{Fault, Network, Proxy};
 use scene::{Group, LIMIT_SECONDS, MEMBERS, Scene, Told, forget_host};
 use support::etcd::{Cluster, is_there_or_skip};
 use support::{Child, alone, eventually, fork, note};
@@ -222,18 +222,18 @@ impl Ring {
 test! { a_lost_lock_is_noticed_before_another_host_can_have_it {
     alone::allow(LIMIT_SECONDS);
     let cluster = Cluster::start(MEMBERS);
+    let network = Network::start(&vec![cluster.client_port(0); groups()]);
     thread::scope(|scope| {
-        for lock in 0..groups() as u32 {
+        for (lock, proxy) in (0..).zip(&network.proxies) {
             scope.spawn({
                 let cluster = &cluster;
-                move || losses_are_noticed(cluster, lock)
+                move || losses_are_noticed(cluster, proxy, lock)
             });
         }
     });
 }}
 
-fn losses_are_noticed(cluster: &Cluster, lock: u32) {
-    let proxy = Proxy::start(cluster.client_port(0));
+fn losses_are_noticed(cluster: &Cluster, proxy: &Proxy, lock: u32) {
     let [cut_off_host, other_host] = ["cut-off", "other"].map(|name| format!("{name}-{lock}"));
     let prefix = alone::prefix();
     let cut_off = client::open(&format!("etcd://127.0.0.1:{}/{prefix}", proxy.port()), &cut_off_host).into_manager();

@@ -5,11 +5,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::acquisition::{Acquisition, Progress};
+use crate::acquisition::{self, Acquisition, Progress};
 use crate::backend::{self, Backend, FastAcquire, Mode, Release, Request, Spin};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Wait};
 use crate::shm::{Outcome, SlowPath};
+use crate::sys::probe;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::futex;
 use crate::sys::thread::Thread;
@@ -40,6 +41,8 @@ struct InBackend {
     acquired: Acquired,
     sleep: Option<BackendSleep>,
     until: Instant,
+    /// Since when; `None`: nobody slept yet.
+    since: Option<Instant>,
     thread: Thread,
     counted: waits::RecordedWait,
 }
@@ -190,7 +193,15 @@ impl HostFirst<'_> {
             manager.calls.begin(&self.asked(acquired)).inspect_err(|_| manager.host.back_out_of(id, acquired))?;
         let (thread, counted) = (Thread::calling(), waits::RecordedWait::default());
         let until = Instant::BOOT;
-        self.stage = Stage::Backend(InBackend { begun: Some(begun), acquired, sleep: None, until, thread, counted });
+        self.stage = Stage::Backend(InBackend {
+            begun: Some(begun),
+            acquired,
+            sleep: None,
+            until,
+            since: None,
+            thread,
+            counted,
+        });
         self.go_on_in_backend()
     }
 
@@ -222,6 +233,8 @@ impl HostFirst<'_> {
             Ok(Step::Sleep(sleep)) => {
                 if waiting.sleep.is_none() {
                     manager.count_wait(waiting, &sleep, id, cancel);
+                    waiting.since = Some(Instant::now());
+                    probe::backend_wait(manager.host.inode(), id.into());
                 }
                 waiting.until = cancel::next_look(cancel, sleep.until);
                 waiting.sleep = Some(sleep);
@@ -231,6 +244,10 @@ impl HostFirst<'_> {
             Err(reason) => Err(reason),
         };
         waiting.counted.end(waiting.thread);
+        if let Some(since) = waiting.since {
+            let waited = Instant::now().since(since);
+            probe::backend_wait_end(manager.host.inode(), id.into(), waited, acquisition::code(&outcome));
+        }
         // What the word is of goes with it.
         waiting.sleep = None;
         if let Some(begun) = waiting.begun.take() {

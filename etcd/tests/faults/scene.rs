@@ -8,7 +8,7 @@ use lock_manager::{Acquired, Manager};
 use lock_manager_etcd::Options;
 
 use super::client::{self, Turns};
-use super::proxy::Proxy;
+use super::proxy::{Network, Proxy};
 use super::support::etcd::Cluster;
 use super::support::{Child, alone, eventually, note};
 use super::world::{CLIENTS, HOLDING, IDLE, Shared};
@@ -23,8 +23,9 @@ const PAUSE: Duration = Duration::from_millis(15);
 
 /// A cluster with its groups.
 pub struct Scene {
-    pub cluster: Cluster,
     pub groups: Vec<Group>,
+    pub cluster: Cluster,
+    _network: Network,
 }
 
 /// Clients that take turns at one lock, each a host of its own by name, with proxies of their own before the members.
@@ -49,8 +50,11 @@ impl Scene {
         alone::allow(LIMIT_SECONDS);
         let cluster = Cluster::start(MEMBERS);
         let pause = PAUSE * u32::try_from(groups - 1).unwrap();
-        let groups = (0..groups).map(|index| Group::new(&cluster, index as u32, pause)).collect();
-        let scene = Self { cluster, groups };
+        let ports: Vec<_> = (0..MEMBERS * groups).map(|index| cluster.client_port(index % MEMBERS)).collect();
+        let network = Network::start(&ports);
+        let of_each = network.proxies.chunks(MEMBERS).enumerate();
+        let groups = of_each.map(|(index, proxies)| Group::new(proxies.to_vec(), index as u32, pause)).collect();
+        let scene = Self { cluster, groups, _network: network };
         scene.until_all_take_turns();
         scene
     }
@@ -125,8 +129,7 @@ impl Scene {
 }
 
 impl Group {
-    fn new(cluster: &Cluster, lock: u32, pause: Duration) -> Self {
-        let proxies: Vec<_> = (0..MEMBERS).map(|index| Proxy::start(cluster.client_port(index))).collect();
+    fn new(proxies: Vec<Proxy>, lock: u32, pause: Duration) -> Self {
         let endpoints: Vec<_> = proxies.iter().map(|proxy| format!("127.0.0.1:{}", proxy.port())).collect();
         let address = format!("etcd://{}/{}", endpoints.join(","), alone::prefix());
         let turns = Turns { address, lock, pause };
