@@ -89,6 +89,9 @@ fn take_a_turn(shared: &Shared, client: &Client, manager: &dyn Manager, lock: u3
         Err(error) => {
             assert_eq!(error.errno(), libc::EKEYEXPIRED, "{error}");
             world.lost.fetch_add(1, ORDER);
+            if error.to_string().contains("while it was unlocked") {
+                world.unanswered.fetch_add(1, ORDER);
+            }
         }
     }
     shared.note(start, client.hold.end.load(ORDER));
