@@ -23,6 +23,7 @@ mod leases;
 mod looking;
 mod options;
 mod owner;
+mod resolving;
 #[cfg(feature = "rust")]
 mod rust;
 mod seen;
