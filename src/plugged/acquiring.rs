@@ -72,11 +72,11 @@ impl Backend for PluggedManager {
             FastAcquire::Acquired(Acquired::Clean) if self.calls.take_kept(id) => native,
             FastAcquire::Acquired(Acquired::Clean) => FastAcquire::BackOut,
             FastAcquire::Acquired(acquired) => {
-                back_out_of(self, id, acquired);
+                back_out_of(self, id, Some(acquired));
                 FastAcquire::GoSlow
             }
             FastAcquire::BackOut => {
-                self.host.back_out(id);
+                back_out_of(self, id, None);
                 FastAcquire::GoSlow
             }
             FastAcquire::GoSlow | FastAcquire::Held { .. } => FastAcquire::GoSlow,
@@ -121,13 +121,16 @@ impl Backend for PluggedManager {
     }
 }
 
-/// Backs out of a native lock that was just taken. With the C calling convention, here and below: nothing unwinds out of it, so
+/// Backs out of a native lock that was just taken; `None`: of its word alone. With the C calling convention, here and below: nothing unwinds out of it, so
 /// the mid path has nothing to undo.
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "called from here alone")]
-extern "C" fn back_out_of(manager: &PluggedManager, id: u32, acquired: Acquired) {
-    manager.host.back_out_of(id, acquired);
+extern "C" fn back_out_of(manager: &PluggedManager, id: u32, acquired: Option<Acquired>) {
+    match acquired {
+        Some(acquired) => manager.host.back_out_of(id, acquired),
+        None => manager.host.back_out(id),
+    }
 }
 
 /// Whether another thread of this host may sleep on the native lock, which the caller holds.
