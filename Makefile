@@ -29,9 +29,10 @@ STAGE := $(abspath $(or $(CARGO_TARGET_DIR),target))/stage
 PAGES := $(BUILT)/lockctl-pages
 MAN_PAGES := lockctl.1 $(patsubst %,lockctl-%.1,list graph watch check run repair create allocate free free-all grow \
 	remove reconcile)
-# Those of the C interface: one for each name that the header declares, and the library's own.
-MAN3_PAGES := $(patsubst %,%.3,$(sort lock_manager $(shell \
-	sed -n 's/^typedef struct [a-z_]* //; /^[a-z}].*lock_manager_/p' include/lock_manager.h | grep -o 'lock_manager_[a-z_]*')))
+HEADERS := include/lock_manager.h etcd/include/lock_manager_etcd.h
+# Those of the C interface: one for each name that the headers declare, and the libraries' own.
+MAN3_PAGES := $(patsubst %,%.3,$(sort lock_manager lock_manager_etcd $(shell \
+	sed -n 's/^typedef struct [a-z_]* //; /^[a-z}].*lock_manager_/p' $(HEADERS) | grep -o 'lock_manager_[a-z_]*')))
 STAGED_PC := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig
 BENCH := $(BUILT)/lock-manager-bench
 BENCH_QUICK := $(dir $(STAGE))bench-quick
@@ -61,10 +62,10 @@ $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(BUILT)/lockctl $(BUILT)
 $(BUILT)/liblock_manager_etcd.so: $(BUILT)/liblock_manager.so
 	$(BUILD_ETCD)
 
-$(PAGES)/made: $(BUILT)/lockctl $(BUILT)/lock-manager-man include/lock_manager.h
+$(PAGES)/made: $(BUILT)/lockctl $(BUILT)/lock-manager-man $(HEADERS)
 	@rm -rf "$(PAGES)"
 	@"$(BUILT)/lockctl" generate man "$(PAGES)/man"
-	@"$(BUILT)/lock-manager-man" include/lock_manager.h "$(PAGES)/man3"
+	@"$(BUILT)/lock-manager-man" $(HEADERS) "$(PAGES)/man3"
 	@"$(BUILT)/lockctl" generate completions "$(PAGES)/completions"
 	@touch "$@"
 
@@ -106,7 +107,7 @@ demo-etcd: setup-etcd stage ## locks across machines: three members of etcd, a h
 	@$(STAGED_PC) tools/compile-example $(STAGE) etcd "$(CC)" "$(EXAMPLE_FLAGS)" lock_manager_etcd
 	@examples/etcd-demo.sh $(STAGE)/examples/etcd
 
-test-etcd: setup-etcd ## faults of etcd's members, of clients and of the network, ETCD_ROUNDS (1000) of each; some hours
+test-etcd: setup-etcd ## faults of etcd's members, of clients and of the network, ETCD_ROUNDS (1000) of each; two hours
 	LOCK_MANAGER_ETCD_ROUNDS=$(ETCD_ROUNDS) $(CARGO) test --locked --release -p lock-manager-etcd --test faults -- --nocapture \
 		--test-threads=1
 

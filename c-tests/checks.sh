@@ -86,8 +86,14 @@ run_tests() {
 
 # flags ARRAY ARGUMENT...: what pkg-config says, as words. Without -r, because it puts a backslash before a blank.
 flags() {
-	local -n words=$1
-	shift
+	flags_of lock_manager "$@"
+}
+
+# flags_of LIBRARY ARRAY ARGUMENT...
+flags_of() {
+	local library=$1
+	local -n words=$2
+	shift 2
 	# shellcheck disable=SC2162
-	read -a words <<<"$(pkg-config "$@" lock_manager)"
+	read -a words <<<"$(pkg-config "$@" "$library")"
 }

@@ -8,13 +8,13 @@ header_functions() {
 	"$cc" -E -P "$header" | grep -oE '\block_manager_[a-z0-9_]+ *\(' | tr -d ' (' | sort -u
 }
 
-# header_compiles COMPILER LANGUAGE STANDARD
+# header_compiles COMPILER LANGUAGE STANDARD: by the program that `alone` names, if there is another than the core's.
 header_compiles() {
-	local sentence="the header compiles and runs with $1 as $3" program="$build/header-$1-$3"
+	local sentence="the header compiles and runs with $1 as $3" program="$build/${alone:-header}-$1-$3"
 	if ! has "$1"; then
 		skip "$sentence" "there is no $1"
 	elif check_that "$sentence, built" \
-		"$1" "-std=$3" "${warnings[@]}" "${cflags[@]}" -x "$2" "$here/header_alone.c" -x none -o "$program" "${libs[@]}"; then
+		"$1" "-std=$3" "${warnings[@]}" "${cflags[@]}" -x "$2" "$here/${alone:-header_alone.c}" -x none -o "$program" "${libs[@]}"; then
 		check_that "$sentence" "$program"
 	fi
 }

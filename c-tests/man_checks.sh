@@ -3,11 +3,11 @@
 #
 # The installed man pages, section 3. Sourced by `run`.
 
-# The names that have a page or refer to one: every function and every type of the header, and the library itself.
+# The names that have a page or refer to one: every function and every type of the headers, and the libraries themselves.
 documented_names() {
 	header_functions
 	"$cc" -E -P "$header" | grep -oE '\block_manager(_[a-z]+)*_t\b' | sort -u
-	echo lock_manager
+	printf '%s\n' lock_manager lock_manager_etcd
 }
 
 # Those that return a code, and so have errors.
@@ -34,7 +34,7 @@ page_of() {
 
 check_names_have_pages() {
 	local name page without_errors="" unnamed=""
-	check_same "each name of the header has a man page, and no other name" \
+	check_same "each name of the headers has a man page, and no other name" \
 		"$(cd "$manual/man3" && printf '%s\n' lock_manager*.3 | sed 's/\.3$//' | sort)" "$(documented_names | sort)"
 	for name in $(header_functions); do
 		page=$(page_of "$name")
@@ -75,7 +75,7 @@ pages_please() {
 }
 
 check_man_finds_them() {
-	local sentence="man finds and formats a page for each name of the header" name text missing=""
+	local sentence="man finds and formats a page for each name of the headers" name text missing=""
 	if ! has man; then
 		skip "$sentence" "there is no man"
 		return
@@ -88,7 +88,8 @@ check_man_finds_them() {
 }
 
 check_man_pages() {
-	local manual=$prefix/share/man
+	# This header brings the core's along.
+	local manual=$prefix/share/man header=$prefix/include/lock_manager_etcd.h
 	group "the man pages"
 	check_names_have_pages
 	pages_please groff -z -man -ww -Tutf8

@@ -116,7 +116,7 @@ check_probes() {
 		return
 	fi
 	for situation in nobody_waits a_thread_holds a_reader_waits a_process_was_killed a_thread_vanished a_thread_is_exiting \
-		two_threads_deadlock a_segment_grows a_writer_drains libpod_holds a_wait_is_left a_claim_is_left; do
+		two_threads_deadlock a_segment_grows a_writer_drains libpod_holds a_backend_is_waited_for a_wait_is_left a_claim_is_left; do
 		check_situation native "$situation"
 	done
 	for situation in nobody_waits a_thread_holds; do

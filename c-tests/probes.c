@@ -345,6 +345,62 @@ static void libpod_holds(void)
 	CHECK_INT(lock_manager_remove_file(path), 0);
 }
 
+static uint32_t backends_word, backends_locks = 8;
+
+static int32_t backend_says_how_many(void *state, uint32_t *count)
+{
+	*count = *(uint32_t *)state;
+	return 0;
+}
+
+static int32_t backend_begins(void *state, const lock_manager_request_t *request, void **wait)
+{
+	(void)request;
+	*wait = state;
+	return 0;
+}
+
+/* The first time, the caller is to sleep until an instant that is over. */
+static int32_t backend_steps(void *state, void *wait, lock_manager_sleep_t *sleep)
+{
+	static int steps;
+	(void)state, (void)wait;
+	sleep->word = &backends_word;
+	return steps++ == 0 ? LOCK_MANAGER_SLEEP : 0;
+}
+
+static void backend_leaves(void *state, void *wait)
+{
+	(void)state, (void)wait;
+}
+
+static int32_t backend_releases(void *state, uint32_t id, uint32_t is_wanted_here)
+{
+	(void)state, (void)id, (void)is_wanted_here;
+	return 0;
+}
+
+static void a_backend_is_waited_for(void)
+{
+	static const lock_manager_backend_t table = {
+		.size = sizeof table,
+		.num_locks = backend_says_how_many,
+		.begin = backend_begins,
+		.step = backend_steps,
+		.leave = backend_leaves,
+		.release = backend_releases,
+	};
+	const char *host = new_name();
+	REQUIRE(lock_manager_open_backend(&table, &backends_locks, "fake", host, &manager) == 0);
+	CHECK_INT(lock_manager_lock(manager, 3), 0);
+	CHECK_INT(lock_manager_unlock(manager, 3), 0);
+	inode = inode_of(file_of(host));
+	expect("backend_wait %ju 3", inode);
+	expect("backend_wait_end %ju 3 * 0", inode);
+	CHECK_INT(lock_manager_close(manager), 0);
+	CHECK_INT(lock_manager_remove_shm(host), 0);
+}
+
 static sigjmp_buf away;
 
 /* Whether the signal is to end what it interrupts. */
@@ -458,6 +514,7 @@ int main(int argc, char **argv)
 		{ "a_segment_grows", a_segment_grows },
 		{ "a_writer_drains", a_writer_drains },
 		{ "libpod_holds", libpod_holds },
+		{ "a_backend_is_waited_for", a_backend_is_waited_for },
 		{ "a_wait_is_left", a_wait_is_left },
 		{ "a_claim_is_left", a_claim_is_left },
 	};

@@ -89,6 +89,41 @@ func (l *EtcdLock) FencingToken() (uint64, error) {
 	return token, nil
 }
 
+// EtcdParty is one who holds a lock in etcd, or waits for it.
+type EtcdParty struct {
+	// Holds: it holds the lock, and does not wait.
+	Holds bool
+	// Here: it is on this machine.
+	Here bool
+	// Host is the machine's name.
+	Host string
+	// PID and TID are its process id and thread id, in its own PID namespace.
+	PID, TID int
+	// Command is the process's command.
+	Command string
+	// Token is the fencing token of a holder.
+	Token uint64
+	// Since is for how long it has held the lock or waited, as far as the clocks of the machines agree.
+	Since time.Duration
+}
+
+// Parties lists who holds the lock and who waits for it, on all machines: the holder first, then the waiters in the order in
+// which they get the lock. Of each machine there is one: those that wait for the machine's own first lock are not listed.
+func (l *EtcdLock) Parties() ([]EtcdParty, error) {
+	found, failed := l.manager.c().EtcdParties(l.id)
+	if failed != nil {
+		return nil, l.manager.failed(opLook, failed)
+	}
+	parties := make([]EtcdParty, 0, len(found))
+	for _, party := range found {
+		parties = append(parties, EtcdParty{
+			Holds: party.Holds, Here: party.Here, Host: party.Host, PID: int(party.PID), TID: int(party.TID), Command: party.Command,
+			Token: party.Token, Since: time.Duration(party.SinceNS),
+		})
+	}
+	return parties, nil
+}
+
 // LostFD is a descriptor that is readable while a lock that this manager holds may be lost. It belongs to the manager: wait for
 // it by poll, and do not read from it or close it.
 func (m *EtcdLockManager) LostFD() (int, error) {

@@ -5,6 +5,7 @@
 package lockmanager_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -96,6 +97,20 @@ func TestLocksInEtcdExcludeHostsAndHaveTokens(t *testing.T) {
 	if _, err := theirs.FencingToken(); !errors.Is(err, syscall.EPERM) {
 		t.Fatal(err)
 	}
+	waited := make(chan error)
+	ctx, stop := context.WithCancel(context.Background())
+	go func() { waited <- theirs.LockContext(ctx) }()
+	parties := partiesOf(t, mine, 2)
+	if holder := parties[0]; !holder.Holds || !holder.Here || holder.Host != "one" || holder.PID != os.Getpid() || holder.Token != first {
+		t.Fatal(holder)
+	}
+	if waiter := parties[1]; waiter.Holds || waiter.Here || waiter.Host != "other" || waiter.Token != 0 {
+		t.Fatal(waiter)
+	}
+	stop()
+	if err := <-waited; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
 	if err := mine.UnlockErr(); err != nil {
 		t.Fatal(err)
 	}
@@ -120,6 +135,20 @@ func TestLocksInEtcdExcludeHostsAndHaveTokens(t *testing.T) {
 		err := lockmanager.RemoveEtcd(address, lockmanager.WithHostName(host))
 		if host == "one" && err != nil || host == "other" && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(host, err)
+		}
+	}
+}
+
+// partiesOf waits until so many hold the lock or wait for it.
+func partiesOf(t *testing.T, lock *lockmanager.EtcdLock, number int) []lockmanager.EtcdParty {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; {
+		parties, err := lock.Parties()
+		if err != nil || time.Now().After(end) {
+			t.Fatal(parties, err)
+		}
+		if len(parties) == number {
+			return parties
 		}
 	}
 }

@@ -423,7 +423,7 @@ typedef struct {
  * Every function gets the state that lock_manager_open_backend() was given. Any thread may call it, and several at a
  * time. It returns 0, or a negative errno, and then last_error() describes the failure. No function blocks, except to
  * wait for the storage's own answer, within a time that the backend names. Signals are blocked meanwhile. None may be
- * NULL, except last_error.
+ * NULL, except last_error, take_kept and keep.
  *
  * A forked child has the table and the state, but no threads of the backend's. Functions return -EOPNOTSUPP there.
  */
@@ -499,6 +499,17 @@ typedef struct {
          * As lock_manager_lost_fd().
          */
         int32_t (*lost_fd)(void *state, int32_t *descriptor);
+        /**
+         * Takes a lock that the host has kept, for a caller with the native one. 1: it has the lock. 0: nothing was done, and
+         * begin() is asked. This function and keep() cannot fail, wait, allocate, or make a system call that sets errno, and
+         * signals are not blocked: so turns of one host take the time of the native lock. NULL, and so is keep: there are none.
+         */
+        int32_t (*take_kept)(void *state, uint32_t id);
+        /**
+         * Keeps a lock on the host, for a caller that holds it and is about to give the native one back. is_wanted_here: as for
+         * release(). 1: it is kept, and not held any more. 0: nothing was done, and release() is asked.
+         */
+        int32_t (*keep)(void *state, uint32_t id, uint32_t is_wanted_here);
 } lock_manager_backend_t;
 
 #ifdef __cplusplus

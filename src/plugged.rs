@@ -11,6 +11,7 @@ pub(crate) mod table;
 
 use std::ffi::c_void;
 use std::fmt;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,11 +26,23 @@ use table::lock_manager_backend_t;
 /// A manager whose locks a backend in another library keeps for several hosts.
 ///
 /// That library makes it; see `lock_manager_backend_t` in `lock_manager.h`.
-pub struct PluggedManager {
+pub struct PluggedManager(Box<Plugged>);
+
+/// What it is made of. Apart, so that a handle to any manager stays as small, and as quick to tell apart, as it was.
+pub struct Plugged {
     host: Native,
-    calls: Box<Calls>,
+    calls: Calls,
     num_locks: u32,
     storage: Arc<PathBuf>,
+}
+
+impl Deref for PluggedManager {
+    type Target = Plugged;
+
+    #[inline]
+    fn deref(&self) -> &Plugged {
+        &self.0
+    }
 }
 
 impl PluggedManager {
@@ -59,8 +72,8 @@ impl PluggedManager {
             None => Native::in_memory(&storage, num_locks)?,
             Some(path) => shm::open_host(&SegmentName::parse(path)?, num_locks)?,
         };
-        let calls = Box::new(std::mem::ManuallyDrop::into_inner(calls));
-        Ok(Self { host: first, calls, num_locks, storage })
+        let calls = std::mem::ManuallyDrop::into_inner(calls);
+        Ok(Self(Box::new(Plugged { host: first, calls, num_locks, storage })))
     }
 
     /// The backend's state, if `close` is the function of its table by that name.

@@ -36,6 +36,11 @@ struct Fake {
     begun: AtomicI32,
     left: AtomicI32,
     closed: AtomicI32,
+    /// Whether the host keeps the lock, and whether it may.
+    kept: AtomicU32,
+    may_keep: AtomicU32,
+    /// How often a kept lock was taken.
+    taken: AtomicI32,
     requests: Mutex<Vec<lock_manager_request_t>>,
     releases: Mutex<Vec<(u32, u32)>>,
 }
@@ -127,6 +132,21 @@ unsafe extern "C" fn lost_fd(_: *mut c_void, descriptor: *mut i32) -> i32 {
     0
 }
 
+unsafe extern "C" fn take_kept(state: *mut c_void, _: u32) -> i32 {
+    // SAFETY: as above.
+    let fake = unsafe { fake(state) };
+    let is_kept = fake.kept.swap(0, Ordering::SeqCst) as i32;
+    fake.taken.fetch_add(is_kept, Ordering::SeqCst);
+    is_kept
+}
+unsafe extern "C" fn keep(state: *mut c_void, _: u32, is_wanted_here: u32) -> i32 {
+    // SAFETY: as above.
+    let fake = unsafe { fake(state) };
+    let may_keep = fake.may_keep.load(Ordering::SeqCst) & is_wanted_here;
+    fake.kept.store(may_keep, Ordering::SeqCst);
+    may_keep as i32
+}
+
 const TABLE: lock_manager_backend_t = lock_manager_backend_t {
     size: size_of::<lock_manager_backend_t>(),
     close: Some(close),
@@ -145,6 +165,8 @@ const TABLE: lock_manager_backend_t = lock_manager_backend_t {
     locks_held: Some(locks_held),
     fencing_token: Some(fencing_token),
     lost_fd: Some(lost_fd),
+    take_kept: None,
+    keep: None,
 };
 
 fn open(table: &lock_manager_backend_t) -> (&'static Fake, lock_manager::Result<PluggedManager>) {
@@ -272,6 +294,46 @@ fn an_unlock_says_whether_somebody_of_this_host_waits() {
     let _clean = manager.lock(1).unwrap();
     manager.unlock(1).unwrap();
     assert_eq!(fake.releases.lock().unwrap()[..], [(1, 1), (1, 1), (1, 0)]);
+}
+
+#[test]
+fn a_lock_that_the_host_keeps_is_taken_and_given_back_without_a_question() {
+    let (fake, manager) = open(&lock_manager_backend_t { take_kept: Some(take_kept), keep: Some(keep), ..TABLE });
+    let manager = manager.unwrap();
+    let counts = || (fake.begun.load(Ordering::SeqCst), fake.taken.load(Ordering::SeqCst));
+    // Nothing is kept: the native lock that was taken for it is the one of the acquisition.
+    assert_eq!(manager.lock(1).unwrap(), Acquired::Clean);
+    assert_eq!(counts(), (1, 0));
+    assert_eq!(manager.try_lock(1).unwrap_err().errno(), libc::EBUSY);
+    fake.may_keep.store(1, Ordering::SeqCst);
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| manager.lock(1).map(|acquired| (acquired, manager.unlock(1))));
+        while manager.lock_info(1).unwrap().waiters != 4 {
+            thread::yield_now();
+        }
+        // A waiter sleeps some time after it is counted.
+        thread::sleep(Duration::from_millis(50));
+        manager.unlock(1).unwrap();
+        let (acquired, unlocked) = waiter.join().unwrap().unwrap();
+        assert_eq!((acquired, unlocked.is_ok()), (Acquired::Clean, true));
+    });
+    assert_eq!(fake.kept.load(Ordering::SeqCst), 1, "a thread that slept cannot know that it was the last");
+    assert!(fake.releases.lock().unwrap().is_empty());
+    // By this thread, which never asked.
+    let before = counts();
+    assert_eq!(manager.lock(1).unwrap(), Acquired::Clean);
+    assert_eq!(counts(), (before.0, before.1 + 1));
+    // Nobody waits: the backend gets it back.
+    manager.unlock(1).unwrap();
+    assert_eq!(fake.releases.lock().unwrap()[..], [(1, 0)]);
+    // A lock that is kept and was left by a thread that ended is the backend's to judge.
+    fake.kept.store(1, Ordering::SeqCst);
+    thread::scope(|scope| scope.spawn(|| manager.lock(1).map(|_| ())).join().unwrap()).unwrap();
+    fake.kept.store(1, Ordering::SeqCst);
+    assert_eq!(manager.timed_lock(1, Duration::from_secs(20)).unwrap(), Acquired::Clean);
+    assert_eq!(fake.requests.lock().unwrap().last().unwrap().flags, LOCK_MANAGER_REQUEST_OWNER_DIED);
+    manager.unlock(1).unwrap();
+    manager.check_idle().unwrap();
 }
 
 #[test]

@@ -147,6 +147,8 @@ int32_t lock_manager_remove_etcd(const char *address, const lock_manager_etcd_op
  *
  * count: receives how many there are, which may exceed capacity.
  * parties: receives the first of them, capacity at most; NULL if capacity is 0. Set the size of the first before the call.
+ *
+ * -EINVAL: there is no such lock, or the size of the first struct is another version's. -ETIMEDOUT: etcd does not answer.
  */
 int32_t lock_manager_etcd_parties(lock_manager_t *manager,
                                   uint32_t id,

@@ -11,21 +11,20 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::deadlock;
+use crate::circles::FIRST_DEADLOCK_LOOK;
+use crate::deleting::Deletion;
 use crate::failure::Failure;
 use crate::host::{Record, State, name_of};
 use crate::http::NoAnswer;
 use crate::keeper::Keeper;
 use crate::keys::{Held, Party, json_of};
-use crate::shared::{Hold, PAUSE, Wait};
+use crate::seen::{Seen, has_found_left};
+use crate::shared::{Common, Hold, PAUSE, Wait};
 use crate::sys;
-use crate::wire::{self, KeyValue, RangeResponse, TxnResponse};
+use crate::wire::{self, TxnResponse};
 
 /// How often a waiter looks by itself, in case that a watch is silent.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a wait lasts before it is looked at for a deadlock, and then again after twice the time, to a limit.
-const FIRST_DEADLOCK_LOOK: Duration = Duration::from_millis(200);
-const LONGEST_DEADLOCK_LOOK: Duration = Duration::from_secs(5);
 
 enum Stage {
     /// What the host has left of the lock's key goes first.
@@ -39,36 +38,29 @@ enum Stage {
 }
 
 pub(crate) struct Acquiring {
-    wait: Arc<Wait>,
+    pub(crate) wait: Arc<Wait>,
     stage: Stage,
     lease: i64,
     serial: u64,
-    key: String,
+    pub(crate) key: String,
     /// The create revision of the key.
     revision: i64,
-    party: Party,
+    pub(crate) party: Party,
     /// The key that is to go first, and the revision from which on its end is to be told.
     before: Option<(String, i64)>,
     /// Whether a request to enter may still be on its way, and make the key anew when it is gone.
     is_unsure: bool,
     next: u64,
-    deadlock_look: Duration,
-    look_for_deadlock_at: u64,
+    pub(crate) deadlock_look: Duration,
+    pub(crate) look_for_deadlock_at: u64,
     /// When etcd answered last.
     heard_at: u64,
 }
 
-/// What a lock's keys are.
-struct Seen {
-    own: Option<KeyValue>,
-    /// In the order of their create revisions.
-    queue: Vec<KeyValue>,
-    held: Option<Held>,
-    has_config: bool,
-    revision: i64,
-}
+/// The answer came too late to rely on it.
+struct TooLate;
 
-fn after(pause: Duration) -> u64 {
+pub(crate) fn after(pause: Duration) -> u64 {
     sys::monotonic() + pause.as_nanos() as u64
 }
 
@@ -190,57 +182,96 @@ impl Acquiring {
 
     fn clear(&mut self, keeper: &mut Keeper) -> Result<bool, NoAnswer> {
         let left = self.wait.left;
-        keeper.delete_key(self.wait.id, &left, left.state == State::Held)?;
-        keeper.common.records.write(self.wait.id, &Record::NONE);
+        let is_death = left.state == State::Held;
+        keeper.delete_key(&Deletion { id: self.wait.id, record: left, is_death })?;
+        keeper.common.records.set_state(self.wait.id, State::None);
         self.stage = Stage::Enter;
         self.enter(keeper)
     }
 
+    /// Notes this key as the lock's holder.
+    fn put_held(&self, common: &Common, died: bool) -> Value {
+        wire::put(&common.keys.held(self.wait.id), &json_of(&Held { key: self.key.clone(), died }), 0)
+    }
+
     /// The operations that note this key as the lock's holder, and whether a holder died before it.
-    fn hold_ops(&self, keeper: &Keeper) -> Value {
-        let held = keeper.common.keys.held(self.wait.id);
-        let value = |died| json_of(&Held { key: self.key.clone(), died });
-        wire::nested(wire::txn(
-            &[wire::if_created(&held, 0)],
-            &[wire::put(&held, &value(false), 0)],
-            &[wire::put(&held, &value(true), 0)],
-        ))
+    fn hold_ops(&self, common: &Common) -> Value {
+        let none_left = wire::if_created(&common.keys.held(self.wait.id), 0);
+        wire::nested(wire::txn(&[none_left], &[self.put_held(common, false)], &[self.put_held(common, true)]))
     }
 
     /// The operations that look at the lock's keys.
-    fn look_ops(&self, keeper: &Keeper) -> Vec<Value> {
-        let (keys, id) = (&keeper.common.keys, self.wait.id);
+    fn look_ops(&self, common: &Common) -> Vec<Value> {
+        let (keys, id) = (&common.keys, self.wait.id);
         vec![wire::get(&self.key), wire::get_all(&keys.queue(id)), wire::get(&keys.held(id)), wire::get(&keys.config())]
+    }
+
+    /// Names the key, unless a request with its name may be on its way.
+    fn name_key(&mut self, common: &Common, lease: i64) {
+        if self.key.is_empty() || self.lease != lease {
+            (self.lease, self.serial) = (lease, common.next_serial());
+            self.key = common.keys.queued(self.wait.id, &name_of(self.lease, self.serial));
+            self.party = common.identity.party(self.wait.tid, self.wait.by_process);
+        }
+    }
+
+    fn put_own(&self) -> Value {
+        wire::put(&self.key, &json_of(&self.party), self.lease)
+    }
+
+    /// That the storage is the one that was opened, and no request by the key's name is void.
+    fn may_enter(&self, common: &Common) -> [Value; 2] {
+        let fence = common.keys.fence(&name_of(self.lease, self.serial));
+        [wire::if_created(&common.keys.config(), common.epoch), wire::if_created(&fence, 0)]
+    }
+
+    /// Takes a lock that nobody wants and nobody left, in the caller's own thread, if that is quick. Whether it did; if not,
+    /// the keeper goes on. The smallest transaction that there is for it: nothing is looked at.
+    pub(crate) fn at_once(&mut self, common: &Common) -> bool {
+        let left = if self.wait.is_try { u64::MAX } else { self.wait.deadline_ns.saturating_sub(sys::monotonic()) };
+        let lease = common.ready_lease().filter(|_| matches!(self.stage, Stage::Enter));
+        let Some(lease) = lease else { return false };
+        self.name_key(common, lease);
+        let [is_there, not_void] = self.may_enter(common);
+        let nobody = wire::if_none(&common.keys.queue(self.wait.id));
+        let none_left = wire::if_created(&common.keys.held(self.wait.id), 0);
+        let question =
+            wire::txn(&[is_there, not_void, nobody, none_left], &[self.put_own(), self.put_held(common, false)], &[]);
+        match common.ask_at_once::<TxnResponse>(wire::TXN, &question, left) {
+            Some(Ok(answer)) if answer.succeeded => {
+                self.revision = answer.header.revision;
+                // Too late: the key goes with its lease, and the keeper makes another.
+                matches!(self.hold(common, false), Ok(true))
+            }
+            Some(Err(NoAnswer::Unreachable(_))) => {
+                self.is_unsure = true;
+                false
+            }
+            _ => false,
+        }
     }
 
     fn enter(&mut self, keeper: &mut Keeper) -> Result<bool, NoAnswer> {
         let lease = keeper.lease()?;
-        let id = self.wait.id;
-        if self.key.is_empty() || self.lease != lease {
-            (self.lease, self.serial) = (lease, keeper.next_serial());
-            self.key = keeper.common.keys.queued(id, &name_of(self.lease, self.serial));
-            self.party = keeper.common.identity.party(self.wait.tid, self.wait.by_process);
-        }
         let common = Arc::clone(&keeper.common);
-        let (keys, epoch) = (&common.keys, common.epoch);
-        let fence = keys.fence(&name_of(self.lease, self.serial));
-        let put_own = wire::put(&self.key, &json_of(&self.party), self.lease);
-        let (is_there, not_fenced) = (wire::if_created(&keys.config(), epoch), wire::if_created(&fence, 0));
-        let compare = [is_there.clone(), not_fenced.clone(), wire::if_none(&keys.queue(id))];
+        self.name_key(&common, lease);
+        let (put_own, nobody) = (self.put_own(), wire::if_none(&common.keys.queue(self.wait.id)));
+        let [is_there, not_void] = self.may_enter(&common);
+        let compare = [is_there.clone(), not_void.clone(), nobody];
         let mut otherwise = Vec::new();
         if !self.wait.is_try {
-            let compare = [is_there, not_fenced, wire::if_created(&self.key, 0)];
+            let compare = [is_there, not_void, wire::if_created(&self.key, 0)];
             otherwise.push(wire::nested(wire::txn(&compare, std::slice::from_ref(&put_own), &[])));
         }
-        otherwise.extend(self.look_ops(keeper));
-        let question = wire::txn(&compare, &[put_own, self.hold_ops(keeper)], &otherwise);
+        otherwise.extend(self.look_ops(&common));
+        let question = wire::txn(&compare, &[put_own, self.hold_ops(&common)], &otherwise);
         let answer = keeper.ask_txn(&question)?;
         if answer.succeeded {
             let died = has_found_left(&answer);
             self.revision = answer.header.revision;
             return Ok(self.acquired(keeper, died));
         }
-        let seen = Seen::of(answer, &self.key, epoch);
+        let seen = Seen::of(answer, &self.key, common.epoch);
         self.settle(keeper, seen)
     }
 
@@ -256,8 +287,8 @@ impl Acquiring {
             wire::if_version(&self.key, 1),
             wire::if_none_before(&queue, self.revision),
         ];
-        let success = [wire::put(&self.key, &json_of(&self.party), self.lease), self.hold_ops(keeper)];
-        let answer = keeper.ask_txn(&wire::txn(&compare, &success, &self.look_ops(keeper)))?;
+        let success = [self.put_own(), self.hold_ops(&common)];
+        let answer = keeper.ask_txn(&wire::txn(&compare, &success, &self.look_ops(&common)))?;
         if answer.succeeded {
             let died = has_found_left(&answer);
             return Ok(self.acquired(keeper, died));
@@ -310,65 +341,44 @@ impl Acquiring {
         Record { state: State::Held, is_doubtful, lease, serial, revision, good_until, since: sys::boot_time() }
     }
 
-    /// The key holds the lock now. Tells the waiter, if there still is one. Always the end.
+    /// The key holds the lock now. Tells the waiter, if there still is one. Whether this was the end.
     fn acquired(&mut self, keeper: &mut Keeper, died: bool) -> bool {
         let common = Arc::clone(&keeper.common);
-        let id = self.wait.id;
-        let good_until = common.lock().leases.get(&self.lease).copied().unwrap_or(0);
-        let record = self.record(good_until);
-        let hold = Hold::of(record, died);
-        let wait = Arc::clone(&self.wait);
-        let mut state = wait.state();
-        if state.is_abandoned {
-            drop(state);
-            keeper.give_back(id, hold);
-            return true;
+        match self.hold(&common, died) {
+            Ok(true) => true,
+            Ok(false) => {
+                keeper.give_back(self.wait.id, self.as_hold(died));
+                true
+            }
+            Err(TooLate) => {
+                keeper.forget_lease(self.lease);
+                keeper.give_back(self.wait.id, self.as_hold(died));
+                self.enter_anew();
+                false
+            }
         }
-        if sys::boot_time() >= good_until {
-            drop(state);
-            // The answer came too late to rely on it.
-            keeper.forget_lease(self.lease);
-            keeper.give_back(id, Hold { died, ..hold });
-            self.enter_anew();
-            return false;
-        }
-        if !common.records.write(id, &record) {
-            let text = format!("the record of lock {id} in {} cannot be written; free some memory", common.segment);
-            wait.tell(&mut state, Err(Failure::new(libc::ENOSPC, text)));
-            drop(state);
-            keeper.give_back(id, hold);
-            return true;
-        }
-        let mut shared = common.lock();
-        shared.holds.insert(id, hold);
-        common.set_alarm(&shared);
-        drop(shared);
-        wait.tell(&mut state, Ok(died));
-        true
     }
 
-    fn look_for_deadlock(&mut self, keeper: &mut Keeper) -> Result<bool, NoAnswer> {
-        self.deadlock_look = (2 * self.deadlock_look).min(LONGEST_DEADLOCK_LOOK);
-        self.look_for_deadlock_at = after(self.deadlock_look);
-        if self.wait.by_process {
+    fn as_hold(&self, died: bool) -> Hold {
+        Hold::of(self.record(0), died)
+    }
+
+    /// Tells the waiter that it holds the lock. Whether there still is one.
+    fn hold(&self, common: &Common, died: bool) -> Result<bool, TooLate> {
+        let mut state = self.wait.state();
+        if state.is_abandoned {
             return Ok(false);
         }
-        let keys = keeper.common.keys.clone();
-        let question = wire::txn(&[], &[wire::get_all(&keys.queues()), wire::get_all(&keys.held_all())], &[]);
-        let mut ranges = keeper.ask_txn(&question)?.into_ranges();
-        let (queues, held) = (ranges.next().unwrap_or_default(), ranges.next().unwrap_or_default());
-        let Some(cycle) = deadlock::cycle_from(&keys, &self.key, &queues.kvs, &held.kvs) else { return Ok(false) };
-        if cycle.victim != self.key {
-            return Ok(false);
+        let mut shared = common.lock();
+        let good_until = shared.good_until(self.lease);
+        if sys::boot_time() >= good_until {
+            return Err(TooLate);
         }
-        // A cycle in one revision was one; it still is, if none of its keys has changed.
-        let compare: Vec<_> = cycle.keys.iter().map(|(key, revision)| wire::if_created(key, *revision)).collect();
-        if !keeper.ask_txn(&wire::txn(&compare, &[wire::delete(&self.key)], &[]))?.succeeded {
-            return Ok(false);
-        }
-        let wait = Arc::clone(&self.wait);
-        let text = format!("waiting for lock {} would never end: {}", self.wait.id, cycle.text);
-        wait.tell(&mut wait.state(), Err(Failure::new(libc::EDEADLK, text)));
+        let record = self.record(good_until);
+        common.records.put(self.wait.id, &record);
+        common.hold(&mut shared, self.wait.id, Hold::of(record, died));
+        drop(shared);
+        self.wait.tell(&mut state, Ok(died));
         Ok(true)
     }
 
@@ -380,44 +390,14 @@ impl Acquiring {
         if self.is_unsure {
             success.push(wire::put(&keys.fence(&name_of(self.lease, self.serial)), "", self.lease));
         }
-        success.extend(self.look_ops(keeper));
+        success.extend(self.look_ops(&keeper.common));
         let answer = keeper.ask_txn(&wire::txn(&[], &success, &[]))?;
         let seen = Seen::of(answer, &self.key, keeper.common.epoch);
         let Some(own) = &seen.own else { return Ok(true) };
         let is_holder = seen.held.as_ref().is_some_and(|held| held.key == self.key);
         let died = !is_holder || seen.held.as_ref().is_some_and(|held| held.died);
         let record = Record { revision: own.create_revision, ..self.record(0) };
-        keeper.delete_key(id, &record, died)?;
+        keeper.delete_key(&Deletion { id, record, is_death: died })?;
         Ok(true)
-    }
-}
-
-/// Whether the transaction within found that a holder had left its mark.
-fn has_found_left(answer: &TxnResponse) -> bool {
-    answer.responses.iter().filter_map(|response| response.response_txn.as_ref()).any(|nested| !nested.succeeded)
-}
-
-impl Seen {
-    /// What the look operations found.
-    fn of(answer: TxnResponse, own: &str, epoch: i64) -> Self {
-        let revision = answer.header.revision;
-        let mut ranges = answer.into_ranges();
-        let mut next = || ranges.next().map(|RangeResponse { kvs, .. }| kvs).unwrap_or_default();
-        let (first, mut queue, held, config) = (next(), next(), next(), next());
-        queue.sort_by_key(|kv| kv.create_revision);
-        Self {
-            own: first.into_iter().find(|kv| kv.key == own),
-            queue,
-            held: held.first().and_then(|kv| serde_json::from_str(&kv.value).ok()),
-            has_config: config.first().is_some_and(|kv| kv.create_revision == epoch),
-            revision,
-        }
-    }
-
-    /// Who holds the lock.
-    fn holder(&self) -> Option<Party> {
-        let held = self.held.as_ref()?;
-        let holder = self.queue.iter().find(|kv| kv.key == held.key)?;
-        serde_json::from_str(&holder.value).ok()
     }
 }

@@ -17,6 +17,26 @@ use lock_manager as _;
 #[repr(C)]
 pub struct lock_manager_t([u8; 0]);
 
+/// As the header of the core has it.
+#[repr(C)]
+#[derive(Default)]
+struct lock_manager_lock_info_t {
+    size: usize,
+    id: u32,
+    allocated: u32,
+    held: u32,
+    owner_died: u32,
+    pid: i32,
+    tid: i32,
+    waiters: u32,
+    ownership: u32,
+    acquisitions: u64,
+    pid_namespace: u64,
+    waited_ns: u64,
+    readers: u32,
+    draining: u32,
+}
+
 unsafe extern "C" {
     fn lock_manager_open_or_new_shm(
         path: *const c_char,
@@ -28,6 +48,7 @@ unsafe extern "C" {
     fn lock_manager_set_ownership(manager: *mut lock_manager_t, ownership: u32) -> i32;
     fn lock_manager_try_lock(manager: *mut lock_manager_t, id: u32) -> i32;
     fn lock_manager_unlock(manager: *mut lock_manager_t, id: u32) -> i32;
+    fn lock_manager_lock_info(manager: *mut lock_manager_t, id: u32, info: *mut lock_manager_lock_info_t) -> i32;
     fn lock_manager_close(manager: *mut lock_manager_t) -> i32;
     fn lock_manager_last_error() -> *const c_char;
     fn lock_manager_open_backend(
@@ -94,6 +115,15 @@ impl HostLocks {
             1 => Tried::OwnerDied,
             _ => Tried::Busy,
         }
+    }
+
+    /// The thread of this process that holds a native lock.
+    pub(crate) fn holder(&self, id: u32) -> Option<i32> {
+        let mut info = lock_manager_lock_info_t { size: size_of::<lock_manager_lock_info_t>(), ..Default::default() };
+        // SAFETY: the manager is open, and the struct is a local.
+        let code = unsafe { lock_manager_lock_info(self.0, id, &raw mut info) };
+        let is_here = code == 0 && info.held != 0 && info.pid == std::process::id() as i32;
+        is_here.then_some(info.tid)
     }
 
     pub(crate) fn unlock(&self, id: u32) {

@@ -45,7 +45,8 @@ pub(crate) fn cycle_from(keys: &Keys, key: &str, queues: &[KeyValue], held: &[Ke
     let mut text = String::new();
     loop {
         let holder = entries.iter().find(|entry| entry.id == wait.id && entry.holds)?;
-        if holder.party.by_process {
+        // Any thread of the process, or another one of the host, may give the lock back.
+        if holder.party.by_process || holder.party.handed_on {
             return None;
         }
         waits.push(wait);
@@ -73,12 +74,13 @@ mod tests {
     use super::*;
     use crate::keys::json_of;
 
-    /// Of threads 0 to n − 1, thread i holds lock i and waits for lock i + 1; the last waits for `last`.
-    fn ring(size: u32, last: u32, by_process: bool) -> (Keys, Vec<KeyValue>, Vec<KeyValue>) {
+    /// Of threads 0 to n − 1, thread i holds lock i and waits for lock i + 1; the last waits for `last`. Their parties are as
+    /// `like`.
+    fn ring(size: u32, last: u32, like: &Party) -> (Keys, Vec<KeyValue>, Vec<KeyValue>) {
         let keys = Keys::new("p");
         let (mut queues, mut held) = (Vec::new(), Vec::new());
         for thread in 0..size {
-            let party = Party { tid: thread as i32 + 1, by_process, ..Party::default() };
+            let party = Party { tid: thread as i32 + 1, ..like.clone() };
             let wanted = if thread + 1 == size { last } else { thread + 1 };
             for (id, name, revision) in [(thread, "h", 10), (wanted, "w", 100)] {
                 let key = keys.queued(id, &format!("{name}{thread}"));
@@ -96,7 +98,7 @@ mod tests {
     #[test]
     fn all_of_a_ring_choose_the_same_victim() {
         for size in 2..=8 {
-            let (keys, queues, held) = ring(size, 0, false);
+            let (keys, queues, held) = ring(size, 0, &Party::default());
             for thread in 0..size {
                 let own = keys.queued((thread + 1) % size, &format!("w{thread}"));
                 let cycle = cycle_from(&keys, &own, &queues, &held).unwrap();
@@ -108,11 +110,13 @@ mod tests {
 
     #[test]
     fn what_leads_to_a_ring_or_ends_is_none() {
-        let (keys, queues, held) = ring(4, 1, false);
+        let (keys, queues, held) = ring(4, 1, &Party::default());
         assert_eq!(cycle_from(&keys, &keys.queued(1, "w0"), &queues, &held), None);
-        let (keys, queues, held) = ring(3, 9, false);
+        let (keys, queues, held) = ring(3, 9, &Party::default());
         assert_eq!(cycle_from(&keys, &keys.queued(1, "w0"), &queues, &held), None);
-        let (keys, queues, held) = ring(3, 0, true);
-        assert_eq!(cycle_from(&keys, &keys.queued(1, "w0"), &queues, &held), None);
+        for like in [Party { by_process: true, ..Party::default() }, Party { handed_on: true, ..Party::default() }] {
+            let (keys, queues, held) = ring(3, 0, &like);
+            assert_eq!(cycle_from(&keys, &keys.queued(1, "w0"), &queues, &held), None);
+        }
     }
 }

@@ -4,27 +4,27 @@
 //! waits for as long as its own deadline lets it.
 
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::acquiring::Acquiring;
 use crate::core::HostLocks;
+use crate::deleting::{Deleted, Deletion};
 use crate::failure::{Failure, Outcome};
+use crate::handing::take_over;
 use crate::host::{Record, Records, State};
 use crate::http::{Cluster, NoAnswer};
-use crate::keeper::{Deleted, Keeper};
+use crate::keeper::Keeper;
 use crate::keys::Keys;
 use crate::options::Options;
 use crate::owner::Identity;
 use crate::shared::{Common, Hold, Job, Task, Wait};
+use crate::slots::Slots;
 use crate::storage::{self, Found};
 use crate::sys::{self, Alarm, Bell};
-
-const NANOSECONDS: u64 = 1_000_000_000;
-
-/// For how long a host may keep a key that others on it wait for, so that other hosts get their turn.
-const LONGEST_KEPT_NS: u64 = 100_000_000;
+use crate::wire::TXN;
 
 /// What a step of a wait came to.
 pub(crate) enum Step {
@@ -65,6 +65,13 @@ impl Engine {
         self.found.segment(&self.options, &Identity::new(self.options.host.as_deref()))
     }
 
+    /// What this process has, or in a forked child that has asked for nothing yet, what its parent had.
+    #[inline]
+    pub(crate) fn here_or_of_parent(&self) -> &Common {
+        // SAFETY: what the pointer leads to is freed when the engine is dropped, or never.
+        unsafe { &(*self.live.load(Ordering::Acquire)).common }
+    }
+
     /// What this process has.
     pub(crate) fn here(&self) -> Outcome<&Common> {
         let seen = self.live.load(Ordering::Acquire);
@@ -96,7 +103,7 @@ impl Engine {
         self.ask_for(self.options.patience, question)
     }
 
-    fn ask_for<T: Send + 'static>(
+    pub(crate) fn ask_for<T: Send + 'static>(
         &self,
         patience: Duration,
         mut question: impl FnMut(&mut Keeper) -> Result<T, NoAnswer> + Send + 'static,
@@ -136,22 +143,16 @@ impl Engine {
         let common = self.here()?;
         let mut wait = wait;
         wait.left = common.records.read(wait.id);
-        if let Some(hold) = kept_hold(common, &wait) {
-            let mut shared = common.lock();
-            let is_known = shared.leases.contains_key(&hold.record.lease);
-            shared.leases.entry(hold.record.lease).or_insert(hold.record.good_until);
-            shared.holds.insert(wait.id, hold);
-            common.set_alarm(&shared);
-            drop(shared);
-            if !is_known {
-                common.bell.ring();
-            }
-            let wait = Arc::new(wait);
+        let is_kept = take_over(common, &wait);
+        let wait = Arc::new(wait);
+        if is_kept {
             wait.tell(&mut wait.state(), Ok(false));
             return Ok(wait);
         }
-        let wait = Arc::new(wait);
-        common.leave_task(Task::Acquire(Arc::clone(&wait)));
+        let mut acquiring = Box::new(Acquiring::new(Arc::clone(&wait)));
+        if !acquiring.at_once(common) {
+            common.leave_task(Task::Acquire(acquiring));
+        }
         Ok(wait)
     }
 
@@ -192,8 +193,8 @@ impl Engine {
         drop(state);
         let Ok(common) = self.here() else { return };
         if got_it {
-            let hold = common.lock().holds.remove(&wait.id);
-            common.records.write(wait.id, &Record::NONE);
+            let hold = common.forget(&mut common.lock(), wait.id);
+            common.records.set_state(wait.id, State::None);
             if let Some(hold) = hold {
                 common.leave_task(Task::GiveBack(wait.id, hold));
             }
@@ -205,31 +206,23 @@ impl Engine {
     /// Gives a lock back.
     pub(crate) fn release(&self, id: u32, is_wanted_here: bool) -> Outcome<()> {
         let common = self.here()?;
-        let mut shared = common.lock();
-        let Some(hold) = shared.holds.remove(&id) else {
+        let Some(hold) = common.lock().holds.get(&id).cloned() else {
             return Err(Failure::lost(id, "this process has forgotten it"));
         };
-        let good_until = shared.leases.get(&hold.record.lease).copied().unwrap_or(0);
-        common.set_alarm(&shared);
-        let now = sys::boot_time();
-        let is_lost = hold.is_lost || now >= good_until;
-        let needed = common.options.renewal().as_nanos() as u64;
-        // A waiter of the host may not sleep yet: where one was handed the key, the next is not far.
-        let is_wanted_here = is_wanted_here || hold.is_handed_on;
-        let may_keep =
-            now.saturating_sub(hold.record.since) < LONGEST_KEPT_NS && good_until.saturating_sub(now) > needed;
-        if is_wanted_here && may_keep && !is_lost && !shared.is_closing {
-            let record = Record { state: State::Kept, good_until, ..hold.record };
-            if common.records.write(id, &record) {
-                shared.has_handed_on = true;
-                drop(shared);
-                common.leave_task(Task::Kept(id, record));
-                return Ok(());
-            }
+        if !common.slots.is_held(id) {
+            // It was kept, a moment ago.
+            return Ok(());
         }
-        drop(shared);
+        let good_until = common.lock().good_until_of(&hold);
+        let is_lost = sys::boot_time() >= good_until;
+        // A waiter of the host may not sleep yet: where one was handed the key, the next is not far.
+        let is_wanted_here = (is_wanted_here || hold.is_shared) && !hold.is_pinned;
+        if is_wanted_here && common.may_keep(hold.record.since, good_until) && self.hand_on(id, &hold) {
+            return Ok(());
+        }
+        common.forget(&mut common.lock(), id);
         // First: while the record says that the host has the key, the key is not another host's.
-        common.records.write(id, &Record::NONE);
+        common.records.set_state(id, State::None);
         if is_lost {
             // What is left of it tells the next holder.
             common.leave_task(Task::GiveBack(id, Hold { died: true, ..hold }));
@@ -237,15 +230,7 @@ impl Engine {
                 "its lease was not renewed in time, because this process was paused, or no endpoint of etcd answered";
             return Err(Failure::lost(id, why));
         }
-        let record = hold.record;
-        let mut is_repeated = false;
-        let released = self.ask_for(2 * common.options.request_timeout(), move |keeper| {
-            let released = keeper.delete_key(id, &record, false);
-            // A key that is gone now was deleted by the first question.
-            let is_gone_by_us = std::mem::replace(&mut is_repeated, true);
-            released.map(|deleted| deleted != Deleted::Before || is_gone_by_us)
-        });
-        match released {
+        match self.delete(id, hold.record) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Failure::lost(id, "its key is gone, because somebody deleted it or revoked its lease")),
             // It was held until now, so this is no loss.
@@ -260,12 +245,30 @@ impl Engine {
         }
     }
 
+    /// Deletes a key, in this thread if that is quick. Whether the key was there until now.
+    fn delete(&self, id: u32, record: Record) -> Outcome<bool> {
+        let common = self.here()?;
+        let deletion = Deletion { id, record, is_death: false };
+        let mut is_repeated = false;
+        match common.ask_at_once(TXN, &deletion.question(common), u64::MAX) {
+            None => {}
+            Some(Ok(answer)) => return Ok(deletion.understood(common, answer) != Deleted::Before),
+            Some(Err(NoAnswer::Unreachable(_))) => is_repeated = true,
+            Some(Err(refused)) => return Err(refused.into_failure()),
+        }
+        self.ask_for(2 * common.options.request_timeout(), move |keeper| {
+            let deleted = keeper.delete_key(&deletion);
+            // A key that is gone now was deleted by the first question.
+            let is_gone_by_us = std::mem::replace(&mut is_repeated, true);
+            deleted.map(|deleted| deleted != Deleted::Before || is_gone_by_us)
+        })
+    }
+
     /// The hold on a lock that the caller holds, if it is not lost.
     pub(crate) fn held(&self, id: u32) -> Outcome<Record> {
         let shared = self.here()?.lock();
         let hold = shared.holds.get(&id).ok_or_else(|| Failure::lost(id, "this process has forgotten it"))?;
-        let good_until = shared.leases.get(&hold.record.lease).copied().unwrap_or(0);
-        if hold.is_lost || sys::boot_time() >= good_until {
+        if sys::boot_time() >= shared.good_until_of(hold) {
             return Err(Failure::lost(id, "its lease was not renewed in time"));
         }
         Ok(hold.record)
@@ -281,17 +284,6 @@ fn hand_in<T>(ticket: &(Mutex<Option<Outcome<T>>>, Condvar), answer: Outcome<T>)
     ticket.1.notify_all();
 }
 
-/// The hold on a key that the host has kept, if its lease is good for long enough.
-fn kept_hold(common: &Common, wait: &Wait) -> Option<Hold> {
-    let Record { state, good_until, .. } = wait.left;
-    let needed = common.options.renewal().as_nanos() as u64 / 2;
-    if state != State::Kept || good_until < sys::boot_time().saturating_add(needed) {
-        return None;
-    }
-    let record = Record { state: State::Held, ..wait.left };
-    common.records.write(wait.id, &record).then_some(Hold { is_handed_on: true, ..Hold::of(record, false) })
-}
-
 fn silence(common: &Common) -> Failure {
     let none = || Failure::new(libc::ETIMEDOUT, "etcd did not answer in time; see `etcdctl endpoint status`");
     common.lock().trouble.clone().unwrap_or_else(none)
@@ -302,20 +294,26 @@ impl Live {
         let identity = Identity::new(options.host.as_deref());
         let segment = found.segment(options, &identity);
         let system = |error: std::io::Error| Failure::of_system("making a descriptor", &error);
+        let renewal = options.renewal().as_nanos() as u64;
         let common = Arc::new(Common {
             num_locks: found.num_locks,
             epoch: found.epoch,
-            records: Records::open(&segment)?,
+            records: Records::open(&segment, found.num_locks)?,
             host_locks: HostLocks::open(&segment, found.num_locks)?,
-            segment,
             options: options.clone(),
             keys: Keys::new(&options.prefix),
             identity,
             bell: Bell::new().map_err(system)?,
             alarm: Alarm::new().map_err(system)?,
+            slots: Slots::new(found.num_locks)?,
             shared: Mutex::default(),
+            cluster: Mutex::new(cluster),
+            last_answer: AtomicU64::new(0),
+            last_serial: AtomicU64::new(0),
+            needed_to_take: renewal / 2,
+            needed_to_keep: renewal,
         });
-        let keeper = Keeper::new(Arc::clone(&common), cluster);
+        let keeper = Keeper::new(Arc::clone(&common));
         let spawn = || std::thread::Builder::new().name("lock_manager".to_owned()).spawn(move || keeper.run());
         let keeper =
             sys::with_signals_blocked(spawn).map_err(|error| Failure::of_system("starting a thread", &error))?;
@@ -342,5 +340,3 @@ impl Drop for Engine {
         }
     }
 }
-
-const _: () = assert!(LONGEST_KEPT_NS < NANOSECONDS);

@@ -24,6 +24,11 @@ impl Failure {
         Self::new(libc::EINVAL, text)
     }
 
+    /// With the storage's name before the sentence, where the core does not put it there.
+    pub(crate) fn of_storage(self, name: &str) -> Self {
+        Self::new(self.errno, format!("{name}: {}", self.text))
+    }
+
     pub(crate) fn lost(id: u32, why: &str) -> Self {
         Self::new(
             libc::EKEYEXPIRED,

@@ -15,7 +15,6 @@ use crate::core::{self, lock_manager_t};
 use crate::engine::Engine;
 use crate::failure::{Failure, Outcome};
 use crate::keys::Party;
-use crate::looking;
 use crate::options::Options;
 use crate::storage;
 use crate::tabled::{self, TABLE};
@@ -159,8 +158,7 @@ pub unsafe extern "C" fn lock_manager_open_etcd(
         // SAFETY: the module's contract.
         let (options, out) = unsafe { (given(address, options)?, output(out)?) };
         let name = options.name();
-        let named = |failure: Failure| Failure::new(failure.errno, format!("{name}: {}", failure.text));
-        let engine = Box::new(Engine::open(options, num_locks).map_err(named)?);
+        let engine = Box::new(Engine::open(options, num_locks).map_err(|failure| failure.of_storage(&name))?);
         let segment = engine.segment();
         let state = Box::into_raw(engine);
         match core::open_backend(&TABLE, state.cast(), &name, &segment) {
@@ -183,8 +181,11 @@ pub unsafe extern "C" fn lock_manager_remove_etcd(
     address: *const c_char,
     options: *const lock_manager_etcd_options_t,
 ) -> i32 {
-    // SAFETY: the module's contract.
-    answer(|| storage::remove(&unsafe { given(address, options) }?).map(|()| 0))
+    answer(|| {
+        // SAFETY: the module's contract.
+        let options = unsafe { given(address, options) }?;
+        storage::remove(&options).map_err(|failure| failure.of_storage(&options.name())).map(|()| 0)
+    })
 }
 
 /// Lists who holds a lock and who waits for it, on all hosts. The holder comes first, and the waiters follow in the order in
@@ -192,6 +193,8 @@ pub unsafe extern "C" fn lock_manager_remove_etcd(
 ///
 /// count: receives how many there are, which may exceed capacity.
 /// parties: receives the first of them, capacity at most; NULL if capacity is 0. Set the size of the first before the call.
+///
+/// -EINVAL: there is no such lock, or the size of the first struct is another version's. -ETIMEDOUT: etcd does not answer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_etcd_parties(
     manager: *mut lock_manager_t,
@@ -230,7 +233,7 @@ fn handed_out(engine: &Engine, party: &Party, token: Option<u64>) -> lock_manage
         pid: party.pid,
         tid: party.tid,
         token: token.unwrap_or(0),
-        since_ns: looking::waited_ns(party),
+        since_ns: party.since_ns(),
         host: [0; LOCK_MANAGER_ETCD_HOST_SIZE],
         command: [0; LOCK_MANAGER_ETCD_COMMAND_SIZE],
     };

@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::config::Config;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, RustlsConnector, Transport,
+    Buffers, ConnectionDetails, Connector, DefaultConnector, LazyBuffers, NextTimeout, RustlsConnector, Transport,
 };
 
 use crate::failure::{Failure, Outcome};
 use crate::options::Options;
+use crate::resolving::AddressesFirst;
 use crate::wire::{Refusal, Streamed, TokenResponse};
 
 const UNAVAILABLE: i64 = 14;
@@ -77,8 +77,8 @@ impl Cluster {
         Ok(Self {
             endpoints: options.endpoints.clone(),
             current: std::process::id() as usize % options.endpoints.len().max(1),
-            agent: Agent::new_with_config(config()?),
-            watcher: Agent::with_parts(config()?, plain(), DefaultResolver::default()),
+            agent: Agent::with_parts(config()?, DefaultConnector::default(), AddressesFirst::default()),
+            watcher: Agent::with_parts(config()?, plain(), AddressesFirst::default()),
             watched: Arc::clone(&watched),
             user: options.user.clone(),
             token: None,

@@ -2,34 +2,41 @@
 #![forbid(unsafe_code)]
 //! The one thread of a manager: it talks to etcd, keeps leases alive, and goes on with the acquisitions.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::acquiring::Acquiring;
 use crate::core::Tried;
-use crate::host::{Record, State};
-use crate::http::{Cluster, NoAnswer, Stream};
-use crate::shared::{Common, Hold, Job, PAUSE, Task, key_of};
+use crate::deleting::{Deleted, Deletion};
+use crate::host::State;
+use crate::http::{NoAnswer, Stream};
+use crate::shared::{Common, Hold, Job, PAUSE, Task};
 use crate::sys;
 use crate::wire::{self, TxnResponse, WatchResponse};
 
 /// How soon a kept key is looked after that nobody came for.
 const KEPT_LOOK_NS: u64 = 5_000_000;
+
+/// A key that goes from hand to hand, as it was seen last, and when to look again.
+#[derive(Debug, Clone, Copy)]
+struct Watched {
+    id: u32,
+    state: u64,
+    due: u64,
+    pause: u64,
+}
+
 /// How often the locks that are held are looked after for threads that ended with them, in a renewal's time.
 const LOOKS: u32 = 4;
 
 pub(crate) struct Keeper {
     pub(crate) common: Arc<Common>,
-    cluster: Cluster,
-    /// The lease of new keys.
-    pub(crate) own_lease: Option<i64>,
-    next_serial: u64,
     pub(crate) renew_at: u64,
     pub(crate) look_at: u64,
     jobs: Vec<Job>,
-    kept: Vec<(u32, Record, u64)>,
+    shared_keys: Vec<Watched>,
     waits: Vec<Acquiring>,
     stream: Option<Stream>,
     /// What the stream watches.
@@ -37,31 +44,18 @@ pub(crate) struct Keeper {
     rewatch_at: u64,
 }
 
-/// What came of deleting a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Deleted {
-    Now,
-    /// It was gone.
-    Before,
-    /// The whole storage was removed.
-    WithAll,
-}
-
 pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     duration.as_nanos() as u64
 }
 
 impl Keeper {
-    pub(crate) fn new(common: Arc<Common>, cluster: Cluster) -> Self {
+    pub(crate) fn new(common: Arc<Common>) -> Self {
         Self {
             common,
-            cluster,
-            own_lease: None,
-            next_serial: 1,
             renew_at: 0,
             look_at: 0,
             jobs: Vec::new(),
-            kept: Vec::new(),
+            shared_keys: Vec::new(),
             waits: Vec::new(),
             stream: None,
             watched: Vec::new(),
@@ -82,7 +76,7 @@ impl Keeper {
                 return self.close();
             }
             self.renew_if_due();
-            self.look_after_kept();
+            self.look_after_shared_keys();
             self.look_after_held();
             self.ask_jobs();
             self.advance_waits();
@@ -94,17 +88,17 @@ impl Keeper {
 
     fn take(&mut self, task: Task) {
         match task {
-            Task::Acquire(wait) => self.waits.push(Acquiring::new(wait)),
+            Task::Acquire(acquiring) => self.waits.push(*acquiring),
             Task::GiveBack(id, hold) => self.give_back(id, hold),
-            Task::Kept(id, record) => self.kept.push((id, record, sys::monotonic() + KEPT_LOOK_NS)),
+            Task::Watch(id) => self.watch_key(id),
             Task::Ask(job) => self.jobs.push(job),
         }
     }
 
     /// Deletes a key until that is done, or its lease is over.
     pub(crate) fn give_back(&mut self, id: u32, hold: Hold) {
-        let Hold { record, died, .. } = hold;
-        let attempt = move |keeper: &mut Self| keeper.delete_key(id, &record, died).map(|_| ());
+        let deletion = Deletion { id, record: hold.record, is_death: hold.died };
+        let attempt = move |keeper: &mut Self| keeper.delete_key(&deletion).map(|_| ());
         let until = sys::monotonic() + nanoseconds(self.common.options.ttl);
         let job = Job { attempt: Box::new(attempt), give_up: Box::new(|_| {}), until, not_before: 0 };
         self.jobs.push(job);
@@ -112,11 +106,11 @@ impl Keeper {
 
     /// Asks one endpoint.
     pub(crate) fn ask_txn(&mut self, question: &Value) -> Result<TxnResponse, NoAnswer> {
-        self.ask("/v3/kv/txn", question)
+        self.ask(wire::TXN, question)
     }
 
     pub(crate) fn ask<T: serde::de::DeserializeOwned>(&mut self, path: &str, question: &Value) -> Result<T, NoAnswer> {
-        let answer = self.cluster.ask(path, question, self.common.options.request_timeout());
+        let answer = self.common.ask(path, question);
         match &answer {
             Err(NoAnswer::Unreachable(failure)) => {
                 self.common.lock().trouble = Some(failure.clone());
@@ -128,26 +122,9 @@ impl Keeper {
         answer
     }
 
-    /// Deletes a key that holds a lock. With `is_death` the next holder is told of one.
-    pub(crate) fn delete_key(&mut self, id: u32, record: &Record, is_death: bool) -> Result<Deleted, NoAnswer> {
-        let key = key_of(&self.common.keys, id, record);
-        let held = self.common.keys.held(id);
-        let mut operations = vec![wire::delete(&key)];
-        if !is_death {
-            operations.push(wire::delete(&held));
-        }
-        if record.is_doubtful {
-            operations.push(wire::put(&self.common.keys.fence(&record.name()), "", record.lease));
-        }
-        let config = wire::get(&self.common.keys.config());
-        let question = wire::txn(&[wire::if_created(&key, record.revision)], &operations, &[config]);
-        let answer = self.ask_txn(&question)?;
-        if answer.succeeded {
-            return Ok(Deleted::Now);
-        }
-        let config = answer.into_ranges().next().and_then(|range| range.kvs.into_iter().next());
-        let is_there = config.is_some_and(|config| config.create_revision == self.common.epoch);
-        Ok(if is_there { Deleted::Before } else { Deleted::WithAll })
+    pub(crate) fn delete_key(&mut self, deletion: &Deletion) -> Result<Deleted, NoAnswer> {
+        let answer = self.ask_txn(&deletion.question(&self.common))?;
+        Ok(deletion.understood(&self.common, answer))
     }
 
     fn ask_jobs(&mut self) {
@@ -168,22 +145,47 @@ impl Keeper {
         }
     }
 
-    pub(crate) fn next_serial(&mut self) -> u64 {
-        self.next_serial += 1;
-        self.next_serial
+    fn watch_key(&mut self, id: u32) {
+        if !self.shared_keys.iter().any(|watched| watched.id == id) {
+            let (state, due) = (self.common.records.state_word(id), sys::monotonic() + KEPT_LOOK_NS);
+            self.shared_keys.push(Watched { id, state, due, pause: KEPT_LOOK_NS });
+        }
     }
 
-    /// Gives back kept keys that nobody came for.
-    fn look_after_kept(&mut self) {
+    /// Looks after the keys that go from hand to hand. One that nobody has come for is given back. One that the host does not
+    /// have any more is forgotten.
+    fn look_after_shared_keys(&mut self) {
         let now = sys::monotonic();
-        let kept = std::mem::take(&mut self.kept);
-        for (id, record, due) in kept {
-            if now < due {
-                self.kept.push((id, record, due));
-            } else if self.common.records.read(id) == record && !self.take_up(id) {
-                self.kept.push((id, record, sys::monotonic() + KEPT_LOOK_NS));
+        for watched in std::mem::take(&mut self.shared_keys) {
+            if now < watched.due {
+                self.shared_keys.push(watched);
+            } else if let Some(again) = self.look_after_shared_key(watched) {
+                self.shared_keys.push(again);
             }
         }
+    }
+
+    fn look_after_shared_key(&mut self, watched: Watched) -> Option<Watched> {
+        let common = Arc::clone(&self.common);
+        let (id, record, state) = (watched.id, common.records.read(watched.id), common.records.state_word(watched.id));
+        let mut shared = common.lock();
+        let hold = shared.holds.get(&id)?;
+        let is_its = record.revision == hold.record.revision && matches!(record.state, State::Held | State::Kept);
+        if !is_its && !common.slots.is_held(id) {
+            common.forget(&mut shared, id);
+            return None;
+        }
+        // Who has it by now may have it for long.
+        common.settle(&shared);
+        drop(shared);
+        let is_unchanged = state == watched.state;
+        // Kept and nobody came, or held by a process that has died.
+        if is_unchanged && !common.slots.is_held(id) && self.take_up(id) {
+            return None;
+        }
+        let longest = nanoseconds(common.options.renewal() / LOOKS);
+        let pause = if is_unchanged { (2 * watched.pause).min(longest) } else { KEPT_LOOK_NS };
+        Some(Watched { id, state, due: sys::monotonic() + pause, pause })
     }
 
     /// Gives back keys whose holder died or ended without unlocking, so that other hosts hear of it. A native lock that is
@@ -194,7 +196,11 @@ impl Keeper {
             return;
         }
         self.look_at = now + nanoseconds(self.common.options.renewal() / LOOKS);
-        let held: Vec<u32> = self.common.lock().holds.keys().copied().collect();
+        let held: Vec<u32> = {
+            let mut shared = self.common.lock();
+            shared.is_looked_after = !shared.holds.is_empty();
+            shared.holds.keys().copied().filter(|&id| self.common.slots.is_held(id)).collect()
+        };
         for id in held {
             self.take_up(id);
         }
@@ -209,12 +215,9 @@ impl Keeper {
         let record = self.common.records.read(id);
         // A record that says "held" stays: whoever comes next on this host deletes the key, too, before anything else.
         if record.state == State::Kept {
-            self.common.records.write(id, &Record { state: State::Leaving, ..record });
+            self.common.records.set_state(id, State::Leaving);
         }
-        let mut shared = self.common.lock();
-        shared.holds.remove(&id);
-        self.common.set_alarm(&shared);
-        drop(shared);
+        self.common.forget(&mut self.common.lock(), id);
         self.common.host_locks.unlock(id);
         if matches!(record.state, State::Held | State::Kept) {
             self.give_back(id, Hold::of(record, record.state == State::Held));
@@ -250,7 +253,9 @@ impl Keeper {
             body.push('\n');
         }
         self.stream = None;
-        match self.cluster.watch(&body, self.common.options.request_timeout()) {
+        let timeout = self.common.options.request_timeout();
+        let opened = self.common.cluster.lock().unwrap_or_else(PoisonError::into_inner).watch(&body, timeout);
+        match opened {
             Ok(stream) => {
                 self.stream = Some(stream);
                 self.watched = wanted;
@@ -287,10 +292,10 @@ impl Keeper {
 
     fn sleep(&self) {
         let now = sys::monotonic();
-        let kept = self.kept.iter().map(|(_, _, due)| *due);
+        let kept = self.shared_keys.iter().map(|watched| watched.due);
         let jobs = self.jobs.iter().map(|job| job.not_before);
         let waits = self.waits.iter().map(Acquiring::next);
-        let look = if self.common.lock().holds.is_empty() { u64::MAX } else { self.look_at };
+        let look = if self.common.lock().is_looked_after { self.look_at } else { u64::MAX };
         let due = kept.chain(jobs).chain(waits).chain([self.renew_at, look]).min().unwrap_or(0);
         let mut descriptors = vec![std::os::fd::AsRawFd::as_raw_fd(&self.common.bell)];
         descriptors.extend(self.stream.as_ref().map(Stream::descriptor));
@@ -302,9 +307,11 @@ impl Keeper {
 
     /// Gives back what is kept, and the lease unless another process of the host relies on it.
     fn close(&mut self) {
-        for (id, record, _) in std::mem::take(&mut self.kept) {
-            if self.common.records.read(id) == record {
-                self.take_up(id);
+        for watched in std::mem::take(&mut self.shared_keys) {
+            let hold = self.common.lock().holds.get(&watched.id).cloned();
+            let record = self.common.records.read(watched.id);
+            if record.state == State::Kept && hold.is_some_and(|hold| hold.record.revision == record.revision) {
+                self.take_up(watched.id);
             }
         }
         for mut job in std::mem::take(&mut self.jobs) {
@@ -312,8 +319,11 @@ impl Keeper {
                 (job.give_up)(failure);
             }
         }
-        let has_handed_on = self.common.lock().has_handed_on;
-        if let (Some(lease), false) = (self.own_lease, has_handed_on) {
+        let (lease, has_handed_on) = {
+            let shared = self.common.lock();
+            (shared.own_lease, shared.has_handed_on)
+        };
+        if let (Some(lease), false) = (lease, has_handed_on) {
             let _ends_by_itself = self.ask::<Value>("/v3/lease/revoke", &json!({"ID": lease.to_string()}));
         }
     }

@@ -94,6 +94,8 @@ pub struct Party {
     pub tid: i32,
     /// Whether the process owns the lock, and not one of its threads.
     pub by_process: bool,
+    /// Whether the key goes from hand to hand on its host, so that another thread there may hold the lock than this one.
+    pub handed_on: bool,
     /// The process's command.
     pub command: String,
     /// When it asked for the lock, in milliseconds since 1970 by its own clock.
@@ -101,6 +103,14 @@ pub struct Party {
 }
 
 impl Party {
+    /// For how long it has held the lock or waited for it, in nanoseconds, as far as the clocks of its host and this one
+    /// agree.
+    #[must_use]
+    pub fn since_ns(&self) -> u64 {
+        const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
+        crate::sys::since_1970_ms().saturating_sub(self.since_ms).saturating_mul(NANOSECONDS_PER_MILLISECOND)
+    }
+
     /// Whether both are the same thread.
     pub(crate) fn is_same_thread(&self, other: &Self) -> bool {
         let name = |party: &Self| (party.host_id.clone(), party.pid, party.start, party.tid);
@@ -110,8 +120,10 @@ impl Party {
 
 impl std::fmt::Display for Party {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { host, pid, tid, command, by_process, .. } = self;
-        if *by_process {
+        let Self { host, pid, tid, command, by_process, handed_on, .. } = self;
+        if *handed_on {
+            write!(f, "a thread on {host}, such as one of process {pid} ({command})")
+        } else if *by_process {
             write!(f, "process {pid} ({command}) on {host}")
         } else {
             write!(f, "thread {tid} of process {pid} ({command}) on {host}")

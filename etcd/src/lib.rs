@@ -7,11 +7,14 @@
 //! One thread for each manager, the keeper, talks to etcd over its JSON gateway. Callers leave it tasks, and sleep in the core.
 
 mod acquiring;
+mod circles;
 mod core;
 mod deadlock;
+mod deleting;
 mod engine;
 mod failure;
 mod ffi;
+mod handing;
 mod host;
 mod http;
 mod keeper;
@@ -20,9 +23,12 @@ mod leases;
 mod looking;
 mod options;
 mod owner;
+mod resolving;
 #[cfg(feature = "rust")]
 mod rust;
+mod seen;
 mod shared;
+mod slots;
 mod storage;
 mod sys;
 #[path = "../../src/plugged/table.rs"]

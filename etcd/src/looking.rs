@@ -2,13 +2,14 @@
 #![forbid(unsafe_code)]
 //! Looking at locks, and allocating them: questions that concern no acquisition.
 
+use std::collections::BTreeMap;
+
 use crate::engine::Engine;
 use crate::failure::{Failure, Outcome};
 use crate::http::NoAnswer;
 use crate::keeper::Keeper;
 use crate::keys::{Held, Keys, Party};
 use crate::shared::key_of;
-use crate::sys;
 use crate::wire::{self, KeyValue, RangeResponse, TxnResponse};
 
 /// What etcd knows of a lock.
@@ -61,6 +62,34 @@ fn ids(range: &RangeResponse, before: &str) -> Vec<u32> {
 
 fn parsed<T: serde::de::DeserializeOwned>(kv: &KeyValue) -> Option<T> {
     serde_json::from_str(&kv.value).ok()
+}
+
+/// What three ranges say of locks: which are allocated, who is in the queues, and which keys hold locks.
+fn known(keys: &Keys, answer: TxnResponse) -> BTreeMap<u32, Known> {
+    let mut ranges = answer.into_ranges();
+    let mut next = || ranges.next().map(|range| range.kvs).unwrap_or_default();
+    let (allocated, mut queues, held) = (next(), next(), next());
+    let mut locks: BTreeMap<u32, Known> = BTreeMap::new();
+    for id in allocated.iter().filter_map(|kv| Keys::id_in(&kv.key, &keys.allocated_all())) {
+        locks.entry(id).or_default().allocated = true;
+    }
+    let holding: BTreeMap<u32, Held> =
+        held.iter().filter_map(|kv| Some((Keys::id_in(&kv.key, &keys.held_all())?, parsed(kv)?))).collect();
+    queues.sort_by_key(|kv| kv.create_revision);
+    for kv in &queues {
+        let (Some(id), Some(party)) = (Keys::id_in(&kv.key, &keys.queues()), parsed::<Party>(kv)) else { continue };
+        let lock = locks.entry(id).or_default();
+        if holding.get(&id).is_some_and(|held| held.key == kv.key) {
+            lock.holder = Some((party, kv.create_revision as u64));
+        } else {
+            lock.waiters.push(party);
+        }
+    }
+    for id in holding.into_keys() {
+        let lock = locks.entry(id).or_default();
+        lock.owner_died = lock.holder.is_none();
+    }
+    locks
 }
 
 impl Engine {
@@ -160,20 +189,20 @@ impl Engine {
         self.ask(move |keeper| {
             let keys = keeper.common.keys.clone();
             let questions = [wire::get(&keys.allocated(id)), wire::get_all(&keys.queue(id)), wire::get(&keys.held(id))];
-            let mut ranges = keeper.ask_txn(&wire::txn(&[], &questions, &[]))?.into_ranges();
-            let mut next = || ranges.next().map(|range| range.kvs).unwrap_or_default();
-            let (allocated, mut queue, held) = (next(), next(), next());
-            queue.sort_by_key(|kv| kv.create_revision);
-            let held: Option<Held> = held.first().and_then(parsed);
-            let place = held.as_ref().and_then(|held| queue.iter().position(|kv| kv.key == held.key));
-            let holder = place.map(|place| queue.remove(place));
-            let holder = holder.and_then(|kv| Some((parsed::<Party>(&kv)?, kv.create_revision as u64)));
-            Ok(Known {
-                allocated: !allocated.is_empty(),
-                owner_died: held.is_some() && holder.is_none(),
-                holder,
-                waiters: queue.iter().filter_map(parsed).collect(),
-            })
+            let ranges = keeper.ask_txn(&wire::txn(&[], &questions, &[]))?;
+            Ok(known(&keys, ranges).remove(&id).unwrap_or_default())
+        })
+    }
+
+    /// What is known of all locks that are allocated, held, left by the dead, or waited for, at one revision.
+    #[cfg(feature = "rust")]
+    pub(crate) fn look_at_all(&self) -> Outcome<BTreeMap<u32, Known>> {
+        self.ask(|keeper| {
+            let keys = keeper.common.keys.clone();
+            let questions =
+                [wire::list(&keys.allocated_all()), wire::get_all(&keys.queues()), wire::get_all(&keys.held_all())];
+            let ranges = keeper.ask_txn(&wire::txn(&[], &questions, &[]))?;
+            Ok(known(&keys, ranges))
         })
     }
 
@@ -187,10 +216,4 @@ impl Engine {
     pub(crate) fn is_here(&self, party: &Party) -> bool {
         self.here().is_ok_and(|common| party.host_id == common.identity.host_id())
     }
-}
-
-/// For how long a party has waited, as far as the clocks of its host and this one agree.
-pub(crate) fn waited_ns(party: &Party) -> u64 {
-    const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
-    sys::since_1970_ms().saturating_sub(party.since_ms).saturating_mul(NANOSECONDS_PER_MILLISECOND)
 }

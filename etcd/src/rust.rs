@@ -3,12 +3,14 @@
 
 #![allow(unsafe_code, reason = "the core's table")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use lock_manager::{Manager, PluggedManager};
 
 use crate::engine::Engine;
 use crate::failure::{Failure, Outcome};
+use crate::keys::Party;
 use crate::looking::Known;
 use crate::options::Options;
 use crate::storage;
@@ -69,6 +71,21 @@ impl EtcdManager {
     /// Those of the connection.
     pub fn look(&self, id: u32) -> Outcome<Known> {
         self.engine()?.look(id)
+    }
+
+    /// What is known of all locks that are allocated, held, left by the dead, or waited for, on whatever host, by id. One
+    /// question, whose answer is of one instant.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn look_at_all(&self) -> Outcome<BTreeMap<u32, Known>> {
+        self.engine()?.look_at_all()
+    }
+
+    /// Whether a party is of this host.
+    #[must_use]
+    pub fn is_here(&self, party: &Party) -> bool {
+        self.engine().is_ok_and(|engine| engine.is_here(party))
     }
 
     /// A comparison for a transaction of etcd, as JSON, that is true only while the caller's hold lasts.

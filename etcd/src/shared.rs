@@ -3,48 +3,61 @@
 //! What a manager's callers and its keeper thread share.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::acquiring::Acquiring;
 use crate::core::HostLocks;
 use crate::failure::{Failure, Outcome};
 use crate::host::{Record, Records, name_of};
-use crate::http::NoAnswer;
+use crate::http::{Cluster, NoAnswer};
 use crate::keeper::Keeper;
 use crate::keys::Keys;
 use crate::options::Options;
 use crate::owner::Identity;
+use crate::slots::{self, Slots};
 use crate::sys::{self, Alarm, Bell};
 
 /// A pause between two rounds of questions that nobody answered.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
-/// A lock that this process holds.
+/// How long a caller waits itself for an answer, before it leaves the rest to the keeper. Less than the 10 ms within which
+/// a wait that is cancelled ends.
+const QUICK: Duration = Duration::from_millis(8);
+/// A cluster whose last answer took longer than this is asked by the keeper alone.
+const QUICK_ANSWER_NS: u64 = 4_000_000;
+
+/// A key that this process has heard of: of a lock that it holds, or that goes from hand to hand on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hold {
     pub(crate) record: Record,
     /// Whether its holder was told of a death.
     pub(crate) died: bool,
     pub(crate) is_lost: bool,
-    /// Whether another process or thread of the host had the key just before.
-    pub(crate) is_handed_on: bool,
+    /// Whether it goes from hand to hand on the host.
+    pub(crate) is_shared: bool,
+    /// Whether it does no more: etcd was told which thread has it, so that a circle through that thread is found.
+    pub(crate) is_pinned: bool,
 }
 
 impl Hold {
     /// On a key that etcd has given.
     pub(crate) fn of(record: Record, died: bool) -> Self {
-        Self { record, died, is_lost: false, is_handed_on: false }
+        Self { record, died, is_lost: false, is_shared: false, is_pinned: false }
     }
 }
 
 /// What the keeper is asked to do.
 pub(crate) enum Task {
-    Acquire(Arc<Wait>),
+    Acquire(Box<Acquiring>),
     /// Gives back what a wait got that is over.
     GiveBack(u32, Hold),
-    /// Looks whether a key that was kept found somebody.
-    Kept(u32, Record),
+    /// Looks after a key that goes from hand to hand.
+    Watch(u32),
     Ask(Job),
 }
 
@@ -63,6 +76,10 @@ pub(crate) struct Job {
 pub(crate) struct Shared {
     pub(crate) inbox: Vec<Task>,
     pub(crate) holds: BTreeMap<u32, Hold>,
+    /// The lease of new keys.
+    pub(crate) own_lease: Option<i64>,
+    /// Whether the keeper looks after the holds by itself: it does while there were some when it looked last.
+    pub(crate) is_looked_after: bool,
     /// Until when each lease is good that something here depends on, by the clock of leases.
     pub(crate) leases: HashMap<i64, u64>,
     /// What the last question without an answer met.
@@ -80,12 +97,20 @@ pub(crate) struct Common {
     pub(crate) num_locks: u32,
     /// The create revision of the storage's first key.
     pub(crate) epoch: i64,
-    pub(crate) segment: String,
     pub(crate) records: Records,
     pub(crate) host_locks: HostLocks,
     pub(crate) bell: Bell,
     pub(crate) alarm: Alarm,
+    pub(crate) slots: Slots,
     pub(crate) shared: Mutex<Shared>,
+    /// The connection for questions: the keeper's, and a caller's while the keeper does not need it.
+    pub(crate) cluster: Mutex<Cluster>,
+    /// How long the last answer took, in nanoseconds.
+    pub(crate) last_answer: AtomicU64,
+    pub(crate) last_serial: AtomicU64,
+    /// For how long a lease must be good for a kept key to be taken, and to be kept, in nanoseconds.
+    pub(crate) needed_to_take: u64,
+    pub(crate) needed_to_keep: u64,
 }
 
 impl Common {
@@ -98,13 +123,103 @@ impl Common {
         self.bell.ring();
     }
 
-    /// Sets the alarm to when the first lock that is held may be lost.
-    pub(crate) fn set_alarm(&self, shared: &Shared) {
-        let good_until = |hold: &Hold| {
-            let until = shared.leases.get(&hold.record.lease).copied().unwrap_or(0);
-            if hold.is_lost { 0 } else { until }
+    pub(crate) fn next_serial(&self) -> u64 {
+        self.last_serial.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The lease of new keys, if there is one that is good.
+    pub(crate) fn ready_lease(&self) -> Option<i64> {
+        let shared = self.lock();
+        let lease = shared.own_lease?;
+        (sys::boot_time() < shared.good_until(lease)).then_some(lease)
+    }
+
+    /// Asks one endpoint.
+    pub(crate) fn ask<T: DeserializeOwned>(&self, path: &str, question: &Value) -> Result<T, NoAnswer> {
+        let mut cluster = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        self.timed(|| cluster.ask(path, question, self.options.request_timeout()))
+    }
+
+    /// Asks in the caller's own thread, if the connection is free and the cluster quick; `None`: that is for the keeper. So
+    /// an answer costs no hand-over between two threads. `left`: how long the caller may wait, in nanoseconds.
+    pub(crate) fn ask_at_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &Value,
+        left: u64,
+    ) -> Option<Result<T, NoAnswer>> {
+        if self.last_answer.load(Ordering::Relaxed) > QUICK_ANSWER_NS.min(left) {
+            return None;
+        }
+        let mut cluster = match self.cluster.try_lock() {
+            Ok(cluster) => cluster,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
         };
-        self.alarm.set(shared.holds.values().map(good_until).min());
+        Some(self.timed(|| cluster.ask(path, question, QUICK.min(Duration::from_nanos(left)))))
+    }
+
+    fn timed<T>(&self, ask: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let answer = ask();
+        self.last_answer.store(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        answer
+    }
+
+    /// After each change of the holds or the leases: tells the slots of the leases, and sets the alarm to when the first lock
+    /// that is held may be lost.
+    pub(crate) fn settle(&self, shared: &Shared) {
+        let mut first = None;
+        for (&id, hold) in &shared.holds {
+            let good_until = shared.good_until_of(hold);
+            let Some(slot) = self.slots.of(id) else { continue };
+            let is_shared = if hold.is_shared && !hold.is_pinned { slots::Shared::Yes } else { slots::Shared::No };
+            slot.know(hold.record.revision, good_until, is_shared);
+            if slot.is_held() {
+                first = Some(first.map_or(good_until, |first: u64| first.min(good_until)));
+            }
+        }
+        self.alarm.set(first);
+    }
+
+    /// Notes a key whose lock the caller holds from here on.
+    pub(crate) fn hold(&self, shared: &mut Shared, id: u32, hold: Hold) {
+        self.slots.set_held(id, slots::Held::Yes);
+        shared.holds.insert(id, hold);
+        self.settle(shared);
+        if !std::mem::replace(&mut shared.is_looked_after, true) {
+            self.bell.ring();
+        }
+    }
+
+    /// Forgets a key.
+    pub(crate) fn forget(&self, shared: &mut Shared, id: u32) -> Option<Hold> {
+        let hold = shared.holds.remove(&id);
+        if let Some(slot) = self.slots.of(id) {
+            slot.forget();
+        }
+        self.settle(shared);
+        hold
+    }
+}
+
+impl Shared {
+    pub(crate) fn good_until(&self, lease: i64) -> u64 {
+        self.leases.get(&lease).copied().unwrap_or(0)
+    }
+
+    /// Until when a hold is good; 0: it is lost.
+    pub(crate) fn good_until_of(&self, hold: &Hold) -> u64 {
+        if hold.is_lost { 0 } else { self.good_until(hold.record.lease) }
+    }
+
+    /// Marks what depends on a lease as lost, and lets go of the lease.
+    pub(crate) fn lose(&mut self, lease: i64) {
+        for hold in self.holds.values_mut().filter(|hold| hold.record.lease == lease) {
+            hold.is_lost = true;
+        }
+        self.leases.remove(&lease);
+        self.own_lease = self.own_lease.filter(|own| *own != lease);
     }
 }
 

@@ -28,14 +28,14 @@ impl Found {
     }
 }
 
-/// Asks the endpoints in turn, for as long as the options say.
+/// Asks the endpoints in turn, for as long as the options say, and each time for longer: one that is slow is waited for.
 pub(crate) fn ask_all<T>(
     cluster: &mut Cluster,
     options: &Options,
     mut question: impl FnMut(&mut Cluster, Duration) -> Result<T, NoAnswer>,
 ) -> Outcome<T> {
     let until = Instant::now() + options.patience;
-    let mut last = None;
+    let (mut last, mut longest) = (None, options.request_timeout());
     loop {
         for _ in 0..cluster.num_endpoints() {
             let left = until.saturating_duration_since(Instant::now());
@@ -44,11 +44,12 @@ pub(crate) fn ask_all<T>(
             {
                 return Err(failure);
             }
-            match question(cluster, options.request_timeout().min(left.max(PAUSE))) {
+            match question(cluster, longest.min(left.max(PAUSE))) {
                 Err(NoAnswer::Unreachable(failure)) => last = Some(failure),
                 answer => return answer.map_err(NoAnswer::into_failure),
             }
         }
+        longest *= 2;
         std::thread::sleep(PAUSE);
     }
 }
@@ -60,11 +61,9 @@ pub(crate) fn find_or_make(cluster: &mut Cluster, options: &Options, keys: &Keys
     let value = json_of(&Config { format: FORMAT, locks: num_locks });
     let make = if num_locks == 0 { Vec::new() } else { vec![wire::put(&key, &value, 0)] };
     let question = wire::txn(&[wire::if_created(&key, 0)], &make, &[]);
-    let _made: TxnResponse =
-        ask_all(cluster, options, |cluster, timeout| cluster.ask("/v3/kv/txn", &question, timeout))?;
+    let _made: TxnResponse = ask_all(cluster, options, |cluster, timeout| cluster.ask(wire::TXN, &question, timeout))?;
     let question = wire::txn(&[], &[wire::get(&key)], &[]);
-    let answer: TxnResponse =
-        ask_all(cluster, options, |cluster, timeout| cluster.ask("/v3/kv/txn", &question, timeout))?;
+    let answer: TxnResponse = ask_all(cluster, options, |cluster, timeout| cluster.ask(wire::TXN, &question, timeout))?;
     let identity = answer.header.cluster_id.clone();
     let there = answer.into_ranges().next().and_then(|range| range.kvs.into_iter().next());
     let Some(there) = there else {
@@ -101,7 +100,7 @@ pub(crate) fn remove(options: &Options) -> Outcome<()> {
     let identity = Identity::new(options.host.as_deref());
     let question = wire::txn(&[], &[wire::delete_all(&keys.all())], &[]);
     let _removed: TxnResponse =
-        ask_all(&mut cluster, options, |cluster, timeout| cluster.ask("/v3/kv/txn", &question, timeout))?;
+        ask_all(&mut cluster, options, |cluster, timeout| cluster.ask(wire::TXN, &question, timeout))?;
     let segment = found.segment(options, &identity);
     remove_segment(&segment);
     Ok(())

@@ -6,7 +6,8 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::AtomicU32;
+use std::ptr;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
@@ -88,7 +89,7 @@ impl Alarm {
         let setting = libc::itimerspec { it_interval: zero, it_value };
         // SAFETY: timerfd_settime(2) reads the setting, which is alive.
         unsafe {
-            libc::timerfd_settime(self.0.as_raw_fd(), libc::TFD_TIMER_ABSTIME, &raw const setting, std::ptr::null_mut())
+            libc::timerfd_settime(self.0.as_raw_fd(), libc::TFD_TIMER_ABSTIME, &raw const setting, ptr::null_mut())
         };
     }
 }
@@ -120,8 +121,62 @@ pub(crate) fn with_signals_blocked<T>(run: impl FnOnce() -> T) -> T {
     }
     let outcome = run();
     // SAFETY: the set that was filled above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
     outcome
+}
+
+/// Words of memory that several threads or processes use, as atomics only.
+pub(crate) struct Words {
+    base: *const AtomicU64,
+    count: usize,
+}
+
+// SAFETY: the words are atomics, mapped until the last reference is gone.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Words {
+    /// Words of a file, whose space is reserved first, so that no use of them can be a SIGBUS.
+    pub(crate) fn of_file(file: &File, count: usize) -> io::Result<Self> {
+        // SAFETY: posix_fallocate(3) takes numbers only.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, size_of_words(count) as libc::off_t) } {
+            0 => Self::mapped(count, libc::MAP_SHARED, file.as_raw_fd()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    /// Words of this process, zeros at first. A forked child finds zeros again.
+    pub(crate) fn private(count: usize) -> io::Result<Self> {
+        let words = Self::mapped(count, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1)?;
+        // SAFETY: the mapping was made just now, for this alone.
+        let wiped = unsafe { libc::madvise(words.base.cast_mut().cast(), size_of_words(count), libc::MADV_WIPEONFORK) };
+        if wiped == 0 { Ok(words) } else { Err(io::Error::last_os_error()) }
+    }
+
+    fn mapped(count: usize, flags: libc::c_int, file: RawFd) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping where the kernel likes, which no reference points into.
+        let base = unsafe { libc::mmap(ptr::null_mut(), size_of_words(count), protection, flags, file, 0) };
+        if base == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { base: base.cast(), count }) }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> Option<&AtomicU64> {
+        // SAFETY: within the mapping, which lives as long as self; a page's start is aligned for any word.
+        (index < self.count).then(|| unsafe { &*self.base.add(index) })
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        // SAFETY: the whole mapping, which no reference outlives.
+        unsafe { libc::munmap(self.base.cast_mut().cast(), size_of_words(self.count)) };
+    }
+}
+
+fn size_of_words(count: usize) -> usize {
+    count.saturating_mul(size_of::<AtomicU64>())
 }
 
 pub(crate) fn effective_user() -> u32 {

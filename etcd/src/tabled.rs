@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use crate::engine::{Engine, Step};
 use crate::failure::{Failure, Outcome};
 use crate::host::Record;
-use crate::looking;
+use crate::keys::Party;
 use crate::shared::{Wait, WaitState};
 use crate::table::{
     LOCK_MANAGER_REQUEST_TRY, LOCK_MANAGER_SLEEP, lock_manager_backend_lock_t, lock_manager_backend_t,
@@ -49,6 +49,8 @@ pub(crate) static TABLE: lock_manager_backend_t = lock_manager_backend_t {
     locks_held: Some(locks_held),
     fencing_token: Some(fencing_token),
     lost_fd: Some(lost_fd),
+    take_kept: Some(take_kept),
+    keep: Some(keep),
 };
 
 /// Remembers a failure, and makes it a code.
@@ -193,7 +195,7 @@ unsafe extern "C" fn lock_info(state: *mut c_void, id: u32, info: *mut lock_mana
             here: holder.is_some_and(|party| engine.is_here(party)).into(),
             waiters: u32::try_from(known.waiters.len()).unwrap_or(u32::MAX),
             ownership: holder.is_some_and(|party| party.by_process).into(),
-            waited_ns: known.waiters.iter().map(looking::waited_ns).max().unwrap_or(0),
+            waited_ns: known.waiters.iter().map(Party::since_ns).max().unwrap_or(0),
         };
         // SAFETY: the module's contract.
         unsafe { info.write(found) };
@@ -222,4 +224,15 @@ unsafe extern "C" fn fencing_token(state: *mut c_void, id: u32, token: *mut u64)
 
 unsafe extern "C" fn lost_fd(state: *mut c_void, descriptor: *mut i32) -> i32 {
     hand_out!(state, descriptor, |engine| engine.alarm())
+}
+
+// Neither panics: there is nothing in them that can.
+unsafe extern "C" fn take_kept(state: *mut c_void, id: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe { engine(state) }.take_kept(id).into()
+}
+
+unsafe extern "C" fn keep(state: *mut c_void, id: u32, _is_wanted_here: u32) -> i32 {
+    // SAFETY: the module's contract.
+    unsafe { engine(state) }.keep(id).into()
 }

@@ -8,6 +8,9 @@ use serde::de::{Error, Unexpected};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+/// Where a transaction is asked for.
+pub(crate) const TXN: &str = "/v3/kv/txn";
+
 pub(crate) fn base64_of(text: &str) -> String {
     STANDARD.encode(text)
 }

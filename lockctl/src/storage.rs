@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use lock_manager::{FileManager, Manager, PluggedManager, ShmManager};
+use lock_manager::{FileManager, Manager, ShmManager};
 use lock_manager_etcd::{EtcdManager, Options};
 
 use crate::exit::{Failure, sysexits};
@@ -161,7 +161,7 @@ pub fn open_etcd(address: &str, num_locks: u32) -> Result<Opened, Failure> {
         let text = if failure.text.starts_with(ETCD) { failure.text } else { format!("{address}: {}", failure.text) };
         Failure::from(lock_manager_etcd::Failure { text, ..failure })
     };
-    Ok(Opened::Etcd(Box::new(opened.map_err(named)?.into_manager())))
+    Ok(Opened::Etcd(Box::new(opened.map_err(named)?)))
 }
 
 /// What this library leaves in a directory that it has used.
@@ -199,7 +199,7 @@ fn shm_file(name: &Path) -> Option<PathBuf> {
 pub enum Opened {
     Shm(ShmManager),
     File(FileManager),
-    Etcd(Box<PluggedManager>),
+    Etcd(Box<EtcdManager>),
 }
 
 impl Opened {
@@ -207,7 +207,7 @@ impl Opened {
         match self {
             Self::Shm(manager) => manager,
             Self::File(manager) => manager,
-            Self::Etcd(manager) => &**manager,
+            Self::Etcd(manager) => manager.manager(),
         }
     }
 }

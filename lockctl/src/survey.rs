@@ -3,6 +3,8 @@
 //! One look at a storage: what the storage says of its locks, joined with what /proc says of those who hold them and
 //! wait for them. Takes, repairs and disturbs nothing.
 
+/// Hosts beside this one.
+pub mod abroad;
 /// Threads that wait for each other.
 pub mod deadlock;
 /// Who waits for whom.
@@ -23,6 +25,7 @@ use crate::output::text::{count, shown};
 use crate::proc::process;
 use crate::proc::users::Users;
 use crate::storage::{Opened, Place, Storage};
+use abroad::Abroad;
 use holding::{Holding, Mode};
 use notes::Note;
 use waiting::Waiting;
@@ -39,6 +42,8 @@ pub struct Survey {
     pub users: Vec<i32>,
     /// Threads that sleep on the segment, but on the word of no lock: on the guard of its bitmaps, say.
     pub elsewhere: Vec<i32>,
+    /// What is known of other hosts.
+    pub abroad: Abroad,
     pub blind: Blind,
 }
 
@@ -117,6 +122,12 @@ impl Survey {
         let manager = opened.manager();
         let info = manager.info()?;
         let users = Users::of(storage);
+        if let Opened::Etcd(manager) = opened {
+            let (rows, abroad) = abroad::look(manager, &users, which)?;
+            let allocated = rows.iter().map(|row| u32::from(row.lock.allocated)).sum();
+            let blind = Blind::of(&users);
+            return Ok(Self { info, allocated, rows, abroad, blind, users: users.pids, elsewhere: Vec::new() });
+        }
         let waits = waiting::collect(storage, opened, &users)?;
         let mut by_lock: BTreeMap<u32, Vec<Waiting>> = BTreeMap::new();
         for wait in waits.for_locks {
@@ -140,7 +151,8 @@ impl Survey {
                 rows.push(Row { notes: notes::of(&lock, &holders), lock, holders, waiting });
             }
         }
-        Ok(Self { info, allocated, rows, blind: Blind::of(&users), users: users.pids, elsewhere: waits.elsewhere })
+        let (abroad, blind) = (Abroad::default(), Blind::of(&users));
+        Ok(Self { info, allocated, rows, abroad, blind, users: users.pids, elsewhere: waits.elsewhere })
     }
 
     /// How many locks are held.

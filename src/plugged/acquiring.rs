@@ -5,11 +5,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::acquisition::{Acquisition, Progress};
+use crate::acquisition::{self, Acquisition, Progress};
 use crate::backend::{self, Backend, FastAcquire, Mode, Release, Request, Spin};
 use crate::cancel::{self, Cancel};
 use crate::manager::{Acquired, Wait};
 use crate::shm::{Outcome, SlowPath};
+use crate::sys::probe;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::futex;
 use crate::sys::thread::Thread;
@@ -40,6 +41,8 @@ struct InBackend {
     acquired: Acquired,
     sleep: Option<BackendSleep>,
     until: Instant,
+    /// Since when; `None`: nobody slept yet.
+    since: Option<Instant>,
     thread: Thread,
     counted: waits::RecordedWait,
 }
@@ -55,12 +58,49 @@ impl Backend for PluggedManager {
         FastAcquire::GoSlow
     }
 
+    /// Takes a lock that the host has kept. If the host does not have it, the native lock stays taken: the slow path goes on
+    /// from there.
+    fn acquire_mid(&self, id: u32, mode: Mode, spin: Spin) -> FastAcquire {
+        if mode != Mode::Exclusive || id >= self.num_locks || !self.calls.keeps() {
+            return FastAcquire::GoSlow;
+        }
+        let native = match self.host.acquire_fast(id, mode) {
+            FastAcquire::GoSlow if spin == Spin::Briefly => self.host.acquire_mid(id, mode, spin),
+            attempt => attempt,
+        };
+        match native {
+            FastAcquire::Acquired(Acquired::Clean) if self.calls.take_kept(id) => native,
+            FastAcquire::Acquired(Acquired::Clean) => FastAcquire::BackOut,
+            FastAcquire::Acquired(acquired) => {
+                back_out_of(self, id, Some(acquired));
+                FastAcquire::GoSlow
+            }
+            FastAcquire::BackOut => {
+                back_out_of(self, id, None);
+                FastAcquire::GoSlow
+            }
+            FastAcquire::GoSlow | FastAcquire::Held { .. } => FastAcquire::GoSlow,
+        }
+    }
+
     fn acquire_slow<'b>(&'b self, request: Request<'b>) -> HostFirst<'b> {
         HostFirst { manager: self, request, stage: Stage::Fresh }
     }
 
     fn release_fast(&self, _id: u32, _mode: Mode) -> Release {
         Release::GoSlow
+    }
+
+    /// Keeps a lock on the host that another thread or process of it wants.
+    fn release_mid(&self, id: u32, mode: Mode) -> Release {
+        let may_keep = mode == Mode::Exclusive && self.calls.keeps() && self.host.holds_surely(id);
+        if !may_keep || !self.calls.keep(id, is_waited_for(self, id).into()) {
+            return Release::GoSlow;
+        }
+        match self.host.release_fast(id, mode) {
+            Release::Done => Release::Done,
+            _ => self.host.release_mid(id, mode),
+        }
     }
 
     fn release_slow(&self, id: u32, mode: Mode, _missed: Release) -> Outcome<()> {
@@ -79,6 +119,25 @@ impl Backend for PluggedManager {
     fn downgrade_slow(&self, _id: u32) -> Outcome<()> {
         self.is_exclusive(Mode::Shared)
     }
+}
+
+/// Backs out of a native lock that was just taken; `None`: of its word alone. With the C calling convention, here and below: nothing unwinds out of it, so
+/// the mid path has nothing to undo.
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone")]
+extern "C" fn back_out_of(manager: &PluggedManager, id: u32, acquired: Option<Acquired>) {
+    match acquired {
+        Some(acquired) => manager.host.back_out_of(id, acquired),
+        None => manager.host.back_out(id),
+    }
+}
+
+/// Whether another thread of this host may sleep on the native lock, which the caller holds.
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "called from here alone")]
+extern "C" fn is_waited_for(manager: &PluggedManager, id: u32) -> bool {
+    manager.host.is_waited_for(id)
 }
 
 impl Acquisition for HostFirst<'_> {
@@ -108,8 +167,12 @@ impl Acquisition for HostFirst<'_> {
 
 impl HostFirst<'_> {
     fn begin(&mut self) -> Progress {
-        let Request { id, mode, deadline, cancel, .. } = self.request;
+        let Request { id, mode, deadline, cancel, missed } = self.request;
         waits::undo_abandoned(Thread::calling());
+        if missed == FastAcquire::BackOut {
+            // The mid path has the native lock, and the host does not have the backend's.
+            return self.begin_in_backend(Acquired::Clean);
+        }
         self.manager.is_exclusive(mode)?;
         self.manager.is_in_range(id)?;
         cancel::check(cancel, id)?;
@@ -133,7 +196,15 @@ impl HostFirst<'_> {
             manager.calls.begin(&self.asked(acquired)).inspect_err(|_| manager.host.back_out_of(id, acquired))?;
         let (thread, counted) = (Thread::calling(), waits::RecordedWait::default());
         let until = Instant::BOOT;
-        self.stage = Stage::Backend(InBackend { begun: Some(begun), acquired, sleep: None, until, thread, counted });
+        self.stage = Stage::Backend(InBackend {
+            begun: Some(begun),
+            acquired,
+            sleep: None,
+            until,
+            since: None,
+            thread,
+            counted,
+        });
         self.go_on_in_backend()
     }
 
@@ -165,6 +236,8 @@ impl HostFirst<'_> {
             Ok(Step::Sleep(sleep)) => {
                 if waiting.sleep.is_none() {
                     manager.count_wait(waiting, &sleep, id, cancel);
+                    waiting.since = Some(Instant::now());
+                    probe::backend_wait(manager.host.inode(), id.into());
                 }
                 waiting.until = cancel::next_look(cancel, sleep.until);
                 waiting.sleep = Some(sleep);
@@ -174,6 +247,10 @@ impl HostFirst<'_> {
             Err(reason) => Err(reason),
         };
         waiting.counted.end(waiting.thread);
+        if let Some(since) = waiting.since {
+            let waited = Instant::now().since(since);
+            probe::backend_wait_end(manager.host.inode(), id.into(), waited, acquisition::code(&outcome));
+        }
         // What the word is of goes with it.
         waiting.sleep = None;
         if let Some(begun) = waiting.begun.take() {

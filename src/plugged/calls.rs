@@ -175,6 +175,26 @@ impl Calls {
         ask!(self.release(id, is_wanted_here)).map(|_| ())
     }
 
+    /// Whether the host may keep locks.
+    #[inline]
+    pub(super) fn keeps(&self) -> bool {
+        self.table.take_kept.is_some() && self.table.keep.is_some()
+    }
+
+    /// Whether the caller, which has the native lock, has the lock now.
+    #[inline]
+    pub(super) fn take_kept(&self, id: u32) -> bool {
+        // SAFETY: the contract.
+        self.table.take_kept.is_some_and(|function| unsafe { function(self.state, id) } != 0)
+    }
+
+    /// Whether the host keeps the lock now, of which the caller has the native one.
+    #[inline]
+    pub(super) fn keep(&self, id: u32, is_wanted_here: u32) -> bool {
+        // SAFETY: the contract.
+        self.table.keep.is_some_and(|function| unsafe { function(self.state, id, is_wanted_here) } != 0)
+    }
+
     pub(super) fn lock_info(&self, id: u32) -> Outcome<lock_manager_backend_lock_t> {
         let size = size_of::<lock_manager_backend_lock_t>();
         let mut info = lock_manager_backend_lock_t { size, ..Default::default() };

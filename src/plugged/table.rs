@@ -81,7 +81,7 @@ pub struct lock_manager_backend_lock_t {
 /// Every function gets the state that lock_manager_open_backend() was given. Any thread may call it, and several at a
 /// time. It returns 0, or a negative errno, and then last_error() describes the failure. No function blocks, except to
 /// wait for the storage's own answer, within a time that the backend names. Signals are blocked meanwhile. None may be
-/// NULL, except last_error.
+/// NULL, except last_error, take_kept and keep.
 ///
 /// A forked child has the table and the state, but no threads of the backend's. Functions return -EOPNOTSUPP there.
 #[repr(C)]
@@ -129,4 +129,11 @@ pub struct lock_manager_backend_t {
     pub fencing_token: Option<unsafe extern "C" fn(state: *mut c_void, id: u32, token: *mut u64) -> i32>,
     /// As lock_manager_lost_fd().
     pub lost_fd: Option<unsafe extern "C" fn(state: *mut c_void, descriptor: *mut i32) -> i32>,
+    /// Takes a lock that the host has kept, for a caller with the native one. 1: it has the lock. 0: nothing was done, and
+    /// begin() is asked. This function and keep() cannot fail, wait, allocate, or make a system call that sets errno, and
+    /// signals are not blocked: so turns of one host take the time of the native lock. NULL, and so is keep: there are none.
+    pub take_kept: Option<unsafe extern "C" fn(state: *mut c_void, id: u32) -> i32>,
+    /// Keeps a lock on the host, for a caller that holds it and is about to give the native one back. is_wanted_here: as for
+    /// release(). 1: it is kept, and not held any more. 0: nothing was done, and release() is asked.
+    pub keep: Option<unsafe extern "C" fn(state: *mut c_void, id: u32, is_wanted_here: u32) -> i32>,
 }

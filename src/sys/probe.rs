@@ -125,6 +125,11 @@ probes! {
     record_wait(inode: u64, lock: u64, waited_ns: u64);
     /// That wait is over. `result` is what the call returns.
     record_wait_end(inode: u64, lock: u64, waited_ns: u64, result: i64);
+    /// The calling thread has the native lock of a host, and is about to sleep for the first time in a call until another
+    /// library's backend has the lock for it.
+    backend_wait(inode: u64, lock: u64);
+    /// That wait is over. `result` is what the call returns.
+    backend_wait_end(inode: u64, lock: u64, waited_ns: u64, result: i64);
     /// A wait that a signal handler left without returning was undone.
     wait_undone(futex: u64, held_word: u64, owner: u64);
     /// A reader's claim that a signal handler left unfinished was undone.

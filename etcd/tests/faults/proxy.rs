@@ -3,17 +3,18 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use super::support::{Child, board, fork};
 
 /// What the proxy does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     None,
     /// Each piece waits for so many milliseconds.
-    Delay(u64),
+    Delay(u32),
     /// What clients send is swallowed.
     DropRequests,
     /// What members answer is swallowed, after it was carried out.
@@ -22,39 +23,62 @@ pub enum Fault {
     Cut,
 }
 
-const PASS: u64 = 0;
-const DROP_REQUESTS: u64 = u64::MAX;
-const DROP_ANSWERS: u64 = u64::MAX - 1;
-const CUT: u64 = u64::MAX - 2;
+const PASS: u32 = 0;
+const DROP_REQUESTS: u32 = u32::MAX;
+const DROP_ANSWERS: u32 = u32::MAX - 1;
+const CUT: u32 = u32::MAX - 2;
 const LOOK: Duration = Duration::from_millis(20);
 
-#[derive(Clone)]
+/// A proxy, as the test sees it.
+#[derive(Clone, Copy)]
 pub struct Proxy {
     port: u16,
-    fault: Arc<AtomicU64>,
+    fault: &'static AtomicU32,
+}
+
+/// Proxies, in a process of their own: they have many threads, and a test that forks has none that work.
+pub struct Network {
+    pub proxies: Vec<Proxy>,
+    _process: Child,
+}
+
+impl Network {
+    /// One proxy for each of the ports.
+    pub fn start(targets: &[u16]) -> Self {
+        let bind = |target: &u16| (TcpListener::bind("127.0.0.1:0").unwrap(), *target);
+        let listeners: Vec<_> = targets.iter().map(bind).collect();
+        let faults = board(targets.len());
+        let proxy = |(listener, fault): (&(TcpListener, u16), &'static AtomicU32)| Proxy {
+            port: listener.0.local_addr().unwrap().port(),
+            fault,
+        };
+        let proxies = listeners.iter().zip(faults).map(proxy).collect();
+        let process = fork(|| {
+            super::support::alone::allow(super::scene::LIMIT_SECONDS);
+            thread::scope(|scope| {
+                for ((listener, target), fault) in listeners.iter().zip(faults) {
+                    scope.spawn(move || serve(listener, *target, fault));
+                }
+            });
+        });
+        Self { proxies, _process: process }
+    }
+}
+
+fn serve(listener: &TcpListener, target: u16, fault: &'static AtomicU32) {
+    for client in listener.incoming().flatten() {
+        if fault.load(Ordering::SeqCst) == CUT {
+            continue;
+        }
+        let Ok(member) = TcpStream::connect(("127.0.0.1", target)) else { continue };
+        for (from, to, drop) in [(&client, &member, DROP_REQUESTS), (&member, &client, DROP_ANSWERS)] {
+            let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+            thread::spawn(move || pass(from, to, fault, drop));
+        }
+    }
 }
 
 impl Proxy {
-    pub fn start(target: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let proxy = Self { port: listener.local_addr().unwrap().port(), fault: Arc::default() };
-        let fault = Arc::clone(&proxy.fault);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if fault.load(Ordering::SeqCst) == CUT {
-                    continue;
-                }
-                let Ok(member) = TcpStream::connect(("127.0.0.1", target)) else { continue };
-                for (from, to, drop) in [(&client, &member, DROP_REQUESTS), (&member, &client, DROP_ANSWERS)] {
-                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    let fault = Arc::clone(&fault);
-                    thread::spawn(move || pass(from, to, &fault, drop));
-                }
-            }
-        });
-        proxy
-    }
-
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -71,7 +95,7 @@ impl Proxy {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, fault: &AtomicU64, drop: u64) {
+fn pass(mut from: TcpStream, mut to: TcpStream, fault: &AtomicU32, drop: u32) {
     let mut buffer = [0; 16384];
     from.set_read_timeout(Some(LOOK)).unwrap();
     loop {
@@ -84,7 +108,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, fault: &AtomicU64, drop: u64) {
             Ok(count) => {
                 let fault_now = fault.load(Ordering::SeqCst);
                 if fault_now < CUT {
-                    thread::sleep(Duration::from_millis(fault_now));
+                    thread::sleep(Duration::from_millis(fault_now.into()));
                 }
                 if fault_now != drop && to.write_all(&buffer[..count]).is_err() {
                     break;

@@ -65,6 +65,8 @@ pub struct World {
     pub plain_writes: AtomicU64,
     pub told_of_death: AtomicU64,
     pub lost: AtomicU64,
+    /// Of these, unlocks that were not answered in time. They may have been carried out, and then nobody is told.
+    pub unanswered: AtomicU64,
     pub failures: AtomicU64,
     pub clients: [Client; CLIENTS],
     pub num_holds: AtomicU64,

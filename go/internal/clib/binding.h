@@ -145,6 +145,22 @@ static lm_result lm_remove_etcd(const char *address, const char *config, const c
 	return remove ? lm_result_of(remove(address, &options)) : result;
 }
 
+typedef struct {
+	size_t size;
+	uint32_t holds, here;
+	int32_t pid, tid;
+	uint64_t token, since_ns;
+	char host[128], command[32];
+} lm_etcd_party;
+
+static lm_result lm_etcd_parties(uintptr_t manager, uint32_t id, lm_etcd_party *parties, size_t capacity, size_t *count) {
+	lm_result result;
+	int32_t (*list)(lock_manager_t *, uint32_t, lm_etcd_party *, size_t, size_t *);
+	*(void **)&list = lm_etcd_function("lock_manager_etcd_parties", &result);
+	parties[0].size = sizeof parties[0];
+	return list ? lm_result_of(list(MANAGER(manager), id, parties, capacity, count)) : result;
+}
+
 static lm_result lm_fencing_token(uintptr_t manager, uint32_t id, uint64_t *token) {
 	return lm_result_of(lock_manager_fencing_token(MANAGER(manager), id, token));
 }

@@ -109,6 +109,31 @@ func RemoveEtcd(address string, options EtcdOptions) *Failure {
 	return failed
 }
 
+// EtcdParties lists who holds a lock in etcd and who waits for it.
+func (m Manager) EtcdParties(id uint32) ([]EtcdParty, *Failure) {
+	const few = 16
+	for capacity := few; ; {
+		found := make([]C.lm_etcd_party, capacity)
+		var count C.size_t
+		if failed := failure(C.lm_etcd_parties(C.uintptr_t(m), C.uint32_t(id), &found[0], C.size_t(capacity), &count)); failed != nil {
+			return nil, failed
+		}
+		if int(count) > capacity {
+			capacity = int(count)
+			continue
+		}
+		parties := make([]EtcdParty, 0, count)
+		for i := range found[:count] {
+			party := &found[i]
+			parties = append(parties, EtcdParty{
+				Holds: party.holds != 0, Here: party.here != 0, PID: int32(party.pid), TID: int32(party.tid), Token: uint64(party.token),
+				SinceNS: uint64(party.since_ns), Host: C.GoString(&party.host[0]), Command: C.GoString(&party.command[0]),
+			})
+		}
+		return parties, nil
+	}
+}
+
 // FencingToken reads the token of a lock that the caller holds.
 func (m Manager) FencingToken(id uint32) (uint64, *Failure) {
 	var token C.uint64_t

@@ -50,6 +50,14 @@ type SHMOptions struct {
 	Layout, MaxLocks, Mode uint32
 }
 
+// EtcdParty is lock_manager_etcd_party_t.
+type EtcdParty struct {
+	Holds, Here    bool
+	PID, TID       int32
+	Token, SinceNS uint64
+	Host, Command  string
+}
+
 // EtcdOptions say how a cluster of etcd is used. Zero means the default.
 type EtcdOptions struct {
 	TTLSeconds, PatienceSeconds uint32

@@ -27,6 +27,7 @@ func OpenEtcd(string, uint32, EtcdOptions) (Manager, *Failure)    { return 0, un
 func RemoveEtcd(string, EtcdOptions) *Failure                     { return unsupported }
 
 func (Manager) OwnByProcess() *Failure                                        { return unsupported }
+func (Manager) EtcdParties(uint32) ([]EtcdParty, *Failure)                    { return nil, unsupported }
 func (Manager) FencingToken(uint32) (uint64, *Failure)                        { return 0, unsupported }
 func (Manager) LostFD() (int, *Failure)                                       { return 0, unsupported }
 func (Manager) Close() *Failure                                               { return unsupported }

@@ -11,8 +11,8 @@ use lock_manager::{Kind, UNLIMITED};
 use serde::Serialize;
 
 use super::table::owner;
-use crate::proc::process;
 use crate::storage::Storage;
+use crate::survey::abroad::Abroad;
 use crate::survey::holding::{Holding, Mode};
 use crate::survey::notes::Note;
 use crate::survey::{Row, Survey};
@@ -57,6 +57,8 @@ struct LockView {
 
 #[derive(Debug, Clone, Serialize)]
 struct HolderView {
+    /// Null: this one.
+    host: Option<String>,
     pid: Option<i32>,
     tid: Option<i32>,
     pid_namespace: Option<u64>,
@@ -68,6 +70,7 @@ struct HolderView {
 
 #[derive(Debug, Serialize)]
 struct WaitingView {
+    host: Option<String>,
     pid: Option<i32>,
     tid: Option<i32>,
     pid_namespace: Option<u64>,
@@ -103,7 +106,7 @@ pub fn write(out: &mut dyn Write, storage: &Storage, survey: &Survey, rows: &[&R
         attached: (info.attached != 0).then_some(info.attached),
         users: &survey.users,
         removed: info.retired,
-        locks: rows.iter().map(|row| LockView::of(row)).collect(),
+        locks: rows.iter().map(|row| LockView::of(row, &survey.abroad)).collect(),
         remarks: survey.remarks(),
         not_seen: NotSeen {
             processes: survey.blind.processes.len(),
@@ -116,7 +119,7 @@ pub fn write(out: &mut dyn Write, storage: &Storage, survey: &Survey, rows: &[&R
 }
 
 impl LockView {
-    fn of(row: &Row) -> Self {
+    fn of(row: &Row, abroad: &Abroad) -> Self {
         let lock = &row.lock;
         let holders: Vec<HolderView> = row.holders.iter().map(HolderView::of).collect();
         Self {
@@ -135,10 +138,11 @@ impl LockView {
                 .waiting
                 .iter()
                 .map(|wait| WaitingView {
+                    host: abroad.name(wait.host).map(str::to_owned),
                     pid: known(wait.pid),
                     tid: known(wait.tid),
                     pid_namespace: (wait.pid_namespace != 0).then_some(wait.pid_namespace),
-                    command: process::command(wait.pid),
+                    command: abroad.command(wait.into()),
                     waited_ns: wait.waited_ns,
                     seen: wait.seen.text(),
                     draining: wait.draining,
@@ -153,6 +157,7 @@ impl LockView {
 impl HolderView {
     fn of(holder: &Holding) -> Self {
         Self {
+            host: holder.host_name.clone(),
             pid: known(holder.pid),
             tid: known(holder.tid),
             pid_namespace: (holder.pid_namespace != 0).then_some(holder.pid_namespace),

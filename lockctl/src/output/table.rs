@@ -9,6 +9,7 @@ use clap::builder::styling::{AnsiColor, Style};
 
 use super::text::{cut, duration, padding, width};
 use crate::proc::process;
+use crate::survey::abroad::Host;
 use crate::survey::holding::{self, Holding, Mode};
 use crate::survey::notes::Note;
 use crate::survey::waiting::Waiting;
@@ -47,11 +48,25 @@ pub enum Column {
     Readers,
     /// The processes that hold it
     HolderPids,
+    /// The holder's host, if it is another than this one
+    Host,
 }
 
 /// What is shown where nothing else was asked for.
 pub const USUAL: [Column; 7] =
     [Column::Id, Column::State, Column::Pid, Column::Command, Column::HeldFor, Column::Waiters, Column::Note];
+
+/// The same of locks that several hosts share.
+pub const USUAL_ABROAD: [Column; 8] = [
+    Column::Id,
+    Column::State,
+    Column::Host,
+    Column::Pid,
+    Column::Command,
+    Column::HeldFor,
+    Column::Waiters,
+    Column::Note,
+];
 
 /// Where nothing is known.
 const NOTHING: &str = "-";
@@ -89,6 +104,7 @@ impl Column {
             Self::WaitingPids => "WAITING PIDS",
             Self::Readers => "READERS",
             Self::HolderPids => "HOLDER PIDS",
+            Self::Host => "HOST",
         }
     }
 
@@ -127,6 +143,9 @@ impl Column {
             Self::WaitingPids => pids(row.waiting.iter().map(|wait| wait.pid)),
             Self::Readers => number(row.readers() as u64),
             Self::HolderPids => pids(row.holders.iter().map(|holder| holder.pid)),
+            Self::Host => {
+                row.holder().and_then(|holder| holder.host_name.clone()).unwrap_or_else(|| NOTHING.to_owned())
+            }
         }
     }
 }
@@ -156,9 +175,10 @@ pub fn owner(holder: &Holding) -> &'static str {
     }
 }
 
-/// Whether a row is about that process: it holds the lock, or waits for it.
+/// Whether a row is about that process of this host: it holds the lock, or waits for it.
 pub fn is_about(row: &Row, pid: i32) -> bool {
-    row.holders.iter().any(|holder| holder.pid == pid) || row.waiting.iter().any(|wait| wait.pid == pid)
+    row.holders.iter().any(|holder| holder.host == Host::HERE && holder.pid == pid)
+        || row.waiting.iter().any(|wait| wait.host == Host::HERE && wait.pid == pid)
 }
 
 /// Writes the rows.

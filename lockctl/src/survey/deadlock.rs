@@ -5,6 +5,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::abroad::Host;
 use super::edges::Edge;
 
 /// Every deadlock, the lowest wait first: the waits that lead to each other, round in circles. One that is a single circle
@@ -68,21 +69,21 @@ fn shortest_circle(start: usize, component: &[usize], next: &Next<'_>) -> Vec<us
 struct Next<'e> {
     edges: &'e [Edge],
     /// The waits of each process.
-    of_process: BTreeMap<i32, Vec<usize>>,
+    of_process: BTreeMap<(Host, i32), Vec<usize>>,
 }
 
 impl<'e> Next<'e> {
     fn of(edges: &'e [Edge]) -> Self {
-        let mut of_process: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
+        let mut of_process: BTreeMap<(Host, i32), Vec<usize>> = BTreeMap::new();
         for (index, edge) in edges.iter().enumerate() {
-            of_process.entry(edge.waiter.pid).or_default().push(index);
+            of_process.entry(edge.waiter.process()).or_default().push(index);
         }
         Self { edges, of_process }
     }
 
     fn after(&self, index: usize) -> impl Iterator<Item = usize> {
         let Edge { holder, bound, .. } = self.edges[index];
-        let waits = if bound { self.of_process.get(&holder.pid) } else { None };
+        let waits = if bound { self.of_process.get(&holder.process()) } else { None };
         waits.into_iter().flatten().copied().filter(move |&wait| holder.may_be(self.edges[wait].waiter))
     }
 
@@ -152,7 +153,7 @@ mod tests {
     use crate::survey::edges::{Part, Thread};
 
     fn edge(waiter: i32, lock: u32, holder: i32) -> Edge {
-        let thread = |number| Thread { pid: number, tid: number };
+        let thread = |number| Thread { host: Host::HERE, pid: number, tid: number };
         Edge { waiter: thread(waiter), lock, holder: thread(holder), part: Part::HoldsExclusively, bound: true }
     }
 
@@ -186,7 +187,7 @@ mod tests {
 
     /// Each of them waits for every one that `waits` says it does, with a thread for each.
     fn processes(number: i32, waits: impl Fn(i32, i32) -> bool) -> Vec<Edge> {
-        let some = |pid| Thread { pid, tid: 0 };
+        let some = |pid| Thread { host: Host::HERE, pid, tid: 0 };
         let pairs = (1..=number).flat_map(|waiter| (1..=number).map(move |holder| (waiter, holder)));
         let pairs = pairs.filter(|&(waiter, holder)| waiter != holder && waits(waiter, holder));
         pairs
@@ -221,13 +222,13 @@ mod tests {
 
     #[test]
     fn another_thread_of_the_process_is_another() {
-        let holder = Thread { pid: 2, tid: 3 };
+        let holder = Thread { host: Host::HERE, pid: 2, tid: 3 };
         assert_eq!(found(&[Edge { holder, ..edge(1, 10, 2) }, edge(2, 11, 1)]), [[0_u32; 0]; 0]);
     }
 
     #[test]
     fn where_threads_are_not_told_the_process_decides() {
-        let some = |pid| Thread { pid, tid: 0 };
+        let some = |pid| Thread { host: Host::HERE, pid, tid: 0 };
         let first = Edge { waiter: some(1), holder: some(2), ..edge(1, 10, 2) };
         let second = Edge { waiter: some(2), holder: some(1), ..edge(2, 11, 1) };
         assert_eq!(found(&[first, second]), [[10, 11]]);

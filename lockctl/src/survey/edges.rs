@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use lock_manager::Ownership;
 
+use super::abroad::Host;
 use super::holding::{Holding, Mode};
 use super::waiting::Waiting;
 use super::{Row, Survey};
@@ -17,15 +18,21 @@ const MOST_READERS: usize = 8;
 /// A thread; with no thread number, some thread of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Thread {
+    pub host: Host,
     pub pid: i32,
     pub tid: i32,
 }
 
 impl Thread {
+    /// What names its process.
+    pub fn process(self) -> (Host, i32) {
+        (self.host, self.pid)
+    }
+
     /// Whether both may be the same. Where a number is missing, as in libpod's file locks, the process decides: a thread
     /// of libpod that waits is the one that holds.
     pub fn may_be(self, other: Self) -> bool {
-        self.pid != 0 && self.pid == other.pid && (self.tid == other.tid || self.tid == 0 || other.tid == 0)
+        self.pid != 0 && self.process() == other.process() && (self.tid == other.tid || self.tid == 0 || other.tid == 0)
     }
 }
 
@@ -51,14 +58,14 @@ pub struct Edge {
 
 impl From<&Waiting> for Thread {
     fn from(wait: &Waiting) -> Self {
-        Self { pid: wait.pid, tid: wait.tid }
+        Self { host: wait.host, pid: wait.pid, tid: wait.tid }
     }
 }
 
 /// Everybody who waits, and for whom. Whoever is next waits for every reader, since one that stays keeps it out, and all the
 /// others wait for it; they all wait for the readers where it is not known.
 pub fn edges(survey: &Survey) -> Vec<Edge> {
-    let waiting: BTreeSet<i32> = survey.rows.iter().flat_map(|row| row.waiting.iter().map(|wait| wait.pid)).collect();
+    let waiting = survey.rows.iter().flat_map(|row| row.waiting.iter().map(|wait| (wait.host, wait.pid))).collect();
     let mut edges = Vec::new();
     for row in &survey.rows {
         let lock = row.lock.id;
@@ -89,11 +96,11 @@ struct Held {
 }
 
 /// Those who hold the lock of a row, and may keep waiters waiting.
-fn held(row: &Row, waiting: &BTreeSet<i32>) -> Vec<Held> {
+fn held(row: &Row, waiting: &BTreeSet<(Host, i32)>) -> Vec<Held> {
     let (waits, others): (Vec<&Holding>, Vec<&Holding>) =
-        row.holders.iter().partition(|holder| waiting.contains(&holder.pid));
+        row.holders.iter().partition(|holder| waiting.contains(&(holder.host, holder.pid)));
     let held = |holder: &Holding| Held {
-        holder: Thread { pid: holder.pid, tid: holder.tid },
+        holder: Thread { host: holder.host, pid: holder.pid, tid: holder.tid },
         part: match holder.mode {
             Mode::Exclusive => Part::HoldsExclusively,
             Mode::Shared => Part::Reads,
@@ -109,15 +116,18 @@ mod tests {
 
     use super::*;
     use crate::survey::Blind;
+    use crate::survey::abroad::Abroad;
     use crate::survey::deadlock::deadlocks;
     use crate::survey::waiting::Seen;
 
     fn thread(number: i32) -> Thread {
-        Thread { pid: number, tid: number }
+        Thread { host: Host::HERE, pid: number, tid: number }
     }
 
     fn reader(number: i32) -> Holding {
         Holding {
+            host: Host::HERE,
+            host_name: None,
             pid: number,
             tid: number,
             pid_namespace: 0,
@@ -131,6 +141,7 @@ mod tests {
     fn row(id: u32, holders: Vec<Holding>, waiting: &[i32], next: Option<i32>) -> Row {
         let wait = |&pid: &i32| Waiting {
             id,
+            host: Host::HERE,
             pid,
             tid: pid,
             pid_namespace: 0,
@@ -146,7 +157,15 @@ mod tests {
     fn edges_of(rows: Vec<Row>) -> Vec<Edge> {
         let info = InMemoryManager::new(1).unwrap().info().unwrap();
         let (users, elsewhere) = (Vec::new(), Vec::new());
-        edges(&Survey { info, allocated: 0, rows, users, elsewhere, blind: Blind::default() })
+        edges(&Survey {
+            info,
+            allocated: 0,
+            rows,
+            users,
+            elsewhere,
+            abroad: Abroad::default(),
+            blind: Blind::default(),
+        })
     }
 
     /// Waiter, lock, and for whom it waits.

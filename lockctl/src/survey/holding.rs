@@ -4,6 +4,7 @@
 
 use lock_manager::{Holder, LockInfo, Manager, Ownership};
 
+use super::abroad::Host;
 use super::notes::Note;
 use crate::exit::Failure;
 use crate::proc::process;
@@ -11,6 +12,9 @@ use crate::proc::process;
 /// One who holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holding {
+    pub host: Host,
+    /// `None`: it is this one.
+    pub host_name: Option<String>,
     /// 0: it is not seen from here.
     pub pid: i32,
     /// 0: it is not seen from here, or its process owns the hold.
@@ -52,20 +56,23 @@ impl Holding {
 
     fn told_of(lock: &LockInfo, mode: Mode) -> Self {
         let &LockInfo { pid, tid, pid_namespace, ownership, .. } = lock;
-        Self { pid, tid, pid_namespace, mode, ownership, command: named(pid), note: None }
+        let (host, host_name, command) = (Host::HERE, None, named(pid));
+        Self { host, host_name, pid, tid, pid_namespace, mode, ownership, command, note: None }
     }
 
     fn reading(holder: &Holder) -> Self {
         let &Holder { pid, tid, pid_namespace, ownership, .. } = holder;
-        Self { pid, tid, pid_namespace, mode: Mode::Shared, ownership, command: named(pid), note: None }
+        let (host, host_name, mode, command) = (Host::HERE, None, Mode::Shared, named(pid));
+        Self { host, host_name, pid, tid, pid_namespace, mode, ownership, command, note: None }
     }
 
-    /// Its process with its name, as in a sentence.
+    /// Its process with its name and, if it is another, its host, as in a sentence.
     pub fn described(&self) -> String {
+        let host = self.host_name.as_ref().map_or_else(String::new, |host| format!(" on {host}"));
         match (self.pid, &self.command) {
             (0, _) => "a holder that is not seen from here".to_owned(),
-            (pid, Some(command)) => format!("{pid} ({command})"),
-            (pid, None) => pid.to_string(),
+            (pid, Some(command)) => format!("{pid} ({command}){host}"),
+            (pid, None) => format!("{pid}{host}"),
         }
     }
 }
@@ -104,6 +111,8 @@ mod tests {
 
     fn readers(number: i32) -> Vec<Holding> {
         let reader = |pid| Holding {
+            host: Host::HERE,
+            host_name: None,
             pid,
             tid: pid,
             pid_namespace: 0,

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use lock_manager::Waiter;
 
+use super::abroad::Host;
 use crate::exit::Failure;
 use crate::proc::file_locks::{self, Blocked};
 use crate::proc::futex::Sleeper;
@@ -43,6 +44,7 @@ impl Seen {
 pub struct Waiting {
     /// For which lock.
     pub id: u32,
+    pub host: Host,
     /// 0: it is not seen from here.
     pub pid: i32,
     /// 0: some thread of the process.
@@ -84,9 +86,10 @@ pub fn collect(storage: &Storage, opened: &Opened, users: &Users) -> Result<Wait
     Ok(waits)
 }
 
-fn from_storage(waiter: Waiter) -> Waiting {
+pub fn from_storage(waiter: Waiter) -> Waiting {
     Waiting {
         id: waiter.id,
+        host: Host::HERE,
         pid: waiter.pid,
         tid: waiter.tid,
         pid_namespace: waiter.pid_namespace,
@@ -100,6 +103,7 @@ fn from_sleeper(id: u32, sleeper: &Sleeper) -> Waiting {
     let pid_namespace = process::pid_namespace(sleeper.pid);
     Waiting {
         id,
+        host: Host::HERE,
         pid: sleeper.pid,
         tid: sleeper.tid,
         pid_namespace,
@@ -126,6 +130,7 @@ fn blocked_on_files(directory: &Path) -> Result<Vec<Waiting>, Failure> {
         let pid_namespace = process::pid_namespace(blocked.pid);
         Some(Waiting {
             id,
+            host: Host::HERE,
             pid: blocked.pid,
             tid: 0,
             pid_namespace,
@@ -171,7 +176,7 @@ mod tests {
 
     fn wait(pid: i32, pid_namespace: u64, seen: Seen) -> Waiting {
         let waited_ns = (seen == Seen::Storage).then_some(7);
-        Waiting { id: 3, pid, tid: pid, pid_namespace, waited_ns, seen, draining: false }
+        Waiting { id: 3, host: Host::HERE, pid, tid: pid, pid_namespace, waited_ns, seen, draining: false }
     }
 
     #[test]

@@ -14,9 +14,10 @@ use crate::cli::Check;
 use crate::exit::{self, Failure, Outcome};
 use crate::output::table;
 use crate::output::text::{count, duration};
-use crate::proc::process;
 use crate::storage::{Opened, Storage};
-use crate::survey::edges::Edge;
+use crate::survey::abroad::Abroad;
+use crate::survey::edges::{Edge, Thread};
+use crate::survey::holding::Holding;
 use crate::survey::waiting::Waiting;
 use crate::survey::{Row, Survey, Which, deadlock};
 
@@ -42,7 +43,7 @@ pub fn check(arguments: &Check) -> Outcome {
     }
     wrong.extend(fullness(survey, arguments.warn));
     wrong.extend(survey.rows.iter().filter(|row| row.lock.owner_died).map(abandoned));
-    wrong.extend(picture.deadlocks.iter().map(|waits| deadlocked(waits)));
+    wrong.extend(picture.deadlocks.iter().map(|waits| deadlocked(waits, &survey.abroad)));
     wrong.extend(long_waits(&storage, &opened, survey, arguments.max_wait)?);
 
     let mut out = io::stdout().lock();
@@ -68,11 +69,11 @@ fn abandoned(row: &Row) -> String {
     format!("lock {}: {who}: what it protects may be half written", row.lock.id)
 }
 
-fn deadlocked(deadlock: &[Edge]) -> String {
+fn deadlocked(deadlock: &[Edge], abroad: &Abroad) -> String {
     // Who waits for several readers of a lock waits once.
     let mut seen = BTreeSet::new();
     let waits: Vec<&Edge> = deadlock.iter().filter(|edge| seen.insert((edge.waiter, edge.lock))).collect();
-    let wait = |edge: &&Edge| format!("{} waits for lock {}", process::described(edge.waiter.pid), edge.lock);
+    let wait = |edge: &&Edge| format!("{} waits for lock {}", abroad.described(edge.waiter), edge.lock);
     let named: Vec<String> = waits.iter().take(MOST_WAITS).map(wait).collect();
     let more = match waits.len().saturating_sub(MOST_WAITS) {
         0 => String::new(),
@@ -123,13 +124,13 @@ const MISSED_LOOKS: usize = 3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct OneWait {
     id: u32,
-    waiter: (i32, i32),
-    holders: Vec<(i32, i32)>,
+    waiter: Thread,
+    holders: Vec<Thread>,
 }
 
 impl OneWait {
     fn of(row: &Row, wait: &Waiting) -> Self {
-        Self { id: row.lock.id, waiter: (wait.pid, wait.tid), holders: holders_of(row) }
+        Self { id: row.lock.id, waiter: wait.into(), holders: holders_of(row) }
     }
 
     /// Whether the lock was held by one of the same all the time, or by nobody. Of readers that come and go one may have
@@ -141,7 +142,7 @@ impl OneWait {
     }
 
     fn is_in(&self, row: &Row) -> bool {
-        self.is_behind_the_same(row) && row.waiting.iter().any(|wait| (wait.pid, wait.tid) == self.waiter)
+        self.is_behind_the_same(row) && row.waiting.iter().any(|wait| Thread::from(wait) == self.waiter)
     }
 }
 
@@ -153,7 +154,7 @@ fn long_waits(storage: &Storage, opened: &Opened, survey: &Survey, most: Duratio
     for row in &survey.rows {
         let longest = row.held_for_ns().unwrap_or(row.lock.waited_ns);
         if longest > 0 && longest >= nanoseconds(most) {
-            wrong.push(sentence(row, row.waiting.first().map_or(0, |wait| wait.pid), longest));
+            wrong.push(sentence(row, row.waiting.first().map(Thread::from), longest, &survey.abroad));
         } else {
             let of_row = |wait| OneWait::of(row, wait);
             unknown.extend(row.waiting.iter().filter(|wait| wait.waited_ns.is_none()).map(of_row));
@@ -175,22 +176,23 @@ fn long_waits(storage: &Storage, opened: &Opened, survey: &Survey, most: Duratio
     for row in &survey.rows {
         // One that the very last looks missed waits still if the same holder has the lock: it cannot have got it.
         let wait = unknown.iter().map(|(wait, _)| wait).find(|wait| wait.is_behind_the_same(row));
-        wrong.extend(wait.map(|wait| sentence(row, wait.waiter.0, nanoseconds(most))));
+        wrong.extend(wait.map(|wait| sentence(row, Some(wait.waiter), nanoseconds(most), &survey.abroad)));
     }
     Ok(wrong)
 }
 
 /// Empty: nobody.
-fn holders_of(row: &Row) -> Vec<(i32, i32)> {
-    row.holders.iter().map(|holder| (holder.pid, holder.tid)).collect()
+fn holders_of(row: &Row) -> Vec<Thread> {
+    row.holders.iter().map(|&Holding { host, pid, tid, .. }| Thread { host, pid, tid }).collect()
 }
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn sentence(row: &Row, waiter: i32, waited_ns: u64) -> String {
-    let waiter = if waiter == 0 { "a thread".to_owned() } else { process::described(waiter) };
+fn sentence(row: &Row, waiter: Option<Thread>, waited_ns: u64, abroad: &Abroad) -> String {
+    let waiter = waiter.filter(|waiter| waiter.pid != 0);
+    let waiter = waiter.map_or_else(|| "a thread".to_owned(), |waiter| abroad.described(waiter));
     let (id, time) = (row.lock.id, duration(waited_ns));
     if row.holders.is_empty() && row.lock.draining {
         return format!(

@@ -106,10 +106,11 @@ pub fn graph(arguments: &Graph) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::survey::abroad::Host;
     use crate::survey::edges::Part;
 
     fn edge(waiter: i32, holder: i32) -> Edge {
-        let thread = |number| Thread { pid: number, tid: number };
+        let thread = |number| Thread { host: Host::HERE, pid: number, tid: number };
         Edge { waiter: thread(waiter), lock: 0, holder: thread(holder), part: Part::HoldsExclusively, bound: true }
     }
 

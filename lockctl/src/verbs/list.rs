@@ -7,8 +7,8 @@ use std::io::{self, IsTerminal, Write};
 use crate::cli::List;
 use crate::exit::Outcome;
 use crate::output::json;
-use crate::output::table::{self, Look, USUAL};
-use crate::storage::Storage;
+use crate::output::table::{self, Look, USUAL, USUAL_ABROAD};
+use crate::storage::{Place, Storage};
 use crate::survey::{Row, Survey, Which};
 
 pub fn list(arguments: &List) -> Outcome {
@@ -25,7 +25,11 @@ pub fn list(arguments: &List) -> Outcome {
         out.flush()?;
         return Ok(0);
     }
-    let columns = if arguments.columns.is_empty() { USUAL.to_vec() } else { arguments.columns.clone() };
+    let columns = match storage.place {
+        _ if !arguments.columns.is_empty() => arguments.columns.clone(),
+        Place::Etcd(_) => USUAL_ABROAD.to_vec(),
+        _ => USUAL.to_vec(),
+    };
     let is_terminal = io::stdout().is_terminal();
     let look = Look {
         columns,

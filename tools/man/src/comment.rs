@@ -58,11 +58,12 @@ pub fn errors(text: &str) -> Errors {
     errors
 }
 
-/// "-EAGAIN, -ENOMEM: when" as its two halves.
+/// "-EAGAIN, -ENOMEM: when" as its two halves. A failure may also have a name of the library's own, "LOCK_MANAGER_LOST".
 fn codes(sentence: &str) -> Option<(&str, &str)> {
     let (codes, when) = sentence.split_once(": ")?;
     let is_code = |code: &str| {
-        code.strip_prefix("-E").is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric()))
+        let name = code.strip_prefix("-E").or_else(|| code.strip_prefix("LOCK_MANAGER_"));
+        name.is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
     };
     codes.split(", ").all(is_code).then_some((codes, when))
 }
@@ -158,7 +159,7 @@ mod tests {
         let header = format!(
             "/*\n * lock_manager: locks.\n */\n/** The version. */\n#define LOCK_MANAGER_VERSION \"1\"\n/**\n{text} */\n{declaration};\n"
         );
-        Comment::of(&Header::parse(&header)?.functions[0])
+        Comment::of(&Header::parse(&header, None)?.functions[0])
     }
 
     const LOCK: &str = "int32_t lock_manager_lock(lock_manager_t *manager,\n    uint32_t id)";

@@ -3,6 +3,8 @@
 
 /// What the header says, in its order.
 pub struct Header {
+    /// The library's name.
+    pub name: String,
     /// What the library is, in one line.
     pub title: String,
     pub version: String,
@@ -11,6 +13,8 @@ pub struct Header {
     pub constants: Vec<Constant>,
     pub types: Vec<Type>,
     pub functions: Vec<Function>,
+    /// The functions of the header that this one is on top of.
+    pub beneath: Vec<String>,
 }
 
 pub struct Constant {
@@ -81,10 +85,32 @@ fn cut<'a>(text: &'a str, end: &str) -> Result<(&'a str, &'a str), String> {
     Ok(text.split_at(at + end.len()))
 }
 
+/// Sections of the header's own comment that are sections of every page.
+pub const RETURN_VALUES: &str = "RETURN VALUES";
+pub const ERRORS: &str = "ERRORS";
+const INHERITED: [&str; 2] = [RETURN_VALUES, ERRORS];
+
 impl Header {
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// All functions that a page may name, those beneath as well.
+    pub fn known_functions(&self) -> Vec<&str> {
+        let own = self.functions.iter().map(|function| &function.name);
+        own.chain(&self.beneath).map(String::as_str).collect()
+    }
+
+    /// Reads a header. What it does not say of its version, its return values and its errors is said by the one that it is
+    /// on top of.
+    pub fn parse(text: &str, beneath: Option<&Self>) -> Result<Self, String> {
         let (own, mut rest) = cut(text, "*/")?;
         let mut header = Self::with_comment(&bare(own))?;
+        if let Some(beneath) = beneath {
+            header.version.clone_from(&beneath.version);
+            header.beneath = beneath.functions.iter().map(|function| function.name.clone()).collect();
+            for (title, text) in &beneath.sections {
+                if INHERITED.contains(&title.as_str()) && header.section(title).is_empty() {
+                    header.sections.push((title.clone(), text.clone()));
+                }
+            }
+        }
         while let Some(start) = rest.find("/**") {
             let (comment, after) = cut(&rest[start..], "*/")?;
             rest = header.item(bare(comment), after.trim_start())?;
@@ -102,17 +128,20 @@ impl Header {
 
     fn with_comment(lines: &[String]) -> Result<Self, String> {
         let mut header = Self {
+            name: String::new(),
             title: String::new(),
             version: String::new(),
             sections: vec![],
             constants: vec![],
             types: vec![],
             functions: vec![],
+            beneath: vec![],
         };
         for paragraph in paragraphs(lines) {
             let text = paragraph.join(" ");
-            if let Some(title) = text.strip_prefix("lock_manager: ") {
-                header.title = title.trim_end_matches('.').to_owned();
+            let is_name = |name: &str| name.starts_with("lock_manager") && !name.contains(' ');
+            if let Some((name, title)) = text.split_once(": ").filter(|(name, _)| is_name(name)) {
+                (header.name, header.title) = (name.to_owned(), title.trim_end_matches('.').to_owned());
             } else if let Some((title, text)) = text.split_once(". ")
                 && title.chars().all(|c| c.is_ascii_uppercase() || c == ' ')
             {
@@ -179,6 +208,10 @@ fn function(declaration: &str, comment: Vec<String>) -> Result<Function, String>
 
 impl Field {
     pub fn name(&self) -> &str {
-        split_name(self.declaration.trim_end_matches(';')).1
+        let declaration = self.declaration.trim_end_matches(';');
+        match declaration.split_once("(*").and_then(|(_, rest)| rest.split_once(')')) {
+            Some((function, _)) => function,
+            None => split_name(declaration.split('[').next().unwrap_or(declaration)).1,
+        }
     }
 }

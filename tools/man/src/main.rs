@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #![forbid(unsafe_code)]
-//! Writes the man pages of the C interface, section 3, from include/lock_manager.h, so from the doc comments of src/ffi.rs.
+//! Writes the man pages of the C interface, section 3, from include/lock_manager.h, so from the doc comments of src/ffi.rs; and
+//! those of libraries on top of it, whose header refers to that one.
 //!
-//! usage: lock-manager-man HEADER DIRECTORY
+//! usage: lock-manager-man HEADER [HEADER-ON-TOP...] DIRECTORY
 //!
 //! The form that a function's doc comment has, so that each part of it finds its section:
 //! - The first sentence says what the function does. Up to its first full stop, colon or semicolon it stands under NAME.
@@ -36,10 +37,11 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let [header, directory] = arguments.as_slice() else {
-        return fail("usage: lock-manager-man HEADER DIRECTORY", USAGE);
+    let [header, on_top @ .., directory] = arguments.as_slice() else {
+        return fail("usage: lock-manager-man HEADER [HEADER-ON-TOP...] DIRECTORY", USAGE);
     };
-    match write_pages(Path::new(header), &PathBuf::from(directory)) {
+    let on_top: Vec<&Path> = on_top.iter().map(Path::new).collect();
+    match write_pages(Path::new(header), &on_top, &PathBuf::from(directory)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => fail(&sentence, 1),
     }
@@ -51,11 +53,18 @@ fn fail(sentence: &str, status: u8) -> ExitCode {
     ExitCode::from(status)
 }
 
-fn write_pages(header: &Path, directory: &Path) -> Result<(), String> {
+fn write_pages(header: &Path, on_top: &[&Path], directory: &Path) -> Result<(), String> {
     let of = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
-    let text = fs::read_to_string(header).map_err(|error| of(header, error))?;
-    let pages = Header::parse(&text).and_then(|header| pages::all(&header));
-    let pages = pages.map_err(|sentence| format!("{}: {sentence}", header.display()))?;
+    let read = |path: &Path, beneath: Option<&Header>| {
+        let text = fs::read_to_string(path).map_err(|error| of(path, error))?;
+        let parsed = Header::parse(&text, beneath);
+        let pages = parsed.and_then(|header| pages::all(&header).map(|pages| (header, pages)));
+        pages.map_err(|sentence| format!("{}: {sentence}", path.display()))
+    };
+    let (core, mut pages) = read(header, None)?;
+    for path in on_top {
+        pages.extend(read(path, Some(&core))?.1);
+    }
     fs::create_dir_all(directory).map_err(|error| of(directory, error))?;
     for (name, page) in pages {
         let path = directory.join(name);

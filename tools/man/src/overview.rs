@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! lock_manager(3): what holds for every function, and which functions, types and constants there are.
+//! The page of a library, such as lock_manager(3): what holds for every function, and which functions, types and constants there are.
 
 use crate::comment::errors;
-use crate::header::Header;
+use crate::header::{ERRORS, Header, RETURN_VALUES};
 use crate::page::{Page, listed, tagged, title};
-use crate::pages::OVERVIEW;
 use crate::roff::{self, Names, bold, escape, italic};
 
-/// Sections of the header's comment that are sections of every page.
-const RETURN_VALUES: &str = "RETURN VALUES";
-const ERRORS: &str = "ERRORS";
-
 pub fn write(header: &Header, pages: &[Page<'_>]) -> String {
-    let functions: Vec<&str> = header.functions.iter().map(|function| function.name.as_str()).collect();
+    let (name, functions) = (&header.name, header.known_functions());
     let names = Names { functions: &functions, here: &[], parameters: &[] };
-    let mut page = title(OVERVIEW, header);
-    page.push_str(&format!(".SH NAME\n{OVERVIEW} \\- {}\n", escape(&header.title)));
-    page.push_str(".SH LIBRARY\nliblock_manager; compile and link with what\n.B pkg\\-config \\-\\-cflags \\-\\-libs lock_manager\nsays.\n");
-    page.push_str(".SH SYNOPSIS\n.nf\n.B #include <lock_manager.h>\n.fi\n.SH DESCRIPTION\n");
+    let mut page = title(name, header);
+    page.push_str(&format!(".SH NAME\n{name} \\- {}\n", escape(&header.title)));
+    page.push_str(&format!(
+        ".SH LIBRARY\nlib{name}; compile and link with what\n.B pkg\\-config \\-\\-cflags \\-\\-libs {name}\nsays.\n"
+    ));
+    page.push_str(&format!(".SH SYNOPSIS\n.nf\n.B #include <{name}.h>\n.fi\n.SH DESCRIPTION\n"));
     page.push_str("What holds for every function stands here; each has a page of its own.\n");
     for (title, text) in header.sections.iter().filter(|(title, _)| title != RETURN_VALUES && title != ERRORS) {
         page.push_str(&format!(".SS {}\n{}", heading(title), roff::text(text, &names)));
@@ -38,7 +35,10 @@ pub fn write(header: &Header, pages: &[Page<'_>]) -> String {
     }
     page.push_str(&format!(".SH RETURN VALUE\n{}", roff::text(header.section(RETURN_VALUES), &names)));
     page.push_str(&format!(".SH ERRORS\n{}", listed(&errors(header.section(ERRORS)), &names)));
-    page.push_str(".SH SEE ALSO\n.BR lockctl (1),\n.BR pthread_mutexattr_setrobust (3),\n.BR shm_overview (7)\n");
+    let beneath = if header.beneath.is_empty() { "" } else { ".BR lock_manager (3),\n" };
+    page.push_str(&format!(
+        ".SH SEE ALSO\n{beneath}.BR lockctl (1),\n.BR pthread_mutexattr_setrobust (3),\n.BR shm_overview (7)\n"
+    ));
     page
 }
 

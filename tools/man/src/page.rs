@@ -2,7 +2,7 @@
 //! The page of one function, or of a family of them.
 
 use crate::comment::{Comment, Errors, Item, errors};
-use crate::header::{Constant, Function, Header, Type};
+use crate::header::{Constant, ERRORS, Function, Header, Type};
 use crate::roff::{self, Names, bold, escape, italic};
 
 /// How many columns a declaration may have: what a terminal of 80 leaves beside the page's indentation.
@@ -38,7 +38,7 @@ impl<'a> Page<'a> {
 
     /// The page as man(7) reads it.
     pub fn write(&self, header: &Header, see_also: &[&str]) -> String {
-        let functions: Vec<&str> = header.functions.iter().map(|function| function.name.as_str()).collect();
+        let functions = header.known_functions();
         let parameters = self.functions.iter().flat_map(|(function, _)| &function.parameters);
         let parameters: Vec<&str> = parameters.map(|parameter| parameter.name.as_str()).collect();
         let here = self.function_names();
@@ -46,7 +46,7 @@ impl<'a> Page<'a> {
 
         let mut page = title(self.name(), header);
         page.push_str(&format!(".SH NAME\n{} \\- {}\n", here.join(", "), escape(&self.summary)));
-        page.push_str(".SH SYNOPSIS\n.nf\n.B #include <lock_manager.h>\n");
+        page.push_str(&format!(".SH SYNOPSIS\n.nf\n.B #include <{}.h>\n", header.name));
         for (function, _) in &self.functions {
             page.push_str(&format!(".PP\n{}", declaration(function)));
         }
@@ -113,15 +113,16 @@ impl<'a> Page<'a> {
         } else {
             page.push_str(".PP\n");
         }
-        page.push_str(&listed(&errors(header.section("ERRORS")), names));
+        page.push_str(&listed(&errors(header.section(ERRORS)), names));
     }
 }
 
 /// What every page begins with. Lines are not stretched: long names would leave holes.
 pub fn title(name: &str, header: &Header) -> String {
+    let library = &header.name;
     format!(
-        ".\\\" SPDX-License-Identifier: MIT OR Apache-2.0\n.\\\" Made from lock_manager.h; edit the comments there.\n\
-         .TH {name} 3 \"\" \"lock_manager {}\" \"lock_manager\"\n.ad l\n",
+        ".\\\" SPDX-License-Identifier: MIT OR Apache-2.0\n.\\\" Made from {library}.h; edit the comments there.\n\
+         .TH {name} 3 \"\" \"{library} {}\" \"{library}\"\n.ad l\n",
         header.version
     )
 }

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::comment::Comment;
 use crate::families::{FAMILIES, RELATED};
-use crate::header::Header;
+use crate::header::{Header, Type};
 use crate::overview;
 use crate::page::Page;
 
-/// The library's own page.
-pub const OVERVIEW: &str = "lock_manager";
+/// The core's own page.
+const CORE: &str = "lock_manager";
 const LAST_ERROR: &str = "lock_manager_last_error";
 
 /// All pages, by the names of their files.
@@ -19,7 +19,7 @@ pub fn all(header: &Header) -> Result<BTreeMap<String, String>, String> {
     let pages = group(header, &comments)?;
     let mut files = BTreeMap::new();
     let mut put = |name: &str, text: String| files.insert(format!("{name}.3"), text);
-    put(OVERVIEW, overview::write(header, &pages));
+    put(&header.name, overview::write(header, &pages));
     for page in &pages {
         put(page.name(), page.write(header, &see_also(page, &pages, header)));
         let structs = page.structs.iter().map(|kind| kind.name.as_str());
@@ -28,7 +28,7 @@ pub fn all(header: &Header) -> Result<BTreeMap<String, String>, String> {
         }
     }
     for opaque in header.types.iter().filter(|kind| kind.fields.is_empty()) {
-        put(&opaque.name, reference(OVERVIEW));
+        put(&opaque.name, reference(&header.name));
     }
     Ok(files)
 }
@@ -60,23 +60,42 @@ fn group<'a>(header: &'a Header, comments: &'a [Comment]) -> Result<Vec<Page<'a>
         };
         pages.push(Page { summary, functions, structs: vec![] });
     }
-    for kind in header.types.iter().filter(|kind| !kind.fields.is_empty()) {
-        let taking = |page: &&mut Page<'_>| {
-            let mut parameters = page.functions.iter().flat_map(|(function, _)| &function.parameters);
-            parameters.any(|parameter| parameter.kind.split(' ').any(|word| word == kind.name))
-        };
-        let page = pages.iter_mut().find(taking).ok_or_else(|| format!("no function takes a {}", kind.name))?;
-        page.structs.push(kind);
+    let mut structs: Vec<&Type> = header.types.iter().filter(|kind| !kind.fields.is_empty()).collect();
+    // One that stands in another goes with that, which may stand in a third.
+    while !structs.is_empty() {
+        let before = structs.len();
+        structs.retain(|kind| match pages.iter_mut().find(|page| takes(page, kind)) {
+            Some(page) => {
+                page.structs.push(kind);
+                false
+            }
+            None => true,
+        });
+        if structs.len() == before {
+            return Err(format!("no function takes a {}", structs[0].name));
+        }
     }
     Ok(pages)
 }
 
+/// Whether a function of the page, or a struct on it, has the type.
+fn takes(page: &Page<'_>, kind: &Type) -> bool {
+    let has = |text: &str| text.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == kind.name);
+    page.functions.iter().flat_map(|(function, _)| &function.parameters).any(|parameter| has(&parameter.kind))
+        || page.structs.iter().flat_map(|other| &other.fields).any(|field| has(&field.declaration))
+}
+
 /// The pages that this one names, and those that name it.
-fn see_also<'a>(page: &Page<'a>, pages: &'a [Page<'a>], header: &Header) -> Vec<&'a str> {
-    let mut others = BTreeSet::from([OVERVIEW]);
-    if header.functions.iter().any(|function| function.name == LAST_ERROR) {
+fn see_also<'a>(page: &Page<'a>, pages: &'a [Page<'a>], header: &'a Header) -> Vec<&'a str> {
+    let known = header.known_functions();
+    let mut others = BTreeSet::from([header.name.as_str()]);
+    if !header.beneath.is_empty() {
+        others.insert(CORE);
+    }
+    if known.contains(&LAST_ERROR) {
         others.insert(LAST_ERROR);
     }
+    others.extend(header.beneath.iter().map(String::as_str).filter(|name| words(page).any(|word| word == *name)));
     let belong = |other: &&Page<'_>| {
         let pairs = [(page.name(), other.name()), (other.name(), page.name())];
         names(page, other) || names(other, page) || pairs.iter().any(|pair| RELATED.contains(pair))
@@ -88,9 +107,13 @@ fn see_also<'a>(page: &Page<'a>, pages: &'a [Page<'a>], header: &Header) -> Vec<
 
 /// Whether a comment of `page` names a function of `other`.
 fn names(page: &Page<'_>, other: &Page<'_>) -> bool {
-    let words = page.functions.iter().flat_map(|(function, _)| &function.comment);
-    let mut words = words.flat_map(|line| line.split(|c: char| !(c.is_alphanumeric() || c == '_')));
-    words.any(|word| other.functions.iter().any(|(function, _)| function.name == word))
+    words(page).any(|word| other.functions.iter().any(|(function, _)| function.name == word))
+}
+
+/// The words of a page's comments.
+fn words<'w>(page: &Page<'w>) -> impl Iterator<Item = &'w str> {
+    let lines = page.functions.iter().flat_map(|&(function, _)| &function.comment).collect::<Vec<_>>();
+    lines.into_iter().flat_map(|line| line.split(|c: char| !(c.is_alphanumeric() || c == '_')))
 }
 
 #[cfg(test)]
@@ -102,7 +125,7 @@ mod tests {
 
     #[test]
     fn each_name_of_the_header_has_a_page_or_a_reference_to_one() {
-        let header = Header::parse(HEADER).unwrap();
+        let header = Header::parse(HEADER, None).unwrap();
         let pages = all(&header).unwrap();
         let functions = header.functions.iter().map(|function| &function.name);
         let names: BTreeSet<String> =
@@ -122,8 +145,28 @@ mod tests {
     }
 
     #[test]
+    fn a_library_on_top_has_pages_of_its_own_that_name_those_beneath() {
+        let core = Header::parse(HEADER, None).unwrap();
+        let header = Header::parse(include_str!("../../../etcd/include/lock_manager_etcd.h"), Some(&core)).unwrap();
+        let pages = all(&header).unwrap();
+        assert!(pages.keys().all(|name| name.contains("etcd")), "{:?}", pages.keys());
+        let open = &pages["lock_manager_open_etcd.3"];
+        for part in [
+            ".B #include <lock_manager_etcd.h>\n",
+            ".BR lock_manager (3)",
+            ".BR lock_manager_etcd (3)",
+            ".BR lock_manager_fencing_token (3)",
+            &format!("lock_manager_etcd {}", core.version),
+        ] {
+            assert!(open.contains(part), "{part}: {open}");
+        }
+        assert!(pages["lock_manager_etcd_guard.3"].contains("\n\\fBLOCK_MANAGER_LOST\\fP\n"));
+        assert!(pages["lock_manager_etcd_options_t.3"].contains("lock_manager_open_etcd.3"));
+    }
+
+    #[test]
     fn what_belongs_together_are_pages() {
-        let pages = all(&Header::parse(HEADER).unwrap()).unwrap();
+        let pages = all(&Header::parse(HEADER, None).unwrap()).unwrap();
         for name in RELATED.iter().flat_map(|&(one, other)| [one, other]) {
             assert!(pages[&format!("{name}.3")].contains(".SH NAME\n"), "{name}");
         }
@@ -132,7 +175,7 @@ mod tests {
     #[test]
     fn what_families_name_is_in_the_header() {
         let text = HEADER.replace("int32_t lock_manager_try_lock(", "int32_t lock_manager_other(");
-        let sentence = all(&Header::parse(&text).unwrap()).err().unwrap();
+        let sentence = all(&Header::parse(&text, None).unwrap()).err().unwrap();
         assert_eq!(sentence, "lock_manager_try_lock is in families.rs, but not here");
     }
 }

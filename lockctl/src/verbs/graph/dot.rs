@@ -8,14 +8,15 @@ use std::io::{self, Write};
 use super::Picture;
 use super::tree::number;
 use crate::output::text::duration;
-use crate::proc::process;
 use crate::storage::Storage;
+use crate::survey::abroad::Abroad;
 use crate::survey::edges::{Part, Thread};
 
 /// How a deadlock is drawn.
 const RED: &str = ", color=red, penwidth=2";
 
 pub fn write(out: &mut dyn Write, storage: &Storage, picture: &Picture) -> io::Result<()> {
+    let abroad = &picture.survey.abroad;
     let (deadlocked, waited) = (picture.deadlocked(), picture.waited());
     let red_waits: BTreeSet<(Thread, u32)> = deadlocked.iter().map(|edge| (edge.waiter, edge.lock)).collect();
     let red_holds: BTreeSet<(u32, Thread)> = deadlocked.iter().map(|edge| (edge.lock, edge.holder)).collect();
@@ -24,10 +25,13 @@ pub fn write(out: &mut dyn Write, storage: &Storage, picture: &Picture) -> io::R
     writeln!(out, "  rankdir=LR;")?;
     let threads: BTreeSet<Thread> = picture.edges.iter().flat_map(|edge| [edge.waiter, edge.holder]).collect();
     for thread in threads {
-        let command = process::command(thread.pid).unwrap_or_default();
-        let label =
-            if thread.pid == 0 { "not seen from here".to_owned() } else { format!("{}\n{command}", number(thread)) };
-        writeln!(out, "  {} [shape=box, label={}];", node(thread), quoted(&label))?;
+        let command = abroad.command(thread).unwrap_or_default();
+        let label = if thread.pid == 0 {
+            "not seen from here".to_owned()
+        } else {
+            format!("{}\n{command}", number(thread, abroad))
+        };
+        writeln!(out, "  {} [shape=box, label={}];", node(thread, abroad), quoted(&label))?;
     }
     let locks: BTreeSet<u32> = picture.edges.iter().map(|edge| edge.lock).collect();
     for lock in locks {
@@ -39,7 +43,7 @@ pub fn write(out: &mut dyn Write, storage: &Storage, picture: &Picture) -> io::R
         let time = waited.get(&(lock, waiter)).copied().map(duration);
         let label = time.map_or_else(|| "waits".to_owned(), |time| format!("waits {time}"));
         let lock = quoted(&format!("lock {lock}"));
-        writeln!(out, "  {} -> {lock} [label={}{colour}];", node(waiter), quoted(&label))?;
+        writeln!(out, "  {} -> {lock} [label={}{colour}];", node(waiter, abroad), quoted(&label))?;
     }
     let held: BTreeSet<(u32, Thread, Part)> =
         picture.edges.iter().map(|edge| (edge.lock, edge.holder, edge.part)).collect();
@@ -51,13 +55,13 @@ pub fn write(out: &mut dyn Write, storage: &Storage, picture: &Picture) -> io::R
             Part::IsNext => "next",
         };
         let lock = quoted(&format!("lock {lock}"));
-        writeln!(out, "  {lock} -> {} [label=\"{label}\"{colour}];", node(holder))?;
+        writeln!(out, "  {lock} -> {} [label=\"{label}\"{colour}];", node(holder, abroad))?;
     }
     writeln!(out, "}}")
 }
 
-fn node(thread: Thread) -> String {
-    quoted(&number(thread))
+fn node(thread: Thread, abroad: &Abroad) -> String {
+    quoted(&number(thread, abroad))
 }
 
 /// A string of the language. What the text has escaped already keeps its backslash.

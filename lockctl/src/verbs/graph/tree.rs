@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use super::Picture;
 use crate::output::text::{count, duration};
-use crate::proc::process;
+use crate::survey::abroad::{Abroad, Host};
 use crate::survey::deadlock;
 use crate::survey::edges::{Edge, Part, Thread};
 
@@ -27,7 +27,7 @@ pub fn write(out: &mut dyn Write, picture: &Picture) -> io::Result<()> {
         if holder.pid == 0 {
             writeln!(out, "holders that are not seen from here")?;
         } else {
-            writeln!(out, "{}", name(holder))?;
+            writeln!(out, "{}", told.name(holder))?;
         }
         told.waiters_of(out, holder, 1)?;
     }
@@ -50,18 +50,18 @@ struct Told<'p> {
     shown: BTreeSet<Edge>,
     waited: BTreeMap<(u32, Thread), u64>,
     /// The waits for each process.
-    for_process: BTreeMap<i32, Vec<Edge>>,
+    for_process: BTreeMap<(Host, i32), Vec<Edge>>,
     /// The threads of each process that wait.
-    waiting: BTreeMap<i32, BTreeSet<Thread>>,
+    waiting: BTreeMap<(Host, i32), BTreeSet<Thread>>,
 }
 
 impl<'p> Told<'p> {
     fn of(picture: &'p Picture) -> Self {
-        let mut for_process: BTreeMap<i32, Vec<Edge>> = BTreeMap::new();
-        let mut waiting: BTreeMap<i32, BTreeSet<Thread>> = BTreeMap::new();
+        let mut for_process: BTreeMap<(Host, i32), Vec<Edge>> = BTreeMap::new();
+        let mut waiting: BTreeMap<(Host, i32), BTreeSet<Thread>> = BTreeMap::new();
         for &edge in &picture.edges {
-            for_process.entry(edge.holder.pid).or_default().push(edge);
-            waiting.entry(edge.waiter.pid).or_default().insert(edge.waiter);
+            for_process.entry(edge.holder.process()).or_default().push(edge);
+            waiting.entry(edge.waiter.process()).or_default().insert(edge.waiter);
         }
         Self { picture, shown: BTreeSet::new(), waited: picture.waited(), for_process, waiting }
     }
@@ -84,7 +84,9 @@ impl<'p> Told<'p> {
     /// Holders that somebody waits for and that wait for nobody.
     fn roots(&self) -> BTreeSet<Thread> {
         let waits = |holder: Thread| {
-            self.waiting.get(&holder.pid).is_some_and(|threads| threads.iter().any(|&waiter| waiter.may_be(holder)))
+            self.waiting
+                .get(&holder.process())
+                .is_some_and(|threads| threads.iter().any(|&waiter| waiter.may_be(holder)))
         };
         self.picture.edges.iter().map(|edge| edge.holder).filter(|&holder| !waits(holder)).collect()
     }
@@ -108,20 +110,32 @@ impl<'p> Told<'p> {
     }
 
     fn waits_for(&self, holder: Thread) -> impl DoubleEndedIterator<Item = Edge> {
-        let waits = self.for_process.get(&holder.pid).into_iter().flatten();
+        let waits = self.for_process.get(&holder.process()).into_iter().flatten();
         waits.copied().filter(move |edge| edge.holder == holder || edge.holder.may_be(holder))
     }
 
     fn wait(&self, edge: &Edge) -> String {
         let since = self.waited.get(&(edge.lock, edge.waiter));
         let since = since.map_or_else(String::new, |&time| format!(", since {}", duration(time)));
-        let holder = if edge.holder.pid == 0 { "nobody seen from here".to_owned() } else { number(edge.holder) };
+        let holder = if edge.holder.pid == 0 { "nobody seen from here".to_owned() } else { self.number(edge.holder) };
         let how = match edge.part {
             Part::HoldsExclusively => format!("held by {holder}"),
             Part::Reads => format!("held shared by {holder}"),
             Part::IsNext => format!("which {holder} is next to hold"),
         };
-        format!("{} waits for lock {}, {how}{since}", name(edge.waiter), edge.lock)
+        format!("{} waits for lock {}, {how}{since}", self.name(edge.waiter), edge.lock)
+    }
+
+    /// A thread with the name of its process.
+    fn name(&self, thread: Thread) -> String {
+        match self.picture.survey.abroad.command(thread) {
+            Some(command) => format!("{} ({command})", self.number(thread)),
+            None => self.number(thread),
+        }
+    }
+
+    fn number(&self, thread: Thread) -> String {
+        number(thread, &self.picture.survey.abroad)
     }
 
     /// Waiters that have no number here, and waiters for locks that nobody holds any more.
@@ -142,19 +156,12 @@ impl<'p> Told<'p> {
     }
 }
 
-/// A thread with the name of its process.
-fn name(thread: Thread) -> String {
-    match process::command(thread.pid) {
-        Some(command) => format!("{} ({command})", number(thread)),
-        None => number(thread),
-    }
-}
-
-/// The process, and the thread where it is another than the first.
-pub fn number(thread: Thread) -> String {
+/// The process, the thread where it is another than the first, and the host where it is not this one.
+pub fn number(thread: Thread, abroad: &Abroad) -> String {
+    let host = abroad.name(thread.host).map_or_else(String::new, |host| format!(" on {host}"));
     match thread.tid {
-        tid if tid == 0 || tid == thread.pid => thread.pid.to_string(),
-        tid => format!("{}, thread {tid}", thread.pid),
+        tid if tid == 0 || tid == thread.pid => format!("{}{host}", thread.pid),
+        tid => format!("{}, thread {tid}{host}", thread.pid),
     }
 }
 
@@ -170,7 +177,7 @@ mod tests {
 
     /// The lines for these waits: who waits, and who holds.
     fn drawn(waits: impl Iterator<Item = (i32, i32)>) -> Vec<String> {
-        let some = |number: i32| Thread { pid: FIRST + number, tid: 0 };
+        let some = |number: i32| Thread { host: Host::HERE, pid: FIRST + number, tid: 0 };
         let edge = |(waiter, holder): (i32, i32)| Edge {
             waiter: some(waiter),
             lock: holder.unsigned_abs(),
@@ -181,7 +188,8 @@ mod tests {
         let edges: Vec<Edge> = waits.map(edge).collect();
         let info = InMemoryManager::new(1).unwrap().info().unwrap();
         let (rows, users, elsewhere) = (Vec::new(), Vec::new(), Vec::new());
-        let survey = Survey { info, allocated: UNLIMITED, rows, users, elsewhere, blind: Blind::default() };
+        let (abroad, blind) = (Abroad::default(), Blind::default());
+        let survey = Survey { info, allocated: UNLIMITED, rows, users, elsewhere, abroad, blind };
         let mut out = Vec::new();
         write(&mut out, &Picture { deadlocks: deadlock::deadlocks(&edges), survey, edges }).unwrap();
         let text = String::from_utf8(out).unwrap();

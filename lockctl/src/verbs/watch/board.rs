@@ -156,8 +156,11 @@ fn holder(row: &Row) -> String {
     match row.holder() {
         None => "-".to_owned(),
         Some(Holding { pid: 0, .. }) => format!("?{more}"),
-        Some(Holding { pid, command: Some(command), .. }) => format!("{pid} {command}{more}"),
-        Some(Holding { pid, command: None, .. }) => format!("{pid}{more}"),
+        Some(Holding { pid, command, host_name, .. }) => {
+            let command = command.as_ref().map_or_else(String::new, |command| format!(" {command}"));
+            let host = host_name.as_ref().map_or_else(String::new, |host| format!(" on {host}"));
+            format!("{pid}{command}{host}{more}")
+        }
     }
 }
 
