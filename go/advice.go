@@ -95,6 +95,8 @@ var goNames = map[string]string{
 	"locks_held":                 "LocksHeld",
 	"lock_info":                  "Info",
 	"lock_holders":               "Holders",
+	"fencing_token":              "FencingToken",
+	"lost_fd":                    "LostFD",
 	"repair_lock":                "Repair",
 	"last_error":                 "the error",
 }

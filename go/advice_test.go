@@ -144,6 +144,10 @@ func TestEveryNameThatTheLibrarysSentencesMayHoldHasOneInGo(t *testing.T) {
 		}
 	}
 	for _, name := range said {
+		// Engines in other libraries call these, and no program.
+		if name == "open_backend" || strings.HasPrefix(name, "backend_") {
+			continue
+		}
 		// Podman's setting has that name as well.
 		if name != "num_locks" && !lockmanager.HasGoName(name) {
 			t.Errorf("%s has no name in Go", name)

@@ -140,7 +140,9 @@ fn every_struct_has_the_layout_that_the_header_says() {
         lock_info,
         locks_held,
         fencing_token,
-        lost_fd
+        lost_fd,
+        take_kept,
+        keep
     });
     assert_eq!(stated_layout(), ours);
 }

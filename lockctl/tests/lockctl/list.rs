@@ -173,10 +173,10 @@ fn the_json_has_the_fields_of_its_schema_and_no_others() {
         "notes",
     ];
     assert_eq!(keys(&lock), named(&of_lock));
-    let of_holder = ["pid", "tid", "pid_namespace", "command", "owner", "shared", "note"];
+    let of_holder = ["host", "pid", "tid", "pid_namespace", "command", "owner", "shared", "note"];
     assert_eq!(keys(&lock["holder"]), named(&of_holder));
     assert_eq!(lock["holders"], serde_json::json!([lock["holder"]]));
-    let of_waiting = ["pid", "tid", "pid_namespace", "command", "waited_ns", "seen", "draining"];
+    let of_waiting = ["host", "pid", "tid", "pid_namespace", "command", "waited_ns", "seen", "draining"];
     assert_eq!(keys(&lock["waiting"][0]), named(&of_waiting));
     assert_eq!((&lock["readers"], &lock["draining"], &lock["stale"]), (&0.into(), &false.into(), &0.into()));
     assert_eq!(keys(&look["not_seen"]), named(&["processes", "proc_hides", "outside_pid_namespace"]));
