@@ -150,7 +150,9 @@ pub fn in_child(work: impl FnOnce()) {
     spawn(work).join();
 }
 
-/// What a word says that workers wait for, and then look at.
+/// What a word says that workers wait for, and then look at. A worker waits while it is [`WAIT`]: on a busy machine it may
+/// wake up when the word says [`STOP`] already.
+pub const WAIT: u64 = 0;
 pub const GO: u64 = 1;
 pub const STOP: u64 = 2;
 

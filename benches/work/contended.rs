@@ -14,7 +14,7 @@ use super::AGAIN;
 use crate::contenders::{Contender, LIBPOD, Lock, NATIVE, Scope};
 use crate::method::{Contended, Effort, Entry, ROUNDS, Run, nanoseconds};
 use crate::peers;
-use crate::processes::{Board, Child, GO, STOP, now, pin, spawn, turns_in, until};
+use crate::processes::{Board, Child, STOP, WAIT, now, pin, spawn, turns_in, until};
 use crate::results::Quantity;
 
 const TURNS: Quantity = Quantity::more("turns", "turns/s");
@@ -165,7 +165,7 @@ pub fn compete(contender: &Contender, workers: usize, inside: Inside, slice: Dur
 fn worker(number: usize, lock: Lock, inside: Inside, board: &Board) {
     pin(number);
     board[READY].fetch_add(1, Ordering::AcqRel);
-    while board[STATE].load(Ordering::Acquire) != GO {
+    while board[STATE].load(Ordering::Acquire) == WAIT {
         std::thread::sleep(Duration::from_micros(100));
     }
     let (state, counter, own): (&AtomicU64, &AtomicU64, &AtomicU64) =
