@@ -15,49 +15,17 @@
  *     neighbours NAME remove
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include "neighbour.h"
 
 #include <lock_manager.h>
-
-enum { LOCKS = 64, COUNTED = 3 };
-
-static const char *doing;
 
 static int32_t must(int32_t code)
 {
 	if (code < 0) {
-		fprintf(stderr, "neighbours: %s: %d: %s\n", doing, (int)code, lock_manager_last_error());
+		fprintf(stderr, "%s: %s: %d: %s\n", program_invocation_short_name, doing, (int)code, lock_manager_last_error());
 		exit(EXIT_FAILURE);
 	}
 	return code;
-}
-
-static void fail(const char *why)
-{
-	fprintf(stderr, "neighbours: %s: %s\n", doing, why);
-	exit(EXIT_FAILURE);
-}
-
-/* The count, in a file beside the segment. Not atomic: the lock alone keeps it right. */
-static volatile uint64_t *counter(const char *segment)
-{
-	char path[256];
-	snprintf(path, sizeof path, "%s.count", segment);
-	int file = open(path, O_RDWR | O_CREAT, 0600);
-	if (file < 0 || ftruncate(file, sizeof(uint64_t)) < 0)
-		fail("the file of the count");
-	void *memory = mmap(NULL, sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-	if (memory == MAP_FAILED)
-		fail("the memory of the count");
-	close(file);
-	return memory;
 }
 
 int main(int argc, char **argv)
