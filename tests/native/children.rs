@@ -2,14 +2,16 @@
 //! A child holds nothing of its parent's and gets a place of its own in the segment, however it was made.
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use lock_manager::{Acquired, Manager, Ownership, ShmManager};
 
 use super::support::alone::alone;
-use super::support::made::{raw_clone, stack};
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+use super::support::made::lent_tls;
+use super::support::made::{InSharedMemory, raw_clone, stack};
 use super::support::process::{self, own_tid, sleep_until_killed, state_of};
 use super::support::{Child, Segment, board, errno_of, eventually, fork, taken_once};
 
@@ -155,53 +157,32 @@ fn forked_while_other_threads_are_inside_the_library_it_can_use_it() {
     });
 }
 
-/// What a child that shares its parent's memory is given, and what it leaves.
-struct InSharedMemory {
-    manager: ShmManager,
-    codes: [AtomicI32; 4],
-}
-
 #[test]
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 fn sharing_the_memory_with_tls_of_its_own_it_is_refused() {
-    extern "C" fn try_all(shared: *mut c_void) -> libc::c_int {
-        // SAFETY: the address is that of the parent's leaked value.
-        let InSharedMemory { manager, codes } = unsafe { &*shared.cast::<InSharedMemory>() };
-        let found = [
-            errno_of(manager.lock(4)),
-            errno_of(manager.try_lock(4)),
-            errno_of(manager.timed_lock(4, Duration::from_secs(20))),
-            errno_of(manager.unlock(3)),
-        ];
-        codes.iter().zip(found).for_each(|(code, found)| code.store(found, Ordering::Release));
-        0
-    }
     alone!({
         for ownership in [Ownership::Thread, Ownership::Process] {
             let segment = Segment::native(64);
             let manager = segment.open();
             manager.set_ownership(ownership).unwrap();
             let _ = manager.lock(3).unwrap();
-            // The TLS is lent by a thread that sleeps: on x86-64 the libc's handle of a thread is its thread pointer.
-            static LENT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-            LENT.store(0, Ordering::Release);
-            thread::spawn(|| {
-                // SAFETY: pthread_self(3) takes nothing.
-                LENT.store(unsafe { libc::pthread_self() } as usize, Ordering::Release);
-                sleep_until_killed();
-            });
-            eventually("the lender sleeps", || LENT.load(Ordering::Acquire) != 0);
-            let tls = LENT.load(Ordering::Acquire);
-            let shared = Box::leak(Box::new(InSharedMemory { manager, codes: Default::default() }));
+            let (_, tls) = lent_tls();
+            let shared = InSharedMemory::leak(manager);
             let flags = libc::CLONE_VM | libc::CLONE_SETTLS | libc::SIGCHLD;
             // SAFETY: a stack and a TLS that nobody else uses; what the child is given is leaked, so it lives.
             let pid = unsafe {
                 let shared = (&raw mut *shared).cast();
-                libc::clone(try_all, stack(), flags, shared, std::ptr::null_mut::<i32>(), tls)
+                libc::clone(
+                    InSharedMemory::<ShmManager>::try_all,
+                    stack(),
+                    flags,
+                    shared,
+                    std::ptr::null_mut::<i32>(),
+                    tls,
+                )
             };
             Child::adopt(pid).succeeds();
-            let codes = shared.codes.each_ref().map(|code| code.swap(0, Ordering::AcqRel));
-            assert_eq!(codes, [libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EPERM]);
+            shared.assert_refused();
             assert_eq!(shared.manager.locks_held().unwrap(), [3]);
             assert_eq!(attached(&shared.manager), 1);
             shared.manager.unlock(3).unwrap();
@@ -212,20 +193,15 @@ fn sharing_the_memory_with_tls_of_its_own_it_is_refused() {
 
 #[test]
 fn a_vfork_childs_lock_is_its_parents_and_not_lost() {
-    extern "C" fn take(shared: *mut c_void) -> libc::c_int {
-        // SAFETY: the address is that of the parent's leaked value.
-        let InSharedMemory { manager, codes } = unsafe { &*shared.cast::<InSharedMemory>() };
-        codes[0].store(errno_of(manager.try_lock(4)), Ordering::Release);
-        0
-    }
     alone!({
         let segment = Segment::native(64);
         let manager = segment.open();
         assert_eq!(taken_once(&manager, 4), Acquired::Clean);
-        let shared = Box::leak(Box::new(InSharedMemory { manager, codes: Default::default() }));
+        let shared = InSharedMemory::leak(manager);
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
         // SAFETY: a stack that nobody else uses; the parent stands still until the child, which uses its TLS, ends.
-        let pid = unsafe { libc::clone(take, stack(), flags, (&raw mut *shared).cast()) };
+        let pid =
+            unsafe { libc::clone(InSharedMemory::<ShmManager>::try_one, stack(), flags, (&raw mut *shared).cast()) };
         Child::adopt(pid).succeeds();
         assert_eq!(shared.codes[0].load(Ordering::Acquire), 0);
         assert_eq!(shared.manager.locks_held().unwrap(), [4]);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Children hold nothing of their parent's, however they were made; what they may do depends on how.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -9,7 +9,9 @@ use lock_manager::{Acquired, Layout, Manager, SegmentOptions, ShmManager};
 
 use super::support::alone::alone;
 use super::support::layout;
-use super::support::made::{raw_clone, stack};
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+use super::support::made::lent_tls;
+use super::support::made::{InSharedMemory, raw_clone, stack};
 use super::support::process::{self, sleep_until_killed};
 use super::support::{Child, Segment, board, errno_of, eventually, fork, taken_once};
 #[cfg(target_pointer_width = "64")]
@@ -162,44 +164,16 @@ fn a_child_cloned_behind_the_libcs_back_may_look_but_not_lock() {
     });
 }
 
-/// What a child that shares its parent's memory is given, and what it leaves.
-struct InSharedMemory {
-    manager: ShmManager,
-    codes: [AtomicI32; 4],
-}
-
 #[test]
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 fn a_child_that_shares_the_memory_but_has_tls_of_its_own_is_refused() {
-    extern "C" fn try_all(shared: *mut libc::c_void) -> libc::c_int {
-        // SAFETY: the address is that of the parent's leaked value.
-        let InSharedMemory { manager, codes } = unsafe { &*shared.cast::<InSharedMemory>() };
-        let found = [
-            errno_of(manager.lock(4)),
-            errno_of(manager.try_lock(4)),
-            errno_of(manager.timed_lock(4, Duration::from_secs(20))),
-            errno_of(manager.unlock(3)),
-        ];
-        codes.iter().zip(found).for_each(|(code, found)| code.store(found, Ordering::Release));
-        0
-    }
     alone!({
         let segment = Segment::of(32);
         let manager = segment.open();
         let _ = manager.lock(3).unwrap();
-        // The TLS is lent by a thread that sleeps: on x86-64 the libc's handle of a thread is its thread pointer.
-        static LENDER: AtomicI32 = AtomicI32::new(0);
-        static LENT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        thread::spawn(|| {
-            LENDER.store(process::own_tid(), Ordering::Release);
-            // SAFETY: pthread_self(3) takes nothing.
-            LENT.store(unsafe { libc::pthread_self() } as usize, Ordering::Release);
-            sleep_until_killed();
-        });
-        eventually("the lender sleeps", || LENT.load(Ordering::Acquire) != 0);
-        let tls = LENT.load(Ordering::Acquire);
-        let known_id = note_of(LENDER.load(Ordering::Acquire), tls);
-        let shared = Box::leak(Box::new(InSharedMemory { manager, codes: Default::default() }));
+        let (lender, tls) = lent_tls();
+        let known_id = note_of(lender, tls);
+        let shared = InSharedMemory::leak(manager);
         let flags = libc::CLONE_VM | libc::CLONE_SETTLS | libc::SIGCHLD;
         // Once the libc takes the child for the lender, and once it knows the child's own number.
         for flags in [flags, flags | libc::CLONE_CHILD_SETTID] {
@@ -207,11 +181,18 @@ fn a_child_that_shares_the_memory_but_has_tls_of_its_own_is_refused() {
             // kernel writes to the TLS that is lent.
             let pid = unsafe {
                 let shared = (&raw mut *shared).cast();
-                libc::clone(try_all, stack(), flags, shared, std::ptr::null_mut::<i32>(), tls, known_id)
+                libc::clone(
+                    InSharedMemory::<ShmManager>::try_all,
+                    stack(),
+                    flags,
+                    shared,
+                    std::ptr::null_mut::<i32>(),
+                    tls,
+                    known_id,
+                )
             };
             Child::adopt(pid).succeeds();
-            let codes = shared.codes.each_ref().map(|code| code.swap(0, Ordering::AcqRel));
-            assert_eq!(codes, [libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EPERM]);
+            shared.assert_refused();
         }
         assert_eq!(shared.manager.locks_held().unwrap(), [3]);
         shared.manager.unlock(3).unwrap();
@@ -230,20 +211,15 @@ fn note_of(tid: i32, handle: usize) -> *mut i32 {
 
 #[test]
 fn a_lock_that_a_vfork_child_takes_is_its_parents_and_not_lost() {
-    extern "C" fn take(shared: *mut libc::c_void) -> libc::c_int {
-        // SAFETY: the address is that of the parent's leaked value.
-        let InSharedMemory { manager, codes } = unsafe { &*shared.cast::<InSharedMemory>() };
-        codes[0].store(errno_of(manager.try_lock(4)), Ordering::Release);
-        0
-    }
     alone!({
         let segment = Segment::of(32);
         let manager = segment.open();
         assert_eq!(taken_once(&manager, 4), Acquired::Clean);
-        let shared = Box::leak(Box::new(InSharedMemory { manager, codes: Default::default() }));
+        let shared = InSharedMemory::leak(manager);
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
         // SAFETY: a stack that nobody else uses; the parent stands still until the child, which uses its TLS, ends.
-        let pid = unsafe { libc::clone(take, stack(), flags, (&raw mut *shared).cast()) };
+        let pid =
+            unsafe { libc::clone(InSharedMemory::<ShmManager>::try_one, stack(), flags, (&raw mut *shared).cast()) };
         Child::adopt(pid).succeeds();
         assert_eq!(shared.codes[0].load(Ordering::Acquire), 0);
         assert_eq!(shared.manager.locks_held().unwrap(), [4]);

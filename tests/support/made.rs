@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Children and threads that the libc does not make in its usual way, or that end in an unusual one.
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
-use super::process::{self, Child};
+use lock_manager::Manager;
+
+use super::process::{self, Child, sleep_until_killed};
+use super::{errno_of, eventually};
 
 /// A child made by the system call itself, of which the libc knows nothing.
 pub fn raw_clone(body: impl FnOnce()) -> Child {
@@ -23,6 +29,62 @@ pub fn stack() -> *mut c_void {
     const BYTES: usize = 1 << 20;
     let stack: &'static mut [u128] = vec![0; BYTES / size_of::<u128>()].leak();
     stack.as_mut_ptr_range().end.cast()
+}
+
+/// What a child that shares its parent's memory is given, and what it leaves.
+pub struct InSharedMemory<M> {
+    pub manager: M,
+    pub codes: [AtomicI32; 4],
+}
+
+impl<M: Manager> InSharedMemory<M> {
+    /// It lives as long as the process.
+    pub fn leak(manager: M) -> &'static mut Self {
+        Box::leak(Box::new(Self { manager, codes: Default::default() }))
+    }
+
+    /// A child that takes lock 4 in every way, and releases lock 3, which its parent holds. It is given the address of the
+    /// value.
+    pub extern "C" fn try_all(shared: *mut c_void) -> c_int {
+        // SAFETY: the address is that of the parent's leaked value.
+        let Self { manager, codes } = unsafe { &*shared.cast::<Self>() };
+        let found = [
+            errno_of(manager.lock(4)),
+            errno_of(manager.try_lock(4)),
+            errno_of(manager.timed_lock(4, Duration::from_secs(20))),
+            errno_of(manager.unlock(3)),
+        ];
+        codes.iter().zip(found).for_each(|(code, found)| code.store(found, Ordering::Release));
+        0
+    }
+
+    /// A child that tries lock 4.
+    pub extern "C" fn try_one(shared: *mut c_void) -> c_int {
+        // SAFETY: as above.
+        let Self { manager, codes } = unsafe { &*shared.cast::<Self>() };
+        codes[0].store(errno_of(manager.try_lock(4)), Ordering::Release);
+        0
+    }
+
+    /// Checks that the child of `try_all` was refused in each of its calls, and forgets what they returned.
+    pub fn assert_refused(&self) {
+        let codes = self.codes.each_ref().map(|code| code.swap(0, Ordering::AcqRel));
+        assert_eq!(codes, [libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EPERM]);
+    }
+}
+
+/// The TLS that a child may be lent: that of a thread which sleeps. On x86-64 the libc's handle of a thread is its thread
+/// pointer. Returns the thread's id and that handle.
+pub fn lent_tls() -> (i32, usize) {
+    let lent: &'static (AtomicI32, AtomicUsize) = leak(Default::default());
+    thread::spawn(|| {
+        lent.0.store(process::own_tid(), Ordering::Release);
+        // SAFETY: pthread_self(3) takes nothing.
+        lent.1.store(unsafe { libc::pthread_self() } as usize, Ordering::Release);
+        sleep_until_killed();
+    });
+    eventually("the lender sleeps", || lent.1.load(Ordering::Acquire) != 0);
+    (lent.0.load(Ordering::Acquire), lent.1.load(Ordering::Acquire))
 }
 
 /// A thread of the libc's, which may end in ways that Rust's threads must not.
