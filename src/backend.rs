@@ -309,3 +309,43 @@ pub(crate) fn downgrade_within<B: Backend>(backend: &B, id: u32) -> std::result:
         _ => backend.downgrade_slow(id),
     }
 }
+
+/// The methods of [`Manager`] that take and release locks, which are the same for each backend.
+macro_rules! lock_by_paths {
+    () => {
+        #[inline(always)]
+        fn acquire(
+            &self,
+            id: u32,
+            wait: $crate::Wait,
+            cancel: Option<&$crate::Cancel>,
+        ) -> $crate::Result<$crate::Acquired> {
+            $crate::backend::acquire(self, id, $crate::backend::Mode::Exclusive, wait, cancel)
+        }
+
+        #[inline(always)]
+        fn unlock(&self, id: u32) -> $crate::Result<()> {
+            $crate::backend::release(self, id, $crate::backend::Mode::Exclusive)
+        }
+
+        #[inline(always)]
+        fn acquire_shared(
+            &self,
+            id: u32,
+            wait: $crate::Wait,
+            cancel: Option<&$crate::Cancel>,
+        ) -> $crate::Result<$crate::Acquired> {
+            $crate::backend::acquire(self, id, $crate::backend::Mode::Shared, wait, cancel)
+        }
+
+        #[inline(always)]
+        fn unlock_shared(&self, id: u32) -> $crate::Result<()> {
+            $crate::backend::release(self, id, $crate::backend::Mode::Shared)
+        }
+
+        fn downgrade_lock(&self, id: u32) -> $crate::Result<()> {
+            $crate::backend::downgrade(self, id)
+        }
+    };
+}
+pub(crate) use lock_by_paths;

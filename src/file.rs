@@ -18,10 +18,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::backend::{self, Mode};
-use crate::cancel::Cancel;
+use crate::backend;
 use crate::manager::sealed::Sealed;
-use crate::manager::{Acquired, Holder, Info, LockInfo, Manager, Ownership, UNLIMITED, Wait, Waiter};
+use crate::manager::{Holder, Info, LockInfo, Manager, Ownership, UNLIMITED, Waiter};
 use crate::ownership::OwnershipCell;
 use crate::shm::{self, MAX_LOCKS};
 use crate::sys::Errno;
@@ -285,25 +284,7 @@ impl Manager for FileManager {
         Ok(UNLIMITED)
     }
 
-    fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        backend::acquire(self, id, Mode::Exclusive, wait, cancel)
-    }
-
-    fn unlock(&self, id: u32) -> Result<()> {
-        backend::release(self, id, Mode::Exclusive)
-    }
-
-    fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        backend::acquire(self, id, Mode::Shared, wait, cancel)
-    }
-
-    fn unlock_shared(&self, id: u32) -> Result<()> {
-        backend::release(self, id, Mode::Shared)
-    }
-
-    fn downgrade_lock(&self, id: u32) -> Result<()> {
-        backend::downgrade(self, id)
-    }
+    backend::lock_by_paths!();
 
     fn lock_holders(&self, id: u32) -> Result<Vec<Holder>> {
         self.ensure_attached();

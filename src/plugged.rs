@@ -17,9 +17,9 @@ use std::sync::Arc;
 
 use crate::backend::{self, Mode};
 use crate::manager::sealed::Sealed;
-use crate::manager::{Acquired, Holder, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
+use crate::manager::{Holder, Info, Kind, LockInfo, Manager, Ownership, Waiter};
 use crate::shm::{self, Native, Outcome, SegmentName};
-use crate::{Cancel, Error, Reason, Result};
+use crate::{Error, Reason, Result};
 use calls::Calls;
 use table::lock_manager_backend_t;
 
@@ -170,25 +170,7 @@ impl Manager for PluggedManager {
         Ok(self.num_locks)
     }
 
-    fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        backend::acquire(self, id, Mode::Exclusive, wait, cancel)
-    }
-
-    fn unlock(&self, id: u32) -> Result<()> {
-        backend::release(self, id, Mode::Exclusive)
-    }
-
-    fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        backend::acquire(self, id, Mode::Shared, wait, cancel)
-    }
-
-    fn unlock_shared(&self, id: u32) -> Result<()> {
-        backend::release(self, id, Mode::Shared)
-    }
-
-    fn downgrade_lock(&self, id: u32) -> Result<()> {
-        backend::downgrade(self, id)
-    }
+    backend::lock_by_paths!();
 
     fn lock_holders(&self, id: u32) -> Result<Vec<Holder>> {
         self.told(self.is_in_range(id))?;

@@ -22,14 +22,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::{self, Backend, FastAcquire, Mode, Release, Request, Spin};
 use crate::manager::sealed::Sealed;
-use crate::manager::{Acquired, Holder, Info, Kind, Layout, LockInfo, Manager, Ownership, Wait};
+use crate::manager::{Holder, Info, Kind, Layout, LockInfo, Manager, Ownership};
 use crate::sys::mutex::MutexLayout;
 use crate::sys::process::Process;
 use crate::sys::process::arena::CacheLine;
 use crate::sys::process::registry::Shared;
 use crate::sys::syscall::file::Access;
 use crate::sys::thread;
-use crate::{Cancel, Error, Reason, Result};
+use crate::{Error, Reason, Result};
 
 use super::Outcome;
 use super::name::SegmentName;
@@ -239,22 +239,7 @@ impl Manager for Libpod {
         Ok(self.pool.geometry.num_locks())
     }
 
-    #[inline(always)]
-    fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        backend::acquire(self, id, Mode::Exclusive, wait, cancel)
-    }
-
-    fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        backend::acquire(self, id, Mode::Shared, wait, cancel)
-    }
-
-    fn unlock_shared(&self, id: u32) -> Result<()> {
-        backend::release(self, id, Mode::Shared)
-    }
-
-    fn downgrade_lock(&self, id: u32) -> Result<()> {
-        backend::downgrade(self, id)
-    }
+    backend::lock_by_paths!();
 
     fn lock_holders(&self, _id: u32) -> Result<Vec<Holder>> {
         Err(self.error(NO_READERS))
@@ -267,11 +252,6 @@ impl Manager for Libpod {
                 "the mutexes of the libpod layout belong to threads; unlock in the thread that locked",
             ))),
         }
-    }
-
-    #[inline(always)]
-    fn unlock(&self, id: u32) -> Result<()> {
-        backend::release(self, id, Mode::Exclusive)
     }
 
     fn locks_held(&self) -> Result<Vec<u32>> {

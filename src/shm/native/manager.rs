@@ -4,15 +4,15 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::backend::{self, Mode};
+use crate::backend;
 use crate::manager::sealed::Sealed;
-use crate::manager::{Acquired, Holder, Info, Kind, LockInfo, Manager, Ownership, Wait, Waiter};
+use crate::manager::{Holder, Info, Kind, LockInfo, Manager, Ownership, Waiter};
 use crate::sys::popcount;
 use crate::sys::syscall::clock::Instant;
 use crate::sys::syscall::file::Access;
 use crate::sys::thread::Thread;
 use crate::sys::thread::waits;
-use crate::{Cancel, Error, Reason, Result};
+use crate::{Error, Reason, Result};
 
 use super::super::MAX_LOCKS;
 use super::{Backing, Native, format, note, sharing, word};
@@ -166,24 +166,7 @@ impl Manager for Native {
         Ok(self.pool().num_locks_now())
     }
 
-    #[inline(always)]
-    fn acquire(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        backend::acquire(self, id, Mode::Exclusive, wait, cancel)
-    }
-
-    #[inline(always)]
-    fn acquire_shared(&self, id: u32, wait: Wait, cancel: Option<&Cancel>) -> Result<Acquired> {
-        backend::acquire(self, id, Mode::Shared, wait, cancel)
-    }
-
-    #[inline(always)]
-    fn unlock_shared(&self, id: u32) -> Result<()> {
-        backend::release(self, id, Mode::Shared)
-    }
-
-    fn downgrade_lock(&self, id: u32) -> Result<()> {
-        backend::downgrade(self, id)
-    }
+    backend::lock_by_paths!();
 
     fn lock_holders(&self, id: u32) -> Result<Vec<Holder>> {
         self.begin()?;
@@ -195,11 +178,6 @@ impl Manager for Native {
         self.check_writable()?;
         self.begin()?;
         self.ownership.choose(ownership).map_err(|reason| self.error(reason))
-    }
-
-    #[inline(always)]
-    fn unlock(&self, id: u32) -> Result<()> {
-        backend::release(self, id, Mode::Exclusive)
     }
 
     fn locks_held(&self) -> Result<Vec<u32>> {
