@@ -95,7 +95,8 @@ impl Contender {
     /// Ours, and all peers that this machine has.
     pub fn all() -> Vec<Self> {
         let mut all = Self::ours();
-        all.extend(peers::here().iter().map(Self::of));
+        // Whom a read-write lock prefers is nothing to those who only write.
+        all.extend(peers::here().iter().filter(|peer| peer.name != peers::RWLOCK_WRITERS_FIRST).map(Self::of));
         all
     }
 

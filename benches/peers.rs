@@ -23,6 +23,8 @@ pub const FLOOR: &str = "floor: cmpxchg + xchg";
 pub const RAW: &str = "robust mutex";
 pub const PLAIN: &str = "plain mutex";
 pub const RWLOCK: &str = "pthread_rwlock";
+/// The same lock, which without this attribute lets readers pass a writer that waits.
+pub const RWLOCK_WRITERS_FIRST: &str = "pthread_rwlock, writers first";
 pub const SEMAPHORE: &str = "POSIX semaphore";
 pub const SEMOP: &str = "semop SEM_UNDO";
 pub const FCNTL: &str = "fcntl POSIX";
@@ -54,11 +56,12 @@ pub struct Peer {
 }
 
 /// The peers in C and C++, by their sources.
-const COMPILED: [(&str, Source, Death); 13] = [
+const COMPILED: [(&str, Source, Death); 14] = [
     (FLOOR, Source::libc("floor.c"), Death::Stays),
     (RAW, Source::libc("robust_mutex.c"), Death::Told),
     (PLAIN, Source::libc("plain_mutex.c"), Death::Stays),
     (RWLOCK, Source::libc("rwlock.c"), Death::Stays),
+    (RWLOCK_WRITERS_FIRST, Source::libc_with("rwlock.c", &["-DWRITERS_FIRST"]), Death::Stays),
     (SEMAPHORE, Source::libc("semaphore.c"), Death::Stays),
     (SEMOP, Source::libc("sysv_semaphore.c"), Death::Untold),
     (FCNTL, Source::libc("fcntl_posix.c"), Death::Untold),

@@ -24,6 +24,10 @@ impl Source {
         Self { file, flags: &[], pkg_config: None, package: None }
     }
 
+    pub const fn libc_with(file: &'static str, flags: &'static [&'static str]) -> Self {
+        Self { flags, ..Self::libc(file) }
+    }
+
     pub const fn with(
         file: &'static str,
         flags: &'static [&'static str],

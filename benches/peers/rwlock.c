@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* The libc's read-write lock, shared by processes. It cannot be robust. */
+/* The libc's read-write lock, shared by processes. It cannot be robust. Readers pass a writer that waits, unless
+ * WRITERS_FIRST is defined. */
+#define _GNU_SOURCE
 #include "peer.h"
 
 #include <pthread.h>
@@ -11,6 +13,9 @@ void peer_make(void *memory, const char *path)
 	(void)path;
 	pthread_rwlockattr_init(&attributes);
 	pthread_rwlockattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+#ifdef WRITERS_FIRST
+	pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+#endif
 	pthread_rwlock_init(memory, &attributes);
 }
 

@@ -83,7 +83,8 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         title: "Readers and writers",
-        prose: "`pthread_rwlock` is not robust: a reader or writer that dies keeps it.",
+        prose: "`pthread_rwlock` is not robust: a reader or writer that dies keeps it. It lets readers pass a writer \
+                that waits, or, asked for writers first, writers pass the readers.",
         picture: None,
         works: &[
             ("sharing pair", Matrix),

@@ -5,6 +5,7 @@ mod deaths;
 mod mixed;
 
 use std::ffi::c_void;
+use std::ptr::NonNull;
 
 use crate::contenders::{NATIVE, PairCall};
 use crate::library::{Layout, Segment, library};
@@ -53,19 +54,37 @@ pub fn run(run: &mut Run) {
         shared: library().shared_pair(),
         exclusive: library().pair(),
     };
-    let peer = peers::find(peers::RWLOCK).expect("the libc has it");
-    let memory = shared_memory(PEER_MEMORY);
-    // SAFETY: as peer.h says: zeroed shared memory; this peer wants no path.
-    let handle = unsafe {
-        (peer.make)(memory.as_ptr().cast(), c"".as_ptr());
-        (peer.attach)(memory.as_ptr().cast(), c"".as_ptr())
-    };
-    let shared = peer.shared_pair.expect("a read-write lock has it");
-    let libc = ReadWrite { name: peer.name, handle, shared, exclusive: peer.pair };
-    uncontended(run, ours, libc);
-    mixed::run(run, [ours, libc]);
+    let libc = Libc::new(peers::RWLOCK);
+    let writers_first = Libc::new(peers::RWLOCK_WRITERS_FIRST);
+    uncontended(run, ours, libc.lock);
+    mixed::run(run, &[ours, libc.lock, writers_first.lock]);
     deaths::run(run, &segment);
-    unmap(memory, PEER_MEMORY);
+}
+
+/// A read-write lock of the libc, and the memory in which it is.
+struct Libc {
+    lock: ReadWrite,
+    memory: NonNull<u8>,
+}
+
+impl Libc {
+    fn new(name: &'static str) -> Self {
+        let peer = peers::find(name).expect("the libc has it");
+        let memory = shared_memory(PEER_MEMORY);
+        // SAFETY: as peer.h says: zeroed shared memory; this peer wants no path.
+        let handle = unsafe {
+            (peer.make)(memory.as_ptr().cast(), c"".as_ptr());
+            (peer.attach)(memory.as_ptr().cast(), c"".as_ptr())
+        };
+        let shared = peer.shared_pair.expect("a read-write lock has it");
+        Self { lock: ReadWrite { name: peer.name, handle, shared, exclusive: peer.pair }, memory }
+    }
+}
+
+impl Drop for Libc {
+    fn drop(&mut self) {
+        unmap(self.memory, PEER_MEMORY);
+    }
 }
 
 fn uncontended(run: &mut Run, ours: ReadWrite, libc: ReadWrite) {

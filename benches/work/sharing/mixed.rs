@@ -23,7 +23,7 @@ const WRITER_NS: u64 = 500_000;
 const STOP: usize = 0;
 const FIRST_WORKER: usize = 1;
 
-pub fn run(run: &mut Run, locks: [ReadWrite; 2]) {
+pub fn run(run: &mut Run, locks: &[ReadWrite]) {
     let slice = run.effort.slice();
     for (processes, writers) in MIXES {
         let case = format!("{processes} processes; {} % writers", writers as f64 / 10.0);
