@@ -175,11 +175,12 @@ impl<'s> Cells<'s> {
         distance < size_of_val(self.own)
     }
 
-    /// Whether another owner than `owner` is in the slot's cells.
+    /// The bits by which the owners in the slot's cells differ from `owner`; 0: perhaps there is no other. Of two owners that
+    /// look at each other, at least one has a bit that the other lacks.
     #[inline(always)]
-    pub fn has_others(&self, owner: u64) -> bool {
+    pub fn others(&self, owner: u64) -> u64 {
         let all = self.own.iter().fold(0, |all, cell| all | cell.load(Ordering::Relaxed));
-        all & OWNER != 0 && all & OWNER != owner
+        all & OWNER & !owner
     }
 
     /// The empty cells that an owner can claim by one swap: those of the slot or, once the lock has a window, the places

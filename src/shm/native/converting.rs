@@ -14,7 +14,7 @@ use super::abandoning::ROUNDS;
 use super::cells::{Cells, Seen};
 use super::note;
 use super::releasing::{Next, wake};
-use super::sharing::{hand_to_process, leave, sweep_claim, try_claim, withdraw};
+use super::sharing::{hand_to_process, leave, sweep_claim, try_claim};
 use super::view::View;
 use super::waiting;
 use super::word::{self, OWNER, OWNER_DIED, RESERVED, WaitState};
@@ -77,7 +77,7 @@ impl View {
         };
         // No second look at the word is needed: this thread holds the lock.
         if !cells.has(cell) || !thread.end_claim(cell) {
-            withdraw(&cells, cell, owner, thread);
+            self.withdraw(id, cell, owner);
             return Release::GoSlow;
         }
         match downgrade_word(&cells, is_its) {

@@ -8,6 +8,7 @@
 //! notes the cell before it claims it, and takes the note away once it holds the lock. A later call of the thread that
 //! finds the note releases the cell (S14).
 
+use std::hint;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -93,21 +94,22 @@ impl View {
             return FastAcquire::GoSlow;
         }
         if cells.level.load(Ordering::Relaxed) != 0 {
+            hint::cold_path();
             return self.share_in_table(id);
         }
         let cell = cells.first_own(owner);
         // Load all addresses before the swap: the processor starts nothing new until the swap is done.
-        let (word, retired, meets) = (cells.word, self.retired(), cells.has_others(owner));
+        let (word, retired, others) = (cells.word, self.retired(), cells.others(owner));
         if !try_claim(cell, owner, thread) {
             return FastAcquire::GoSlow;
         }
-        if !is_open(word.load(Ordering::SeqCst)) || retired.load(Ordering::Relaxed) != mark::IN_USE {
-            return withdraw(&cells, cell, owner, thread);
+        if !is_open(word.load(Ordering::SeqCst))
+            || retired.load(Ordering::Relaxed) != mark::IN_USE
+            || !thread.end_claim(cell)
+        {
+            return self.withdraw(id, cell, owner);
         }
-        if !thread.end_claim(cell) {
-            return withdraw(&cells, cell, owner, thread);
-        }
-        if meets {
+        if others != 0 {
             spread_out_at_times(cells.level, thread);
         }
         FastAcquire::Acquired(Acquired::Clean)
@@ -132,14 +134,31 @@ impl View {
         if !try_claim(cell, owner, thread) {
             return FastAcquire::GoSlow;
         }
-        if !cells.has(cell) || !is_open(word.load(Ordering::SeqCst)) || retired.load(Ordering::Relaxed) != mark::IN_USE
+        if !cells.has(cell)
+            || !is_open(word.load(Ordering::SeqCst))
+            || retired.load(Ordering::Relaxed) != mark::IN_USE
+            || !thread.end_claim(cell)
         {
-            return withdraw(&cells, cell, owner, thread);
-        }
-        if !thread.end_claim(cell) {
-            return withdraw(&cells, cell, owner, thread);
+            return self.withdraw(id, cell, owner);
         }
         FastAcquire::Acquired(Acquired::Clean)
+    }
+
+    /// Withdraws a claim. A signal handler may have released it already. If the handler came before the swap, the cell is
+    /// still the thread's. If it came after, the cell may be a hold that the handler has claimed for a lock of its own.
+    ///
+    /// It finds the cells anew: what a fast path hands on by reference, it writes to memory before each of its swaps.
+    #[cold]
+    #[inline(never)]
+    #[allow(improper_ctypes_definitions, reason = "as above")]
+    pub(super) extern "C" fn withdraw(&self, id: u32, cell: &AtomicU64, owner: u64) -> FastAcquire {
+        let thread = Thread::calling();
+        let is_its = || self.cells(id).is_some_and(|cells| cells.has(cell));
+        if thread.claims(cell) || !thread.is_reading() || is_its() {
+            leave(cell, owner);
+        }
+        thread.abandon_claim(cell);
+        FastAcquire::GoSlow
     }
 
     pub(super) fn sharer(&self, thread: Thread) -> Option<Sharer> {
@@ -173,7 +192,7 @@ impl View {
             if !is_open || cells.word.load(Ordering::Relaxed) & OWNER == sharer.owner {
                 break;
             }
-            let attempt = self.come_in(&cells, sharer);
+            let attempt = self.come_in(id, &cells, sharer);
             if attempt != FastAcquire::GoSlow {
                 return attempt;
             }
@@ -181,19 +200,16 @@ impl View {
         if spin == Spin::Try { self.refuse_mid(id) } else { FastAcquire::GoSlow }
     }
 
-    fn come_in(&self, cells: &Cells<'_>, sharer: Sharer) -> FastAcquire {
+    fn come_in(&self, id: u32, cells: &Cells<'_>, sharer: Sharer) -> FastAcquire {
         let Sharer { thread, owner, process } = sharer;
         let Some(cell) = cells.claimable(owner).find(|cell| try_claim(cell, owner, thread)) else {
             return FastAcquire::GoSlow;
         };
         let seen = if cells.has(cell) { cells.look_again(WaitState::default()) } else { None };
-        let Some(seen) = seen.filter(|_| !self.is_marked_as_retired()) else {
-            return withdraw(cells, cell, owner, thread);
+        let Some(seen) = seen.filter(|_| !self.is_marked_as_retired() && thread.end_claim(cell)) else {
+            return self.withdraw(id, cell, owner);
         };
-        if !thread.end_claim(cell) {
-            return withdraw(cells, cell, owner, thread);
-        }
-        if cells.has_in_slot(cell) && cells.has_others(owner) {
+        if cells.has_in_slot(cell) && cells.others(owner) != 0 {
             spread_out_at_times(cells.level, thread);
         }
         if let Some(process) = process {
@@ -269,19 +285,6 @@ pub(super) fn hand_to_process(cell: &AtomicU64, owner: u64, process: u64) {
 #[inline(always)]
 fn is_open(seen: u64) -> bool {
     !word::has_owner(seen) && seen & (SHARED | OWNER_DIED) == SHARED
-}
-
-/// Withdraws a claim. A signal handler may have released it already. If the handler came before the swap, the cell is
-/// still the thread's. If it came after, the cell may be a hold that the handler has claimed for a lock of its own.
-#[cold]
-#[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "as above")]
-pub(super) extern "C" fn withdraw(cells: &Cells<'_>, cell: &AtomicU64, owner: u64, thread: Thread) -> FastAcquire {
-    if thread.claims(cell) || cells.has(cell) || !thread.is_reading() {
-        leave(cell, owner);
-    }
-    thread.abandon_claim(cell);
-    FastAcquire::GoSlow
 }
 
 /// Sends readers that often meet to the table, where each has a cache line of its own: the slot's cells share one.
