@@ -90,7 +90,7 @@ test-podman: setup-test ## the tests beside real Podmans: the machine's own, and
 	@for suite in $(SUITES); do tools/podman-root $$suite || exit 1; done
 	$(CARGO) test --locked --no-fail-fast -p lock-manager -p lockctl --test podman
 
-test-fresh: setup-fresh ## make demo and make test in a bare Debian, as root and as an ordinary user; half an hour
+test-fresh: setup-fresh ## make demo, demo-etcd and test in a bare Debian, as root and as an ordinary user; half an hour
 	tools/test-fresh
 
 test-storm: setup-test ## storms of STORM_SECONDS (300), and a death at every instruction; more than half an hour
