@@ -161,11 +161,12 @@ install: $(BUILT)/liblock_manager.so $(BUILT)/liblock_manager.a $(BUILT)/liblock
 	install -D -m 644 $(PAGES)/completions/lockctl.bash "$(DESTDIR)$(BASH_COMPLETIONS)/lockctl"
 	install -D -m 644 $(PAGES)/completions/_lockctl "$(DESTDIR)$(ZSH_COMPLETIONS)/_lockctl"
 	install -D -m 644 $(PAGES)/completions/lockctl.fish "$(DESTDIR)$(FISH_COMPLETIONS)/lockctl.fish"
-	install -d "$(DESTDIR)$(DOCDIR)/docs" "$(DESTDIR)$(DOCDIR)/examples"
-	install -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DOCDIR)/"
-	install -m 644 docs/caveats.md docs/design.md docs/diagnosing.md docs/etcd.md docs/platforms.md docs/promises.md \
-		docs/segment-format.md docs/shared-locks.md \
+	install -d "$(DESTDIR)$(DOCDIR)/docs/benchmarks" "$(DESTDIR)$(DOCDIR)/examples"
+	install -m 644 README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE "$(DESTDIR)$(DOCDIR)/"
+	install -m 644 docs/benchmarks.md docs/caveats.md docs/design.md docs/diagnosing.md docs/etcd.md docs/platforms.md \
+		docs/promises.md docs/segment-format.md docs/shared-locks.md \
 		"$(DESTDIR)$(DOCDIR)/docs/"
+	install -m 644 docs/benchmarks/*.svg "$(DESTDIR)$(DOCDIR)/docs/benchmarks/"
 	install -m 644 examples/counting.c examples/etcd.c examples/segment.c "$(DESTDIR)$(DOCDIR)/examples/"
 	install -d "$(DESTDIR)$(DATADIR)"
 	sed 's,/usr/local/lib/,$(LIBDIR)/,' tools/lock_manager.bt > "$(DESTDIR)$(DATADIR)/lock_manager.bt"
