@@ -70,9 +70,9 @@ $(PAGES)/made: $(BUILT)/lockctl $(BUILT)/lock-manager-man $(HEADERS)
 	@touch "$@"
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
 
-test: setup-test lint stage ## every test: lints, Rust, C, Go, the command line, a real Podman
+test: setup-test lint stage ## every test: lints, Rust, C, Go, the command line, a real Podman, a real etcd
 	$(CARGO) test --locked --workspace --no-fail-fast
 	c-tests/run $(STAGE)
 	lockctl/run-tests $(STAGE)
