@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lock_manager::{Acquired, Manager, ShmManager};
 
 use super::support::alone::{self, alone};
-use super::support::made::{leak, pthread, raw_exit};
+use super::support::made::{leak, pthread, raw_exit, raw_fork};
 use super::support::native_layout::{self as layout, GENERATIONS};
 use super::support::process::sleep_until_killed;
 use super::support::timing::{scaled, storm_goes_on};
@@ -155,9 +155,9 @@ fn live(arena: Arena, manager: &ShmManager, life: u32, random: &mut Random) {
 
 /// A child that outlives its parent and does nothing.
 fn leave_a_clone() {
-    // SAFETY: clone(2) without flags is fork(2); the child makes two system calls and ends.
+    // SAFETY: the child makes two system calls and ends.
     unsafe {
-        if libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) == 0 {
+        if raw_fork() == 0 {
             let time = libc::timespec { tv_sec: 0, tv_nsec: 200_000_000 };
             libc::syscall(libc::SYS_nanosleep, &raw const time, std::ptr::null_mut::<libc::timespec>());
             libc::syscall(libc::SYS_exit_group, 0);

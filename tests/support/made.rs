@@ -15,13 +15,23 @@ use super::{errno_of, eventually};
 
 /// A child made by the system call itself, of which the libc knows nothing.
 pub fn raw_clone(body: impl FnOnce()) -> Child {
+    // SAFETY: the libc's heap is idle in other threads.
+    match unsafe { raw_fork() } {
+        0 => process::run(body),
+        pid => Child::adopt(pid),
+    }
+}
+
+/// fork(2) by the system call itself: 0 in the child, whose libc may be in any state.
+///
+/// # Safety
+///
+/// What the child uses of the libc is not in use by another thread of the parent.
+pub unsafe fn raw_fork() -> i32 {
     // s390x takes the stack before the flags.
     let [first, second] = if cfg!(target_arch = "s390x") { [0, libc::SIGCHLD] } else { [libc::SIGCHLD, 0] };
-    // SAFETY: clone(2) without flags is fork(2), on a copy of this stack; the libc's heap is idle in other threads.
-    match unsafe { libc::syscall(libc::SYS_clone, first, second, 0, 0, 0) } {
-        0 => process::run(body),
-        pid => Child::adopt(pid as i32),
-    }
+    // SAFETY: clone(2) without flags is fork(2), on a copy of this stack.
+    unsafe { libc::syscall(libc::SYS_clone, first, second, 0, 0, 0) as i32 }
 }
 
 /// A stack for a child or context that shares the caller's memory, for the life of the process: its upper end.
