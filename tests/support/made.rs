@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Children and threads that the libc does not make in its usual way, or that end in an unusual one.
 
+mod end;
+
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use lock_manager::Manager;
+
+use end::End;
 
 use super::process::{self, Child, sleep_until_killed};
 use super::{errno_of, eventually};
@@ -98,8 +103,11 @@ pub fn lent_tls() -> (i32, usize) {
 }
 
 /// A thread of the libc's, which may end in ways that Rust's threads must not.
-#[derive(Debug, Clone, Copy)]
-pub struct Pthread(libc::pthread_t);
+#[derive(Debug)]
+pub struct Pthread {
+    handle: libc::pthread_t,
+    end: Arc<End>,
+}
 
 type Body = Box<dyn FnOnce()>;
 
@@ -111,31 +119,36 @@ pub fn pthread(body: impl FnOnce() + 'static) -> Pthread {
         body();
         ptr::null_mut()
     }
-    let body: *mut Body = Box::into_raw(Box::new(Box::new(body)));
+    let end = Arc::new(End::default());
+    let threads_own = Arc::clone(&end);
+    let body: *mut Body = Box::into_raw(Box::new(Box::new(move || threads_own.told_of(body))));
     let mut thread = MaybeUninit::uninit();
     // SAFETY: pthread_create(3) writes the handle; the body is given to the new thread.
     let code = unsafe { libc::pthread_create(thread.as_mut_ptr(), ptr::null(), start, body.cast()) };
     assert_eq!(code, 0);
     // SAFETY: written, since it succeeded.
-    Pthread(unsafe { thread.assume_init() })
+    Pthread { handle: unsafe { thread.assume_init() }, end }
 }
 
 impl Pthread {
     /// Waits for the thread's end, by whatever means.
     pub fn join(self) {
-        // SAFETY: pthread_join(3) of a thread that was made above and is joined once.
-        assert_eq!(unsafe { libc::pthread_join(self.0, ptr::null_mut()) }, 0);
+        if self.end.is_heard_of_by_the_libc() {
+            // SAFETY: pthread_join(3) of a thread that was made above and is joined once.
+            assert_eq!(unsafe { libc::pthread_join(self.handle, ptr::null_mut()) }, 0);
+        }
     }
 
     /// Lets it go on without anybody to wait for its end.
     pub fn detach(self) {
         // SAFETY: pthread_detach(3) of a thread that was made above and is not joined.
-        assert_eq!(unsafe { libc::pthread_detach(self.0) }, 0);
+        assert_eq!(unsafe { libc::pthread_detach(self.handle) }, 0);
     }
 }
 
 /// Ends the calling thread by the system call, of which the libc hears nothing.
 pub fn raw_exit() -> ! {
+    end::before_raw_exit();
     loop {
         // SAFETY: exit(2), of the system: ends this thread alone, without a look at its stack.
         unsafe { libc::syscall(libc::SYS_exit, 0) };
