@@ -64,6 +64,8 @@ run_neighbours() {
 		told "$1" "musl and glibc on one segment" share "$segment" "$work/neighbour" "$program"
 		told "$1" "two programs of musl on a segment of the libpod layout" share "$segment" "$program" "$program" libpod
 		told "$1" "a segment of glibc's mutexes is refused" refuses "$segment" "$work/neighbour" "$program" glibc
+		[ "$ci" = yes ] || told "$1" "and by musl's lockctl" \
+			lockctl_refuses "$segment" glibc "$rust" "$work/neighbour" libpod
 		told "$1" "a segment of musl's mutexes is refused" refuses "$segment" "$program" "$work/neighbour" musl
 		run_beside_libpod "$1" "$segment" "$program"
 		told "$1" "a program of musl loads the library" loads "$segment"
@@ -109,16 +111,22 @@ run_beside_libpod() {
 	told "$1" "libpod and the library on a segment of the library" share "$2" "$3" "$theirs" libpod
 	told "$1" "a segment of musl's libpod is refused by glibc's library" refuses "$2" "$theirs" "$work/neighbour" musl
 	# Its crates would be half of what CI compiles.
-	[ "$ci" = yes ] || told "$1" "and by glibc's lockctl" lockctl_refuses "$2" "$theirs" musl
+	[ "$ci" = yes ] || told "$1" "and by glibc's lockctl" lockctl_refuses "$2" musl "" "$theirs"
 }
 
-# lockctl_refuses SEGMENT MAKER LIBC
+# lockctl_refuses SEGMENT LIBC TARGET MAKER...: lockctl, built for this machine or for TARGET unless that is empty, refuses what
+# MAKER makes in the libpod layout, with the mutexes of LIBC, and names LIBC.
 lockctl_refuses() {
-	local said
-	(cd "$here" && CARGO_TARGET_DIR=$work/build CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=0 \
-		cargo build --offline --locked -p lockctl) && "$2" "$1" create || return
-	if said=$("$work/build/debug/lockctl" list "$1" 2>&1); then said="not refused: $said"; fi
-	"$2" "$1" remove && echo "$said" && case $said in *"mutexes of $3"*) ;; *) return 1 ;; esac
+	local segment=$1 libc=$2 target=$3 maker=$4 said
+	shift 4
+	(
+		cd "$here"
+		export CARGO_TARGET_DIR=$work/build CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=0
+		export CC_x86_64_unknown_linux_musl=musl-gcc
+		cargo build --offline --locked -p lockctl ${target:+--target "$target"}
+	) && "$maker" "$segment" create "$@" || return
+	if said=$("$work/build/${target:+$target/}debug/lockctl" list "$segment" 2>&1); then said="not refused: $said"; fi
+	"$maker" "$segment" remove && echo "$said" && case $said in *"mutexes of $libc"*) ;; *) return 1 ;; esac
 }
 
 # The unwinder that Rust brings for musl: the one of this machine's gcc is for glibc.
