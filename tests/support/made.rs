@@ -119,7 +119,7 @@ pub fn pthread(body: impl FnOnce() + 'static) -> Pthread {
         body();
         ptr::null_mut()
     }
-    let end = Arc::new(End::default());
+    let end: Arc<End> = Arc::default();
     let threads_own = Arc::clone(&end);
     let body: *mut Body = Box::into_raw(Box::new(Box::new(move || threads_own.told_of(body))));
     let mut thread = MaybeUninit::uninit();
