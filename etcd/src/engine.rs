@@ -20,7 +20,7 @@ use crate::keeper::Keeper;
 use crate::keys::Keys;
 use crate::options::Options;
 use crate::owner::Identity;
-use crate::shared::{Common, Hold, Job, Task, Wait};
+use crate::shared::{Common, Hold, Job, Loss, Task, Wait};
 use crate::slots::Slots;
 use crate::storage::{self, Found};
 use crate::sys::{self, Alarm, Bell};
@@ -226,13 +226,11 @@ impl Engine {
         if is_lost {
             // What is left of it tells the next holder.
             common.leave_task(Task::GiveBack(id, Hold { died: true, ..hold }));
-            let why =
-                "its lease was not renewed in time, because this process was paused, or no endpoint of etcd answered";
-            return Err(Failure::lost(id, why));
+            return Err(Failure::lost(id, hold.loss.unwrap_or(Loss::LeaseOver).why()));
         }
         match self.delete(id, hold.record) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::lost(id, "its key is gone, because somebody deleted it or revoked its lease")),
+            Ok(false) => Err(Failure::lost(id, Loss::KeyGone.why())),
             // It was held until now, so this is no loss.
             Err(_) if sys::boot_time() < good_until => {
                 common.leave_task(Task::GiveBack(id, Hold { died: false, ..hold }));
@@ -269,7 +267,7 @@ impl Engine {
         let shared = self.here()?.lock();
         let hold = shared.holds.get(&id).ok_or_else(|| Failure::lost(id, "this process has forgotten it"))?;
         if sys::boot_time() >= shared.good_until_of(hold) {
-            return Err(Failure::lost(id, "its lease was not renewed in time"));
+            return Err(Failure::lost(id, hold.loss.unwrap_or(Loss::LeaseOver).why()));
         }
         Ok(hold.record)
     }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 //! The one thread of a manager: it talks to etcd, keeps leases alive, and goes on with the acquisitions.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use crate::acquiring::Acquiring;
 use crate::core::Tried;
 use crate::deleting::{Deleted, Deletion};
-use crate::host::State;
+use crate::host::{Record, State};
 use crate::http::{NoAnswer, Stream};
-use crate::shared::{Common, Hold, Job, PAUSE, Task};
+use crate::shared::{Common, Hold, Job, Looks, PAUSE, Task};
 use crate::sys;
-use crate::wire::{self, TxnResponse, WatchResponse};
+use crate::watching::{WATCHED_AFTER, Watch};
+use crate::wire::{self, TxnResponse};
 
 /// How soon a kept key is looked after that nobody came for.
 const KEPT_LOOK_NS: u64 = 5_000_000;
@@ -37,11 +38,8 @@ pub(crate) struct Keeper {
     pub(crate) look_at: u64,
     jobs: Vec<Job>,
     shared_keys: Vec<Watched>,
-    waits: Vec<Acquiring>,
-    stream: Option<Stream>,
-    /// What the stream watches.
-    watched: Vec<(String, i64)>,
-    rewatch_at: u64,
+    pub(crate) waits: Vec<Acquiring>,
+    pub(crate) watch: Watch,
 }
 
 pub(crate) fn nanoseconds(duration: Duration) -> u64 {
@@ -57,9 +55,7 @@ impl Keeper {
             jobs: Vec::new(),
             shared_keys: Vec::new(),
             waits: Vec::new(),
-            stream: None,
-            watched: Vec::new(),
-            rewatch_at: 0,
+            watch: Watch::default(),
         }
     }
 
@@ -80,7 +76,7 @@ impl Keeper {
             self.look_after_held();
             self.ask_jobs();
             self.advance_waits();
-            self.watch_what_is_waited_for();
+            self.watch_keys();
             self.sleep();
             self.read_stream();
         }
@@ -192,18 +188,24 @@ impl Keeper {
     /// free says so.
     fn look_after_held(&mut self) {
         let now = sys::monotonic();
+        let common = Arc::clone(&self.common);
+        if common.lock().looks == Looks::Soon {
+            self.look_at = self.look_at.min(now + nanoseconds(WATCHED_AFTER));
+        }
         if now < self.look_at {
             return;
         }
-        self.look_at = now + nanoseconds(self.common.options.renewal() / LOOKS);
-        let held: Vec<u32> = {
-            let mut shared = self.common.lock();
-            shared.is_looked_after = !shared.holds.is_empty();
-            shared.holds.keys().copied().filter(|&id| self.common.slots.is_held(id)).collect()
+        let held: Vec<(u32, Record)> = {
+            let shared = common.lock();
+            let is_held = |(id, _): &(&u32, &Hold)| common.slots.is_held(**id);
+            shared.holds.iter().filter(is_held).map(|(&id, hold)| (id, hold.record)).collect()
         };
-        for id in held {
-            self.take_up(id);
-        }
+        let held: Vec<_> = held.into_iter().filter(|&(id, _)| !self.take_up(id)).collect();
+        let looks = self.looks_at(&held);
+        let mut shared = common.lock();
+        shared.looks = if shared.holds.is_empty() { Looks::Never } else { looks };
+        let pause = if looks == Looks::Soon { WATCHED_AFTER } else { common.options.renewal() / LOOKS };
+        self.look_at = now + nanoseconds(pause);
     }
 
     /// Deletes a key that nobody on the host holds, as the native lock says, which is taken for a moment only. Whether that is
@@ -233,72 +235,15 @@ impl Keeper {
         }
     }
 
-    /// Watches the keys that the waits wait for, from the revisions on in which they were seen.
-    fn watch_what_is_waited_for(&mut self) {
-        let wanted: Vec<(String, i64)> = self.waits.iter().flat_map(Acquiring::watched).collect();
-        let is_covered = wanted.iter().all(|(key, _)| self.watched.iter().any(|(watched, _)| watched == key));
-        if wanted.is_empty() {
-            self.stream = None;
-            self.watched.clear();
-            return;
-        }
-        if (is_covered && self.stream.is_some()) || sys::monotonic() < self.rewatch_at {
-            return;
-        }
-        let mut body = String::new();
-        for (index, (key, revision)) in wanted.iter().enumerate() {
-            let create = json!({"create_request": {"key": wire::base64_of(key), "filters": ["NOPUT"],
-                "start_revision": revision.to_string(), "watch_id": (index + 1).to_string()}});
-            body.push_str(&create.to_string());
-            body.push('\n');
-        }
-        self.stream = None;
-        let timeout = self.common.options.request_timeout();
-        let opened = self.common.cluster.lock().unwrap_or_else(PoisonError::into_inner).watch(&body, timeout);
-        match opened {
-            Ok(stream) => {
-                self.stream = Some(stream);
-                self.watched = wanted;
-            }
-            Err(_) => {
-                self.watched.clear();
-                self.rewatch_at = sys::monotonic() + nanoseconds(PAUSE);
-            }
-        }
-    }
-
-    fn read_stream(&mut self) {
-        let Some(stream) = &mut self.stream else { return };
-        let Some(messages) = stream.messages::<WatchResponse>() else {
-            self.end_stream();
-            return;
-        };
-        for message in messages {
-            if message.canceled {
-                self.waits.iter_mut().for_each(Acquiring::look_soon);
-            }
-            for event in message.events {
-                self.waits.iter_mut().for_each(|wait| wait.hear_of(&event.kv.key));
-            }
-        }
-    }
-
-    /// Whatever was watched may have changed unseen.
-    fn end_stream(&mut self) {
-        self.stream = None;
-        self.watched.clear();
-        self.waits.iter_mut().for_each(Acquiring::look_soon);
-    }
-
     fn sleep(&self) {
         let now = sys::monotonic();
         let kept = self.shared_keys.iter().map(|watched| watched.due);
         let jobs = self.jobs.iter().map(|job| job.not_before);
         let waits = self.waits.iter().map(Acquiring::next);
-        let look = if self.common.lock().is_looked_after { self.look_at } else { u64::MAX };
+        let look = if self.common.lock().looks == Looks::Never { u64::MAX } else { self.look_at };
         let due = kept.chain(jobs).chain(waits).chain([self.renew_at, look]).min().unwrap_or(0);
         let mut descriptors = vec![std::os::fd::AsRawFd::as_raw_fd(&self.common.bell)];
-        descriptors.extend(self.stream.as_ref().map(Stream::descriptor));
+        descriptors.extend(self.watch.stream.as_ref().map(Stream::descriptor));
         if due > now {
             sys::wait_readable(&descriptors, Duration::from_nanos(due - now));
         }

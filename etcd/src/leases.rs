@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::http::NoAnswer;
 use crate::keeper::{Keeper, nanoseconds};
-use crate::shared::PAUSE;
+use crate::shared::{Loss, PAUSE};
 use crate::sys;
 use crate::wire::{LeaseResponse, Streamed};
 
@@ -35,7 +35,7 @@ impl Keeper {
     /// Lets go of a lease that is over, and of what was held by it.
     pub(crate) fn forget_lease(&mut self, lease: i64) {
         let mut shared = self.common.lock();
-        shared.lose(lease);
+        shared.lose(lease, Loss::KeyGone);
         self.common.settle(&shared);
     }
 
@@ -63,7 +63,7 @@ impl Keeper {
         let mut shared = self.common.lock();
         let over: Vec<i64> =
             shared.leases.iter().filter(|&(_, &until)| now >= until).map(|(&lease, _)| lease).collect();
-        over.iter().for_each(|lease| shared.lose(*lease));
+        over.iter().for_each(|lease| shared.lose(*lease, Loss::LeaseOver));
         let own = shared.own_lease;
         let used: Vec<i64> = shared.holds.values().map(|hold| hold.record.lease).collect();
         shared.leases.retain(|lease, _| Some(*lease) == own || used.contains(lease));
@@ -84,8 +84,10 @@ impl Keeper {
         };
         let mut shared = self.common.lock();
         // What was over once is lost, though the lease goes on: its holder may have been told.
-        if ttl <= 0 || asked_at >= shared.good_until(lease) {
-            shared.lose(lease);
+        if asked_at >= shared.good_until(lease) {
+            shared.lose(lease, Loss::LeaseOver);
+        } else if ttl <= 0 {
+            shared.lose(lease, Loss::KeyGone);
         } else {
             shared.leases.insert(lease, good_until(asked_at, ttl));
         }

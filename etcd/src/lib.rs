@@ -35,6 +35,7 @@ mod sys;
 #[allow(dead_code, reason = "the core's own file; this library does not use every number of it")]
 mod table;
 mod tabled;
+mod watching;
 mod wire;
 
 pub use failure::Failure;

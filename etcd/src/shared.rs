@@ -37,7 +37,7 @@ pub(crate) struct Hold {
     pub(crate) record: Record,
     /// Whether its holder was told of a death.
     pub(crate) died: bool,
-    pub(crate) is_lost: bool,
+    pub(crate) loss: Option<Loss>,
     /// Whether it goes from hand to hand on the host.
     pub(crate) is_shared: bool,
     /// Whether it does no more: etcd was told which thread has it, so that a circle through that thread is found.
@@ -47,8 +47,41 @@ pub(crate) struct Hold {
 impl Hold {
     /// On a key that etcd has given.
     pub(crate) fn of(record: Record, died: bool) -> Self {
-        Self { record, died, is_lost: false, is_shared: false, is_pinned: false }
+        Self { record, died, loss: None, is_shared: false, is_pinned: false }
     }
+}
+
+/// How a hold was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Its lease may be over.
+    LeaseOver,
+    /// etcd has no such key any more.
+    KeyGone,
+}
+
+impl Loss {
+    /// Why, for people.
+    pub(crate) fn why(self) -> &'static str {
+        match self {
+            Self::LeaseOver => {
+                "its lease was not renewed in time, because this process was paused, or no endpoint of etcd answered"
+            }
+            Self::KeyGone => "its key is gone, because somebody deleted it, or etcd ended its lease",
+        }
+    }
+}
+
+/// When the keeper looks after the holds by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Looks {
+    /// There was none when it looked last.
+    #[default]
+    Never,
+    /// Some times in a renewal's time. etcd tells it if one of their keys goes.
+    Slowly,
+    /// Soon: there may be one whose key is not watched yet.
+    Soon,
 }
 
 /// What the keeper is asked to do.
@@ -78,8 +111,7 @@ pub(crate) struct Shared {
     pub(crate) holds: BTreeMap<u32, Hold>,
     /// The lease of new keys.
     pub(crate) own_lease: Option<i64>,
-    /// Whether the keeper looks after the holds by itself: it does while there were some when it looked last.
-    pub(crate) is_looked_after: bool,
+    pub(crate) looks: Looks,
     /// Until when each lease is good that something here depends on, by the clock of leases.
     pub(crate) leases: HashMap<i64, u64>,
     /// What the last question without an answer met.
@@ -187,7 +219,7 @@ impl Common {
         self.slots.set_held(id, slots::Held::Yes);
         shared.holds.insert(id, hold);
         self.settle(shared);
-        if !std::mem::replace(&mut shared.is_looked_after, true) {
+        if std::mem::replace(&mut shared.looks, Looks::Soon) != Looks::Soon {
             self.bell.ring();
         }
     }
@@ -210,13 +242,13 @@ impl Shared {
 
     /// Until when a hold is good; 0: it is lost.
     pub(crate) fn good_until_of(&self, hold: &Hold) -> u64 {
-        if hold.is_lost { 0 } else { self.good_until(hold.record.lease) }
+        if hold.loss.is_some() { 0 } else { self.good_until(hold.record.lease) }
     }
 
     /// Marks what depends on a lease as lost, and lets go of the lease.
-    pub(crate) fn lose(&mut self, lease: i64) {
+    pub(crate) fn lose(&mut self, lease: i64, loss: Loss) {
         for hold in self.holds.values_mut().filter(|hold| hold.record.lease == lease) {
-            hold.is_lost = true;
+            hold.loss.get_or_insert(loss);
         }
         self.leases.remove(&lease);
         self.own_lease = self.own_lease.filter(|own| *own != lease);

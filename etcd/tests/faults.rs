@@ -9,6 +9,8 @@
 
 #[path = "faults/client.rs"]
 mod client;
+#[path = "faults/history.rs"]
+mod history;
 #[path = "faults/proxy.rs"]
 mod proxy;
 #[path = "faults/scene.rs"]
@@ -102,12 +104,13 @@ test! {
 }
 
 test! { a_leader_that_is_stopped_is_waited_for_as_long_as_an_election {
-    let scene = Scene::of(1);
+    let mut scene = Scene::of(1);
     for _ in 0..rounds() {
         eventually("there is a leader", || scene.cluster.leader().is_some());
         let leader = scene.cluster.leader().unwrap();
         scene.cluster.signal(leader, libc::SIGSTOP);
         let pause = scene.until_turns_go_on();
+        scene.went_on.push(world::now());
         scene.cluster.signal(leader, libc::SIGCONT);
         note(format_args!("leader stopped: turns went on after {pause:?}"));
         assert!(pause < LONGEST_ELECTION, "{pause:?}");

@@ -152,7 +152,7 @@ fn tls_with_a_clients_certificate_a_user_and_a_password() {
     }
     let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (client, peer) = (port(), port());
-    let mut server = Command::new("etcd")
+    let mut server = Command::new(support::etcd::program())
         .args(["--data-dir", "data", "--cert-file", "server.pem", "--key-file", "server.key"])
         .args(["--client-cert-auth", "--trusted-ca-file", "ca.pem"])
         .args([

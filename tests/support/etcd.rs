@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A cluster of etcd on loopback, of a test's own: killed with it, each member by its id.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,14 +16,20 @@ use super::wait::eventually;
 
 /// Names the endpoints of the cluster that a parent process has started.
 pub const ENDPOINTS: &str = "LOCK_MANAGER_TEST_ETCD";
-const PROGRAM: &str = "etcd";
+/// Names the etcd to run, if it is not the one in `PATH`.
+const PROGRAM: &str = "LOCK_MANAGER_TEST_ETCD_PROGRAM";
 /// Short, so that an election is not what a test waits for.
 const TIMES: [&str; 4] = ["--heartbeat-interval", "50", "--election-timeout", "500"];
+
+/// The etcd to run.
+pub fn program() -> OsString {
+    std::env::var_os(PROGRAM).unwrap_or_else(|| "etcd".into())
+}
 
 /// Whether there is an etcd; if not, says that the test is skipped.
 pub fn is_there_or_skip() -> bool {
     let there =
-        Command::new(PROGRAM).arg("--version").stdin(Stdio::null()).output().is_ok_and(|out| out.status.success());
+        Command::new(program()).arg("--version").stdin(Stdio::null()).output().is_ok_and(|out| out.status.success());
     if !there {
         super::skip("needs etcd, which is in Debian's etcd-server");
     }
@@ -62,7 +69,7 @@ impl Cluster {
         let peers = self.ports.iter().enumerate().map(|(index, (_, peer))| format!("m{index}={}", url(*peer)));
         let peers: Vec<_> = peers.collect();
         let log = File::create(self.directory.join(format!("m{index}.log"))).unwrap();
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command
             .args(["--name", &format!("m{index}"), "--initial-cluster", &peers.join(",")])
             .arg("--data-dir")
@@ -163,13 +170,29 @@ fn free_port() -> u16 {
 /// Asks a member, and reads until the answer is whole; `None`: it does not answer.
 pub fn post(port: u16, path: &str, body: &str) -> Option<String> {
     const PATIENCE: Duration = Duration::from_secs(2);
+    let mut answer = Vec::new();
+    asked(port, path, body, PATIENCE)?.read_to_end(&mut answer).ok()?;
+    body_of(&answer)
+}
+
+/// Asks a member, and reads until nothing more comes for a while: what a stream has so far.
+pub fn post_for_stream(port: u16, path: &str, body: &str) -> Option<String> {
+    const SILENCE: Duration = Duration::from_secs(1);
+    let mut answer = Vec::new();
+    let _silent_by_then = asked(port, path, body, SILENCE)?.read_to_end(&mut answer);
+    body_of(&answer)
+}
+
+fn asked(port: u16, path: &str, body: &str, patience: Duration) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
     let request = format!("POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+    Some(stream)
+}
+
+fn body_of(answer: &[u8]) -> Option<String> {
+    String::from_utf8_lossy(answer).split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
 }
 
 static SHARED: OnceLock<Option<Cluster>> = OnceLock::new();

@@ -65,6 +65,7 @@ fn take_a_turn(shared: &Shared, client: &Client, manager: &dyn Manager, lock: u3
     client.hold.start.store(start, ORDER);
     client.hold.end.store(start, ORDER);
     let token = manager.fencing_token(lock);
+    client.hold.token.store(*token.as_ref().unwrap_or(&0), ORDER);
     client.phase.store(HOLDING, ORDER);
     let plain = world.plain.load(ORDER);
     let read = token.as_ref().ok().and_then(|&token| world.guarded.read(token));
@@ -94,6 +95,6 @@ fn take_a_turn(shared: &Shared, client: &Client, manager: &dyn Manager, lock: u3
             }
         }
     }
-    shared.note(start, client.hold.end.load(ORDER));
+    shared.note(&client.hold);
     client.turns.fetch_add(1, ORDER);
 }
