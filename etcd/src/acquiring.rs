@@ -18,8 +18,8 @@ use crate::host::{Record, State, name_of};
 use crate::http::NoAnswer;
 use crate::keeper::Keeper;
 use crate::keys::{Held, Party, json_of};
-use crate::seen::{Seen, has_found_left};
-use crate::shared::{Common, Hold, PAUSE, Wait};
+use crate::seen::{Seen, told_by};
+use crate::shared::{Common, Hold, Loss, PAUSE, Told, Wait};
 use crate::sys;
 use crate::wire::{self, TxnResponse};
 
@@ -139,7 +139,7 @@ impl Acquiring {
             }
             Err(NoAnswer::NoLease) => {
                 // The key went with its lease.
-                keeper.forget_lease(self.lease);
+                keeper.forget_lease(self.lease, Loss::KeyGone);
                 self.enter_anew();
                 matches!(self.stage, Stage::Withdraw)
             }
@@ -190,14 +190,19 @@ impl Acquiring {
     }
 
     /// Notes this key as the lock's holder.
-    fn put_held(&self, common: &Common, died: bool) -> Value {
+    fn put_held(&self, common: &Common, told: Told) -> Value {
+        let died = told == Told::OwnerDied;
         wire::put(&common.keys.held(self.wait.id), &json_of(&Held { key: self.key.clone(), died }), 0)
     }
 
     /// The operations that note this key as the lock's holder, and whether a holder died before it.
     fn hold_ops(&self, common: &Common) -> Value {
         let none_left = wire::if_created(&common.keys.held(self.wait.id), 0);
-        wire::nested(wire::txn(&[none_left], &[self.put_held(common, false)], &[self.put_held(common, true)]))
+        wire::nested(wire::txn(
+            &[none_left],
+            &[self.put_held(common, Told::Clean)],
+            &[self.put_held(common, Told::OwnerDied)],
+        ))
     }
 
     /// The operations that look at the lock's keys.
@@ -211,7 +216,7 @@ impl Acquiring {
         if self.key.is_empty() || self.lease != lease {
             (self.lease, self.serial) = (lease, common.next_serial());
             self.key = common.keys.queued(self.wait.id, &name_of(self.lease, self.serial));
-            self.party = common.identity.party(self.wait.tid, self.wait.by_process);
+            self.party = common.identity.party(self.wait.tid, self.wait.ownership);
         }
     }
 
@@ -235,13 +240,16 @@ impl Acquiring {
         let [is_there, not_void] = self.may_enter(common);
         let nobody = wire::if_none(&common.keys.queue(self.wait.id));
         let none_left = wire::if_created(&common.keys.held(self.wait.id), 0);
-        let question =
-            wire::txn(&[is_there, not_void, nobody, none_left], &[self.put_own(), self.put_held(common, false)], &[]);
+        let question = wire::txn(
+            &[is_there, not_void, nobody, none_left],
+            &[self.put_own(), self.put_held(common, Told::Clean)],
+            &[],
+        );
         match common.ask_at_once::<TxnResponse>(wire::TXN, &question, left) {
             Some(Ok(answer)) if answer.succeeded => {
                 self.revision = answer.header.revision;
                 // Too late: the key goes with its lease, and the keeper makes another.
-                matches!(self.hold(common, false), Ok(true))
+                matches!(self.hold(common, Told::Clean), Ok(true))
             }
             Some(Err(NoAnswer::Unreachable(_))) => {
                 self.is_unsure = true;
@@ -267,9 +275,9 @@ impl Acquiring {
         let question = wire::txn(&compare, &[put_own, self.hold_ops(&common)], &otherwise);
         let answer = keeper.ask_txn(&question)?;
         if answer.succeeded {
-            let died = has_found_left(&answer);
+            let told = told_by(&answer);
             self.revision = answer.header.revision;
-            return Ok(self.acquired(keeper, died));
+            return Ok(self.acquired(keeper, told));
         }
         let seen = Seen::of(answer, &self.key, common.epoch);
         self.settle(keeper, seen)
@@ -290,8 +298,8 @@ impl Acquiring {
         let success = [self.put_own(), self.hold_ops(&common)];
         let answer = keeper.ask_txn(&wire::txn(&compare, &success, &self.look_ops(&common)))?;
         if answer.succeeded {
-            let died = has_found_left(&answer);
-            return Ok(self.acquired(keeper, died));
+            let told = told_by(&answer);
+            return Ok(self.acquired(keeper, told));
         }
         let seen = Seen::of(answer, &self.key, epoch);
         self.settle(keeper, seen)
@@ -320,8 +328,8 @@ impl Acquiring {
         self.revision = own.create_revision;
         if let Some(held) = seen.held.as_ref().filter(|held| held.key == self.key) {
             // By a request whose answer was lost.
-            let died = held.died;
-            return Ok(self.acquired(keeper, died));
+            let told = held.told();
+            return Ok(self.acquired(keeper, told));
         }
         self.wait.state().in_the_way = holder;
         let before = seen.queue.iter().rev().find(|other| other.create_revision < self.revision);
@@ -342,29 +350,29 @@ impl Acquiring {
     }
 
     /// The key holds the lock now. Tells the waiter, if there still is one. Whether this was the end.
-    fn acquired(&mut self, keeper: &mut Keeper, died: bool) -> bool {
+    fn acquired(&mut self, keeper: &mut Keeper, told: Told) -> bool {
         let common = Arc::clone(&keeper.common);
-        match self.hold(&common, died) {
+        match self.hold(&common, told) {
             Ok(true) => true,
             Ok(false) => {
-                keeper.give_back(self.wait.id, self.as_hold(died));
+                keeper.give_back(self.wait.id, self.as_hold(told));
                 true
             }
             Err(TooLate) => {
-                keeper.forget_lease(self.lease);
-                keeper.give_back(self.wait.id, self.as_hold(died));
+                keeper.forget_lease(self.lease, Loss::LeaseOver);
+                keeper.give_back(self.wait.id, self.as_hold(told));
                 self.enter_anew();
                 false
             }
         }
     }
 
-    fn as_hold(&self, died: bool) -> Hold {
-        Hold::of(self.record(0), died)
+    fn as_hold(&self, told: Told) -> Hold {
+        Hold::of(self.record(0), told)
     }
 
     /// Tells the waiter that it holds the lock. Whether there still is one.
-    fn hold(&self, common: &Common, died: bool) -> Result<bool, TooLate> {
+    fn hold(&self, common: &Common, told: Told) -> Result<bool, TooLate> {
         let mut state = self.wait.state();
         if state.is_abandoned {
             return Ok(false);
@@ -376,9 +384,9 @@ impl Acquiring {
         }
         let record = self.record(good_until);
         common.records.put(self.wait.id, &record);
-        common.hold(&mut shared, self.wait.id, Hold::of(record, died));
+        common.hold(&mut shared, self.wait.id, Hold::of(record, told));
         drop(shared);
-        self.wait.tell(&mut state, Ok(died));
+        self.wait.tell(&mut state, Ok(told));
         Ok(true)
     }
 

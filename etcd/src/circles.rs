@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::handing::rewriting;
 use crate::http::NoAnswer;
 use crate::keeper::Keeper;
+use crate::owner::Ownership;
 use crate::wire;
 
 /// How long a wait lasts before it is looked at for a deadlock, and then again after twice the time, to a limit.
@@ -47,7 +48,7 @@ impl Acquiring {
     pub(crate) fn look_for_deadlock(&mut self, keeper: &mut Keeper) -> Result<bool, NoAnswer> {
         self.deadlock_look = (2 * self.deadlock_look).min(LONGEST_DEADLOCK_LOOK);
         self.look_for_deadlock_at = after(self.deadlock_look);
-        if self.wait.by_process {
+        if self.wait.ownership == Ownership::ByProcess {
             return Ok(false);
         }
         self.pin(keeper)?;

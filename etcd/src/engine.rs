@@ -20,7 +20,7 @@ use crate::keeper::Keeper;
 use crate::keys::Keys;
 use crate::options::Options;
 use crate::owner::Identity;
-use crate::shared::{Common, Hold, Job, Loss, Task, Wait};
+use crate::shared::{Common, Hold, Job, Loss, Task, Told, Wait};
 use crate::slots::Slots;
 use crate::storage::{self, Found};
 use crate::sys::{self, Alarm, Bell};
@@ -28,9 +28,15 @@ use crate::wire::TXN;
 
 /// What a step of a wait came to.
 pub(crate) enum Step {
-    /// Whether a death is to be told.
-    Acquired(bool),
+    Acquired(Told),
     SleepUntil(u64),
+}
+
+/// Whether somebody of this host waits for a lock that is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Here,
+    NotHere,
 }
 
 /// What one process has of a manager.
@@ -146,7 +152,7 @@ impl Engine {
         let is_kept = take_over(common, &wait);
         let wait = Arc::new(wait);
         if is_kept {
-            wait.tell(&mut wait.state(), Ok(false));
+            wait.tell(&mut wait.state(), Ok(Told::Clean));
             return Ok(wait);
         }
         let mut acquiring = Box::new(Acquiring::new(Arc::clone(&wait)));
@@ -204,7 +210,7 @@ impl Engine {
     }
 
     /// Gives a lock back.
-    pub(crate) fn release(&self, id: u32, is_wanted_here: bool) -> Outcome<()> {
+    pub(crate) fn release(&self, id: u32, wanted: Wanted) -> Outcome<()> {
         let common = self.here()?;
         let Some(hold) = common.lock().holds.get(&id).cloned() else {
             return Err(Failure::lost(id, "this process has forgotten it"));
@@ -216,7 +222,7 @@ impl Engine {
         let good_until = common.lock().good_until_of(&hold);
         let is_lost = sys::boot_time() >= good_until;
         // A waiter of the host may not sleep yet: where one was handed the key, the next is not far.
-        let is_wanted_here = (is_wanted_here || hold.is_shared) && !hold.is_pinned;
+        let is_wanted_here = (wanted == Wanted::Here || hold.is_shared) && !hold.is_pinned;
         if is_wanted_here && common.may_keep(hold.record.since, good_until) && self.hand_on(id, &hold) {
             return Ok(());
         }
@@ -225,7 +231,7 @@ impl Engine {
         common.records.set_state(id, State::None);
         if is_lost {
             // What is left of it tells the next holder.
-            common.leave_task(Task::GiveBack(id, Hold { died: true, ..hold }));
+            common.leave_task(Task::GiveBack(id, Hold { told: Told::OwnerDied, ..hold }));
             return Err(Failure::lost(id, hold.loss.unwrap_or(Loss::LeaseOver).why()));
         }
         match self.delete(id, hold.record) {
@@ -233,11 +239,11 @@ impl Engine {
             Ok(false) => Err(Failure::lost(id, Loss::KeyGone.why())),
             // It was held until now, so this is no loss.
             Err(_) if sys::boot_time() < good_until => {
-                common.leave_task(Task::GiveBack(id, Hold { died: false, ..hold }));
+                common.leave_task(Task::GiveBack(id, Hold { told: Told::Clean, ..hold }));
                 Ok(())
             }
             Err(failure) => {
-                common.leave_task(Task::GiveBack(id, Hold { died: true, ..hold }));
+                common.leave_task(Task::GiveBack(id, Hold { told: Told::OwnerDied, ..hold }));
                 Err(Failure::lost(id, &format!("its lease ended while it was unlocked ({})", failure.text)))
             }
         }

@@ -9,8 +9,9 @@ use serde_json::Value;
 use crate::engine::Engine;
 use crate::host::{Record, State};
 use crate::keeper::Keeper;
-use crate::keys::{Party, json_of};
-use crate::shared::{Common, Hold, Shared, Task, Wait, key_of};
+use crate::keys::{NO_THREAD, Party, json_of};
+use crate::owner::Ownership;
+use crate::shared::{Common, Hold, Shared, Task, Told, Wait, key_of};
 use crate::slots::Held;
 use crate::sys;
 use crate::wire::{self, TXN, TxnResponse};
@@ -60,7 +61,7 @@ impl Engine {
     /// who looks for a circle must not take the thread in the key for the holder from here on.
     pub(crate) fn hand_on(&self, id: u32, hold: &Hold) -> bool {
         let Ok(common) = self.here() else { return false };
-        let party = Party { handed_on: true, ..common.identity.party(0, false) };
+        let party = Party { handed_on: true, ..common.identity.party(NO_THREAD, Ownership::ByThread) };
         if !hold.is_shared && !self.rewrite(id, hold.record, &party) {
             return false;
         }
@@ -110,7 +111,7 @@ pub(crate) fn take_over(common: &Common, wait: &Wait) -> bool {
     shared.leases.entry(left.lease).or_insert(good_until);
     let record = Record { state: State::Held, ..left };
     common.records.set_state(id, State::Held);
-    common.hold(&mut shared, id, Hold { is_shared: true, ..Hold::of(record, false) });
+    common.hold(&mut shared, id, Hold { is_shared: true, ..Hold::of(record, Told::Clean) });
     drop(shared);
     common.leave_task(Task::Watch(id));
     true

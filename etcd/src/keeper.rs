@@ -12,7 +12,7 @@ use crate::core::Tried;
 use crate::deleting::{Deleted, Deletion};
 use crate::host::{Record, State};
 use crate::http::{NoAnswer, Stream};
-use crate::shared::{Common, Hold, Job, Looks, PAUSE, Task};
+use crate::shared::{Common, Hold, Job, Looks, PAUSE, Task, Told};
 use crate::sys;
 use crate::watching::{WATCHED_AFTER, Watch};
 use crate::wire::{self, TxnResponse};
@@ -93,7 +93,7 @@ impl Keeper {
 
     /// Deletes a key until that is done, or its lease is over.
     pub(crate) fn give_back(&mut self, id: u32, hold: Hold) {
-        let deletion = Deletion { id, record: hold.record, is_death: hold.died };
+        let deletion = Deletion { id, record: hold.record, is_death: hold.told == Told::OwnerDied };
         let attempt = move |keeper: &mut Self| keeper.delete_key(&deletion).map(|_| ());
         let until = sys::monotonic() + nanoseconds(self.common.options.ttl);
         let job = Job { attempt: Box::new(attempt), give_up: Box::new(|_| {}), until, not_before: 0 };
@@ -222,7 +222,8 @@ impl Keeper {
         self.common.forget(&mut self.common.lock(), id);
         self.common.host_locks.unlock(id);
         if matches!(record.state, State::Held | State::Kept) {
-            self.give_back(id, Hold::of(record, record.state == State::Held));
+            let told = if record.state == State::Held { Told::OwnerDied } else { Told::Clean };
+            self.give_back(id, Hold::of(record, told));
         }
         true
     }

@@ -12,6 +12,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::shared::Told;
+
 /// The keys of one storage.
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
@@ -78,6 +80,9 @@ pub(crate) struct Config {
 
 pub(crate) const FORMAT: u32 = 1;
 
+/// In place of a thread, for a key that goes from hand to hand. No thread has that number.
+pub(crate) const NO_THREAD: i32 = 0;
+
 /// Who holds a lock, or waits for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -90,7 +95,7 @@ pub struct Party {
     pub pid: i32,
     /// When it started, in ticks since the boot, so that a later process of the same number is another.
     pub start: u64,
-    /// The thread, in its own PID namespace.
+    /// The thread, in its own PID namespace; [`NO_THREAD`] if that is not known.
     pub tid: i32,
     /// Whether the process owns the lock, and not one of its threads.
     pub by_process: bool,
@@ -137,6 +142,12 @@ pub(crate) struct Held {
     pub(crate) key: String,
     /// Whether its holder was told of a death.
     pub(crate) died: bool,
+}
+
+impl Held {
+    pub(crate) fn told(&self) -> Told {
+        if self.died { Told::OwnerDied } else { Told::Clean }
+    }
 }
 
 /// A value as JSON. Our own types cannot fail to become it.

@@ -33,9 +33,9 @@ impl Keeper {
     }
 
     /// Lets go of a lease that is over, and of what was held by it.
-    pub(crate) fn forget_lease(&mut self, lease: i64) {
+    pub(crate) fn forget_lease(&mut self, lease: i64, loss: Loss) {
         let mut shared = self.common.lock();
-        shared.lose(lease, Loss::KeyGone);
+        shared.lose(lease, loss);
         self.common.settle(&shared);
     }
 

@@ -155,9 +155,12 @@ impl Options {
                 }
             }
         }
-        let pairs = |first: bool, second: bool, what| if first == second { Ok(()) } else { Err(Failure::bad(what)) };
-        pairs(user.is_some(), password.is_some(), "a user needs a password_file, and a password_file needs a user")?;
-        pairs(certificate.is_some(), key.is_some(), "a certificate needs a key, and a key needs a certificate")?;
+        if user.is_some() != password.is_some() {
+            return Err(Failure::bad("a user needs a password_file, and a password_file needs a user"));
+        }
+        if certificate.is_some() != key.is_some() {
+            return Err(Failure::bad("a certificate needs a key, and a key needs a certificate"));
+        }
         self.user = user.zip(password);
         self.certificate = certificate.zip(key);
         Ok(self.with_tls_as_needed())

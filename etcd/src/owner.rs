@@ -6,6 +6,13 @@ use std::fs;
 
 use crate::keys::Party;
 
+/// Who owns a lock that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    ByThread,
+    ByProcess,
+}
+
 /// The process, without the thread.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
@@ -29,8 +36,13 @@ impl Identity {
         &self.party.host_id
     }
 
-    pub(crate) fn party(&self, tid: i32, by_process: bool) -> Party {
-        Party { tid, by_process, since_ms: crate::sys::since_1970_ms(), ..self.party.clone() }
+    pub(crate) fn party(&self, tid: i32, ownership: Ownership) -> Party {
+        Party {
+            tid,
+            by_process: ownership == Ownership::ByProcess,
+            since_ms: crate::sys::since_1970_ms(),
+            ..self.party.clone()
+        }
     }
 }
 

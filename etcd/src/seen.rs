@@ -3,6 +3,7 @@
 //! What an acquisition sees of its lock's keys.
 
 use crate::keys::{Held, Party};
+use crate::shared::Told;
 use crate::wire::{KeyValue, RangeResponse, TxnResponse};
 
 /// What a lock's keys are.
@@ -15,9 +16,10 @@ pub(crate) struct Seen {
     pub(crate) revision: i64,
 }
 
-/// Whether the transaction within found that a holder had left its mark.
-pub(crate) fn has_found_left(answer: &TxnResponse) -> bool {
-    answer.responses.iter().filter_map(|response| response.response_txn.as_ref()).any(|nested| !nested.succeeded)
+/// What to tell the new holder: whether the transaction within found that one had left its mark.
+pub(crate) fn told_by(answer: &TxnResponse) -> Told {
+    let mut nested = answer.responses.iter().filter_map(|response| response.response_txn.as_ref());
+    if nested.any(|nested| !nested.succeeded) { Told::OwnerDied } else { Told::Clean }
 }
 
 impl Seen {

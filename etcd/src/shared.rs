@@ -18,7 +18,7 @@ use crate::http::{Cluster, NoAnswer};
 use crate::keeper::Keeper;
 use crate::keys::Keys;
 use crate::options::Options;
-use crate::owner::Identity;
+use crate::owner::{Identity, Ownership};
 use crate::slots::{self, Slots};
 use crate::sys::{self, Alarm, Bell};
 
@@ -35,8 +35,8 @@ const QUICK_ANSWER_NS: u64 = 4_000_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hold {
     pub(crate) record: Record,
-    /// Whether its holder was told of a death.
-    pub(crate) died: bool,
+    /// What the next holder is told, if nobody unlocks it.
+    pub(crate) told: Told,
     pub(crate) loss: Option<Loss>,
     /// Whether it goes from hand to hand on the host.
     pub(crate) is_shared: bool,
@@ -46,9 +46,16 @@ pub(crate) struct Hold {
 
 impl Hold {
     /// On a key that etcd has given.
-    pub(crate) fn of(record: Record, died: bool) -> Self {
-        Self { record, died, loss: None, is_shared: false, is_pinned: false }
+    pub(crate) fn of(record: Record, told: Told) -> Self {
+        Self { record, told, loss: None, is_shared: false, is_pinned: false }
     }
+}
+
+/// What a holder is told of the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    Clean,
+    OwnerDied,
 }
 
 /// How a hold was lost.
@@ -259,7 +266,7 @@ impl Shared {
 pub(crate) struct Wait {
     pub(crate) id: u32,
     pub(crate) tid: i32,
-    pub(crate) by_process: bool,
+    pub(crate) ownership: Ownership,
     pub(crate) is_try: bool,
     pub(crate) timeout_ns: u64,
     pub(crate) deadline_ns: u64,
@@ -271,7 +278,7 @@ pub(crate) struct Wait {
 
 #[derive(Debug, Default)]
 pub(crate) struct WaitState {
-    pub(crate) outcome: Option<Outcome<bool>>,
+    pub(crate) outcome: Option<Outcome<Told>>,
     pub(crate) is_taken: bool,
     pub(crate) is_abandoned: bool,
     /// Who is in the way, for people.
@@ -284,7 +291,7 @@ impl Wait {
     }
 
     /// Tells the caller. The state is the caller's, so that nothing comes between.
-    pub(crate) fn tell(&self, state: &mut WaitState, outcome: Outcome<bool>) {
+    pub(crate) fn tell(&self, state: &mut WaitState, outcome: Outcome<Told>) {
         state.outcome = Some(outcome);
         self.word.store(1, Ordering::Release);
         sys::wake_all(&self.word);

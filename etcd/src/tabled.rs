@@ -13,11 +13,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
-use crate::engine::{Engine, Step};
+use crate::engine::{Engine, Step, Wanted};
 use crate::failure::{Failure, Outcome};
 use crate::host::Record;
 use crate::keys::Party;
-use crate::shared::{Wait, WaitState};
+use crate::owner::Ownership;
+use crate::shared::{Told, Wait, WaitState};
 use crate::table::{
     LOCK_MANAGER_REQUEST_TRY, LOCK_MANAGER_SLEEP, lock_manager_backend_lock_t, lock_manager_backend_t,
     lock_manager_request_t, lock_manager_sleep_t,
@@ -138,7 +139,7 @@ unsafe extern "C" fn begin(state: *mut c_void, request: *const lock_manager_requ
         let begun = engine.begin(Wait {
             id: request.id,
             tid: request.tid,
-            by_process: request.ownership == BY_PROCESS,
+            ownership: if request.ownership == BY_PROCESS { Ownership::ByProcess } else { Ownership::ByThread },
             is_try: request.flags & LOCK_MANAGER_REQUEST_TRY != 0,
             timeout_ns: request.timeout_ns,
             deadline_ns: request.deadline_ns,
@@ -157,8 +158,8 @@ unsafe extern "C" fn step(state: *mut c_void, wait: *mut c_void, sleep: *mut loc
         // SAFETY: the module's contract.
         let (engine, wait) = unsafe { (engine(state), &*wait.cast::<Wait>()) };
         Ok(match engine.step(wait)? {
-            Step::Acquired(true) => OWNER_DIED,
-            Step::Acquired(false) => 0,
+            Step::Acquired(Told::OwnerDied) => OWNER_DIED,
+            Step::Acquired(Told::Clean) => 0,
             Step::SleepUntil(until_ns) => {
                 // SAFETY: the module's contract; the word lives as long as the wait.
                 unsafe { (*sleep).word = wait.word.as_ptr() };
@@ -177,8 +178,9 @@ unsafe extern "C" fn leave(state: *mut c_void, wait: *mut c_void) {
 }
 
 unsafe extern "C" fn release(state: *mut c_void, id: u32, is_wanted_here: u32) -> i32 {
+    let wanted = if is_wanted_here != 0 { Wanted::Here } else { Wanted::NotHere };
     // SAFETY: the module's contract.
-    answer(|| unsafe { engine(state) }.release(id, is_wanted_here != 0).map(|()| 0))
+    answer(|| unsafe { engine(state) }.release(id, wanted).map(|()| 0))
 }
 
 unsafe extern "C" fn lock_info(state: *mut c_void, id: u32, info: *mut lock_manager_backend_lock_t) -> i32 {

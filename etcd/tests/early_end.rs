@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lock_manager::Manager;
 use lock_manager_etcd::{EtcdManager, Options};
 use serde_json::{Value, json};
 
