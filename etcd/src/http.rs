@@ -124,20 +124,37 @@ impl Cluster {
         body: &Value,
         timeout: Duration,
     ) -> Result<T, NoAnswer> {
-        if self.user.is_some() && self.token.is_none() {
-            self.authenticate(timeout)?;
+        let had_token = self.token.is_some();
+        let mut answer = self.ask_with_token(path, body, timeout);
+        // A token that was not used for some minutes is over. What it was refused for was not carried out.
+        if had_token && matches!(&answer, Err(NoAnswer::Refused(failure)) if failure.errno == libc::EACCES) {
+            self.forget_token();
+            answer = self.ask_with_token(path, body, timeout);
         }
-        let answer = self.ask_as_known(path, body, timeout);
-        match &answer {
-            Err(NoAnswer::Unreachable(_)) => self.next_endpoint(),
-            Err(NoAnswer::Refused(failure)) if failure.errno == libc::EACCES => self.token = None,
-            _ => {}
+        if matches!(answer, Err(NoAnswer::Unreachable(_))) {
+            self.next_endpoint();
         }
         answer
     }
 
+    fn ask_with_token<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &Value,
+        timeout: Duration,
+    ) -> Result<T, NoAnswer> {
+        self.authenticate(timeout)?;
+        self.ask_as_known(path, body, timeout)
+    }
+
+    /// Has the next question log in anew.
+    pub(crate) fn forget_token(&mut self) {
+        self.token = None;
+    }
+
+    /// Logs in, where there is a user who has not.
     fn authenticate(&mut self, timeout: Duration) -> Result<(), NoAnswer> {
-        let Some((name, password)) = self.user.clone() else { return Ok(()) };
+        let Some((name, password)) = self.user.clone().filter(|_| self.token.is_none()) else { return Ok(()) };
         let body = json!({"name": name, "password": password});
         let answer: TokenResponse = self.ask_as_known("/v3/auth/authenticate", &body, timeout)?;
         self.token = Some(answer.token);
@@ -210,6 +227,7 @@ impl Cluster {
 
     /// Opens a stream of a watch. `body`: the requests, one after another.
     pub(crate) fn watch(&mut self, body: &str, timeout: Duration) -> Result<Stream, NoAnswer> {
+        self.authenticate(timeout)?;
         let request = self.watcher.post(format!("{}/v3/watch", self.endpoint()));
         let config = request.config().timeout_connect(Some(timeout)).timeout_recv_response(Some(timeout));
         let request = config.timeout_send_body(Some(timeout)).build();

@@ -242,7 +242,7 @@ impl Keeper {
         let jobs = self.jobs.iter().map(|job| job.not_before);
         let waits = self.waits.iter().map(Acquiring::next);
         let look = if self.common.lock().looks == Looks::Never { u64::MAX } else { self.look_at };
-        let due = kept.chain(jobs).chain(waits).chain([self.renew_at, look]).min().unwrap_or(0);
+        let due = kept.chain(jobs).chain(waits).chain([self.renew_at, look, self.watch.next()]).min().unwrap_or(0);
         let mut descriptors = vec![std::os::fd::AsRawFd::as_raw_fd(&self.common.bell)];
         descriptors.extend(self.watch.stream.as_ref().map(Stream::descriptor));
         if due > now {

@@ -135,7 +135,12 @@ impl Options {
             let wrong = |why: &str| Failure::bad(format!("{}, line {}: {why}", file.display(), number + 1));
             let (name, value) = line.split_once('=').ok_or_else(|| wrong("it is not `name = value`"))?;
             let value = value.trim();
-            let seconds = || value.parse().map(Duration::from_secs).map_err(|_| wrong("it needs a number of seconds"));
+            let seconds = || {
+                value
+                    .parse()
+                    .map(|seconds: u32| Duration::from_secs(seconds.into()))
+                    .map_err(|_| wrong("it needs a number of seconds"))
+            };
             match name.trim() {
                 "ttl" => self = self.ttl(seconds()?)?,
                 "patience" => self.patience = seconds()?,

@@ -49,7 +49,7 @@ pub(crate) fn ask_all<T>(
                 answer => return answer.map_err(NoAnswer::into_failure),
             }
         }
-        longest *= 2;
+        longest = longest.saturating_mul(2).min(options.patience);
         std::thread::sleep(PAUSE);
     }
 }

@@ -32,10 +32,17 @@ pub(crate) struct Watch {
     watched: Vec<Since>,
     /// Keys that hold locks here.
     held: Vec<Since>,
+    /// Whether something is to be watched that is not.
+    is_behind: bool,
     rewatch_at: u64,
 }
 
 impl Watch {
+    /// When it is to be gone on with, whatever else happens.
+    pub(crate) fn next(&self) -> u64 {
+        if self.is_behind { self.rewatch_at } else { u64::MAX }
+    }
+
     fn has(&self, key: &str) -> bool {
         self.stream.is_some() && self.watched.iter().any(|(watched, _)| watched == key)
     }
@@ -67,9 +74,11 @@ impl Keeper {
         if wanted.is_empty() {
             self.watch.stream = None;
             self.watch.watched.clear();
+            self.watch.is_behind = false;
             return;
         }
         let is_covered = wanted.iter().all(|(key, _)| self.watch.has(key));
+        self.watch.is_behind = !is_covered;
         if is_covered || sys::monotonic() < self.watch.rewatch_at {
             return;
         }
@@ -87,18 +96,26 @@ impl Keeper {
             Ok(stream) => {
                 self.watch.stream = Some(stream);
                 self.watch.watched = wanted;
+                self.watch.is_behind = false;
             }
             Err(_) => {
                 self.watch.watched.clear();
-                self.watch.rewatch_at = sys::monotonic() + nanoseconds(PAUSE);
+                self.watch_later();
             }
         }
+    }
+
+    fn watch_later(&mut self) {
+        self.watch.rewatch_at = sys::monotonic() + nanoseconds(PAUSE);
     }
 
     pub(crate) fn read_stream(&mut self) {
         let Some(stream) = &mut self.watch.stream else { return };
         let Some(messages) = stream.messages::<WatchResponse>() else {
+            // The server has ended it, or refused it, perhaps because the login is over.
+            self.common.cluster.lock().unwrap_or_else(PoisonError::into_inner).forget_token();
             self.end_stream();
+            self.watch_later();
             return;
         };
         for message in messages {
@@ -138,7 +155,7 @@ impl Keeper {
             }
         }
         self.end_stream();
-        self.watch.rewatch_at = sys::monotonic() + nanoseconds(PAUSE);
+        self.watch_later();
     }
 
     /// A key is gone. If it holds a lock here, that is lost, and the lease may be over.

@@ -20,6 +20,8 @@ use support::etcd::{Cluster, is_there_or_skip};
 use support::{alone, eventually, skip};
 
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the server remembers a login that is not used, as its arguments say.
+const LOGIN: Duration = Duration::from_secs(1);
 /// A call may be late by an endpoint's time and a busy machine's.
 const GRACE: Duration = Duration::from_secs(8);
 
@@ -28,9 +30,13 @@ fn options(endpoints: &str) -> Options {
 }
 
 fn refused(endpoints: &str) -> Failure {
+    refused_within(PATIENCE, endpoints)
+}
+
+fn refused_within(patience: Duration, endpoints: &str) -> Failure {
     let start = Instant::now();
-    let failure = EtcdManager::open(options(endpoints), 8).unwrap_err();
-    assert!(start.elapsed() < PATIENCE + GRACE, "{:?}", start.elapsed());
+    let failure = EtcdManager::open(options(endpoints).patience(patience), 8).unwrap_err();
+    assert!(start.elapsed() < patience + GRACE, "{:?}", start.elapsed());
     assert!(failure.text.contains(&format!("http://{endpoints}")), "{failure}");
     failure
 }
@@ -62,6 +68,13 @@ fn a_server_that_is_not_there() {
     let failure = refused("127.0.0.1:1");
     assert_eq!(failure.errno, libc::ECONNREFUSED);
     assert!(failure.text.contains("start etcd there, or name other endpoints"), "{failure}");
+}
+
+/// Refused at once again and again, for more than a hundred times.
+#[test]
+fn a_server_that_is_not_there_for_a_long_time() {
+    let failure = refused_within(Duration::from_secs(8), "127.0.0.1:1");
+    assert_eq!(failure.errno, libc::ECONNREFUSED);
 }
 
 #[test]
@@ -154,7 +167,7 @@ fn tls_with_a_clients_certificate_a_user_and_a_password() {
     let (client, peer) = (port(), port());
     let mut server = Command::new(support::etcd::program())
         .args(["--data-dir", "data", "--cert-file", "server.pem", "--key-file", "server.key"])
-        .args(["--client-cert-auth", "--trusted-ca-file", "ca.pem"])
+        .args(["--client-cert-auth", "--trusted-ca-file", "ca.pem", "--auth-token-ttl", "1"])
         .args([
             "--listen-client-urls",
             &format!("https://{client}"),
@@ -199,6 +212,9 @@ fn tls_with_a_clients_certificate_a_user_and_a_password() {
     let manager = EtcdManager::open(user.clone(), 8).unwrap().into_manager();
     let other = EtcdManager::open(user.clone().host("other").unwrap(), 8).unwrap().into_manager();
     let _clean = manager.lock(1).unwrap();
+    // Nobody tells when a login is over.
+    thread::sleep(3 * LOGIN);
+    let _is_held = manager.lock_info(1).unwrap();
     // A wait, so that a watch goes through TLS as well.
     thread::scope(|scope| {
         let waiter = scope.spawn(|| other.timed_lock(1, Duration::from_secs(20)).map(|_| other.unlock(1)));
