@@ -13,8 +13,8 @@
  * lock_manager_last_error(). Beyond it:
  *
  * LOSS. unlock returns LOCK_MANAGER_LOST if the lease of the lock may have ended while it was held.
- * lock_manager_lost_fd() becomes readable at that instant, by this host's own clock, and before the cluster could give
- * the lock to anybody else.
+ * lock_manager_lost_fd() becomes readable at that instant, by this host's own clock, and before the lease can be over that
+ * was renewed last. If etcd ends a lease early, as docs/etcd.md says, it becomes readable when etcd tells of it.
  *
  * TIME. No call waits for the cluster beyond its own deadline. One without a deadline waits for as long as the option
  * patience_seconds says, and then names the endpoint that does not answer.

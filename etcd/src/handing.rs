@@ -17,7 +17,7 @@ use crate::sys;
 use crate::wire::{self, TXN, TxnResponse};
 
 /// For how long a host may keep a key that others on it wait for, so that other hosts get their turn.
-const LONGEST_KEPT_NS: u64 = 100_000_000;
+pub(crate) const LONGEST_KEPT_NS: u64 = 100_000_000;
 
 impl Engine {
     /// Takes a lock whose key is kept for whoever comes next on the host. The caller has the native lock, and nothing here

@@ -23,6 +23,8 @@ use crate::options::Options;
 use crate::resolving::AddressesFirst;
 use crate::wire::{Refusal, Streamed, TokenResponse};
 
+const TLS: &str = "https://";
+
 const UNAVAILABLE: i64 = 14;
 const DEADLINE_EXCEEDED: i64 = 4;
 const NOT_FOUND: i64 = 5;
@@ -111,7 +113,12 @@ impl Cluster {
         };
         let way_out = match error {
             ureq::Error::Timeout(_) => "it may be stopped, or its cluster has no quorum; see `etcdctl endpoint status`",
-            ureq::Error::Io(_) | ureq::Error::HostNotFound => "start etcd there, or name other endpoints",
+            ureq::Error::Io(error) if error.raw_os_error().is_some() => "start etcd there, or name other endpoints",
+            ureq::Error::Io(_) if self.endpoint().starts_with(TLS) => {
+                "check the ca, the certificate and the key in the configuration file, and the name in the server's"
+            }
+            ureq::Error::Io(_) => "it may have ended, or want TLS: then name a ca in a configuration file",
+            ureq::Error::HostNotFound => "start etcd there, or name other endpoints",
             _ => "check that the endpoint is the client port of an etcd, and its certificates",
         };
         self.failure(errno, &format!("no answer: {error}; {way_out}"))

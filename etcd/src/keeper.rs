@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::acquiring::Acquiring;
 use crate::core::Tried;
 use crate::deleting::{Deleted, Deletion};
-use crate::host::{Record, State};
+use crate::host::State;
 use crate::http::{NoAnswer, Stream};
 use crate::shared::{Common, Hold, Job, Looks, PAUSE, Task, Told};
 use crate::sys;
@@ -195,12 +195,12 @@ impl Keeper {
         if now < self.look_at {
             return;
         }
-        let held: Vec<(u32, Record)> = {
+        let held: Vec<(u32, Hold)> = {
             let shared = common.lock();
             let is_held = |(id, _): &(&u32, &Hold)| common.slots.is_held(**id);
-            shared.holds.iter().filter(is_held).map(|(&id, hold)| (id, hold.record)).collect()
+            shared.holds.iter().filter(is_held).map(|(&id, hold)| (id, hold.clone())).collect()
         };
-        let held: Vec<_> = held.into_iter().filter(|&(id, _)| !self.take_up(id)).collect();
+        let held: Vec<_> = held.into_iter().filter(|(id, _)| !self.take_up(*id)).collect();
         let looks = self.looks_at(&held);
         let mut shared = common.lock();
         shared.looks = if shared.holds.is_empty() { Looks::Never } else { looks };

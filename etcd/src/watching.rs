@@ -11,11 +11,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::acquiring::Acquiring;
-use crate::host::Record;
+use crate::handing::LONGEST_KEPT_NS;
 use crate::http::Stream;
 use crate::keeper::{Keeper, nanoseconds};
 use crate::keys::Keys;
-use crate::shared::{Looks, Loss, PAUSE, key_of};
+use crate::shared::{Hold, Looks, Loss, PAUSE, key_of};
 use crate::sys;
 use crate::wire::{self, WatchResponse};
 
@@ -50,16 +50,19 @@ impl Watch {
 
 impl Keeper {
     /// Has the keys of holds watched that have lasted for a while. When to look again.
-    pub(crate) fn looks_at(&mut self, held: &[(u32, Record)]) -> Looks {
+    pub(crate) fn looks_at(&mut self, held: &[(u32, Hold)]) -> Looks {
         let now = sys::boot_time();
         let known = std::mem::take(&mut self.watch.held);
         let mut looks = Looks::Slowly;
-        for (id, record) in held {
+        for (id, hold) in held {
+            let record = &hold.record;
             let key = key_of(&self.common.keys, *id, record);
             if !self.watch.has(&key) {
                 looks = Looks::Soon;
             }
-            if now.saturating_sub(record.since) >= nanoseconds(WATCHED_AFTER) {
+            // A key that goes from hand to hand is soon given back, unless somebody holds it for longer than that.
+            let kept = if hold.is_shared { LONGEST_KEPT_NS } else { 0 };
+            if now.saturating_sub(record.since) >= kept + nanoseconds(WATCHED_AFTER) {
                 let from = known.iter().find(|(known, _)| *known == key).map_or(record.revision + 1, |(_, from)| *from);
                 self.watch.held.push((key, from));
             }

@@ -201,8 +201,19 @@ fn tls_with_a_clients_certificate_a_user_and_a_password() {
     let user = config("user", format!("{tls}user = root\npassword_file = {}\n", file("password")));
     let wrong = config("wrong", format!("{tls}user = root\npassword_file = {}\n", file("wrong-password")));
 
+    let only_ca = config("only-ca", format!("ca = {}\n", file("client-ca.pem")));
+    let without_ca = tls.lines().skip(1).map(|line| format!("{line}\n")).collect();
+    let without_ca = config("without-ca", without_ca).patience(Duration::ZERO);
     let first = (0..20).find_map(|_| EtcdManager::open(plain.clone(), 8).ok()).expect("by certificate alone");
     drop(first);
+    for (options, why) in [
+        (options(&client.to_string()).patience(Duration::ZERO), "want TLS: then name a ca"),
+        (without_ca, "check the ca, the certificate and the key"),
+        (only_ca.patience(Duration::ZERO), "check the ca, the certificate and the key"),
+    ] {
+        let refused = EtcdManager::open(options, 0).unwrap_err();
+        assert!(refused.text.contains(why), "{refused}");
+    }
     enable_auth(&directory, &client.to_string());
     let refused = EtcdManager::open(plain.clone(), 0).unwrap_err();
     assert_eq!(refused.errno, libc::EACCES, "{refused}");

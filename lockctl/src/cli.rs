@@ -19,7 +19,9 @@ use numbers::{parse_interval, parse_mode, parse_seconds, parse_timeout};
 const EXIT_STATUS: &str = "\
 Exit status: 0 for yes and done, 1 for no (a conflict, a deadlock, something wrong), 64 and up for failures, as in \
 sysexits(3): 64 usage, 65 damaged or not a storage of this library, 66 not there, 69 not possible, 73 cannot be created, \
-75 in use, 77 not permitted. `run` exits with the status of the command.";
+75 in use, 77 not permitted. `run` exits with the status of the command.\n\n\
+Environment: LOCK_MANAGER_ETCD_CONFIG names the file of settings for locks in etcd: certificates, user, password file, \
+TTL. docs/etcd.md has them.";
 
 const STORAGE_HELP: &str =
     "A shm name (/libpod_lock), the path of a segment, a lock directory, or etcd://host:port,host:port/prefix";
@@ -218,7 +220,8 @@ pub struct Repair {
 /// Create a segment, or a lock directory
 #[derive(Debug, Args)]
 pub struct Create {
-    /// A shm name (/myapp), the absolute path of a file, or with --directory the path of a directory
+    /// A shm name (/myapp), the absolute path of a file, etcd://host:port,host:port/prefix, or with --directory the path of a
+    /// directory
     #[arg(value_hint = ValueHint::AnyPath)]
     pub storage: PathBuf,
     /// The number of locks, 1 to 16777216, rounded up to a multiple of 64 (libpod layout: 32)
