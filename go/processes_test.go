@@ -113,10 +113,21 @@ func wantOwnerDied(t *testing.T, got <-chan error) {
 	}
 }
 
+// skipIfHoldersCannotBeJudged skips a test in which the library has to prove that a thread is gone whose death the kernel has
+// missed. In the libpod layout it can do that only where it sees all processes.
+func skipIfHoldersCannotBeJudged(t *testing.T, s storage) {
+	t.Helper()
+	const initial = "pid:[4026531836]"
+	if namespace, err := os.Readlink("/proc/self/ns/pid"); s.name == libpod.name && (err != nil || namespace != initial) {
+		t.Skip("skipped: needs the initial PID namespace")
+	}
+}
+
 // Off the main thread the one that calls exec takes over the main thread's number, so that its list of robust mutexes is
 // lost to the kernel.
 func TestAWaiterIsToldThatTheHolderHasExecutedAnotherProgram(t *testing.T) {
 	onSharedStorages(t, func(t *testing.T, s storage) {
+		skipIfHoldersCannotBeJudged(t, s)
 		m, place := s.fresh(t)
 		l := allocated(t, m)
 		holder := startChild(t, s, place)
