@@ -160,11 +160,12 @@ impl Options {
                 }
             }
         }
+        let unpaired = |what: &str| Failure::bad(format!("{}: {what}", file.display()));
         if user.is_some() != password.is_some() {
-            return Err(Failure::bad("a user needs a password_file, and a password_file needs a user"));
+            return Err(unpaired("a user needs a password_file, and a password_file needs a user"));
         }
         if certificate.is_some() != key.is_some() {
-            return Err(Failure::bad("a certificate needs a key, and a key needs a certificate"));
+            return Err(unpaired("a certificate needs a key, and a key needs a certificate"));
         }
         self.user = user.zip(password);
         self.certificate = certificate.zip(key);
