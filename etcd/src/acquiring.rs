@@ -6,10 +6,10 @@
 //! the key before its own and its own, and takes the lock by a second transaction when no older key is left. A request whose
 //! answer was lost may still be on its way: each transaction can be repeated, and one that was given up is fenced off.
 
+mod asking;
+
 use std::sync::Arc;
 use std::time::Duration;
-
-use serde_json::Value;
 
 use crate::circles::FIRST_DEADLOCK_LOOK;
 use crate::deleting::Deletion;
@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::host::{Record, State, name_of};
 use crate::http::NoAnswer;
 use crate::keeper::Keeper;
-use crate::keys::{Held, Party, json_of};
+use crate::keys::Party;
 use crate::seen::{Seen, told_by};
 use crate::shared::{Common, Hold, Loss, PAUSE, Told, Wait};
 use crate::sys;
@@ -189,28 +189,6 @@ impl Acquiring {
         self.enter(keeper)
     }
 
-    /// Notes this key as the lock's holder.
-    fn put_held(&self, common: &Common, told: Told) -> Value {
-        let died = told == Told::OwnerDied;
-        wire::put(&common.keys.held(self.wait.id), &json_of(&Held { key: self.key.clone(), died }), 0)
-    }
-
-    /// The operations that note this key as the lock's holder, and whether a holder died before it.
-    fn hold_ops(&self, common: &Common) -> Value {
-        let none_left = wire::if_created(&common.keys.held(self.wait.id), 0);
-        wire::nested(wire::txn(
-            &[none_left],
-            &[self.put_held(common, Told::Clean)],
-            &[self.put_held(common, Told::OwnerDied)],
-        ))
-    }
-
-    /// The operations that look at the lock's keys.
-    fn look_ops(&self, common: &Common) -> Vec<Value> {
-        let (keys, id) = (&common.keys, self.wait.id);
-        vec![wire::get(&self.key), wire::get_all(&keys.queue(id)), wire::get(&keys.held(id)), wire::get(&keys.config())]
-    }
-
     /// Names the key, unless a request with its name may be on its way.
     fn name_key(&mut self, common: &Common, lease: i64) {
         if self.key.is_empty() || self.lease != lease {
@@ -218,16 +196,6 @@ impl Acquiring {
             self.key = common.keys.queued(self.wait.id, &name_of(self.lease, self.serial));
             self.party = common.identity.party(self.wait.tid, self.wait.ownership);
         }
-    }
-
-    fn put_own(&self) -> Value {
-        wire::put(&self.key, &json_of(&self.party), self.lease)
-    }
-
-    /// That the storage is the one that was opened, and no request by the key's name is void.
-    fn may_enter(&self, common: &Common) -> [Value; 2] {
-        let fence = common.keys.fence(&name_of(self.lease, self.serial));
-        [wire::if_created(&common.keys.config(), common.epoch), wire::if_created(&fence, 0)]
     }
 
     /// Takes a lock that nobody wants and nobody left, in the caller's own thread, if that is quick. Whether it did; if not,
