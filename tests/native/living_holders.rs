@@ -30,7 +30,8 @@ fn assert_not_robbed(segment: &Segment, manager: &ShmManager) {
         }
     };
     let waiters: Vec<Child> = (0..3).map(|_| fork(wait)).collect();
-    waiters.iter().for_each(Child::until_it_waits);
+    // A sleep of a few milliseconds would not be seen on a slow machine; a wait is.
+    eventually("all wait", || manager.lock_info(3).unwrap().waiters == 3);
     for _ in 0..20 {
         assert_eq!(errno_of(manager.try_lock(3)), libc::EBUSY);
         assert_eq!(errno_of(manager.repair_lock(3)), libc::EBUSY);
