@@ -95,7 +95,7 @@ pub struct Party {
     pub pid: i32,
     /// When it started, in ticks since the boot, so that a later process of the same number is another.
     pub start: u64,
-    /// The thread, in its own PID namespace; [`NO_THREAD`] if that is not known.
+    /// The thread, in its own PID namespace; 0 if that is not known.
     pub tid: i32,
     /// Whether the process owns the lock, and not one of its threads.
     pub by_process: bool,
