@@ -44,7 +44,11 @@ static inline struct peer start_peer(const char *program, const char *segment, i
 	REQUIRE(pipe2(in, O_CLOEXEC) == 0 && pipe2(out, O_CLOEXEC) == 0);
 	snprintf(descriptor, sizeof descriptor, "%d", scores_fd);
 	fflush(NULL);
+#ifdef __s390x__ /* There the stack comes before the flags. */
+	pid_t child = flags ? (pid_t)syscall(SYS_clone, 0, flags | SIGCHLD, 0, 0, 0) : fork();
+#else
 	pid_t child = flags ? (pid_t)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0) : fork();
+#endif
 	if (child == 0) {
 		/* Both outlast exec. */
 		prctl(PR_SET_PDEATHSIG, SIGKILL);

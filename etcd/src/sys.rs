@@ -83,7 +83,7 @@ impl Alarm {
         let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // An instant of 0 would turn it off.
         let it_value = at.map_or(zero, |at| libc::timespec {
-            tv_sec: (at / NANOSECONDS_PER_SECOND) as libc::time_t,
+            tv_sec: (at / NANOSECONDS_PER_SECOND) as _,
             tv_nsec: (at % NANOSECONDS_PER_SECOND).max(1) as libc::c_long,
         });
         let setting = libc::itimerspec { it_interval: zero, it_value };

@@ -199,7 +199,7 @@ impl Ring {
         let base = (2..size).sum::<u32>();
         let member = |own| {
             fork(move || {
-                let manager = client::open(address, &Self::host(size, own)).into_manager();
+                let manager = client::open_for_long(address, &Self::host(size, own)).into_manager();
                 let _ = manager.lock(base + own).unwrap();
                 holding.fetch_add(1, ORDER);
                 eventually("all hold one", || holding.load(ORDER) == size);

@@ -19,7 +19,19 @@ const LIMIT_SECONDS: u32 = 86_400;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn open(address: &str, host: &str) -> EtcdManager {
-    let options = Options::of_address(address).unwrap().ttl(TTL).unwrap().patience(PATIENCE).host(host).unwrap();
+    open_with(options(address, host).ttl(TTL).unwrap())
+}
+
+/// For clients whose leases must not end: with the usual TTL.
+pub fn open_for_long(address: &str, host: &str) -> EtcdManager {
+    open_with(options(address, host))
+}
+
+fn options(address: &str, host: &str) -> Options {
+    Options::of_address(address).unwrap().patience(PATIENCE).host(host).unwrap()
+}
+
+fn open_with(options: Options) -> EtcdManager {
     EtcdManager::open(options, NUM_LOCKS).unwrap()
 }
 
