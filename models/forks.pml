@@ -11,6 +11,7 @@
  *     SHARED_FIRST, SHARED_SECOND     a bit for each thread: that lock is shared; without them either
  *     DEATHS, TIMEOUTS    so many in all, at any step; a timeout ends a wait
  *     SEARCHES            so many further searches of a thread while it waits
+ *     AGAIN               and one more whenever what was found was not confirmed: the next slice's
  */
 #ifndef THREADS
 #define THREADS 3
@@ -265,6 +266,9 @@ look_around:
 		if :: found -> truth(); look(second_sum); found = (found && first_sum == second_sum) :: else fi;
 		d_step { first_sum = 0; second_sum = 0; length = 0; last = 0; FORGET_LINKS };
 		if :: found -> goto deadlock :: else -> is_true = 0; detector = 0 fi
+#ifdef AGAIN
+		; goto look_around
+#endif
 #else
 		truth();
 		goto deadlock
