@@ -168,21 +168,7 @@ fn sharing_the_memory_with_tls_of_its_own_it_is_refused() {
             let _ = manager.lock(3).unwrap();
             let (_, tls) = lent_tls();
             let shared = InSharedMemory::leak(manager);
-            let flags = libc::CLONE_VM | libc::CLONE_SETTLS | libc::SIGCHLD;
-            // SAFETY: a stack and a TLS that nobody else uses; what the child is given is leaked, so it lives.
-            let pid = unsafe {
-                let shared = (&raw mut *shared).cast();
-                libc::clone(
-                    InSharedMemory::<ShmManager>::try_all,
-                    stack(),
-                    flags,
-                    shared,
-                    std::ptr::null_mut::<i32>(),
-                    tls,
-                )
-            };
-            Child::adopt(pid).succeeds();
-            shared.assert_refused();
+            shared.refuses_child_with(tls, None);
             assert_eq!(shared.manager.locks_held().unwrap(), [3]);
             assert_eq!(attached(&shared.manager), 1);
             shared.manager.unlock(3).unwrap();
@@ -198,12 +184,7 @@ fn a_vfork_childs_lock_is_its_parents_and_not_lost() {
         let manager = segment.open();
         assert_eq!(taken_once(&manager, 4), Acquired::Clean);
         let shared = InSharedMemory::leak(manager);
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        // SAFETY: a stack that nobody else uses; the parent stands still until the child, which uses its TLS, ends.
-        let pid =
-            unsafe { libc::clone(InSharedMemory::<ShmManager>::try_one, stack(), flags, (&raw mut *shared).cast()) };
-        Child::adopt(pid).succeeds();
-        assert_eq!(shared.codes[0].load(Ordering::Acquire), 0);
+        shared.has_vforked_child_lock();
         assert_eq!(shared.manager.locks_held().unwrap(), [4]);
         fork(|| assert_eq!(errno_of(segment.open().try_lock(4)), libc::EBUSY)).succeeds();
         shared.manager.unlock(4).unwrap();

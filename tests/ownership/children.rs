@@ -11,9 +11,9 @@ use super::support::alone::alone;
 use super::support::layout;
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 use super::support::made::lent_tls;
-use super::support::made::{InSharedMemory, raw_clone, stack};
+use super::support::made::{InSharedMemory, raw_clone};
 use super::support::process::{self, sleep_until_killed};
-use super::support::{Child, Segment, board, errno_of, eventually, fork, taken_once};
+use super::support::{Segment, board, errno_of, eventually, fork, taken_once};
 #[cfg(target_pointer_width = "64")]
 use super::support::{alone::alone_as_root, namespace, skip};
 
@@ -174,25 +174,9 @@ fn a_child_that_shares_the_memory_but_has_tls_of_its_own_is_refused() {
         let (lender, tls) = lent_tls();
         let known_id = note_of(lender, tls);
         let shared = InSharedMemory::leak(manager);
-        let flags = libc::CLONE_VM | libc::CLONE_SETTLS | libc::SIGCHLD;
         // Once the libc takes the child for the lender, and once it knows the child's own number.
-        for flags in [flags, flags | libc::CLONE_CHILD_SETTID] {
-            // SAFETY: a stack and a TLS that nobody else uses; what the child is given is leaked, so it lives; the
-            // kernel writes to the TLS that is lent.
-            let pid = unsafe {
-                let shared = (&raw mut *shared).cast();
-                libc::clone(
-                    InSharedMemory::<ShmManager>::try_all,
-                    stack(),
-                    flags,
-                    shared,
-                    std::ptr::null_mut::<i32>(),
-                    tls,
-                    known_id,
-                )
-            };
-            Child::adopt(pid).succeeds();
-            shared.assert_refused();
+        for own_id in [None, Some(known_id)] {
+            shared.refuses_child_with(tls, own_id);
         }
         assert_eq!(shared.manager.locks_held().unwrap(), [3]);
         shared.manager.unlock(3).unwrap();
@@ -216,12 +200,7 @@ fn a_lock_that_a_vfork_child_takes_is_its_parents_and_not_lost() {
         let manager = segment.open();
         assert_eq!(taken_once(&manager, 4), Acquired::Clean);
         let shared = InSharedMemory::leak(manager);
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        // SAFETY: a stack that nobody else uses; the parent stands still until the child, which uses its TLS, ends.
-        let pid =
-            unsafe { libc::clone(InSharedMemory::<ShmManager>::try_one, stack(), flags, (&raw mut *shared).cast()) };
-        Child::adopt(pid).succeeds();
-        assert_eq!(shared.codes[0].load(Ordering::Acquire), 0);
+        shared.has_vforked_child_lock();
         assert_eq!(shared.manager.locks_held().unwrap(), [4]);
         fork(|| assert_eq!(errno_of(segment.open().try_lock(4)), libc::EBUSY)).succeeds();
         shared.manager.unlock(4).unwrap();

@@ -54,14 +54,42 @@ pub struct InSharedMemory<M> {
 
 impl<M: Manager> InSharedMemory<M> {
     /// It lives as long as the process.
-    pub fn leak(manager: M) -> &'static mut Self {
+    pub fn leak(manager: M) -> &'static Self {
         Box::leak(Box::new(Self { manager, codes: Default::default() }))
     }
 
-    /// A child that takes lock 4 in every way, and releases lock 3, which its parent holds. It is given the address of the
-    /// value.
-    pub extern "C" fn try_all(shared: *mut c_void) -> c_int {
-        // SAFETY: the address is that of the parent's leaked value.
+    /// Checks that a child is refused that takes lock 4 in every way, and releases lock 3, which its parent holds. Its `tls` is
+    /// that of a thread that sleeps; the kernel notes the child's id at `own_id`.
+    pub fn refuses_child_with(&self, tls: usize, own_id: Option<*mut i32>) {
+        let set_id = if own_id.is_some() { libc::CLONE_CHILD_SETTID } else { 0 };
+        // SAFETY: the thread that lends the TLS sleeps, and the kernel writes to no more than that.
+        unsafe { self.run(Self::try_all, libc::CLONE_SETTLS | set_id, tls, own_id.unwrap_or(ptr::null_mut())) };
+        let codes = self.codes.each_ref().map(|code| code.swap(0, Ordering::AcqRel));
+        assert_eq!(codes, [libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EPERM]);
+    }
+
+    /// Has a child of vfork(2) take lock 4.
+    pub fn has_vforked_child_lock(&self) {
+        // SAFETY: the parent stands still until the child, which uses its TLS, ends.
+        unsafe { self.run(Self::try_one, libc::CLONE_VFORK, 0, ptr::null_mut()) };
+        assert_eq!(self.codes[0].load(Ordering::Acquire), 0);
+    }
+
+    /// Runs a child that shares this memory, to its end.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else uses the child's TLS meanwhile, and the kernel may write to `own_id` if the flags say so.
+    unsafe fn run(&self, body: extern "C" fn(*mut c_void) -> c_int, flags: c_int, tls: usize, own_id: *mut i32) {
+        let given = ptr::from_ref(self).cast_mut().cast();
+        let flags = libc::CLONE_VM | libc::SIGCHLD | flags;
+        // SAFETY: a stack that nobody else uses, and a value that outlives the child; the rest is the caller's promise.
+        let pid = unsafe { libc::clone(body, stack(), flags, given, ptr::null_mut::<i32>(), tls, own_id) };
+        Child::adopt(pid).succeeds();
+    }
+
+    extern "C" fn try_all(shared: *mut c_void) -> c_int {
+        // SAFETY: the address that run() gives.
         let Self { manager, codes } = unsafe { &*shared.cast::<Self>() };
         let found = [
             errno_of(manager.lock(4)),
@@ -73,18 +101,11 @@ impl<M: Manager> InSharedMemory<M> {
         0
     }
 
-    /// A child that tries lock 4.
-    pub extern "C" fn try_one(shared: *mut c_void) -> c_int {
+    extern "C" fn try_one(shared: *mut c_void) -> c_int {
         // SAFETY: as above.
         let Self { manager, codes } = unsafe { &*shared.cast::<Self>() };
         codes[0].store(errno_of(manager.try_lock(4)), Ordering::Release);
         0
-    }
-
-    /// Checks that the child of `try_all` was refused in each of its calls, and forgets what they returned.
-    pub fn assert_refused(&self) {
-        let codes = self.codes.each_ref().map(|code| code.swap(0, Ordering::AcqRel));
-        assert_eq!(codes, [libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EOPNOTSUPP, libc::EPERM]);
     }
 }
 
