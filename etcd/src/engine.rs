@@ -232,7 +232,7 @@ impl Engine {
         if is_lost {
             // What is left of it tells the next holder.
             common.leave_task(Task::GiveBack(id, Hold { told: Told::OwnerDied, ..hold }));
-            return Err(Failure::lost(id, hold.loss.unwrap_or(Loss::LeaseOver).why()));
+            return Err(Failure::lost(id, hold.why_lost()));
         }
         match self.delete(id, hold.record) {
             Ok(true) => Ok(()),
@@ -273,7 +273,7 @@ impl Engine {
         let shared = self.here()?.lock();
         let hold = shared.holds.get(&id).ok_or_else(|| Failure::lost(id, "this process has forgotten it"))?;
         if sys::boot_time() >= shared.good_until_of(hold) {
-            return Err(Failure::lost(id, hold.loss.unwrap_or(Loss::LeaseOver).why()));
+            return Err(Failure::lost(id, hold.why_lost()));
         }
         Ok(hold.record)
     }

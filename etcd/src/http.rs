@@ -19,11 +19,9 @@ use ureq::unversioned::transport::{
 };
 
 use crate::failure::{Failure, Outcome};
-use crate::options::Options;
+use crate::options::{Options, TLS};
 use crate::resolving::AddressesFirst;
 use crate::wire::{Refusal, Streamed, TokenResponse};
-
-const TLS: &str = "https://";
 
 const UNAVAILABLE: i64 = 14;
 const DEADLINE_EXCEEDED: i64 = 4;
@@ -161,7 +159,10 @@ impl Cluster {
 
     /// Logs in, where there is a user who has not.
     fn authenticate(&mut self, timeout: Duration) -> Result<(), NoAnswer> {
-        let Some((name, password)) = self.user.clone().filter(|_| self.token.is_none()) else { return Ok(()) };
+        if self.token.is_some() {
+            return Ok(());
+        }
+        let Some((name, password)) = self.user.clone() else { return Ok(()) };
         let body = json!({"name": name, "password": password});
         let answer: TokenResponse = self.ask_as_known("/v3/auth/authenticate", &body, timeout)?;
         self.token = Some(answer.token);

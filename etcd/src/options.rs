@@ -15,6 +15,9 @@ pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
 const DEFAULT_PATIENCE: Duration = Duration::from_secs(10);
 const MOST_TTL: Duration = Duration::from_secs(3600);
 const SCHEME: &str = "etcd://";
+/// How endpoints are spoken to.
+const PLAIN: &str = "http://";
+pub(crate) const TLS: &str = "https://";
 const LONGEST_PREFIX: usize = 200;
 /// How often a lease is renewed while it lasts.
 const RENEWALS: u32 = 3;
@@ -70,7 +73,7 @@ impl Options {
             if port.is_none() {
                 return Err(wrong("an endpoint has no port"));
             }
-            endpoints.push(format!("http://{host}"));
+            endpoints.push(format!("{PLAIN}{host}"));
         }
         Ok(Self {
             endpoints,
@@ -176,7 +179,7 @@ impl Options {
     fn with_tls_as_needed(mut self) -> Self {
         if self.ca.is_some() || self.certificate.is_some() {
             for endpoint in &mut self.endpoints {
-                *endpoint = endpoint.replacen("http://", "https://", 1);
+                *endpoint = endpoint.replacen(PLAIN, TLS, 1);
             }
         }
         self

@@ -49,6 +49,11 @@ impl Hold {
     pub(crate) fn of(record: Record, told: Told) -> Self {
         Self { record, told, loss: None, is_shared: false, is_pinned: false }
     }
+
+    /// Why it is lost, for people.
+    pub(crate) fn why_lost(&self) -> &'static str {
+        self.loss.unwrap_or(Loss::LeaseOver).why()
+    }
 }
 
 /// What a holder is told of the one before it.
