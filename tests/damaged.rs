@@ -90,7 +90,8 @@ fn a_file_that_is_shorter_or_longer_than_its_numbers_say_is_refused_without_bein
     let whole = segment.bytes();
     let length = whole.len();
     assert_eq!(length as u64, layout::size(LOCKS));
-    for found in [56, 64, 100, length - 1288, length - 4096.min(length - 56), length - 1] {
+    let header = layout::AT_GROUPS as usize;
+    for found in [header, header + 8, 100, length - 1288, length - 4096.min(length - header), length - 1] {
         segment.write(&whole[..found]);
         assert_eq!(refusal(&segment), disagree("the size of the file", found as u64, length as u64));
     }
@@ -108,9 +109,9 @@ fn a_file_that_ends_within_the_header_is_refused() {
         segment.write(&whole[..length]);
         assert!(matches!(refusal(&segment), Reason::NotASegment(_)), "{length}");
     }
-    for length in [2, 4, 8, 48, 52, 55] {
-        segment.write(&whole[..length]);
-        assert_eq!(refusal(&segment), disagree("the size of the file", length as u64, layout::AT_GROUPS));
+    for length in [2, 4, 8, layout::AT_NUM_BITMAPS, layout::AT_NUM_LOCKS, layout::AT_GROUPS - 1] {
+        segment.write(&whole[..length as usize]);
+        assert_eq!(refusal(&segment), disagree("the size of the file", length, layout::AT_GROUPS));
     }
 }
 

@@ -19,7 +19,7 @@ fn in_a_plain_chroot_segments_are_made_used_and_refused_as_elsewhere() {
             namespace::enter_plain_chroot();
             // Another file system of the same process, seen in the chroot alone.
             namespace::private_shm("64k");
-            assert_eq!(errno_of(ShmManager::create("/locks", 2048, &DEFAULT())), libc::ENOSPC);
+            assert_eq!(errno_of(ShmManager::create("/locks", 4096, &DEFAULT())), libc::ENOSPC);
             let inner = ShmManager::create("/locks", 64, &DEFAULT()).unwrap();
             assert_eq!(taken_once(&inner, 3), Acquired::Clean);
             assert_eq!(outer.locks_held().unwrap(), [3]);

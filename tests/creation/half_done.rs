@@ -11,7 +11,7 @@ use lock_manager::{Acquired, Manager, Reason, ShmManager};
 use super::DEFAULT;
 use super::support::alone::{alone, alone_as_root};
 use super::support::process::state_of;
-use super::support::{Child, Exit, Random, Segment, board, errno_of, eventually, fork, namespace, taken_once};
+use super::support::{Child, Exit, Random, Segment, board, errno_of, eventually, fork, layout, namespace, taken_once};
 
 /// The names in a directory.
 fn names_in(directory: impl AsRef<Path>) -> Vec<String> {
@@ -141,10 +141,10 @@ fn a_full_file_system_is_enospc_and_nothing_is_left() {
     alone_as_root!({
         fork(|| {
             namespace::private_shm("64k");
-            let error = ShmManager::create("/locks", 2048, &DEFAULT()).unwrap_err();
+            let error = ShmManager::create("/locks", 4096, &DEFAULT()).unwrap_err();
             assert_eq!(error.errno(), libc::ENOSPC);
-            assert_eq!(error.reason(), &Reason::NoSpace { bytes: 82_488 });
-            assert_eq!(errno_of(ShmManager::open_or_create("/locks", 2048, &DEFAULT())), libc::ENOSPC);
+            assert_eq!(error.reason(), &Reason::NoSpace { bytes: layout::size(4096) });
+            assert_eq!(errno_of(ShmManager::open_or_create("/locks", 4096, &DEFAULT())), libc::ENOSPC);
             assert_eq!(names_in("/dev/shm"), [""; 0]);
             // All of it is free again: what fits, fits still, and can be used to the last byte.
             let manager = ShmManager::create("/locks", 1280, &DEFAULT()).unwrap();
