@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -18,6 +19,9 @@ import (
 
 	lockmanager "github.com/lock-manager/lock-manager/go"
 )
+
+// timeFactor says in the environment how much slower than usual this machine is; it is empty on a usual one.
+const timeFactor = "LOCK_MANAGER_TEST_TIME_FACTOR"
 
 // patience is how long anything may take that is not to hang. Generous: the machine may be busy.
 const patience = 30 * time.Second
@@ -76,6 +80,10 @@ func (s storage) fresh(t testing.TB, opts ...lockmanager.Option) (extendedManage
 	t.Helper()
 	m, place, err := s.try(t, opts...)
 	must(t, err)
+	if strconv.IntSize == 32 {
+		// Once it has grown it takes a quarter of all addresses, until it is closed.
+		t.Cleanup(func() { m.(extendedManager).Close() })
+	}
 	return m.(extendedManager), place
 }
 

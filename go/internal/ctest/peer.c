@@ -67,7 +67,11 @@ static void clone_raw(struct peer *peer) {
 	int orders[2], answers[2];
 	if (pipe2(orders, O_CLOEXEC) != 0 || pipe2(answers, O_CLOEXEC) != 0)
 		_exit(3);
+#ifdef __s390x__ // It takes the stack before the flags.
+	long pid = syscall(SYS_clone, 0, SIGCHLD, 0, 0, 0);
+#else
 	long pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+#endif
 	if (pid < 0)
 		_exit(3);
 	if (pid == 0) {

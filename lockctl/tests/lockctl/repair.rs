@@ -7,18 +7,15 @@ use std::process::Command;
 
 use crate::puppet::Puppet;
 use crate::stage::{Place, is_root, lockctl, skip};
-
-/// Where the mutex of lock 0 begins in libpod's layout on 64 bits with glibc, and how long each is.
-const FIRST_MUTEX: u64 = 64;
-const MUTEX: u64 = 40;
+use crate::support::layout;
 
 /// Writes into the mutex of a lock the number of a thread that is gone, as where the kernel has missed its death.
-fn forget_holder(place: &Place, id: u64) {
+fn forget_holder(place: &Place, id: u32) {
     let mut process = Command::new("true").spawn().unwrap();
     let gone = process.id();
     process.wait().unwrap();
     let segment = File::options().write(true).open(&place.path).unwrap();
-    segment.write_all_at(&gone.to_le_bytes(), FIRST_MUTEX + id * MUTEX).unwrap();
+    segment.write_all_at(&gone.to_ne_bytes(), layout::word(id)).unwrap();
 }
 
 /// A holder can be proven dead only where every process is seen.

@@ -253,14 +253,15 @@ fn what_was_blocked_is_blocked_for_the_command_and_nothing_else() {
 #[test]
 fn a_parent_that_ignores_its_children_changes_no_status() {
     let place = Place::segment(32, &[3]);
+    let can = Command::new("env").args(["--ignore-signal=CHLD", "true"]).stderr(Stdio::null()).status();
+    if !can.is_ok_and(|status| status.success()) {
+        return skip("there is no env(1) that ignores signals for others");
+    }
     for status in [0, 7] {
         let exit = format!("exit {status}");
         let mut command = Command::new("env");
         command.args(["--ignore-signal=CHLD", LOCKCTL, "run", &place.name, "3", "--", "sh", "-c", &exit]);
         let output = command.stdin(Stdio::null()).output().unwrap();
-        if output.status.code() == Some(125) {
-            return skip("env(1) ignores no signals for others");
-        }
         assert_eq!(output.status.code(), Some(status), "{output:?}");
     }
 }

@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 
 use lock_manager::{FileManager, Layout, Manager, SegmentOptions, ShmManager};
 
+use crate::support::timing::scaled;
+
 pub const LOCKCTL: &str = env!("CARGO_BIN_EXE_lockctl");
 
 /// Longer than anything here takes on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = scaled(Duration::from_secs(30));
 
 /// After this the tests of a process are hung, and end.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = scaled(Duration::from_secs(300));
 
 /// Ends this process when it is hung, whatever waits in it: a call of lockctl, or a line of its output.
 pub fn watch_over() {
