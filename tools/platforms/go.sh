@@ -1,46 +1,74 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=bash
-# Sourced by tools/test-platforms: the tests of the Go module in a program of musl, with the library linked into it and with
-# the shared library that neighbours.sh has built.
+# Sourced by tools/test-platforms: the tests of the Go module. Natively in a program of musl, with the library linked into it
+# and with the shared library that neighbours.sh has built, and for 32 bits; for an emulated machine with its shared library.
 
-# go_package DIRECTORY LIBRARY...: what pkg-config tells Go of the library in that directory.
-go_package() {
-	local directory=$1
-	shift
-	mkdir -p "$directory/pkgconfig"
-	printf 'Name: lock_manager\nDescription: for musl\nVersion: 0\nLibs: %s\nCflags: -I%s\n' "$*" "$here/include" \
-		> "$directory/pkgconfig/lock_manager.pc"
-}
-
-# go_tests TARGET WHAT DIRECTORY FLAG...: builds the tests with FLAG for the external linker, runs them, and reports.
-go_tests() {
-	local target=$1 what=$2 directory=$3 log=$work/logs/$1.go.${3##*/} counts
-	shift 3
-	if ! (cd "$here/go" && CC=musl-gcc CGO_ENABLED=1 CGO_LDFLAGS="-O2 -g" PKG_CONFIG_PATH="$directory/pkgconfig" \
-		go test -c -o "$directory/go.test" -ldflags "-linkmode external $*" .) > "$log" 2>&1; then
-		report "$target" "$what" "failed: see $log"
-		return
-	fi
-	(cd "$here/go" && timeout -s KILL "$SUITE_SECONDS" "$directory/go.test" -test.v) >> "$log" 2>&1 < /dev/null || true
-	counts="$(grep -c '^--- PASS' "$log") passed, $(grep -c '^--- FAIL' "$log") failed, $(grep -c '^--- SKIP' "$log") skipped"
-	case $(tail -n 1 "$log") in
-	PASS) report "$target" "$what" "$counts" ;;
-	*) report "$target" "$what" "failed: $counts; see $log" ;;
+# Go's name for the processor of a target.
+go_architecture() {
+	case $1 in
+	aarch64) echo arm64 ;;
+	armv7) echo arm ;;
+	i386) echo 386 ;;
+	musl) echo amd64 ;;
+	*) echo "$1" ;;
 	esac
 }
 
-# run_go TARGET
-run_go() {
-	local why static=$work/go-static shared=$work/go-shared built=$work/build/$rust/debug
-	local PATH=$PATH:/usr/local/go/bin
-	if ! why=$("$here/go/toolchain" check); then
-		report "$1" Go "skipped: $why"
+# has_go TARGET: it is there and young enough, or the skipping is reported.
+has_go() {
+	local why
+	PATH=$PATH:/usr/local/go/bin
+	why=$("$here/go/toolchain" check) && return
+	report "$1" Go "skipped: $why"
+	return 1
+}
+
+# compile_go TARGET DIRECTORY COMPILER LIBRARY...: the tests' program is DIRECTORY/go.test; GO_LINKER has flags for the linker
+# that Go calls. pkg-config tells Go of the library there.
+compile_go() {
+	local directory=$2
+	mkdir -p "$directory/pkgconfig"
+	printf 'Name: lock_manager\nDescription: of this target\nVersion: 0\nLibs: %s\nCflags: -I%s\n' "${*:4}" "$here/include" \
+		> "$directory/pkgconfig/lock_manager.pc"
+	(cd "$here/go" && GOARCH=$(go_architecture "$1") CC=$3 CGO_ENABLED=1 CGO_LDFLAGS="-O2 -g" \
+		PKG_CONFIG_PATH="$directory/pkgconfig" PKG_CONFIG_LIBDIR='' \
+		go test -c -o "$directory/go.test" -ldflags "${GO_LINKER:-}" .)
+}
+
+# build_go TARGET: for an emulated machine.
+build_go() {
+	local log=$work/logs/$1.go
+	has_go "$1" || return
+	compile_go "$1" "$work/go-$1" "$linker" "-L$work/build/$rust/debug -llock_manager" > "$log" 2>&1 && return
+	report "$1" Go "failed: see $log"
+	return 1
+}
+
+# go_tests TARGET WHAT DIRECTORY COMPILER LIBRARY...: compiles them, and runs them here.
+go_tests() {
+	local target=$1 what=$2 directory=$3 log=$work/logs/$1.${3##*/}
+	if ! compile_go "$target" "${@:3}" > "$log" 2>&1; then
+		report "$target" "$what" "failed: see $log"
 		return
 	fi
-	go_package "$static" "-L$built -l:liblock_manager.a $(unwinder)"
-	go_tests "$1" "Go, a static program" "$static" "-extldflags -static"
-	go_package "$shared" "-L$shared -llock_manager -Wl,-rpath,$shared"
+	limited "$SUITE_SECONDS" "$platforms/go_suite" "$here/go" "$directory/go.test" >> "$log" 2>&1 || true
+	report_result "$target" "$what" "$log" < "$log"
+}
+
+# run_go TARGET: natively.
+run_go() {
+	local static=$work/go-static shared=$work/go-$1 built=$work/build/$rust/debug
+	has_go "$1" || return 0
+	if [ "$1" = i386 ]; then
+		go_tests "$1" Go "$shared" "cc -m32 -idirafter /usr/include/$(cc -print-multiarch)" \
+			"-L$built -llock_manager -Wl,-rpath,$built"
+		return
+	fi
+	GO_LINKER="-linkmode external -extldflags -static" go_tests "$1" "Go, a static program" "$static" musl-gcc \
+		"-L$built -l:liblock_manager.a $(unwinder)"
+	mkdir -p "$shared"
 	ln -sf "$work/build/shared/$rust/debug/liblock_manager.so" "$shared/liblock_manager.so"
 	ln -sf liblock_manager.so "$shared/liblock_manager.so.0"
-	go_tests "$1" "Go with the shared library" "$shared"
+	GO_LINKER="-linkmode external" go_tests "$1" "Go with the shared library" "$shared" musl-gcc \
+		"-L$shared -llock_manager -Wl,-rpath,$shared"
 }

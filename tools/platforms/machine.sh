@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=bash
-# Sourced by tools/test-platforms: an emulated machine with Debian's kernel, the suites' programs, and nothing else.
+# Sourced by tools/test-platforms: an emulated machine with Debian's kernel, the programs of the tests, and nothing else.
 
 # A thousand threads, fifty processes, waits for a hundred locks, half a GiB to dump: an emulated machine does not get them
 # going in time.
@@ -76,29 +76,67 @@ boot() {
 	fi
 }
 
+# into_machine FILE: at its own path there.
+into_machine() { entries+=("${1#/}=$1"); }
+
+# suite NAME PROGRAM ARGUMENT...: a line for the machine's first process.
+suite() {
+	entries+=("tests/$1=$2")
+	echo "$1 ${*:3}" >> "$suites_of_machine"
+}
+
+# add_programs TARGET: what else runs there than the library's suites in Rust, once the library is there as a shared one.
+add_programs() {
+	local built=$work/build/$rust/debug program
+	entries+=("lib/liblock_manager.so.0=$built/liblock_manager.so")
+	if wants together; then
+		told "$1" "a program in C" compile_neighbour "$work/neighbour-$1" "$linker" -L"$built" -llock_manager
+		entries+=("tests/neighbour=$work/neighbour-$1" "tests/share=$platforms/share")
+		! has_libpod "$1" "$linker" || entries+=("tests/libpod=$work/libpod-$1")
+		suite together "$platforms/together"
+	fi
+	if wants go && build_go "$1"; then
+		entries+=("tests/go.test=$work/go-$1/go.test" "lock_manager/include/lock_manager.h=$here/include/lock_manager.h"
+			"lock_manager/src/error/sentence.rs=$here/src/error/sentence.rs" lock_manager/go/)
+		suite go "$platforms/go_suite" /lock_manager/go /tests/go.test
+	fi
+	if wants lockctl && build_lockctl "$1"; then
+		into_machine "$built/lockctl"
+		read -r _ program < "$work/$1.lockctl"
+		suite lockctl "$program" --test-threads=2
+	fi
+}
+
 # run_in_machine TARGET
 run_in_machine() {
-	local entries=() name program library start log=$work/logs/$1.run
+	local entries=() suites_of_machine=$work/$1.suites name program library start log=$work/logs/$1.run
+	: > "$suites_of_machine"
 	entries+=("init=$platforms/init" "bin/busybox=$(busybox)")
-	for name in sh mount mkdir ln insmod timeout poweroff true sleep cat cp switch_root; do
+	for name in sh mount mkdir ln insmod timeout poweroff true sleep cat cp switch_root rm mktemp tee tail grep \
+		kill env ls chmod echo install; do
 		entries+=("bin/$name->busybox")
 	done
 	entries+=("bin/unshare=$platforms/unshare")
-	# A static program brings its own.
-	[ -z "$libraries" ] || entries+=("$loader=$libraries/${loader##*/}")
-	for library in ${libraries:+libc.so.6 libm.so.6 libgcc_s.so.1}; do
-		entries+=("lib/$library=$libraries/$library")
-	done
 	while read -r name; do
 		entries+=("modules/overlay.ko=$name")
 	done < <(find "$root" -name overlay.ko)
-	: > "$work/$1.suites"
 	while read -r name program; do
-		entries+=("tests/$name=$program")
-		echo "$name --test-threads=2 $WITHOUT_ETCD $BEYOND_A_MACHINE" >> "$work/$1.suites"
+		# shellcheck disable=SC2086 # words
+		suite "$name" "$program" --test-threads=2 $WITHOUT_ETCD $BEYOND_A_MACHINE
 	done < "$work/$1.programs"
-	printf 'export SECONDS_FOR_EACH=%s LOCK_MANAGER_STORM_SECONDS=30\n' "$SUITE_SECONDS" > "$work/$1.environment"
-	entries+=("suites=$work/$1.suites" "environment=$work/$1.environment" proc/ sys/ etc/)
+	# Which a suite compares with what there is.
+	into_machine "$work/tree/docs/segment-format.md"
+	# A static program brings its libc, and nothing for it can be compiled in C.
+	if [ -n "$libraries" ]; then
+		entries+=("$loader=$libraries/${loader##*/}")
+		for library in libc.so.6 libm.so.6 libgcc_s.so.1; do
+			entries+=("lib/$library=$libraries/$library")
+		done
+		add_programs "$1"
+	fi
+	printf 'export SECONDS_FOR_EACH=%s LOCK_MANAGER_STORM_SECONDS=30 LOCK_MANAGER_TEST_TIME_FACTOR=%s\n' "$SUITE_SECONDS" \
+		"$EMULATED_FACTOR" > "$work/$1.environment"
+	entries+=("suites=$suites_of_machine" "environment=$work/$1.environment" proc/ sys/ etc/)
 	"$platforms/initramfs" "$work/$1.initramfs" "${entries[@]}"
 	start=$SECONDS
 	# shellcheck disable=SC2086 # words of a command line
@@ -108,5 +146,5 @@ run_in_machine() {
 	# A serial console ends its lines with both.
 	sed -i 's/\r//g' "$log"
 	report "$1" machine "off after $((SECONDS - start)) s"
-	summarise "$1" "$log"
+	summarise "$1" "$log" "$suites_of_machine"
 }

@@ -8,9 +8,9 @@ readonly PODMAN=github.com/containers/podman/v5@v5.4.2
 
 # compile_neighbour OUTPUT COMPILER ARGUMENT...
 compile_neighbour() {
-	local output=$1 compiler=$2
-	shift 2
-	"$compiler" -std=c11 -O2 -Wall -Wextra -I"$here/include" "$here/c-tests/neighbours.c" -o "$output" "$@"
+	local output=$1
+	shift
+	"$1" -std=c11 -O2 -Wall -Wextra -I"$here/include" "$here/c-tests/neighbours.c" -o "$output" "${@:2}"
 }
 
 # own_library: the library for this machine, in $own.
@@ -22,22 +22,7 @@ own_library() {
 		compile_neighbour "$work/neighbour" cc -L"$own" -llock_manager -Wl,-rpath,"$own" && touch "$own/made"
 }
 
-# share SEGMENT PROGRAM OTHER [libpod]: what both count at once is exact, and each is told of the other's death.
-share() {
-	local segment=$1 one=$2 other=$3 turns=${NEIGHBOUR_TURNS:-20000} first second
-	"$one" "$segment" create ${4:+"$4"} || return
-	"$one" "$segment" count "$turns" & first=$!
-	"$other" "$segment" count "$turns" & second=$!
-	wait "$first" && wait "$second" &&
-		"$one" "$segment" check $((2 * turns)) &&
-		"$one" "$segment" die 5 && "$other" "$segment" inherit 5 &&
-		"$other" "$segment" die 6 && "$one" "$segment" inherit 6 &&
-		"$one" "$segment" allocate 10 && "$other" "$segment" allocate 7 &&
-		"$one" "$segment" free 47 && "$other" "$segment" free 47 &&
-		"$other" "$segment" remove && rm -f "$segment.count"
-}
-
-# told TARGET WHAT COMMAND...
+# told TARGET WHAT COMMAND...: reports how it ended.
 told() {
 	local target=$1 what=$2
 	shift 2
@@ -47,27 +32,36 @@ told() {
 }
 
 run_neighbours() {
-	local built=$work/build/$rust/debug program=$work/neighbour-$1 segment
+	local built=$work/build/$rust/debug program=$work/neighbour-$1 segment narrow
 	segment=/dev/shm/lm-test-neighbours-$$
+	# The kernel's headers of this machine do for 32 bits, too.
+	narrow=(cc -m32 -idirafter "/usr/include/$(cc -print-multiarch)")
 	: > "$work/logs/$1.neighbours"
 	told "$1" "this machine's own library" own_library
 	case $1 in
 	i386)
 		ln -sf liblock_manager.so "$built/liblock_manager.so.0"
-		told "$1" "a program of 32 bits" compile_neighbour "$program" cc -m32 -idirafter "/usr/include/$(cc -print-multiarch)" \
+		told "$1" "a program of 32 bits" compile_neighbour "$program" "${narrow[@]}" \
 			-L"$built" -llock_manager -Wl,-rpath,"$built"
-		told "$1" "32 and 64 bits on one segment" share "$segment" "$work/neighbour" "$program"
+		told "$1" "32 and 64 bits on one segment" "$platforms/share" "$segment" "$work/neighbour" "$program"
+		! has_libpod "$1" "${narrow[@]}" || run_beside_libpod "$1" "$segment" "$program"
 		;;
 	musl)
 		told "$1" "a static program of musl" compile_neighbour "$program" musl-gcc -static "$built/liblock_manager.a" \
 			"$(unwinder)"
-		told "$1" "musl and glibc on one segment" share "$segment" "$work/neighbour" "$program"
-		told "$1" "two programs of musl on a segment of the libpod layout" share "$segment" "$program" "$program" libpod
+		told "$1" "musl and glibc on one segment" "$platforms/share" "$segment" "$work/neighbour" "$program"
+		told "$1" "two programs of musl on a segment of the libpod layout" "$platforms/share" "$segment" "$program" "$program" libpod
 		told "$1" "a segment of glibc's mutexes is refused" refuses "$segment" "$work/neighbour" "$program" glibc
 		[ "$ci" = yes ] || told "$1" "and by musl's lockctl" \
 			lockctl_refuses "$segment" glibc "$rust" "$work/neighbour" libpod
 		told "$1" "a segment of musl's mutexes is refused" refuses "$segment" "$program" "$work/neighbour" musl
-		run_beside_libpod "$1" "$segment" "$program"
+		if has_libpod "$1" musl-gcc; then
+			run_beside_libpod "$1" "$segment" "$program"
+			told "$1" "a segment of musl's libpod is refused by glibc's library" \
+				refuses "$segment" "$work/libpod-$1" "$work/neighbour" musl
+			# Its crates would be half of what CI compiles.
+			[ "$ci" = yes ] || told "$1" "and by glibc's lockctl" lockctl_refuses "$segment" musl "" "$work/libpod-$1"
+		fi
 		told "$1" "a program of musl loads the library" loads "$segment"
 		;;
 	esac
@@ -80,38 +74,47 @@ refuses() {
 	"$maker" "$segment" create libpod && "$other" "$segment" refused "$4" && "$maker" "$segment" remove
 }
 
-# libpod_source: the directory of libpod's C locks, in $libpod, or why it cannot be had.
+# libpod_source: the directory of libpod's C locks, in $libpod, looked for once. Else why says why it cannot be had.
 libpod_source() {
-	local source=${PODMAN_SOURCE:-}
-	if [ -z "$source" ]; then
-		source=$(cd / && PATH=$PATH:/usr/local/go/bin timeout 300 go mod download -json "$PODMAN" 2> "$work/logs/podman" |
-			sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p')
+	local source=${PODMAN_SOURCE:-} log=$work/logs/podman
+	if [ -z "${libpod+known}" ]; then
+		if [ -z "$source" ]; then
+			(cd / && PATH=$PATH:/usr/local/go/bin timeout 300 go mod download -json "$PODMAN") > "$log" 2>&1 || true
+			source=$(sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p' "$log")
+		fi
+		libpod=$source/libpod/lock/shm
 	fi
-	libpod=$source/libpod/lock/shm
 	[ -e "$libpod/shm_lock.c" ] && return
-	echo "no libpod: neither PODMAN_SOURCE nor go mod download $PODMAN has it: $(tail -n 1 "$work/logs/podman" 2> /dev/null)"
+	why="neither PODMAN_SOURCE nor go mod download $PODMAN has it: $(last_line "$log" 2> /dev/null)"
 	return 1
 }
 
-# compile_libpod OUTPUT COMPILER: libpod's locks as a program. Warnings about its code are its own.
+# compile_libpod OUTPUT COMPILER...: libpod's locks as a program. Warnings about its code are its own.
 compile_libpod() {
-	"$2" -O2 -w -D_GNU_SOURCE -c "$libpod/shm_lock.c" -o "$1.o" &&
-		"$2" -std=c11 -O2 -Wall -Wextra -isystem "$libpod" "$here/c-tests/libpod_neighbour.c" "$1.o" -static -o "$1"
+	local output=$1
+	shift
+	"$@" -O2 -w -D_GNU_SOURCE -c "$libpod/shm_lock.c" -o "$output.o" &&
+		"$@" -std=c11 -O2 -Wall -Wextra -isystem "$libpod" "$here/c-tests/libpod_neighbour.c" "$output.o" -static -o "$output"
 }
 
-# run_beside_libpod TARGET SEGMENT PROGRAM: musl's libpod and this library, on a segment of either.
+# has_libpod TARGET COMPILER...: $work/libpod-TARGET is a program of libpod's own locks.
+has_libpod() {
+	local target=$1
+	shift
+	if ! libpod_source; then
+		report "$target" "libpod's own locks" "skipped: $why"
+		return 1
+	fi
+	rm -f "$work/libpod-$target"
+	told "$target" "libpod's own locks" compile_libpod "$work/libpod-$target" "$@"
+	[ -e "$work/libpod-$target" ]
+}
+
+# run_beside_libpod TARGET SEGMENT PROGRAM: the target's libpod and this library, on a segment of either.
 run_beside_libpod() {
 	local theirs=$work/libpod-$1
-	if ! libpod_source > "$work/logs/$1.libpod"; then
-		report "$1" "libpod's own locks" "skipped: $(cat "$work/logs/$1.libpod")"
-		return
-	fi
-	told "$1" "libpod's own locks, for musl" compile_libpod "$theirs" musl-gcc
-	told "$1" "libpod and the library on a segment of libpod" share "$2" "$theirs" "$3"
-	told "$1" "libpod and the library on a segment of the library" share "$2" "$3" "$theirs" libpod
-	told "$1" "a segment of musl's libpod is refused by glibc's library" refuses "$2" "$theirs" "$work/neighbour" musl
-	# Its crates would be half of what CI compiles.
-	[ "$ci" = yes ] || told "$1" "and by glibc's lockctl" lockctl_refuses "$2" musl "" "$theirs"
+	told "$1" "libpod and the library on a segment of libpod" "$platforms/share" "$2" "$theirs" "$3"
+	told "$1" "libpod and the library on a segment of the library" "$platforms/share" "$2" "$3" "$theirs" libpod
 }
 
 # lockctl_refuses SEGMENT LIBC TARGET MAKER...: lockctl, built for this machine or for TARGET unless that is empty, refuses what
