@@ -3,6 +3,9 @@
 # Sourced by tools/test-platforms: the tests of the Go module. Natively in a program of musl, with the library linked into it
 # and with the shared library that neighbours.sh has built, and for 32 bits; for an emulated machine with its shared library.
 
+# Where it is installed by hand.
+PATH=$PATH:/usr/local/go/bin
+
 # Go's name for the processor of a target.
 go_architecture() {
 	case $1 in
@@ -17,7 +20,6 @@ go_architecture() {
 # has_go TARGET: it is there and young enough, or the skipping is reported.
 has_go() {
 	local why
-	PATH=$PATH:/usr/local/go/bin
 	why=$("$here/go/toolchain" check) && return
 	report "$1" Go "skipped: $why"
 	return 1

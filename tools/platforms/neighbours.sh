@@ -16,11 +16,12 @@ compile_neighbour() {
 # own_library: the library for this machine, in $own.
 own_library() {
 	own=$work/build/debug
-	[ ! -e "$own/made" ] || return 0
 	(cd "$work/tree" && CARGO_TARGET_DIR=$work/build CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo build --offline --lib) &&
 		ln -sf liblock_manager.so "$own/liblock_manager.so.0" &&
-		compile_neighbour "$work/neighbour" cc -L"$own" -llock_manager -Wl,-rpath,"$own" && touch "$own/made"
+		compile_neighbour "$work/neighbour" cc -L"$own" -llock_manager -Wl,-rpath,"$own"
 }
+
+share() { limited "$SUITE_SECONDS" "$platforms/share" "$@"; }
 
 # told TARGET WHAT COMMAND...: reports how it ended.
 told() {
@@ -43,14 +44,14 @@ run_neighbours() {
 		ln -sf liblock_manager.so "$built/liblock_manager.so.0"
 		told "$1" "a program of 32 bits" compile_neighbour "$program" "${narrow[@]}" \
 			-L"$built" -llock_manager -Wl,-rpath,"$built"
-		told "$1" "32 and 64 bits on one segment" "$platforms/share" "$segment" "$work/neighbour" "$program"
+		told "$1" "32 and 64 bits on one segment" share "$segment" "$work/neighbour" "$program"
 		! has_libpod "$1" "${narrow[@]}" || run_beside_libpod "$1" "$segment" "$program"
 		;;
 	musl)
 		told "$1" "a static program of musl" compile_neighbour "$program" musl-gcc -static "$built/liblock_manager.a" \
 			"$(unwinder)"
-		told "$1" "musl and glibc on one segment" "$platforms/share" "$segment" "$work/neighbour" "$program"
-		told "$1" "two programs of musl on a segment of the libpod layout" "$platforms/share" "$segment" "$program" "$program" libpod
+		told "$1" "musl and glibc on one segment" share "$segment" "$work/neighbour" "$program"
+		told "$1" "two programs of musl on a segment of the libpod layout" share "$segment" "$program" "$program" libpod
 		told "$1" "a segment of glibc's mutexes is refused" refuses "$segment" "$work/neighbour" "$program" glibc
 		[ "$ci" = yes ] || told "$1" "and by musl's lockctl" \
 			lockctl_refuses "$segment" glibc "$rust" "$work/neighbour" libpod
@@ -79,7 +80,7 @@ libpod_source() {
 	local source=${PODMAN_SOURCE:-} log=$work/logs/podman
 	if [ -z "${libpod+known}" ]; then
 		if [ -z "$source" ]; then
-			(cd / && PATH=$PATH:/usr/local/go/bin timeout 300 go mod download -json "$PODMAN") > "$log" 2>&1 || true
+			(cd / && timeout 300 go mod download -json "$PODMAN") > "$log" 2>&1 || true
 			source=$(sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p' "$log")
 		fi
 		libpod=$source/libpod/lock/shm
@@ -113,8 +114,8 @@ has_libpod() {
 # run_beside_libpod TARGET SEGMENT PROGRAM: the target's libpod and this library, on a segment of either.
 run_beside_libpod() {
 	local theirs=$work/libpod-$1
-	told "$1" "libpod and the library on a segment of libpod" "$platforms/share" "$2" "$theirs" "$3"
-	told "$1" "libpod and the library on a segment of the library" "$platforms/share" "$2" "$3" "$theirs" libpod
+	told "$1" "libpod and the library on a segment of libpod" share "$2" "$theirs" "$3"
+	told "$1" "libpod and the library on a segment of the library" share "$2" "$3" "$theirs" libpod
 }
 
 # lockctl_refuses SEGMENT LIBC TARGET MAKER...: lockctl, built for this machine or for TARGET unless that is empty, refuses what
