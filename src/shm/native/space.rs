@@ -43,6 +43,10 @@ pub(super) fn no_boot(errno: Errno) -> Reason {
     }
 }
 
+/// How many larger mappings a segment comes to have as it grows: each has room for eight times as many locks as the one
+/// before, and the last one for all. Where addresses are few, the largest number of locks would take a quarter of them at once.
+const STEPS: usize = if cfg!(target_pointer_width = "64") { 1 } else { 4 };
+
 fn mapping_more(errno: Errno) -> Reason {
     Reason::System { doing: "mapping more locks", errno }
 }
@@ -51,9 +55,9 @@ fn mapping_more(errno: Errno) -> Reason {
 pub(super) struct Space {
     /// Its file and its first mapping, as long as the file was when it was opened.
     pub(super) segment: Segment,
-    /// A second mapping with room for the largest number of locks, made when the segment grows. The first mapping stays,
-    /// because other threads may be using it. A segment that never grows takes no address space for this.
-    grown: OnceBox<Mapping>,
+    /// Mappings with room for more locks, made when the segment grows, the largest first. Those before it stay, because
+    /// other threads may be using them. A segment that never grows takes no address space for this.
+    grown: [OnceBox<Mapping>; STEPS],
     pub(super) geometry: Geometry,
     pub(super) access: Access,
     /// How many locks this process knows. It may touch their slots.
@@ -109,14 +113,14 @@ impl Space {
             return Ok(());
         }
         let size = self.geometry.size(num_locks);
-        self.room_for(self.geometry.size(there))?;
+        self.room_for(num_locks, self.geometry.size(there))?;
         let [bitmap, slots] = self.geometry.reserved_beyond(there, num_locks);
         let summary = (self.geometry.summary_end(there), self.geometry.summary_end(num_locks));
         for (start, end) in [slots, bitmap, summary] {
             let reserved = self.segment.file.with_file(|file| file::reserve(file, start, end));
             reserved.map_err(|errno| segment::unreserved("reserving memory for more locks", errno, end - start))?;
         }
-        self.room_for(size)?.extend(size).map_err(mapping_more)?;
+        self.room_for(num_locks, size)?.extend(size).map_err(mapping_more)?;
         // First set the bits of the new last word that are no locks, then clear those of the old one that are locks now.
         self.bitmap_of(num_locks).keep_tail(num_locks);
         self.use_more(num_locks);
@@ -136,7 +140,7 @@ impl Space {
         let usable: [AtomicU64; format::READY_WORDS] = Default::default();
         // The first page is reserved at creation.
         usable[0].store(1, Ordering::Relaxed);
-        Self { segment, grown: OnceBox::new(), geometry, access, num_locks, usable, hint }
+        Self { segment, grown: [const { OnceBox::new() }; STEPS], geometry, access, num_locks, usable, hint }
     }
 
     fn u32(&self, offset: usize) -> &AtomicU32 {
@@ -190,7 +194,7 @@ impl Space {
     }
 
     pub(super) fn mapped_slots(&self) -> &Mapping {
-        self.grown.get().unwrap_or(&self.segment.map)
+        self.grown.iter().find_map(OnceBox::get).unwrap_or(&self.segment.map)
     }
 
     /// The word of a lock that is in range.
@@ -305,13 +309,21 @@ impl Space {
         if found < expected {
             return Err(Reason::Damaged { what: "the size of the file", found, expected });
         }
-        self.room_for(size)?.extend(size).map_err(mapping_more)
+        self.room_for(num_locks, size)?.extend(size).map_err(mapping_more)
     }
 
-    /// The mapping with room for the largest number of locks. If it is made now, its first `size` bytes are accessible.
-    fn room_for(&self, size: usize) -> std::result::Result<&Mapping, Reason> {
-        let most = self.geometry.size(self.geometry.max_locks());
-        self.grown.get_or_make(|| self.segment.map.once_more(size, most)).map_err(mapping_more)
+    /// The mapping that has the slots from now on, with room for `num_locks`. If it is made now, its first `size` bytes are
+    /// accessible.
+    fn room_for(&self, num_locks: u32, size: usize) -> std::result::Result<&Mapping, Reason> {
+        let room = |step: usize| self.geometry.size(self.geometry.max_locks() >> (3 * step));
+        let wanted = self.geometry.size(num_locks);
+        let fits = |&step: &usize| room(step) >= wanted;
+        // The largest there is, or else the smallest that is large enough.
+        let there = (0..STEPS).find(|step| self.grown[*step].get().is_some()).filter(fits);
+        let step = there.or_else(|| (0..STEPS).rev().find(fits)).unwrap_or(0);
+        // As far as a smaller one reaches: another thread may be extending that one, and using more locks, just now.
+        let size = if step + 1 < STEPS { size.max(room(step + 1)) } else { size };
+        self.grown[step].get_or_make(|| self.segment.map.once_more(size, room(step))).map_err(mapping_more)
     }
 
     /// Whether there is a lock `id`, even if another process has added it just now.
@@ -329,7 +341,7 @@ impl Space {
         }
         // Map first: a process must not make room that it could not use itself, and a refused call must have reserved
         // nothing.
-        self.room_for(self.geometry.size(there))?;
+        self.room_for(num_locks, self.geometry.size(there))?;
         let bytes = u64::from(num_locks - there) * format::size::SLOT as u64;
         // Reserve the largest part first, for the same reason.
         for (start, end) in self.geometry.reserved_beyond(there, num_locks).into_iter().rev() {
