@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -80,10 +79,6 @@ func (s storage) fresh(t testing.TB, opts ...lockmanager.Option) (extendedManage
 	t.Helper()
 	m, place, err := s.try(t, opts...)
 	must(t, err)
-	if strconv.IntSize == 32 {
-		// Once it has grown it takes a quarter of all addresses, until it is closed.
-		t.Cleanup(func() { m.(extendedManager).Close() })
-	}
 	return m.(extendedManager), place
 }
 
