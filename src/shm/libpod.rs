@@ -201,7 +201,8 @@ impl Backend for Libpod {
 
     /// On the first word of a lock's mutex.
     fn lock_at(&self, offset: u64) -> Option<u32> {
-        self.pool.geometry.lock_at(offset)
+        // Its waiters sleep on the mutex's word.
+        self.pool.geometry.lock_at(offset.checked_sub(self.mutex_layout.word as u64)?)
     }
 }
 

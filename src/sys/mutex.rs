@@ -27,9 +27,6 @@ pub(crate) const SIZE: usize = size_of::<pthread_mutex_t>();
 /// The alignment of a mutex.
 pub(crate) const ALIGN: usize = align_of::<pthread_mutex_t>();
 
-/// Where in a mutex the word is that its waiters sleep on: first in glibc's, behind the type in musl's.
-pub(crate) const WORD: usize = if cfg!(target_env = "musl") { size_of::<u32>() } else { 0 };
-
 /// How often a waiter reads a held mutex before it sleeps: some microseconds in all, as long as a short section takes. The
 /// pauses are long, because each read takes the cache line away from the holder, which needs it to unlock.
 const SPIN_READS: u32 = 8;

@@ -149,9 +149,8 @@ impl Geometry {
         offset::FIRST_MUTEX + Self::mutex_distance(id)
     }
 
-    /// The lock whose waiters sleep on the word at that byte.
+    /// The lock whose mutex begins at that byte.
     pub(super) fn lock_at(self, offset: u64) -> Option<u32> {
-        let offset = offset.checked_sub(mutex::WORD as u64)?;
         let distance = usize::try_from(offset).ok()?.checked_sub(offset::GROUPS)?;
         let group = u32::try_from(distance / offset::GROUP_SIZE).ok()?;
         let within = (distance % offset::GROUP_SIZE).checked_sub(offset::MUTEXES)? / mutex::SIZE;
@@ -184,13 +183,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_byte_of_a_mutexs_word_and_no_other_is_a_locks() {
+    fn the_first_byte_of_a_mutex_and_no_other_is_a_locks() {
         let geometry = Geometry::for_locks(96);
         let found: Vec<(u64, u32)> = (0..geometry.size() as u64 + 64)
             .filter_map(|offset| geometry.lock_at(offset).map(|id| (offset, id)))
             .collect();
-        let expected: Vec<(u64, u32)> =
-            (0..96).map(|id| ((Geometry::mutex_offset(id) + mutex::WORD) as u64, id)).collect();
+        let expected: Vec<(u64, u32)> = (0..96).map(|id| (Geometry::mutex_offset(id) as u64, id)).collect();
         assert_eq!(found, expected);
         assert_eq!(geometry.lock_at(u64::MAX), None);
     }

@@ -315,12 +315,11 @@ impl Space {
     /// The mapping that has the slots from now on, with room for `num_locks`. If it is made now, its first `size` bytes are
     /// accessible.
     fn room_for(&self, num_locks: u32, size: usize) -> std::result::Result<&Mapping, Reason> {
-        let room = |step: usize| self.geometry.size(self.geometry.max_locks() >> (3 * step));
-        let wanted = self.geometry.size(num_locks);
-        let fits = |&step: &usize| room(step) >= wanted;
-        // The largest there is, or else the smallest that is large enough.
-        let there = (0..STEPS).find(|step| self.grown[*step].get().is_some()).filter(fits);
-        let step = there.or_else(|| (0..STEPS).rev().find(fits)).unwrap_or(0);
+        let most = |step: usize| self.geometry.max_locks() >> (3 * step);
+        let room = |step: usize| self.geometry.size(most(step));
+        let smallest = (0..STEPS).rev().find(|&step| most(step) >= num_locks).unwrap_or(0);
+        let largest_there = self.grown.iter().position(|grown| grown.get().is_some()).unwrap_or(smallest);
+        let step = smallest.min(largest_there);
         // As far as a smaller one reaches: another thread may be extending that one, and using more locks, just now.
         let size = if step + 1 < STEPS { size.max(room(step + 1)) } else { size };
         self.grown[step].get_or_make(|| self.segment.map.once_more(size, room(step))).map_err(mapping_more)
