@@ -14,6 +14,7 @@
 //! the program may have closed it, and opened a file of its own under its number.
 
 use std::fs::File;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -80,8 +81,9 @@ impl RecordLocks {
     }
 
     fn descriptor(&self, id: u32) -> &KeptFd {
-        let make = || Ok::<_, std::convert::Infallible>(std::array::from_fn(|_| KeptFd::default()));
-        let Ok(part) = self.parts[id as usize / PART].get_or_make(make);
+        // Not an array that is moved: it has 80 KiB, and some threads have stacks of 128.
+        let make = || iter::repeat_with(KeptFd::default).take(PART).collect::<Box<[KeptFd]>>().try_into();
+        let Ok(part) = self.parts[id as usize / PART].get_or_make_boxed(make) else { unreachable!("PART of them") };
         &part[id as usize % PART]
     }
 

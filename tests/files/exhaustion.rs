@@ -2,6 +2,7 @@
 //! No descriptors, no room, no leave to write: an error that says so, and nothing lost. And nothing that leaks.
 
 use std::fs;
+use std::thread;
 
 use lock_manager::{Acquired, FileManager, Manager};
 
@@ -9,6 +10,28 @@ use super::place::Place;
 use super::support::alone::{alone, alone_as_root};
 use super::support::process::limit;
 use super::support::{errno_of, fork, namespace, taken_once};
+
+/// As musl gives its threads, and so those of a Go program there.
+#[test]
+fn a_stack_of_128_kib_is_enough_for_every_call() {
+    alone!({
+        let place = Place::fresh();
+        let calls = || {
+            let manager = place.open();
+            let id = manager.allocate_lock().unwrap();
+            assert_eq!(manager.lock(id).unwrap(), Acquired::Clean);
+            assert_eq!((manager.locks_held().unwrap(), manager.lock_info(id).unwrap().held), (vec![id], true));
+            manager.unlock(id).unwrap();
+            assert_eq!(manager.lock_shared(100_000).unwrap(), Acquired::Clean);
+            manager.unlock_shared(100_000).unwrap();
+            manager.free_lock(id).unwrap();
+        };
+        thread::scope(|scope| {
+            let small = thread::Builder::new().stack_size(128 * 1024).spawn_scoped(scope, calls).unwrap();
+            small.join().unwrap();
+        });
+    });
+}
 
 #[test]
 fn without_descriptors_calls_say_emfile_and_work_again_later() {

@@ -27,10 +27,15 @@ impl<T> OnceBox<T> {
 
     /// The value, made by `make` if there is none.
     pub(crate) fn get_or_make<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
+        self.get_or_make_boxed(|| make().map(Box::new))
+    }
+
+    /// The same for a value that is too large for a stack.
+    pub(crate) fn get_or_make_boxed<E>(&self, make: impl FnOnce() -> Result<Box<T>, E>) -> Result<&T, E> {
         if let Some(value) = self.get() {
             return Ok(value);
         }
-        let fresh = Box::into_raw(Box::new(make()?));
+        let fresh = Box::into_raw(make()?);
         let value = match self.0.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => fresh,
             Err(winner) => {
