@@ -28,11 +28,15 @@ has_go() {
 # compile_go TARGET DIRECTORY COMPILER LIBRARY...: the tests' program is DIRECTORY/go.test; GO_LINKER has flags for the linker
 # that Go calls. pkg-config tells Go of the library there.
 compile_go() {
-	local directory=$2
+	local directory=$2 sum
 	mkdir -p "$directory/pkgconfig"
 	printf 'Name: lock_manager\nDescription: of this target\nVersion: 0\nLibs: %s\nCflags: -I%s\n' "${*:4}" "$here/include" \
 		> "$directory/pkgconfig/lock_manager.pc"
+	# Go's build cache looks neither at what pkg-config answers, nor into a foreign header or library: a flag names all.
+	sum=$(cat "$directory/pkgconfig/lock_manager.pc" "$here/include/lock_manager.h" "$work/build/$rust"/debug/liblock_manager.* |
+		sha256sum | cut -c 1-12)
 	(cd "$here/go" && GOARCH=$(go_architecture "$1") CC=$3 CGO_ENABLED=1 CGO_LDFLAGS="-O2 -g" \
+		CGO_CFLAGS="-O2 -g -DLOCK_MANAGER_SUM=0x$sum" \
 		PKG_CONFIG_PATH="$directory/pkgconfig" PKG_CONFIG_LIBDIR='' \
 		go test -c -o "$directory/go.test" -ldflags "${GO_LINKER:-}" .)
 }
@@ -62,7 +66,7 @@ run_go() {
 	local static=$work/go-static shared=$work/go-$1 built=$work/build/$rust/debug
 	has_go "$1" || return 0
 	if [ "$1" = i386 ]; then
-		go_tests "$1" Go "$shared" "cc -m32 -idirafter /usr/include/$(cc -print-multiarch)" \
+		go_tests "$1" Go "$shared" "${narrow[*]}" \
 			"-L$built -llock_manager -Wl,-rpath,$built"
 		return
 	fi

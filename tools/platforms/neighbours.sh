@@ -6,6 +6,10 @@
 # The version of podman whose locks are taken.
 readonly PODMAN=github.com/containers/podman/v5@v5.4.2
 
+# The compiler for 32 bits. The kernel's headers of this machine do for them, too.
+narrow=(cc -m32 -idirafter "/usr/include/$(cc -print-multiarch)")
+readonly narrow
+
 # compile_neighbour OUTPUT COMPILER ARGUMENT...
 compile_neighbour() {
 	local output=$1
@@ -13,10 +17,15 @@ compile_neighbour() {
 	"$1" -std=c11 -O2 -Wall -Wextra -I"$here/include" "$here/c-tests/neighbours.c" -o "$output" "${@:2}"
 }
 
+# own_cargo DIRECTORY ARGUMENT...: for this machine.
+own_cargo() {
+	env -C "$1" CARGO_TARGET_DIR="$work/build" CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=0 cargo "${@:2}" --offline
+}
+
 # own_library: the library for this machine, in $own.
 own_library() {
 	own=$work/build/debug
-	(cd "$work/tree" && CARGO_TARGET_DIR=$work/build CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo build --offline --lib) &&
+	own_cargo "$work/tree" build --lib &&
 		ln -sf liblock_manager.so "$own/liblock_manager.so.0" &&
 		compile_neighbour "$work/neighbour" cc -L"$own" -llock_manager -Wl,-rpath,"$own"
 }
@@ -33,10 +42,8 @@ told() {
 }
 
 run_neighbours() {
-	local built=$work/build/$rust/debug program=$work/neighbour-$1 segment narrow
+	local built=$work/build/$rust/debug program=$work/neighbour-$1 segment
 	segment=/dev/shm/lm-test-neighbours-$$
-	# The kernel's headers of this machine do for 32 bits, too.
-	narrow=(cc -m32 -idirafter "/usr/include/$(cc -print-multiarch)")
 	: > "$work/logs/$1.neighbours"
 	told "$1" "this machine's own library" own_library
 	case $1 in
@@ -45,24 +52,24 @@ run_neighbours() {
 		told "$1" "a program of 32 bits" compile_neighbour "$program" "${narrow[@]}" \
 			-L"$built" -llock_manager -Wl,-rpath,"$built"
 		told "$1" "32 and 64 bits on one segment" share "$segment" "$work/neighbour" "$program"
-		! has_libpod "$1" "${narrow[@]}" || run_beside_libpod "$1" "$segment" "$program"
+		has_libpod "$1" "${narrow[@]}" || true
+		run_together "$1"
 		;;
 	musl)
 		told "$1" "a static program of musl" compile_neighbour "$program" musl-gcc -static "$built/liblock_manager.a" \
 			"$(unwinder)"
 		told "$1" "musl and glibc on one segment" share "$segment" "$work/neighbour" "$program"
-		told "$1" "two programs of musl on a segment of the libpod layout" share "$segment" "$program" "$program" libpod
 		told "$1" "a segment of glibc's mutexes is refused" refuses "$segment" "$work/neighbour" "$program" glibc
 		[ "$ci" = yes ] || told "$1" "and by musl's lockctl" \
 			lockctl_refuses "$segment" glibc "$rust" "$work/neighbour" libpod
 		told "$1" "a segment of musl's mutexes is refused" refuses "$segment" "$program" "$work/neighbour" musl
 		if has_libpod "$1" musl-gcc; then
-			run_beside_libpod "$1" "$segment" "$program"
 			told "$1" "a segment of musl's libpod is refused by glibc's library" \
 				refuses "$segment" "$work/libpod-$1" "$work/neighbour" musl
 			# Its crates would be half of what CI compiles.
 			[ "$ci" = yes ] || told "$1" "and by glibc's lockctl" lockctl_refuses "$segment" musl "" "$work/libpod-$1"
 		fi
+		run_together "$1"
 		told "$1" "a program of musl loads the library" loads "$segment"
 		;;
 	esac
@@ -102,20 +109,25 @@ compile_libpod() {
 has_libpod() {
 	local target=$1
 	shift
+	rm -f "$work/libpod-$target"
 	if ! libpod_source; then
 		report "$target" "libpod's own locks" "skipped: $why"
 		return 1
 	fi
-	rm -f "$work/libpod-$target"
 	told "$target" "libpod's own locks" compile_libpod "$work/libpod-$target" "$@"
 	[ -e "$work/libpod-$target" ]
 }
 
-# run_beside_libpod TARGET SEGMENT PROGRAM: the target's libpod and this library, on a segment of either.
-run_beside_libpod() {
-	local theirs=$work/libpod-$1
-	told "$1" "libpod and the library on a segment of libpod" share "$2" "$theirs" "$3"
-	told "$1" "libpod and the library on a segment of the library" share "$2" "$3" "$theirs" libpod
+# run_together TARGET: what an emulated machine runs, natively.
+run_together() {
+	local directory=$work/together-$1 log=$work/logs/$1.together
+	rm -rf "$directory"
+	mkdir "$directory"
+	ln -s "$platforms/together" "$platforms/share" "$directory"
+	ln -s "$work/neighbour-$1" "$directory/neighbour"
+	[ ! -e "$work/libpod-$1" ] || ln -s "$work/libpod-$1" "$directory/libpod"
+	limited "$SUITE_SECONDS" "$directory/together" > "$log" 2>&1 || true
+	report_result "$1" together "$log" < "$log"
 }
 
 # lockctl_refuses SEGMENT LIBC TARGET MAKER...: lockctl, built for this machine or for TARGET unless that is empty, refuses what
@@ -123,12 +135,12 @@ run_beside_libpod() {
 lockctl_refuses() {
 	local segment=$1 libc=$2 target=$3 maker=$4 said
 	shift 4
-	(
-		cd "$here"
-		export CARGO_TARGET_DIR=$work/build CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=0
-		export CC_x86_64_unknown_linux_musl=musl-gcc
-		cargo build --offline --locked -p lockctl ${target:+--target "$target"}
-	) && "$maker" "$segment" create "$@" || return
+	if [ -n "$target" ]; then
+		cargo_for "$runs" "$here" build --locked -p lockctl || return
+	else
+		own_cargo "$here" build --locked -p lockctl || return
+	fi
+	"$maker" "$segment" create "$@" || return
 	if said=$("$work/build/${target:+$target/}debug/lockctl" list "$segment" 2>&1); then said="not refused: $said"; fi
 	"$maker" "$segment" remove && echo "$said" && case $said in *"mutexes of $libc"*) ;; *) return 1 ;; esac
 }
