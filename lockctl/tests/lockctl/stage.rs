@@ -23,10 +23,15 @@ const PATIENCE: Duration = scaled(Duration::from_secs(30));
 /// After this the tests of a process are hung, and end.
 const LIMIT: Duration = scaled(Duration::from_secs(300));
 
-/// Ends this process when it is hung, whatever waits in it: a call of lockctl, or a line of its output.
+/// Ends this process when it is hung, whatever waits in it: a call of lockctl, or a line of its output. And takes the signals
+/// that nohup(1) and a shell's background ignore: no shell that a test starts could set a trap for them.
 pub fn watch_over() {
     static WATCHING: Once = Once::new();
     WATCHING.call_once(|| {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: the default action runs no code of this process.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
         thread::spawn(|| {
             thread::sleep(LIMIT);
             let _ = writeln!(io::stderr(), "the tests hung for {LIMIT:?}");
