@@ -171,13 +171,18 @@ func TestOnlyTheGoroutineThatLockedMayUnlock(t *testing.T) {
 	})
 }
 
-func TestThousandsOfWaitersNeedFewThreads(t *testing.T) {
-	goroutines, few := 5000, 64
+// crowd is how many goroutines a test has wait for one lock, and how many more threads are too many for them.
+func crowd() (goroutines, few int) {
 	if os.Getenv(timeFactor) != "" {
 		// Go starts a thread for the others where a goroutine is long in C, as in the try before it queues: here each is, and
 		// 32 bits have no room for thousands of stacks.
-		goroutines, few = 200, 200
+		return 200, 200
 	}
+	return 5000, 64
+}
+
+func TestThousandsOfWaitersNeedFewThreads(t *testing.T) {
+	goroutines, few := crowd()
 	onEveryStorage(t, func(t *testing.T, s storage) {
 		m, _ := s.fresh(t)
 		l := allocated(t, m)

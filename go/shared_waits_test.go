@@ -132,7 +132,7 @@ func TestReadersDoNotQueueInGoBehindWriters(t *testing.T) {
 
 // Those who hold a lock are pinned, each to a thread of its own, unless the process owns it.
 func TestThousandsOfReadersThatWaitNeedFewThreads(t *testing.T) {
-	const goroutines, few = 5000, 64
+	goroutines, few := crowd()
 	onStoragesWithReaders(t, func(t *testing.T, s storage) {
 		m, _ := s.fresh(t, lockmanager.WithProcessOwnership())
 		l := allocated(t, m)
@@ -159,7 +159,7 @@ func TestThousandsOfReadersThatWaitNeedFewThreads(t *testing.T) {
 		}
 		l.Unlock()
 		within(t, "a crowd", allDone(&all))
-		if n := read.Load(); n != goroutines {
+		if n := read.Load(); int(n) != goroutines {
 			t.Errorf("%d of %d have read", n, goroutines)
 		}
 		if n := threads(t); n >= before+few {
