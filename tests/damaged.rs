@@ -36,20 +36,29 @@ fn disagree(what: &'static str, found: u64, expected: u64) -> Reason {
     Reason::Damaged { what, found, expected }
 }
 
+/// The magic number, and the unused word after it.
+fn write_start(segment: &Segment, magic: u16, gap: u16) {
+    let mut bytes = segment.bytes();
+    let at = layout::AT_MAGIC as usize;
+    bytes[at..at + 2].copy_from_slice(&magic.to_ne_bytes());
+    bytes[at + 2..at + 4].copy_from_slice(&gap.to_ne_bytes());
+    segment.write(&bytes);
+}
+
 #[test]
 fn a_foreign_magic_number_is_refused() {
     let segment = Segment::of(LOCKS);
-    segment.write_word_at(layout::AT_MAGIC, 0x87D2);
+    write_start(&segment, 0x87D2, 0);
     assert!(matches!(refusal(&segment), Reason::NotASegment(_)));
     // The other byte order: a segment of another architecture.
-    segment.write_word_at(layout::AT_MAGIC, u32::from(layout::MAGIC.swap_bytes()));
+    write_start(&segment, layout::MAGIC.swap_bytes(), 0);
     assert!(matches!(refusal(&segment), Reason::NotASegment(_)));
 }
 
 #[test]
 fn a_word_in_the_gap_after_the_magic_number_is_named() {
     let segment = Segment::of(LOCKS);
-    segment.write_word_at(layout::AT_MAGIC, 0x0003_0000 | u32::from(layout::MAGIC));
+    write_start(&segment, layout::MAGIC, 3);
     assert_eq!(refusal(&segment), disagree("the unused word after the magic number", 3, 0));
 }
 

@@ -135,7 +135,7 @@ fn slots_entries_and_records_are_as_documented() {
     assert_eq!(own.len(), 1);
     // SAFETY: gettid(2) takes nothing and cannot fail.
     let tid = unsafe { libc::gettid() };
-    assert_eq!(number_at(&bytes, own[0] + 8, 4), tid as u64);
+    assert_eq!(number_at(&bytes, own[0] + 8, 8) as u32, tid as u32);
     manager.unlock(2).unwrap();
 }
 

@@ -41,28 +41,32 @@ fn set_size(segment: &Segment, bytes: u64) {
 #[test]
 fn each_number_of_the_header_that_is_wrong_is_named_with_what_it_should_be() {
     let parts = parts(MOST);
-    for (at, what, expected) in [
-        (format::AT_BYTE_ORDER, "the mark of the byte order", 0x0102_0304),
-        (format::AT_VERSION, "the version of the format", 2),
-        (format::AT_FEATURES, "the word of the features that it needs", 0),
-        (format::AT_CELL_SIZE, "the size of a place in the cell table", format::CELL),
-        (format::AT_CELLS, "the number of places in the cell table", format::CELLS),
-        (format::AT_CELL_TABLE, "the offset of the cell table", parts.cells),
-        (format::AT_HEADER_SIZE, "the size of the header", format::HEADER),
-        (format::AT_SLOT_SIZE, "the size of a slot", format::SLOT),
-        (format::AT_ENTRY_SIZE, "the size of an entry", format::ENTRY),
-        (format::AT_ENTRIES, "the number of entries", format::ENTRIES),
-        (format::AT_RECORD_SIZE, "the size of a thread record", format::RECORD),
-        (format::AT_RECORDS, "the number of thread records", format::RECORDS),
-        (format::AT_SUMMARY, "the offset of the summary", parts.summary),
-        (format::AT_BITMAP, "the offset of the bitmap", parts.bitmap),
-        (format::AT_ENTRY_TABLE, "the offset of the entries", parts.entries),
-        (format::AT_RECORD_TABLE, "the offset of the thread records", parts.records),
-        (format::AT_SLOTS, "the offset of the slots", parts.slots),
+    for (at, size, what, expected) in [
+        (format::AT_BYTE_ORDER, 4, "the mark of the byte order", 0x0102_0304),
+        (format::AT_VERSION, 4, "the version of the format", 2),
+        (format::AT_FEATURES, 8, "the word of the features that it needs", 0),
+        (format::AT_CELL_SIZE, 4, "the size of a place in the cell table", format::CELL),
+        (format::AT_CELLS, 4, "the number of places in the cell table", format::CELLS),
+        (format::AT_CELL_TABLE, 8, "the offset of the cell table", parts.cells),
+        (format::AT_HEADER_SIZE, 4, "the size of the header", format::HEADER),
+        (format::AT_SLOT_SIZE, 4, "the size of a slot", format::SLOT),
+        (format::AT_ENTRY_SIZE, 4, "the size of an entry", format::ENTRY),
+        (format::AT_ENTRIES, 4, "the number of entries", format::ENTRIES),
+        (format::AT_RECORD_SIZE, 4, "the size of a thread record", format::RECORD),
+        (format::AT_RECORDS, 4, "the number of thread records", format::RECORDS),
+        (format::AT_SUMMARY, 8, "the offset of the summary", parts.summary),
+        (format::AT_BITMAP, 8, "the offset of the bitmap", parts.bitmap),
+        (format::AT_ENTRY_TABLE, 8, "the offset of the entries", parts.entries),
+        (format::AT_RECORD_TABLE, 8, "the offset of the thread records", parts.records),
+        (format::AT_SLOTS, 8, "the offset of the slots", parts.slots),
     ] {
         let segment = fresh();
         let found = expected + 7;
-        write_at(&segment, at, &(found as u32).to_ne_bytes());
+        if size == 8 {
+            write_at(&segment, at, &found.to_ne_bytes());
+        } else {
+            write_at(&segment, at, &(found as u32).to_ne_bytes());
+        }
         assert_eq!(refusal(&segment), Reason::Damaged { what, found, expected });
         let said = ShmManager::open(&segment.name, 0).unwrap_err().to_string();
         assert!(said.contains(what) && said.contains(&format!("{found}, but should be {expected}")), "{said}");

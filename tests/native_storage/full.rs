@@ -11,29 +11,36 @@ use lock_manager::{Acquired, Manager, Reason, ShmManager};
 
 use super::support::alone::{alone, alone_as_root};
 use super::support::native_layout::AT_ROTOR;
-use super::support::process::limit;
-use super::support::process::sleep_until_killed;
+use super::support::process::{limit, page_size, sleep_until_killed};
 use super::support::{Child, Segment, board, errno_of, eventually, fork, namespace, taken_once};
 use super::{names_in, options};
+
+/// Room in /dev/shm, in pages of the machine: less than one is not given out.
+fn private_room(pages: u64) {
+    namespace::private_shm(&(pages * page_size()).to_string());
+}
 
 /// Takes all room but that many pages, in a file that can be removed.
 fn fill_but(pages: u64) {
     let _ = fs::remove_file("/dev/shm/filler");
     let file = File::create("/dev/shm/filler").unwrap();
+    let page = vec![1; page_size() as usize];
     let mut length = 0;
-    while file.write_all_at(&[1; 4096], length).is_ok() {
-        length += 4096;
+    while file.write_all_at(&page, length).is_ok() {
+        length += page_size();
     }
-    file.set_len(length - pages * 4096).unwrap();
+    file.set_len(length - pages * page_size()).unwrap();
 }
 
 #[test]
 fn creation_without_room_is_enospc_and_leaves_nothing() {
     alone_as_root!({
         fork(|| {
-            namespace::private_shm("64k");
+            private_room(16);
+            let page_of_locks = (page_size() / 64) as u32;
+            let more = 32 * page_of_locks;
             for made in
-                [ShmManager::create("/locks", 2048, &options()), ShmManager::open_or_create("/locks", 2048, &options())]
+                [ShmManager::create("/locks", more, &options()), ShmManager::open_or_create("/locks", more, &options())]
             {
                 let error = made.unwrap_err();
                 assert_eq!(error.errno(), libc::ENOSPC);
@@ -41,8 +48,9 @@ fn creation_without_room_is_enospc_and_leaves_nothing() {
                 assert_eq!(names_in("/dev/shm"), [""; 0]);
             }
             // All of it is free again, and what fits can be used to the last byte.
-            let manager = ShmManager::create("/locks", 512, &options()).unwrap();
-            assert!((0..512).all(|id| taken_once(&manager, id) == Acquired::Clean));
+            let fits = 8 * page_of_locks;
+            let manager = ShmManager::create("/locks", fits, &options()).unwrap();
+            assert!((0..fits).all(|id| taken_once(&manager, id) == Acquired::Clean));
         })
         .succeeds();
     });
@@ -54,7 +62,7 @@ fn however_many_pages_are_left_each_call_works_or_is_enospc() {
         let mut outcomes = Vec::new();
         for pages in 0..10 {
             fork(|| {
-                namespace::private_shm("1m");
+                private_room(256);
                 fill_but(pages);
                 match ShmManager::create("/locks", 64, &options()) {
                     Err(error) => {
@@ -74,7 +82,7 @@ fn however_many_pages_are_left_each_call_works_or_is_enospc() {
             // The same for a segment that somebody else made before the room ran out.
             let there = super::support::board(1);
             fork(|| {
-                namespace::private_shm("1m");
+                private_room(256);
                 drop(ShmManager::create("/locks", 64, &options()).unwrap());
                 fill_but(pages);
                 fork(|| match ShmManager::open("/locks", 0) {
@@ -102,7 +110,7 @@ fn however_many_pages_are_left_each_call_works_or_is_enospc() {
 fn growth_without_room_is_enospc_and_changes_nothing() {
     alone_as_root!({
         fork(|| {
-            namespace::private_shm("1m");
+            private_room(256);
             let manager = ShmManager::create("/locks", 64, &options()).unwrap();
             let _ = manager.lock(5).unwrap();
             fill_but(3);
@@ -197,7 +205,7 @@ fn a_process_finds_the_entry_that_is_free_where_there_is_no_room_for_more() {
     const ATTACHED: u32 = 60;
     alone_as_root!({
         fork(|| {
-            namespace::private_shm("2m");
+            private_room(512);
             let segment = Segment::native(64);
             let there = &board(1)[0];
             let others: Vec<Child> = (0..ATTACHED)

@@ -9,7 +9,7 @@ use lock_manager::{Acquired, InMemoryManager, Manager, ShmManager};
 
 use super::options;
 use super::support::alone::alone;
-use super::support::process::limit;
+use super::support::process::{limit, page_size};
 use super::support::{Child, Segment, board, descriptors, errno_of, eventually, fork, taken_once};
 
 const FIRST: u32 = 64;
@@ -253,7 +253,7 @@ fn a_segment_takes_room_for_more_once_it_has_grown_and_what_was_mapped_before_st
         let manager = segment.open();
         // The entry's lock is kept by a page of its own.
         let witness = page_size();
-        assert_eq!(mapped(&segment), file_size(&segment) + witness);
+        assert_eq!(mapped(&segment), file_size(&segment).next_multiple_of(page_size()) + witness);
         assert_eq!(taken_once(&manager, 3), Acquired::Clean);
         let _ = manager.lock(5).unwrap();
         let before = segment.open();
@@ -274,13 +274,11 @@ fn a_segment_takes_room_for_more_once_it_has_grown_and_what_was_mapped_before_st
         assert_eq!(mapped(&segment), 0);
 
         let opened = segment.open();
-        assert_eq!((opened.num_locks().unwrap(), mapped(&segment)), (4096, file_size(&segment) + witness));
+        assert_eq!(
+            (opened.num_locks().unwrap(), mapped(&segment)),
+            (4096, file_size(&segment).next_multiple_of(page_size()) + witness)
+        );
     });
-}
-
-fn page_size() -> u64 {
-    // SAFETY: sysconf(3) touches no memory.
-    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
 }
 
 fn file_size(segment: &Segment) -> u64 {

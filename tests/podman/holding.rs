@@ -60,7 +60,7 @@ fn forget_holder_at(offset: u64) {
     let gone = process.id();
     process.wait().unwrap();
     let segment = File::options().write(true).open(SEGMENT_FILE).unwrap();
-    segment.write_all_at(&gone.to_le_bytes(), offset).unwrap();
+    segment.write_all_at(&gone.to_ne_bytes(), offset).unwrap();
 }
 
 #[test]

@@ -26,6 +26,12 @@ pub struct Child {
     exit: Option<Exit>,
 }
 
+/// How many bytes a page of this machine has.
+pub fn page_size() -> u64 {
+    // SAFETY: sysconf(3) touches no memory.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as u64 }
+}
+
 /// Forks a child that runs `body` and exits with 0, or 101 if it panics. Only from a process whose other threads are
 /// idle, as those of [`alone!`](super::alone::alone) are.
 pub fn fork(body: impl FnOnce()) -> Child {

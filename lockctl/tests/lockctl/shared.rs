@@ -186,7 +186,7 @@ fn what_has_no_shared_locks_says_so_and_the_way_out() {
 /// Makes of a new native segment what a library made that knew no readers: by docs/segment-format.md the cell table is left
 /// out, and what stands behind it, in the header and in the file, stands so much earlier.
 fn make_version_1(place: &Place) {
-    const VERSION: usize = 8;
+    const VERSION: std::ops::Range<usize> = 8..12;
     const OFFSETS: [usize; 3] = [64, 72, 96];
     const TABLE: usize = 104;
     const PLACES: std::ops::Range<usize> = 56..64;
@@ -198,7 +198,7 @@ fn make_version_1(place: &Place) {
         let moved = number(&bytes, at) - length;
         bytes[at..at + 8].copy_from_slice(&moved.to_ne_bytes());
     }
-    bytes[VERSION] = 1;
+    bytes[VERSION].copy_from_slice(&1u32.to_ne_bytes());
     bytes[PLACES].fill(0);
     bytes.copy_within(TABLE + 8..168, TABLE);
     bytes[160..168].fill(0);

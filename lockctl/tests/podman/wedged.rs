@@ -122,7 +122,7 @@ fn a_podman_that_is_stuck_in_allocation_is_told_of_as_waiting_for_no_lock() {
         let guard = std::fs::File::options().write(true).open("/dev/shm/libpod_lock").unwrap();
         // A holder that lives: this process's parent.
         let holder = std::os::unix::process::parent_id();
-        std::os::unix::fs::FileExt::write_all_at(&guard, &holder.to_le_bytes(), GUARD_OFFSET).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&guard, &holder.to_ne_bytes(), GUARD_OFFSET).unwrap();
         let mut creation = podman.start(&["volume", "create", "logs"]);
         creation.until_it_waits_at(GUARD_OFFSET);
         let output = Command::new(env!("CARGO_BIN_EXE_lockctl")).args(["list", SEGMENT]).output().unwrap();
