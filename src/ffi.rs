@@ -379,7 +379,8 @@ pub unsafe extern "C" fn lock_manager_num_locks(manager: *mut lock_manager_t, co
 /// num_locks: the new total, rounded up as at creation.
 ///
 /// -EINVAL: num_locks is less than the present number or more than max_locks. -ENOSPC: the file system is full.
-/// -ENOMEM, -EAGAIN: this process has no address space for max_locks, or may not lock that much memory (mlockall).
+/// -ENOMEM, -EAGAIN: this process has no address space for them (on 64 bits: for max_locks), or may not lock that much
+/// memory (mlockall).
 /// -EOPNOTSUPP: the number is fixed (libpod layout), or there is none (lock directory).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_manager_grow(manager: *mut lock_manager_t, num_locks: u32) -> i32 {

@@ -15,6 +15,8 @@ mod bitmap_model;
 mod futex;
 #[path = "models/lock.rs"]
 mod lock;
+#[path = "models/lockable_model.rs"]
+mod lockable_model;
 #[path = "models/sharing_model.rs"]
 mod sharing_model;
 #[path = "models/waits_for_model.rs"]
@@ -28,6 +30,9 @@ mod bitmap;
 #[path = "../src/shm/native/cells.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the models use a part of it")]
 mod cells;
+#[path = "../src/shm/native/lockable.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the models use a part of it")]
+mod lockable;
 #[path = "../src/shm/native/waits_for.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the models use a part of it")]
 mod waits_for;

@@ -199,9 +199,8 @@ impl Backend for Libpod {
         Some(self.pool.count_free())
     }
 
-    /// On the first word of a lock's mutex.
+    /// Waiters sleep on the word of a lock's mutex, wherever the libc has it.
     fn lock_at(&self, offset: u64) -> Option<u32> {
-        // Its waiters sleep on the mutex's word.
         self.pool.geometry.lock_at(offset.checked_sub(self.mutex_layout.word as u64)?)
     }
 }

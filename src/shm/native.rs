@@ -50,6 +50,7 @@ mod geometry;
 mod inspection;
 mod judgement;
 mod local_waiters;
+mod lockable;
 mod locking;
 mod manager;
 mod note;
@@ -67,9 +68,9 @@ mod waits_for;
 mod word;
 mod writing;
 
-/// The atomics of the bitmap and the cells. The models replace this module.
+/// The atomics of the bitmap, the cells and the lockable locks. The models replace this module.
 mod atomic {
-    pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+    pub(super) use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
     /// Orders the accesses before it and after it, which are all sequentially consistent, so nothing is to be done here.
     /// The models' atomics do not have that order, so theirs is a fence.

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 pub use loom::sync::atomic::Ordering;
-use loom::sync::atomic::{AtomicU32 as Loom32, AtomicU64 as Loom64};
+use loom::sync::atomic::{AtomicPtr as LoomPtr, AtomicU32 as Loom32, AtomicU64 as Loom64};
 
 /// What of the machine is broken, so that the models can be seen to notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +152,11 @@ macro_rules! atomic {
                 self.0.fetch_and(bits, order)
             }
 
+            pub fn fetch_max(&self, least: $number, order: Ordering) -> $number {
+                step();
+                self.0.fetch_max(least, order)
+            }
+
             pub fn fetch_add(&self, more: $number, order: Ordering) -> $number {
                 step();
                 if BROKEN.get() == Broken::Counters {
@@ -165,6 +170,36 @@ macro_rules! atomic {
 
 fn order_of_load(order: Ordering) -> Ordering {
     if order == Ordering::AcqRel { Ordering::Acquire } else { order }
+}
+
+/// An address, of the accesses that those of a number have.
+#[derive(Debug)]
+pub struct AtomicPtr<T>(LoomPtr<T>);
+
+impl<T> AtomicPtr<T> {
+    pub fn new(value: *mut T) -> Self {
+        Self(LoomPtr::new(value))
+    }
+
+    pub fn load(&self, order: Ordering) -> *mut T {
+        step();
+        self.0.load(order)
+    }
+
+    pub fn compare_exchange(
+        &self,
+        current: *mut T,
+        new: *mut T,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<*mut T, *mut T> {
+        step();
+        if BROKEN.get() == Broken::Swaps {
+            self.0.store(new, Ordering::Release);
+            return Ok(current);
+        }
+        self.0.compare_exchange(current, new, success, failure)
+    }
 }
 
 atomic!(AtomicU32, Loom32, u32);

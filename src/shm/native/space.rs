@@ -313,7 +313,8 @@ impl Space {
     }
 
     /// The mapping that has the slots from now on, with room for `num_locks`. If it is made now, its first `size` bytes are
-    /// accessible.
+    /// accessible, and if it is not the only one there may be, all for which a smaller one has room. Some of those may be
+    /// beyond the end of the file: nobody touches them, but a program that scans its memory gets a SIGBUS there.
     fn room_for(&self, num_locks: u32, size: usize) -> std::result::Result<&Mapping, Reason> {
         let most = |step: usize| self.geometry.max_locks() >> (3 * step);
         let room = |step: usize| self.geometry.size(most(step));

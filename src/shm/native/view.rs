@@ -6,7 +6,7 @@
 //! perhaps never return. The slow path, in `locking` and `releasing`, does all the rest.
 
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::backend::{FastAcquire, Release};
 use crate::manager::{Acquired, Ownership};
@@ -23,6 +23,7 @@ use super::attachment::Attachment;
 use super::bitmap::Bitmap;
 use super::cells::{Cells, Place, Table};
 use super::format::{self, slot};
+use super::lockable::Lockable;
 use super::pool::Pool;
 use super::releasing::{Next, wake};
 use super::word::{self, OWNER};
@@ -44,8 +45,8 @@ mod private {
 
 /// A manager's view of its pool.
 pub(super) struct View {
-    /// The slot of lock 0. The slots of all lockable locks follow it.
-    slots: AtomicPtr<u8>,
+    /// Those that the manager has learnt of, or none if it was opened read only.
+    lockable: Lockable,
     retired: *const AtomicU32,
     attachment_word: *const AtomicU64,
     process_word: *const AtomicU64,
@@ -59,8 +60,6 @@ pub(super) struct View {
     ready_places: *const AtomicU64,
     /// The manager's number in this process; see `note`.
     pub(super) manager: u64,
-    /// How many locks may be taken through the manager: those that it has learnt of, or none if it was opened read only.
-    lockable: AtomicU32,
     private: CacheLine,
     /// Keeps everything above alive and in place.
     pub(super) pool: Shared<Pool>,
@@ -75,7 +74,6 @@ unsafe impl Sync for View {}
 impl View {
     pub(super) fn new(pool: Shared<Pool>, manager: u64) -> Result<Self, crate::sys::Errno> {
         let private = CacheLine::claim()?;
-        let (slots, lockable) = (AtomicPtr::new(ptr::null_mut()), AtomicU32::new(0));
         let (retired, attachment_word) =
             (ptr::from_ref(pool.retired()), ptr::from_ref(private.word(private::THREAD_ATTACHMENT)));
         let process_word = ptr::from_ref(private.word(private::PROCESS_WORD));
@@ -89,7 +87,7 @@ impl View {
             None => (ptr::null(), ptr::null(), ptr::null()),
         };
         let view = Self {
-            slots,
+            lockable: Lockable::none(),
             retired,
             attachment_word,
             process_word,
@@ -101,7 +99,6 @@ impl View {
             usable_places,
             ready_places,
             manager,
-            lockable,
             private,
             pool,
         };
@@ -112,11 +109,8 @@ impl View {
     /// Lets the fast path reach every lock that the process knows.
     pub(super) fn hear_of_more(&self) {
         let count = self.pool.num_locks();
-        if self.pool.access == Access::ReadWrite && count > self.lockable.load(Ordering::Acquire) {
-            // Every thread stores the same address here: a segment that grows is mapped once more, and that mapping
-            // stays.
-            self.slots.store(self.pool.slots(count), Ordering::Relaxed);
-            self.lockable.fetch_max(count, Ordering::Release);
+        if self.pool.access == Access::ReadWrite && count > self.lockable.count() {
+            self.lockable.learn_of(count, || self.pool.slots(count));
         }
     }
 
@@ -198,18 +192,18 @@ impl View {
     /// Whether the lock may be taken through the manager.
     #[inline(always)]
     pub(super) fn is_lockable(&self, id: u32) -> bool {
-        // Acquire: the address of the slots was stored before the count.
-        id < self.lockable.load(Ordering::Acquire)
+        id < self.lockable.count()
     }
 
     /// The word and the note of a lockable lock.
     #[inline(always)]
     pub(super) fn slot(&self, id: u32) -> (&AtomicU64, &AtomicU64) {
         debug_assert!(self.is_lockable(id));
-        // SAFETY: the caller has seen that the lock is lockable, and so loads an address that was stored before. slots()
-        // has checked that the slots of all lockable locks follow it, in a mapping that lives as long as self.
+        // SAFETY: the caller has seen that the lock is lockable, so its slot is at that address: `lockable` never has an
+        // address with less room than its count, and slots() of the pool has checked that they lie in a mapping, which
+        // lives as long as self.
         unsafe {
-            let slot = self.slots.load(Ordering::Relaxed).add(id as usize * format::size::SLOT);
+            let slot = self.lockable.slots().add(id as usize * format::size::SLOT);
             (AtomicU64::from_ptr(slot.add(slot::WORD).cast()), AtomicU64::from_ptr(slot.add(slot::NOTE).cast()))
         }
     }
@@ -222,7 +216,7 @@ impl View {
         // whose bits are set in `usable_places`.
         unsafe {
             let places = self.places.as_ref()?;
-            let slot = self.slots.load(Ordering::Relaxed).add(id as usize * format::size::SLOT);
+            let slot = self.lockable.slots().add(id as usize * format::size::SLOT);
             Some(Cells {
                 word: AtomicU64::from_ptr(slot.add(slot::WORD).cast()),
                 own: &*slot.add(slot::CELLS).cast(),
@@ -237,7 +231,7 @@ impl View {
     /// allocation.
     #[inline]
     pub(super) fn bitmap(&self) -> Bitmap<'_> {
-        let count = self.lockable.load(Ordering::Acquire);
+        let count = self.lockable.count();
         let (words, summary) = (format::bitmap_words(count), format::summary_words(count));
         // SAFETY: whole_bitmap() has checked that the words of max_locks locks lie there, in a mapping that lives as long as
         // self. The space of the lockable locks' words is reserved.
@@ -255,7 +249,7 @@ impl View {
     /// [`bitmap`](Self::bitmap), nothing here can panic.
     #[inline]
     pub(super) fn count_free(&self) -> Option<u32> {
-        let count = self.lockable.load(Ordering::Acquire);
+        let count = self.lockable.count();
         // SAFETY: a word of the header, which the pool keeps mapped as long as self.
         let is_all = unsafe { &*self.published }.load(Ordering::Acquire) == count;
         (is_all && popcount::is_detected()).then(|| space::free_of(&self.bitmap()))

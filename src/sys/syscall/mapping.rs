@@ -80,8 +80,9 @@ impl Mapping {
     }
 
     /// Maps the same file once more, at the start of a range of `most` bytes. So the file can grow while the mapped part stays
-    /// where it is. The pages beyond the file's end, except the rest of a large page, are protected: otherwise a program that
-    /// scans memory would get a SIGBUS on each. It uses the mapping, because the descriptor may be another file's.
+    /// where it is. The pages beyond `length`, except the rest of a large page, are protected: otherwise a program that
+    /// scans memory would get a SIGBUS on each beyond the file's end. It uses the mapping, because the descriptor may be
+    /// another file's.
     pub(crate) fn once_more(&self, length: usize, most: usize) -> Result<Self, Errno> {
         let size = most.max(length);
         // SAFETY: mremap(2) of 0 bytes of a shared mapping leaves it as it is, and maps its file again in free addresses.
