@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -173,12 +174,14 @@ func TestOnlyTheGoroutineThatLockedMayUnlock(t *testing.T) {
 
 // crowd is how many goroutines a test has wait for one lock, and how many more threads are too many for them.
 func crowd() (goroutines, few int) {
-	if os.Getenv(timeFactor) != "" {
-		// Go starts a thread for the others where a goroutine is long in C, as in the try before it queues: here each is, and
-		// 32 bits have no room for thousands of stacks.
-		return 200, 200
+	const others = 64
+	if factor, err := strconv.Atoi(os.Getenv(timeFactor)); err == nil && factor > 1 {
+		// Go starts a thread for the others where a goroutine is long in C, as in the try before it queues: here each may be,
+		// and 32 bits have no room for thousands of stacks.
+		goroutines = 200
+		return goroutines, goroutines + others
 	}
-	return 5000, 64
+	return 5000, others
 }
 
 func TestThousandsOfWaitersNeedFewThreads(t *testing.T) {

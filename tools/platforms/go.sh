@@ -57,8 +57,8 @@ go_tests() {
 		report "$target" "$what" "failed: see $log"
 		return
 	fi
-	limited "$SUITE_SECONDS" "$platforms/go_suite" "$here/go" "$directory/go.test" >> "$log" 2>&1 || true
-	report_result "$target" "$what" "$log" < "$log"
+	run_suite go "$log" "$platforms/go_suite" "$here/go" "$directory/go.test"
+	report_suite "$target" "$what" "$log" go
 }
 
 # run_go TARGET: natively.

@@ -4,7 +4,12 @@
 
 # The suites and the emulators are process groups of their own: timeout makes them so.
 running=''
-end_running() { [ -z "$running" ] || kill -KILL -- "-$running" 2> /dev/null || true; }
+# The segments of this run, which programs that were killed leave behind, and the files of its machines.
+readonly segments=/dev/shm/lm-test-platforms-$$
+end_running() {
+	[ -z "$running" ] || kill -KILL -- "-$running" 2> /dev/null || true
+	rm -f "$segments"* "$work"/*.initramfs
+}
 trap end_running EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP

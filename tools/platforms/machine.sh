@@ -41,17 +41,21 @@ foreign_package() {
 		rm -f "$apt/updated"
 		return 1
 	fi
-	# Of a kernel, itself and what the suites need of its modules.
 	for package in "$apt/debs/$name"_*.deb; do
 		case $name in
-		linux-image-*)
-			dpkg-deb --fsys-tarfile "$package" | tar -x -C "$root" --wildcards './boot/vmlinu*' '*/overlay.ko*'
-			find "$root/lib/modules" "$root/usr/lib/modules" -name '*.ko.xz' -exec xz -d {} + 2> /dev/null || true
-			;;
+		linux-image-*) unpack_kernel "$package" ;;
 		*) dpkg-deb -x "$package" "$root" ;;
 		esac || return
 		rm "$package"
 	done
+}
+
+# unpack_kernel PACKAGE: the kernel, and what the suites need of its modules.
+unpack_kernel() {
+	(
+		set -o pipefail
+		dpkg-deb --fsys-tarfile "$1" | tar -x -C "$root" --wildcards './boot/vmlinu*' '*/overlay.ko*'
+	) && find "$root" -name '*.ko.xz' -exec xz -d {} +
 }
 
 # Where Debian's package has it: /usr/bin since Debian 13.
@@ -60,8 +64,10 @@ busybox() { find "$root" -path '*/bin/busybox'; }
 # fetch: the kernel and the shell of the machine, once.
 fetch() {
 	root=$work/apt/$debian/root
-	compgen -G "$root/boot/vmlinu*" > /dev/null && [ -e "$(busybox)" ] && return
-	foreign_package "$kernel" && foreign_package busybox-static
+	[ ! -e "$root/complete" ] || return 0
+	# What a run that was ended has left may be half of it.
+	rm -rf "$root"
+	foreign_package "$kernel" && foreign_package busybox-static && [ -e "$(busybox)" ] && touch "$root/complete"
 }
 
 # boot TARGET

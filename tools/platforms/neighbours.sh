@@ -42,9 +42,7 @@ told() {
 }
 
 run_neighbours() {
-	local built=$work/build/$rust/debug program=$work/neighbour-$1 segment
-	segment=/dev/shm/lm-test-neighbours-$$
-	: > "$work/logs/$1.neighbours"
+	local built=$work/build/$rust/debug program=$work/neighbour-$1 segment=$segments-neighbours
 	told "$1" "this machine's own library" own_library
 	case $1 in
 	i386)
@@ -73,12 +71,12 @@ run_neighbours() {
 		told "$1" "a program of musl loads the library" loads "$segment"
 		;;
 	esac
-	rm -f "$segment" "$segment.count"
 }
 
 # refuses SEGMENT MAKER OTHER LIBC: what the one makes in the libpod layout, with the mutexes of LIBC, the other refuses.
 refuses() {
 	local segment=$1 maker=$2 other=$3
+	rm -f "$segment"
 	"$maker" "$segment" create libpod && "$other" "$segment" refused "$4" && "$maker" "$segment" remove
 }
 
@@ -87,7 +85,7 @@ libpod_source() {
 	local source=${PODMAN_SOURCE:-} log=$work/logs/podman
 	if [ -z "${libpod+known}" ]; then
 		if [ -z "$source" ]; then
-			(cd / && timeout 300 go mod download -json "$PODMAN") > "$log" 2>&1 || true
+			fetching env -C / go mod download -json "$PODMAN" > "$log" 2>&1 || true
 			source=$(sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p' "$log")
 		fi
 		libpod=$source/libpod/lock/shm
@@ -126,23 +124,26 @@ run_together() {
 	ln -s "$platforms/together" "$platforms/share" "$directory"
 	ln -s "$work/neighbour-$1" "$directory/neighbour"
 	[ ! -e "$work/libpod-$1" ] || ln -s "$work/libpod-$1" "$directory/libpod"
-	limited "$SUITE_SECONDS" "$directory/together" > "$log" 2>&1 || true
-	report_result "$1" together "$log" < "$log"
+	: > "$log"
+	run_suite together "$log" "$directory/together" "$segments-together"
+	report_suite "$1" together "$log" together
 }
 
 # lockctl_refuses SEGMENT LIBC TARGET MAKER...: lockctl, built for this machine or for TARGET unless that is empty, refuses what
 # MAKER makes in the libpod layout, with the mutexes of LIBC, and names LIBC.
 lockctl_refuses() {
-	local segment=$1 libc=$2 target=$3 maker=$4 said
+	local segment=$1 libc=$2 target=$3 maker=$4 said refused=yes
 	shift 4
 	if [ -n "$target" ]; then
 		cargo_for "$runs" "$here" build --locked -p lockctl || return
 	else
 		own_cargo "$here" build --locked -p lockctl || return
 	fi
+	rm -f "$segment"
 	"$maker" "$segment" create "$@" || return
-	if said=$("$work/build/${target:+$target/}debug/lockctl" list "$segment" 2>&1); then said="not refused: $said"; fi
-	"$maker" "$segment" remove && echo "$said" && case $said in *"mutexes of $libc"*) ;; *) return 1 ;; esac
+	if said=$("$work/build/${target:+$target/}debug/lockctl" list "$segment" 2>&1); then refused=no; fi
+	"$maker" "$segment" remove && echo "refused: $refused: $said" && [ "$refused" = yes ] &&
+		case $said in *"mutexes of $libc"*) ;; *) return 1 ;; esac
 }
 
 # The unwinder that Rust brings for musl: the one of this machine's gcc is for glibc.
