@@ -183,7 +183,13 @@ impl<T> AtomicPtr<T> {
 
     pub fn load(&self, order: Ordering) -> *mut T {
         step();
-        self.0.load(order)
+        match LOADS.get() {
+            Loads::Allowed => self.0.load(order),
+            Loads::Newest => {
+                let null = std::ptr::null_mut();
+                self.0.compare_exchange(null, null, order, order).unwrap_or_else(|found| found)
+            }
+        }
     }
 
     pub fn compare_exchange(
@@ -195,8 +201,12 @@ impl<T> AtomicPtr<T> {
     ) -> Result<*mut T, *mut T> {
         step();
         if BROKEN.get() == Broken::Swaps {
+            let found = self.0.load(Ordering::Acquire);
+            if found != current {
+                return Err(found);
+            }
             self.0.store(new, Ordering::Release);
-            return Ok(current);
+            return Ok(found);
         }
         self.0.compare_exchange(current, new, success, failure)
     }

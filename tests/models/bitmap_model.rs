@@ -103,6 +103,37 @@ fn without_an_atomic_swap_an_id_goes_to_two() {
     });
 }
 
+/// All ids are freed where the last bits stand for no lock, while somebody allocates.
+fn only_locks_are_given(free_all: fn(&Bitmap<'_>, u32)) {
+    check(move || {
+        const LOCKS: u32 = BITS + 1;
+        let pool = Pool::of(&[u64::MAX, u64::MAX]);
+        let other = Arc::clone(&pool);
+        let freer = thread::spawn(move || other.seen_from(0, |bitmap| free_all(bitmap, LOCKS)));
+        // Looks first where the last lock is.
+        for _ in 0..2 {
+            let id = pool.seen_from(1, |bitmap| bitmap.allocate());
+            assert!(id.is_err() || id.is_ok_and(|id| id < LOCKS), "{id:?} is no lock");
+        }
+        freer.join().unwrap();
+    });
+}
+
+#[test]
+fn who_allocates_while_all_are_freed_gets_a_lock() {
+    only_locks_are_given(|bitmap, num_locks| bitmap.free_all(num_locks));
+}
+
+#[test]
+fn where_what_is_no_lock_is_taken_again_after_all_are_freed_it_is_given() {
+    fails!("is no lock", {
+        only_locks_are_given(|bitmap, num_locks| {
+            bitmap.free_all(num_locks.next_multiple_of(BITS));
+            bitmap.keep_tail(num_locks);
+        });
+    });
+}
+
 #[test]
 fn of_three_one_gets_the_last_id() {
     check_within(3, || {

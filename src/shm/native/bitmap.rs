@@ -163,9 +163,11 @@ impl Bitmap<'_> {
     }
 
     /// Frees every id. Nobody else allocates meanwhile.
-    pub fn free_all(&self) {
-        for word in self.words {
-            word.store(0, Ordering::Release);
+    pub fn free_all(&self, num_locks: u32) {
+        for (index, word) in (0..).zip(self.words) {
+            // In one step: another thread that allocates must not get a bit that stands for no lock.
+            let tail = if index == num_locks / BITS { tail(num_locks) } else { None };
+            word.store(tail.unwrap_or(0), Ordering::Release);
         }
         for word in self.summary {
             word.store(0, Ordering::Release);

@@ -66,8 +66,9 @@ impl Pool {
     #[inline]
     pub(super) fn found_alive(&self, named: u64) -> Option<u32> {
         let LastFoundAlive { holder, quick_until, thread, .. } = &self.last_found_alive;
-        let is_alive = holder.load(Ordering::Relaxed) == named & word::OWNER
-            && Instant::now().nanoseconds() < quick_until.load(Ordering::Relaxed);
+        // Load the time first: whoever stores a longer one for another holder has taken the holder away before.
+        let until = quick_until.load(Ordering::Acquire);
+        let is_alive = holder.load(Ordering::Acquire) == named & word::OWNER && Instant::now().nanoseconds() < until;
         is_alive.then(|| thread.load(Ordering::Relaxed))
     }
 
@@ -83,11 +84,15 @@ impl Pool {
         let effort = if is_known { Effort::Quick } else { Effort::Thorough };
         let verdict = self.judge(named, effort);
         if verdict == Verdict::Alive {
-            thread.store(self.holder_thread(named), Ordering::Relaxed);
-            quick_until.store(now.after(QUICK_GOOD_FOR_NS).nanoseconds(), Ordering::Relaxed);
             if effort == Effort::Thorough {
+                // The holder before, who may be dead by now, must not be believed in for this one's time.
+                holder.store(0, Ordering::Relaxed);
+                thread.store(self.holder_thread(named), Ordering::Relaxed);
                 until.store(now.after(GOOD_FOR_NS).nanoseconds(), Ordering::Relaxed);
-                holder.store(owner, Ordering::Relaxed);
+            }
+            quick_until.store(now.after(QUICK_GOOD_FOR_NS).nanoseconds(), Ordering::Release);
+            if effort == Effort::Thorough {
+                holder.store(owner, Ordering::Release);
             }
         }
         verdict == Verdict::Dead

@@ -32,7 +32,7 @@ impl Lockable {
     }
 
     /// Makes the first `count` locks lockable. `slots` gives the address of the slots as they are mapped by now, with room for
-    /// that many at least. What it gave once is mapped for good, and what it gives later has more room.
+    /// that many at least. What it gave once is mapped for good, and what it gives later has no less room.
     pub fn learn_of(&self, count: u32, slots: impl Fn() -> *mut u8) {
         loop {
             // Ask for the address after this load: so it has at least the room of the one that it replaces.

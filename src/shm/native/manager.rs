@@ -149,9 +149,10 @@ impl Manager for Native {
 
     fn free_all_locks(&self) -> Result<()> {
         self.check_allocation()?;
+        // Growth in memory changes which bits of the last word stand for no lock. A segment has no such bits.
+        let _alone = matches!(self.backing, Backing::Memory { .. }).then(|| self.process.exclude_other_threads());
         let num_locks = self.pool().num_locks_now();
-        self.pool().bitmap().free_all();
-        self.pool().bitmap().keep_tail(num_locks);
+        self.pool().bitmap_of(num_locks).free_all(num_locks);
         Ok(())
     }
 

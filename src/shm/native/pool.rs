@@ -40,7 +40,8 @@ pub(super) struct Pool {
 }
 
 /// The holder that a thorough check by this process last found alive, how long that is believed, and how long a quick check
-/// is. Two threads that store at the same time may mix holder and times. That is harmless: all are good for as long.
+/// is. Two threads that store at the same time may mix holder, times and thread. For the times that is harmless: both holders
+/// were alive just now. The thread is only told of in a refusal, which may name the other's.
 #[derive(Debug, Default)]
 pub(super) struct LastFoundAlive {
     pub(super) holder: AtomicU64,

@@ -363,7 +363,7 @@ impl Space {
 
     /// The bitmap of the first `count` locks, which this process knows.
     #[inline]
-    fn bitmap_of(&self, count: u32) -> Bitmap<'_> {
+    pub(super) fn bitmap_of(&self, count: u32) -> Bitmap<'_> {
         let map = &self.segment.map;
         Bitmap {
             words: map.u64s_at(self.geometry.bitmap(), format::bitmap_words(count)),
