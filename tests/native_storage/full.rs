@@ -10,9 +10,9 @@ use std::time::Duration;
 use lock_manager::{Acquired, Manager, Reason, ShmManager};
 
 use super::support::alone::{alone, alone_as_root};
-use super::support::native_layout::AT_ROTOR;
+use super::support::native_layout::{AT_READY, AT_ROTOR};
 use super::support::process::{limit, page_size, sleep_until_killed};
-use super::support::{Child, Segment, board, errno_of, eventually, fork, namespace, taken_once};
+use super::support::{Child, Segment, board, errno_of, eventually, fork, namespace, skip, taken_once};
 use super::{names_in, options};
 
 /// Room in /dev/shm, in pages of the machine: less than one is not given out.
@@ -203,6 +203,9 @@ fn without_descriptors_opening_is_emfile_and_works_again_later() {
 #[test]
 fn a_process_finds_the_entry_that_is_free_where_there_is_no_room_for_more() {
     const ATTACHED: u32 = 60;
+    if page_size() > 4096 {
+        return skip("a larger page has room for more entries than this attaches");
+    }
     alone_as_root!({
         fork(|| {
             private_room(512);
@@ -221,6 +224,7 @@ fn a_process_finds_the_entry_that_is_free_where_there_is_no_room_for_more() {
             fill_but(0);
             segment.write_word_at(AT_ROTOR, 2);
             assert_eq!(taken_once(&segment.open(), 3), Acquired::Clean);
+            assert_eq!(segment.number_at(AT_READY), 1, "there was room for more entries");
             others.into_iter().for_each(Child::kill);
         })
         .succeeds();

@@ -38,7 +38,7 @@ compile_go() {
 	(cd "$here/go" && GOARCH=$(go_architecture "$1") CC=$3 CGO_ENABLED=1 CGO_LDFLAGS="-O2 -g" \
 		CGO_CFLAGS="-O2 -g -DLOCK_MANAGER_SUM=0x$sum" \
 		PKG_CONFIG_PATH="$directory/pkgconfig" PKG_CONFIG_LIBDIR='' \
-		go test -c -o "$directory/go.test" -ldflags "${GO_LINKER:-}" .)
+		go test -c -o "$directory/go.test" -ldflags "${GO_LINKER:-}" . 9>&-)
 }
 
 # build_go TARGET: for an emulated machine.

@@ -8,7 +8,7 @@ running=''
 readonly segments=/dev/shm/lm-test-platforms-$$
 end_running() {
 	[ -z "$running" ] || kill -KILL -- "-$running" 2> /dev/null || true
-	rm -f "$segments"* "$work"/*.initramfs
+	rm -f "$segments"-* "$work"/*.initramfs
 }
 trap end_running EXIT
 trap 'exit 130' INT
@@ -18,7 +18,7 @@ trap 'exit 143' TERM HUP
 limited() {
 	local seconds=$1 status=0
 	shift
-	setpriv --pdeathsig KILL timeout -s KILL "$seconds" setpriv --pdeathsig KILL "$@" < /dev/null &
+	setpriv --pdeathsig KILL timeout -s KILL "$seconds" setpriv --pdeathsig KILL "$@" < /dev/null 9>&- &
 	running=$!
 	wait "$running" || status=$?
 	running=''

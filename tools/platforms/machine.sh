@@ -15,8 +15,9 @@ own_archive() {
 }
 
 # foreign_package PACKAGE: unpacks a package of $debian into $root, in a state directory of its own, so that the machine's
-# own list of architectures stays as it is.
+# own list of architectures stays as it is. $fetched says whether it could be had, where it fails.
 foreign_package() {
+	fetched=no
 	local apt=$work/apt/$debian options name=$1 archive
 	mkdir -p "$apt"/{lists/partial,archives/partial,debs} "$root"
 	: > "$apt/status"
@@ -41,6 +42,7 @@ foreign_package() {
 		rm -f "$apt/updated"
 		return 1
 	fi
+	fetched=yes
 	for package in "$apt/debs/$name"_*.deb; do
 		case $name in
 		linux-image-*) unpack_kernel "$package" ;;
@@ -66,7 +68,7 @@ fetch() {
 	root=$work/apt/$debian/root
 	[ ! -e "$root/complete" ] || return 0
 	# What a run that was ended has left may be half of it.
-	rm -rf "$root"
+	rm -rf "$root" "$work/apt/$debian/debs"
 	foreign_package "$kernel" && foreign_package busybox-static && [ -e "$(busybox)" ] && touch "$root/complete"
 }
 
@@ -76,7 +78,10 @@ boot() {
 	if ! install $emulator; then
 		report "$1" machine "skipped: $why"
 	elif ! fetch > "$work/logs/$1.fetch" 2>&1; then
-		report "$1" machine "skipped: $kernel cannot be had from Debian: $(last_line "$work/logs/$1.fetch")"
+		case $fetched in
+		yes) report "$1" machine "failed: it cannot be unpacked; see $work/logs/$1.fetch" ;;
+		no) report "$1" machine "skipped: $kernel cannot be had from Debian: $(last_line "$work/logs/$1.fetch")" ;;
+		esac
 	else
 		run_in_machine "$1"
 	fi

@@ -19,12 +19,13 @@ compile_neighbour() {
 
 # own_cargo DIRECTORY ARGUMENT...: for this machine.
 own_cargo() {
-	env -C "$1" CARGO_TARGET_DIR="$work/build" CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=0 cargo "${@:2}" --offline
+	env -C "$1" CARGO_TARGET_DIR="$work/build" CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=0 cargo "${@:2}" --offline 9>&-
 }
 
 # own_library: the library for this machine, in $own.
 own_library() {
 	own=$work/build/debug
+	rm -f "$work/neighbour"
 	own_cargo "$work/tree" build --lib &&
 		ln -sf liblock_manager.so "$own/liblock_manager.so.0" &&
 		compile_neighbour "$work/neighbour" cc -L"$own" -llock_manager -Wl,-rpath,"$own"
@@ -43,6 +44,8 @@ told() {
 
 run_neighbours() {
 	local built=$work/build/$rust/debug program=$work/neighbour-$1 segment=$segments-neighbours
+	# Not those of an earlier run.
+	rm -f "$program" "$work/build/shared/$rust/debug/liblock_manager.so"
 	told "$1" "this machine's own library" own_library
 	case $1 in
 	i386)
@@ -158,7 +161,7 @@ loads() {
 	(cd "$work/tree" && CARGO_TARGET_DIR=$work/build/shared CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=musl-gcc \
 		CC_x86_64_unknown_linux_musl=musl-gcc CARGO_PROFILE_DEV_DEBUG=0 \
 		CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS="-C target-feature=-crt-static -L native=$shared" \
-		cargo build --offline --lib --target "$rust") || return
+		cargo build --offline --lib --target "$rust" 9>&-) || return
 	musl-gcc -std=c11 -O1 -Wall -Wextra -I"$here/include" "$here/c-tests/loading.c" -o "$shared/loading" &&
 		"$shared/loading" "$work/build/shared/$rust/debug/liblock_manager.so" "$1"
 }
