@@ -80,7 +80,7 @@ test: setup-test lint stage ## every test: lints, Rust, C, Go, the command line,
 	$(CARGO) build --locked --example counter
 	LOCK_MANAGER_RUST_COUNTER=$(abspath $(or $(CARGO_TARGET_DIR),target))/debug/examples/counter go/run-tests $(STAGE)
 
-test-platforms: ## other processors, libcs and widths: cross builds, emulated machines, neighbours; an hour
+test-platforms: ## other processors, libcs and widths: cross builds, emulated machines, neighbours; more than an hour
 	tools/test-platforms
 
 test-platforms-ci: ## the part of it that CI runs, in at most ten minutes: every build, and aarch64 with three suites
