@@ -162,7 +162,7 @@ impl Bitmap<'_> {
         true
     }
 
-    /// Frees every id. Nobody else allocates meanwhile.
+    /// Frees every id, in a segment of `num_locks`. What somebody else allocates meanwhile may be freed as well.
     pub fn free_all(&self, num_locks: u32) {
         for (index, word) in (0..).zip(self.words) {
             // In one step: another thread that allocates must not get a bit that stands for no lock.
