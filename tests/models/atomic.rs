@@ -94,6 +94,30 @@ fn step() {
     }
 }
 
+/// The compare-and-swap of numbers and of addresses.
+macro_rules! compare_exchange {
+    ($value:ty) => {
+        pub fn compare_exchange(
+            &self,
+            current: $value,
+            new: $value,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<$value, $value> {
+            step();
+            if BROKEN.get() == Broken::Swaps {
+                let found = self.0.load(Ordering::Acquire);
+                if found != current {
+                    return Err(found);
+                }
+                self.0.store(new, Ordering::Release);
+                return Ok(found);
+            }
+            self.0.compare_exchange(current, new, success, failure)
+        }
+    };
+}
+
 macro_rules! atomic {
     ($name:ident, $loom:ident, $number:ty) => {
         #[derive(Debug)]
@@ -123,24 +147,7 @@ macro_rules! atomic {
                 self.0.swap(value, order)
             }
 
-            pub fn compare_exchange(
-                &self,
-                current: $number,
-                new: $number,
-                success: Ordering,
-                failure: Ordering,
-            ) -> Result<$number, $number> {
-                step();
-                if BROKEN.get() == Broken::Swaps {
-                    let found = self.0.load(Ordering::Acquire);
-                    if found != current {
-                        return Err(found);
-                    }
-                    self.0.store(new, Ordering::Release);
-                    return Ok(found);
-                }
-                self.0.compare_exchange(current, new, success, failure)
-            }
+            compare_exchange!($number);
 
             pub fn fetch_or(&self, bits: $number, order: Ordering) -> $number {
                 step();
@@ -192,24 +199,7 @@ impl<T> AtomicPtr<T> {
         }
     }
 
-    pub fn compare_exchange(
-        &self,
-        current: *mut T,
-        new: *mut T,
-        success: Ordering,
-        failure: Ordering,
-    ) -> Result<*mut T, *mut T> {
-        step();
-        if BROKEN.get() == Broken::Swaps {
-            let found = self.0.load(Ordering::Acquire);
-            if found != current {
-                return Err(found);
-            }
-            self.0.store(new, Ordering::Release);
-            return Ok(found);
-        }
-        self.0.compare_exchange(current, new, success, failure)
-    }
+    compare_exchange!(*mut T);
 }
 
 atomic!(AtomicU32, Loom32, u32);

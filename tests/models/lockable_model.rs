@@ -20,6 +20,14 @@ struct Growing {
 }
 
 impl Growing {
+    /// It has grown once, and nobody has learnt of that.
+    fn once() -> Arc<Self> {
+        let growing = Self { room: AtomicU32::new(1), num_locks: AtomicU32::new(1), lockable: Lockable::none() };
+        growing.learn();
+        growing.grow(4, 2);
+        Arc::new(growing)
+    }
+
     fn learn(&self) {
         let count = self.num_locks.load(Ordering::Acquire);
         if count > self.lockable.count() {
@@ -43,10 +51,7 @@ impl Growing {
 
 fn one_learns_late() {
     check(|| {
-        let growing =
-            Arc::new(Growing { room: AtomicU32::new(1), num_locks: AtomicU32::new(1), lockable: Lockable::none() });
-        growing.learn();
-        growing.grow(4, 2);
+        let growing = Growing::once();
         let late = Arc::clone(&growing);
         let late = thread::spawn(move || {
             late.learn();
@@ -78,10 +83,7 @@ fn an_address_that_replaces_whatever_there_is_leaves_locks_beyond_the_mapping() 
 #[test]
 fn a_thread_that_only_looks_finds_room_for_what_it_sees() {
     check_within(3, || {
-        let growing =
-            Arc::new(Growing { room: AtomicU32::new(1), num_locks: AtomicU32::new(1), lockable: Lockable::none() });
-        growing.learn();
-        growing.grow(4, 2);
+        let growing = Growing::once();
         let [late, looking] = [Arc::clone(&growing), Arc::clone(&growing)];
         let late = thread::spawn(move || late.learn());
         let looking = thread::spawn(move || looking.assert_lockable_locks_have_room());
