@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
-use super::wait::eventually;
+use super::process::state_of;
+use super::wait::eventually_or;
 
 /// Names the endpoints of the cluster that a parent process has started.
 pub const ENDPOINTS: &str = "LOCK_MANAGER_TEST_ETCD";
@@ -20,6 +21,9 @@ pub const ENDPOINTS: &str = "LOCK_MANAGER_TEST_ETCD";
 const PROGRAM: &str = "LOCK_MANAGER_TEST_ETCD_PROGRAM";
 /// Short, so that an election is not what a test waits for.
 const TIMES: [&str; 4] = ["--heartbeat-interval", "50", "--election-timeout", "500"];
+
+/// How much of a member's log is shown.
+const LAST_LINES: usize = 12;
 
 /// The etcd to run.
 pub fn program() -> OsString {
@@ -39,6 +43,13 @@ pub fn is_there_or_skip() -> bool {
 struct Member {
     child: Child,
     port: u16,
+}
+
+impl Member {
+    /// A question that needs a leader.
+    fn asked_for_a_key(&self) -> Option<String> {
+        post(self.port, "/v3/kv/range", r#"{"key":"AA=="}"#)
+    }
 }
 
 /// A cluster. Its members end with it, and with this process.
@@ -86,10 +97,25 @@ impl Cluster {
     /// Waits until each member that runs answers a question that needs a leader.
     pub fn until_ready(&self) {
         for member in self.members.iter().flatten() {
-            eventually("etcd is ready", || {
-                post(member.port, "/v3/kv/range", r#"{"key":"AA=="}"#).is_some_and(|answer| answer.contains("revision"))
-            });
+            let is_ready = || member.asked_for_a_key().is_some_and(|answer| answer.contains("revision"));
+            eventually_or(|| format!("etcd is ready; {}", self.tell()), is_ready);
         }
+    }
+
+    /// How each member stands, and what it said last, for people.
+    pub fn tell(&self) -> String {
+        let of = |index: usize| match &self.members[index] {
+            None => format!("m{index} is killed"),
+            Some(member) => {
+                let log = fs::read_to_string(self.directory.join(format!("m{index}.log"))).unwrap_or_default();
+                let last: Vec<_> = log.lines().rev().take(LAST_LINES).collect();
+                let last: String = last.iter().rev().map(|line| format!("\n  {line}")).collect();
+                // 'Z': it has ended. 'T': it is stopped.
+                let (state, answer) = (state_of(member.child.id() as i32), member.asked_for_a_key());
+                format!("m{index}: its process is {state:?}, it answers {answer:?}, and said last:{last}")
+            }
+        };
+        (0..self.size()).map(of).collect::<Vec<_>>().join("\n")
     }
 
     /// The endpoints, as an address has them.

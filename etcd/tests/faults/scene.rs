@@ -11,7 +11,7 @@ use super::client::{self, TTL, Turns};
 use super::history::{By, End};
 use super::proxy::{Network, Proxy};
 use super::support::etcd::Cluster;
-use super::support::{Child, alone, eventually, note};
+use super::support::{Child, alone, note};
 use super::world::{CLIENTS, HOLDING, IDLE, Shared};
 
 const ORDER: Ordering = Ordering::SeqCst;
@@ -74,7 +74,7 @@ impl Scene {
         });
     }
 
-    /// Waits until something holds for each group. If it does not, says who holds the locks and who waits.
+    /// Waits until something holds for each group. If it does not, says how the members stand, who holds the locks and who waits.
     fn until(&self, what: &str, holds: impl Fn(usize, &Group) -> bool) {
         let start = Instant::now();
         for (index, group) in self.groups.iter().enumerate() {
@@ -89,6 +89,7 @@ impl Scene {
     }
 
     fn tell(&self) {
+        note(format_args!("{}", self.cluster.tell()));
         let options = Options::of_address(&self.groups[0].turns.address).unwrap().host("looking").unwrap();
         match lock_manager_etcd::EtcdManager::open(options, 0).and_then(|manager| manager.look_at_all()) {
             Ok(known) => note(format_args!("{known:#?}")),
@@ -175,7 +176,7 @@ impl Group {
             };
             let client = self.client(index);
             client.signal(libc::SIGSTOP);
-            until_stopped(client.pid());
+            client.until_it_is_stopped();
             if self.shared.world.clients[index].phase.load(ORDER) == HOLDING {
                 return index;
             }
@@ -257,11 +258,4 @@ impl Group {
 /// Removes what a host by that name had in memory.
 pub fn forget_host(address: &str, host: &str) {
     lock_manager_etcd::forget_host(&Options::of_address(address).unwrap().host(host).unwrap()).unwrap();
-}
-
-fn until_stopped(pid: i32) {
-    eventually("the client is stopped", || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
-    });
 }
