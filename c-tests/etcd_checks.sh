@@ -42,23 +42,24 @@ check_etcd_pkg_config() {
 	check_that "it brings the core along" grep -q -- -llock_manager\\b <<<"${etcd_libs[*]} "
 }
 
-# Whether nobody listens there.
+# is_free HOST PORT: whether nobody listens there.
 is_free() {
-	! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+	! (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null
 }
 
-# A cluster of one member, which clean_up ends.
+# A cluster of one member, which clean_up ends. It listens in a part of loopback that is this process's alone: another
+# run may look for a port at the same time. A process id has 22 bits.
 start_etcd() {
-	local port=20000
-	until is_free "$port" && is_free $((port + 1)); do
+	local port=20000 host=127.$(($$ >> 14)).$(($$ >> 6 & 255)).$(($$ << 2 & 255))
+	until is_free "$host" "$port" && is_free "$host" $((port + 1)); do
 		port=$((port + 2))
 	done
-	etcd --data-dir "$build/etcd-data" --listen-client-urls "http://127.0.0.1:$port" \
-		--advertise-client-urls "http://127.0.0.1:$port" --listen-peer-urls "http://127.0.0.1:$((port + 1))" \
-		--initial-advertise-peer-urls "http://127.0.0.1:$((port + 1))" \
-		--initial-cluster "default=http://127.0.0.1:$((port + 1))" >"$build/etcd.log" 2>&1 &
+	local client=http://$host:$port peer=http://$host:$((port + 1))
+	etcd --data-dir "$build/etcd-data" --listen-client-urls "$client" --advertise-client-urls "$client" \
+		--listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
+		--initial-cluster "default=$peer" >"$build/etcd.log" 2>&1 &
 	etcd_pid=$!
-	etcd_address=etcd://127.0.0.1:$port/c-tests
+	etcd_address=etcd://$host:$port/c-tests
 }
 
 end_etcd() {

@@ -42,7 +42,14 @@ until_said() {
 }
 
 base=23700
-until is_free $base && is_free $((base + 1)) && is_free $((base + 2)) && is_free $((base + 100)); do
+# For clients, and for the other members.
+all_are_free() {
+    local i
+    for i in 0 1 2; do
+        is_free $((base + i)) && is_free $((base + 100 + i)) || return
+    done
+}
+until all_are_free; do
     base=$((base + 200))
 done
 url() { echo "http://127.0.0.1:$1"; }

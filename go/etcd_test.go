@@ -22,21 +22,33 @@ import (
 	lockmanager "github.com/lock-manager/lock-manager/go"
 )
 
+// ownAddresses gives two free addresses to listen at, of a part of loopback that is this process's alone. Between now and then nobody else
+// gets them: who listens at any port, or connects from any, does so at 127.0.0.1.
+func ownAddresses(t *testing.T) (client, peer string) {
+	t.Helper()
+	// A process id has 22 bits.
+	pid := os.Getpid()
+	host := net.IPv4(127, byte(pid>>14), byte(pid>>6), byte(pid<<2))
+	var addresses [2]string
+	for i := range addresses {
+		listener, err := net.Listen("tcp", net.JoinHostPort(host.String(), "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// At the end, so that the two differ.
+		defer listener.Close()
+		addresses[i] = listener.Addr().String()
+	}
+	return addresses[0], addresses[1]
+}
+
 // etcdEndpoint starts an etcd of one member that ends with the test.
 func etcdEndpoint(t *testing.T) string {
 	t.Helper()
 	if _, err := exec.LookPath("etcd"); err != nil {
 		t.Skip("skipped: needs etcd, which is in Debian's etcd-server")
 	}
-	address := func() string {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer listener.Close()
-		return listener.Addr().String()
-	}
-	client, peer := address(), address()
+	client, peer := ownAddresses(t)
 	command := exec.Command("etcd", "--data-dir", t.TempDir(), "--listen-client-urls", "http://"+client, "--advertise-client-urls", "http://"+client,
 		"--listen-peer-urls", "http://"+peer, "--initial-advertise-peer-urls", "http://"+peer, "--initial-cluster", "default=http://"+peer)
 	if err := command.Start(); err != nil {

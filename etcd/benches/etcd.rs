@@ -32,7 +32,7 @@ fn main() {
     let address = format!("etcd://{}/bench", cluster.endpoints());
     let transaction = by_hand(&cluster);
     // Through the same member.
-    let nearest = format!("etcd://127.0.0.1:{}/bench", cluster.client_port(0));
+    let nearest = format!("etcd://{}/bench", cluster.endpoint(0));
     let one = open(&nearest, "one");
     pairs(&one, transaction);
     etcdctl(&cluster);
@@ -80,7 +80,7 @@ fn timed(count: usize, mut run: impl FnMut()) -> Vec<Duration> {
 fn by_hand(cluster: &Cluster) -> Duration {
     let agent = ureq::Agent::new_with_defaults();
     let post = |path: &str, body: &str| {
-        let url = format!("http://127.0.0.1:{}{path}", cluster.client_port(0));
+        let url = format!("http://{}{path}", cluster.endpoint(0));
         agent.post(url).send(body).unwrap().body_mut().read_to_string().unwrap()
     };
     let lease = post("/v3/lease/grant", r#"{"TTL":"60"}"#);
@@ -130,7 +130,7 @@ fn pairs(manager: &PluggedManager, transaction: Duration) {
 }
 
 fn etcdctl(cluster: &Cluster) {
-    let endpoint = format!("http://127.0.0.1:{}", cluster.client_port(0));
+    let endpoint = format!("http://{}", cluster.endpoint(0));
     let command = || {
         let mut command = Command::new("etcdctl");
         command

@@ -35,7 +35,7 @@ impl Scene {
     }
 
     fn ask(&self, path: &str, body: &Value) -> Value {
-        serde_json::from_str(&post(self.cluster.client_port(0), path, &body.to_string()).unwrap()).unwrap()
+        serde_json::from_str(&post(self.cluster.endpoint(0), path, &body.to_string()).unwrap()).unwrap()
     }
 
     fn lock(&self, id: u32) {

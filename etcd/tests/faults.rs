@@ -225,7 +225,7 @@ impl Ring {
 test! { a_lost_lock_is_noticed_before_another_host_can_have_it {
     alone::allow(LIMIT_SECONDS);
     let cluster = Cluster::start(MEMBERS);
-    let network = Network::start(&vec![cluster.client_port(0); groups()]);
+    let network = Network::start(&vec![cluster.endpoint(0); groups()]);
     thread::scope(|scope| {
         for (lock, proxy) in (0..).zip(&network.proxies) {
             scope.spawn({

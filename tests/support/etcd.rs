@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -42,20 +42,27 @@ pub fn is_there_or_skip() -> bool {
 
 struct Member {
     child: Child,
-    port: u16,
+    client: SocketAddr,
+}
+
+/// Where a member listens.
+#[derive(Clone, Copy)]
+struct Place {
+    client: SocketAddr,
+    peer: SocketAddr,
 }
 
 impl Member {
     /// A question that needs a leader.
     fn asked_for_a_key(&self) -> Option<String> {
-        post(self.port, "/v3/kv/range", r#"{"key":"AA=="}"#)
+        post(self.client, "/v3/kv/range", r#"{"key":"AA=="}"#)
     }
 }
 
 /// A cluster. Its members end with it, and with this process.
 pub struct Cluster {
     members: Vec<Option<Member>>,
-    ports: Vec<(u16, u16)>,
+    places: Vec<Place>,
     directory: PathBuf,
 }
 
@@ -66,8 +73,8 @@ impl Cluster {
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("lm-test-etcd-{}-{count}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
-        let ports = (0..size).map(|_| (free_port(), free_port())).collect();
-        let mut cluster = Self { members: (0..size).map(|_| None).collect(), ports, directory };
+        let places = own_addresses(2 * size).chunks(2).map(|pair| Place { client: pair[0], peer: pair[1] }).collect();
+        let mut cluster = Self { members: (0..size).map(|_| None).collect(), places, directory };
         (0..size).for_each(|index| cluster.start_member(index));
         cluster.until_ready();
         cluster
@@ -75,9 +82,9 @@ impl Cluster {
 
     /// Starts a member, or starts it again with what it had stored.
     pub fn start_member(&mut self, index: usize) {
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let (client, peer) = self.ports[index];
-        let peers = self.ports.iter().enumerate().map(|(index, (_, peer))| format!("m{index}={}", url(*peer)));
+        let url = |address: SocketAddr| format!("http://{address}");
+        let Place { client, peer } = self.places[index];
+        let peers = self.places.iter().enumerate().map(|(index, place)| format!("m{index}={}", url(place.peer)));
         let peers: Vec<_> = peers.collect();
         let log = File::create(self.directory.join(format!("m{index}.log"))).unwrap();
         let mut command = Command::new(program());
@@ -91,7 +98,7 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
-        self.members[index] = Some(Member { child: spawn(command), port: client });
+        self.members[index] = Some(Member { child: spawn(command), client });
     }
 
     /// Waits until each member that runs answers a question that needs a leader.
@@ -120,16 +127,17 @@ impl Cluster {
 
     /// The endpoints, as an address has them.
     pub fn endpoints(&self) -> String {
-        let endpoints: Vec<_> = self.ports.iter().map(|(client, _)| format!("127.0.0.1:{client}")).collect();
+        let endpoints: Vec<_> = self.places.iter().map(|place| place.client.to_string()).collect();
         endpoints.join(",")
     }
 
-    pub fn client_port(&self, index: usize) -> u16 {
-        self.ports[index].0
+    /// Where a member listens for clients.
+    pub fn endpoint(&self, index: usize) -> SocketAddr {
+        self.places[index].client
     }
 
     pub fn size(&self) -> usize {
-        self.ports.len()
+        self.places.len()
     }
 
     /// The member that leads, if there is one.
@@ -139,7 +147,7 @@ impl Cluster {
             rest.split('"').next()?.parse::<u64>().ok()
         };
         (0..self.size()).find(|&index| {
-            let answer = post(self.ports[index].0, "/v3/maintenance/status", "{}");
+            let answer = post(self.endpoint(index), "/v3/maintenance/status", "{}");
             answer.is_some_and(|text| {
                 let leader = number(&text, "leader");
                 leader.is_some() && leader == number(&text, "member_id")
@@ -189,28 +197,38 @@ fn spawn(mut command: Command) -> Child {
     hear.recv().unwrap()
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Free addresses to listen at, of a part of loopback that is this process's alone. Between now and then nobody else gets
+/// them, nor while a member is down: who listens at any port, or connects from any, does so at 127.0.0.1.
+pub fn own_addresses(count: usize) -> Vec<SocketAddr> {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    const EACH: u32 = 4;
+    // A process id has 22 bits, and there are 24.
+    let host = std::process::id() * EACH + COUNTER.fetch_add(1, Ordering::Relaxed) % EACH;
+    let [_, high, middle, low] = host.to_be_bytes();
+    let own = Ipv4Addr::new(127, high, middle, low);
+    // All at once, so that they differ.
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind((own, 0)).unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap()).collect()
 }
 
 /// Asks a member, and reads until the answer is whole; `None`: it does not answer.
-pub fn post(port: u16, path: &str, body: &str) -> Option<String> {
+pub fn post(endpoint: SocketAddr, path: &str, body: &str) -> Option<String> {
     const PATIENCE: Duration = Duration::from_secs(2);
     let mut answer = Vec::new();
-    asked(port, path, body, PATIENCE)?.read_to_end(&mut answer).ok()?;
+    asked(endpoint, path, body, PATIENCE)?.read_to_end(&mut answer).ok()?;
     body_of(&answer)
 }
 
 /// Asks a member, and reads until nothing more comes for a while: what a stream has so far.
-pub fn post_for_stream(port: u16, path: &str, body: &str) -> Option<String> {
+pub fn post_for_stream(endpoint: SocketAddr, path: &str, body: &str) -> Option<String> {
     const SILENCE: Duration = Duration::from_secs(1);
     let mut answer = Vec::new();
-    let _silent_by_then = asked(port, path, body, SILENCE)?.read_to_end(&mut answer);
+    let _silent_by_then = asked(endpoint, path, body, SILENCE)?.read_to_end(&mut answer);
     body_of(&answer)
 }
 
-fn asked(port: u16, path: &str, body: &str, patience: Duration) -> Option<TcpStream> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+fn asked(endpoint: SocketAddr, path: &str, body: &str, patience: Duration) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(endpoint).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;
     let request = format!("POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all(request.as_bytes()).ok()?;

@@ -2,6 +2,7 @@
 //! What etcd says of a key that is gone: in which revision it went, and by what.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -42,13 +43,13 @@ fn encoded(key: &str) -> String {
 
 impl End {
     /// The end of the key of the lock that was created in that revision, which is its holder's token.
-    pub fn of_key(port: u16, turns: &Turns, token: u64) -> Option<Self> {
+    pub fn of_key(endpoint: SocketAddr, turns: &Turns, token: u64) -> Option<Self> {
         const SHOWN: usize = 20;
         let created = token as i64;
         let prefix = turns.address.rsplit('/').next()?;
         let [from, to] = [format!("{prefix}/"), format!("{prefix}0")].map(|key| encoded(&key));
         let watch = json!({"create_request": {"key": from, "range_end": to, "start_revision": created.to_string()}});
-        let text = post_for_stream(port, "/v3/watch", &watch.to_string())?;
+        let text = post_for_stream(endpoint, "/v3/watch", &watch.to_string())?;
         let mut changes: BTreeMap<i64, Vec<(bool, String)>> = BTreeMap::new();
         for message in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             for event in message["result"]["events"].as_array().into_iter().flatten() {

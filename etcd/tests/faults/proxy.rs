@@ -2,7 +2,7 @@
 //! A TCP proxy in front of a member, which delays, swallows or cuts off what passes.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -43,12 +43,12 @@ pub struct Network {
 }
 
 impl Network {
-    /// One proxy for each of the ports.
-    pub fn start(targets: &[u16]) -> Self {
-        let bind = |target: &u16| (TcpListener::bind("127.0.0.1:0").unwrap(), *target);
+    /// One proxy for each of the members.
+    pub fn start(targets: &[SocketAddr]) -> Self {
+        let bind = |target: &SocketAddr| (TcpListener::bind("127.0.0.1:0").unwrap(), *target);
         let listeners: Vec<_> = targets.iter().map(bind).collect();
         let faults = board(targets.len());
-        let proxy = |(listener, fault): (&(TcpListener, u16), &'static AtomicU32)| Proxy {
+        let proxy = |(listener, fault): (&(TcpListener, SocketAddr), &'static AtomicU32)| Proxy {
             port: listener.0.local_addr().unwrap().port(),
             fault,
         };
@@ -65,12 +65,12 @@ impl Network {
     }
 }
 
-fn serve(listener: &TcpListener, target: u16, fault: &'static AtomicU32) {
+fn serve(listener: &TcpListener, target: SocketAddr, fault: &'static AtomicU32) {
     for client in listener.incoming().flatten() {
         if fault.load(Ordering::SeqCst) == CUT {
             continue;
         }
-        let Ok(member) = TcpStream::connect(("127.0.0.1", target)) else { continue };
+        let Ok(member) = TcpStream::connect(target) else { continue };
         for (from, to, drop) in [(&client, &member, DROP_REQUESTS), (&member, &client, DROP_ANSWERS)] {
             let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
             thread::spawn(move || pass(from, to, fault, drop));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A cluster, and groups of clients that take turns at a lock each: what the faults happen to.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -58,8 +59,8 @@ impl Scene {
         alone::allow(LIMIT_SECONDS);
         let cluster = Cluster::start(MEMBERS);
         let pause = PAUSE * u32::try_from(groups - 1).unwrap();
-        let ports: Vec<_> = (0..MEMBERS * groups).map(|index| cluster.client_port(index % MEMBERS)).collect();
-        let network = Network::start(&ports);
+        let members: Vec<_> = (0..MEMBERS * groups).map(|index| cluster.endpoint(index % MEMBERS)).collect();
+        let network = Network::start(&members);
         let of_each = network.proxies.chunks(MEMBERS).enumerate();
         let groups = of_each.map(|(index, proxies)| Group::new(proxies.to_vec(), index as u32, pause)).collect();
         let scene = Self { cluster, groups, went_on: Vec::new(), _network: network };
@@ -132,8 +133,8 @@ impl Scene {
             sum(&|group| group.shared.world.plain.load(ORDER)),
             sum(&|group| group.shared.world.plain_writes.load(ORDER)),
         ));
-        let port = self.cluster.client_port(0);
-        self.groups.iter().for_each(|group| group.check_that_no_two_held(port, &self.went_on));
+        let endpoint = self.cluster.endpoint(0);
+        self.groups.iter().for_each(|group| group.check_that_no_two_held(endpoint, &self.went_on));
         self.groups.iter().for_each(|group| group.check(told));
         self.groups.into_iter().map(|group| group.shared).collect()
     }
@@ -219,10 +220,10 @@ impl Group {
 
     /// Fails if two clients held the lock at one instant, unless etcd itself took the lease from the first: a leader that was
     /// stopped, and goes on, may revoke leases that were renewed meanwhile.
-    fn check_that_no_two_held(&self, port: u16, went_on: &[u64]) {
+    fn check_that_no_two_held(&self, endpoint: SocketAddr, went_on: &[u64]) {
         let overlaps = self.shared.held_at_once();
         for [first, second] in &overlaps {
-            let end = End::of_key(port, &self.turns, first.token);
+            let end = End::of_key(endpoint, &self.turns, first.token);
             let is_etcds = matches!(end, Some(End { by: By::LeasesEnd, .. }))
                 && went_on.iter().any(|&at| at <= second.start && second.start - at < SOON_AFTER_NS);
             let lost = self.shared.world.lost.load(ORDER);
