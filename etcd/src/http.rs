@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use ureq::Agent;
 use ureq::config::Config;
+use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, DefaultConnector, LazyBuffers, NextTimeout, RustlsConnector, Transport,
 };
+use ureq::{Agent, Body};
 
 use crate::failure::{Failure, Outcome};
 use crate::options::{Options, TLS};
@@ -176,27 +177,29 @@ impl Cluster {
             Some(token) => request.header("Authorization", token),
             None => request,
         };
-        let text = request.send(body.to_string()).and_then(|mut response| response.body_mut().read_to_string());
-        let text = text.map_err(|error| NoAnswer::Unreachable(self.unreachable(&error)))?;
-        self.understood(&text)
+        self.heard(request.send(body.to_string()))
     }
 
     /// Reads a path that is no part of the gateway.
     pub(crate) fn read<T: DeserializeOwned>(&mut self, path: &str, timeout: Duration) -> Result<T, NoAnswer> {
         let request =
             self.agent.get(format!("{}{path}", self.endpoint())).config().timeout_global(Some(timeout)).build();
-        let text = request.call().and_then(|mut response| response.body_mut().read_to_string());
-        let read = match text {
-            Ok(text) => self.understood(&text),
-            Err(error) => Err(NoAnswer::Unreachable(self.unreachable(&error))),
-        };
+        let read = self.heard(request.call());
         if read.is_err() {
             self.next_endpoint();
         }
         read
     }
 
-    fn understood<T: DeserializeOwned>(&self, text: &str) -> Result<T, NoAnswer> {
+    fn heard<T: DeserializeOwned>(&self, response: Result<Response<Body>, ureq::Error>) -> Result<T, NoAnswer> {
+        let read =
+            |mut response: Response<Body>| Ok((response.status().is_success(), response.body_mut().read_to_string()?));
+        let unreachable = |error| NoAnswer::Unreachable(self.unreachable(&error));
+        let (is_success, text) = response.and_then(read).map_err(unreachable)?;
+        self.understood(is_success, &text)
+    }
+
+    fn understood<T: DeserializeOwned>(&self, is_success: bool, text: &str) -> Result<T, NoAnswer> {
         const SHOWN: usize = 60;
         let garbage = || {
             let start: String = text.chars().take(SHOWN).collect();
@@ -205,14 +208,12 @@ impl Cluster {
             NoAnswer::Refused(self.failure(libc::EPROTO, &what))
         };
         let value: Value = serde_json::from_str(text).map_err(|_| garbage())?;
-        if value.get("error").is_none() {
+        let Some(Refusal { message, code }) = Refusal::of(is_success, &value) else {
             return serde_json::from_value(value).map_err(|_| garbage());
-        }
-        let refusal: Refusal = serde_json::from_value(value).map_err(|_| garbage())?;
-        let message = if refusal.message.is_empty() { refusal.error.to_string() } else { refusal.message };
+        };
         let lower = message.to_lowercase();
         let refused = |errno, way_out| Err(NoAnswer::Refused(self.failure(errno, &format!("{message}; {way_out}"))));
-        match refusal.code {
+        match code {
             NOT_FOUND if lower.contains("lease") => Err(NoAnswer::NoLease),
             UNAVAILABLE | DEADLINE_EXCEEDED => {
                 let what = format!("{message}; its cluster may have no leader: see `etcdctl endpoint status`");

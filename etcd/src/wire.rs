@@ -115,12 +115,28 @@ pub(crate) struct WatchEvent {
 }
 
 /// What the gateway says instead of an answer.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    pub(crate) error: Value,
     pub(crate) message: String,
+    /// Of gRPC.
     pub(crate) code: i64,
+}
+
+impl Refusal {
+    /// As the releases have it. 3.4: `{"error": "...", "message": "...", "code": 5}`. From 3.5 on: without `error`, so that
+    /// the HTTP status alone tells it from an answer. In a stream, whose status is that of its beginning, in an object
+    /// `error`, where 3.4 names the code `grpc_code`.
+    pub(crate) fn of(is_success: bool, value: &Value) -> Option<Self> {
+        let error = value.get("error");
+        if is_success && error.is_none() {
+            return None;
+        }
+        let from = error.filter(|error| error.is_object()).unwrap_or(value);
+        let text = |from: &Value, name: &str| from.get(name).and_then(Value::as_str).map(str::to_owned);
+        let message = text(from, "message").or_else(|| text(value, "error")).unwrap_or_else(|| value.to_string());
+        let code = ["code", "grpc_code"].iter().find_map(|name| from.get(*name)?.as_i64()).unwrap_or(0);
+        Some(Self { message, code })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -201,4 +217,39 @@ pub(crate) fn txn(compare: &[Value], success: &[Value], failure: &[Value]) -> Va
 /// A transaction within another.
 pub(crate) fn nested(txn: Value) -> Value {
     json!({"request_txn": txn})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_LEASE: &str = "etcdserver: requested lease not found";
+    const NO_USER: &str = "etcdserver: user name is empty";
+
+    /// As the servers wrote it.
+    #[test]
+    fn a_refusal_is_read_from_each_release() {
+        for (release, text, message, code) in [
+            ("3.4.23", json!({"error": NO_LEASE, "message": NO_LEASE, "code": 5}), NO_LEASE, 5),
+            ("3.5.30, 3.6.16, 3.7.3", json!({"code": 5, "message": NO_LEASE}), NO_LEASE, 5),
+            ("3.5.30, 3.6.16, 3.7.3, of a stream", json!({"error": {"code": 3, "message": NO_USER}}), NO_USER, 3),
+        ] {
+            let refusal = Refusal::of(false, &text);
+            assert_eq!(refusal, Some(Refusal { message: message.to_owned(), code }), "{release}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_within_a_stream_is_one_although_the_status_was_good() {
+        let text = json!({"error": {"grpc_code": 14, "http_code": 503, "message": "etcdserver: no leader"}});
+        let expected = Refusal { message: "etcdserver: no leader".to_owned(), code: 14 };
+        assert_eq!(Refusal::of(true, &text), Some(expected));
+    }
+
+    #[test]
+    fn what_is_no_refusal_of_etcds_is_shown_as_it_is() {
+        let expected = Refusal { message: r#"{"reason":"too busy"}"#.to_owned(), code: 0 };
+        assert_eq!(Refusal::of(false, &json!({"reason": "too busy"})), Some(expected));
+        assert_eq!(Refusal::of(true, &json!({"header": {"cluster_id": "1"}})), None);
+    }
 }

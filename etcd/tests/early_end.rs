@@ -48,6 +48,16 @@ impl Scene {
         guard["key"].as_str().unwrap().to_owned()
     }
 
+    /// The lease of a lock that is held.
+    fn lease(&self, id: u32) -> String {
+        let kvs = self.ask("/v3/kv/range", &json!({"key": self.key(id)}));
+        kvs["kvs"][0]["lease"].as_str().unwrap().to_owned()
+    }
+
+    fn revoke(&self, lease: &str) {
+        self.ask("/v3/lease/revoke", &json!({"ID": lease}));
+    }
+
     fn delete(&self, key: &str) {
         assert_eq!(self.ask("/v3/kv/deleterange", &json!({"key": key}))["deleted"], "1");
     }
@@ -103,15 +113,31 @@ fn all_locks_of_a_lease_that_is_revoked_are_lost_at_once() {
     let scene = Scene::new("revoked");
     scene.lock(1);
     scene.lock(2);
-    let kvs = scene.ask("/v3/kv/range", &json!({"key": scene.key(1)}));
-    let lease = kvs["kvs"][0]["lease"].as_str().unwrap().to_owned();
-    scene.ask("/v3/lease/revoke", &json!({"ID": lease}));
+    scene.revoke(&scene.lease(1));
     eventually("both are lost", || scene.is_lost(1) && scene.is_lost(2));
     scene.finds_lost(1);
     scene.finds_lost(2);
     // The lock is another holder's to take, and that is this process again.
     assert_eq!(scene.manager.manager().lock(1).unwrap(), lock_manager::Acquired::OwnerDied);
     scene.manager.manager().unlock(1).unwrap();
+    scene.end();
+}
+
+/// Nothing tells the manager, until etcd refuses the next key.
+#[test]
+fn a_lease_that_is_revoked_while_nothing_is_held_is_another_by_the_next_lock() {
+    if !is_there_or_skip() {
+        return;
+    }
+    let scene = Scene::new("idle");
+    let mut leases = Vec::new();
+    for id in [1, 2] {
+        scene.lock(id);
+        leases.push(scene.lease(id));
+        scene.manager.manager().unlock(id).unwrap();
+        scene.revoke(&leases[0]);
+    }
+    assert_ne!(leases[0], leases[1]);
     scene.end();
 }
 
