@@ -294,7 +294,8 @@ fn silence(common: &Common) -> Failure {
 }
 
 impl Live {
-    fn start(options: &Options, found: &Found, cluster: Cluster) -> Outcome<Self> {
+    fn start(options: &Options, found: &Found, mut cluster: Cluster) -> Outcome<Self> {
+        cluster.stay_in(&found.cluster);
         let identity = Identity::new(options.host.as_deref());
         let segment = found.segment(options, &identity);
         let system = |error: std::io::Error| Failure::of_system("making a descriptor", &error);

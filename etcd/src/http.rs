@@ -22,7 +22,7 @@ use ureq::{Agent, Body};
 use crate::failure::{Failure, Outcome};
 use crate::options::{Options, TLS};
 use crate::resolving::AddressesFirst;
-use crate::wire::{Refusal, Streamed, TokenResponse};
+use crate::wire::{self, Refusal, Streamed, TokenResponse};
 
 const UNAVAILABLE: i64 = 14;
 const DEADLINE_EXCEEDED: i64 = 4;
@@ -59,6 +59,8 @@ pub(crate) struct Cluster {
     watched: Arc<Mutex<Option<TcpStream>>>,
     user: Option<(String, String)>,
     token: Option<String>,
+    /// The id of the cluster that the locks are in, once it is known.
+    identity: Option<String>,
 }
 
 impl Cluster {
@@ -83,7 +85,13 @@ impl Cluster {
             watched: Arc::clone(&watched),
             user: options.user.clone(),
             token: None,
+            identity: None,
         })
+    }
+
+    /// From here on, what another cluster says is no answer: a lock that is free there may be held here.
+    pub(crate) fn stay_in(&mut self, identity: &str) {
+        self.identity = Some(identity.to_owned()).filter(|identity| !identity.is_empty());
     }
 
     /// The endpoint that is asked next.
@@ -137,10 +145,22 @@ impl Cluster {
             self.forget_token();
             answer = self.ask_with_token(path, body, timeout);
         }
+        if matches!(answer, Err(NoAnswer::NoLease)) {
+            answer = self.no_lease_of_this_cluster(timeout);
+        }
         if matches!(answer, Err(NoAnswer::Unreachable(_))) {
             self.next_endpoint();
         }
         answer
+    }
+
+    /// That answer does not say of which cluster it is. Another cluster's would take all locks of the lease from their
+    /// holders, so this asks for what does say so: no lease has the number 0.
+    fn no_lease_of_this_cluster<T>(&mut self, timeout: Duration) -> Result<T, NoAnswer> {
+        match self.ask_with_token::<Value>("/v3/lease/timetolive", &json!({}), timeout) {
+            Err(NoAnswer::Unreachable(failure)) => Err(NoAnswer::Unreachable(failure)),
+            _ => Err(NoAnswer::NoLease),
+        }
     }
 
     fn ask_with_token<T: DeserializeOwned>(
@@ -208,6 +228,15 @@ impl Cluster {
             NoAnswer::Refused(self.failure(libc::EPROTO, &what))
         };
         let value: Value = serde_json::from_str(text).map_err(|_| garbage())?;
+        if let (Some(own), Some(other)) = (&self.identity, wire::cluster_of(&value))
+            && own != other
+        {
+            let what = format!(
+                "it is of the cluster {other}, but the locks are in {own}; name endpoints of one cluster, or open the \
+                 locks anew if this one has taken the other's place"
+            );
+            return Err(NoAnswer::Unreachable(self.failure(libc::EPROTO, &what)));
+        }
         let Some(Refusal { message, code }) = Refusal::of(is_success, &value) else {
             return serde_json::from_value(value).map_err(|_| garbage());
         };

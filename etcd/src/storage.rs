@@ -15,7 +15,8 @@ use crate::wire::{self, TxnResponse, VersionResponse};
 
 /// A storage as it was found.
 pub(crate) struct Found {
-    cluster: String,
+    /// The id of the cluster.
+    pub(crate) cluster: String,
     pub(crate) num_locks: u32,
     /// The create revision of the storage's first key.
     pub(crate) epoch: i64,
@@ -61,10 +62,11 @@ pub(crate) fn find_or_make(cluster: &mut Cluster, options: &Options, keys: &Keys
     let value = json_of(&Config { format: FORMAT, locks: num_locks });
     let make = if num_locks == 0 { Vec::new() } else { vec![wire::put(&key, &value, 0)] };
     let question = wire::txn(&[wire::if_created(&key, 0)], &make, &[]);
-    let _made: TxnResponse = ask_all(cluster, options, |cluster, timeout| cluster.ask(wire::TXN, &question, timeout))?;
+    let made: TxnResponse = ask_all(cluster, options, |cluster, timeout| cluster.ask(wire::TXN, &question, timeout))?;
+    let identity = made.header.cluster_id;
+    cluster.stay_in(&identity);
     let question = wire::txn(&[], &[wire::get(&key)], &[]);
     let answer: TxnResponse = ask_all(cluster, options, |cluster, timeout| cluster.ask(wire::TXN, &question, timeout))?;
-    let identity = answer.header.cluster_id.clone();
     let there = answer.into_ranges().next().and_then(|range| range.kvs.into_iter().next());
     let Some(there) = there else {
         return Err(Failure::new(libc::ENOENT, "there are no locks; open them with a number of locks to make them"));

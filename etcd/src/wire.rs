@@ -42,6 +42,12 @@ pub(crate) struct Header {
     pub(crate) revision: i64,
 }
 
+/// The id of the cluster that an answer is of, where the answer says so.
+pub(crate) fn cluster_of(answer: &Value) -> Option<&str> {
+    let answer = answer.get("result").unwrap_or(answer);
+    answer.get("header")?.get("cluster_id")?.as_str()
+}
+
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(default)]
 pub(crate) struct KeyValue {

@@ -8,9 +8,10 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,11 @@ const LOGIN: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(8);
 
 fn options(endpoints: &str) -> Options {
-    Options::of_address(&format!("etcd://{endpoints}/{}", alone::prefix())).unwrap().patience(PATIENCE)
+    options_of(endpoints, &alone::prefix())
+}
+
+fn options_of(endpoints: &str, prefix: &str) -> Options {
+    Options::of_address(&format!("etcd://{endpoints}/{prefix}")).unwrap().patience(PATIENCE)
 }
 
 fn refused(endpoints: &str) -> Failure {
@@ -133,6 +138,78 @@ fn a_cluster_without_a_quorum_holds_no_call_up_beyond_its_time() {
     manager.unlock(1).unwrap();
     drop(manager);
     lock_manager_etcd::remove(&options).unwrap();
+}
+
+/// What clients reach by one address, as by a name or behind a balancer: this cluster now, and then another.
+struct Front {
+    address: SocketAddr,
+    leads_to: Arc<Mutex<(SocketAddr, Vec<TcpStream>)>>,
+}
+
+impl Front {
+    fn new(first: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let leads_to = Arc::new(Mutex::new((first, Vec::new())));
+        let shared = Arc::clone(&leads_to);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let mut leads_to = shared.lock().unwrap();
+                let server = TcpStream::connect(leads_to.0).unwrap();
+                for (mut from, mut to) in
+                    [(&client, &server), (&server, &client)].map(|(from, to)| (copy(from), copy(to)))
+                {
+                    thread::spawn(move || std::io::copy(&mut from, &mut to));
+                }
+                leads_to.1.extend([client, server]);
+            }
+        });
+        Self { address, leads_to }
+    }
+
+    fn lead_to(&self, other: SocketAddr) {
+        let mut leads_to = self.leads_to.lock().unwrap();
+        leads_to.0 = other;
+        leads_to.1.drain(..).for_each(|stream| stream.shutdown(Shutdown::Both).unwrap_or_default());
+    }
+}
+
+fn copy(stream: &TcpStream) -> TcpStream {
+    stream.try_clone().unwrap()
+}
+
+/// Both have the same locks, so what is asked of the wrong one could be granted.
+#[test]
+fn an_endpoint_that_leads_to_another_cluster() {
+    if !is_there_or_skip() {
+        return;
+    }
+    let [first, second] = [(); 2].map(|()| Cluster::start(1));
+    let prefix = alone::prefix();
+    let of_host = |endpoint: SocketAddr, host| options_of(&endpoint.to_string(), &prefix).host(host).unwrap();
+    let open = |endpoint, host| EtcdManager::open(of_host(endpoint, host), 8).unwrap();
+    let [in_first, in_second] = [&first, &second].map(|cluster| open(cluster.endpoint(0), "apart"));
+    let front = Front::new(first.endpoint(0));
+    let behind = open(front.address, "behind");
+    let _clean = behind.manager().lock(1).unwrap();
+    assert!(in_first.look(1).unwrap().holder.is_some());
+
+    front.lead_to(second.endpoint(0));
+    for refused in [behind.manager().try_lock(2).map(drop), behind.manager().lock_info(1).map(drop)] {
+        let error = refused.unwrap_err();
+        assert_eq!(error.errno(), libc::EPROTO, "{error}");
+        assert!(error.to_string().contains("name endpoints of one cluster"), "{error}");
+    }
+    assert!(in_second.look(2).unwrap().holder.is_none());
+
+    front.lead_to(first.endpoint(0));
+    eventually("it goes on", || behind.manager().timed_lock(2, Duration::from_secs(1)).is_ok());
+    behind.manager().unlock(2).unwrap();
+    behind.manager().unlock(1).unwrap();
+    drop((in_first, in_second, behind));
+    for (cluster, host) in [(&first, "apart"), (&first, "behind"), (&second, "apart")] {
+        lock_manager_etcd::forget_host(&of_host(cluster.endpoint(0), host)).unwrap();
+    }
 }
 
 /// Runs a program of the certificates' making.
