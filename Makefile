@@ -8,6 +8,7 @@ DESTDIR ?=
 SUITES ?= trixie sid
 STORM_SECONDS ?= 300
 ETCD_ROUNDS ?= 1000
+ETCD_RELEASES ?= 3.5 3.6 3.7
 CARGO ?= cargo
 CC ?= cc
 # cargo finds its cache without it, Go does not.
@@ -46,8 +47,8 @@ PC_OF = sed -e "s,@VERSION@,$(VERSION),; s,@PREFIX_FROM_PC@,$$(realpath -m --rel
 EXAMPLE_FLAGS := -std=c11 -O2 -Wall -Wextra -Wpedantic -Werror
 
 .DELETE_ON_ERROR:
-.PHONY: all help test test-etcd test-platforms test-platforms-ci test-podman test-fresh test-storm demo demo-etcd bench \
-	bench-quick bench-etcd models models-all check-libpod header lint install uninstall clean stage \
+.PHONY: all help test test-etcd test-etcd-releases test-platforms test-platforms-ci test-podman test-fresh test-storm demo \
+	demo-etcd bench bench-quick bench-etcd models models-all check-libpod header lint install uninstall clean stage \
 	setup-test setup-demo setup-etcd setup-bench setup-build setup-fresh setup-models
 
 all: ## build the shared and the static libraries, lockctl with its completions, and the man pages
@@ -74,6 +75,7 @@ help: ## this list
 
 test: setup-test lint stage ## every test: lints, Rust, C, Go, the command line, a real Podman, a real etcd
 	$(CARGO) test --locked --workspace --no-fail-fast
+	tools/test-etcd-releases trixie
 	c-tests/run $(STAGE)
 	lockctl/run-tests $(STAGE)
 	tools/code-blocks $(STAGE)
@@ -87,7 +89,7 @@ test-platforms-ci: ## the part of it that CI runs, in at most ten minutes: every
 	tools/test-platforms --ci
 
 test-podman: setup-test ## the tests beside real Podmans: the machine's own, and those of the Debian SUITES (trixie sid)
-	@for suite in $(SUITES); do tools/podman-root $$suite || exit 1; done
+	@for suite in $(SUITES); do tools/debian-root $$suite || exit 1; done
 	$(CARGO) test --locked --no-fail-fast -p lock-manager -p lockctl --test podman
 
 test-fresh: setup-fresh ## make demo, demo-etcd and test in a bare Debian, as root and as an ordinary user; half an hour
@@ -110,6 +112,9 @@ demo-etcd: setup-etcd stage ## locks across machines: three members of etcd, a h
 test-etcd: setup-etcd ## faults of etcd's members, of clients and of the network, ETCD_ROUNDS (1000) of each; two hours
 	LOCK_MANAGER_ETCD_ROUNDS=$(ETCD_ROUNDS) $(CARGO) test --locked --release -p lock-manager-etcd --test faults -- --nocapture \
 		--test-threads=1
+
+test-etcd-releases: setup-etcd ## the tests of etcd with the latest of its releases ETCD_RELEASES (3.5 3.6 3.7), which Go builds; ten minutes
+	tools/test-etcd-releases --faults $(ETCD_RELEASES)
 
 bench-etcd: setup-etcd ## figures of the locks in etcd, beside etcd's own lock
 	$(CARGO) bench --locked -p lock-manager-etcd --bench etcd
@@ -193,7 +198,7 @@ stage: all
 
 setup-test:
 	@tools/setup test
-	@tools/podman-root trixie || echo "skipped: the tests beside the Podman of Debian trixie" >&2
+	@tools/debian-root trixie || echo "skipped: the tests beside the Podman and the etcd of Debian trixie" >&2
 
 setup-demo:
 	@tools/setup demo

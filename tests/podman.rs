@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! With real Podmans on one segment, live: the machine's own and those of other Debian suites, each generation in a
 //! module of its own. Each test runs in namespaces of its own, for which it has to be root's, or may make user
-//! namespaces. `tools/podman-root` makes the roots.
+//! namespaces. `tools/debian-root` makes the roots.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail and speak")]
 #![allow(clippy::duplicate_mod, reason = "the same tests beside each generation of Podman")]

@@ -10,7 +10,7 @@ use std::process::Command;
 const HOST: &str = "host";
 
 /// What makes the roots, and knows where they are.
-const ROOT_MAKER: &str = "tools/podman-root";
+const ROOT_MAKER: &str = "tools/debian-root";
 
 /// Where what a root has to run is found.
 pub const PATH_IN_ROOT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
