@@ -113,7 +113,7 @@ test-etcd: setup-etcd ## faults of etcd's members, of clients and of the network
 	LOCK_MANAGER_ETCD_ROUNDS=$(ETCD_ROUNDS) $(CARGO) test --locked --release -p lock-manager-etcd --test faults -- --nocapture \
 		--test-threads=1
 
-test-etcd-releases: setup-etcd ## the tests of etcd with the latest of its releases ETCD_RELEASES (3.5 3.6 3.7), which Go builds; ten minutes
+test-etcd-releases: setup-etcd ## the tests of etcd with the latest of its releases ETCD_RELEASES (3.5 3.6 3.7), which Go builds; some minutes
 	tools/test-etcd-releases --faults $(ETCD_RELEASES)
 
 bench-etcd: setup-etcd ## figures of the locks in etcd, beside etcd's own lock
