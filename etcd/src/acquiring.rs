@@ -11,11 +11,11 @@ mod asking;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::answers::{NoAnswer, Sent};
 use crate::circles::FIRST_DEADLOCK_LOOK;
 use crate::deleting::Deletion;
 use crate::failure::Failure;
 use crate::host::{Record, State, name_of};
-use crate::http::NoAnswer;
 use crate::keeper::Keeper;
 use crate::keys::Party;
 use crate::seen::{Seen, told_by};
@@ -144,8 +144,8 @@ impl Acquiring {
                 matches!(self.stage, Stage::Withdraw)
             }
             Err(NoAnswer::Refused(failure)) => self.end_with(keeper, failure),
-            Err(NoAnswer::Unreachable(failure)) => {
-                self.is_unsure |= matches!(self.stage, Stage::Enter);
+            Err(NoAnswer::Unreachable(failure, sent)) => {
+                self.is_unsure |= sent == Sent::Maybe && matches!(self.stage, Stage::Enter);
                 self.next = after(PAUSE);
                 let patience = keeper.common.options.patience.as_nanos() as u64;
                 sys::monotonic().saturating_sub(self.heard_at) > patience && self.end_with(keeper, failure)
@@ -164,9 +164,10 @@ impl Acquiring {
     /// Ends the wait without the lock. Whether the key needs no more care.
     fn end_with(&mut self, keeper: &mut Keeper, failure: Failure) -> bool {
         if matches!(self.stage, Stage::Withdraw) {
-            // Its lease ends by itself, and nobody renews it for this key any more than for others: try for that long.
+            // As long as its lease is renewed for others, the key would be waited for by whoever comes after.
+            self.next = after(PAUSE);
             let lasts = keeper.common.options.ttl.as_nanos() as u64;
-            return sys::monotonic().saturating_sub(self.heard_at) > 2 * lasts;
+            return !keeper.renews(self.lease) && sys::monotonic().saturating_sub(self.heard_at) > 2 * lasts;
         }
         let wait = Arc::clone(&self.wait);
         let mut state = wait.state();
@@ -219,8 +220,8 @@ impl Acquiring {
                 // Too late: the key goes with its lease, and the keeper makes another.
                 matches!(self.hold(common, Told::Clean), Ok(true))
             }
-            Some(Err(NoAnswer::Unreachable(_))) => {
-                self.is_unsure = true;
+            Some(Err(NoAnswer::Unreachable(_, sent))) => {
+                self.is_unsure = sent == Sent::Maybe;
                 false
             }
             _ => false,

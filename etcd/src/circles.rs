@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::acquiring::{Acquiring, after};
+use crate::answers::NoAnswer;
 use crate::deadlock;
 use crate::failure::Failure;
 use crate::handing::rewriting;
-use crate::http::NoAnswer;
 use crate::keeper::Keeper;
 use crate::owner::Ownership;
 use crate::wire;

@@ -10,12 +10,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::acquiring::Acquiring;
+use crate::answers::{NoAnswer, Sent};
 use crate::core::HostLocks;
 use crate::deleting::{Deleted, Deletion};
 use crate::failure::{Failure, Outcome};
 use crate::handing::take_over;
 use crate::host::{Record, Records, State};
-use crate::http::{Cluster, NoAnswer};
+use crate::http::Cluster;
 use crate::keeper::Keeper;
 use crate::keys::Keys;
 use crate::options::Options;
@@ -119,7 +120,7 @@ impl Engine {
         let (answered, given_up) = (Arc::clone(&ticket), Arc::clone(&ticket));
         let attempt = move |keeper: &mut Keeper| {
             let answer = match question(keeper) {
-                Err(NoAnswer::Unreachable(failure)) => return Err(NoAnswer::Unreachable(failure)),
+                Err(NoAnswer::Unreachable(failure, sent)) => return Err(NoAnswer::Unreachable(failure, sent)),
                 answer => answer.map_err(NoAnswer::into_failure),
             };
             hand_in(&answered, answer);
@@ -253,17 +254,18 @@ impl Engine {
     fn delete(&self, id: u32, record: Record) -> Outcome<bool> {
         let common = self.here()?;
         let deletion = Deletion { id, record, is_death: false };
-        let mut is_repeated = false;
+        let mut is_in_doubt = false;
         match common.ask_at_once(TXN, &deletion.question(common), u64::MAX) {
             None => {}
             Some(Ok(answer)) => return Ok(deletion.understood(common, answer) != Deleted::Before),
-            Some(Err(NoAnswer::Unreachable(_))) => is_repeated = true,
+            Some(Err(NoAnswer::Unreachable(_, sent))) => is_in_doubt = sent == Sent::Maybe,
             Some(Err(refused)) => return Err(refused.into_failure()),
         }
         self.ask_for(2 * common.options.request_timeout(), move |keeper| {
             let deleted = keeper.delete_key(&deletion);
-            // A key that is gone now was deleted by the first question.
-            let is_gone_by_us = std::mem::replace(&mut is_repeated, true);
+            // A key that is gone now was deleted by a question whose answer was lost.
+            let is_gone_by_us = is_in_doubt;
+            is_in_doubt |= deleted.as_ref().is_err_and(NoAnswer::is_in_doubt);
             deleted.map(|deleted| deleted != Deleted::Before || is_gone_by_us)
         })
     }

@@ -19,79 +19,66 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Body};
 
+use crate::answers::{Asked, NoAnswer, Sent};
 use crate::failure::{Failure, Outcome};
-use crate::options::{Options, TLS};
+use crate::options::Options;
 use crate::resolving::AddressesFirst;
-use crate::wire::{self, Refusal, Streamed, TokenResponse};
-
-const UNAVAILABLE: i64 = 14;
-const DEADLINE_EXCEEDED: i64 = 4;
-const NOT_FOUND: i64 = 5;
-const UNAUTHENTICATED: i64 = 16;
-const PERMISSION_DENIED: i64 = 7;
-
-/// Why there is no answer to use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NoAnswer {
-    /// Nobody answered, or nobody who could. The request may have been carried out, or may be yet.
-    Unreachable(Failure),
-    /// The lease that the request named is over.
-    NoLease,
-    /// The server said no.
-    Refused(Failure),
-}
-
-impl NoAnswer {
-    pub(crate) fn into_failure(self) -> Failure {
-        match self {
-            Self::Unreachable(failure) | Self::Refused(failure) => failure,
-            Self::NoLease => Failure::new(libc::EKEYEXPIRED, "the lease is over; lock again"),
-        }
-    }
-}
+use crate::wire::{Streamed, TokenResponse};
 
 /// A cluster, by its endpoints.
 pub(crate) struct Cluster {
     endpoints: Vec<String>,
     current: usize,
+    config: Config,
     agent: Agent,
     watcher: Agent,
     watched: Arc<Mutex<Option<TcpStream>>>,
     user: Option<(String, String)>,
+    /// Of the login. Empty: the cluster wants none.
     token: Option<String>,
     /// The id of the cluster that the locks are in, once it is known.
     identity: Option<String>,
+    /// Whether the endpoint has said that it is of that cluster.
+    is_known: bool,
 }
 
 impl Cluster {
     pub(crate) fn new(options: &Options) -> Outcome<Self> {
-        let config = || -> Outcome<Config> {
-            let builder = Agent::config_builder()
-                .proxy(None)
-                .http_status_as_error(false)
-                .max_redirects(0)
-                .max_idle_connections(1)
-                .max_idle_connections_per_host(1)
-                .tls_config(tls_config(options)?);
-            Ok(builder.build())
-        };
+        let config = Agent::config_builder()
+            .proxy(None)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1)
+            .tls_config(tls_config(options)?)
+            .build();
         let watched = Arc::new(Mutex::new(None));
-        let plain = || ().chain(StreamConnector(Arc::clone(&watched))).chain(RustlsConnector::default());
+        let plain = ().chain(StreamConnector(Arc::clone(&watched))).chain(RustlsConnector::default());
         Ok(Self {
             endpoints: options.endpoints.clone(),
             current: std::process::id() as usize % options.endpoints.len().max(1),
-            agent: Agent::with_parts(config()?, DefaultConnector::default(), AddressesFirst::default()),
-            watcher: Agent::with_parts(config()?, plain(), AddressesFirst::default()),
-            watched: Arc::clone(&watched),
+            agent: Agent::with_parts(config.clone(), DefaultConnector::default(), AddressesFirst::default()),
+            watcher: Agent::with_parts(config.clone(), plain, AddressesFirst::default()),
+            config,
+            watched,
             user: options.user.clone(),
             token: None,
             identity: None,
+            is_known: false,
         })
     }
 
-    /// From here on, what another cluster says is no answer: a lock that is free there may be held here.
+    /// From here on, only this cluster is asked: a lock that is free in another one may be held here.
     pub(crate) fn stay_in(&mut self, identity: &str) {
-        self.identity = Some(identity.to_owned()).filter(|identity| !identity.is_empty());
+        let identity = Some(identity.to_owned()).filter(|identity| !identity.is_empty());
+        if self.identity != identity {
+            self.identity = identity;
+            self.is_known = false;
+        }
+    }
+
+    fn asked(&self) -> Asked<'_> {
+        Asked { endpoint: self.endpoint(), identity: self.identity.as_deref() }
     }
 
     /// The endpoint that is asked next.
@@ -99,39 +86,19 @@ impl Cluster {
         self.endpoints.get(self.current).map_or("", String::as_str)
     }
 
-    pub(crate) fn next_endpoint(&mut self) {
+    /// Has the next question go to the next endpoint, on a connection of its own: behind one name there may be many.
+    fn next_endpoint(&mut self) {
         self.current = (self.current + 1) % self.endpoints.len().max(1);
+        self.agent = Agent::with_parts(self.config.clone(), DefaultConnector::default(), AddressesFirst::default());
+        self.is_known = false;
     }
 
     pub(crate) fn num_endpoints(&self) -> usize {
         self.endpoints.len()
     }
 
-    fn failure(&self, errno: i32, what: &str) -> Failure {
-        Failure::new(errno, format!("etcd at {}: {what}", self.endpoint()))
-    }
-
-    fn unreachable(&self, error: &ureq::Error) -> Failure {
-        let errno = match error {
-            ureq::Error::Io(error) => error.raw_os_error().unwrap_or(libc::EHOSTUNREACH),
-            ureq::Error::Timeout(_) => libc::ETIMEDOUT,
-            ureq::Error::HostNotFound => libc::EHOSTUNREACH,
-            _ => libc::EPROTO,
-        };
-        let way_out = match error {
-            ureq::Error::Timeout(_) => "it may be stopped, or its cluster has no quorum; see `etcdctl endpoint status`",
-            ureq::Error::Io(error) if error.raw_os_error().is_some() => "start etcd there, or name other endpoints",
-            ureq::Error::Io(_) if self.endpoint().starts_with(TLS) => {
-                "check the ca, the certificate and the key in the configuration file, and the name in the server's"
-            }
-            ureq::Error::Io(_) => "it may have ended, or want TLS: then name a ca in a configuration file",
-            ureq::Error::HostNotFound => "start etcd there, or name other endpoints",
-            _ => "check that the endpoint is the client port of an etcd, and its certificates",
-        };
-        self.failure(errno, &format!("no answer: {error}; {way_out}"))
-    }
-
-    /// Asks one endpoint once. An endpoint that gives no answer is not asked next.
+    /// Asks one endpoint once. One that gave no answer, or refused one, is not asked next: neither says of which cluster
+    /// it is.
     pub(crate) fn ask<T: DeserializeOwned>(
         &mut self,
         path: &str,
@@ -139,38 +106,44 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<T, NoAnswer> {
         let had_token = self.token.is_some();
-        let mut answer = self.ask_with_token(path, body, timeout);
+        let mut answer = self.ask_who_is_known(path, body, timeout);
         // A token that was not used for some minutes is over. What it was refused for was not carried out.
         if had_token && matches!(&answer, Err(NoAnswer::Refused(failure)) if failure.errno == libc::EACCES) {
             self.forget_token();
-            answer = self.ask_with_token(path, body, timeout);
+            answer = self.ask_who_is_known(path, body, timeout);
         }
-        if matches!(answer, Err(NoAnswer::NoLease)) {
-            answer = self.no_lease_of_this_cluster(timeout);
+        // Nor does this, and the locks of the lease would be taken from their holders.
+        if matches!(answer, Err(NoAnswer::NoLease)) && self.identity.is_some() {
+            self.is_known = false;
+            if let Err(unknown) = self.know(timeout) {
+                answer = Err(NoAnswer::Unreachable(unknown.into_failure(), Sent::No));
+            }
         }
-        if matches!(answer, Err(NoAnswer::Unreachable(_))) {
+        if matches!(answer, Err(NoAnswer::Unreachable(..) | NoAnswer::Refused(_))) {
             self.next_endpoint();
         }
         answer
     }
 
-    /// That answer does not say of which cluster it is. Another cluster's would take all locks of the lease from their
-    /// holders, so this asks for what does say so: no lease has the number 0.
-    fn no_lease_of_this_cluster<T>(&mut self, timeout: Duration) -> Result<T, NoAnswer> {
-        match self.ask_with_token::<Value>("/v3/lease/timetolive", &json!({}), timeout) {
-            Err(NoAnswer::Unreachable(failure)) => Err(NoAnswer::Unreachable(failure)),
-            _ => Err(NoAnswer::NoLease),
-        }
-    }
-
-    fn ask_with_token<T: DeserializeOwned>(
+    fn ask_who_is_known<T: DeserializeOwned>(
         &mut self,
         path: &str,
         body: &Value,
         timeout: Duration,
     ) -> Result<T, NoAnswer> {
-        self.authenticate(timeout)?;
+        self.authenticate(timeout).map_err(NoAnswer::of_another_question)?;
+        self.know(timeout).map_err(NoAnswer::of_another_question)?;
         self.ask_as_known(path, body, timeout)
+    }
+
+    /// Asks an endpoint who it is, before the first question that counts: another cluster would carry it out. No lease has
+    /// the number 0, and the answer that there is none names the cluster.
+    fn know(&mut self, timeout: Duration) -> Result<(), NoAnswer> {
+        if !self.is_known && self.identity.is_some() {
+            let _no_lease: Value = self.ask_as_known("/v3/lease/timetolive", &json!({}), timeout)?;
+            self.is_known = true;
+        }
+        Ok(())
     }
 
     /// Has the next question log in anew.
@@ -185,15 +158,22 @@ impl Cluster {
         }
         let Some((name, password)) = self.user.clone() else { return Ok(()) };
         let body = json!({"name": name, "password": password});
-        let answer: TokenResponse = self.ask_as_known("/v3/auth/authenticate", &body, timeout)?;
-        self.token = Some(answer.token);
+        self.token = match self.ask_as_known::<TokenResponse>("/v3/auth/authenticate", &body, timeout) {
+            Ok(answer) => Some(answer.token),
+            Err(no) if no.says("authentication is not enabled") => Some(String::new()),
+            Err(no) => return Err(no),
+        };
         Ok(())
+    }
+
+    fn token(&self) -> Option<&String> {
+        self.token.as_ref().filter(|token| !token.is_empty())
     }
 
     fn ask_as_known<T: DeserializeOwned>(&self, path: &str, body: &Value, timeout: Duration) -> Result<T, NoAnswer> {
         let request =
             self.agent.post(format!("{}{path}", self.endpoint())).config().timeout_global(Some(timeout)).build();
-        let request = match &self.token {
+        let request = match self.token() {
             Some(token) => request.header("Authorization", token),
             None => request,
         };
@@ -212,80 +192,43 @@ impl Cluster {
     }
 
     fn heard<T: DeserializeOwned>(&self, response: Result<Response<Body>, ureq::Error>) -> Result<T, NoAnswer> {
-        let read =
-            |mut response: Response<Body>| Ok((response.status().is_success(), response.body_mut().read_to_string()?));
-        let unreachable = |error| NoAnswer::Unreachable(self.unreachable(&error));
-        let (is_success, text) = response.and_then(read).map_err(unreachable)?;
-        self.understood(is_success, &text)
-    }
-
-    fn understood<T: DeserializeOwned>(&self, is_success: bool, text: &str) -> Result<T, NoAnswer> {
-        const SHOWN: usize = 60;
-        let garbage = || {
-            let start: String = text.chars().take(SHOWN).collect();
-            let what =
-                format!("its answer is not etcd's (it begins {start:?}); name the client port of an etcd 3.4 or later");
-            NoAnswer::Refused(self.failure(libc::EPROTO, &what))
-        };
-        let value: Value = serde_json::from_str(text).map_err(|_| garbage())?;
-        if let (Some(own), Some(other)) = (&self.identity, wire::cluster_of(&value))
-            && own != other
-        {
-            let what = format!(
-                "it is of the cluster {other}, but the locks are in {own}; name endpoints of one cluster, or open the \
-                 locks anew if this one has taken the other's place"
-            );
-            return Err(NoAnswer::Unreachable(self.failure(libc::EPROTO, &what)));
-        }
-        let Some(Refusal { message, code }) = Refusal::of(is_success, &value) else {
-            return serde_json::from_value(value).map_err(|_| garbage());
-        };
-        let lower = message.to_lowercase();
-        let refused = |errno, way_out| Err(NoAnswer::Refused(self.failure(errno, &format!("{message}; {way_out}"))));
-        match code {
-            NOT_FOUND if lower.contains("lease") => Err(NoAnswer::NoLease),
-            UNAVAILABLE | DEADLINE_EXCEEDED => {
-                let what = format!("{message}; its cluster may have no leader: see `etcdctl endpoint status`");
-                Err(NoAnswer::Unreachable(self.failure(libc::EHOSTUNREACH, &what)))
-            }
-            _ if lower.contains("no leader") || lower.contains("timed out") => {
-                let what = format!("{message}; its cluster may have no quorum: see `etcdctl endpoint status`");
-                Err(NoAnswer::Unreachable(self.failure(libc::EHOSTUNREACH, &what)))
-            }
-            UNAUTHENTICATED | PERMISSION_DENIED => refused(libc::EACCES, "check the user, the password and the role"),
-            _ if lower.contains("user name is empty") || lower.contains("authentication failed") => {
-                refused(libc::EACCES, "check the user and the password")
-            }
-            _ if lower.contains("database space exceeded") => {
-                refused(libc::ENOSPC, "compact and defragment it, and disarm the alarm")
-            }
-            _ => refused(libc::EIO, "see the server's log"),
-        }
+        let read = |mut response: Response<Body>| Ok((response.status(), response.body_mut().read_to_string()?));
+        let (status, text) = response.and_then(read).map_err(|error| self.asked().silent(&error))?;
+        self.asked().understood(status, &text)
     }
 
     /// Opens a stream of a watch. `body`: the requests, one after another.
     pub(crate) fn watch(&mut self, body: &str, timeout: Duration) -> Result<Stream, NoAnswer> {
+        let stream = self.open_stream(body, timeout);
+        if let Err(no) = &stream {
+            if matches!(no, NoAnswer::Refused(failure) if failure.errno == libc::EACCES) {
+                self.forget_token();
+            }
+            self.next_endpoint();
+        }
+        stream
+    }
+
+    fn open_stream(&mut self, body: &str, timeout: Duration) -> Result<Stream, NoAnswer> {
         self.authenticate(timeout)?;
+        self.know(timeout)?;
         let request = self.watcher.post(format!("{}/v3/watch", self.endpoint()));
         let config = request.config().timeout_connect(Some(timeout)).timeout_recv_response(Some(timeout));
-        let request = config.timeout_send_body(Some(timeout)).build();
-        let request = match &self.token {
+        // Else Go's server throws away what it has not read of the requests yet when it begins to answer.
+        let request = config.timeout_send_body(Some(timeout)).build().header("Connection", "close");
+        let request = match self.token() {
             Some(token) => request.header("Authorization", token),
             None => request,
         };
         let sent = request.send(body);
         let socket = self.watched.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let unreachable = |failure| NoAnswer::Unreachable(failure);
-        let response = match sent {
-            Ok(response) => response,
-            Err(error) => {
-                let failure = self.unreachable(&error);
-                self.next_endpoint();
-                return Err(unreachable(failure));
-            }
-        };
+        let response = sent.map_err(|error| self.asked().silent(&error))?;
+        let no_stream = || NoAnswer::Unreachable(self.asked().failure(libc::EIO, "no stream; try again"), Sent::Maybe);
+        if !response.status().is_success() {
+            return self.heard::<Value>(Ok(response)).and_then(|_| Err(no_stream()));
+        }
         let Some(socket) = socket.filter(|socket| socket.set_nonblocking(true).is_ok()) else {
-            return Err(unreachable(self.failure(libc::EIO, "the stream has no socket; try again")));
+            return Err(no_stream());
         };
         Ok(Stream { socket, reader: Box::new(response.into_body().into_reader()), read: Vec::new() })
     }

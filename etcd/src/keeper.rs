@@ -8,10 +8,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::acquiring::Acquiring;
+use crate::answers::{NoAnswer, Sent};
 use crate::core::Tried;
 use crate::deleting::{Deleted, Deletion};
 use crate::host::State;
-use crate::http::{NoAnswer, Stream};
+use crate::http::Stream;
 use crate::shared::{Common, Hold, Job, Looks, PAUSE, Task, Told};
 use crate::sys;
 use crate::watching::{WATCHED_AFTER, Watch};
@@ -91,12 +92,20 @@ impl Keeper {
         }
     }
 
-    /// Deletes a key until that is done, or its lease is over.
+    /// Deletes a key until that is done, or its lease is over, which may be that of other keys as well.
     pub(crate) fn give_back(&mut self, id: u32, hold: Hold) {
         let deletion = Deletion { id, record: hold.record, is_death: hold.told == Told::OwnerDied };
-        let attempt = move |keeper: &mut Self| keeper.delete_key(&deletion).map(|_| ());
         let until = sys::monotonic() + nanoseconds(self.common.options.ttl);
-        let job = Job { attempt: Box::new(attempt), give_up: Box::new(|_| {}), until, not_before: 0 };
+        let attempt = move |keeper: &mut Self| match keeper.delete_key(&deletion) {
+            // Whatever it was refused for: a key whose lease is renewed would lock the lock for ever.
+            Err(NoAnswer::Unreachable(failure, _) | NoAnswer::Refused(failure))
+                if sys::monotonic() < until || keeper.renews(deletion.record.lease) =>
+            {
+                Err(NoAnswer::Unreachable(failure, Sent::Maybe))
+            }
+            _ => Ok(()),
+        };
+        let job = Job { attempt: Box::new(attempt), give_up: Box::new(|_| {}), until: u64::MAX, not_before: 0 };
         self.jobs.push(job);
     }
 
@@ -108,11 +117,12 @@ impl Keeper {
     pub(crate) fn ask<T: serde::de::DeserializeOwned>(&mut self, path: &str, question: &Value) -> Result<T, NoAnswer> {
         let answer = self.common.ask(path, question);
         match &answer {
-            Err(NoAnswer::Unreachable(failure)) => {
+            Err(NoAnswer::Unreachable(failure, _)) => {
                 self.common.lock().trouble = Some(failure.clone());
                 // A stream from there may be as silent.
                 self.end_stream();
             }
+            Err(NoAnswer::Refused(failure)) => self.common.lock().trouble = Some(failure.clone()),
             _ => self.common.lock().trouble = None,
         }
         answer
@@ -131,8 +141,8 @@ impl Keeper {
                 continue;
             }
             match (job.attempt)(self) {
-                Err(NoAnswer::Unreachable(failure)) if sys::monotonic() >= job.until => (job.give_up)(failure),
-                Err(NoAnswer::Unreachable(_)) => {
+                Err(NoAnswer::Unreachable(failure, _)) if sys::monotonic() >= job.until => (job.give_up)(failure),
+                Err(NoAnswer::Unreachable(..)) => {
                     job.not_before = sys::monotonic() + nanoseconds(PAUSE);
                     self.jobs.push(job);
                 }
@@ -261,7 +271,7 @@ impl Keeper {
             }
         }
         for mut job in std::mem::take(&mut self.jobs) {
-            if let Err(NoAnswer::Unreachable(failure)) = (job.attempt)(self) {
+            if let Err(NoAnswer::Unreachable(failure, _)) = (job.attempt)(self) {
                 (job.give_up)(failure);
             }
         }

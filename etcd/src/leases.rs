@@ -4,7 +4,7 @@
 
 use serde_json::json;
 
-use crate::http::NoAnswer;
+use crate::answers::NoAnswer;
 use crate::keeper::{Keeper, nanoseconds};
 use crate::shared::{Loss, PAUSE};
 use crate::sys;
@@ -37,6 +37,11 @@ impl Keeper {
         let mut shared = self.common.lock();
         shared.lose(lease, loss);
         self.common.settle(&shared);
+    }
+
+    /// Whether a lease is kept alive here.
+    pub(crate) fn renews(&self, lease: i64) -> bool {
+        self.common.lock().leases.contains_key(&lease)
     }
 
     pub(crate) fn renew_if_due(&mut self) {

@@ -7,6 +7,7 @@
 //! One thread for each manager, the keeper, talks to etcd over its JSON gateway. Callers leave it tasks, and sleep in the core.
 
 mod acquiring;
+mod answers;
 mod circles;
 mod core;
 mod deadlock;

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::answers::NoAnswer;
 use crate::engine::Engine;
 use crate::failure::{Failure, Outcome};
-use crate::http::NoAnswer;
 use crate::keeper::Keeper;
 use crate::keys::{Held, Keys, Party};
 use crate::shared::key_of;
+use crate::sys;
 use crate::wire::{self, KeyValue, RangeResponse, TxnResponse};
 
 /// What etcd knows of a lock.
@@ -60,6 +61,11 @@ fn ids(range: &RangeResponse, before: &str) -> Vec<u32> {
     ids
 }
 
+/// Whether an allocation that wrote that mark made the key.
+fn is_marked(there: Option<RangeResponse>, mark: &str) -> bool {
+    there.is_some_and(|range| range.kvs.first().is_some_and(|kv| kv.value == mark))
+}
+
 fn parsed<T: serde::de::DeserializeOwned>(kv: &KeyValue) -> Option<T> {
     serde_json::from_str(&kv.value).ok()
 }
@@ -95,18 +101,21 @@ fn known(keys: &Keys, answer: TxnResponse) -> BTreeMap<u32, Known> {
 impl Engine {
     /// Allocates the lowest id that is free. One transaction, if the guess is right that the last one knew.
     pub(crate) fn allocate(&self) -> Outcome<u32> {
-        let mut guess = 0;
+        let (mut guess, mark) = (0, self.mark()?);
         self.ask(move |keeper| {
             let (keys, num_locks) = (keeper.common.keys.clone(), keeper.common.num_locks);
             loop {
                 let key = keys.allocated(guess);
-                let list = [wire::list(&keys.allocated_all())];
-                let answer = in_storage(keeper, &[wire::if_created(&key, 0)], &[wire::put(&key, "", 0)], &list)?;
+                let look = [wire::get(&key), wire::list(&keys.allocated_all())];
+                let answer = in_storage(keeper, &[wire::if_created(&key, 0)], &[wire::put(&key, &mark, 0)], &look)?;
                 if answer.succeeded {
                     return Ok(guess);
                 }
-                let taken =
-                    answer.into_ranges().next().map(|range| ids(&range, &keys.allocated_all())).unwrap_or_default();
+                let mut ranges = answer.into_ranges();
+                if is_marked(ranges.next(), &mark) {
+                    return Ok(guess);
+                }
+                let taken = ranges.next().map(|range| ids(&range, &keys.allocated_all())).unwrap_or_default();
                 let free = (0..num_locks).zip(taken.iter().map(Some).chain(std::iter::repeat(None)));
                 match free.into_iter().find(|(id, taken)| *taken != Some(id)) {
                     Some((id, _)) => guess = id,
@@ -122,30 +131,35 @@ impl Engine {
     }
 
     pub(crate) fn allocate_given(&self, id: u32) -> Outcome<()> {
-        let mut is_repeated = false;
+        let mark = self.mark()?;
         self.ask(move |keeper| {
             let key = keeper.common.keys.allocated(id);
-            let is_repeated = std::mem::replace(&mut is_repeated, true);
-            match in_storage(keeper, &[wire::if_created(&key, 0)], &[wire::put(&key, "", 0)], &[])?.succeeded {
-                true => Ok(()),
-                // By the question whose answer was lost, as far as can be said.
-                false if is_repeated => Ok(()),
-                false => {
-                    let text = format!("lock {id} is already allocated; retrieve it, or allocate another one");
-                    Err(NoAnswer::Refused(Failure::new(libc::EEXIST, text)))
-                }
+            let put = wire::put(&key, &mark, 0);
+            let answer = in_storage(keeper, &[wire::if_created(&key, 0)], &[put], &[wire::get(&key)])?;
+            if answer.succeeded || is_marked(answer.into_ranges().next(), &mark) {
+                return Ok(());
             }
+            let text = format!("lock {id} is already allocated; retrieve it, or allocate another one");
+            Err(NoAnswer::Refused(Failure::new(libc::EEXIST, text)))
         })
     }
 
+    /// What an allocation writes, so that it is known again if its answer was lost. Nobody else ever writes the same.
+    fn mark(&self) -> Outcome<String> {
+        let common = self.here()?;
+        let (host, serial) = (common.identity.host_id(), common.next_serial());
+        Ok(format!("{host} {} {} {serial}", std::process::id(), sys::boot_time()))
+    }
+
     pub(crate) fn free(&self, id: u32) -> Outcome<()> {
-        let mut is_repeated = false;
+        let mut is_in_doubt = false;
         self.ask(move |keeper| {
             let key = keeper.common.keys.allocated(id);
-            let is_repeated = std::mem::replace(&mut is_repeated, true);
             // Of a key that is not there, no comparison is true but that of 0.
-            let answer = in_storage(keeper, &[wire::if_created(&key, 0)], &[], &[wire::delete(&key)])?;
-            if answer.succeeded && !is_repeated {
+            let answer = in_storage(keeper, &[wire::if_created(&key, 0)], &[], &[wire::delete(&key)]);
+            let answer = answer.inspect_err(|no| is_in_doubt |= no.is_in_doubt())?;
+            // It may have been freed by a question whose answer was lost.
+            if answer.succeeded && !is_in_doubt {
                 let text =
                     format!("lock {id} is not allocated, so it cannot be freed; lock_info tells which locks are");
                 return Err(NoAnswer::Refused(Failure::new(libc::ENOENT, text)));

@@ -11,10 +11,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::acquiring::Acquiring;
+use crate::answers::NoAnswer;
 use crate::core::HostLocks;
 use crate::failure::{Failure, Outcome};
 use crate::host::{Record, Records, name_of};
-use crate::http::{Cluster, NoAnswer};
+use crate::http::Cluster;
 use crate::keeper::Keeper;
 use crate::keys::Keys;
 use crate::options::Options;

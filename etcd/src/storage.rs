@@ -4,9 +4,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::answers::NoAnswer;
 use crate::failure::{Failure, Outcome};
 use crate::host::{Records, segment_name};
-use crate::http::{Cluster, NoAnswer};
+use crate::http::Cluster;
 use crate::keys::{Config, FORMAT, Keys, json_of};
 use crate::options::Options;
 use crate::owner::Identity;
@@ -46,7 +47,7 @@ pub(crate) fn ask_all<T>(
                 return Err(failure);
             }
             match question(cluster, longest.min(left.max(PAUSE))) {
-                Err(NoAnswer::Unreachable(failure)) => last = Some(failure),
+                Err(NoAnswer::Unreachable(failure, _)) => last = Some(failure),
                 answer => return answer.map_err(NoAnswer::into_failure),
             }
         }
@@ -100,7 +101,9 @@ pub(crate) fn remove(options: &Options) -> Outcome<()> {
     let keys = Keys::new(&options.prefix);
     let found = find_or_make(&mut cluster, options, &keys, 0)?;
     let identity = Identity::new(options.host.as_deref());
-    let question = wire::txn(&[], &[wire::delete_all(&keys.all())], &[]);
+    // Of these locks, and not of others that may be there by then.
+    let is_there = wire::if_created(&keys.config(), found.epoch);
+    let question = wire::txn(&[is_there], &[wire::delete_all(&keys.all())], &[]);
     let _removed: TxnResponse =
         ask_all(&mut cluster, options, |cluster, timeout| cluster.ask(wire::TXN, &question, timeout))?;
     let segment = found.segment(options, &identity);

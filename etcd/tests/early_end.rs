@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 use support::etcd::{Cluster, is_there_or_skip, post};
 use support::{alone, eventually};
 
+/// More than a packet has of their watches.
+const MANY: u32 = 200;
 const LONG: Duration = Duration::from_secs(3600);
 
 struct Scene {
@@ -27,10 +29,14 @@ struct Scene {
 
 impl Scene {
     fn new(host: &str) -> Self {
+        Self::of(host, 8)
+    }
+
+    fn of(host: &str, num_locks: u32) -> Self {
         let cluster = Cluster::start(1);
         let address = format!("etcd://{}/{}", cluster.endpoints(), alone::prefix());
         let options = Options::of_address(&address).unwrap().ttl(LONG).unwrap().host(host).unwrap();
-        let manager = EtcdManager::open(options.clone(), 8).unwrap();
+        let manager = EtcdManager::open(options.clone(), num_locks).unwrap();
         Self { cluster, options, manager }
     }
 
@@ -102,6 +108,21 @@ fn a_lock_whose_key_is_deleted_is_lost_at_once_and_no_other_is() {
     assert!(!scene.is_lost(2));
     scene.manager.manager().unlock(2).unwrap();
     assert!(!scene.is_readable());
+    scene.end();
+}
+
+/// One stream watches them all.
+#[test]
+fn of_many_locks_each_is_watched() {
+    if !is_there_or_skip() {
+        return;
+    }
+    let scene = Scene::of("many", MANY);
+    let keys: Vec<_> = (0..MANY).map(|id| (scene.lock(id), scene.key(id)).1).collect();
+    for (id, key) in (0..).zip(&keys) {
+        scene.delete(key);
+        scene.finds_lost(id);
+    }
     scene.end();
 }
 

@@ -121,17 +121,30 @@ test! { a_leader_that_is_stopped_is_waited_for_as_long_as_an_election {
 
 test! { members_may_be_killed_and_come_back {
     let mut scene = Scene::of(1);
-    for round in 0..rounds() {
+    for round in 0..rounds().max(4) {
         let index = match round % 2 {
             0 => scene.cluster.leader().unwrap_or(0),
             _ => round % MEMBERS,
         };
-        scene.cluster.kill(index);
+        // One that is asked to end answers what it can, until it is gone.
+        match round % 4 {
+            0 | 1 => scene.cluster.kill(index),
+            _ => scene.cluster.end(index),
+        }
         scene.until_turns_go_on();
         scene.cluster.start_member(index);
         scene.cluster.until_ready();
     }
     scene.end("members killed", Told::OnceOrMore);
+}}
+
+test! { a_leader_may_hand_over {
+    let scene = Scene::of(1);
+    for _ in 0..rounds().max(MEMBERS) {
+        eventually("the leader hands over", || scene.cluster.hands_over());
+        scene.until_turns_go_on();
+    }
+    scene.end("leaders that handed over", Told::OnceOrMore);
 }}
 
 test! { a_follower_that_is_stopped_is_not_waited_for {

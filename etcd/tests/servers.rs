@@ -11,11 +11,12 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lock_manager::Manager;
+use lock_manager::{Acquired, Manager, PluggedManager};
 use lock_manager_etcd::{EtcdManager, Failure, Options};
 use support::etcd::{Cluster, is_there_or_skip};
 use support::{alone, eventually, skip};
@@ -48,8 +49,15 @@ fn refused_within(patience: Duration, endpoints: &str) -> Failure {
 
 /// A server that answers every request so; `None`: it never answers.
 fn server(answer: Option<&'static str>) -> String {
+    server_that_counts("200 OK", answer).0.to_string()
+}
+
+/// The same with a status of HTTP, and how often it has answered.
+fn server_that_counts(status: &'static str, answer: Option<&'static str>) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    let address = listener.local_addr().unwrap();
+    let answered = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&answered);
     thread::spawn(move || {
         let mut open = Vec::new();
         for mut stream in listener.incoming().flatten() {
@@ -57,15 +65,16 @@ fn server(answer: Option<&'static str>) -> String {
                 let _ = stream.read(&mut [0; 4096]);
                 let _ = write!(
                     stream,
-                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
                     body.len()
                 );
+                count.fetch_add(1, Ordering::SeqCst);
             } else {
                 open.push(stream);
             }
         }
     });
-    address
+    (address, answered)
 }
 
 #[test]
@@ -212,6 +221,94 @@ fn an_endpoint_that_leads_to_another_cluster() {
     }
 }
 
+/// A cluster, a host that reaches it directly, and one that reaches it by a front.
+struct Fronted {
+    cluster: Cluster,
+    prefix: String,
+    front: Front,
+    direct: PluggedManager,
+    behind: PluggedManager,
+}
+
+impl Fronted {
+    fn new() -> Self {
+        let cluster = Cluster::start(1);
+        let prefix = alone::prefix();
+        let front = Front::new(cluster.endpoint(0));
+        let open = |endpoint: SocketAddr, host| {
+            let options = options_of(&endpoint.to_string(), &prefix).host(host).unwrap();
+            EtcdManager::open(options.patience(support::wait::PATIENCE), 8).unwrap().into_manager()
+        };
+        let (direct, behind) = (open(cluster.endpoint(0), "direct"), open(front.address, "behind"));
+        Self { cluster, prefix, front, direct, behind }
+    }
+
+    fn end(self) {
+        let Self { cluster, prefix, front: _, direct, behind } = self;
+        drop((direct, behind));
+        let options = |host| options_of(&cluster.endpoints(), &prefix).host(host).unwrap();
+        lock_manager_etcd::forget_host(&options("behind")).unwrap();
+        lock_manager_etcd::remove(&options("direct")).unwrap();
+    }
+}
+
+/// What was asked meanwhile is asked again, and answered as if nothing had been.
+#[test]
+fn a_balancer_without_a_backend_is_waited_for() {
+    const OFTEN: usize = 10;
+    if !is_there_or_skip() {
+        return;
+    }
+    let scene = Fronted::new();
+    let Fronted { cluster, front, direct, behind, .. } = &scene;
+    let _clean = behind.lock(1).unwrap();
+    direct.allocate_and_retrieve_lock(5).unwrap();
+
+    let (busy, answered) = server_that_counts("503 Service Unavailable", Some("<html>no backend</html>"));
+    front.lead_to(busy);
+    thread::scope(|scope| {
+        let allocated = scope.spawn(|| behind.allocate_and_retrieve_lock(5));
+        let locked = scope.spawn(|| behind.lock(2).map(|_| behind.unlock(2)));
+        eventually("it is asked some times", || answered.load(Ordering::SeqCst) >= OFTEN);
+        front.lead_to(cluster.endpoint(0));
+        // Another's, and not its own that it did not hear of.
+        assert_eq!(allocated.join().unwrap().unwrap_err().errno(), libc::EEXIST);
+        locked.join().unwrap().unwrap().unwrap();
+    });
+    behind.unlock(1).unwrap();
+    scene.end();
+}
+
+/// The locks that a host gave back meanwhile, or gave up to wait for, do not stay its own as long as it lives.
+#[test]
+fn what_is_refused_for_a_while_is_given_back_afterwards() {
+    const OFTEN: usize = 3;
+    if !is_there_or_skip() {
+        return;
+    }
+    let scene = Fronted::new();
+    let Fronted { cluster, front, direct, behind, .. } = &scene;
+    let _clean = (behind.lock(1).unwrap(), direct.lock(2).unwrap());
+    let refusal = r#"{"code":7,"message":"etcdserver: permission denied"}"#;
+    let (refusing, refused) = server_that_counts("403 Forbidden", Some(refusal));
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| behind.lock(2).map(drop));
+        eventually("it waits", || direct.lock_info(2).unwrap().waiters == 1);
+        front.lead_to(refusing);
+        behind.unlock(1).unwrap();
+        assert_eq!(waiter.join().unwrap().unwrap_err().errno(), libc::EACCES);
+        let before = refused.load(Ordering::SeqCst);
+        eventually("it is tried again", || refused.load(Ordering::SeqCst) >= before + OFTEN);
+    });
+    front.lead_to(cluster.endpoint(0));
+    assert_eq!(direct.timed_lock(1, support::wait::PATIENCE).unwrap(), Acquired::Clean);
+    direct.unlock(1).unwrap();
+    direct.unlock(2).unwrap();
+    let _told_or_not = direct.timed_lock(2, support::wait::PATIENCE).unwrap();
+    direct.unlock(2).unwrap();
+    scene.end();
+}
+
 /// Runs a program of the certificates' making.
 fn openssl(directory: &Path, words: &str) {
     let output = Command::new("openssl").args(words.split(' ')).current_dir(directory).output().unwrap();
@@ -291,7 +388,12 @@ fn tls_with_a_clients_certificate_a_user_and_a_password() {
         let refused = EtcdManager::open(options, 0).unwrap_err();
         assert!(refused.text.contains(why), "{refused}");
     }
+    // Who has a user where none is wanted goes on when one is.
+    let early = EtcdManager::open(user.clone().host("early").unwrap(), 8).unwrap().into_manager();
     enable_auth(&directory, &client.to_string());
+    let _is_free = early.lock_info(1).unwrap();
+    drop(early);
+    lock_manager_etcd::forget_host(&user.clone().host("early").unwrap()).unwrap();
     let refused = EtcdManager::open(plain.clone(), 0).unwrap_err();
     assert_eq!(refused.errno, libc::EACCES, "{refused}");
     let refused = EtcdManager::open(wrong, 0).unwrap_err();

@@ -142,17 +142,26 @@ impl Cluster {
 
     /// The member that leads, if there is one.
     pub fn leader(&self) -> Option<usize> {
-        let number = |text: &str, name: &str| {
-            let rest = text.split_once(&format!("\"{name}\":\""))?.1;
-            rest.split('"').next()?.parse::<u64>().ok()
-        };
         (0..self.size()).find(|&index| {
-            let answer = post(self.endpoint(index), "/v3/maintenance/status", "{}");
-            answer.is_some_and(|text| {
-                let leader = number(&text, "leader");
-                leader.is_some() && leader == number(&text, "member_id")
+            self.status(index).is_some_and(|text| {
+                let leader = number_in(&text, "leader");
+                leader.is_some() && leader == number_in(&text, "member_id")
             })
         })
+    }
+
+    /// Has the leader hand over to the next member. Whether it did.
+    pub fn hands_over(&self) -> bool {
+        let number = |index: usize| self.status(index).and_then(|text| number_in(&text, "member_id"));
+        let Some(leader) = self.leader() else { return false };
+        let Some(next) = number((leader + 1) % self.size()) else { return false };
+        let body = format!(r#"{{"targetID":"{next}"}}"#);
+        let answer = post(self.endpoint(leader), "/v3/maintenance/transfer-leadership", &body);
+        answer.is_some_and(|answer| answer.trim() == "{}")
+    }
+
+    fn status(&self, index: usize) -> Option<String> {
+        post(self.endpoint(index), "/v3/maintenance/status", "{}")
     }
 
     pub fn signal(&self, index: usize, signal: i32) {
@@ -169,6 +178,14 @@ impl Cluster {
             member.child.wait().unwrap();
         }
     }
+
+    /// Asks a member to end, which keeps what it had stored, and waits until it has.
+    pub fn end(&mut self, index: usize) {
+        self.signal(index, libc::SIGTERM);
+        if let Some(mut member) = self.members[index].take() {
+            member.child.wait().unwrap();
+        }
+    }
 }
 
 impl Drop for Cluster {
@@ -176,6 +193,12 @@ impl Drop for Cluster {
         (0..self.size()).for_each(|index| self.kill(index));
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// A number by its name, as the gateway writes it.
+fn number_in(text: &str, name: &str) -> Option<u64> {
+    let rest = text.split_once(&format!("\"{name}\":\""))?.1;
+    rest.split('"').next()?.parse().ok()
 }
 
 /// Spawns in a thread that never ends: the child is to end with this process, and the kernel counts by thread.
