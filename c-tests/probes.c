@@ -14,8 +14,8 @@
 
 enum { LOCKS = 64, MOST_LOCKS = 4096, STEPS = 160 };
 
-/* Several slices of either layout. */
-static const uint64_t patience_ns = 200000000u;
+/* Many slices of either layout, and what gdb takes of it. */
+static const uint64_t patience_ns = 1000000000u;
 
 static lock_manager_t *manager;
 static const char *name;

@@ -10,6 +10,9 @@ scratch=$(mktemp -d)
 started=()
 before=$(ls -d /dev/shm/lock_manager-etcd-"$(id -u)"-* 2> /dev/null || true)
 
+# Whether some process has mapped a file.
+is_used() { cat /proc/[0-9]*/maps 2> /dev/null | grep -qF "$1"; }
+
 # Every child of this script is waited for.
 end() {
     local pid
@@ -18,10 +21,10 @@ end() {
     done
     wait 2> /dev/null
     rm -rf "$scratch"
-    # The native locks of the hosts that this was.
+    # The native locks of the hosts that this was: what came since, except what others use by now.
     local file
     for file in /dev/shm/lock_manager-etcd-"$(id -u)"-*; do
-        grep -qxF "$file" <<< "$before" || rm -f "$file"
+        grep -qxF "$file" <<< "$before" || is_used "$file" || rm -f "$file"
     done
 }
 trap end EXIT

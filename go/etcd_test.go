@@ -75,7 +75,7 @@ func etcdEndpoint(t *testing.T) string {
 
 func openEtcd(t *testing.T, address, host string) lockmanager.ExtendedManager {
 	t.Helper()
-	manager, err := lockmanager.OpenEtcdLockManager(address, 64, lockmanager.WithHostName(host), lockmanager.WithTTL(2*time.Second))
+	manager, err := lockmanager.OpenEtcdLockManager(address, 64, lockmanager.WithHostName(host))
 	if errors.Is(err, syscall.ENOSYS) {
 		t.Skip("skipped: ", err)
 	}

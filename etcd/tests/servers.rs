@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use lock_manager::{Acquired, Manager, PluggedManager};
 use lock_manager_etcd::{EtcdManager, Failure, Options};
-use support::etcd::{Cluster, is_there_or_skip};
+use support::etcd::{Cluster, Server, is_there_or_skip};
 use support::{alone, eventually, skip};
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -120,7 +120,7 @@ fn a_cluster_without_a_quorum_holds_no_call_up_beyond_its_time() {
     let cluster = Cluster::start(3);
     let options = options(&cluster.endpoints()).host("no-quorum").unwrap();
     let manager = EtcdManager::open(options.clone(), 8).unwrap().into_manager();
-    let _clean = manager.lock(1).unwrap();
+    let _clean = manager.timed_lock(1, support::wait::PATIENCE).unwrap();
     manager.unlock(1).unwrap();
     cluster.signal(0, libc::SIGSTOP);
     cluster.signal(1, libc::SIGSTOP);
@@ -200,7 +200,7 @@ fn an_endpoint_that_leads_to_another_cluster() {
     let [in_first, in_second] = [&first, &second].map(|cluster| open(cluster.endpoint(0), "apart"));
     let front = Front::new(first.endpoint(0));
     let behind = open(front.address, "behind");
-    let _clean = behind.manager().lock(1).unwrap();
+    let _clean = behind.manager().timed_lock(1, support::wait::PATIENCE).unwrap();
     assert!(in_first.look(1).unwrap().holder.is_some());
 
     front.lead_to(second.endpoint(0));
@@ -324,6 +324,7 @@ fn tls_with_a_clients_certificate_a_user_and_a_password() {
         return skip("needs openssl, to make certificates");
     }
     let directory = std::env::temp_dir().join(alone::prefix());
+    let _was_not_there = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory).unwrap();
     let addresses = support::etcd::own_addresses(2);
     let [client, peer] = addresses[..] else { unreachable!() };
@@ -339,7 +340,8 @@ fn tls_with_a_clients_certificate_a_user_and_a_password() {
             ),
         );
     }
-    let mut server = Command::new(support::etcd::program())
+    let mut command = Command::new(support::etcd::program());
+    command
         .args(["--data-dir", "data", "--cert-file", "server.pem", "--key-file", "server.key"])
         .args(["--client-cert-auth", "--trusted-ca-file", "ca.pem", "--auth-token-ttl", "1"])
         .args([
@@ -358,9 +360,8 @@ fn tls_with_a_clients_certificate_a_user_and_a_password() {
         .current_dir(&directory)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(std::fs::File::create(directory.join("log")).unwrap())
-        .spawn()
-        .unwrap();
+        .stderr(std::fs::File::create(directory.join("log")).unwrap());
+    let server = Server::start(command);
     let file = |name: &str| directory.join(name).display().to_string();
     let tls =
         format!("ca = {}\ncertificate = {}\nkey = {}\n", file("client-ca.pem"), file("client.pem"), file("client.key"));
@@ -369,7 +370,8 @@ fn tls_with_a_clients_certificate_a_user_and_a_password() {
     std::fs::write(directory.join("wrong-password"), "battery staple\n").unwrap();
     let config = |name: &str, text: String| {
         std::fs::write(directory.join(name), text).unwrap();
-        options(&client.to_string()).host("secure").unwrap().configured_by(&directory.join(name)).unwrap()
+        let options = options(&client.to_string()).patience(support::wait::PATIENCE).host("secure").unwrap();
+        options.configured_by(&directory.join(name)).unwrap()
     };
     let plain = config("plain", tls.clone());
     let user = config("user", format!("{tls}user = root\npassword_file = {}\n", file("password")));
@@ -415,8 +417,7 @@ fn tls_with_a_clients_certificate_a_user_and_a_password() {
     drop((manager, other));
     lock_manager_etcd::forget_host(&user.clone().host("other").unwrap()).unwrap();
     lock_manager_etcd::remove(&user).unwrap();
-    server.kill().unwrap();
-    server.wait().unwrap();
+    drop(server);
     std::fs::remove_dir_all(&directory).unwrap();
 }
 

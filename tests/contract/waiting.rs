@@ -167,10 +167,13 @@ pub fn of_many_that_never_pause_everybody_gets_its_turns(subject: &Subject) {
         for turns in &turns[..threads] {
             scope.spawn(|| hog(&*manager, over, turns));
         }
+        eventually("all are there", || counts().iter().all(|&turns| turns > 0));
         // By turns and not by time, of which the machine's other work may take much.
-        eventually("there were enough turns", || counts().iter().sum::<u32>() > TURNS * THREADS as u32);
+        let before = counts();
+        let since = || counts().iter().zip(&before).map(|(turns, before)| turns - before).collect::<Vec<u32>>();
+        eventually("there were enough turns", || since().iter().sum::<u32>() > TURNS * THREADS as u32);
         over.store(1, Ordering::Release);
-        let counts = counts();
+        let counts = since();
         children.into_iter().for_each(super::support::Child::succeeds);
         counts
     });

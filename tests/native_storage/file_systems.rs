@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -98,9 +99,11 @@ fn fill(directory: &Path) -> PathBuf {
     path
 }
 
-fn write_out() {
-    // SAFETY: sync(2) touches no memory.
-    unsafe { libc::sync() };
+/// Has what is in the file's file system written to its disk. Others of the machine may have gigabytes to write.
+fn write_out(path: &Path) {
+    let file = File::open(path).unwrap();
+    // SAFETY: syncfs(2) touches no memory.
+    assert_eq!(unsafe { libc::syncfs(file.as_raw_fd()) }, 0);
 }
 
 /// What would lose bits writes zeros over the last byte of a block or page, or over as many bytes as there are in one
@@ -145,13 +148,13 @@ fn use_all_of(manager: &ShmManager) {
 fn use_when_full(path: &Path) {
     let directory = path.parent().unwrap();
     let manager = ShmManager::create(path, 64, &options()).unwrap();
-    write_out();
+    write_out(path);
     let filler = fill(directory);
     let before = names_in(directory);
     // What was written out once is written out to the same place: else the second time would need room again.
     for _ in 0..3 {
         use_all_of(&manager);
-        write_out();
+        write_out(path);
     }
     fork(|| use_all_of(&manager)).succeeds();
     fork(|| match ShmManager::open(path, 0) {
@@ -192,7 +195,7 @@ fn see_held_among_many(path: &Path) {
     all.insert(HELD.len() - 1, READ);
     for _ in 0..2 {
         assert_eq!(manager.locks_held().unwrap(), all);
-        write_out();
+        write_out(path);
     }
     let fresh = fork(|| assert_eq!(ShmManager::open_read_only(path).unwrap().locks_held().unwrap(), all));
     fresh.succeeds();

@@ -33,6 +33,19 @@ impl Drop for Disk {
     }
 }
 
+/// How much room there is in a file system.
+pub fn bytes_free(directory: &Path) -> u64 {
+    let name = CString::new(directory.to_str().unwrap()).unwrap();
+    // SAFETY: statfs(2) reads the name and fills the struct.
+    unsafe {
+        let mut facts = std::mem::zeroed::<libc::statfs>();
+        match libc::statfs(name.as_ptr(), &raw mut facts) {
+            0 => facts.f_bavail as u64 * facts.f_bsize as u64,
+            _ => 0,
+        }
+    }
+}
+
 fn is_in_memory(directory: &Path) -> bool {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     let name = CString::new(directory.to_str().unwrap()).unwrap();

@@ -71,7 +71,9 @@ impl Cluster {
     pub fn start(size: usize) -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("lm-test-etcd-{}-{count}", std::process::id()));
+        let directory = scratch().join(format!("lm-test-etcd-{}-{count}", std::process::id()));
+        // Of an earlier process with the same id, which was killed.
+        let _was_not_there = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).unwrap();
         let places = own_addresses(2 * size).chunks(2).map(|pair| Place { client: pair[0], peer: pair[1] }).collect();
         let mut cluster = Self { members: (0..size).map(|_| None).collect(), places, directory };
@@ -195,10 +197,33 @@ impl Drop for Cluster {
     }
 }
 
+/// Where members store. Each write waits for the disk, and what else the machine writes: in memory where there is room.
+fn scratch() -> PathBuf {
+    const NEEDED: u64 = 1 << 30;
+    let memory = PathBuf::from("/dev/shm");
+    if super::disk::bytes_free(&memory) > NEEDED { memory } else { std::env::temp_dir() }
+}
+
 /// A number by its name, as the gateway writes it.
 fn number_in(text: &str, name: &str) -> Option<u64> {
     let rest = text.split_once(&format!("\"{name}\":\""))?.1;
     rest.split('"').next()?.parse().ok()
+}
+
+/// A server of a test's own: it ends with it, and with this process.
+pub struct Server(Child);
+
+impl Server {
+    pub fn start(command: Command) -> Self {
+        Self(spawn(command))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _has_ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
 }
 
 /// Spawns in a thread that never ends: the child is to end with this process, and the kernel counts by thread.
@@ -236,7 +261,7 @@ pub fn own_addresses(count: usize) -> Vec<SocketAddr> {
 
 /// Asks a member, and reads until the answer is whole; `None`: it does not answer.
 pub fn post(endpoint: SocketAddr, path: &str, body: &str) -> Option<String> {
-    const PATIENCE: Duration = Duration::from_secs(2);
+    const PATIENCE: Duration = Duration::from_secs(10);
     let mut answer = Vec::new();
     asked(endpoint, path, body, PATIENCE)?.read_to_end(&mut answer).ok()?;
     body_of(&answer)

@@ -18,11 +18,12 @@ pub const fn scaled(usual: Duration) -> Duration {
     usual.saturating_mul(FACTOR)
 }
 
-/// Whether a storm that began at `start` goes on: as long as it is to, and on a slow machine until it `was_one`, though not
-/// for ever.
+/// Whether a storm that began at `start` goes on: as long as it is to, and on a slow or busy machine until it `was_one`,
+/// though not for ever.
 pub fn storm_goes_on(start: Instant, usual: Duration, was_one: impl FnOnce() -> bool) -> bool {
+    const AT_MOST: Duration = scaled(Duration::from_secs(40));
     let elapsed = start.elapsed();
-    elapsed < usual || (elapsed < scaled(usual) && !was_one())
+    elapsed < usual || (elapsed < AT_MOST && !was_one())
 }
 
 /// Within that, a dead holder's lock is somebody else's. The promise is 10 ms; the rest is for the machine's other work.

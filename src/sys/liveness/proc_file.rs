@@ -230,6 +230,8 @@ mod tests {
         // SAFETY: mkfifo(3) and unlink(2) read the name, open(2) and memfd_create(2) theirs; the number that is replaced is
         // the reader's, which reads from the pipe until the writer is closed.
         unsafe {
+            // Of an earlier process with the same id, which was killed.
+            libc::unlink(name.as_ptr());
             assert_eq!(libc::mkfifo(name.as_ptr(), 0o600), 0);
             let (say, hear) = std::sync::mpsc::channel();
             let reader = std::thread::spawn(move || {
