@@ -102,12 +102,10 @@ impl Asked<'_> {
             ureq::Error::HostNotFound => "start etcd there, or name other endpoints",
             _ => "check that the endpoint is the client port of an etcd, and its certificates",
         };
-        // There was no connection.
+        // There was no connection. Others may come of one that there was.
         let sent = match error {
             ureq::Error::HostNotFound => Sent::No,
-            ureq::Error::Io(_) if [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ENETUNREACH].contains(&errno) => {
-                Sent::No
-            }
+            ureq::Error::Io(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) => Sent::No,
             _ => Sent::Maybe,
         };
         NoAnswer::Unreachable(self.failure(errno, &format!("no answer: {error}; {way_out}")), sent)
@@ -194,6 +192,16 @@ mod tests {
             Err(NoAnswer::Refused(failure)) => failure.errno,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_was_sent_on_a_connection_is_in_doubt() {
+        let in_doubt = |error: std::io::Error| AT.silent(&ureq::Error::Io(error)).is_in_doubt();
+        assert!(!in_doubt(std::io::Error::from_raw_os_error(libc::ECONNREFUSED)));
+        for errno in [libc::ECONNRESET, libc::EPIPE, libc::EHOSTUNREACH] {
+            assert!(in_doubt(std::io::Error::from_raw_os_error(errno)));
+        }
+        assert!(in_doubt(std::io::ErrorKind::UnexpectedEof.into()));
     }
 
     #[test]
