@@ -55,6 +55,8 @@ pub(crate) struct Acquiring {
     pub(crate) look_for_deadlock_at: u64,
     /// When etcd answered last.
     heard_at: u64,
+    /// Until the key is tried to be taken out of the queue again.
+    pause: Duration,
 }
 
 /// The answer came too late to rely on it.
@@ -81,6 +83,7 @@ impl Acquiring {
             deadlock_look: FIRST_DEADLOCK_LOOK,
             look_for_deadlock_at: u64::MAX,
             heard_at: sys::monotonic(),
+            pause: PAUSE,
         }
     }
 
@@ -143,12 +146,12 @@ impl Acquiring {
                 self.enter_anew();
                 matches!(self.stage, Stage::Withdraw)
             }
-            Err(NoAnswer::Refused(failure)) => self.end_with(keeper, failure),
+            Err(NoAnswer::Refused(failure)) => self.end_with(failure),
             Err(NoAnswer::Unreachable(failure, sent)) => {
                 self.is_unsure |= sent == Sent::Maybe && matches!(self.stage, Stage::Enter);
                 self.next = after(PAUSE);
                 let patience = keeper.common.options.patience.as_nanos() as u64;
-                sys::monotonic().saturating_sub(self.heard_at) > patience && self.end_with(keeper, failure)
+                sys::monotonic().saturating_sub(self.heard_at) > patience && self.end_with(failure)
             }
         }
     }
@@ -162,12 +165,12 @@ impl Acquiring {
     }
 
     /// Ends the wait without the lock. Whether the key needs no more care.
-    fn end_with(&mut self, keeper: &mut Keeper, failure: Failure) -> bool {
+    fn end_with(&mut self, failure: Failure) -> bool {
         if matches!(self.stage, Stage::Withdraw) {
             // As long as its lease is renewed for others, the key would be waited for by whoever comes after.
-            self.next = after(PAUSE);
-            let lasts = keeper.common.options.ttl.as_nanos() as u64;
-            return !keeper.renews(self.lease) && sys::monotonic().saturating_sub(self.heard_at) > 2 * lasts;
+            self.next = after(self.pause);
+            self.pause = (2 * self.pause).min(LOOK);
+            return false;
         }
         let wait = Arc::clone(&self.wait);
         let mut state = wait.state();

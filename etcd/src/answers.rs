@@ -6,6 +6,8 @@
 //! no leader, a balancer without a backend. So it is the other way round: what is known to be a refusal of the question is
 //! one, and all else is no answer, for which another endpoint is asked.
 
+use std::ops::RangeInclusive;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::StatusCode;
@@ -14,6 +16,8 @@ use crate::failure::Failure;
 use crate::options::TLS;
 use crate::wire::{self, Refusal};
 
+/// Those of gRPC.
+const CODES: RangeInclusive<i64> = 1..=16;
 const INVALID_ARGUMENT: i64 = 3;
 const NOT_FOUND: i64 = 5;
 const ALREADY_EXISTS: i64 = 6;
@@ -119,7 +123,7 @@ impl Asked<'_> {
             _ => {}
         }
         if let Some(refusal) = Refusal::of(status.is_success(), &value) {
-            return Err(self.refused(refusal));
+            return Err(self.refused(refusal, status, text));
         }
         // Every answer to a question says of which cluster it is. Nothing at all would be an answer, too: that no key is
         // there, or no lease.
@@ -152,7 +156,7 @@ impl Asked<'_> {
         NoAnswer::Unreachable(self.failure(libc::EPROTO, &what), Sent::No)
     }
 
-    fn refused(&self, Refusal { message, code }: Refusal) -> NoAnswer {
+    fn refused(&self, Refusal { message, code }: Refusal, status: StatusCode, text: &str) -> NoAnswer {
         let lower = message.to_lowercase();
         let refused = |errno, way_out| NoAnswer::Refused(self.failure(errno, &format!("{message}; {way_out}")));
         match code {
@@ -165,6 +169,7 @@ impl Asked<'_> {
                 refused(libc::ENOSPC, "compact and defragment it, and disarm the alarm")
             }
             INVALID_ARGUMENT | NOT_FOUND | ALREADY_EXISTS | OUT_OF_RANGE => refused(libc::EIO, "see the server's log"),
+            _ if self.identity.is_none() && !CODES.contains(&code) => self.no_etcd(status, text),
             _ => {
                 let what = format!(
                     "{message}; it or its cluster may not be able to serve, as without a leader: see `etcdctl endpoint \
@@ -254,6 +259,7 @@ mod tests {
         }
         assert_eq!(errno_of(said(unknown, GOOD, "<html>welcome</html>")), libc::EPROTO);
         assert_eq!(errno_of(said(unknown, StatusCode::NOT_FOUND, "404 page not found")), libc::EPROTO);
+        assert_eq!(errno_of(said(unknown, StatusCode::NOT_FOUND, r#"{"message":"no route"}"#)), libc::EPROTO);
         assert!(said(unknown, StatusCode::BAD_GATEWAY, "<html>").is_err_and(|no| no.is_in_doubt()));
     }
 

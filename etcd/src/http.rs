@@ -6,8 +6,9 @@
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -25,11 +26,15 @@ use crate::options::Options;
 use crate::resolving::AddressesFirst;
 use crate::wire::{Streamed, TokenResponse};
 
+/// A question that is asked at all is given that long.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// A cluster, by its endpoints.
 pub(crate) struct Cluster {
     endpoints: Vec<String>,
     current: usize,
     config: Config,
+    door: Arc<Door>,
     agent: Agent,
     watcher: Agent,
     watched: Arc<Mutex<Option<TcpStream>>>,
@@ -38,8 +43,6 @@ pub(crate) struct Cluster {
     token: Option<String>,
     /// The id of the cluster that the locks are in, once it is known.
     identity: Option<String>,
-    /// Whether the endpoint has said that it is of that cluster.
-    is_known: bool,
 }
 
 impl Cluster {
@@ -52,19 +55,19 @@ impl Cluster {
             .max_idle_connections_per_host(1)
             .tls_config(tls_config(options)?)
             .build();
-        let watched = Arc::new(Mutex::new(None));
+        let (door, watched) = (Arc::new(Door::default()), Arc::new(Mutex::new(None)));
         let plain = ().chain(StreamConnector(Arc::clone(&watched))).chain(RustlsConnector::default());
         Ok(Self {
             endpoints: options.endpoints.clone(),
             current: std::process::id() as usize % options.endpoints.len().max(1),
-            agent: Agent::with_parts(config.clone(), DefaultConnector::default(), AddressesFirst::default()),
+            agent: agent(&config, &door),
             watcher: Agent::with_parts(config.clone(), plain, AddressesFirst::default()),
             config,
+            door,
             watched,
             user: options.user.clone(),
             token: None,
             identity: None,
-            is_known: false,
         })
     }
 
@@ -73,8 +76,13 @@ impl Cluster {
         let identity = Some(identity.to_owned()).filter(|identity| !identity.is_empty());
         if self.identity != identity {
             self.identity = identity;
-            self.is_known = false;
+            self.door.open();
         }
+    }
+
+    /// Whether a question can be asked without another one before it.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.door.is_closed() && (self.user.is_none() || self.token.is_some())
     }
 
     fn asked(&self) -> Asked<'_> {
@@ -89,8 +97,8 @@ impl Cluster {
     /// Has the next question go to the next endpoint, on a connection of its own: behind one name there may be many.
     fn next_endpoint(&mut self) {
         self.current = (self.current + 1) % self.endpoints.len().max(1);
-        self.agent = Agent::with_parts(self.config.clone(), DefaultConnector::default(), AddressesFirst::default());
-        self.is_known = false;
+        self.agent = agent(&self.config, &self.door);
+        self.door.open();
     }
 
     pub(crate) fn num_endpoints(&self) -> usize {
@@ -105,17 +113,22 @@ impl Cluster {
         body: &Value,
         timeout: Duration,
     ) -> Result<T, NoAnswer> {
-        let had_token = self.token.is_some();
-        let mut answer = self.ask_who_is_known(path, body, timeout);
+        let (until, had_token) = (Instant::now() + timeout, self.token.is_some());
+        let mut answer = self.ask_who_is_known(path, body, until);
+        if self.door.take_refusal() {
+            // The connection was gone. Whoever is at the end of the next one is asked first.
+            self.door.open();
+            answer = self.ask_who_is_known(path, body, until);
+        }
         // A token that was not used for some minutes is over. What it was refused for was not carried out.
         if had_token && matches!(&answer, Err(NoAnswer::Refused(failure)) if failure.errno == libc::EACCES) {
             self.forget_token();
-            answer = self.ask_who_is_known(path, body, timeout);
+            answer = self.ask_who_is_known(path, body, until);
         }
-        // Nor does this, and the locks of the lease would be taken from their holders.
+        // That does not say so, either, and the locks of the lease would be taken from their holders.
         if matches!(answer, Err(NoAnswer::NoLease)) && self.identity.is_some() {
-            self.is_known = false;
-            if let Err(unknown) = self.know(timeout) {
+            self.door.open();
+            if let Err(unknown) = self.know(until) {
                 answer = Err(NoAnswer::Unreachable(unknown.into_failure(), Sent::No));
             }
         }
@@ -129,19 +142,19 @@ impl Cluster {
         &mut self,
         path: &str,
         body: &Value,
-        timeout: Duration,
+        until: Instant,
     ) -> Result<T, NoAnswer> {
-        self.authenticate(timeout).map_err(NoAnswer::of_another_question)?;
-        self.know(timeout).map_err(NoAnswer::of_another_question)?;
-        self.ask_as_known(path, body, timeout)
+        self.authenticate(until).map_err(NoAnswer::of_another_question)?;
+        self.know(until).map_err(NoAnswer::of_another_question)?;
+        self.ask_as_known(path, body, until)
     }
 
-    /// Asks an endpoint who it is, before the first question that counts: another cluster would carry it out. No lease has
-    /// the number 0, and the answer that there is none names the cluster.
-    fn know(&mut self, timeout: Duration) -> Result<(), NoAnswer> {
-        if !self.is_known && self.identity.is_some() {
-            let _no_lease: Value = self.ask_as_known("/v3/lease/timetolive", &json!({}), timeout)?;
-            self.is_known = true;
+    /// Asks who is at the end of a connection, before the first question that counts: another cluster would carry it out.
+    /// No lease has the number 0, and the answer that there is none names the cluster.
+    fn know(&mut self, until: Instant) -> Result<(), NoAnswer> {
+        if self.identity.is_some() && !self.door.is_closed() {
+            let _no_lease: Value = self.ask_as_known("/v3/lease/timetolive", &json!({}), until)?;
+            self.door.close();
         }
         Ok(())
     }
@@ -152,13 +165,13 @@ impl Cluster {
     }
 
     /// Logs in, where there is a user who has not.
-    fn authenticate(&mut self, timeout: Duration) -> Result<(), NoAnswer> {
+    fn authenticate(&mut self, until: Instant) -> Result<(), NoAnswer> {
         if self.token.is_some() {
             return Ok(());
         }
         let Some((name, password)) = self.user.clone() else { return Ok(()) };
         let body = json!({"name": name, "password": password});
-        self.token = match self.ask_as_known::<TokenResponse>("/v3/auth/authenticate", &body, timeout) {
+        self.token = match self.ask_as_known::<TokenResponse>("/v3/auth/authenticate", &body, until) {
             Ok(answer) => Some(answer.token),
             Err(no) if no.says("authentication is not enabled") => Some(String::new()),
             Err(no) => return Err(no),
@@ -170,7 +183,8 @@ impl Cluster {
         self.token.as_ref().filter(|token| !token.is_empty())
     }
 
-    fn ask_as_known<T: DeserializeOwned>(&self, path: &str, body: &Value, timeout: Duration) -> Result<T, NoAnswer> {
+    fn ask_as_known<T: DeserializeOwned>(&self, path: &str, body: &Value, until: Instant) -> Result<T, NoAnswer> {
+        let timeout = until.saturating_duration_since(Instant::now()).max(SHORTEST);
         let request =
             self.agent.post(format!("{}{path}", self.endpoint())).config().timeout_global(Some(timeout)).build();
         let request = match self.token() {
@@ -210,8 +224,9 @@ impl Cluster {
     }
 
     fn open_stream(&mut self, body: &str, timeout: Duration) -> Result<Stream, NoAnswer> {
-        self.authenticate(timeout)?;
-        self.know(timeout)?;
+        let until = Instant::now() + timeout;
+        self.authenticate(until)?;
+        self.know(until)?;
         let request = self.watcher.post(format!("{}/v3/watch", self.endpoint()));
         let config = request.config().timeout_connect(Some(timeout)).timeout_recv_response(Some(timeout));
         // Else Go's server throws away what it has not read of the requests yet when it begins to answer.
@@ -224,12 +239,13 @@ impl Cluster {
         let socket = self.watched.lock().unwrap_or_else(PoisonError::into_inner).take();
         let response = sent.map_err(|error| self.asked().silent(&error))?;
         let no_stream = || NoAnswer::Unreachable(self.asked().failure(libc::EIO, "no stream; try again"), Sent::Maybe);
-        if !response.status().is_success() {
-            return self.heard::<Value>(Ok(response)).and_then(|_| Err(no_stream()));
-        }
+        // First: what is refused may have an end that never comes.
         let Some(socket) = socket.filter(|socket| socket.set_nonblocking(true).is_ok()) else {
             return Err(no_stream());
         };
+        if !response.status().is_success() {
+            return self.heard::<Value>(Ok(response)).and_then(|_| Err(no_stream()));
+        }
         Ok(Stream { socket, reader: Box::new(response.into_body().into_reader()), read: Vec::new() })
     }
 }
@@ -294,6 +310,53 @@ impl Stream {
         }
         Some(messages)
     }
+}
+
+/// Through which connections are made. Closed: there is one to somebody who is known. If that is gone, another one may lead
+/// to somebody else, so it is not made for the question that counts.
+#[derive(Debug, Default)]
+struct Door {
+    inner: DefaultConnector,
+    is_closed: AtomicBool,
+    has_refused: AtomicBool,
+}
+
+impl Door {
+    fn open(&self) {
+        self.is_closed.store(false, Ordering::Relaxed);
+    }
+
+    fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// Whether a connection was not made since this was asked last.
+    fn take_refusal(&self) -> bool {
+        self.has_refused.swap(false, Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct ThroughDoor(Arc<Door>);
+
+impl Connector<()> for ThroughDoor {
+    type Out = Box<dyn Transport>;
+
+    fn connect(&self, details: &ConnectionDetails<'_>, none: Option<()>) -> Result<Option<Self::Out>, ureq::Error> {
+        if self.0.is_closed() {
+            self.0.has_refused.store(true, Ordering::Relaxed);
+            return Err(ureq::Error::Io(ErrorKind::NotConnected.into()));
+        }
+        self.0.inner.connect(details, none)
+    }
+}
+
+fn agent(config: &Config, door: &Arc<Door>) -> Agent {
+    Agent::with_parts(config.clone(), ThroughDoor(Arc::clone(door)), AddressesFirst::default())
 }
 
 /// Makes connections whose socket is known, so that it can be waited for.

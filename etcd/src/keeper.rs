@@ -92,21 +92,24 @@ impl Keeper {
         }
     }
 
-    /// Deletes a key until that is done, or its lease is over, which may be that of other keys as well.
+    /// Deletes a key. Asks until there is an answer: one of a lease that is over is gone, too.
     pub(crate) fn give_back(&mut self, id: u32, hold: Hold) {
         let deletion = Deletion { id, record: hold.record, is_death: hold.told == Told::OwnerDied };
-        let until = sys::monotonic() + nanoseconds(self.common.options.ttl);
         let attempt = move |keeper: &mut Self| match keeper.delete_key(&deletion) {
-            // Whatever it was refused for: a key whose lease is renewed would lock the lock for ever.
-            Err(NoAnswer::Unreachable(failure, _) | NoAnswer::Refused(failure))
-                if sys::monotonic() < until || keeper.renews(deletion.record.lease) =>
-            {
+            // Whatever it was refused for: a key whose lease somebody renews would lock the lock for ever.
+            Err(NoAnswer::Unreachable(failure, _) | NoAnswer::Refused(failure)) => {
                 Err(NoAnswer::Unreachable(failure, Sent::Maybe))
             }
             _ => Ok(()),
         };
-        let job = Job { attempt: Box::new(attempt), give_up: Box::new(|_| {}), until: u64::MAX, not_before: 0 };
-        self.jobs.push(job);
+        self.jobs.push(Job {
+            attempt: Box::new(attempt),
+            give_up: Box::new(|_| {}),
+            until: u64::MAX,
+            not_before: 0,
+            pause: nanoseconds(PAUSE),
+            longest_pause: nanoseconds(self.common.options.renewal() / LOOKS),
+        });
     }
 
     /// Asks one endpoint.
@@ -143,10 +146,15 @@ impl Keeper {
             match (job.attempt)(self) {
                 Err(NoAnswer::Unreachable(failure, _)) if sys::monotonic() >= job.until => (job.give_up)(failure),
                 Err(NoAnswer::Unreachable(..)) => {
-                    job.not_before = sys::monotonic() + nanoseconds(PAUSE);
+                    job.not_before = sys::monotonic() + job.pause;
+                    job.pause = (2 * job.pause).min(job.longest_pause.max(job.pause));
                     self.jobs.push(job);
                 }
                 _ => {}
+            }
+            // Many jobs are long together. One without an answer is long by itself, and so would this be.
+            if !self.common.was_silence() {
+                self.renew_if_due();
             }
         }
     }

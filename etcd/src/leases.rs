@@ -39,11 +39,6 @@ impl Keeper {
         self.common.settle(&shared);
     }
 
-    /// Whether a lease is kept alive here.
-    pub(crate) fn renews(&self, lease: i64) -> bool {
-        self.common.lock().leases.contains_key(&lease)
-    }
-
     pub(crate) fn renew_if_due(&mut self) {
         let now = sys::monotonic();
         let (own, leases) = self.used_leases();

@@ -116,6 +116,9 @@ pub(crate) struct Job {
     pub(crate) give_up: Box<dyn FnOnce(Failure) + Send>,
     pub(crate) until: u64,
     pub(crate) not_before: u64,
+    /// Until it is asked again, and the longest that this becomes, in nanoseconds.
+    pub(crate) pause: u64,
+    pub(crate) longest_pause: u64,
 }
 
 #[derive(Default)]
@@ -201,7 +204,15 @@ impl Common {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
+        if !cluster.is_ready() {
+            return None;
+        }
         Some(self.timed(|| cluster.ask(path, question, QUICK.min(Duration::from_nanos(left)))))
+    }
+
+    /// Whether the last question took about as long as one that nobody answers.
+    pub(crate) fn was_silence(&self) -> bool {
+        self.last_answer.load(Ordering::Relaxed) >= (self.options.request_timeout() / 2).as_nanos() as u64
     }
 
     fn timed<T>(&self, ask: impl FnOnce() -> T) -> T {

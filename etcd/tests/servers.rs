@@ -204,6 +204,10 @@ fn an_endpoint_that_leads_to_another_cluster() {
     assert!(in_first.look(1).unwrap().holder.is_some());
 
     front.lead_to(second.endpoint(0));
+    // The first question on the new connection, which the other cluster would carry out.
+    let error = behind.manager().allocate_and_retrieve_lock(5).unwrap_err();
+    assert_eq!(error.errno(), libc::EPROTO, "{error}");
+    assert!(!in_second.look(5).unwrap().allocated);
     for refused in [behind.manager().try_lock(2).map(drop), behind.manager().lock_info(1).map(drop)] {
         let error = refused.unwrap_err();
         assert_eq!(error.errno(), libc::EPROTO, "{error}");
