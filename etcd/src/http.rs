@@ -115,7 +115,7 @@ impl Cluster {
     ) -> Result<T, NoAnswer> {
         let (until, had_token) = (Instant::now() + timeout, self.token.is_some());
         let mut answer = self.ask_who_is_known(path, body, until);
-        if self.door.take_refusal() {
+        if answer.is_err() && self.door.take_refusal() {
             // The connection was gone. Whoever is at the end of the next one is asked first.
             self.door.open();
             answer = self.ask_who_is_known(path, body, until);
@@ -324,6 +324,7 @@ struct Door {
 impl Door {
     fn open(&self) {
         self.is_closed.store(false, Ordering::Relaxed);
+        self.has_refused.store(false, Ordering::Relaxed);
     }
 
     fn close(&self) {
@@ -334,7 +335,7 @@ impl Door {
         self.is_closed.load(Ordering::Relaxed)
     }
 
-    /// Whether a connection was not made since this was asked last.
+    /// Whether a connection was not made since the door was closed. Then nothing was sent.
     fn take_refusal(&self) -> bool {
         self.has_refused.swap(false, Ordering::Relaxed)
     }

@@ -217,6 +217,8 @@ fn an_endpoint_that_leads_to_another_cluster() {
 
     front.lead_to(first.endpoint(0));
     eventually("it goes on", || behind.manager().timed_lock(2, Duration::from_secs(1)).is_ok());
+    // The connection is cut, and the one that is made in its place leads to the same.
+    front.lead_to(first.endpoint(0));
     behind.manager().unlock(2).unwrap();
     behind.manager().unlock(1).unwrap();
     drop((in_first, in_second, behind));
