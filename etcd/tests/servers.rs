@@ -388,6 +388,7 @@ fn tls_with_a_clients_certificate_a_user_and_a_password() {
     let without_ca = config("without-ca", without_ca).patience(Duration::ZERO);
     let first = (0..20).find_map(|_| EtcdManager::open(plain.clone(), 8).ok()).expect("by certificate alone");
     drop(first);
+    lock_manager_etcd::forget_host(&plain).unwrap();
     for (options, why) in [
         (options(&client.to_string()).patience(Duration::ZERO), "want TLS: then name a ca"),
         (without_ca, "check the ca, the certificate and the key"),
