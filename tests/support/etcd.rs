@@ -35,6 +35,8 @@ pub fn is_there_or_skip() -> bool {
     let there =
         Command::new(program()).arg("--version").stdin(Stdio::null()).output().is_ok_and(|out| out.status.success());
     if !there {
+        // Whoever names one wants it tried.
+        assert_eq!(std::env::var_os(PROGRAM), None, "{PROGRAM} names an etcd that does not run");
         super::skip("needs etcd, which is in Debian's etcd-server");
     }
     there
@@ -246,7 +248,7 @@ fn spawn(mut command: Command) -> Child {
 }
 
 /// Free addresses to listen at, of a part of loopback that is this process's alone. Between now and then nobody else gets
-/// them, nor while a member is down: who listens at any port, or connects from any, does so at 127.0.0.1.
+/// them, nor while a member is down: who listens at some port of 127.0.0.1, or connects from one, does not meet them.
 pub fn own_addresses(count: usize) -> Vec<SocketAddr> {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     const EACH: u32 = 4;
