@@ -199,7 +199,7 @@ fn an_unlock_lets_all_readers_in_that_starve() {
         // By chance they come first in a quarter of all rounds, give or take. Where the machine is busy, a reader may come so
         // late that the writer takes the lock: then it takes more rounds to tell.
         const CHANCE: f64 = 0.25;
-        const DEVIATIONS: f64 = 4.0;
+        const DEVIATIONS: f64 = 3.0;
         let (mut first, mut rounds) = (0.0, 0.0_f64);
         let is_no_chance =
             |first: f64, rounds: f64| first > CHANCE * rounds + DEVIATIONS * (CHANCE * (1.0 - CHANCE) * rounds).sqrt();
