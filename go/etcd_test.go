@@ -23,7 +23,7 @@ import (
 )
 
 // ownAddresses gives two free addresses to listen at, of a part of loopback that is this process's alone. Between now and then nobody else
-// gets them: who listens at any port, or connects from any, does so at 127.0.0.1.
+// gets them: who listens at some port of 127.0.0.1, or connects from one, does not meet them.
 func ownAddresses(t *testing.T) (client, peer string) {
 	t.Helper()
 	// A process id has 22 bits.

@@ -223,8 +223,8 @@ impl Acquiring {
                 // Too late: the key goes with its lease, and the keeper makes another.
                 matches!(self.hold(common, Told::Clean), Ok(true))
             }
-            Some(Err(NoAnswer::Unreachable(_, sent))) => {
-                self.is_unsure = sent == Sent::Maybe;
+            Some(Err(no)) => {
+                self.is_unsure = no.is_in_doubt();
                 false
             }
             _ => false,

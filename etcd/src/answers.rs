@@ -118,16 +118,18 @@ impl Asked<'_> {
     /// What came.
     pub(crate) fn understood<T: DeserializeOwned>(&self, status: StatusCode, text: &str) -> Result<T, NoAnswer> {
         let Ok(value) = serde_json::from_str::<Value>(text) else { return Err(self.no_etcd(status, text)) };
-        match (self.identity, wire::cluster_of(&value)) {
-            (Some(own), Some(other)) if own != other => return Err(self.of_another_cluster(own, other)),
-            _ => {}
+        let (own, answering) = (self.identity, wire::cluster_of(&value));
+        if let (Some(own), Some(other)) = (own, answering)
+            && own != other
+        {
+            return Err(self.of_another_cluster(own, other));
         }
         if let Some(refusal) = Refusal::of(status.is_success(), &value) {
             return Err(self.refused(refusal, status, text));
         }
         // Every answer to a question says of which cluster it is. Nothing at all would be an answer, too: that no key is
         // there, or no lease.
-        if self.identity.is_some() && wire::cluster_of(&value).is_none() {
+        if own.is_some() && answering.is_none() {
             return Err(self.no_etcd(status, text));
         }
         serde_json::from_value(value).map_err(|_| self.no_etcd(status, text))

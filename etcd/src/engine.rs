@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::acquiring::Acquiring;
-use crate::answers::{NoAnswer, Sent};
+use crate::answers::NoAnswer;
 use crate::core::HostLocks;
 use crate::deleting::{Deleted, Deletion};
 use crate::failure::{Failure, Outcome};
@@ -260,7 +260,7 @@ impl Engine {
         match common.ask_at_once(TXN, &deletion.question(common), u64::MAX) {
             None => {}
             Some(Ok(answer)) => return Ok(deletion.understood(common, answer) != Deleted::Before),
-            Some(Err(NoAnswer::Unreachable(_, sent))) => is_in_doubt = sent == Sent::Maybe,
+            Some(Err(no @ NoAnswer::Unreachable(..))) => is_in_doubt = no.is_in_doubt(),
             Some(Err(refused)) => return Err(refused.into_failure()),
         }
         self.ask_for(2 * common.options.request_timeout(), move |keeper| {

@@ -147,7 +147,7 @@ impl Keeper {
                 Err(NoAnswer::Unreachable(failure, _)) if sys::monotonic() >= job.until => (job.give_up)(failure),
                 Err(NoAnswer::Unreachable(..)) => {
                     job.not_before = sys::monotonic() + job.pause;
-                    job.pause = (2 * job.pause).min(job.longest_pause.max(job.pause));
+                    job.pause = (2 * job.pause).min(job.longest_pause);
                     self.jobs.push(job);
                 }
                 _ => {}

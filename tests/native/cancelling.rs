@@ -11,7 +11,7 @@ use super::LONG;
 use super::support::alone::alone;
 use super::support::made::leak;
 use super::support::process::{own_tid, until_thread_waits};
-use super::support::timing::mostly_within;
+use super::support::timing::{median, mostly_within};
 use super::support::{Segment, board, errno_of, eventually, fork, taken_once};
 
 /// The promise is 10 ms; the rest is for the machine's other work.
@@ -36,12 +36,6 @@ fn until_all_wait(tids: &[AtomicU32]) {
         eventually("the waiter is there", || tid.load(Ordering::Acquire) != 0);
         until_thread_waits(tid.load(Ordering::Acquire) as i32);
     }
-}
-
-/// The last of many is as late as the machine's other work has it.
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
 }
 
 #[test]

@@ -11,7 +11,7 @@ use lock_manager::{Acquired, Manager, ShmManager};
 use super::LONG;
 use super::support::alone::alone;
 use super::support::process::{own_tid, until_thread_waits};
-use super::support::timing::{RECOVERED, mostly_within};
+use super::support::timing::{RECOVERED, median, mostly_within};
 use super::support::{Child, Segment, board, eventually, fork, native_layout as layout};
 
 /// Starts threads that all at once begin to wait for lock 0, and waits until they do. Each tells whether it was told of
@@ -141,10 +141,7 @@ fn waiters_for_many_locks_are_no_crowd() {
                 thread::sleep(Duration::from_millis(120));
                 let killed = Instant::now();
                 holder.signal(libc::SIGKILL);
-                let mut times: Vec<Duration> =
-                    waiters.into_iter().map(|(_, waiter)| waiter.join().unwrap().duration_since(killed)).collect();
-                times.sort_unstable();
-                times[times.len() / 2]
+                median(waiters.into_iter().map(|(_, waiter)| waiter.join().unwrap().duration_since(killed)).collect())
             })
         });
     });

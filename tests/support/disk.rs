@@ -34,25 +34,23 @@ impl Drop for Disk {
 }
 
 /// How much room there is in a file system.
+#[allow(clippy::unnecessary_cast, reason = "these numbers have other types on other platforms")]
 pub fn bytes_free(directory: &Path) -> u64 {
-    let name = CString::new(directory.to_str().unwrap()).unwrap();
-    // SAFETY: statfs(2) reads the name and fills the struct.
-    unsafe {
-        let mut facts = std::mem::zeroed::<libc::statfs>();
-        match libc::statfs(name.as_ptr(), &raw mut facts) {
-            0 => facts.f_bavail as u64 * facts.f_bsize as u64,
-            _ => 0,
-        }
-    }
+    file_system_of(directory).map_or(0, |facts| facts.f_bavail as u64 * facts.f_bsize as u64)
 }
 
+#[allow(clippy::unnecessary_cast, reason = "these numbers have other types on other platforms")]
 fn is_in_memory(directory: &Path) -> bool {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
+    file_system_of(directory).unwrap().f_type as i64 == TMPFS_MAGIC
+}
+
+/// `None`: there is no such directory.
+fn file_system_of(directory: &Path) -> Option<libc::statfs> {
     let name = CString::new(directory.to_str().unwrap()).unwrap();
     // SAFETY: statfs(2) reads the name and fills the struct.
     unsafe {
         let mut facts = std::mem::zeroed::<libc::statfs>();
-        assert_eq!(libc::statfs(name.as_ptr(), &raw mut facts), 0);
-        facts.f_type as i64 == TMPFS_MAGIC
+        (libc::statfs(name.as_ptr(), &raw mut facts) == 0).then_some(facts)
     }
 }

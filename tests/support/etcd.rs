@@ -42,11 +42,6 @@ pub fn is_there_or_skip() -> bool {
     there
 }
 
-struct Member {
-    child: Child,
-    client: SocketAddr,
-}
-
 /// Where a member listens.
 #[derive(Clone, Copy)]
 struct Place {
@@ -54,16 +49,9 @@ struct Place {
     peer: SocketAddr,
 }
 
-impl Member {
-    /// A question that needs a leader.
-    fn asked_for_a_key(&self) -> Option<String> {
-        post(self.client, "/v3/kv/range", r#"{"key":"AA=="}"#)
-    }
-}
-
 /// A cluster. Its members end with it, and with this process.
 pub struct Cluster {
-    members: Vec<Option<Member>>,
+    members: Vec<Option<Server>>,
     places: Vec<Place>,
     directory: PathBuf,
 }
@@ -102,13 +90,13 @@ impl Cluster {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
-        self.members[index] = Some(Member { child: spawn(command), client });
+        self.members[index] = Some(Server::start(command));
     }
 
     /// Waits until each member that runs answers a question that needs a leader.
     pub fn until_ready(&self) {
-        for member in self.members.iter().flatten() {
-            let is_ready = || member.asked_for_a_key().is_some_and(|answer| answer.contains("revision"));
+        for index in (0..self.size()).filter(|&index| self.members[index].is_some()) {
+            let is_ready = || self.asked_for_a_key(index).is_some_and(|answer| answer.contains("revision"));
             eventually_or(|| format!("etcd is ready; {}", self.tell()), is_ready);
         }
     }
@@ -122,7 +110,7 @@ impl Cluster {
                 let last: Vec<_> = log.lines().rev().take(LAST_LINES).collect();
                 let last: String = last.iter().rev().map(|line| format!("\n  {line}")).collect();
                 // 'Z': it has ended. 'T': it is stopped.
-                let (state, answer) = (state_of(member.child.id() as i32), member.asked_for_a_key());
+                let (state, answer) = (state_of(member.pid()), self.asked_for_a_key(index));
                 format!("m{index}: its process is {state:?}, it answers {answer:?}, and said last:{last}")
             }
         };
@@ -164,6 +152,11 @@ impl Cluster {
         answer.is_some_and(|answer| answer.trim() == "{}")
     }
 
+    /// A question that needs a leader.
+    fn asked_for_a_key(&self, index: usize) -> Option<String> {
+        post(self.endpoint(index), "/v3/kv/range", r#"{"key":"AA=="}"#)
+    }
+
     fn status(&self, index: usize) -> Option<String> {
         post(self.endpoint(index), "/v3/maintenance/status", "{}")
     }
@@ -171,23 +164,20 @@ impl Cluster {
     pub fn signal(&self, index: usize, signal: i32) {
         if let Some(member) = &self.members[index] {
             // SAFETY: kill(2) touches no memory; the process is this one's child, not yet waited for.
-            unsafe { libc::kill(member.child.id() as i32, signal) };
+            unsafe { libc::kill(member.pid(), signal) };
         }
     }
 
     /// Kills a member, which keeps what it had stored.
     pub fn kill(&mut self, index: usize) {
-        if let Some(mut member) = self.members[index].take() {
-            member.child.kill().unwrap();
-            member.child.wait().unwrap();
-        }
+        self.members[index] = None;
     }
 
     /// Asks a member to end, which keeps what it had stored, and waits until it has.
     pub fn end(&mut self, index: usize) {
         self.signal(index, libc::SIGTERM);
         if let Some(mut member) = self.members[index].take() {
-            member.child.wait().unwrap();
+            member.0.wait().unwrap();
         }
     }
 }
@@ -218,6 +208,10 @@ pub struct Server(Child);
 impl Server {
     pub fn start(command: Command) -> Self {
         Self(spawn(command))
+    }
+
+    fn pid(&self) -> i32 {
+        self.0.id() as i32
     }
 }
 

@@ -29,6 +29,12 @@ pub fn storm_goes_on(start: Instant, usual: Duration, was_one: impl FnOnce() -> 
 /// Within that, a dead holder's lock is somebody else's. The promise is 10 ms; the rest is for the machine's other work.
 pub const RECOVERED: Duration = Duration::from_millis(50);
 
+/// The last of many threads is as late as the machine's other work has it.
+pub fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
 /// Runs five rounds, each of which tells how long it took, and asserts that most were within the bound, scaled.
 #[track_caller]
 pub fn mostly_within(bound: Duration, what: &str, round: impl FnMut(u32) -> Duration) {
