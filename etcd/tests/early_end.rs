@@ -18,7 +18,7 @@ use support::etcd::{Cluster, is_there_or_skip, post};
 use support::{alone, eventually};
 
 /// More than a packet has of their watches.
-const MANY: u32 = 200;
+const MANY: u32 = 400;
 const LONG: Duration = Duration::from_secs(3600);
 
 struct Scene {

@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -282,6 +282,75 @@ fn a_balancer_without_a_backend_is_waited_for() {
         locked.join().unwrap().unwrap().unwrap();
     });
     behind.unlock(1).unwrap();
+    scene.end();
+}
+
+/// A way to a server on which the answers to transactions are lost. How many were, is counted.
+fn way_that_loses_answers(server: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, lost) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&lost);
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(server).unwrap();
+            let (is_asked, count) = (Arc::new(AtomicBool::new(false)), Arc::clone(&count));
+            thread::spawn({
+                let (client, server, is_asked) = (copy(&client), copy(&server), Arc::clone(&is_asked));
+                move || {
+                    pass(&client, &server, |request| {
+                        let request = String::from_utf8_lossy(request);
+                        is_asked.fetch_or(request.contains("/v3/kv/txn"), Ordering::SeqCst);
+                        true
+                    });
+                }
+            });
+            thread::spawn(move || {
+                pass(&server, &client, |_| !is_asked.load(Ordering::SeqCst));
+                count.fetch_add(usize::from(is_asked.load(Ordering::SeqCst)), Ordering::SeqCst);
+            });
+        }
+    });
+    (address, lost)
+}
+
+/// Passes what comes on, as long as it may be.
+fn pass(mut from: &TcpStream, mut to: &TcpStream, may_pass: impl Fn(&[u8]) -> bool) {
+    let mut buffer = [0; 16384];
+    while let Ok(count @ 1..) = from.read(&mut buffer)
+        && may_pass(&buffer[..count])
+        && to.write_all(&buffer[..count]).is_ok()
+    {}
+    for stream in [from, to] {
+        let _was_shut = stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// What was carried out is known again, and not done twice.
+#[test]
+fn an_allocation_whose_answer_is_lost_is_made_once() {
+    if !is_there_or_skip() {
+        return;
+    }
+    let scene = Fronted::new();
+    let Fronted { cluster, front, direct, behind, .. } = &scene;
+    let before = direct.available_locks().unwrap();
+    let call = |allocate: &(dyn Fn() -> u32 + Sync)| {
+        let (way, lost) = way_that_loses_answers(cluster.endpoint(0));
+        front.lead_to(way);
+        thread::scope(|scope| {
+            let allocated = scope.spawn(allocate);
+            eventually("an answer is lost", || lost.load(Ordering::SeqCst) > 0);
+            front.lead_to(cluster.endpoint(0));
+            allocated.join().unwrap()
+        })
+    };
+    let any = call(&|| behind.allocate_lock().unwrap());
+    assert_eq!((any, direct.available_locks().unwrap()), (0, before - 1));
+    call(&|| {
+        behind.allocate_and_retrieve_lock(6).unwrap();
+        6
+    });
+    assert_eq!(direct.available_locks().unwrap(), before - 2);
     scene.end();
 }
 
