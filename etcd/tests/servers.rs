@@ -4,19 +4,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper is a failing test")]
 
+#[path = "servers/front.rs"]
+mod front;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lock_manager::{Acquired, Manager, PluggedManager};
+use front::{Front, Fronted, way_that_loses_answers};
+use lock_manager::{Acquired, Manager};
 use lock_manager_etcd::{EtcdManager, Failure, Options};
 use support::etcd::{Cluster, Server, is_there_or_skip};
 use support::{alone, eventually, skip};
@@ -149,44 +152,6 @@ fn a_cluster_without_a_quorum_holds_no_call_up_beyond_its_time() {
     lock_manager_etcd::remove(&options).unwrap();
 }
 
-/// What clients reach by one address, as by a name or behind a balancer: this cluster now, and then another.
-struct Front {
-    address: SocketAddr,
-    leads_to: Arc<Mutex<(SocketAddr, Vec<TcpStream>)>>,
-}
-
-impl Front {
-    fn new(first: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let leads_to = Arc::new(Mutex::new((first, Vec::new())));
-        let shared = Arc::clone(&leads_to);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let mut leads_to = shared.lock().unwrap();
-                let server = TcpStream::connect(leads_to.0).unwrap();
-                for (mut from, mut to) in
-                    [(&client, &server), (&server, &client)].map(|(from, to)| (copy(from), copy(to)))
-                {
-                    thread::spawn(move || std::io::copy(&mut from, &mut to));
-                }
-                leads_to.1.extend([client, server]);
-            }
-        });
-        Self { address, leads_to }
-    }
-
-    fn lead_to(&self, other: SocketAddr) {
-        let mut leads_to = self.leads_to.lock().unwrap();
-        leads_to.0 = other;
-        leads_to.1.drain(..).for_each(|stream| stream.shutdown(Shutdown::Both).unwrap_or_default());
-    }
-}
-
-fn copy(stream: &TcpStream) -> TcpStream {
-    stream.try_clone().unwrap()
-}
-
 /// Both have the same locks, so what is asked of the wrong one could be granted.
 #[test]
 fn an_endpoint_that_leads_to_another_cluster() {
@@ -227,37 +192,6 @@ fn an_endpoint_that_leads_to_another_cluster() {
     }
 }
 
-/// A cluster, a host that reaches it directly, and one that reaches it by a front.
-struct Fronted {
-    cluster: Cluster,
-    prefix: String,
-    front: Front,
-    direct: PluggedManager,
-    behind: PluggedManager,
-}
-
-impl Fronted {
-    fn new() -> Self {
-        let cluster = Cluster::start(1);
-        let prefix = alone::prefix();
-        let front = Front::new(cluster.endpoint(0));
-        let open = |endpoint: SocketAddr, host| {
-            let options = options_of(&endpoint.to_string(), &prefix).host(host).unwrap();
-            EtcdManager::open(options.patience(support::wait::PATIENCE), 8).unwrap().into_manager()
-        };
-        let (direct, behind) = (open(cluster.endpoint(0), "direct"), open(front.address, "behind"));
-        Self { cluster, prefix, front, direct, behind }
-    }
-
-    fn end(self) {
-        let Self { cluster, prefix, front: _, direct, behind } = self;
-        drop((direct, behind));
-        let options = |host| options_of(&cluster.endpoints(), &prefix).host(host).unwrap();
-        lock_manager_etcd::forget_host(&options("behind")).unwrap();
-        lock_manager_etcd::remove(&options("direct")).unwrap();
-    }
-}
-
 /// What was asked meanwhile is asked again, and answered as if nothing had been.
 #[test]
 fn a_balancer_without_a_backend_is_waited_for() {
@@ -283,46 +217,6 @@ fn a_balancer_without_a_backend_is_waited_for() {
     });
     behind.unlock(1).unwrap();
     scene.end();
-}
-
-/// A way to a server on which the answers to transactions are lost. How many were, is counted.
-fn way_that_loses_answers(server: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (address, lost) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
-    let count = Arc::clone(&lost);
-    thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let server = TcpStream::connect(server).unwrap();
-            let (is_asked, count) = (Arc::new(AtomicBool::new(false)), Arc::clone(&count));
-            thread::spawn({
-                let (client, server, is_asked) = (copy(&client), copy(&server), Arc::clone(&is_asked));
-                move || {
-                    pass(&client, &server, |request| {
-                        let request = String::from_utf8_lossy(request);
-                        is_asked.fetch_or(request.contains("/v3/kv/txn"), Ordering::SeqCst);
-                        true
-                    });
-                }
-            });
-            thread::spawn(move || {
-                pass(&server, &client, |_| !is_asked.load(Ordering::SeqCst));
-                count.fetch_add(usize::from(is_asked.load(Ordering::SeqCst)), Ordering::SeqCst);
-            });
-        }
-    });
-    (address, lost)
-}
-
-/// Passes what comes on, as long as it may be.
-fn pass(mut from: &TcpStream, mut to: &TcpStream, may_pass: impl Fn(&[u8]) -> bool) {
-    let mut buffer = [0; 16384];
-    while let Ok(count @ 1..) = from.read(&mut buffer)
-        && may_pass(&buffer[..count])
-        && to.write_all(&buffer[..count]).is_ok()
-    {}
-    for stream in [from, to] {
-        let _was_shut = stream.shutdown(Shutdown::Both);
-    }
 }
 
 /// What was carried out is known again, and not done twice.
